@@ -1,0 +1,370 @@
+"""Safe files: opening what is meant, and writing a file whole or not at all.
+
+Every file batuta writes goes through `atomic_output`. The content is collected in an unnamed file (`O_TMPFILE`),
+flushed to the disk, and only then given its name, so that neither an error, nor a full disk, nor kill -9 leaves half
+a file behind. Where the file system has no unnamed files, and for the exchange under `force`, a hidden
+`.NAME.batuta-PID` stands in; it is removed on errors and signals, and by the next run when its process is gone.
+
+All failures are `BatutaError`s that name the file; a name is escaped before it stands in a message.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from batuta_cli.errors import (
+    InvalidInputError,
+    NotFoundError,
+    OperationError,
+    OutputExistsError,
+    UsageError,
+)
+
+StrPath = str | os.PathLike[str]
+
+Advance = Callable[[int], None]
+"""Called with the number of bytes just done; what a progress bar listens to."""
+
+_TEMPORARY = ".{name}.batuta-{pid}"
+
+# Unicode's bidirectional controls: they make a name look like another one on a terminal.
+# https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters
+_BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def is_control(character: str) -> bool:
+    """Whether a character could change what a terminal shows: C0, DEL, C1, line separators, bidirectional controls."""
+    code = ord(character)
+    return code < 0x20 or 0x7F <= code <= 0x9F or character in _BIDIRECTIONAL or code in (0x2028, 0x2029)
+
+
+def display(name: object) -> str:
+    """`name` as it may stand in a message: control characters and undecodable bytes as backslash escapes."""
+    text = name if isinstance(name, str) else os.fsdecode(name) if isinstance(name, bytes) else str(name)
+    return "".join(_escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8 (PEP 383)
+        return f"\\x{code - 0xDC00:02x}"
+    if is_control(character) or 0xD800 <= code <= 0xDFFF:
+        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(
+            character, f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+        )
+    return character
+
+
+def os_error(error: OSError, path: StrPath) -> OperationError:
+    """The `BatutaError` that tells a user of `error` on `path`."""
+    reason = (error.strerror or str(error)).lower()
+    if error.errno == errno.ENOENT:
+        return NotFoundError(f"{display(path)}: no such file or directory")
+    if error.errno == errno.EACCES:
+        return OperationError(f"{display(path)}: permission denied")
+    return OperationError(f"{display(path)}: {reason}")
+
+
+@contextlib.contextmanager
+def errors_named(path: StrPath) -> Iterator[None]:
+    """Turn an `OSError` inside the block into a `BatutaError` that names `path`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise os_error(error, path) from error
+    except ValueError as error:  # a NUL in a path
+        raise InvalidInputError(f"{display(path)}: not a usable file name") from error
+
+
+def open_regular(path: StrPath, *, follow_symlinks: bool = True) -> int:
+    """Open a regular file for reading and return its descriptor.
+
+    Judged on the open descriptor, so that the file cannot be exchanged between the check and the use. A FIFO does
+    not block, it is refused.
+
+    Raises `NotFoundError`, `OperationError`, or `InvalidInputError` when it is no regular file.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    with errors_named(path):
+        descriptor = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise InvalidInputError(f"{display(path)}: is {kind_of(mode)}, not a file")
+    return descriptor
+
+
+def open_stream(path: StrPath) -> int:
+    """Open anything that bytes can be read from (a file, a FIFO, a device) and return its descriptor.
+
+    Raises as `open_regular`; only a directory is refused.
+    """
+    with errors_named(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        os.close(descriptor)
+        raise InvalidInputError(f"{display(path)}: is a directory, not a file")
+    return descriptor
+
+
+def kind_of(mode: int) -> str:
+    """A file's type in words, from its `st_mode`."""
+    kinds = (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a character device"),
+        (stat.S_ISBLK, "a block device"),
+    )
+    return next((words for test, words in kinds if test(mode)), "a regular file")
+
+
+def read_limited(path: StrPath, limit: int) -> bytes:
+    """The whole of a small regular file.
+
+    Raises `InvalidInputError` when it is larger than `limit` bytes, and as `open_regular`.
+    """
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file, errors_named(path):
+        data = b""
+        while len(data) <= limit and (piece := file.read(limit + 1 - len(data))):
+            data += piece
+    if len(data) > limit:
+        raise InvalidInputError(f"{display(path)}: larger than {limit:,} bytes, which such a file never is")
+    return data
+
+
+def same_content_expected(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether two `fstat` results of one file leave room for a change of content in between."""
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
+
+
+def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of `data`, however the system divides it."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+class AtomicOutput:
+    """A file being written that has no name yet; see `atomic_output`."""
+
+    def __init__(self, path: StrPath, *, force: bool, mode: int, inputs: Sequence[int]) -> None:
+        self.path = os.fspath(path)
+        with errors_named(path):
+            self.target = os.path.realpath(path)
+        self._directory, self._name = os.path.split(self.target)
+        self._force = force
+        self._mode = mode
+        self._temporary: str | None = None
+        self.through = False
+        """The target is a device or a pipe: it is written directly and cannot be taken back."""
+        self.fd = -1
+        """The descriptor to write to."""
+        self._check_target(inputs)
+
+    def _check_target(self, inputs: Sequence[int]) -> None:
+        try:
+            found = os.stat(self.target)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError):
+            with errors_named(self.path):
+                raise
+        for descriptor in inputs:
+            if os.path.samestat(os.fstat(descriptor), found) and stat.S_ISREG(found.st_mode):
+                raise UsageError(f"{display(self.path)}: the output is the input", hint="choose another --output")
+        if stat.S_ISDIR(found.st_mode):
+            raise UsageError(f"{display(self.path)}: the output is a directory", hint="name a file inside it")
+        if not stat.S_ISREG(found.st_mode):
+            self.through = True
+        elif not self._force:
+            raise OutputExistsError(
+                f"{display(self.path)}: already exists",
+                hint="pass --force to replace it, or choose another --output",
+            )
+
+    def __enter__(self) -> Self:
+        with errors_named(self.path):
+            self._open()
+        return self
+
+    def _open(self) -> None:
+        if self.through:
+            self.fd = os.open(self.target, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+            return
+        _clear_abandoned(self._directory, self._name)
+        if not self._open_unnamed():
+            self._open_hidden()
+        with contextlib.suppress(OSError):  # tells a run in another PID namespace that we live
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _open_unnamed(self) -> bool:
+        if not os.path.isdir("/proc/self/fd"):  # the way to name such a file afterwards, see open(2)
+            return False
+        try:
+            self.fd = os.open(self._directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, self._mode)
+        except OSError as error:
+            # EISDIR: a kernel without O_TMPFILE; EOPNOTSUPP, EINVAL: a file system without it (NFS, FUSE, FAT).
+            if error.errno not in (errno.EISDIR, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            return False
+        return True
+
+    def _open_hidden(self) -> None:
+        name = self._hidden_name()
+        self.fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._temporary = name
+
+    def _hidden_name(self) -> str:
+        return os.path.join(self._directory, _TEMPORARY.format(name=self._name, pid=os.getpid()))
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append `data`. Raises `OperationError` that names the output (a full disk, a limit)."""
+        with errors_named(self.path):
+            write_all(self.fd, data)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and not self.through:
+                with errors_named(self.path):
+                    self._commit()
+        finally:
+            if self._temporary is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._temporary)
+            os.close(self.fd)
+
+    def _commit(self) -> None:
+        if self._temporary is not None:
+            os.fchmod(self.fd, self._mode & ~_umask())
+        os.fsync(self.fd)
+        if self._force and os.path.lexists(self.target):
+            self._exchange()
+        else:
+            self._link(self.target)
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def _exchange(self) -> None:
+        if self._temporary is None:
+            self._link(self._hidden_name())
+            self._temporary = self._hidden_name()
+        os.rename(self._temporary, self.target)
+        self._temporary = None
+
+    def _link(self, name: str) -> None:
+        """Give the finished file `name`, which nobody may have taken in the meantime."""
+        try:
+            if self._temporary is None:
+                os.link(f"/proc/self/fd/{self.fd}", name, follow_symlinks=True)
+            else:
+                os.link(self._temporary, name)
+        except FileExistsError:
+            raise OutputExistsError(f"{display(self.path)}: came into being while it was being written") from None
+        except OSError as error:
+            # A file system without hard links: the last check and the rename are not one step there.
+            if self._temporary is None or error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            if os.path.lexists(name):
+                raise OutputExistsError(f"{display(self.path)}: came into being while it was being written") from None
+            os.rename(self._temporary, name)
+            self._temporary = None
+
+
+def atomic_output(path: StrPath, *, force: bool = False, mode: int = 0o666, inputs: Sequence[int] = ()) -> AtomicOutput:
+    """A context manager for a file that appears whole when the block ends well, and not at all otherwise.
+
+    Args:
+        path: the file to make; links are followed. A device or a pipe is written through.
+        force: replace an existing file.
+        mode: permission bits before the umask is applied; 0o600 for keys.
+        inputs: descriptors of the files being read; writing to one of them is refused, even with `force`.
+
+    Raises:
+        OutputExistsError: it exists and `force` is false.
+        UsageError: it is a directory, or one of `inputs`.
+        OperationError: it could not be written; nothing is left behind.
+    """
+    return AtomicOutput(path, force=force, mode=mode, inputs=inputs)
+
+
+def write_file(path: StrPath, data: bytes, *, force: bool = False, mode: int = 0o666) -> None:
+    """Write a small file whole or not at all; see `atomic_output`."""
+    with atomic_output(path, force=force, mode=mode) as output:
+        output.write(data)
+
+
+def _umask() -> int:
+    # os.umask would have to set it to read it, which other threads would see.
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
+
+
+def _clear_abandoned(directory: str, name: str) -> None:
+    """Remove hidden files for `name` whose process is dead."""
+    prefix = _TEMPORARY.format(name=name, pid="")
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            owner = entry.name.removeprefix(prefix)
+            if owner != entry.name and owner.isascii() and owner.isdigit() and not _alive(int(owner), entry.path):
+                os.unlink(entry.path)
+
+
+def _alive(pid: int, path: str) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        pass
+    except (OverflowError, PermissionError):
+        return True
+    else:
+        if pid != os.getpid():  # our own number may have been another's before a restart of this container
+            return True
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:  # dead here, but perhaps alive in another container that shares this directory
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `path` (made if need be, mode 0600) for the length of the block."""
+    with errors_named(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            os.close(descriptor)
+            raise
+    try:
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,53 @@
+"""Where batuta keeps its own files: the XDG base directories (https://specifications.freedesktop.org/basedir-spec).
+
+Functions only name a place; `private_dir` makes it, with mode 0700.
+"""
+
+import os
+from pathlib import Path
+
+from platformdirs.unix import Unix
+
+from batuta_cli.errors import OperationError
+
+_DIRS = Unix("batuta", appauthor=False)
+
+
+def config_file() -> Path:
+    """`$XDG_CONFIG_HOME/batuta/config.toml`."""
+    return Path(_DIRS.user_config_dir) / "config.toml"
+
+
+def keys_dir() -> Path:
+    """Own key pairs, one `.key` and one `.pub` an identity."""
+    return Path(_DIRS.user_data_dir) / "keys"
+
+
+def trust_file() -> Path:
+    """Whose signatures count here."""
+    return Path(_DIRS.user_data_dir) / "trust" / "trust.toml"
+
+
+def store_dir() -> Path:
+    """The content-addressed store."""
+    return Path(_DIRS.user_data_dir) / "store"
+
+
+def private_dir(path: Path) -> Path:
+    """Make `path` and its parents, readable by their owner alone; directories that exist keep their mode.
+
+    Raises `OperationError` when it cannot be made.
+    """
+    missing = []
+    current = path
+    while not current.is_dir():
+        missing.append(current)
+        if current.parent == current:
+            break
+        current = current.parent
+    try:
+        for directory in reversed(missing):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise OperationError(f"cannot make the directory {path}: {error.strerror}") from error
+    return path
