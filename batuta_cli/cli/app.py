@@ -1,0 +1,123 @@
+"""The root of the command line: `main` runs a command and turns whatever happens into an exit status."""
+
+import os
+import signal
+import sys
+import types
+from typing import Any, NoReturn
+
+import typer
+
+from batuta_cli import __version__
+from batuta_cli.cli import console
+from batuta_cli.cli.command import LazyGroup, examples
+from batuta_cli.errors import BatutaError, UsageError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class _Root(LazyGroup):
+    groups = {  # noqa: RUF012 - typer instantiates the class
+        "pacha": "batuta_cli.cli.pacha",
+        "config": "batuta_cli.cli.config",
+    }
+
+
+app = typer.Typer(name="batuta", cls=_Root, add_completion=False, rich_markup_mode="rich")
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"batuta {__version__}")
+        raise typer.Exit()
+
+
+@app.callback(
+    epilog=examples(
+        "batuta pacha keygen --identity alice@example.com",
+        "batuta pacha sign model.gguf",
+        "batuta pacha verify model.gguf",
+        "batuta pacha --help",
+    )
+)
+def root(
+    version: bool = typer.Option(
+        False, "--version", "-V", help="Print the version and exit.", callback=_show_version, is_eager=True
+    ),
+) -> None:
+    """Make model files trustworthy: sign, verify, encrypt, store."""
+
+
+def main() -> NoReturn:
+    """The `batuta` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit status; never raises, never shows a traceback unless BATUTA_DEBUG=1."""
+    console.settings.json = "--json" in _before_separator(arguments)  # known even when parsing fails
+    console.settings.quiet = not {"--quiet", "-q"}.isdisjoint(_before_separator(arguments))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _terminate)
+    try:
+        answer = app(arguments, prog_name="batuta", standalone_mode=False)
+    except BatutaError as error:
+        _debug(error)
+        return console.fail(error)
+    except (KeyboardInterrupt, EOFError, typer.Abort):
+        answer = INTERRUPTED
+    except BrokenPipeError:
+        console.finish(console.Outcome(None))
+        return 1
+    except typer.TyperException as error:
+        return console.fail(_usage_error(error))
+    except Exception as error:
+        _debug(error)
+        return console.fail(_internal_error(error))
+    if isinstance(answer, console.Outcome):
+        return console.finish(answer)
+    if answer == INTERRUPTED:
+        return console.fail(_Interrupted("interrupted"))
+    return answer if isinstance(answer, int) else 0
+
+
+class _Interrupted(BatutaError):
+    exit_code = INTERRUPTED
+    kind = "interrupted"
+
+
+def _before_separator(arguments: list[str]) -> list[str]:
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
+def _terminate(number: int, frame: types.FrameType | None) -> NoReturn:
+    # An exception, so that whatever is half-written is taken back on the way out.
+    sys.exit(128 + number)
+
+
+def _usage_error(error: Any) -> UsageError:
+    message = error.format_message().strip().rstrip(".")
+    message = message[:1].lower() + message[1:]
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return UsageError(message, hint="batuta --help")
+    console.settings.command = context.command_path.partition(" ")[2] or None
+    return UsageError(message, hint=f"{context.command_path} --help")
+
+
+def _internal_error(error: Exception) -> BatutaError:
+    # The text of a foreign exception may quote what must not be shown, so only its type is named.
+    return BatutaError(
+        f"internal error: {type(error).__name__}",
+        hint="this is a bug in batuta; run again with BATUTA_DEBUG=1 for the traceback to report",
+    )
+
+
+def _debug(error: Exception) -> None:
+    if os.environ.get("BATUTA_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)

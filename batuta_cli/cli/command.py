@@ -1,0 +1,94 @@
+"""What all commands share: the flags `--json` and `--quiet`, help with examples, groups that load when named."""
+
+import difflib
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from batuta_cli.cli import console
+
+
+def _set_flag(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> None:
+    if value:
+        setattr(console.settings, str(parameter.name), True)
+
+
+def shared_options() -> list[TyperOption]:
+    """The options that every command and group takes."""
+    flags = (
+        (["--json"], "Print one JSON document on stdout: {ok, command, result, error}."),
+        (["--quiet", "-q"], "Print errors only."),
+    )
+    return [
+        TyperOption(
+            param_decls=declarations,
+            is_flag=True,
+            default=False,
+            expose_value=False,
+            callback=_set_flag,
+            help=text,
+            rich_help_panel="Options of every command",
+        )
+        for declarations, text in flags
+    ]
+
+
+class Command(TyperCommand):
+    """A command with the shared options, whose name is known to the console before it runs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(shared_options())
+
+    def invoke(self, ctx: Any) -> Any:
+        console.settings.command = ctx.command_path.partition(" ")[2]
+        return super().invoke(ctx)
+
+
+class Group(TyperGroup):
+    """A group that shows its help when it is named without a command."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(shared_options())
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing and not console.settings.json:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(2)
+        return super().parse_args(ctx, args)
+
+
+class LazyGroup(Group):
+    """The root: imports the module of a command group only when that group is named, or when help lists them all."""
+
+    groups: dict[str, str]
+    """Group name to the module that has its `app`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.groups)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.groups:
+            return None
+        return typer.main.get_command(import_module(self.groups[cmd_name]).app)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.groups and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self.groups, n=1)
+            ctx.fail(f"no such command '{args[0]}'" + (f", did you mean '{near[0]}'?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+def examples(*lines: str) -> str:
+    """The examples at the end of a help text; each line is one command, or a remark when it begins with `#`."""
+    return "\n\n".join(("Examples:", *(line if line.startswith("#") else f"  $ {line}" for line in lines)))
+
+
+def command_group(name: str, help: str) -> typer.Typer:
+    """A new command group with the shared behaviour."""
+    return typer.Typer(
+        name=name, help=help, cls=Group, add_completion=False, rich_markup_mode="rich", suggest_commands=True
+    )

@@ -1,0 +1,220 @@
+"""The one place that prints: results, tables, JSON, progress, questions and errors.
+
+Results go to stdout; progress, notes and errors to stderr. A command returns an `Outcome`; `finish` shows it as text,
+or under `--json` as exactly one document `{"ok", "command", "result", "error"}`, and says which status to exit with.
+Text of foreign origin is escaped on its way here with `files.display`; cells and error messages are escaped here.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from batuta_cli.errors import BatutaError, UsageError
+from batuta_cli.files import Advance, display
+
+PROGRESS_FROM = 64 * 1024 * 1024
+"""Work on more bytes than this shows a progress bar (DESIGN §3)."""
+
+_COLOURS = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headings; plain, aligned text when stdout is not a terminal."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found: `result` for `--json`, `text` for a person, `error` when it failed all the same."""
+
+    result: Any
+    text: str | Table = ""
+    error: BatutaError | None = None
+    raw: bytes | None = None
+    """Bytes for stdout in place of `text`, written as they are."""
+
+
+@dataclass
+class Settings:
+    """What the flags that every command has were set to."""
+
+    json: bool = False
+    quiet: bool = False
+    command: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+settings = Settings()
+
+
+def wants_colour(stream: Any) -> bool:
+    """NO_COLOR and FORCE_COLOR (https://no-color.org, https://force-color.org), TERM=dumb, and whether it is a tty."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, style: str, *, stream: Any = None) -> str:
+    """`text` in colour where colours are wanted."""
+    if not wants_colour(stream or sys.stdout):
+        return text
+    return f"\x1b[{_COLOURS[style]}m{text}\x1b[0m"
+
+
+def note(message: str) -> None:
+    """A remark on stderr, which `--quiet` and `--json` silence."""
+    if not settings.quiet and not settings.json:
+        _to_stderr(_escape_lines(message))
+
+
+def warn(message: str) -> None:
+    """A warning on stderr, which `--quiet` silences; errors are raised instead."""
+    if not settings.quiet:
+        _to_stderr(f"{paint('warning:', 'warn', stream=sys.stderr)} {_escape_lines(message)}")
+
+
+def finish(outcome: Outcome) -> int:
+    """Show the outcome and return the exit status."""
+    try:
+        if settings.json:
+            _print_json(outcome.result, outcome.error)
+        elif not settings.quiet:
+            _print_result(outcome)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+    if outcome.error is not None:
+        if not settings.json:
+            _print_error(outcome.error)
+        return outcome.error.exit_code
+    return 0
+
+
+def fail(error: BatutaError) -> int:
+    """Show an error and return its exit status."""
+    return finish(Outcome(result=error.result, error=error))
+
+
+def _print_result(outcome: Outcome) -> None:
+    if outcome.raw is not None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(outcome.raw)
+    elif isinstance(outcome.text, Table):
+        _print_table(outcome.text)
+    elif outcome.text:
+        print(outcome.text)
+
+
+def _print_json(result: Any, error: BatutaError | None) -> None:
+    document = {"ok": error is None, "command": settings.command, "result": result, "error": None}
+    if error is not None:
+        document["error"] = {
+            "kind": error.kind,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        }
+    print(json.dumps(document, indent=2))
+
+
+def _print_error(error: BatutaError) -> None:
+    _to_stderr(f"{paint('error:', 'bad', stream=sys.stderr)} {_escape_lines(error.message)}")
+    if error.hint:
+        _to_stderr(f"{paint('hint:', 'bold', stream=sys.stderr)} {_escape_lines(error.hint)}")
+
+
+def _escape_lines(text: str) -> str:
+    return "\n".join(display(line) for line in text.split("\n"))
+
+
+def _to_stderr(text: str) -> None:
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _forget_stdout() -> None:
+    # Python flushes stdout once more at exit; that must not fail again.
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+
+
+def _print_table(table: Table) -> None:
+    rows = [[display(cell) for cell in row] for row in table.rows]
+    if not rows:
+        return
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        rich_table = RichTable(*table.columns, box=box.SIMPLE_HEAD, pad_edge=False)
+        for row in rows:
+            rich_table.add_row(*(Text(cell, overflow="fold") for cell in row))
+        Console().print(rich_table)
+        return
+    lines = [list(table.columns), *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int | None) -> Iterator[Advance | None]:
+    """A bar with rate and time left for work on `total` bytes, where a person is watching and it is worth it.
+
+    Yields what the work calls with each number of bytes done, or None when there is nothing to show.
+    """
+    shown = total is not None and total > PROGRESS_FROM and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if not shown or settings.quiet or settings.json:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(display(label), total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def ask_secret(question: str, *, confirm: bool = False, hint: str) -> str:
+    """Ask for a password on the terminal, unseen; with `confirm` twice.
+
+    Raises `UsageError` with `hint` when there is no terminal, or when the two answers differ.
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        raise UsageError(f"{question.lower()} is needed, and there is no terminal to ask on", hint=hint) from None
+    from getpass import getpass
+
+    answer = getpass(f"{question}: ")
+    if confirm and getpass(f"{question}, again: ") != answer:
+        raise UsageError("the two answers differ", hint="try again; nothing was written")
+    return answer
+
+
+def binary_stdout() -> int:
+    """The descriptor of stdout for binary output. Raises `UsageError` when it is a terminal or `--json` needs it."""
+    if settings.json:
+        raise UsageError("--json writes its document to stdout, so the output cannot go there", hint="name an --output")
+    if os.isatty(1):
+        raise UsageError("refusing to write binary output to the terminal", hint="name an --output, or redirect stdout")
+    return 1

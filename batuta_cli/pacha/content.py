@@ -1,0 +1,118 @@
+"""Whether a model is what a statement says: every file by size, then by digest, and no file more or less."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from batuta_cli.files import Advance, StrPath
+from batuta_cli.pacha.hashing import Entry, Resource, hash_entries, scan
+from batuta_cli.pacha.statement import Statement
+
+
+@dataclass(frozen=True)
+class Differences:
+    """All that is wrong with a model's content; falsy when nothing is. Names are those inside the model."""
+
+    changed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Pairs (name that was signed, name it has now) of files whose content is the same."""
+    other_kind: str | None = None
+    """In words: a directory where a file was signed, or the reverse."""
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.missing or self.added or self.renamed or self.other_kind)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "changed": list(self.changed),
+            "missing": list(self.missing),
+            "added": list(self.added),
+            "renamed": [{"from": old, "to": new} for old, new in self.renamed],
+        }
+
+
+@dataclass
+class Model:
+    """A model on disk. Each file is hashed once, however many statements it is compared with."""
+
+    path: StrPath
+    progress: Advance | None = None
+    _hashed: dict[str, Resource] = field(default_factory=dict)
+
+    def differences(self, statement: Statement) -> Differences:
+        """Compare with a statement. Raises as `hashing.scan` and `hashing.hash_descriptor`."""
+        entries = scan(
+            self.path,
+            ignore=statement.ignore_paths,
+            follow_symlinks=statement.allow_symlinks,
+            allow_empty=True,
+        )
+        single = len(entries) == 1 and entries[0].name == "."
+        if single != statement.is_single_file:
+            return Differences(other_kind="a file, and a directory was signed" if single else _IS_DIRECTORY)
+        return self._compare({e.name: e for e in entries}, {r.name: r for r in statement.resources})
+
+    def single_file(self) -> Resource | None:
+        """The model hashed as one file; None when it is a directory. Raises as `differences`."""
+        entries = scan(self.path, allow_empty=True)
+        if len(entries) != 1 or entries[0].name != ".":
+            return None
+        self._hash(entries)
+        return self._hashed[entries[0].path]
+
+    def _compare(self, found: dict[str, Entry], signed: dict[str, Resource]) -> Differences:
+        both = [name for name in signed if name in found]
+        missing = [name for name in signed if name not in found]
+        added = [name for name in found if name not in signed]
+        missing_sizes = {signed[name].size for name in missing}
+        self._hash([found[name] for name in both if found[name].size == signed[name].size])
+        self._hash([found[name] for name in added if found[name].size in missing_sizes])
+        changed = [name for name in both if not self._is(found[name], signed[name])]
+        renamed = self._renamed(missing, added, found, signed)
+        old_names, new_names = {old for old, _ in renamed}, {new for _, new in renamed}
+        return Differences(
+            tuple(changed),
+            tuple(name for name in missing if name not in old_names),
+            tuple(name for name in added if name not in new_names),
+            tuple(renamed),
+        )
+
+    def _renamed(
+        self, missing: list[str], added: list[str], found: dict[str, Entry], signed: dict[str, Resource]
+    ) -> list[tuple[str, str]]:
+        """Pair each missing file with an added one of the same content."""
+        by_digest: dict[bytes, list[str]] = {}
+        for name in added:
+            if resource := self._hashed.get(found[name].path):
+                by_digest.setdefault(resource.digest, []).append(name)
+        return [(old, by_digest[digest].pop()) for old in missing if by_digest.get(digest := signed[old].digest)]
+
+    def _hash(self, entries: Sequence[Entry]) -> None:
+        fresh = [entry for entry in entries if entry.path not in self._hashed]
+        for entry, resource in zip(fresh, hash_entries(fresh, self.progress), strict=True):
+            self._hashed[entry.path] = resource
+
+    def _is(self, entry: Entry, signed: Resource) -> bool:
+        resource = self._hashed.get(entry.path)
+        return resource is not None and (resource.size, resource.digest) == (signed.size, signed.digest)
+
+
+_IS_DIRECTORY = "a directory, and a single file was signed"
+
+
+@dataclass(frozen=True)
+class HashedModel:
+    """A single file that has been hashed already: bytes in memory, or a pipe."""
+
+    resource: Resource
+
+    def differences(self, statement: Statement) -> Differences:
+        """Compare with a statement."""
+        if not statement.is_single_file:
+            return Differences(other_kind="a file, and a directory was signed")
+        signed = statement.resources[0]
+        same = (signed.size, signed.digest) == (self.resource.size, self.resource.digest)
+        return Differences() if same else Differences(changed=(".",))

@@ -1,0 +1,259 @@
+"""BLAKE3 content addresses of files, streams and directories: `blake3:<hex>`.
+
+A file's address is BLAKE3-256 over its bytes. A directory's binds the relative name, size and digest of every regular
+file in it (DESIGN §4). Nothing is skipped silently: what cannot be hashed is an error that names the path.
+
+Large files are read through memory-mapped windows, which is as fast as `b3sum` and keeps memory constant. A file that
+changes while it is read is a `ChangedWhileReadError`, never a result.
+"""
+
+import fnmatch
+import mmap
+import os
+import stat
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from blake3 import blake3
+
+from batuta_cli.errors import ChangedWhileReadError, InvalidInputError
+from batuta_cli.files import (
+    Advance,
+    StrPath,
+    display,
+    errors_named,
+    kind_of,
+    open_regular,
+    same_content_expected,
+)
+
+PREFIX = "blake3:"
+
+_WINDOW = 32 * 1024 * 1024  # small enough that a file that shrinks is noticed before the next window is touched
+_BUFFER = 1024 * 1024
+_DIRECTORY_CONTEXT = "batuta pacha 2026-11-23 directory v1"
+
+
+@dataclass(frozen=True, order=True)
+class ContentAddress:
+    """A BLAKE3-256 digest of 32 bytes; its `str` is `blake3:` and 64 hexadecimal digits."""
+
+    digest: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.digest) != 32:
+            raise ValueError("a BLAKE3-256 digest has 32 bytes")
+
+    def __str__(self) -> str:
+        return PREFIX + self.hex
+
+    @property
+    def hex(self) -> str:
+        """The digest as 64 lower-case hexadecimal digits."""
+        return self.digest.hex()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `blake3:<64 hex digits>`. Raises `InvalidInputError`."""
+        digits = text.removeprefix(PREFIX)
+        if digits == text or len(digits) != 64 or not set(digits) <= set("0123456789abcdefABCDEF"):
+            raise InvalidInputError(
+                f"not a content address: {display(text)}", hint="an address is blake3: and 64 hexadecimal digits"
+            )
+        return cls(bytes.fromhex(digits))
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One file of a model: its `/`-separated name inside the model, its size in bytes, its BLAKE3 digest."""
+
+    name: str
+    size: int
+    digest: bytes
+
+
+def address_of_bytes(data: bytes | bytearray | memoryview) -> ContentAddress:
+    """The content address of bytes in memory."""
+    return ContentAddress(blake3(data).digest())
+
+
+def hash_descriptor(descriptor: int, name: StrPath, advance: Advance | None = None) -> Resource:
+    """Hash an open regular file from its beginning to its end. The resource is named `"."`, as a single file is.
+
+    Raises:
+        ChangedWhileReadError: size or modification time differ before and after.
+        OperationError: it cannot be read.
+    """
+    before = os.fstat(descriptor)
+    hasher = blake3(max_threads=blake3.AUTO if before.st_size >= 4 * _BUFFER else 1)
+    count = before.st_size
+    if before.st_size >= 4 * _BUFFER:
+        _update_mapped(hasher, descriptor, name, before.st_size, advance)
+    else:
+        count = _update_read(hasher, descriptor, name, advance)
+    if count != before.st_size or not same_content_expected(before, os.fstat(descriptor)):
+        raise _changed(name)
+    return Resource(".", before.st_size, hasher.digest())
+
+
+def _update_mapped(hasher: blake3, descriptor: int, name: StrPath, size: int, advance: Advance | None) -> None:
+    for offset in range(0, size, _WINDOW):
+        length = min(_WINDOW, size - offset)
+        if os.fstat(descriptor).st_size < offset + length:  # touching a page that is gone would end the process
+            raise _changed(name)
+        with errors_named(name), mmap.mmap(descriptor, length, access=mmap.ACCESS_READ, offset=offset) as window:
+            window.madvise(mmap.MADV_SEQUENTIAL)
+            if offset + length < size:
+                os.posix_fadvise(descriptor, offset + length, _WINDOW, os.POSIX_FADV_WILLNEED)
+            hasher.update(window)
+        if advance:
+            advance(length)
+
+
+def _update_read(hasher: blake3, descriptor: int, name: StrPath, advance: Advance | None) -> int:
+    """Hash what `read` gives, from the current position to the end; returns the number of bytes."""
+    total = 0
+    buffer = bytearray(_BUFFER)
+    view = memoryview(buffer)
+    with errors_named(name), os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
+        while count := file.readinto(buffer):
+            hasher.update(view[:count])
+            total += count
+            if advance:
+                advance(count)
+    return total
+
+
+def _changed(name: StrPath) -> ChangedWhileReadError:
+    return ChangedWhileReadError(
+        f"{display(name)}: changed while it was being read", hint="try again when nothing writes to it"
+    )
+
+
+def hash_stream(descriptor: int, name: StrPath, advance: Advance | None = None) -> ContentAddress:
+    """The content address of whatever can be read from a descriptor, a pipe for instance, in constant memory."""
+    hasher = blake3(max_threads=blake3.AUTO)
+    _update_read(hasher, descriptor, name, advance)
+    return ContentAddress(hasher.digest())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file found in a model: its name inside the model, where it is, its size in bytes."""
+
+    name: str
+    path: str
+    size: int
+
+
+def scan(
+    path: StrPath, *, ignore: Sequence[str] = (), follow_symlinks: bool = False, allow_empty: bool = False
+) -> list[Entry]:
+    """The files of a model in the order in which they are hashed: by code points of their names.
+
+    Args:
+        path: a regular file, or a directory.
+        ignore: shell patterns. A pattern leaves out the files and directories inside the model whose relative name
+            or base name it matches (`*.log`, `.git`, `checkpoints/*`).
+        follow_symlinks: read symbolic links to regular files instead of refusing them.
+        allow_empty: return an empty list for a directory without files instead of refusing it.
+
+    Raises:
+        NotFoundError, OperationError: it is missing or cannot be read.
+        InvalidInputError: a special file, a symbolic link, a name that is not UTF-8, an empty directory.
+    """
+    with errors_named(path):
+        status = os.stat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidInputError(f"{display(path)}: is {kind_of(status.st_mode)}, not a file or a directory")
+        return [Entry(".", os.fspath(path), status.st_size)]
+    entries = sorted(_walk(os.fspath(path), ignore, follow_symlinks), key=lambda entry: entry.name)
+    if not entries and not allow_empty:
+        raise InvalidInputError(f"{display(path)}: the directory has no file in it")
+    return entries
+
+
+def _walk(root: str, ignore: Sequence[str], follow_symlinks: bool) -> Iterator[Entry]:
+    directories = [(root, "")]
+    while directories:
+        directory, prefix = directories.pop()
+        with errors_named(directory):
+            found = list(os.scandir(directory))
+        for item in found:
+            name = prefix + item.name
+            if any(fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(item.name, p) for p in ignore):
+                continue
+            mode, size = _judge(item, follow_symlinks)
+            if stat.S_ISDIR(mode):
+                directories.append((item.path, name + "/"))
+            else:
+                yield Entry(name, item.path, size)
+
+
+def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> tuple[int, int]:
+    """Mode and size of something inside a model that may be part of it; raises for all else."""
+    try:
+        item.name.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"{display(item.path)}: the name is not UTF-8, so it cannot be signed") from None
+    with errors_named(item.path):
+        linked = item.is_symlink()
+        if linked and not follow_symlinks:
+            raise InvalidInputError(
+                f"{display(item.path)}: is a symbolic link", hint="--follow-symlinks reads what it points to"
+            )
+        status = item.stat(follow_symlinks=linked)
+    if stat.S_ISREG(status.st_mode) or (stat.S_ISDIR(status.st_mode) and not linked):
+        return status.st_mode, status.st_size
+    raise InvalidInputError(
+        f"{display(item.path)}: is {'a symbolic link to ' * linked}{kind_of(status.st_mode)}, not a regular file",
+        hint="--ignore PATTERN leaves it out, and the signature says so",
+    )
+
+
+def hash_entries(entries: Sequence[Entry], advance: Advance | None = None) -> list[Resource]:
+    """Hash scanned files, two at a time, keeping their order. Raises as `hash_descriptor`."""
+
+    def one(entry: Entry) -> Resource:
+        descriptor = open_regular(entry.path)
+        try:
+            measured = hash_descriptor(descriptor, entry.path, advance)
+        finally:
+            os.close(descriptor)
+        return Resource(entry.name, measured.size, measured.digest)
+
+    if len(entries) <= 1:
+        return [one(entry) for entry in entries]
+    from concurrent.futures import ThreadPoolExecutor
+
+    resources: list[Resource] = []
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for start in range(0, len(entries), 1024):  # bounded: a model may have a million files
+            resources.extend(pool.map(one, entries[start : start + 1024]))
+    return resources
+
+
+def directory_address(resources: Sequence[Resource]) -> ContentAddress:
+    """The address of a directory from its files; the order given does not matter."""
+    hasher = blake3(derive_key_context=_DIRECTORY_CONTEXT)
+    for resource in sorted(resources, key=lambda r: r.name):
+        name = resource.name.encode()
+        hasher.update(struct.pack(">I", len(name)) + name + struct.pack(">Q", resource.size) + resource.digest)
+    return ContentAddress(hasher.digest())
+
+
+def address_of(resources: Sequence[Resource]) -> ContentAddress:
+    """The content address of a model from its files: a single file is the resource `"."`."""
+    if len(resources) == 1 and resources[0].name == ".":
+        return ContentAddress(resources[0].digest)
+    return directory_address(resources)
+
+
+def content_address(
+    path: StrPath, *, ignore: Sequence[str] = (), follow_symlinks: bool = False, progress: Advance | None = None
+) -> ContentAddress:
+    """The content address of a file or a directory; see `scan` for the arguments and errors."""
+    return address_of(hash_entries(scan(path, ignore=ignore, follow_symlinks=follow_symlinks), progress))

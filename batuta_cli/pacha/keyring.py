@@ -1,0 +1,155 @@
+"""Own key pairs on disk: `keys/<identity>.key` (private, mode 0600) and `.pub`.
+
+A private key file that group or others can read is refused, judged on the open descriptor. Keys are created
+exclusively: an existing pair is replaced only on request.
+"""
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from batuta_cli import paths
+from batuta_cli.errors import InvalidInputError, NotFoundError, OutputExistsError, UnsafeFileError, UsageError
+from batuta_cli.files import StrPath, display, errors_named, open_stream, read_limited, write_file
+from batuta_cli.pacha.keys import KEY_FILE_LIMIT, SigningKey, VerifyingKey, check_identity, is_encrypted_key
+
+_PLAIN = re.compile(rb"[A-Za-z0-9@._+-]")
+
+
+@dataclass(frozen=True)
+class OwnKey:
+    """A key pair in the keys directory."""
+
+    identity: str
+    path: Path
+    public: VerifyingKey
+    encrypted: bool
+
+
+def file_stem(identity: str) -> str:
+    """The file name of an identity without its ending.
+
+    Every byte outside `[A-Za-z0-9@._+-]`, and a leading dot or dash, stands as %XX, so that no identity can leave
+    the directory, hide, or look like an option.
+    """
+    raw = check_identity(identity).encode()
+    return "".join(
+        chr(byte) if _PLAIN.fullmatch(bytes([byte])) and not (i == 0 and byte in b".-") else f"%{byte:02X}"
+        for i, byte in enumerate(raw)
+    )
+
+
+def identity_of(stem: str) -> str:
+    """The inverse of `file_stem`."""
+    return unquote_to_bytes(stem).decode("utf-8", "replace")
+
+
+def public_path(private: StrPath) -> Path:
+    """Where the public half of a private key file stands: `NAME.pub` beside `NAME.key`."""
+    path = Path(private)
+    return path.with_suffix(".pub") if path.suffix == ".key" else path.with_name(path.name + ".pub")
+
+
+def key_path(identity: str) -> Path:
+    """The private key file of an identity."""
+    return paths.keys_dir() / f"{file_stem(identity)}.key"
+
+
+def save_pair(
+    key: SigningKey, path: Path, *, passphrase: bytes | None = None, force: bool = False
+) -> tuple[Path, Path]:
+    """Write a key pair and return the private and the public path.
+
+    Raises `OutputExistsError` when either file exists and `force` is false; nothing is written then.
+    """
+    public = public_path(path)
+    if not force:
+        for existing in (path, public):
+            if os.path.lexists(existing):
+                raise OutputExistsError(
+                    f"{display(existing)}: already exists",
+                    hint="--force replaces the key for good; another --identity or --output keeps it",
+                )
+    write_file(path, key.to_pem(passphrase), force=force, mode=0o600)
+    write_file(public, key.verifying_key.to_pem(), force=force)
+    return path, public
+
+
+def save_own(key: SigningKey, identity: str, *, passphrase: bytes | None = None, force: bool = False) -> Path:
+    """Write a key pair into the keys directory; see `save_pair`."""
+    paths.private_dir(paths.keys_dir())
+    return save_pair(key, key_path(identity), passphrase=passphrase, force=force)[0]
+
+
+def read_private_file(path: StrPath) -> bytes:
+    """The content of a private key file, which may be a pipe.
+
+    Raises `UnsafeFileError` when group or others may read it; `NotFoundError`, `OperationError`, `InvalidInputError`.
+    """
+    with os.fdopen(open_stream(path), "rb", buffering=0) as file, errors_named(path):
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode) and mode & 0o077:
+            raise UnsafeFileError(
+                f"{display(path)}: mode {stat.S_IMODE(mode):04o} lets others read this private key",
+                hint=f"chmod 600 {display(path)}",
+            )
+        data = b""
+        while len(data) <= KEY_FILE_LIMIT and (piece := file.read(KEY_FILE_LIMIT + 1 - len(data))):
+            data += piece
+    if len(data) > KEY_FILE_LIMIT:
+        raise InvalidInputError(f"{display(path)}: not a private key (too large)")
+    return data
+
+
+def read_public_file(path: StrPath) -> VerifyingKey:
+    """The public key in a file. Raises as `VerifyingKey.parse` and `read_limited`."""
+    return VerifyingKey.parse(read_limited(path, KEY_FILE_LIMIT), display(path))
+
+
+def list_own() -> list[OwnKey]:
+    """The key pairs in the keys directory, by identity; files that are no key pair are errors, not left out."""
+    directory = paths.keys_dir()
+    if not directory.is_dir():
+        return []
+    with errors_named(directory):
+        found = sorted(directory.glob("*.key"))
+    return [_own_key(path) for path in found]
+
+
+def _own_key(path: Path) -> OwnKey:
+    public = public_path(path)
+    encrypted = is_encrypted_key(read_private_file(path))
+    return OwnKey(identity_of(path.stem), path, read_public_file(public), encrypted)
+
+
+def find_own(identity: str) -> OwnKey:
+    """One's own key pair of that identity. Raises `NotFoundError` that lists the ones there are."""
+    path = key_path(identity)
+    if not path.exists():
+        have = ", ".join(display(key.identity) for key in list_own())
+        raise NotFoundError(
+            f"no key of {display(identity)} in {paths.keys_dir()}",
+            hint=f"there are: {have}" if have else f"batuta pacha keygen --identity {display(identity)}",
+        )
+    return _own_key(path)
+
+
+def choose_own(configured: str | None) -> OwnKey:
+    """The key to sign with when none was named: the configured default, else the only one there is.
+
+    Raises `NotFoundError` when there is none, `UsageError` that lists them when there are several.
+    """
+    if configured:
+        return find_own(configured)
+    keys = list_own()
+    if not keys:
+        raise NotFoundError("there is no key to sign with", hint="batuta pacha keygen --identity you@example.com")
+    if len(keys) > 1:
+        raise UsageError(
+            "there are several keys: " + ", ".join(display(key.identity) for key in keys),
+            hint="choose one with --identity, or for good: batuta config set pacha.default_key IDENTITY",
+        )
+    return keys[0]

@@ -1,0 +1,176 @@
+"""Signing models, and signatures as files.
+
+key = SigningKey.generate("alice@example.com")
+signature = sign_path("model.gguf", key)
+signature.save("model.gguf.sig")
+"""
+
+import datetime as dt
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from batuta_cli.errors import InvalidInputError, UsageError
+from batuta_cli.files import Advance, StrPath, display, read_limited, write_file
+from batuta_cli.pacha import pacha1, statement, trust
+from batuta_cli.pacha.envelope import (
+    SIGNATURE_FILE_LIMIT,
+    Envelope,
+    EnvelopeSignature,
+    load_json,
+    parse_envelope,
+    pre_authentication_encoding,
+)
+from batuta_cli.pacha.hashing import Resource, address_of, address_of_bytes, hash_entries, scan
+from batuta_cli.pacha.keys import SigningKey
+from batuta_cli.pacha.pacha1 import Pacha1Signature
+from batuta_cli.pacha.statement import Statement
+
+SignatureFormat = Literal["bundle", "pacha1"]
+
+_MAX_LIFETIME = 36_500  # days; a century is beyond any key
+
+
+@dataclass(frozen=True)
+class SignedStatement:
+    """A statement and the envelope it came in: the bytes that were signed are the bytes that were parsed."""
+
+    envelope: Envelope
+    statement: Statement
+
+
+@dataclass(frozen=True)
+class ModelSignature:
+    """The content of a `.sig` file; parsing it proves nothing, `verify_model` and `verify_path` do."""
+
+    raw: bytes
+    body: SignedStatement | Pacha1Signature
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Read a Sigstore bundle or the Rust crate's format. Raises `InvalidInputError` that names the field."""
+        if len(raw) > SIGNATURE_FILE_LIMIT:
+            raise InvalidInputError(f"the signature is larger than {SIGNATURE_FILE_LIMIT:,} bytes")
+        document = load_json(raw, "the signature")
+        if "content_hash" in document and "mediaType" not in document:
+            return cls(raw, pacha1.parse(document))
+        envelope = parse_envelope(document)
+        return cls(raw, SignedStatement(envelope, statement.parse(envelope.payload)))
+
+    @classmethod
+    def load(cls, path: StrPath) -> Self:
+        """Read a `.sig` file. Raises as `parse` (naming the file), `NotFoundError`, `OperationError`."""
+        raw = read_limited(path, SIGNATURE_FILE_LIMIT)
+        try:
+            return cls.parse(raw)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{display(path)}: {error.message}", hint=error.hint) from None
+
+    def save(self, path: StrPath, *, force: bool = False) -> None:
+        """Write the `.sig` file whole or not at all. Raises as `files.atomic_output`."""
+        write_file(path, self.raw, force=force)
+
+
+def signature_path(path: StrPath) -> str:
+    """Where a model's signature stands: `model.gguf.sig`; `model.sig` beside the directory `model/`."""
+    text = os.fspath(path)
+    return (
+        os.path.realpath(text) if os.path.basename(text.rstrip("/")) in ("", ".", "..") else text.rstrip("/")
+    ) + ".sig"
+
+
+def model_name(path: StrPath) -> str:
+    """The name a model is signed under: the last part of its resolved path."""
+    return os.path.basename(os.path.abspath(path))
+
+
+def sign_path(
+    path: StrPath,
+    key: SigningKey,
+    *,
+    expires_days: int | None = None,
+    ignore: Sequence[str] = (),
+    follow_symlinks: bool = False,
+    format: SignatureFormat = "bundle",
+    progress: Advance | None = None,
+) -> ModelSignature:
+    """Sign a file or a directory of any size, in constant memory; the signature is returned, not written.
+
+    Args:
+        expires_days: the signature counts for so many days from now; None for good.
+        ignore, follow_symlinks: which files belong to the model, see `hashing.scan`. Both are signed.
+        format: "bundle", or "pacha1" for the Rust crate, which takes single files and binds their content only.
+
+    Raises:
+        NotFoundError, OperationError, ChangedWhileReadError: the model cannot be read.
+        InvalidInputError, UsageError: it is not something that can be signed like that.
+    """
+    resources = hash_entries(scan(path, ignore=ignore, follow_symlinks=follow_symlinks), progress)
+    return sign_resources(
+        resources,
+        model_name(path),
+        key,
+        expires_days=expires_days,
+        ignore=ignore,
+        follow_symlinks=follow_symlinks,
+        format=format,
+    )
+
+
+def sign_model(data: bytes, key: SigningKey, *, name: str = "model", expires_days: int | None = None) -> ModelSignature:
+    """Sign a model in memory under the file name `name`."""
+    resource = Resource(".", len(data), address_of_bytes(data).digest)
+    return sign_resources([resource], name, key, expires_days=expires_days)
+
+
+def sign_resources(
+    resources: Sequence[Resource],
+    name: str,
+    key: SigningKey,
+    *,
+    expires_days: int | None = None,
+    ignore: Sequence[str] = (),
+    follow_symlinks: bool = False,
+    format: SignatureFormat = "bundle",
+) -> ModelSignature:
+    """Sign what has been hashed already; see `sign_path`."""
+    created = trust.now()
+    if expires_days is not None and not 0 < expires_days <= _MAX_LIFETIME:
+        raise UsageError(f"a signature can expire after 1 to {_MAX_LIFETIME:,} days, not {expires_days}")
+    if format == "pacha1":
+        return _sign_pacha1(resources, name, key, created, restricted=expires_days is not None or bool(ignore))
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"{display(name)}: the name is not UTF-8, so it cannot be signed") from None
+    stated = statement.build(
+        name,
+        resources,
+        identity=key.identity,
+        public_key=key.verifying_key,
+        created=created,
+        expires=None if expires_days is None else created + dt.timedelta(days=expires_days),
+        allow_symlinks=follow_symlinks,
+        ignore_paths=ignore,
+    )
+    payload = stated.to_payload()
+    public = key.verifying_key
+    value = key.sign(pre_authentication_encoding(payload))
+    envelope = Envelope(payload, (EnvelopeSignature(public.key_id, value),), public.hint)
+    raw = envelope.to_json()
+    if len(raw) > SIGNATURE_FILE_LIMIT:
+        raise InvalidInputError(f"{display(name)}: the signature would be larger than {SIGNATURE_FILE_LIMIT:,} bytes")
+    return ModelSignature(raw, SignedStatement(envelope, stated))
+
+
+def _sign_pacha1(
+    resources: Sequence[Resource], name: str, key: SigningKey, created: dt.datetime, *, restricted: bool
+) -> ModelSignature:
+    if restricted or len(resources) != 1 or resources[0].name != ".":
+        raise UsageError(
+            f"{display(name)}: the pacha1 format signs single files, without --expires or --ignore",
+            hint="leave --format out",
+        )
+    signature = pacha1.sign(address_of(resources), key, int(created.timestamp()))
+    return ModelSignature(signature.to_json(), signature)

@@ -1,0 +1,254 @@
+"""The signed statement: an in-toto Statement v1 with the OpenSSF Model Signing predicate.
+
+It says which files a model has, their sizes and digests, who signed (by their own account), when, and until when.
+Sources: https://github.com/in-toto/attestation/tree/main/spec/v1, https://github.com/ossf/model-signing-spec.
+
+`parse` reads what a stranger wrote: each limit and type is checked, an unknown method, hash or predicate is refused
+rather than passed over, and an error names the field.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batuta_cli import __version__
+from batuta_cli.errors import InvalidInputError
+from batuta_cli.files import display
+from batuta_cli.pacha.envelope import dict_field, load_json, text_field
+from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of
+from batuta_cli.pacha.keys import VerifyingKey
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+MAX_RESOURCES = 1_000_000
+
+_SINGLE = "."  # the name of the only resource of a single-file model, as model_signing has it
+_IN = "predicate.serialization."
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a signature says. Times are UTC; `None` where the signing tool did not say."""
+
+    name: str
+    """The model's file or directory name when it was signed."""
+    resources: tuple[Resource, ...]
+    address: ContentAddress
+    identity: str | None = None
+    created: dt.datetime | None = None
+    expires: dt.datetime | None = None
+    public_key: VerifyingKey | None = None
+    tool: str | None = None
+    allow_symlinks: bool = False
+    ignore_paths: tuple[str, ...] = ()
+
+    @property
+    def is_single_file(self) -> bool:
+        """Whether the model is one file and not a directory."""
+        return len(self.resources) == 1 and self.resources[0].name == _SINGLE
+
+    def to_payload(self) -> bytes:
+        """The JSON bytes that are signed."""
+        optional = {
+            "identity": self.identity,
+            "created": format_time(self.created),
+            "expires": format_time(self.expires),
+            "keyType": "ed25519" if self.public_key else None,
+            "publicKey": self.public_key.base64 if self.public_key else None,
+            "tool": self.tool,
+        }
+        subject = {
+            "name": self.name,
+            "digest": {"sha256": oms_root(self.resources).hex(), "blake3": self.address.hex},
+            "annotations": {key: value for key, value in optional.items() if value is not None},
+        }
+        predicate = {
+            "serialization": {
+                "method": "files",
+                "hash_type": "blake3",
+                "allow_symlinks": self.allow_symlinks,
+                "ignore_paths": list(self.ignore_paths),
+            },
+            "resources": [
+                {
+                    "name": r.name,
+                    "algorithm": "blake3",
+                    "digest": r.digest.hex(),
+                    "annotations": {"size": r.size},
+                }
+                for r in self.resources
+            ],
+        }
+        statement = {
+            "_type": STATEMENT_TYPE,
+            "subject": [subject],
+            "predicateType": PREDICATE_TYPE,
+            "predicate": predicate,
+        }
+        return json.dumps(statement, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def build(
+    name: str,
+    resources: Sequence[Resource],
+    *,
+    identity: str | None,
+    public_key: VerifyingKey,
+    created: dt.datetime,
+    expires: dt.datetime | None = None,
+    allow_symlinks: bool = False,
+    ignore_paths: Sequence[str] = (),
+) -> Statement:
+    """The statement for a model that has just been hashed.
+
+    Raises `InvalidInputError` when it has more files than a verifier would accept.
+    """
+    if len(resources) > MAX_RESOURCES:
+        raise InvalidInputError(f"{display(name)}: {len(resources):,} files, at most {MAX_RESOURCES:,} can be signed")
+    return Statement(
+        name,
+        tuple(resources),
+        address_of(resources),
+        identity,
+        created,
+        expires,
+        public_key,
+        f"batuta {__version__}",
+        allow_symlinks,
+        tuple(ignore_paths),
+    )
+
+
+def oms_root(resources: Sequence[Resource]) -> bytes:
+    """OpenSSF Model Signing's root digest: SHA-256 over the raw digests in listed order."""
+    hasher = hashlib.sha256()
+    for resource in resources:
+        hasher.update(resource.digest)
+    return hasher.digest()
+
+
+def parse(payload: bytes) -> Statement:
+    """Read a statement. Raises `InvalidInputError` that names the field."""
+    document = load_json(payload, "the statement")
+    _expect(text_field(document, "_type", ""), STATEMENT_TYPE, "_type")
+    _expect(text_field(document, "predicateType", ""), PREDICATE_TYPE, "predicateType")
+    subjects = document.get("subject")
+    if not isinstance(subjects, list) or len(subjects) != 1 or not isinstance(subjects[0], dict):
+        raise InvalidInputError("subject: must be a list of one object")
+    predicate = dict_field(document, "predicate", "")
+    serialization = dict_field(predicate, "serialization", "predicate.")
+    _expect(text_field(serialization, "method", _IN), "files", f"{_IN}method")
+    _expect(text_field(serialization, "hash_type", _IN), "blake3", f"{_IN}hash_type")
+    allow_symlinks = serialization.get("allow_symlinks", False)
+    if not isinstance(allow_symlinks, bool):
+        raise InvalidInputError(f"{_IN}allow_symlinks: is not true or false")
+    ignore = serialization.get("ignore_paths", [])
+    if not isinstance(ignore, list) or not all(isinstance(p, str) and p for p in ignore):
+        raise InvalidInputError(f"{_IN}ignore_paths: is not a list of texts")
+    resources = _resources(predicate.get("resources"))
+    return _with_subject(subjects[0], resources, allow_symlinks, tuple(ignore))
+
+
+def _with_subject(
+    subject: dict[str, Any], resources: tuple[Resource, ...], allow_symlinks: bool, ignore: tuple[str, ...]
+) -> Statement:
+    address = address_of(resources)
+    digests = dict_field(subject, "digest", "subject[0].")
+    expected = {"sha256": oms_root(resources).hex(), "blake3": address.hex}
+    if "sha256" not in digests:
+        raise InvalidInputError("subject[0].digest.sha256: is missing")
+    for name, digest in digests.items():
+        if name in expected and digest != expected[name]:
+            raise InvalidInputError(f"subject[0].digest.{name}: is not the digest of the resources")
+    notes = subject.get("annotations", {})
+    if not isinstance(notes, dict):
+        raise InvalidInputError("subject[0].annotations: is not an object")
+
+    def optional(name: str) -> str | None:
+        return text_field(notes, name, "subject[0].annotations.") if name in notes else None
+
+    public_key = optional("publicKey")
+    return Statement(
+        text_field(subject, "name", "subject[0]."),
+        resources,
+        address,
+        optional("identity"),
+        parse_time(optional("created"), "subject[0].annotations.created"),
+        parse_time(optional("expires"), "subject[0].annotations.expires"),
+        None if public_key is None else VerifyingKey.from_base64(public_key),
+        optional("tool"),
+        allow_symlinks,
+        ignore,
+    )
+
+
+def _resources(rows: Any) -> tuple[Resource, ...]:
+    if not isinstance(rows, list) or not rows:
+        raise InvalidInputError("predicate.resources: is not a list of files")
+    if len(rows) > MAX_RESOURCES:
+        raise InvalidInputError(f"predicate.resources: {len(rows):,} files, at most {MAX_RESOURCES:,} are read")
+    resources = tuple(_resource(row, i) for i, row in enumerate(rows))
+    names = set()
+    for i, resource in enumerate(resources):
+        if resource.name in names:
+            raise InvalidInputError(f"predicate.resources[{i}].name: {display(resource.name)} stands in it twice")
+        names.add(resource.name)
+    if _SINGLE in names and len(names) > 1:
+        raise InvalidInputError("predicate.resources: a single file among others")
+    return resources
+
+
+def _resource(row: Any, index: int) -> Resource:
+    where = f"predicate.resources[{index}]."
+    if not isinstance(row, dict):
+        raise InvalidInputError(f"{where[:-1]}: is not an object")
+    name = text_field(row, "name", where)
+    _check_name(name, where)
+    _expect(text_field(row, "algorithm", where), "blake3", f"{where}algorithm")
+    digest = text_field(row, "digest", where)
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise InvalidInputError(f"{where}digest: is not 64 lower-case hexadecimal digits")
+    notes = row.get("annotations")
+    size = notes.get("size") if isinstance(notes, dict) else None
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**63:
+        raise InvalidInputError(f"{where}annotations.size: is not a size in bytes")
+    return Resource(name, size, bytes.fromhex(digest))
+
+
+def _check_name(name: str, where: str) -> None:
+    if name == _SINGLE:
+        return
+    parts = name.split("/")
+    if "" in parts or "." in parts or ".." in parts or "\0" in name:
+        raise InvalidInputError(f"{where}name: {display(name[:200])!r} is not a name inside the model")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"{where}name: is not Unicode text") from None
+
+
+def _expect(value: str, wanted: str, where: str) -> None:
+    if value != wanted:
+        raise InvalidInputError(f"{where}: {display(value[:100])!r} is not supported, only {wanted!r}")
+
+
+def format_time(time: dt.datetime | None) -> str | None:
+    """RFC 3339 in UTC with `Z`, as times stand in statements."""
+    return None if time is None else time.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str | None, where: str) -> dt.datetime | None:
+    """Read RFC 3339 (section 5.6) with an offset. Raises `InvalidInputError`."""
+    if text is None:
+        return None
+    try:
+        if not _RFC3339.fullmatch(text):
+            raise ValueError
+        return dt.datetime.fromisoformat(text.upper()).astimezone(dt.UTC)
+    except (ValueError, OverflowError):
+        raise InvalidInputError(f"{where}: {display(text[:100])!r} is not a time as in RFC 3339") from None

@@ -1,0 +1,206 @@
+"""Whose signatures count here, and which keys are revoked: `trust/trust.toml`.
+
+Written under a lock, whole or not at all. A damaged file is a `DamagedStateError`, never an empty trust store: who
+loses it would otherwise lose the revocations with it.
+
+Revocation is total: a revoked key verifies nothing, whatever date a signature claims, and stays revoked when the key
+is removed. Retiring a key keeps what it signed before a date, which assumes that it was never stolen, because the
+date is the signer's own claim.
+"""
+
+import datetime as dt
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from batuta_cli import paths
+from batuta_cli.errors import DamagedStateError, InvalidInputError, NotFoundError, UsageError
+from batuta_cli.files import display, locked, read_limited, write_file
+from batuta_cli.pacha.keys import VerifyingKey, check_identity
+
+_LIMIT = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class TrustedKey:
+    """A public key, the name under which its signatures count, and when (both ends optional, UTC)."""
+
+    name: str
+    key: VerifyingKey
+    added: dt.datetime
+    valid_from: dt.datetime | None = None
+    valid_until: dt.datetime | None = None
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """A public key that verifies nothing any more, since when, and why."""
+
+    key: VerifyingKey
+    at: dt.datetime
+    reason: str
+
+
+@dataclass(frozen=True)
+class TrustStore:
+    """Trusted and revoked keys. A key may be both: then it is revoked."""
+
+    keys: tuple[TrustedKey, ...] = ()
+    revoked: tuple[Revocation, ...] = ()
+
+    def revocation_of(self, key: VerifyingKey) -> Revocation | None:
+        """The revocation of a key, if there is one."""
+        return next((r for r in self.revoked if r.key == key), None)
+
+    def find(self, key: VerifyingKey) -> TrustedKey | None:
+        """The entry of a key, if it is trusted."""
+        return next((t for t in self.keys if t.key == key), None)
+
+    def select(self, wanted: str) -> TrustedKey:
+        """The one trusted key that `wanted` (a name, a key id or its beginning, `ed25519:…`) means.
+
+        Raises `NotFoundError`, or `UsageError` when it means several.
+        """
+        matches = [t for t in self.keys if wanted in (t.name, t.key.inline)]
+        if not matches and len(wanted) >= 8:
+            matches = [t for t in self.keys if t.key.key_id.startswith(wanted.lower())]
+        if not matches:
+            raise NotFoundError(f"no trusted key is called {display(wanted)}", hint="batuta pacha trust list")
+        if len(matches) > 1:
+            ids = ", ".join(t.key.key_id for t in matches)
+            raise UsageError(f"{display(wanted)} names several keys: {ids}", hint="name the key id instead")
+        return matches[0]
+
+    def with_key(self, trusted: TrustedKey) -> "TrustStore":
+        """Add a key, or replace the entry it has under the same name.
+
+        Raises `UsageError` when it is revoked, or trusted under another name: one key is one signer.
+        """
+        check_identity(trusted.name)
+        if revocation := self.revocation_of(trusted.key):
+            raise UsageError(
+                f"the key {trusted.key.key_id} was revoked on {revocation.at:%Y-%m-%d}: {display(revocation.reason)}",
+                hint="a revoked key stays revoked; make and trust a new one",
+            )
+        existing = self.find(trusted.key)
+        if existing and existing.name != trusted.name:
+            raise UsageError(
+                f"the key {trusted.key.key_id} is already trusted as {display(existing.name)}",
+                hint=f"batuta pacha trust remove {trusted.key.key_id}",
+            )
+        if trusted.valid_from and trusted.valid_until and trusted.valid_from >= trusted.valid_until:
+            raise InvalidInputError("the key's validity ends before it begins")
+        return replace(self, keys=(*(t for t in self.keys if t.key != trusted.key), trusted))
+
+    def without_key(self, key: VerifyingKey) -> "TrustStore":
+        """Remove a key from the trusted ones; a revocation stays."""
+        return replace(self, keys=tuple(t for t in self.keys if t.key != key))
+
+    def with_revocation(self, revocation: Revocation) -> "TrustStore":
+        """Revoke a key, trusted or not; revoking it again changes nothing."""
+        if self.revocation_of(revocation.key):
+            return self
+        return replace(self, revoked=(*self.revoked, revocation))
+
+
+def now() -> dt.datetime:
+    """The current time in UTC, in whole seconds."""
+    return dt.datetime.now(dt.UTC).replace(microsecond=0)
+
+
+def load(path: Path | None = None) -> TrustStore:
+    """Read the trust store; one that does not exist is empty. Raises `DamagedStateError`."""
+    path = path or paths.trust_file()
+    try:
+        data = read_limited(path, _LIMIT)
+    except NotFoundError:
+        return TrustStore()
+    except InvalidInputError as error:
+        raise DamagedStateError(error.message) from error
+    try:
+        return _parse(tomllib.loads(data.decode()))
+    except (ValueError, TypeError, KeyError, InvalidInputError) as error:
+        raise DamagedStateError(
+            f"{display(path)}: the trust store is damaged: {display(error)}",
+            hint="restore it from a backup; nothing can be verified until then",
+        ) from None
+
+
+def update(change: Callable[[TrustStore], TrustStore], path: Path | None = None) -> TrustStore:
+    """Apply `change` to the trust store on disk, under a lock, and return the result. Raises as `load`."""
+    path = path or paths.trust_file()
+    paths.private_dir(path.parent)
+    with locked(path.with_suffix(".lock")):
+        before = load(path)
+        after = change(before)
+        if after != before:
+            write_file(path, _serialize(after), force=True, mode=0o600)
+    return after
+
+
+def _parse(document: dict[str, Any]) -> TrustStore:
+    _only(document, {"key", "revoked"})
+    keys = tuple(_trusted(entry) for entry in _tables(document, "key"))
+    if len({t.key for t in keys}) != len(keys):
+        raise ValueError("one key stands in it twice")
+    revoked = tuple(
+        Revocation(VerifyingKey.from_base64(_text(e, "public_key")), _time(e, "at"), _text(e, "reason"))
+        for e in _tables(document, "revoked", {"public_key", "at", "reason"})
+    )
+    return TrustStore(keys, revoked)
+
+
+def _trusted(entry: dict[str, Any]) -> TrustedKey:
+    _only(entry, {"name", "public_key", "added", "valid_from", "valid_until"})
+    return TrustedKey(
+        check_identity(_text(entry, "name")),
+        VerifyingKey.from_base64(_text(entry, "public_key")),
+        _time(entry, "added"),
+        _time(entry, "valid_from") if "valid_from" in entry else None,
+        _time(entry, "valid_until") if "valid_until" in entry else None,
+    )
+
+
+def _tables(document: dict[str, Any], name: str, allowed: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    entries = document.get(name, [])
+    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+        raise TypeError(f"[[{name}]] is not a list of tables")
+    for entry in entries:
+        if allowed is not None:
+            _only(entry, allowed)
+    return entries
+
+
+def _only(table: dict[str, Any], allowed: Iterable[str]) -> None:
+    # A key this version does not know may restrict trust; passing over it would widen it.
+    if unknown := sorted(set(table) - set(allowed)):
+        raise ValueError(f"unknown key {unknown[0]!r}")
+
+
+def _text(entry: dict[str, Any], name: str) -> str:
+    value = entry[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is not text")
+    return value
+
+
+def _time(entry: dict[str, Any], name: str) -> dt.datetime:
+    value = entry[name]
+    if not isinstance(value, dt.datetime) or value.tzinfo is None:
+        raise TypeError(f"{name} is not a time with an offset")
+    return value
+
+
+def _serialize(store: TrustStore) -> bytes:
+    import tomli_w
+
+    def row(entry: TrustedKey | Revocation) -> dict[str, Any]:
+        fields = asdict(entry)
+        fields["public_key"] = entry.key.base64
+        del fields["key"]
+        return {name: value for name, value in fields.items() if value is not None}
+
+    document = {"key": [row(t) for t in store.keys], "revoked": [row(r) for r in store.revoked]}
+    return tomli_w.dumps({name: rows for name, rows in document.items() if rows}).encode()

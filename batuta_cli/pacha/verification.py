@@ -1,0 +1,242 @@
+"""Verifying a model: who signed it, when, and what.
+
+The signer is judged first (`signer.py`), then every file of the model; but a model that changed is reported whatever
+was wrong with the signer, because a changed file is the worse news.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from batuta_cli.errors import (
+    BatutaError,
+    SignerError,
+    UnknownSignerError,
+    VerificationError,
+)
+from batuta_cli.files import Advance, StrPath, display
+from batuta_cli.pacha.content import Differences, HashedModel, Model
+from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of_bytes
+from batuta_cli.pacha.keys import VerifyingKey
+from batuta_cli.pacha.pacha1 import Pacha1Signature
+from batuta_cli.pacha.signer import Policy, Signer, check_own_signature, judge_signer
+from batuta_cli.pacha.signing import ModelSignature, SignedStatement
+from batuta_cli.pacha.statement import Statement, format_time
+from batuta_cli.pacha.trust import TrustStore
+
+_SEVERITY = (3, 4, 2, 1, 0)  # exit codes, worst first (DESIGN §3)
+
+
+def worst(errors: Iterable[BatutaError]) -> BatutaError:
+    """The error that decides the exit code; the first of equals."""
+    return min(errors, key=lambda e: _SEVERITY.index(e.exit_code) if e.exit_code in _SEVERITY else -1)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The content holds. `signers` says who signed it; it is empty when no signer was checked.
+
+    Taking an unchecked one for a truth value raises `TypeError`: that the content matches a signature by just anybody
+    is not what `if verify_model(...)` means to ask.
+    """
+
+    address: ContentAddress
+    signers: tuple[Signer, ...] = ()
+    binds: tuple[str, ...] = ()
+    """What the signature covers: content, and for bundles name, identity and time too."""
+    statement: Statement | None = None
+    unknown_keys: tuple[str, ...] = ()
+    """Ids, as the file names them, of further signatures that no acceptable key made."""
+    warnings: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        if not self.signers:
+            raise TypeError("the signer was not checked: pass trust= or key=")
+        return True
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        stated = self.statement
+        return {
+            "address": str(self.address),
+            "signers": [{"name": s.name, "key_id": s.key.key_id, "public_key": s.key.inline} for s in self.signers],
+            "binds": list(self.binds),
+            "created": format_time(stated.created) if stated else None,
+            "expires": format_time(stated.expires) if stated else None,
+            "ignored": list(stated.ignore_paths) if stated else [],
+            "unknown_signatures": list(self.unknown_keys),
+            "warnings": list(self.warnings),
+        }
+
+
+class _Comparable(Protocol):
+    def differences(self, statement: Statement) -> Differences: ...
+
+
+def check_content(model: _Comparable, signature: ModelSignature, label: StrPath) -> None:
+    """Raise `VerificationError` that tells all differences at once, unless the model is what was signed."""
+    body = signature.body
+    if isinstance(body, Pacha1Signature):
+        differences = _pacha1_differences(model, body)
+    else:
+        differences = model.differences(body.statement)
+    if not differences:
+        return
+    raise VerificationError(
+        f"{display(label)}: {_in_words(differences)}", result=differences.as_dict() | {"path": os.fspath(label)}
+    )
+
+
+def _pacha1_differences(model: _Comparable, signature: Pacha1Signature) -> Differences:
+    resource = model.resource if isinstance(model, HashedModel) else None
+    if isinstance(model, Model):
+        resource = model.single_file()
+    if resource is None:
+        return Differences(other_kind="a directory, and a single file was signed")
+    return Differences() if resource.digest == signature.content.digest else Differences(changed=(".",))
+
+
+_SHOWN = 10  # names of each kind in a message; the JSON has all
+
+
+def _in_words(differences: Differences) -> str:
+    if differences.other_kind:
+        return f"is {differences.other_kind}"
+    if differences.changed == (".",):
+        return "the content is not what was signed"
+    lines = ["the content is not what was signed"]
+    renamed = [f"{old} is now {new}" for old, new in differences.renamed]
+    kinds = (
+        ("changed", differences.changed),
+        ("missing", differences.missing),
+        ("added", differences.added),
+        ("renamed", renamed),
+    )
+    for kind, names in kinds:
+        lines += [f"  {kind}: {display(name)}" for name in names[:_SHOWN]]
+        if len(names) > _SHOWN:
+            lines.append(f"  {kind}: and {len(names) - _SHOWN:,} more")
+    return "\n".join(lines)
+
+
+def _check_name(stated: Statement, actual: str | None, policy: Policy) -> tuple[str, ...]:
+    """Warnings about the model's name. Raises `VerificationError` when another one was asked for than was signed."""
+    if policy.name is not None and stated.name != policy.name:
+        raise VerificationError(f"signed as {display(stated.name)}, not as {display(policy.name)}")
+    if policy.name is None and stated.is_single_file and actual is not None and actual != stated.name:
+        return (f"{display(actual)} was signed under another name, {display(stated.name)}",)
+    return ()
+
+
+def verify_all(
+    model: _Comparable,
+    signatures: Sequence[ModelSignature],
+    policy: Policy,
+    *,
+    label: StrPath,
+    actual_name: str | None,
+    require: int | None = None,
+) -> Verification:
+    """Check a model against one or several signatures; see `verify_path`."""
+    signers: list[Signer] = []
+    unknown: list[str] = []
+    warnings: list[str] = []
+    refused: list[BatutaError] = []
+    for signature in signatures:
+        try:
+            signer, others = judge_signer(signature, policy)
+            if isinstance(signature.body, SignedStatement):
+                warnings += _check_name(signature.body.statement, actual_name, policy)
+            elif policy.name is not None:
+                raise VerificationError("the Rust crate's format does not sign a name, so --name cannot be checked")
+            signers += [signer] if signer.key not in [s.key for s in signers] else []
+            unknown += others
+        except (SignerError, VerificationError) as error:
+            refused.append(error)
+    needed = len(signatures) if require is None else require
+    fatal = refused if require is None else [e for e in refused if not isinstance(e, UnknownSignerError)]
+    try:
+        for signature in signatures:
+            check_content(model, signature, label)
+    except BatutaError as error:
+        raise worst([error, *fatal]) from None
+    if fatal:
+        raise worst(fatal)
+    if require is not None and len(signers) < needed:
+        raise (
+            refused[0]
+            if refused and needed == 1
+            else UnknownSignerError(
+                f"{len(signers)} of the {needed} signers that are required", hint="batuta pacha trust list"
+            )
+        )
+    first = next((s.body for s in signatures if isinstance(s.body, SignedStatement)), None)
+    return Verification(
+        _address(signatures[0]),
+        tuple(signers),
+        ("content", "name", "identity", "time") if first else ("content",),
+        first.statement if first else None,
+        tuple(unknown),
+        tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _address(signature: ModelSignature) -> ContentAddress:
+    body = signature.body
+    return body.content if isinstance(body, Pacha1Signature) else body.statement.address
+
+
+def verify_path(
+    path: StrPath,
+    signatures: ModelSignature | Sequence[ModelSignature],
+    policy: Policy,
+    *,
+    require: int | None = None,
+    actual_name: str | None = None,
+    progress: Advance | None = None,
+) -> Verification:
+    """Verify a file or directory of any size against its signature or signatures.
+
+    Args:
+        policy: who may have signed, under which name, and the clock.
+        require: at least so many distinct keys must have signed; unknown others do not matter then. By default every
+            signature given must be by an acceptable signer.
+        actual_name: the model's own name, when `path` does not show it (an object of the store).
+
+    Raises:
+        VerificationError: the content is not what was signed, or a signature is wrong. `result` lists what.
+        SignerError: the signer is unknown, revoked, expired, or not the one asked for.
+        NotFoundError, OperationError, InvalidInputError: the model cannot be read.
+    """
+    many = [signatures] if isinstance(signatures, ModelSignature) else list(signatures)
+    name = os.path.basename(os.path.abspath(path)) if actual_name is None else actual_name
+    return verify_all(Model(path, progress), many, policy, label=path, actual_name=name, require=require)
+
+
+def verify_model(
+    data: bytes,
+    signature: ModelSignature,
+    *,
+    trust: TrustStore | None = None,
+    key: VerifyingKey | None = None,
+    identity: str | None = None,
+    allow_pacha1: bool = False,
+) -> Verification:
+    """Verify a model in memory.
+
+    Without `trust` and `key` only the content and the file's own signature are checked, by no matter whom; the result
+    then has no signers and refuses to be a truth value.
+
+    Raises `VerificationError`, `SignerError` as `verify_path`.
+    """
+    model = HashedModel(Resource(".", len(data), address_of_bytes(data).digest))
+    if trust is None and key is None:
+        if identity is not None:
+            raise UnknownSignerError("an identity can only be checked against trust= or key=")
+        check_own_signature(signature)
+        check_content(model, signature, "the model")
+        statement = signature.body.statement if isinstance(signature.body, SignedStatement) else None
+        return Verification(_address(signature), binds=("content",), statement=statement)
+    policy = Policy(trust or TrustStore(), key, identity, allow_pacha1=allow_pacha1)
+    return verify_all(model, [signature], policy, label="the model", actual_name=None)
