@@ -272,7 +272,9 @@ class AtomicOutput:
         """Give the finished file `name`, which nobody may have taken in the meantime."""
         try:
             if self._temporary is None:
-                os.link(f"/proc/self/fd/{self.fd}", name, follow_symlinks=True)
+                # Only with a directory descriptor (which an absolute path ignores) does Python call linkat(2), and
+                # only that follows the link in /proc.
+                os.link(f"/proc/self/fd/{self.fd}", name, src_dir_fd=self.fd, follow_symlinks=True)
             else:
                 os.link(self._temporary, name)
         except FileExistsError:

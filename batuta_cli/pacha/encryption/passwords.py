@@ -1,0 +1,82 @@
+"""Where a password comes from, short of a prompt: a value, a file, an environment variable.
+
+A password is UTF-8 of 1 byte to 64 KiB. No message, and no exception that a message was made from, contains it.
+"""
+
+import os
+
+from batuta_cli.errors import InvalidInputError, UsageError
+from batuta_cli.files import StrPath, display, errors_named, open_stream
+
+Password = str | bytes
+
+MAX_PASSWORD_BYTES = 64 * 1024
+
+
+def normalise(password: Password, *, name: str = "the password") -> bytes:
+    """`password` as the bytes that the key is derived from; nothing is trimmed, folded or composed.
+
+    Args:
+        password: text, or its UTF-8 encoding.
+        name: what a message calls it.
+
+    Raises `InvalidInputError` when it is empty, longer than 64 KiB, or not UTF-8.
+    """
+    encoded = _utf8(password)
+    if encoded is None:
+        raise InvalidInputError(f"{name} is not valid UTF-8")
+    if not encoded:
+        raise InvalidInputError(f"{name} is empty")
+    if len(encoded) > MAX_PASSWORD_BYTES:
+        raise InvalidInputError(f"{name} is longer than {MAX_PASSWORD_BYTES:,} bytes")
+    return encoded
+
+
+def _utf8(password: Password) -> bytes | None:
+    # A UnicodeError holds the whole text, so it must not survive as the context of the error a user meets.
+    try:
+        if isinstance(password, str):
+            return password.encode("utf-8")
+        password.decode("utf-8")
+    except UnicodeError:
+        return None
+    return bytes(password)
+
+
+def password_from_file(path: StrPath) -> bytes:
+    r"""The password in a file, a FIFO or a device, such as bash's `<(pass show model)`.
+
+    Exactly one trailing `\n` is dropped, nothing else: a `\r` or a blank before it belongs to the password.
+
+    Raises `NotFoundError` or `OperationError` when it cannot be read, and as `normalise`.
+    """
+    descriptor = open_stream(path)
+    try:
+        return password_from_descriptor(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def password_from_descriptor(descriptor: int, name: StrPath) -> bytes:
+    """As `password_from_file`, from an open descriptor, read to its end; `name` stands in messages."""
+    limit = MAX_PASSWORD_BYTES + len(b"\n") + 1  # one more than is allowed shows that it is too long
+    data = b""
+    with errors_named(name):
+        while len(data) < limit and (piece := os.read(descriptor, limit - len(data))):
+            data += piece
+    return normalise(data.removesuffix(b"\n"), name=f"the password in {display(name)}")
+
+
+def password_from_env(name: str) -> bytes:
+    """The password in the environment variable `name`, as it is.
+
+    Raises `UsageError` when the variable is unset or empty, and as `normalise`.
+    """
+    value = os.environ.get(name)
+    if not value:
+        state = "is not set" if value is None else "is empty"
+        raise UsageError(
+            f"the environment variable {display(name)} {state}",
+            hint=f"put the password in {display(name)}, or use --password-file FILE",
+        )
+    return normalise(value, name=f"the password in the environment variable {display(name)}")

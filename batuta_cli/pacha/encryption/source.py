@@ -1,0 +1,106 @@
+"""Where the bytes come from: blocks of one size, and with each of them the knowledge whether it is the last.
+
+That knowledge needs a block read ahead, which version 2 cannot do without: its last chunk is sealed as the last.
+A block is lent until the next one is asked for.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from batuta_cli.files import StrPath, errors_named
+
+Block = tuple[memoryview, bool]
+"""Bytes, and whether they are the last ones. Only the last block can be short or empty."""
+
+_AIM = 4 * 1024 * 1024
+
+
+class Source(Protocol):
+    """Bytes to be encrypted or decrypted."""
+
+    def blocks(self, unit: int) -> Iterator[Block]:
+        """What remains, in blocks of a whole number of units of `unit` bytes, the last one as it comes."""
+
+
+class StreamSource:
+    """The remaining bytes of a descriptor, read once from where it stands: a pipe, or a file that is read in order."""
+
+    def __init__(self, descriptor: int, name: StrPath, *, ahead: bool) -> None:
+        """`ahead`: gather several units before handing them on; wrong for a pipe, whose reader waits for each."""
+        self._descriptor = descriptor
+        self._name = name
+        self._ahead = ahead
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes, fewer only at the end."""
+        data = bytearray(count)
+        return bytes(data[: self._fill(memoryview(data))])
+
+    def blocks(self, unit: int) -> Iterator[Block]:
+        """See `Source`. Raises `OperationError` when reading fails."""
+        return _read_ahead(self._fill, _block_size(unit) if self._ahead else unit)
+
+    def _fill(self, view: memoryview) -> int:
+        filled = 0
+        with errors_named(self._name):
+            while filled < len(view) and (count := os.readv(self._descriptor, [view[filled:]])):
+                filled += count
+        return filled
+
+
+class RangeSource:
+    """Part of a regular file, which can be read again."""
+
+    def __init__(self, descriptor: int, name: StrPath, start: int, length: int) -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self._start = start
+        self._length = length
+
+    def blocks(self, unit: int) -> Iterator[Block]:
+        """See `Source`. A file that has shrunk gives less. Raises `OperationError` when reading fails."""
+        position, end = self._start, self._start + self._length
+
+        def fill(view: memoryview) -> int:
+            nonlocal position
+            filled = pread_into(self._descriptor, view[: end - position], position, self._name)
+            position += filled
+            return filled
+
+        return _read_ahead(fill, _block_size(unit))
+
+
+class MemorySource:
+    """Bytes in memory."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    def blocks(self, unit: int) -> Iterator[Block]:
+        """See `Source`."""
+        size = _block_size(unit)
+        for start in range(0, max(len(self._data), 1), size):
+            yield self._data[start : start + size], start + size >= len(self._data)
+
+
+def pread_into(descriptor: int, view: memoryview, position: int, name: StrPath) -> int:
+    """Fill `view` from `position` of a file; returns how much there was. Raises `OperationError` naming the file."""
+    filled = 0
+    with errors_named(name):
+        while filled < len(view) and (count := os.preadv(descriptor, [view[filled:]], position + filled)):
+            filled += count
+    return filled
+
+
+def _block_size(unit: int) -> int:
+    return max(1, _AIM // unit) * unit
+
+
+def _read_ahead(fill: Callable[[memoryview], int], size: int) -> Iterator[Block]:
+    current, following = memoryview(bytearray(size)), memoryview(bytearray(size))
+    count = fill(current)
+    while count == size and (ahead := fill(following)):
+        yield current, False
+        current, following, count = following, current, ahead
+    yield current[:count], True
