@@ -115,15 +115,24 @@ def _print_result(outcome: Outcome) -> None:
 
 
 def _print_json(result: Any, error: BatutaError | None) -> None:
-    document = {"ok": error is None, "command": settings.command, "result": result, "error": None}
-    if error is not None:
-        document["error"] = {
-            "kind": error.kind,
-            "message": error.message,
-            "hint": error.hint,
-            "exit_code": error.exit_code,
-        }
+    document = {
+        "ok": error is None,
+        "command": settings.command,
+        "result": result,
+        "error": None if error is None else describe(error),
+    }
     print(json.dumps(document, indent=2))
+
+
+def describe(error: BatutaError) -> dict[str, Any]:
+    """An error as it stands in JSON."""
+    return {"kind": error.kind, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+
+
+def report(error: BatutaError) -> None:
+    """Show one of several errors on stderr while the command goes on."""
+    if not settings.json:
+        _print_error(error)
 
 
 def _print_error(error: BatutaError) -> None:
@@ -192,6 +201,13 @@ def progress(label: str, total: int | None) -> Iterator[Advance | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(display(label), total=total)
         yield lambda done: bar.advance(task, done)
+
+
+def shell_word(text: str) -> str:
+    """`text` as one word of a shell command line that is shown to a person."""
+    import shlex
+
+    return shlex.quote(display(text))
 
 
 def ask_secret(question: str, *, confirm: bool = False, hint: str) -> str:

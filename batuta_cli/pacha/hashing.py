@@ -134,9 +134,14 @@ def _changed(name: StrPath) -> ChangedWhileReadError:
 
 def hash_stream(descriptor: int, name: StrPath, advance: Advance | None = None) -> ContentAddress:
     """The content address of whatever can be read from a descriptor, a pipe for instance, in constant memory."""
+    return hash_stream_counting(descriptor, name, advance)[1]
+
+
+def hash_stream_counting(descriptor: int, name: StrPath, advance: Advance | None = None) -> tuple[int, ContentAddress]:
+    """As `hash_stream`, with the number of bytes that were read."""
     hasher = blake3(max_threads=blake3.AUTO)
-    _update_read(hasher, descriptor, name, advance)
-    return ContentAddress(hasher.digest())
+    size = _update_read(hasher, descriptor, name, advance)
+    return size, ContentAddress(hasher.digest())
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,10 @@ class VerifyingKey:
         """SPKI PEM."""
         return self._key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
+    def to_openssh(self) -> bytes:
+        """One line as in `authorized_keys`."""
+        return self._key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH) + b"\n"
+
     @classmethod
     def from_base64(cls, text: str) -> Self:
         """Read the raw bytes in Base64. Raises `InvalidInputError`."""

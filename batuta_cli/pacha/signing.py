@@ -22,7 +22,7 @@ from batuta_cli.pacha.envelope import (
     parse_envelope,
     pre_authentication_encoding,
 )
-from batuta_cli.pacha.hashing import Resource, address_of, address_of_bytes, hash_entries, scan
+from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of, address_of_bytes, hash_entries, scan
 from batuta_cli.pacha.keys import SigningKey
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.statement import Statement
@@ -46,6 +46,11 @@ class ModelSignature:
 
     raw: bytes
     body: SignedStatement | Pacha1Signature
+
+    @property
+    def address(self) -> ContentAddress:
+        """The content address of the model that was signed."""
+        return self.body.content if isinstance(self.body, Pacha1Signature) else self.body.statement.address
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
@@ -89,6 +94,7 @@ def sign_path(
     path: StrPath,
     key: SigningKey,
     *,
+    name: str | None = None,
     expires_days: int | None = None,
     ignore: Sequence[str] = (),
     follow_symlinks: bool = False,
@@ -98,6 +104,7 @@ def sign_path(
     """Sign a file or a directory of any size, in constant memory; the signature is returned, not written.
 
     Args:
+        name: the model's name, when `path` does not show it (an object of the store).
         expires_days: the signature counts for so many days from now; None for good.
         ignore, follow_symlinks: which files belong to the model, see `hashing.scan`. Both are signed.
         format: "bundle", or "pacha1" for the Rust crate, which takes single files and binds their content only.
@@ -109,7 +116,7 @@ def sign_path(
     resources = hash_entries(scan(path, ignore=ignore, follow_symlinks=follow_symlinks), progress)
     return sign_resources(
         resources,
-        model_name(path),
+        model_name(path) if name is None else name,
         key,
         expires_days=expires_days,
         ignore=ignore,

@@ -173,7 +173,7 @@ def verify_all(
         )
     first = next((s.body for s in signatures if isinstance(s.body, SignedStatement)), None)
     return Verification(
-        _address(signatures[0]),
+        signatures[0].address,
         tuple(signers),
         ("content", "name", "identity", "time") if first else ("content",),
         first.statement if first else None,
@@ -182,16 +182,12 @@ def verify_all(
     )
 
 
-def _address(signature: ModelSignature) -> ContentAddress:
-    body = signature.body
-    return body.content if isinstance(body, Pacha1Signature) else body.statement.address
-
-
 def verify_path(
     path: StrPath,
     signatures: ModelSignature | Sequence[ModelSignature],
     policy: Policy,
     *,
+    label: StrPath | None = None,
     require: int | None = None,
     actual_name: str | None = None,
     progress: Advance | None = None,
@@ -200,6 +196,7 @@ def verify_path(
 
     Args:
         policy: who may have signed, under which name, and the clock.
+        label: what to call the model in messages; `path` by default.
         require: at least so many distinct keys must have signed; unknown others do not matter then. By default every
             signature given must be by an acceptable signer.
         actual_name: the model's own name, when `path` does not show it (an object of the store).
@@ -211,7 +208,7 @@ def verify_path(
     """
     many = [signatures] if isinstance(signatures, ModelSignature) else list(signatures)
     name = os.path.basename(os.path.abspath(path)) if actual_name is None else actual_name
-    return verify_all(Model(path, progress), many, policy, label=path, actual_name=name, require=require)
+    return verify_all(Model(path, progress), many, policy, label=label or path, actual_name=name, require=require)
 
 
 def verify_model(
@@ -237,6 +234,6 @@ def verify_model(
         check_own_signature(signature)
         check_content(model, signature, "the model")
         statement = signature.body.statement if isinstance(signature.body, SignedStatement) else None
-        return Verification(_address(signature), binds=("content",), statement=statement)
+        return Verification(signature.address, binds=("content",), statement=statement)
     policy = Policy(trust or TrustStore(), key, identity, allow_pacha1=allow_pacha1)
     return verify_all(model, [signature], policy, label="the model", actual_name=None)

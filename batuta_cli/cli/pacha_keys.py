@@ -1,0 +1,170 @@
+"""`batuta pacha keygen` and `batuta pacha keys`: one's own key pairs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, command_group, examples
+from batuta_cli.errors import InvalidInputError
+from batuta_cli.files import display
+
+commands = typer.Typer()
+group = command_group("keys", "List, export and import your own keys.")
+
+Identity = Annotated[
+    str | None, typer.Option("--identity", metavar="ID", help="Who signs, for example an email address.")
+]
+PassphraseEnv = Annotated[
+    str | None, typer.Option("--passphrase-env", metavar="VAR", help="The variable that holds the key's passphrase.")
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what exists.")]
+
+
+@commands.command(
+    cls=Command,
+    epilog=examples(
+        "batuta pacha keygen --identity alice@example.com",
+        "KEY_PASSPHRASE=… batuta pacha keygen --identity release --passphrase-env KEY_PASSPHRASE",
+        "batuta pacha keygen --output ./ci.key",
+    ),
+)
+def keygen(
+    identity: Identity = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="PATH", help="Write the pair here instead of your keys.")
+    ] = None,
+    passphrase_env: PassphraseEnv = None,
+    force: Force = False,
+) -> console.Outcome:
+    """Make a new Ed25519 key pair and trust its public key.
+
+    The private key is PKCS#8 PEM with mode 0600, encrypted when a passphrase is given.
+    """
+    from batuta_cli.cli import secrets
+    from batuta_cli.pacha import keyring, trust
+    from batuta_cli.pacha.keys import DEFAULT_IDENTITY, SigningKey
+
+    key = SigningKey.generate(identity or DEFAULT_IDENTITY)
+    passphrase = secrets.from_env(passphrase_env) if passphrase_env else None
+    trust.load()  # a damaged trust store is found before a key is written
+    if output:
+        path = keyring.save_pair(key, Path(output), passphrase=passphrase, force=force)[0]
+    else:
+        path = keyring.save_own(key, str(key.identity), passphrase=passphrase, force=force)
+    return _saved(key, path, encrypted=passphrase is not None)
+
+
+def _saved(key: Any, path: Path, *, encrypted: bool) -> console.Outcome:
+    """Trust the public half of a key just written, and report."""
+    from batuta_cli.pacha import keyring, trust
+
+    public = key.verifying_key
+    entry = trust.TrustedKey(key.identity, public, trust.now())
+    trust.update(lambda store: store if store.find(public) else store.with_key(entry))
+    result = {
+        "identity": key.identity,
+        "key_id": public.key_id,
+        "public_key": public.inline,
+        "private_path": str(path),
+        "public_path": str(keyring.public_path(path)),
+        "encrypted": encrypted,
+        "trusted": True,
+    }
+    text = "\n".join(
+        (
+            f"identity     {display(key.identity)}",
+            f"key id       {public.key_id}",
+            f"private key  {display(path)} ({'encrypted with the passphrase' if encrypted else 'not encrypted'})",
+            f"public key   {display(keyring.public_path(path))}",
+            f"to trust it elsewhere:\n  batuta pacha trust add {console.shell_word(key.identity)} {public.inline}",
+        )
+    )
+    return console.Outcome(result, text)
+
+
+@group.command("list", cls=Command, epilog=examples("batuta pacha keys list", "batuta pacha keys list --json"))
+def list_keys() -> console.Outcome:
+    """List your own key pairs."""
+    from batuta_cli.pacha import keyring
+
+    keys = keyring.list_own()
+    result = [
+        {
+            "identity": k.identity,
+            "key_id": k.public.key_id,
+            "public_key": k.public.inline,
+            "encrypted": k.encrypted,
+            "path": str(k.path),
+        }
+        for k in keys
+    ]
+    if not keys:
+        console.note("there are no keys yet; batuta pacha keygen --identity you@example.com")
+    rows = [(k.identity, k.public.key_id, "yes" if k.encrypted else "no", str(k.path)) for k in keys]
+    return console.Outcome(result, console.Table(("IDENTITY", "KEY ID", "ENCRYPTED", "FILE"), rows))
+
+
+@group.command(
+    "export",
+    cls=Command,
+    epilog=examples(
+        "batuta pacha keys export alice@example.com > alice.pub", "batuta pacha keys export --format inline"
+    ),
+)
+def export_key(
+    identity: Annotated[
+        str | None, typer.Argument(metavar="[IDENTITY]", help="Whose key; the only one there is.")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", metavar="pem|openssh|inline", help="How to write it.")] = "pem",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; - is stdout.")
+    ] = "-",
+    force: Force = False,
+) -> console.Outcome:
+    """Write the public key of one of your key pairs, for others to trust."""
+    from batuta_cli.files import write_file
+    from batuta_cli.pacha import keyring
+
+    key = keyring.choose_own(identity).public
+    writers = {"pem": key.to_pem, "openssh": key.to_openssh, "inline": lambda: key.inline.encode() + b"\n"}
+    if format not in writers:
+        raise InvalidInputError(f"no such key format: {display(format)}", hint="pem, openssh or inline")
+    data = writers[format]()
+    result = {"key_id": key.key_id, "public_key": key.inline, "text": data.decode()}
+    if output == "-":
+        return console.Outcome(result, raw=data)
+    write_file(output, data, force=force)
+    return console.Outcome(result | {"output": output}, f"wrote {display(output)}")
+
+
+@group.command(
+    "import",
+    cls=Command,
+    epilog=examples(
+        "batuta pacha keys import ~/.ssh/id_ed25519 --identity alice@example.com",
+        "batuta pacha keys import pacha.pem --identity release",
+    ),
+)
+def import_key(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A private key; - is stdin.")],
+    identity: Identity = None,
+    passphrase_env: PassphraseEnv = None,
+    force: Force = False,
+) -> console.Outcome:
+    """Import a private Ed25519 key: PKCS#8 PEM, OpenSSH, or the Rust crate's PEM.
+
+    It is stored as PKCS#8, encrypted with the given passphrase, and its public key is trusted.
+    """
+    from batuta_cli.cli import secrets
+    from batuta_cli.pacha import keyring, trust
+    from batuta_cli.pacha.keys import DEFAULT_IDENTITY, is_encrypted_key
+
+    name = identity or DEFAULT_IDENTITY
+    data, label = secrets.read_key(file)
+    passphrase = secrets.passphrase(passphrase_env, of=label) if passphrase_env or is_encrypted_key(data) else None
+    key = secrets.parse_with(data, label, passphrase=passphrase, identity=name)
+    trust.load()
+    path = keyring.save_own(key, name, passphrase=passphrase, force=force)
+    return _saved(key, path, encrypted=passphrase is not None)

@@ -1,0 +1,246 @@
+"""`batuta pacha sign` and `batuta pacha verify`."""
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, examples
+from batuta_cli.cli.many import Done, for_each
+from batuta_cli.cli.models import FollowSymlinks, Ignore, opened, total_size
+from batuta_cli.errors import UsageError, VerificationError
+from batuta_cli.files import display
+
+commands = typer.Typer()
+
+
+@commands.command(
+    cls=Command,
+    epilog=examples(
+        "batuta pacha sign model.gguf",
+        "batuta pacha sign ./llama-3/ --identity release --expires 365",
+        "batuta pacha sign model.gguf --key env:SIGNING_KEY --identity ci@example.com",
+    ),
+)
+def sign(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Model files or directories.")],
+    identity: Annotated[
+        str | None, typer.Option(metavar="ID", help="Which of your keys; with --key, the name to sign as.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="FILE|env:VAR|-", help="A private key from elsewhere; - is stdin.")
+    ] = None,
+    passphrase_env: Annotated[
+        str | None, typer.Option(metavar="VAR", help="The variable that holds the key's passphrase.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; - is stdout.")
+    ] = None,
+    expires: Annotated[int | None, typer.Option(metavar="DAYS", help="The signature counts for so many days.")] = None,
+    ignore: Ignore = None,
+    follow_symlinks: FollowSymlinks = False,
+    format: Annotated[
+        str, typer.Option(metavar="bundle|pacha1", help="A Sigstore bundle, or the Rust crate's format.")
+    ] = "bundle",
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing signature.")] = False,
+) -> console.Outcome:
+    """Sign models; the signature is written beside each as PATH.sig."""
+    from batuta_cli.cli import secrets
+    from batuta_cli.files import atomic_output
+    from batuta_cli.pacha import signing
+    from batuta_cli.pacha.locate import locate
+
+    if format not in ("bundle", "pacha1"):
+        raise UsageError(f"no such signature format: {display(format)}", hint="bundle or pacha1")
+    if output is not None and len(paths) > 1:
+        raise UsageError("--output takes one PATH")
+    signing_key = secrets.signing_key(key, passphrase_env=passphrase_env, identity=identity) if key else None
+    if signing_key is None:
+        signing_key = _own_key(identity, passphrase_env)
+
+    def one(path: str) -> Done:
+        found = locate(path)
+        target = output or found.signature
+        options: dict[str, Any] = {
+            "expires_days": expires,
+            "ignore": ignore or (),
+            "follow_symlinks": follow_symlinks,
+            "format": format,
+        }
+        with console.progress(f"signing {path}", total_size(found.path)) as advance:
+            if target == "-":
+                signature = signing.sign_path(found.path, signing_key, name=found.name, progress=advance, **options)
+            else:
+                with opened(found.path) as inputs, atomic_output(target, force=force, inputs=inputs) as out:
+                    signature = signing.sign_path(found.path, signing_key, name=found.name, progress=advance, **options)
+                    out.write(signature.raw)
+        public = signing_key.verifying_key
+        result = {
+            "signature": target,
+            "address": str(signature.address),
+            "identity": signing_key.identity,
+            "key_id": public.key_id,
+            "format": format,
+        }
+        if target == "-":
+            text = signature.raw.decode()
+            return Done(result | {"text": text}, text.rstrip("\n"))
+        who = f"{display(signing_key.identity or 'a key without a name')} (key {public.key_id})"
+        return Done(result, f"{display(path)}: signed by {who}, signature in {display(target)}")
+
+    return for_each(paths, one)
+
+
+def _own_key(identity: str | None, passphrase_env: str | None) -> Any:
+    from batuta_cli import config
+    from batuta_cli.cli import secrets
+    from batuta_cli.pacha import keyring
+
+    own = keyring.find_own(identity) if identity else keyring.choose_own(config.load().pacha.default_key)
+    return secrets.signing_key(str(own.path), passphrase_env=passphrase_env, identity=own.identity)
+
+
+@commands.command(
+    cls=Command,
+    epilog=examples(
+        "batuta pacha verify model.gguf",
+        "batuta pacha verify model.gguf --identity alice@example.com --name model.gguf",
+        "batuta pacha verify model.gguf --key alice.pub --quiet && ./serve model.gguf",
+        "batuta pacha verify model.gguf --signature a.sig --signature b.sig --require 2",
+    ),
+)
+def verify(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Models, store names or addresses; - is stdin.")
+    ],
+    signature: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="The signature, if it is not PATH.sig; may be repeated.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Accept this public key alone: a file, or ed25519:BASE64.")
+    ] = None,
+    identity: Annotated[str | None, typer.Option(metavar="ID", help="Who must have signed.")] = None,
+    digest: Annotated[
+        str | None, typer.Option(metavar="blake3:HEX", help="The content must have this address.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The name it must have been signed under.")] = None,
+    require: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="How many distinct trusted keys must have signed.")
+    ] = None,
+    allow_pacha1: Annotated[
+        bool, typer.Option("--allow-pacha1", help="Accept the Rust crate's signatures, which bind the content only.")
+    ] = False,
+) -> console.Outcome:
+    """Verify models: exit 0 only when the content is intact and the signer is trusted."""
+    from batuta_cli import config
+    from batuta_cli.pacha import trust
+    from batuta_cli.pacha.hashing import ContentAddress
+    from batuta_cli.pacha.signer import Policy
+
+    if signature and len(paths) > 1:
+        raise UsageError("--signature takes one PATH")
+    wanted = ContentAddress.parse(digest) if digest else None
+    if wanted is not None and not (signature or key or identity or name or require):
+        return for_each(paths, lambda path: _verify_digest(path, wanted))
+    allowed = allow_pacha1 or config.load().pacha.allow_pacha1
+    policy = Policy(trust.load(), _public_key(key), identity, name, allow_pacha1=allowed)
+    return for_each(paths, lambda path: _verify_signature(path, signature or [], policy, wanted, require))
+
+
+def _public_key(text: str | None) -> Any:
+    from batuta_cli.pacha.keyring import read_public_file
+    from batuta_cli.pacha.keys import INLINE_PREFIX, VerifyingKey
+
+    if text is None:
+        return None
+    return VerifyingKey.parse(text.encode()) if text.startswith(INLINE_PREFIX) else read_public_file(text)
+
+
+def _verify_digest(path: str, wanted: Any) -> Done:
+    from batuta_cli.pacha.hashing import content_address, hash_stream
+    from batuta_cli.pacha.locate import locate
+
+    if path == "-":
+        address = hash_stream(0, "stdin")
+    else:
+        found = locate(path)
+        with console.progress(f"verifying {path}", total_size(found.path)) as advance:
+            address = content_address(found.path, progress=advance)
+    _match(path, address, wanted)
+    text = f"{display(path)}: has the address {wanted}; no signature was checked"
+    return Done({"address": str(address), "signers": [], "binds": ["content"]}, text)
+
+
+def _match(path: str, address: Any, wanted: Any) -> None:
+    if address != wanted:
+        raise VerificationError(
+            f"{display(path)}: the content is {address}, not {wanted}", result={"address": str(address)}
+        )
+
+
+def _verify_signature(path: str, files: list[str], policy: Any, wanted: Any, require: int | None) -> Done:
+    from batuta_cli.pacha.content import HashedModel
+    from batuta_cli.pacha.hashing import Resource, hash_stream_counting
+    from batuta_cli.pacha.locate import locate
+    from batuta_cli.pacha.signing import ModelSignature
+    from batuta_cli.pacha.verification import verify_all, verify_path
+
+    if path == "-":
+        if not files:
+            raise UsageError("the signature of stdin must be named", hint="--signature FILE")
+        signatures = [ModelSignature.load(file) for file in files]
+        size, address = hash_stream_counting(0, "stdin")
+        model = HashedModel(Resource(".", size, address.digest))
+        verified = verify_all(model, signatures, policy, label="-", actual_name=None, require=require)
+        found_address = None
+    else:
+        found = locate(path)
+        files = files or [_existing(path, found.path, found.signature)]
+        signatures = [ModelSignature.load(file) for file in files]
+        with console.progress(f"verifying {path}", total_size(found.path)) as advance:
+            verified = verify_path(
+                found.path,
+                signatures,
+                policy,
+                label=path,
+                require=require,
+                actual_name=found.name,
+                progress=advance,
+            )
+        found_address = found.address
+    for expected in (wanted, found_address):
+        if expected is not None:
+            _match(path, verified.address, expected)
+    for warning in verified.warnings:
+        console.warn(f"{display(path)}: {warning}")
+    return Done(verified.as_dict() | {"signature": files}, _verified_text(path, verified))
+
+
+def _existing(path: str, located: str, signature: str) -> str:
+    from batuta_cli.files import errors_named
+
+    with errors_named(path):
+        os.stat(located)  # a missing model is reported before a missing signature
+    if not os.path.lexists(signature):
+        raise VerificationError(
+            f"{display(path)}: there is no signature, {display(signature)} does not exist",
+            hint=f"batuta pacha sign {console.shell_word(path)}, or --signature FILE",
+        )
+    return signature
+
+
+def _verified_text(path: str, verified: Any) -> str:
+    from batuta_cli.pacha.statement import format_time
+
+    who = " and ".join(f"{display(s.name or 'a key without a name')} (key {s.key.key_id})" for s in verified.signers)
+    stated = verified.statement
+    when = f" on {format_time(stated.created)}" if stated and stated.created else ""
+    lines = [f"{display(path)}: {console.paint('verified', 'good')}, signed by {who}{when}"]
+    if stated and stated.ignore_paths:
+        lines.append("  not covered by the signature: " + ", ".join(display(p) for p in stated.ignore_paths))
+    if stated is None:
+        lines.append("  the signature binds the content only, not name, signer or time")
+    if verified.unknown_keys:
+        lines.append("  also signed by unknown keys: " + ", ".join(display(k) or "?" for k in verified.unknown_keys))
+    return "\n".join(lines)

@@ -1,0 +1,182 @@
+"""`batuta pacha trust`: whose signatures count here."""
+
+import datetime as dt
+import os
+from typing import Annotated, Any
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, command_group, examples
+from batuta_cli.errors import InvalidInputError, NotFoundError
+from batuta_cli.files import display
+
+group = command_group("trust", "Say whose signatures count here, and which keys are revoked.")
+
+Who = Annotated[str, typer.Argument(metavar="KEY", help="A name, a key id, a key file, or ed25519:BASE64.")]
+
+
+def _date(text: str | None, option: str) -> dt.datetime | None:
+    if text is None:
+        return None
+    try:
+        time = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInputError(
+            f"{option}: {display(text)} is not a date", hint="2026-11-23 or 2026-11-23T18:00:00Z"
+        ) from None
+    return (time if time.tzinfo else time.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
+
+
+@group.command(
+    cls=Command,
+    epilog=examples(
+        "batuta pacha trust add alice@example.com alice.pub",
+        "batuta pacha trust add release ed25519:Pw4TZ2bFIfS1dROnu6HeUM+bWXkbG348k+RXvvAgESk= --valid-from 2026-01-01",
+    ),
+)
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The signer's name here; signatures must agree with it.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A public key file, - for stdin, or ed25519:BASE64.")],
+    valid_from: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Count only signatures made from then on (UTC).")
+    ] = None,
+    valid_until: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Count only signatures made before then (UTC).")
+    ] = None,
+) -> console.Outcome:
+    """Trust a public key under a name: PEM, OpenSSH, or the Rust crate's PEM."""
+    from batuta_cli.pacha import trust
+
+    entry = trust.TrustedKey(
+        name,
+        _public_key(key),
+        trust.now(),
+        _date(valid_from, "--valid-from"),
+        _date(valid_until, "--valid-until"),
+    )
+    trust.update(lambda store: store.with_key(entry))
+    return console.Outcome(_entry(entry), f"trusted {display(name)} (key {entry.key.key_id})")
+
+
+def _public_key(text: str) -> Any:
+    import sys
+
+    from batuta_cli.pacha import keyring
+    from batuta_cli.pacha.keys import INLINE_PREFIX, KEY_FILE_LIMIT, VerifyingKey
+
+    if text.startswith(INLINE_PREFIX):
+        return VerifyingKey.parse(text.encode())
+    if text == "-":
+        return VerifyingKey.parse(sys.stdin.buffer.read(KEY_FILE_LIMIT), "stdin")
+    return keyring.read_public_file(text)
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    from batuta_cli.pacha.statement import format_time
+
+    return {
+        "name": entry.name,
+        "key_id": entry.key.key_id,
+        "public_key": entry.key.inline,
+        "added": format_time(entry.added),
+        "valid_from": format_time(entry.valid_from),
+        "valid_until": format_time(entry.valid_until),
+    }
+
+
+@group.command("list", cls=Command, epilog=examples("batuta pacha trust list"))
+def list_trusted() -> console.Outcome:
+    """List trusted and revoked keys."""
+    from batuta_cli.pacha import trust
+    from batuta_cli.pacha.statement import format_time
+
+    store = trust.load()
+    result = {
+        "keys": [_entry(t) | {"revoked": store.revocation_of(t.key) is not None} for t in store.keys],
+        "revoked": [
+            {"key_id": r.key.key_id, "public_key": r.key.inline, "at": format_time(r.at), "reason": r.reason}
+            for r in store.revoked
+        ],
+    }
+    rows = []
+    for entry in store.keys:
+        if not store.revocation_of(entry.key):
+            limits = [f"from {format_time(entry.valid_from)}"] if entry.valid_from else []
+            limits += [f"until {format_time(entry.valid_until)}"] if entry.valid_until else []
+            rows.append((entry.name, entry.key.key_id, "trusted " + ", ".join(limits)))
+    for revocation in store.revoked:
+        known = store.find(revocation.key)
+        state = f"REVOKED {format_time(revocation.at)} {revocation.reason}"
+        rows.append((known.name if known else "-", revocation.key.key_id, state))
+    if not rows:
+        console.note("no key is trusted yet; batuta pacha trust add NAME KEY")
+    return console.Outcome(result, console.Table(("NAME", "KEY ID", "STATE"), [(a, b, c.strip()) for a, b, c in rows]))
+
+
+@group.command(cls=Command, epilog=examples("batuta pacha trust remove alice@example.com"))
+def remove(key: Who) -> console.Outcome:
+    """Stop trusting a key. A revocation of it stays."""
+    from batuta_cli.pacha import trust
+
+    entry = _known(key, trust.load())
+    trust.update(lambda store: store.without_key(entry.key))
+    return console.Outcome(_entry(entry), f"{display(entry.name)} (key {entry.key.key_id}) is not trusted any more")
+
+
+@group.command(cls=Command, epilog=examples('batuta pacha trust revoke alice@example.com --reason "laptop stolen"'))
+def revoke(
+    key: Who,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for those who meet the revocation.")] = "",
+) -> console.Outcome:
+    """Revoke a key for good: it verifies nothing any more, whatever date a signature claims."""
+    from batuta_cli.pacha import trust
+
+    store = trust.load()
+    try:
+        public = _known(key, store).key
+    except NotFoundError:  # a key that was never trusted here can be revoked too
+        if not (key.startswith("ed25519:") or os.path.exists(key)):
+            raise
+        public = _public_key(key)
+    revocation = trust.Revocation(public, trust.now(), reason)
+    trust.update(lambda current: current.with_revocation(revocation))
+    return console.Outcome(
+        {"key_id": public.key_id, "public_key": public.inline, "reason": reason}, f"revoked the key {public.key_id}"
+    )
+
+
+@group.command(cls=Command, epilog=examples("batuta pacha trust retire alice@example.com --from 2026-12-01"))
+def retire(
+    key: Who,
+    start: Annotated[
+        str, typer.Option("--from", metavar="DATE", help="Signatures dated then or later do not count (UTC).")
+    ],
+) -> console.Outcome:
+    """Keep what a key signed before a date, and nothing after it.
+
+    The date in a signature is the signer's own claim: this assumes that the key was never stolen. If it may have
+    been, revoke it.
+    """
+    import dataclasses
+
+    from batuta_cli.pacha import trust
+
+    until = _date(start, "--from")
+    entry = dataclasses.replace(_known(key, trust.load()), valid_until=until)
+    trust.update(lambda store: store.with_key(entry))
+    console.warn(
+        "this assumes that the key was never stolen: whoever has it can date a signature back;"
+        f" if in doubt, batuta pacha trust revoke {entry.key.key_id}"
+    )
+    return console.Outcome(_entry(entry), f"{display(entry.name)} (key {entry.key.key_id}) counts until {until}")
+
+
+def _known(wanted: str, store: Any) -> Any:
+    """The trusted entry for a name, a key id, an inline key or a key file."""
+    try:
+        return store.select(wanted)
+    except NotFoundError:
+        if not os.path.isfile(wanted):
+            raise
+    return store.select(_public_key(wanted).inline)

@@ -1,0 +1,48 @@
+"""Where secrets come from: variables, files, stdin, a question on the terminal; never an argument."""
+
+import os
+import sys
+
+from batuta_cli.cli import console
+from batuta_cli.errors import UsageError
+from batuta_cli.files import display
+from batuta_cli.pacha.keyring import read_private_file
+from batuta_cli.pacha.keys import KEY_FILE_LIMIT, SigningKey, is_encrypted_key
+
+ENV_PREFIX = "env:"
+
+
+def from_env(variable: str) -> bytes:
+    """The value of an environment variable. Raises `UsageError` that names it when it is unset or empty."""
+    value = os.environb.get(os.fsencode(variable), b"")
+    if not value:
+        raise UsageError(f"the environment variable {display(variable)} is not set, or empty")
+    return value
+
+
+def passphrase(variable: str | None, *, of: str) -> bytes:
+    """The passphrase of an encrypted key: from the named variable, else asked for."""
+    if variable is not None:
+        return from_env(variable)
+    return console.ask_secret(f"Passphrase of {of}", hint="--passphrase-env VAR names a variable that has it").encode()
+
+
+def read_key(source: str) -> tuple[bytes, str]:
+    """A private key's bytes from a file, `env:VAR` or `-` (stdin), and what to call it in messages."""
+    if source == "-":
+        return sys.stdin.buffer.read(KEY_FILE_LIMIT), "stdin"
+    if source.startswith(ENV_PREFIX):
+        return from_env(source.removeprefix(ENV_PREFIX)), source
+    return read_private_file(source), source
+
+
+def signing_key(source: str, *, passphrase_env: str | None, identity: str | None) -> SigningKey:
+    """A private key from a file, `env:VAR` or `-`; its passphrase is asked for only when it has one."""
+    data, label = read_key(source)
+    secret = passphrase(passphrase_env, of=label) if is_encrypted_key(data) else None
+    return parse_with(data, label, passphrase=secret, identity=identity)
+
+
+def parse_with(data: bytes, label: str, *, passphrase: bytes | None, identity: str | None) -> SigningKey:
+    """Read a private key that may or may not be encrypted with `passphrase`."""
+    return SigningKey.parse(data, passphrase=passphrase, identity=identity, source=display(label))
