@@ -94,11 +94,11 @@ def encrypt_path(
         ChangedWhileReadError: the source changed under the reader.
         OperationError: reading or writing failed. In all cases nothing is left behind.
     """
+    secret, header = normalise(password), new_header(format)
     descriptor = open_stream(source)
     try:
         with atomic_output(output, force=force, inputs=[descriptor]) as target:
-            job = Job(descriptor, source, target, output, normalise(password), progress or _ignore)
-            return encrypt(job, new_header(format))
+            return encrypt(Job(descriptor, source, target, output, secret, progress or _ignore), header)
     finally:
         os.close(descriptor)
 
@@ -165,10 +165,11 @@ def decrypt_path(
         ChangedWhileReadError: the source changed between the two passes of version 1.
         OperationError: reading or writing failed. In all cases nothing is left behind.
     """
+    secret = normalise(password)
     descriptor = open_stream(source)
     try:
         with atomic_output(output, force=force, inputs=[descriptor]) as target:
-            job = Job(descriptor, source, target, output, normalise(password), progress or _ignore)
+            job = Job(descriptor, source, target, output, secret, progress or _ignore)
             in_place = stat.S_ISREG(os.fstat(descriptor).st_mode) and not target.through
             return decrypt(job, allow_kdf_memory_kib, in_place=in_place)
     finally:
