@@ -23,7 +23,13 @@ class _Root(LazyGroup):
     }
 
 
-app = typer.Typer(name="batuta", cls=_Root, add_completion=False, rich_markup_mode="rich")
+app = typer.Typer(
+    name="batuta",
+    cls=_Root,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _show_version(value: bool) -> None:

@@ -87,8 +87,10 @@ def _signature(file: str) -> console.Outcome:
 def _fields(result: dict[str, Any]) -> console.Outcome:
     lines = []
     for name, value in result.items():
-        if isinstance(value, list):
-            rows = [" ".join(map(str, row.values())) if isinstance(row, dict) else str(row) for row in value]
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            lines += [f"{name:17} {display(', '.join(value))}"] if value else []
+        elif isinstance(value, list):
+            rows = [" ".join(map(str, row.values())) for row in value]
             lines += [f"{name:17} {display(row)}" for row in rows[:_SHOWN]]
             if len(rows) > _SHOWN:
                 lines.append(f"{name:17} and {len(rows) - _SHOWN:,} more")

