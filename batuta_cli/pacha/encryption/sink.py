@@ -18,6 +18,7 @@ from batuta_cli.files import StrPath, errors_named, write_all
 
 _BLOCK = 4 * 1024 * 1024  # what one write takes; a multiple of every page and sector size
 _THREADS = 2
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class Sink(Protocol):
@@ -100,6 +101,7 @@ class FileSink:
         self._buffer: mmap.mmap | None = None  # page-aligned memory, as direct writing demands
         self._filled = 0
         self._offset = 0
+        self._direct = False
         self._free: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue[tuple[mmap.mmap, int] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -108,7 +110,7 @@ class FileSink:
     def space(self, count: int) -> memoryview:
         """See `Sink`."""
         if self._buffer is None:
-            self._buffer = mmap.mmap(-1, self._size)
+            self._buffer = mmap.mmap(-1, self._size, _PRIVATE)
         return memoryview(self._buffer)[self._filled : self._filled + count]
 
     def advance(self, count: int) -> None:
@@ -132,7 +134,7 @@ class FileSink:
     def _start(self) -> None:
         self._set_direct(True)
         for _ in range(_THREADS):
-            self._free.put(mmap.mmap(-1, self._size))
+            self._free.put(mmap.mmap(-1, self._size, _PRIVATE))
             # A daemon, lest a disk that does not answer keeps an interrupted process alive.
             thread = threading.Thread(target=self._work, name="batuta-write", daemon=True)
             thread.start()
@@ -151,23 +153,23 @@ class FileSink:
     def _write_at(self, view: memoryview, offset: int) -> None:
         with errors_named(self._name):
             while view:
+                direct = self._direct
                 try:
                     count = os.pwrite(self._descriptor, view, offset)
                 except OSError as error:
                     # What a file system says that cannot write directly, or not from where a short write ended.
-                    if error.errno != errno.EINVAL or not self._set_direct(False):
+                    if error.errno != errno.EINVAL or not direct:
                         raise
+                    self._set_direct(False)
                     continue
                 view = view[count:]
                 offset += count
 
-    def _set_direct(self, wanted: bool) -> bool:
-        """Switch direct writing; returns whether that changed anything. Without it all still works, slower."""
+    def _set_direct(self, wanted: bool) -> None:
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-        changed = flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, changed)
-        return changed != flags
+        with contextlib.suppress(OSError):  # not here; all works without it, slower
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
+            self._direct = wanted  # only now, so that no thread takes a refusal of direct writing for a final one
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
