@@ -1,0 +1,131 @@
+"""`batuta config`: see and change what batuta is told once and for all."""
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from batuta_cli import config, paths
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, command_group, examples
+from batuta_cli.files import display
+
+app = command_group("config", "See and change the configuration: path, show, get, set, init.")
+
+_Key = Annotated[str, typer.Argument(metavar="KEY", help="TABLE.KEY, or backends.NAME.KEY.", show_default=False)]
+_Value = Annotated[
+    str,
+    typer.Argument(
+        metavar="VALUE", help="The value; of a list, its values with commas in between.", show_default=False
+    ),
+]
+_Origin = Annotated[bool, typer.Option("--origin", help="Tell where each value came from.")]
+_Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there; what it says is lost.")]
+
+
+@app.command(
+    "path",
+    cls=Command,
+    epilog=examples("batuta config path", '$EDITOR "$(batuta config path)"', "batuta config path --json"),
+)
+def path() -> console.Outcome:
+    """Print where the configuration file is, or would be. --json also tells whether it exists."""
+    file = paths.config_file()
+    return console.Outcome({"path": display(file), "exists": os.path.isfile(file)}, text=display(file))
+
+
+@app.command(
+    "show",
+    cls=Command,
+    epilog=examples(
+        "batuta config show",
+        "batuta config show --origin",
+        "BATUTA_BUDGET_DAILY_BUDGET_USD=5 batuta config show --origin",
+        "batuta config show --json --origin",
+    ),
+)
+def show(origin: _Origin = False) -> console.Outcome:
+    """Print the effective configuration as TOML: defaults, then the file, then BATUTA_... environment variables.
+
+    With --origin a table that tells of each value whether it is the default, or in which line of the file or in
+    which variable it was given.
+    """
+    entries = list(config.load().entries())
+    result: dict[str, Any] = {}
+    for entry in entries:
+        table = result
+        for part in entry.path[:-1]:
+            table = table.setdefault(part, {})
+        table[entry.path[-1]] = {"value": entry.plain, "origin": entry.origin.to_json()} if origin else entry.plain
+    if not origin:
+        return console.Outcome(result, text=_as_toml(entries))
+    rows = [(entry.key, entry.literal, str(entry.origin)) for entry in entries]
+    return console.Outcome(result, text=console.Table(("KEY", "VALUE", "ORIGIN"), rows))
+
+
+@app.command(
+    "get",
+    cls=Command,
+    epilog=examples("batuta config get budget.daily_budget_usd", "batuta config get backends.groq.models"),
+)
+def get(key: _Key) -> console.Outcome:
+    """Print one effective value, bare; a list as JSON. An unknown key is exit 2."""
+    entry = config.load().entry(key)
+    return console.Outcome(_to_json(entry), text=entry.text)
+
+
+@app.command(
+    "set",
+    cls=Command,
+    epilog=examples(
+        "batuta config set pacha.default_key alice@example.com",
+        "batuta config set budget.daily_budget_usd 25.00",
+        "batuta config set privacy.local_networks 10.1.0.0/16,fd00::/8",
+        "batuta config set backends.groq.api_key_env GROQ_API_KEY",
+    ),
+)
+def set_(key: _Key, value: _Value) -> console.Outcome:
+    """Write one value to the configuration file, whose comments and order stay.
+
+    The value is checked first, and so is the file: when either is wrong, nothing is changed. Secrets are never in
+    the configuration; a key such as api_key_env takes the name of an environment variable.
+    """
+    change = config.set_value(key, value)
+    entry = change.entry
+    if change.comments_lost:
+        console.warn(f"{entry.origin.file}: comments of this file were lost; its form left no place to keep them")
+    if change.overridden_by:
+        console.warn(f"the environment variable {change.overridden_by} overrides it")
+    return console.Outcome(
+        {**_to_json(entry), "comments_lost": change.comments_lost, "overridden_by": change.overridden_by},
+        text=f"{entry.key} = {entry.literal}  ({entry.origin})",
+    )
+
+
+@app.command(
+    "init",
+    cls=Command,
+    epilog=examples("batuta config init", 'batuta config init && $EDITOR "$(batuta config path)"'),
+)
+def init(force: _Force = False) -> console.Outcome:
+    """Write a configuration file that explains every key, each in a comment with its default.
+
+    Such a file changes nothing until a key is taken out of its comment.
+    """
+    file = config.init(force=force)
+    return console.Outcome({"path": display(file)}, text=f"wrote {display(file)}")
+
+
+def _as_toml(entries: list[config.Entry]) -> str:
+    lines: list[str] = []
+    table: tuple[str, ...] = ()
+    for entry in entries:
+        if entry.path[:-1] != table:
+            table = entry.path[:-1]
+            lines += [""] * bool(lines) + [f"[{'.'.join(table)}]"]
+        lines.append(f"{entry.path[-1]} = {entry.literal}")
+    return "\n".join(lines)
+
+
+def _to_json(entry: config.Entry) -> dict[str, Any]:
+    return {"key": entry.key, "value": entry.plain, "origin": entry.origin.to_json()}

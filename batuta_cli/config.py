@@ -1,0 +1,190 @@
+"""The configuration: defaults, then `config.toml`, then the environment.
+
+`load` answers with a `Config`, one frozen dataclass a table, and knows of every value where it came from. A key nobody
+knows or a value out of range is a `ConfigError` that names file and line, or the variable, and the nearest known key;
+all that is wrong in a file is told at once. No message quotes a value, and no secret is ever in the configuration.
+
+The environment overrides the file: `BATUTA_<TABLE>_<KEY>`, `BATUTA_BACKENDS_<NAME>_<KEY>`; lists are separated by
+commas, and an empty variable is an empty value, not an absent one. A variable that begins like a table's but means no
+key is an error as it would be in the file, because a misspelt limit must not go unnoticed; other `BATUTA_…`
+variables are not the configuration's and are left alone.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from batuta_cli import config_file, paths
+from batuta_cli.config_check import Found, Origin, add_environment, from_document, parse_key
+from batuta_cli.config_file import KeyPath
+from batuta_cli.config_kinds import RefusedValueError, did_you_mean
+from batuta_cli.config_schema import (
+    BACKENDS,
+    NOT_READ_YET,
+    SETTINGS,
+    TABLE_DOCS,
+    TABLES,
+    Backend,
+    Budget,
+    Pacha,
+    Privacy,
+    Router,
+    variable,
+)
+from batuta_cli.errors import ConfigError, OutputExistsError
+from batuta_cli.files import display, locked, write_file
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key of the configuration with its value, as batuta uses it and as TOML has it."""
+
+    path: KeyPath
+    value: Any
+    plain: Any
+    origin: Origin
+
+    @property
+    def key(self) -> str:
+        """Its name, `table.key`."""
+        return ".".join(self.path)
+
+    @property
+    def text(self) -> str:
+        """The bare value; lists as JSON. `set_value` takes it back."""
+        return self.plain if isinstance(self.plain, str) else config_file.literal(self.plain)
+
+    @property
+    def literal(self) -> str:
+        """The value as TOML."""
+        return config_file.literal(self.plain)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The effective configuration."""
+
+    pacha: Pacha = field(default_factory=Pacha)
+    budget: Budget = field(default_factory=Budget)
+    privacy: Privacy = field(default_factory=Privacy)
+    router: Router = field(default_factory=Router)
+    backends: Mapping[str, Backend] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
+    """Where the values that are no defaults came from, by `table.key`."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Every key with its value, tables and keys in the order of the schema."""
+        tables: dict[KeyPath, Any] = {(table,): getattr(self, table) for table in TABLES if table != BACKENDS}
+        tables |= {(BACKENDS, name): backend for name, backend in self.backends.items()}
+        for prefix, table in tables.items():
+            for name, setting in SETTINGS[prefix[0]].items():
+                path, value = (*prefix, name), getattr(table, name)
+                origin = self.origins.get(".".join(path), Origin())
+                yield Entry(path, value, setting.kind.toml(value), origin)
+
+    def entry(self, key: str) -> Entry:
+        """The entry of `table.key`. Raises `ConfigError` when there is no such key, or no such backend."""
+        path, _ = parse_key(key)
+        for entry in self.entries():
+            if entry.path == path:
+                return entry
+        near = did_you_mean(path[1], self.backends)
+        raise ConfigError(
+            f"no backend {path[1]} is configured{near}", hint=f"batuta config set {key} VALUE configures it"
+        )
+
+
+@dataclass(frozen=True)
+class Change:
+    """What `set_value` did."""
+
+    entry: Entry
+    comments_lost: bool
+    """The file was written in a way that its comments could not be kept in it."""
+    overridden_by: str | None
+    """A variable of the environment that hides the new value."""
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """The effective configuration; a file that does not exist has nothing to say.
+
+    Raises `ConfigError` for what is wrong in the file or the environment, `OperationError` when the file cannot be
+    read.
+    """
+    document = config_file.read(path or paths.config_file())
+    found = from_document(document) if document else Found()
+    add_environment(found, os.environ if environ is None else environ)
+    tables = {table: declared(**found.of((table,))) for table, declared in TABLES.items() if table != BACKENDS}
+    backends = {name: Backend(**found.of((BACKENDS, name))) for name in found.backends}
+    return Config(**tables, backends=backends, origins=found.origins)
+
+
+def set_value(key: str, text: str, path: Path | None = None) -> Change:
+    """Write one value to the file, whose comments and order stay; made if need be, mode 0600.
+
+    Raises `ConfigError` and changes nothing when the key or the value is wrong, or the file has an error already.
+    """
+    path = path or paths.config_file()
+    key_path, setting = parse_key(key)
+    try:
+        value = setting.kind.check(setting.kind.read(text))
+    except RefusedValueError as refused:
+        raise ConfigError(f"{key} {refused}", hint=refused.hint) from None
+    plain = setting.kind.toml(value)
+    paths.private_dir(path.parent)
+    with locked(path.with_suffix(".lock")):
+        document = config_file.read(path) or config_file.parse("", display(path))
+        from_document(document)
+        edited = config_file.edit(document, key_path, config_file.literal(plain))
+        write_file(path, edited.text.encode(), force=True, mode=0o600)
+    after = config_file.parse(edited.text, document.file)
+    origin = Origin("file", after.file, after.line(key_path))
+    hidden_by = variable(key_path) if variable(key_path) in os.environ else None
+    return Change(Entry(key_path, value, plain, origin), edited.comments_lost, hidden_by)
+
+
+def init(path: Path | None = None, *, force: bool = False) -> Path:
+    """Write the documented file, in which every key is a comment that shows its default.
+
+    Raises `OutputExistsError` when there is a file and `force` is false.
+    """
+    path = path or paths.config_file()
+    paths.private_dir(path.parent)
+    with locked(path.with_suffix(".lock")):
+        try:
+            write_file(path, documented().encode(), force=force, mode=0o600)
+        except OutputExistsError as error:
+            hint = "batuta config set KEY VALUE changes one value of it; --force replaces it, what it says is then lost"
+            raise OutputExistsError(error.message, hint=hint) from None
+    return path
+
+
+def documented() -> str:
+    """The text of a configuration file that changes nothing and explains everything."""
+    lines = [
+        "# The configuration of batuta. Every key stands here as a comment with its default;",
+        "# remove the number sign to change one, or use: batuta config set KEY VALUE",
+        "# Environment variables BATUTA_<TABLE>_<KEY> override this file, flags override both.",
+        "# Where each value came from: batuta config show --origin",
+        "# Secrets are never in this file; *_env keys name the environment variable that has one.",
+    ]
+    told = False
+    for table, settings in SETTINGS.items():
+        if table in NOT_READ_YET and not told:
+            told = True
+            lines += ["", *_NOT_READ_YET_TEXT]
+        example = "# [backends.llamacpp]" if table == BACKENDS else f"[{table}]"
+        lines += ["", f"# {TABLE_DOCS[table]}", example]
+        for number, setting in enumerate(settings.values()):
+            default = config_file.literal(setting.kind.toml(setting.default))
+            lines += [""] * (number > 0) + [f"# {line}" for line in setting.doc.split("\n")]
+            lines.append(f"# {setting.name} = {default}")
+    return "\n".join(lines) + "\n"
+
+
+_NOT_READ_YET_TEXT = (
+    f"# The tables from here on ({', '.join(NOT_READ_YET)}) are for `batuta serve`, which this",
+    "# version does not have yet: they are checked, and nothing acts upon them.",
+)

@@ -1,0 +1,226 @@
+"""Whether what a file or the environment says is a configuration: known keys, and values that their keys take.
+
+Everything wrong in one place is told at once, as one `ConfigError`: file and line or variable, key, what is expected,
+and the nearest known key. Values are never quoted, and what looks like a secret in a key is hidden.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from batuta_cli.config_file import Document, KeyPath
+from batuta_cli.config_kinds import RefusedValueError, did_you_mean, hide_secrets, names_a_secret, nearest
+from batuta_cli.config_schema import BACKENDS, SETTINGS, TABLES, Setting, find, is_backend_name, variable
+from batuta_cli.errors import ConfigError
+from batuta_cli.files import display
+
+_TOLD_AT_ONCE = 10
+_NAME_LENGTH = 64
+
+_TABLE_OF = {name: table for table, settings in SETTINGS.items() if table != BACKENDS for name in settings}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value came from; `str` is how it is shown."""
+
+    source: Literal["default", "file", "environment"] = "default"
+    file: str | None = None
+    line: int | None = None
+    variable: str | None = None
+
+    def __str__(self) -> str:
+        return self.variable or (f"{self.file}:{self.line}" if self.file else self.source)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` shows: the fields that say something."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass
+class Found:
+    """Values that were given, by path, and where; later ones override earlier ones."""
+
+    values: dict[KeyPath, Any] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    backends: dict[str, None] = field(default_factory=dict)
+    """Their names, in order; a backend may be there without a value."""
+
+    def add(self, path: KeyPath, value: Any, origin: Origin) -> None:
+        """Take note of one value."""
+        self.values[path] = value
+        self.origins[".".join(path)] = origin
+        if path[0] == BACKENDS:
+            self.backends[path[1]] = None
+
+    def of(self, table: KeyPath) -> dict[str, Any]:
+        """The values given in one table."""
+        return {path[-1]: value for path, value in self.values.items() if path[:-1] == table}
+
+
+class _Problems:
+    """All that is wrong in one place, as one error."""
+
+    def __init__(self) -> None:
+        self._told: list[tuple[int, str, str | None]] = []
+
+    def add(self, order: int, message: str, hint: str | None = None) -> None:
+        self._told.append((order, message, hint))
+
+    def raise_any(self) -> None:
+        """Raises `ConfigError` when there are any."""
+        if not self._told:
+            return
+        told = sorted(self._told, key=lambda problem: problem[0])
+        messages = [message for _, message, _ in told[:_TOLD_AT_ONCE]]
+        if more := len(told) - len(messages):
+            messages.append(f"and {more} more")
+        raise ConfigError("\n".join(messages), hint=next((hint for _, _, hint in told if hint), None))
+
+
+def from_document(document: Document) -> Found:
+    """Check a document. Raises `ConfigError` with all that is wrong in it, in the order of its lines."""
+    found, problems = Found(), _Problems()
+    for path, value in _leaves(document.data):
+        line = document.line(path)
+        where = f"{document.file}:{line}: "
+        setting = find(path)
+        if setting is None:
+            if path[0] == BACKENDS and len(path) == 2 and isinstance(value, dict) and is_backend_name(path[1]):
+                found.backends[path[1]] = None
+                continue
+            message, hint = _unknown(path, value)
+            problems.add(line, where + message, hint)
+            continue
+        try:
+            found.add(path, setting.kind.check(value), Origin("file", document.file, line))
+        except RefusedValueError as refused:
+            problems.add(line, f"{where}{_shown(path)} {refused}", refused.hint)
+    problems.raise_any()
+    return found
+
+
+def _leaves(data: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
+    """What stands where a key should: values, and whatever is not the table it should be. Backends come, too."""
+    for table, content in data.items():
+        if table not in TABLES or not isinstance(content, dict):
+            yield (table,), content
+        elif table != BACKENDS:
+            yield from (((table, key), value) for key, value in content.items())
+        else:
+            for name, backend in content.items():
+                yield (table, name), backend
+                if isinstance(backend, dict) and is_backend_name(name):
+                    yield from (((table, name, key), value) for key, value in backend.items())
+
+
+def _unknown(path: KeyPath, value: object = None) -> tuple[str, str | None]:
+    """What to say of a path that means no key: a message and a hint."""
+    name, known = _shown(path), SETTINGS.get(path[0])
+    if names_a_secret(path[-1]) and not isinstance(value, dict):
+        return _secret_named(path, name)
+    if known is None:
+        if not isinstance(value, dict) and (near := nearest(path[-1], _TABLE_OF)):
+            return f"unknown key {name}, did you mean {_TABLE_OF[near]}.{near}?", None
+        return f"unknown {'table' if isinstance(value, dict) else 'key'} {name}{did_you_mean(path[0], TABLES)}", None
+    if path[0] == BACKENDS:
+        return _unknown_in_backends(path, name, value)
+    if len(path) == 1:
+        return f"{name} must be a table", f"write [{path[0]}] on a line of its own, and its keys below"
+    return f"unknown key {name}{did_you_mean(path[1], known)}", None
+
+
+def _unknown_in_backends(path: KeyPath, name: str, value: object) -> tuple[str, str | None]:
+    hint = "such a table begins with a line like [backends.llamacpp]"
+    if len(path) == 1:
+        return f"{name} must be a table of tables, one for each backend", hint
+    if len(path) == 2 and not isinstance(value, dict):
+        return f"{name} must be a table, one for each backend", hint
+    if not is_backend_name(path[1]):
+        return f"{_shown(path[:2])}: a backend's name has letters, digits, - and _, at most 64", None
+    return f"unknown key {name}{did_you_mean(path[-1], SETTINGS[BACKENDS])}", None
+
+
+def _secret_named(path: KeyPath, name: str) -> tuple[str, str]:
+    backend = path[1] if path[0] == BACKENDS and len(path) == 3 and is_backend_name(path[1]) else None
+    hint = "keep it in an environment variable"
+    if path[0] == BACKENDS:
+        key = f"backends.{backend or 'NAME'}.api_key_env"
+        hint += (
+            f", and name that variable: batuta config set {key} {(backend or 'my').upper().replace('-', '_')}_API_KEY"
+        )
+    return f"{name} would be a secret, and those are never in the configuration", hint
+
+
+def _shown(path: Collection[str]) -> str:
+    """A path from a file or a command line, as it may stand in a message."""
+    return ".".join(display(hide_secrets(part)[:_NAME_LENGTH]) or '""' for part in path)
+
+
+def parse_key(key: str) -> tuple[KeyPath, Setting]:
+    """The path and the setting that `table.key` means. Raises `ConfigError`."""
+    path = tuple(key.split("."))
+    setting = find(path)
+    if setting is not None:
+        return path, setting
+    hint = "batuta config show lists them"
+    if len(path) == 1 and path[0] in TABLES:
+        keys = ", ".join(SETTINGS[path[0]])
+        raise ConfigError(f"{path[0]} is a table, not a key", hint=f"its keys: {keys}")
+    if len(path) == 2 and path[0] == BACKENDS:
+        raise ConfigError(f"{_shown(path)} is no key", hint=f"its keys: {', '.join(SETTINGS[BACKENDS])}")
+    if len(path) == 2 and path[0] in TABLES and not names_a_secret(path[1]):
+        near = nearest(path[1], SETTINGS[path[0]])
+        raise ConfigError(
+            f"unknown key {_shown(path)}" + (f", did you mean {path[0]}.{near}?" if near else ""), hint=hint
+        )
+    if len(path) == 2 and path[0] not in TABLES and path[1] in _TABLE_OF:
+        raise ConfigError(f"unknown key {_shown(path)}, did you mean {_TABLE_OF[path[1]]}.{path[1]}?", hint=hint)
+    message, own_hint = _unknown(path)
+    raise ConfigError(message, hint=own_hint or hint)
+
+
+def add_environment(found: Found, environ: Mapping[str, str]) -> None:
+    """Let the environment override what was found. Raises `ConfigError` with all that is wrong in it."""
+    problems = _Problems()
+    for name in sorted(environ):
+        table = next((t for t in TABLES if name.startswith(variable((t, "")))), None)
+        if table is None:
+            continue
+        path = _variable_path(table, name, found.backends)
+        setting = find(path) if path else None
+        if path is None or setting is None:
+            problems.add(0, *_unknown_variable(table, name, found.backends))
+            continue
+        try:
+            found.add(path, setting.kind.check(setting.kind.read(environ[name])), Origin("environment", variable=name))
+        except RefusedValueError as refused:
+            problems.add(0, f"{name}: {_shown(path)} {refused}", refused.hint)
+    problems.raise_any()
+
+
+def _variable_path(table: str, name: str, backends: Collection[str]) -> KeyPath | None:
+    """The key that a variable of a table means."""
+    rest = name.removeprefix(variable((table, "")))
+    if table != BACKENDS:
+        return table, rest.lower()
+    for key in SETTINGS[BACKENDS]:
+        backend = rest.removesuffix(f"_{key.upper()}")
+        if backend != rest:
+            # A variable cannot say whether its name has a dash or an upper case letter; a backend of the file can.
+            known = [b for b in backends if variable((b,)) == variable((backend,))]
+            return (BACKENDS, known[0], key) if len(known) == 1 else (BACKENDS, backend.lower(), key)
+    return None
+
+
+def _unknown_variable(table: str, name: str, backends: Collection[str]) -> tuple[str, str | None]:
+    prefixes = [(BACKENDS, b) for b in backends] if table == BACKENDS else [(table,)]
+    known = [variable((*prefix, key)) for prefix in prefixes for key in SETTINGS[table]]
+    shown = _shown((name,))
+    if names_a_secret(name):
+        hint = f"variables that begin with {variable((table, ''))} are the configuration's; rename it"
+        if table == BACKENDS:
+            hint += ", and give that name in BATUTA_BACKENDS_<NAME>_API_KEY_ENV"
+        return f"{shown}: unknown key; a secret is never in the configuration", hint
+    hint = f"variables that begin with {variable((table, ''))} are the configuration's; unset it, or rename it"
+    return f"{shown}: unknown key{did_you_mean(name, known)}", hint

@@ -1,0 +1,188 @@
+"""The tables of the configuration: every key once, with its kind, its default and what it is for.
+
+All the rest follows from here: what a file may say and `batuta config set` takes, the environment variables, and the
+documented file that `batuta config init` writes. A new key is one field; it needs nothing else.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from batuta_cli.config_kinds import (
+    BaseUrl,
+    Boolean,
+    Choice,
+    EnvName,
+    Fraction,
+    Identity,
+    Integer,
+    Kind,
+    Ledger,
+    Money,
+    Names,
+    Network,
+    Networks,
+    TimeZone,
+)
+
+Tier = Literal["standard", "private", "sovereign"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a field of a table may be, and what it is for."""
+
+    kind: Kind[Any]
+    doc: str
+
+
+@dataclass(frozen=True)
+class Pacha:
+    """`[pacha]`: signing and verifying."""
+
+    allow_pacha1: Annotated[
+        bool,
+        Key(
+            Boolean(),
+            "Whether `pacha verify` accepts the .sig files of the Rust crate. They bind the content alone:\n"
+            "name, signer and time in them are claims that nobody signed.",
+        ),
+    ] = False
+    default_key: Annotated[
+        str, Key(Identity(), "Whose key `pacha sign` uses when there are several and none is named.")
+    ] = ""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`[budget]`: what requests may cost."""
+
+    daily_budget_usd: Annotated[Decimal, Key(Money(), "US dollars to spend in a day, all requests together.")] = (
+        Decimal("10.00")
+    )
+    warning_threshold: Annotated[
+        float, Key(Fraction(), "The part of the daily budget, from 0 to 1, at which one warning is given.")
+    ] = 0.8
+    max_request_cost_usd: Annotated[Decimal, Key(Money(), "US dollars that a single request may cost.")] = Decimal(
+        "1.00"
+    )
+    timezone: Annotated[str, Key(TimeZone(), "The time zone whose midnight begins a day, such as Europe/Berlin.")] = (
+        "UTC"
+    )
+    ledger: Annotated[
+        str,
+        Key(
+            Ledger(),
+            "Where spending is kept: sqlite, for this host, or redis://host:6379/0, for many hosts.\n"
+            "No password belongs in the address.",
+        ),
+    ] = "sqlite"
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """`[privacy]`: where requests may go."""
+
+    tier: Annotated[
+        Tier,
+        Key(
+            Choice(("standard", "private", "sovereign")),
+            "How far a request may go when it does not say so itself: sovereign (this machine and\n"
+            "local_networks), private (these, private_networks, and the private clouds) or standard (anywhere).",
+        ),
+    ] = "standard"
+    local_networks: Annotated[
+        tuple[Network, ...],
+        Key(Networks(), 'Networks that count as local, such as ["10.1.0.0/16"]. The loopback always does.'),
+    ] = ()
+    private_networks: Annotated[
+        tuple[Network, ...], Key(Networks(), "Networks that count as private, in addition to the local ones.")
+    ] = ()
+
+
+@dataclass(frozen=True)
+class Router:
+    """`[router]`: when to leave the local backend."""
+
+    spillover_threshold: Annotated[
+        int, Key(Integer(0, 1_000_000), "Queue depth of the local backend from which requests go to another one.")
+    ] = 10
+    max_queue_depth: Annotated[
+        int, Key(Integer(1, 1_000_000), "Queue depth from which a backend takes no further request.")
+    ] = 50
+
+
+@dataclass(frozen=True)
+class Backend:
+    """`[backends.NAME]`: one server that runs models."""
+
+    base_url: Annotated[
+        str, Key(BaseUrl(), "Address of its API, such as http://127.0.0.1:8080/v1. Empty: the usual one of that NAME.")
+    ] = ""
+    models: Annotated[tuple[str, ...], Key(Names(), "Models it serves. Empty: whatever it says it has.")] = ()
+    api_key_env: Annotated[
+        str, Key(EnvName(), "Environment variable that holds its API key. The key itself is never in this file.")
+    ] = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of a table."""
+
+    table: str
+    name: str
+    kind: Kind[Any]
+    doc: str
+    default: Any
+
+
+def _settings(table: str, declared: type) -> dict[str, Setting]:
+    found = {}
+    for field in fields(declared):
+        key: Key = field.type.__metadata__[0]  # type: ignore[union-attr]
+        found[field.name] = Setting(table, field.name, key.kind, key.doc, field.default)
+    return found
+
+
+BACKENDS = "backends"
+"""The table whose keys are tables of the user's own naming."""
+
+TABLES: dict[str, type] = {"pacha": Pacha, "budget": Budget, "privacy": Privacy, "router": Router, BACKENDS: Backend}
+"""Every table and the dataclass it becomes."""
+
+SETTINGS: dict[str, dict[str, Setting]] = {table: _settings(table, declared) for table, declared in TABLES.items()}
+"""Every key, by table and name; those of `backends` hold for each backend."""
+
+TABLE_DOCS = {
+    "pacha": "Signing and verifying: batuta pacha.",
+    "budget": "What requests may cost.",
+    "privacy": "Where requests may go.",
+    "router": "When to leave the local backend for another one.",
+    BACKENDS: "Servers that run models, one table each, under a name of your own.",
+}
+
+NOT_READ_YET = ("budget", "privacy", "router", BACKENDS)
+"""Tables that are checked but that no command of this version acts upon; `config init` says so."""
+
+_BACKEND_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def is_backend_name(name: str) -> bool:
+    """Whether a backend may be called so: what TOML takes without quotes, so that `backends.NAME.KEY` is one key."""
+    return _BACKEND_NAME.fullmatch(name) is not None
+
+
+def find(path: Sequence[str]) -> Setting | None:
+    """The setting that a key's path means: (table, key), or ("backends", name, key)."""
+    if len(path) == 2 and path[0] != BACKENDS:
+        return SETTINGS.get(path[0], {}).get(path[1])
+    if len(path) == 3 and path[0] == BACKENDS and is_backend_name(path[1]):
+        return SETTINGS[BACKENDS].get(path[2])
+    return None
+
+
+def variable(path: Sequence[str]) -> str:
+    """The environment variable that overrides a key."""
+    return "_".join(("BATUTA", *path)).upper().replace("-", "_")
