@@ -27,7 +27,7 @@ app = typer.Typer(
     name="batuta",
     cls=_Root,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

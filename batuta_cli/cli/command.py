@@ -1,13 +1,16 @@
-"""What all commands share: the flags `--json` and `--quiet`, help with examples, groups that load when named."""
+"""What all commands share: the flags `--json` and `--quiet`, help with examples, groups that load when named.
+
+How help looks is in `help.py`.
+"""
 
 import difflib
 from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from batuta_cli.cli import console
+from batuta_cli.cli import console, help
 
 
 def _set_flag(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> None:
@@ -18,7 +21,7 @@ def _set_flag(context: typer.Context, parameter: typer.CallbackParam, value: boo
 def shared_options() -> list[TyperOption]:
     """The options that every command and group takes."""
     flags = (
-        (["--json"], "Print one JSON document on stdout: {ok, command, result, error}."),
+        (["--json"], "Print one JSON document: {ok, command, result, error}."),
         (["--quiet", "-q"], "Print errors only."),
     )
     return [
@@ -29,7 +32,7 @@ def shared_options() -> list[TyperOption]:
             expose_value=False,
             callback=_set_flag,
             help=text,
-            rich_help_panel="Options of every command",
+            rich_help_panel=help.SHARED,
         )
         for declarations, text in flags
     ]
@@ -41,6 +44,19 @@ class Command(TyperCommand):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.extend(shared_options())
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            _say_where(error, ctx)
+            raise
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]", *(help.usage_of(p) for p in self.params if isinstance(p, TyperArgument))]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        help.write_help(self, ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         console.settings.command = ctx.command_path.partition(" ")[2]
@@ -56,9 +72,22 @@ class Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing and not console.settings.json:
-            typer.echo(ctx.get_help())
+            typer.echo(ctx.get_help(), color=ctx.color)
             raise typer.Exit(2)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            _say_where(error, ctx)
+            raise
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        help.write_help(self, ctx, formatter)
+
+
+def _say_where(error: Any, context: Any) -> None:
+    # The parser does not tell which command an option without its value was meant for.
+    if getattr(error, "ctx", context) is None:
+        error.ctx = context
 
 
 class LazyGroup(Group):
@@ -66,6 +95,10 @@ class LazyGroup(Group):
 
     groups: dict[str, str]
     """Group name to the module that has its `app`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context_settings = {**help.CONTEXT, **self.context_settings}
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.groups)
@@ -84,11 +117,9 @@ class LazyGroup(Group):
 
 def examples(*lines: str) -> str:
     """The examples at the end of a help text; each line is one command, or a remark when it begins with `#`."""
-    return "\n\n".join(("Examples:", *(line if line.startswith("#") else f"  $ {line}" for line in lines)))
+    return "\n".join(lines)
 
 
 def command_group(name: str, help: str) -> typer.Typer:
     """A new command group with the shared behaviour."""
-    return typer.Typer(
-        name=name, help=help, cls=Group, add_completion=False, rich_markup_mode="rich", suggest_commands=True
-    )
+    return typer.Typer(name=name, help=help, cls=Group, add_completion=False, rich_markup_mode=None)

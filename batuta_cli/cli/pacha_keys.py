@@ -115,7 +115,7 @@ def list_keys() -> console.Outcome:
 )
 def export_key(
     identity: Annotated[
-        str | None, typer.Argument(metavar="[IDENTITY]", help="Whose key; the only one there is.")
+        str | None, typer.Argument(metavar="IDENTITY", help="Whose key; needed when you have several.")
     ] = None,
     format: Annotated[str, typer.Option("--format", metavar="pem|openssh|inline", help="How to write it.")] = "pem",
     output: Annotated[

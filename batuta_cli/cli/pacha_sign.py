@@ -115,7 +115,7 @@ def verify(
         list[str], typer.Argument(metavar="PATH...", help="Models, store names or addresses; - is stdin.")
     ],
     signature: Annotated[
-        list[str] | None, typer.Option(metavar="FILE", help="The signature, if it is not PATH.sig; may be repeated.")
+        list[str] | None, typer.Option(metavar="FILE", help="The signature, if it is not PATH.sig.")
     ] = None,
     key: Annotated[
         str | None, typer.Option(metavar="FILE", help="Accept this public key alone: a file, or ed25519:BASE64.")
