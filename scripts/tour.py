@@ -130,8 +130,10 @@ class Shell:
         output = "".join(lines).removesuffix("\n")  # printf began with a line of its own
         if output and not output.endswith("\n"):
             output += "\n"
-        return output.replace(self._home, "/home/alice").replace("/home/alice/config", "/home/alice/.config").replace(
-            "/home/alice/data", "/home/alice/.local/share"
+        return (
+            output.replace(self._home, "/home/alice")
+            .replace("/home/alice/config", "/home/alice/.config")
+            .replace("/home/alice/data", "/home/alice/.local/share")
         )
 
     def close(self) -> None:
@@ -155,6 +157,7 @@ def main() -> None:
     parser.add_argument("--update", action="store_true", help="write the real output into the README")
     update = parser.parse_args().update
     text = README.read_text()
+    real: list[tuple[Step, str]] = []
     with tempfile.TemporaryDirectory(prefix="batuta-tour-") as folder:
         shell = Shell(Path(folder))
         try:
@@ -168,13 +171,19 @@ def main() -> None:
                 print("$ " + item.command.replace("\n", "\n> "), flush=True)
                 output = shell.run(item.command)
                 print(output, end="", flush=True)
-                if update:
-                    shown = "$ " + item.command.replace("\n", "\n> ") + "\n"
-                    text = text.replace(shown + item.shown, shown + output, 1)
+                real.append((item, output))
         finally:
             shell.close()
     if update:
-        README.write_text(text)
+        README.write_text(_with_real_output(text, real))
+
+
+def _with_real_output(text: str, real: list[tuple[Step, str]]) -> str:
+    lines = text.splitlines(keepends=True)
+    for step, output in reversed(real):  # from the end, so that the line numbers before it stay right
+        first = step.line - 1 + len(step.command.splitlines())
+        lines[first : first + len(step.shown.splitlines())] = [output]
+    return "".join(lines)
 
 
 if __name__ == "__main__":
