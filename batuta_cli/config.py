@@ -36,6 +36,22 @@ from batuta_cli.config_schema import (
 from batuta_cli.errors import ConfigError, OutputExistsError
 from batuta_cli.files import display, locked, write_file
 
+__all__ = [
+    "Backend",
+    "Budget",
+    "Change",
+    "Config",
+    "Entry",
+    "Origin",
+    "Pacha",
+    "Privacy",
+    "Router",
+    "documented",
+    "init",
+    "load",
+    "set_value",
+]
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -8,13 +8,14 @@ import typer
 from batuta_cli import config, paths
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, command_group, examples
+from batuta_cli.errors import UsageError
 from batuta_cli.files import display
 
 app = command_group("config", "See and change the configuration: path, show, get, set, init.")
 
 _Key = Annotated[str, typer.Argument(metavar="KEY", help="TABLE.KEY, or backends.NAME.KEY.", show_default=False)]
 _Value = Annotated[
-    str,
+    list[str],
     typer.Argument(
         metavar="VALUE", help="The value; of a list, its values with commas in between.", show_default=False
     ),
@@ -77,6 +78,8 @@ def get(key: _Key) -> console.Outcome:
 @app.command(
     "set",
     cls=Command,
+    # A value may begin with a dash; and the parser quotes what it refuses, which may be a pasted secret.
+    context_settings={"ignore_unknown_options": True},
     epilog=examples(
         "batuta config set pacha.default_key alice@example.com",
         "batuta config set budget.daily_budget_usd 25.00",
@@ -90,7 +93,9 @@ def set_(key: _Key, value: _Value) -> console.Outcome:
     The value is checked first, and so is the file: when either is wrong, nothing is changed. Secrets are never in
     the configuration; a key such as api_key_env takes the name of an environment variable.
     """
-    change = config.set_value(key, value)
+    if len(value) != 1:
+        raise UsageError(f"a key takes one value, not {len(value)}", hint="put a value that has spaces in quotes")
+    change = config.set_value(key, value[0])
     entry = change.entry
     if change.comments_lost:
         console.warn(f"{entry.origin.file}: comments of this file were lost; its form left no place to keep them")

@@ -1,0 +1,636 @@
+"""config.toml: what it may say, what is said of mistakes, and that an edit changes one value and nothing else."""
+
+import os
+import re
+import stat
+import threading
+import tomllib
+from decimal import Decimal
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+from zoneinfo import available_timezones
+
+import pytest
+import tomli_w
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from batuta_cli import config, config_file
+from batuta_cli.config import Config, load, set_value
+from batuta_cli.config_schema import SETTINGS, find, variable
+from batuta_cli.errors import ConfigError, OperationError, OutputExistsError
+
+SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"
+NO_ENV: dict[str, str] = {}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "batuta" / "config.toml"
+
+
+def written(file: Path, text: str | bytes) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def error_of(file: Path, text: str | bytes) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load(written(file, text), NO_ENV)
+    return caught.value
+
+
+def plain(text: str) -> dict[str, Any]:
+    return tomllib.loads(text, parse_float=Decimal)
+
+
+# What it says
+
+
+def test_without_a_file_everything_is_the_default(file: Path) -> None:
+    loaded = load(file, NO_ENV)
+    assert loaded == Config()
+    assert loaded.budget.daily_budget_usd == Decimal("10.00")
+    assert {str(entry.origin) for entry in loaded.entries()} == {"default"}
+
+
+def test_a_file_is_read_into_one_value_type_a_table(file: Path) -> None:
+    text = """
+[pacha]
+allow_pacha1 = true
+default_key = "alice@example.com"
+[budget]
+daily_budget_usd = "25.50"
+warning_threshold = 1
+ledger = "rediss://cache.example:6379/3"
+[privacy]
+tier = "private"
+local_networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.7"]
+[backends.llamacpp]
+base_url = "http://127.0.0.1:8080/v1"
+models = ["smollm2-135m"]
+[backends.groq]
+api_key_env = "GROQ_API_KEY"
+[backends.empty]
+"""
+    loaded = load(written(file, text), NO_ENV)
+    assert loaded.pacha == config.Pacha(allow_pacha1=True, default_key="alice@example.com")
+    assert loaded.budget.daily_budget_usd == Decimal("25.50")
+    assert loaded.budget.warning_threshold == 1.0
+    assert loaded.budget.ledger == "rediss://cache.example:6379/3"
+    assert loaded.budget.max_request_cost_usd == Decimal("1.00")
+    assert loaded.privacy.tier == "private"
+    assert loaded.privacy.local_networks == tuple(map(ip_network, ("10.0.0.0/8", "fd00::/8", "192.0.2.7")))
+    assert loaded.backends == {
+        "llamacpp": config.Backend(base_url="http://127.0.0.1:8080/v1", models=("smollm2-135m",)),
+        "groq": config.Backend(api_key_env="GROQ_API_KEY"),
+        "empty": config.Backend(),
+    }
+
+
+def test_every_value_knows_its_line_or_its_variable(file: Path) -> None:
+    text = (
+        '# one\n[budget]\n"timezone" = "UTC"\nledger = """\\\n   sqlite"""\n'
+        '[privacy]\nlocal_networks = [\n  "10.0.0.0/8",\n'
+        "] # end\n[backends]\ngroq = { models = [] }\n"
+    )
+    loaded = load(written(file, text), {"BATUTA_BUDGET_LEDGER": "redis://r"})
+    origins = {entry.key: str(entry.origin) for entry in loaded.entries() if entry.origin.source != "default"}
+    assert origins == {
+        "budget.timezone": f"{file}:3",
+        "budget.ledger": "BATUTA_BUDGET_LEDGER",
+        "privacy.local_networks": f"{file}:7",
+        "backends.groq.models": f"{file}:11",
+    }
+
+
+MONEY = [("3", "3"), ('"0"', "0"), ('"0.000000001"', "0.000000001"), ("0.1", "0.1"), ("1e2", "100"), ("-0.0", "0.0")]
+
+
+@pytest.mark.parametrize(
+    ("source", "amount"), [*MONEY, ("1_000_000_000", "1000000000"), ('"1000000000.00"', "1000000000.00")]
+)
+def test_money_is_exact_however_it_is_written(file: Path, source: str, amount: str) -> None:
+    entry = load(written(file, f"[budget]\ndaily_budget_usd = {source}\n"), NO_ENV).entry("budget.daily_budget_usd")
+    assert (entry.text, entry.value) == (amount, Decimal(amount))
+
+
+# What is said of mistakes
+
+MISTAKES = [
+    ("daily_budget = 1", "1: unknown key daily_budget, did you mean budget.daily_budget_usd?"),
+    ("frobnicate = 1", "1: unknown key frobnicate"),
+    ("budget = 3", "1: budget must be a table"),
+    ("[[budget]]\n", "1: budget must be a table"),
+    ("[budgte]\ntimezone = 'UTC'", "1: unknown table budgte, did you mean budget?"),
+    ("[gateway.deep.down]\n", "1: unknown table gateway"),
+    ("[budget]\n\ndaily_budget = 1", "3: unknown key budget.daily_budget, did you mean daily_budget_usd?"),
+    ("[budget]\n'a\\n' = 1", "2: unknown key budget.a\\n"),
+    ("[budget]\ndaily_budget_usd = '-1'", "2: budget.daily_budget_usd must be an amount of US dollars"),
+    ("[budget]\ndaily_budget_usd = -1", "2: budget.daily_budget_usd must be an amount of US dollars"),
+    ("[budget]\ndaily_budget_usd = 1000000001", "2: budget.daily_budget_usd must be an amount of US dollars"),
+    ("[budget]\ndaily_budget_usd = '1e3'", "2: budget.daily_budget_usd must be an amount of US dollars"),
+    ("[budget]\ndaily_budget_usd = '0.0000000001'", "2: budget.daily_budget_usd must be an amount of US dollars"),
+    ("[budget]\ndaily_budget_usd = 1e-10", "2: budget.daily_budget_usd must be an amount of US dollars"),
+    ("[budget]\ndaily_budget_usd = nan", "2: budget.daily_budget_usd must be an amount of US dollars"),
+    ("[budget]\ndaily_budget_usd = inf", "2: budget.daily_budget_usd must be an amount of US dollars"),
+    ("[budget]\ndaily_budget_usd = 1e99999999999999999999", "2: budget.daily_budget_usd must be an amount"),
+    ("[budget]\ndaily_budget_usd = true", "decimal places, not true or false"),
+    ("[budget]\nwarning_threshold = 1.01", "2: budget.warning_threshold must be a number from 0 to 1"),
+    ("[budget]\nwarning_threshold = -1", "2: budget.warning_threshold must be a number from 0 to 1"),
+    ("[budget]\nwarning_threshold = nan", "2: budget.warning_threshold must be a number from 0 to 1"),
+    ("[budget]\nwarning_threshold = '0.8'", "must be a number from 0 to 1, not a string"),
+    ("[budget]\ntimezone = 'europe/berlin'", "did you mean Europe/Berlin?"),
+    ("[budget]\ntimezone = '../../etc/passwd'", "2: budget.timezone must be a time zone this system knows"),
+    ("[budget]\ntimezone = 'Europe'", "2: budget.timezone must be a time zone this system knows"),
+    (
+        "[budget]\ntimezone = 1979-05-27",
+        "2: budget.timezone must be a time zone such as UTC or Europe/Berlin, not a date",
+    ),
+    ("[budget.timezone]\n", "1: budget.timezone must be a time zone such as UTC or Europe/Berlin, not a table"),
+    ("[budget]\nledger = 'postgres://x'", "2: budget.ledger must be sqlite or an address"),
+    ("[budget]\nledger = 'redis://'", "2: budget.ledger must be sqlite or an address"),
+    ("[budget]\nledger = 'redis://h:99999'", "2: budget.ledger must be sqlite or an address"),
+    ("[budget]\nledger = 'redis://h/0?password=x'", "2: budget.ledger must be sqlite or an address"),
+    ("[budget]\nledger = 'redis://:hunter2@h/0'", "2: budget.ledger must not have a user or a password in the address"),
+    ("[pacha]\nallow_pacha1 = 'yes'", "2: pacha.allow_pacha1 must be true or false, not a string"),
+    ("[pacha]\nallow_pacha1 = 1", "2: pacha.allow_pacha1 must be true or false, not a whole number"),
+    ("[pacha]\ndefault_key = ' '", "2: pacha.default_key must be an identity"),
+    (f"[pacha]\ndefault_key = '{'é' * 101}'", "2: pacha.default_key must be an identity"),
+    ("[pacha]\ndefault_key = 'a\\u202e'".replace("'", '"'), "2: pacha.default_key must be one short line of Unicode"),
+    (
+        "[privacy]\ntier = 'sovereing'",
+        "2: privacy.tier must be one of standard, private, sovereign, did you mean sovereign?",
+    ),
+    ("[privacy]\ntier = 'Private'", "did you mean private?"),
+    ("[privacy]\nlocal_networks = '10.0.0.0/8'", "must be a list of networks such as 10.0.0.0/8, not a string"),
+    ("[privacy]\nlocal_networks = ['10.0.0.0/8', 'x']", "and its value 2 is none"),
+    ("[privacy]\nlocal_networks = [1]", "and its value 1 is none, not a whole number"),
+    ("[privacy]\nlocal_networks = ['10.1.0.0/8']", "its address lies inside 10.0.0.0/8, did you mean that?"),
+    (
+        "[privacy]\nlocal_networks = ['::/0']",
+        "2: privacy.local_networks must not have a network that every address is in",
+    ),
+    ("[privacy]\nprivate_networks = ['0.0.0.0/0']", "must not have a network that every address is in"),
+    ("[privacy]\nlocal_networks = ['fe80::1%eth0']", "and its value 1 is none"),
+    ("[router]\nmax_queue_depth = 0", "2: router.max_queue_depth must be a whole number from 1 to 1000000"),
+    ("[router]\nmax_queue_depth = 10.0", "must be a whole number from 1 to 1000000, not a fraction"),
+    ("[router]\nmax_queue_depth = true", "must be a whole number from 1 to 1000000, not true or false"),
+    ("backends = 1", "1: backends must be a table of tables"),
+    ("[backends]\nbase_url = 'http://x'", "2: backends.base_url must be a table, one for each backend"),
+    ("[backends.'a.b']\n", "1: backends.a.b: a backend's name has letters"),
+    ("[backends.x]\nbase_ulr = 'http://x'", "2: unknown key backends.x.base_ulr, did you mean base_url?"),
+    ("[backends.x]\nbase_url = 'ftp://x'", "2: backends.x.base_url must be an address"),
+    ("[backends.x]\nbase_url = 'http://x/?key=1'", "2: backends.x.base_url must be an address"),
+    ("[backends.x]\nbase_url = 'http://[::1'", "2: backends.x.base_url must be an address"),
+    ("[backends.x]\nbase_url = 'http://a b'", "2: backends.x.base_url must be an address"),
+    ("[backends.x]\nbase_url = 'http://alice@x'", "2: backends.x.base_url must not have a user or a password"),
+    ("[backends.x]\nmodels = ['']", "2: backends.x.models must be a list of names"),
+    ("[backends.x]\napi_key_env = 'groq'", "2: backends.x.api_key_env must be the name of an environment variable"),
+    ("[backends.x]\napi_key = 'v'", "2: backends.x.api_key would be a secret"),
+    ("[budget]\ntimezone = ", "2: not valid TOML: "),
+    ("[budget]\n[budget]\n", "2: not valid TOML: "),
+    ("[budget]\ntimezone = '", "2: not valid TOML: "),
+    ('[budget]\ntimezone = """', "2: not valid TOML: "),
+    ("a = 1\nb = 'x\0'", "2: not valid TOML: found invalid character '\\x00'"),
+    ("a = " + "[" * 5000, "nested too deeply"),
+    ("a = " + "9" * 5000, "not valid TOML"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), MISTAKES, ids=[repr(text[:50]) for text, _ in MISTAKES])
+def test_a_mistake_is_told_with_file_line_and_what_was_meant(file: Path, text: str, message: str) -> None:
+    error = error_of(file, text)
+    assert error.exit_code == 2
+    assert message in error.message
+    if "nested" not in message:
+        assert re.match(rf"{re.escape(str(file))}:\d+: ", error.message)
+        if message[0].isdigit():
+            assert error.message.startswith(f"{file}:{message}")
+
+
+def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_lines(file: Path) -> None:
+    error = error_of(file, "[router]\nmax_queue_depth = 0\n[budget]\nx = 1\n[router.y]\n")
+    assert [line.split(":")[1] for line in error.message.split("\n")] == ["2", "4", "5"]
+    many = error_of(file, "[router]\n" + "".join(f"k{n} = {n}\n" for n in range(25)))
+    assert many.message.split("\n")[-1] == "and 15 more"
+
+
+def test_what_is_no_text_file_is_a_typed_error(file: Path, tmp_path: Path) -> None:
+    assert error_of(file, b"[budget]\n# caf\xe9\n").message == f"{file}:2: not UTF-8 text"
+    assert "larger than" in error_of(file, b"#" * (1024 * 1024 + 1)).message
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ConfigError, match="is a FIFO"):
+        load(file, NO_ENV)
+    with pytest.raises(ConfigError, match="is a directory"):
+        load(tmp_path, NO_ENV)
+    with pytest.raises(OperationError, match="not a directory"):
+        load(file / "below", NO_ENV)
+    with pytest.raises(ConfigError, match="not a usable file name"):
+        load(Path("a\0b"), NO_ENV)
+
+
+def test_a_file_that_cannot_be_read_is_no_mistake_of_its_content(file: Path) -> None:
+    written(file, "").chmod(0)
+    privileged = os.geteuid() == 0
+    if privileged:  # root reads everything
+        os.seteuid(65534)
+    try:
+        with pytest.raises(OperationError, match="permission denied") as caught:
+            load(file, NO_ENV)
+    finally:
+        if privileged:
+            os.seteuid(0)
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "[backends.groq]\napi_key = '{}'",
+        "[backends.groq]\napi_key_env = '{}'",
+        "[backends.groq]\nbase_url = '{}'",
+        "[backends.groq]\nbase_url = 'http://h/{}'",
+        "[backends.groq]\nmodels = ['{}']",
+        "[backends.'{}']\nnope = 1",
+        "[backends.{}]\nmodels = 1",
+        "[budget]\nledger = 'redis://:{}@host'",
+        "[budget]\ntimezone = '{}'",
+        "[budget]\ndaily_budget_usd = '{}'",
+        "[privacy]\ntier = '{}'",
+        "[privacy]\nlocal_networks = ['{}']",
+        "[pacha]\ndefault_key = '{}'",
+        "[pacha]\npassphrase = '{}'",
+        "api_key = '{}'",
+        "token = '{}'",
+        "{} = 1",
+        "[{}]",
+        "[{0}]\n[{0}]",
+        "api_key = {}",
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_refused_and_never_shown(file: Path, template: str) -> None:
+    error = error_of(file, template.format(SECRET))
+    assert SECRET not in f"{error} {error.hint}"
+    assert "abcdefghij" not in f"{error} {error.hint}"
+
+
+def test_the_hint_at_a_secret_says_what_to_type_instead(file: Path) -> None:
+    error = error_of(file, "[backends.my-groq]\napi_key = 'short'")
+    assert error.hint is not None
+    assert "batuta config set backends.my-groq.api_key_env MY_GROQ_API_KEY" in error.hint
+    set_value("backends.my-groq.api_key_env", "MY_GROQ_API_KEY", written(file, ""))
+
+
+@settings(deadline=None)
+@given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_no_content_raises_anything_but_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    file = written(tmp_path_factory.getbasetemp() / "arbitrary" / "config.toml", content)
+    try:
+        load(file, NO_ENV)
+    except ConfigError as error:
+        assert error.message.startswith(str(file))
+
+
+WORDS = (
+    '[ ] [[x]] budget backends .x . timezone models = " \' """ \'\'\' \\ # { } , 1 0.5 nan true "UTC" 12:00:00 é "a"='
+)
+FRAGMENTS = st.sampled_from([*WORDS.split(), " ", "\t", "\n", "\r\n", "\0"])
+
+
+@given(st.lists(FRAGMENTS, max_size=40).map("".join))
+@example('[budget]\nx = """a""""" # c')
+@example("a.'b.c'.\"d\\n\" = [ 1, # ]\n 2 ]\n[[x]]\n[ y . 'z' ]\r\nq = ''''a'''''")
+def test_no_arrangement_of_toml_raises_anything_but_a_config_error_and_its_lines_are_found(text: str) -> None:
+    try:
+        document = config_file.parse(text, "config.toml")
+    except ConfigError:
+        return
+    for statement in document.statements:
+        assert 1 <= document.line(statement.path) <= text.count("\n") + 1
+        if not statement.header:
+            tomllib.loads(f"value = {text[statement.value : statement.end]}")
+
+
+PLAIN = st.recursive(
+    st.text() | st.integers(-(2**63), 2**63) | st.booleans() | st.floats(allow_nan=False) | st.datetimes(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), PLAIN), st.booleans())
+def test_the_scanner_finds_every_value_that_tomllib_reads(data: dict[str, Any], multiline: bool) -> None:
+    text = tomli_w.dumps(data, multiline_strings=multiline)
+    document = config_file.parse(text, "config.toml")
+    for statement in document.statements:
+        if not statement.header:
+            value: Any = document.data
+            for part in statement.path:
+                if isinstance(value, list):  # an array of tables: which one it is, a path does not say
+                    break
+                value = value[part]
+            else:
+                assert tomllib.loads(f"v = {text[statement.value : statement.end]}", parse_float=Decimal)["v"] == value
+                assert text.split("\n")[document.line(statement.path) - 1].strip()
+
+
+# The environment
+
+
+def test_a_variable_overrides_the_file_and_has_the_same_checks(file: Path) -> None:
+    written(file, '[budget]\ndaily_budget_usd = "7"\n[backends.my-groq]\nmodels = ["a"]\n[backends.Big]\n')
+    environ = {
+        "BATUTA_PACHA_ALLOW_PACHA1": "TRUE",
+        "BATUTA_BUDGET_DAILY_BUDGET_USD": "5",
+        "BATUTA_PRIVACY_LOCAL_NETWORKS": "10.0.0.0/8, fd00::/8",
+        "BATUTA_BACKENDS_MY_GROQ_API_KEY_ENV": "GROQ",
+        "BATUTA_BACKENDS_MY_GROQ_MODELS": "",
+        "BATUTA_BACKENDS_BIG_MODELS": '["a,b"]',
+        "BATUTA_BACKENDS_NEW_BASE_URL": "https://new.example",
+        "BATUTA_DEBUG": "1",
+        "BATUTA_HOME": "elsewhere",
+        "BATUTA_BUDGETING": "x",
+        "batuta_budget_foo": "x",
+    }
+    loaded = load(file, environ)
+    assert loaded.pacha.allow_pacha1 is True
+    assert loaded.budget.daily_budget_usd == 5
+    assert loaded.privacy.local_networks == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+    assert loaded.backends == {
+        "my-groq": config.Backend(api_key_env="GROQ"),
+        "Big": config.Backend(models=("a,b",)),
+        "new": config.Backend(base_url="https://new.example"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("BATUTA_BUDGET_DAILY_BUDGET", "1", "unknown key, did you mean BATUTA_BUDGET_DAILY_BUDGET_USD?"),
+        ("BATUTA_BUDGET_FOO", "1", "unknown key"),
+        ("BATUTA_BUDGET_DAILY_BUDGET_USD", "lots", "budget.daily_budget_usd must be an amount of US dollars"),
+        ("BATUTA_BUDGET_DAILY_BUDGET_USD", "", "budget.daily_budget_usd must be an amount of US dollars"),
+        ("BATUTA_BUDGET_WARNING_THRESHOLD", "0_5", "budget.warning_threshold must be a number from 0 to 1"),
+        ("BATUTA_PACHA_ALLOW_PACHA1", "perhaps", "pacha.allow_pacha1 must be true or false"),
+        ("BATUTA_ROUTER_MAX_QUEUE_DEPTH", "9" * 5000, "router.max_queue_depth must be a whole number"),
+        ("BATUTA_ROUTER_MAX_QUEUE_DEPTH", "٣", "router.max_queue_depth must be a whole number"),
+        ("BATUTA_BACKENDS_GROQ_MODELS", "[", "backends.groq.models must be names, separated by commas"),
+        ("BATUTA_BACKENDS_GROQ_MODELS", "[1.5]", "backends.groq.models must be a list of names"),
+        ("BATUTA_BACKENDS_GROQ_MODELS", "[" * 9000, "backends.groq.models must be names, separated by commas"),
+        ("BATUTA_BACKENDS_GROQ_API_KEY", SECRET, "unknown key; a secret is never in the configuration"),
+        ("BATUTA_BACKENDS_GROQ_API_KEY_ENV", SECRET, "has what looks like a secret"),
+        ("BATUTA_BACKENDS_MODELS", "a", "unknown key"),
+        ("BATUTA_BACKENDS__MODELS", "a", "unknown key"),
+        ("BATUTA_PACHA_DEFAULT_KEY", "a\udcff", "must be one short line of Unicode text"),
+    ],
+)
+def test_a_mistake_in_a_variable_names_the_variable(file: Path, name: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(file, {name: value})
+    assert caught.value.message.startswith(f"{name}: ")
+    assert message in caught.value.message
+    assert SECRET not in f"{caught.value} {caught.value.hint}"
+
+
+# Changing it
+
+WORD = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="\x7f"), min_size=1, max_size=20)
+NETWORK = st.ip_addresses().map(str) | st.builds(
+    lambda a, bits: str(ip_network((a, bits), strict=False)), st.ip_addresses(v=4), st.integers(1, 32)
+)
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "pacha.allow_pacha1": st.booleans(),
+    "pacha.default_key": st.just("") | WORD | WORD.map(lambda w: f"{w} {w}"),
+    "budget.daily_budget_usd": st.decimals(0, 10**9, places=9).map("{:f}".format) | st.integers(0, 10**9).map(str),
+    "budget.max_request_cost_usd": st.decimals(0, 100, places=2).map("{:f}".format),
+    "budget.warning_threshold": st.floats(0, 1).map(abs),
+    "budget.timezone": st.sampled_from(sorted(available_timezones() | {"UTC"})),
+    "budget.ledger": st.sampled_from(["sqlite", "redis://h", "rediss://h:1/0", "redis://[::1]:6379/12"]),
+    "privacy.tier": st.sampled_from(["standard", "private", "sovereign"]),
+    "privacy.local_networks": st.lists(NETWORK, max_size=3),
+    "privacy.private_networks": st.lists(NETWORK, max_size=3),
+    "router.spillover_threshold": st.integers(0, 1_000_000),
+    "router.max_queue_depth": st.integers(1, 1_000_000),
+    "backends.a-b.base_url": st.sampled_from(["", "http://127.0.0.1:8080/v1", "https://x.example/a%20b"]),
+    "backends.a-b.models": st.lists(WORD, max_size=3),
+    "backends.X_1.api_key_env": st.from_regex(r"[A-Z_][A-Z0-9_]{0,20}", fullmatch=True),
+}
+CHANGES = st.lists(
+    st.sampled_from(sorted(VALUES)).flatmap(lambda key: st.tuples(st.just(key), VALUES[key])), min_size=1, max_size=8
+)
+BEGINNINGS = st.sampled_from(
+    [
+        "",
+        "# a comment",
+        config.documented(),
+        config.documented().replace("\n", "\r\n"),
+        "[budget]  # money\n  timezone = 'UTC'  # zone\n\n# end\n[pacha]",
+        "budget.timezone = 'UTC' # dotted\nbackends = { a-b = { models = ['m'] } }\n",
+        'privacy = { tier = "private" }\n[router] # r\n"max_queue_depth" = 0x10\n[backends]\n'
+        '[backends."a-b"]\nmodels = [\n "x", # c\n]',
+    ]
+)
+
+
+def as_text(value: Any) -> str:
+    return value if isinstance(value, str) else config_file.literal(value)
+
+
+def test_the_values_below_cover_every_key() -> None:
+    known = {(table, name) for table, keys in SETTINGS.items() for name in keys}
+    assert {(s.table, s.name) for key in VALUES if (s := find(key.split(".")))} == known
+
+
+@settings(deadline=None, max_examples=50)  # each change is flushed to the disk
+@given(BEGINNINGS, CHANGES)
+def test_what_is_set_is_what_is_got_and_nothing_else_changes(
+    tmp_path_factory: pytest.TempPathFactory, beginning: str, changes: list[tuple[str, Any]]
+) -> None:
+    file = written(tmp_path_factory.getbasetemp() / "round-trip" / "config.toml", beginning)
+    expected = {entry.key: entry.text for entry in load(file, NO_ENV).entries()}
+    for key, value in changes:
+        before = file.read_bytes().decode()
+        change = set_value(key, as_text(value), file)
+        after = file.read_bytes().decode()
+        if not change.comments_lost:
+            assert set(re.findall("# [^=\r\n]*(?=[\r\n])", before)) <= set(re.findall("# [^=\r\n]*(?=[\r\n])", after))
+        prefix = key.rpartition(".")[0] + "."
+        if key.startswith("backends.") and key not in expected:
+            expected |= {prefix + s.name: as_text(s.kind.toml(s.default)) for s in SETTINGS["backends"].values()}
+        expected[key] = change.entry.text
+        assert {entry.key: entry.text for entry in load(file, NO_ENV).entries()} == expected
+        assert set_value(key, change.entry.text, file).entry == change.entry
+        assert load(file, NO_ENV).entry(key) == change.entry
+        assert load(file, {variable(key.split(".")): change.entry.text}).entry(key).value == change.entry.value
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(VALUES)), st.text())
+def test_no_text_raises_anything_but_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, key: str, text: str
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any-text" / "config.toml"
+    try:
+        change = set_value(key, text, file)
+    except ConfigError as error:
+        assert error.message.startswith(key)
+    else:
+        assert load(file, NO_ENV).entry(key) == change.entry
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_no_key_raises_anything_but_a_config_error(tmp_path_factory: pytest.TempPathFactory, key: str) -> None:
+    with pytest.raises(ConfigError):
+        set_value(key, "1", tmp_path_factory.getbasetemp() / "any-key" / "config.toml")
+    with pytest.raises(ConfigError):
+        Config().entry(key)
+
+
+EDITS = [
+    ("", "budget.timezone", '[budget]\ntimezone = "UTC"\n'),
+    ("# x", "budget.timezone", '# x\n\n[budget]\ntimezone = "UTC"\n'),
+    ("[budget]", "budget.timezone", '[budget]\ntimezone = "UTC"\n'),
+    ("[budget] # c\n", "budget.timezone", '[budget] # c\ntimezone = "UTC"\n'),
+    (
+        "[budget]\nledger = 'sqlite' # l\n\n[pacha]\n",
+        "budget.timezone",
+        "[budget]\nledger = 'sqlite' # l\ntimezone = \"UTC\"\n\n[pacha]\n",
+    ),
+    (
+        "[budget]\n  timezone   =  'Asia/Tokyo'   # here\n",
+        "budget.timezone",
+        '[budget]\n  timezone   =  "UTC"   # here\n',
+    ),
+    ("[budget]\n# timezone = 'Asia/Tokyo' # doc\n", "budget.timezone", '[budget]\ntimezone = "UTC" # doc\n'),
+    ("[budget]\n# timezone = the zone\n", "budget.timezone", '[budget]\ntimezone = "UTC"\n# timezone = the zone\n'),
+    ("[budget]\r\n#timezone='Asia/Tokyo'\r\n", "budget.timezone", '[budget]\r\ntimezone = "UTC"\r\n'),
+    (
+        "[pacha]\n# timezone = 'x'\n[budget]\n",
+        "budget.timezone",
+        "[pacha]\n# timezone = 'x'\n[budget]\ntimezone = \"UTC\"\n",
+    ),
+    ("budget.timezone = 'Asia/Tokyo' # d\n", "budget.timezone", 'budget.timezone = "UTC" # d\n'),
+    ("[budget]\ntimezone = '''\nAsia/Tokyo'''\n", "budget.timezone", '[budget]\ntimezone = "UTC"\n'),
+    (
+        "[backends.a]\n# [backends.b]\n# models = []\n",
+        "backends.a.models",
+        '[backends.a]\nmodels = ["UTC"]\n# [backends.b]\n# models = []\n',
+    ),
+]
+
+
+@pytest.mark.parametrize(("before", "key", "after"), EDITS)
+def test_an_edit_changes_one_line_and_keeps_the_rest(file: Path, before: str, key: str, after: str) -> None:
+    change = set_value(key, "UTC", written(file, before))
+    assert file.read_bytes().decode() == after
+    assert not change.comments_lost
+
+
+@pytest.mark.parametrize("before", ["budget = { ledger = 'sqlite' } # c\n", "budget.ledger = 'sqlite' # c\n"])
+def test_a_form_that_cannot_be_edited_is_written_anew_and_the_loss_of_comments_is_told(file: Path, before: str) -> None:
+    change = set_value("budget.timezone", "UTC", written(file, before))
+    assert change.comments_lost
+    assert plain(file.read_text()) == {"budget": plain(before)["budget"] | {"timezone": "UTC"}}
+    assert not set_value("budget.timezone", "UTC", written(file, before.replace(" # c", ""))).comments_lost
+
+
+def test_comments_inside_a_replaced_list_are_told_as_lost(file: Path) -> None:
+    written(file, "[privacy]\nlocal_networks = [\n  '10.0.0.0/8', # office\n]\n")
+    assert set_value("privacy.local_networks", "", file).comments_lost
+    assert file.read_text() == "[privacy]\nlocal_networks = []\n"
+
+
+@pytest.mark.parametrize("text", ["[budget]\ntimezone = \n", "[budget]\nnope = 1\n", "[router]\nmax_queue_depth = 0\n"])
+def test_setting_into_a_file_with_an_error_tells_it_and_changes_nothing(file: Path, text: str) -> None:
+    written(file, text)
+    with pytest.raises(ConfigError, match=r"config\.toml:2: "):
+        set_value("budget.ledger", "sqlite", file)
+    assert file.read_text() == text
+
+
+def test_a_refused_value_changes_nothing(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^router\.max_queue_depth must be"):
+        set_value("router.max_queue_depth", "0", file)
+    assert not file.parent.exists()
+
+
+def test_the_file_is_private_and_nothing_is_left_beside_it(file: Path) -> None:
+    set_value("budget.timezone", "UTC", file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    file.chmod(0o644)
+    set_value("budget.timezone", "UTC", file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert sorted(p.name for p in file.parent.iterdir()) == ["config.lock", "config.toml"]
+
+
+def test_a_link_stays_a_link_and_its_target_is_changed(file: Path, tmp_path: Path) -> None:
+    target = written(tmp_path / "dotfiles" / "batuta.toml", "# mine\n")
+    file.parent.mkdir()
+    file.symlink_to(target)
+    set_value("budget.timezone", "UTC", file)
+    assert file.is_symlink()
+    assert target.read_text() == '# mine\n\n[budget]\ntimezone = "UTC"\n'
+
+
+def test_changes_made_at_the_same_time_are_all_kept(file: Path) -> None:
+    names = [f"b{n}" for n in range(16)]
+    threads = [threading.Thread(target=set_value, args=(f"backends.{n}.models", n, file)) for n in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {n: b.models for n, b in load(file, NO_ENV).backends.items()} == {n: (n,) for n in names}
+
+
+def test_set_tells_that_a_variable_hides_the_new_value(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATUTA_BACKENDS_A_B_MODELS", "x")
+    assert set_value("backends.a-b.models", "y", file).overridden_by == "BATUTA_BACKENDS_A_B_MODELS"
+    assert set_value("budget.timezone", "UTC", file).overridden_by is None
+
+
+# The documented file
+
+
+def test_the_documented_file_changes_nothing(file: Path) -> None:
+    config.init(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    loaded = load(file, NO_ENV)
+    assert loaded == Config()
+    assert {str(entry.origin) for entry in loaded.entries()} == {"default"}
+
+
+def test_the_documented_file_has_every_key_with_its_default_and_its_meaning(file: Path) -> None:
+    text = config.documented()
+    uncommented = re.sub(r"^# (?=\w+ = |\[)", "", text, flags=re.MULTILINE)
+    loaded = load(written(file, uncommented), NO_ENV)
+    assert loaded == Config(backends={"llamacpp": config.Backend()})
+    assert {entry.origin.source for entry in loaded.entries()} == {"file"}
+    for setting in (s for table in SETTINGS.values() for s in table.values()):
+        assert f"# {setting.doc.splitlines()[0]}" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_documented_file_says_which_tables_nothing_reads_yet() -> None:
+    text = config.documented()
+    assert "`batuta serve`, which this\n# version does not have yet" in text
+    assert text.index("[pacha]") < text.index("does not have yet") < text.index("[budget]")
+
+
+def test_init_replaces_only_when_told_to(file: Path) -> None:
+    written(file, "not = [toml")
+    with pytest.raises(OutputExistsError) as caught:
+        config.init(file)
+    assert caught.value.exit_code == 2
+    assert caught.value.hint is not None
+    assert "--force" in caught.value.hint
+    assert file.read_text() == "not = [toml"
+    config.init(file, force=True)
+    assert file.read_text() == config.documented()
