@@ -1,0 +1,96 @@
+"""What a PATH on the command line means: a file, or an object of the store.
+
+`blake3:<hex>` always means the store. Anything else is a file when there is one of that name, because that is what it
+would mean to every other program; else it may be the name of an object, `NAME[:TAG]`.
+
+The caller deals with `-` itself. Importing this is cheap.
+"""
+
+import os
+from dataclasses import dataclass
+
+from batuta_cli.errors import InvalidInputError, NotFoundError
+from batuta_cli.files import StrPath, display, errors_named
+from batuta_cli.pacha.hashing import PREFIX, ContentAddress
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a model lies."""
+
+    path: str
+    """The file to read."""
+    label: str
+    """What the user called it, for messages."""
+    name: str | None
+    """The model's own file name; None for an object of the store that was never called anything."""
+    address: ContentAddress | None = None
+    """What the content of an object of the store must hash to, whatever a signature says."""
+    stored_signature: str | None = None
+
+    @property
+    def signature(self) -> str:
+        """Where its signature is, or belongs."""
+        if self.stored_signature is not None:
+            return self.stored_signature
+        from batuta_cli.pacha.signing import signature_path  # loads the cryptography, which hashing does without
+
+        return signature_path(self.path)
+
+
+def locate(text: StrPath) -> Located:
+    """Find the model that `text` means.
+
+    Raises:
+        NotFoundError: there is no such file, nor an object of that name or address.
+        OperationError: the way to the file is barred.
+        DamagedStateError: the object is there no more as it was, or the names of the store are damaged.
+        InvalidInputError: it begins like an address and is none.
+    """
+    text = os.fspath(text)
+    if text.startswith(PREFIX) and _is_address(text):
+        return _in_store(text)
+    if os.path.lexists(text):
+        return _file(text)
+    if text.startswith(PREFIX):
+        ContentAddress.parse(text)  # raises, and says what an address looks like
+    from batuta_cli.pacha.store import Store, StoreName
+
+    try:
+        name = StoreName.parse(text)
+    except InvalidInputError:
+        return _file(text)
+    if name in Store.default().names():
+        return _in_store(text)
+    if ":" in text:
+        raise NotFoundError(
+            f"{display(text)}: there is no such file, and nothing in the store has that name",
+            hint="batuta pacha store list",
+        )
+    return _file(text)
+
+
+def _file(text: str) -> Located:
+    with errors_named(text):
+        os.stat(text)
+    return Located(text, text, os.path.basename(os.path.abspath(text)))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ContentAddress.parse(text)
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _in_store(text: str) -> Located:
+    from batuta_cli.pacha.store import Store, StoreName, parse_reference
+
+    reference = parse_reference(text)
+    store = Store.default()
+    address, path, entry = store.lookup(reference)
+    name = entry.file if entry is not None else None
+    if name is None and isinstance(reference, StoreName):
+        name = reference.name.rpartition("/")[2]
+    return Located(path, text, name, address, store.signature_path(address))

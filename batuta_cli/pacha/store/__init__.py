@@ -1,0 +1,42 @@
+"""The content-addressed store: models kept once, read-only, under the address of their content.
+
+    from batuta_cli.pacha.store import Store, StoreName, add
+
+    added = add(Store.default(), "model.gguf", name=StoreName.parse("llama:8b"))
+    added.object_path                # …/store/blake3/<2 hex>/<62 hex>
+
+What it promises: an object appears whole or not at all, and its address is that of the bytes that were written, not of
+the source at some other moment. A source that changes while it is read is an error. An addition never reports success
+over a damaged object. A damaged object is set aside by `verify`, and never served again. `collect` deletes what no name
+means, and never an object that is just being added. A lost or damaged `names.toml` is an error, not an empty store.
+
+Where the file system can (btrfs, XFS, bcachefs), an object shares its blocks with the source (FICLONE) and costs
+nothing; everywhere else it is a copy. It is a hard link only when asked for (`link=True`, `--link`), because then the
+object *is* the user's file: that file turns read-only, and whoever edits it in place all the same damages the object.
+
+The store keeps single files. A directory is refused: its address (DESIGN §4) names no bytes that could lie under it.
+"""
+
+from batuta_cli.pacha.store.addition import Added, Progress, add, add_stored, add_stream
+from batuta_cli.pacha.store.layout import Store, StoredObject
+from batuta_cli.pacha.store.names import Entry, Reference, StoreName, parse_reference
+from batuta_cli.pacha.store.upkeep import Collected, Damaged, Report, collect, verify
+
+__all__ = [
+    "Added",
+    "Collected",
+    "Damaged",
+    "Entry",
+    "Progress",
+    "Reference",
+    "Report",
+    "Store",
+    "StoreName",
+    "StoredObject",
+    "add",
+    "add_stored",
+    "add_stream",
+    "collect",
+    "parse_reference",
+    "verify",
+]

@@ -1,0 +1,345 @@
+"""Where everything in the store lies, and the lock under which it changes.
+
+store/blake3/<2 hex>/<62 hex>   objects: nobody may write to them
+store/names.toml                which object a name means
+store/signatures/<hex>.sig      the signature that came with an object, or was made for it here
+store/damaged/<hex>-<time>      what was found to be no longer what its address says; never served
+store/incoming/                 objects that are complete and wait for the lock
+store/lock                      held for the moments in which objects and names come and go
+"""
+
+import contextlib
+import datetime as dt
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from batuta_cli import paths
+from batuta_cli.errors import DamagedStateError, NotFoundError, UsageError
+from batuta_cli.files import Advance, display, errors_named, kind_of, locked, open_regular
+from batuta_cli.pacha.hashing import ContentAddress, hash_descriptor
+from batuta_cli.pacha.store import names as names_file
+from batuta_cli.pacha.store.names import Entry, Reference, StoreName
+
+_WRITABLE = 0o222
+_HEX = frozenset("0123456789abcdef")
+_OWN = frozenset({"blake3", "names.toml", "signatures", "damaged", "incoming", "lock"})
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Tells whether the file at an object's place is still the one that was looked at before."""
+
+    device: int
+    inode: int
+    size: int
+    changed: int
+    """Modification time in nanoseconds."""
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object of the store: its size in bytes, when it was last modified (which is when it was added), its names."""
+
+    address: ContentAddress
+    path: str
+    size: int
+    added: dt.datetime
+    names: tuple[StoreName, ...]
+    has_signature: bool
+    links: int
+    """How many hard links it has: 1 unless the user's own file is the object."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What hashing an object has shown. It is intact when `identity` is there, and absent when nothing is."""
+
+    identity: Identity | None = None
+    set_aside: str | None = None
+    """Where the damaged object lies now."""
+    reason: str = ""
+    """What was wrong with it."""
+    made_read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The files in the store's tree: objects by address, and whatever else lies there."""
+
+    objects: dict[ContentAddress, str]
+    foreign: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The store under one directory. Reading it makes nothing; it comes into being with the first addition."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> Self:
+        """`$XDG_DATA_HOME/batuta/store`."""
+        return cls(paths.store_dir())
+
+    @property
+    def incoming(self) -> Path:
+        """Where objects wait until they are complete."""
+        return self.root / "incoming"
+
+    @property
+    def names_path(self) -> Path:
+        """`names.toml`."""
+        return self.root / "names.toml"
+
+    def object_path(self, address: ContentAddress) -> str:
+        """Where an object lies, or would lie."""
+        return os.path.abspath(self.root / "blake3" / address.hex[:2] / address.hex[2:])
+
+    def signature_path(self, address: ContentAddress) -> str:
+        """Where an object's signature lies, or would lie."""
+        return os.path.abspath(self.root / "signatures" / f"{address.hex}.sig")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store's lock, and make the store if there is none yet.
+
+        Never held while a model is read or copied, so nobody waits for long.
+        """
+        paths.private_dir(self.root)
+        with locked(self.root / "lock"):
+            # The names first: objects without a names.toml mean that it was lost.
+            if not os.path.lexists(self.root / "blake3") and not os.path.lexists(self.names_path):
+                names_file.save(self.names_path, {})
+            for directory in ("blake3", "signatures", "incoming"):
+                paths.private_dir(self.root / directory)
+            yield
+
+    def names(self) -> dict[StoreName, Entry]:
+        """All names; none when there is no store yet. Raises `DamagedStateError`."""
+        try:
+            return names_file.load(self.names_path)
+        except NotFoundError:
+            if not os.path.lexists(self.root / "blake3"):
+                return {}
+        raise DamagedStateError(
+            f"{display(self.names_path)}: the names of the store are lost",
+            hint="restore it from a backup; a file with the line [names] alone says that no object has a name",
+        )
+
+    def lookup(self, reference: Reference) -> tuple[ContentAddress, str, Entry | None]:
+        """The address of an object, the path it is served at, and the entry of its (first) name.
+
+        Looks at kind, size and mode only, because hashing 40 GB to answer with a path would be absurd; `verify`
+        hashes. The size is known for objects that have a name.
+
+        Raises:
+            NotFoundError: there is no such object or name.
+            DamagedStateError: what lies there cannot be the object.
+        """
+        names = self.names()
+        if isinstance(reference, StoreName):
+            entry = names.get(reference)
+            if entry is None:
+                raise NotFoundError(f"nothing in the store is called {reference}", hint="batuta pacha store list")
+            address = entry.address
+        else:
+            address = reference
+            entry = next((e for _, e in sorted(names.items(), key=lambda i: i[0]) if e.address == address), None)
+        path = self.object_path(address)
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            raise self._absent(reference, address) from None
+        except OSError:
+            with errors_named(path):
+                raise
+        wrong = None
+        if not stat.S_ISREG(status.st_mode):
+            wrong = f"is {kind_of(status.st_mode)}, not a file"
+        elif status.st_mode & _WRITABLE:
+            wrong = "is not read-only any more"
+        elif entry is not None and status.st_size != entry.size:
+            wrong = f"has {status.st_size:,} bytes instead of {entry.size:,}"
+        if wrong:
+            raise DamagedStateError(
+                f"{reference}: the object in the store {wrong}", hint=f"batuta pacha store verify {reference}"
+            )
+        return address, path, entry
+
+    def _absent(self, reference: Reference, address: ContentAddress) -> NotFoundError:
+        if isinstance(reference, ContentAddress):
+            return NotFoundError(f"{address}: there is no such object in the store", hint="batuta pacha store list")
+        return NotFoundError(
+            f"{reference}: its object {address} is not in the store any more",
+            hint=f"add the file again: batuta pacha store add PATH --name {reference}",
+        )
+
+    def contents(self) -> Contents:
+        """Everything that lies in the store. Raises `OperationError` when it cannot be read."""
+        objects: dict[ContentAddress, str] = {}
+        foreign: list[str] = []
+        for item in _entries(self.root):
+            if item.name not in _OWN and not is_temporary(item.name):
+                foreign.append(item.path)
+        for shard in _entries(self.root / "blake3"):
+            if not _is_hex(shard.name, 2) or not shard.is_dir(follow_symlinks=False):
+                foreign.append(shard.path)
+                continue
+            for item in _entries(shard.path):
+                if _is_hex(item.name, 62):
+                    objects[ContentAddress(bytes.fromhex(shard.name + item.name))] = item.path
+                else:
+                    foreign.append(item.path)
+        for item in _entries(self.root / "signatures"):
+            if signed_address(item.name) is None and not is_temporary(item.name):
+                foreign.append(item.path)
+        return Contents(dict(sorted(objects.items())), tuple(sorted(foreign)))
+
+    def objects(self) -> list[StoredObject]:
+        """All objects in the order of their addresses. Raises `DamagedStateError`, `OperationError`."""
+        named: dict[ContentAddress, list[StoreName]] = {}
+        for name, entry in sorted(self.names().items(), key=lambda item: item[0]):
+            named.setdefault(entry.address, []).append(name)
+        found = []
+        for address, path in self.contents().objects.items():
+            with contextlib.suppress(FileNotFoundError):  # collected in the meantime
+                status = os.lstat(path)
+                found.append(
+                    StoredObject(
+                        address,
+                        self.object_path(address),
+                        status.st_size,
+                        dt.datetime.fromtimestamp(int(status.st_mtime), dt.UTC),
+                        tuple(named.get(address, ())),
+                        os.path.lexists(self.signature_path(address)),
+                        status.st_nlink,
+                    )
+                )
+        return found
+
+    def examine(self, address: ContentAddress, advance: Advance | None = None) -> Examined:
+        """Hash an object; a damaged one is set aside, so that nobody is served with it.
+
+        Raises `OperationError` when it cannot be read, `ChangedWhileReadError` when something writes to it.
+        """
+        path = self.object_path(address)
+        try:
+            before = os.lstat(path)
+        except FileNotFoundError:
+            return Examined()
+        if not stat.S_ISREG(before.st_mode):
+            return self._set_aside(address, Identity.of(before), f"is {kind_of(before.st_mode)}")
+        try:
+            descriptor = open_regular(path, follow_symlinks=False)
+        except NotFoundError:
+            return Examined()
+        try:
+            status = os.fstat(descriptor)
+            writable = bool(status.st_mode & _WRITABLE)
+            if writable:  # before it is read, so that what is hashed is what stays
+                with errors_named(path):
+                    os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~_WRITABLE)
+            found = hash_descriptor(descriptor, path, advance)
+        finally:
+            os.close(descriptor)
+        if found.digest != address.digest:
+            return self._set_aside(address, Identity.of(status), f"is blake3:{found.digest.hex()}")
+        return Examined(Identity.of(status), made_read_only=writable)
+
+    def _set_aside(self, address: ContentAddress, seen: Identity, reason: str) -> Examined:
+        path = self.object_path(address)
+        with self.locked(), errors_named(path):
+            paths.private_dir(self.root / "damaged")
+            try:
+                if Identity.of(os.lstat(path)) != seen:
+                    return Examined()  # an addition has replaced it already
+            except FileNotFoundError:
+                return Examined()
+            target = self.root / "damaged" / f"{address.hex}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}"
+            number = 1
+            while os.path.lexists(target):
+                number += 1
+                target = target.with_name(f"{target.name.partition('.')[0]}.{number}")
+            os.rename(path, target)
+            sync_directory(os.path.dirname(path))
+            sync_directory(target.parent)
+        return Examined(set_aside=str(target), reason=reason)
+
+    def remove(self, reference: Reference, *, force: bool = False) -> tuple[StoreName, ...]:
+        """Take a name away (the object stays until `collect`), or delete an object; returns the names that are gone.
+
+        Raises:
+            NotFoundError: there is no such name or object.
+            UsageError: a name means the object, and `force` is false.
+        """
+        if not os.path.lexists(self.root):
+            self.lookup(reference)  # which says what is missing, without making a store
+        with self.locked():
+            names = self.names()
+            if isinstance(reference, StoreName):
+                if reference not in names:
+                    raise NotFoundError(f"nothing in the store is called {reference}", hint="batuta pacha store list")
+                del names[reference]
+                names_file.save(self.names_path, names)
+                return (reference,)
+            using = tuple(sorted(name for name, entry in names.items() if entry.address == reference))
+            if using and not force:
+                raise UsageError(
+                    f"{reference}: in use as {', '.join(map(str, using))}",
+                    hint="--force removes the object and these names; or batuta pacha store remove NAME",
+                )
+            if not using and not os.path.lexists(self.object_path(reference)):
+                raise self._absent(reference, reference)
+            if using:
+                names_file.save(self.names_path, {n: e for n, e in names.items() if n not in using})
+            self.delete(reference)
+            return using
+
+    def delete(self, address: ContentAddress) -> None:
+        """Delete an object and its signature. The caller holds the lock and has looked at the names."""
+        for path in (self.object_path(address), self.signature_path(address)):
+            with errors_named(path), contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+                sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path: str | Path) -> None:
+    """Make what was done to the names in a directory last through a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether `name` is that of a file which `files.atomic_output` has not finished yet."""
+    stem, _, owner = name.rpartition(".batuta-")
+    return stem.startswith(".") and owner.isascii() and owner.isdigit()
+
+
+def signed_address(name: str) -> ContentAddress | None:
+    """The address of the object that the file `name` in `signatures/` belongs to."""
+    stem, dot, suffix = name.partition(".")
+    return ContentAddress(bytes.fromhex(stem)) if _is_hex(stem, 64) and dot + suffix == ".sig" else None
+
+
+def _is_hex(name: str, length: int) -> bool:
+    return len(name) == length and set(name) <= _HEX
+
+
+def _entries(directory: str | Path) -> list[os.DirEntry[str]]:
+    with errors_named(directory):
+        try:
+            with os.scandir(directory) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return []

@@ -1,0 +1,173 @@
+"""Keeping the store in order: hashing everything again, and deleting what nothing needs."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from batuta_cli.errors import BatutaError
+from batuta_cli.files import Advance, errors_named
+from batuta_cli.pacha.hashing import ContentAddress
+from batuta_cli.pacha.store.layout import Store, is_temporary, signed_address
+from batuta_cli.pacha.store.names import Reference, StoreName
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """An object that was not what its address says: why, where it lies now, and the names that are without it."""
+
+    address: ContentAddress
+    reason: str
+    set_aside: str
+    names: tuple[StoreName, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found. All is well when `damaged`, `missing` and `unreadable` are empty."""
+
+    intact: tuple[ContentAddress, ...] = ()
+    damaged: tuple[Damaged, ...] = ()
+    missing: tuple[tuple[StoreName | None, ContentAddress], ...] = ()
+    """Objects that were asked for, or that a name means, and that are not there."""
+    unreadable: tuple[tuple[ContentAddress, BatutaError], ...] = ()
+    made_read_only: tuple[ContentAddress, ...] = ()
+    """Intact objects that somebody had made writable."""
+    foreign: tuple[str, ...] = ()
+    """Files in the store's directory that are none of its own."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What `collect` deleted, or would delete: objects with their sizes in bytes, and how much room that makes."""
+
+    objects: tuple[tuple[ContentAddress, int], ...] = ()
+    signatures: int = 0
+    temporaries: int = 0
+    freed: int = 0
+    """Bytes; an object that is a hard link to a user's file frees none, shared blocks cannot be told and count."""
+    set_aside: int = 0
+    """Bytes in `store/damaged`, which stay until somebody who has looked at them deletes them."""
+
+
+def verify(store: Store, references: Collection[Reference] | None = None, advance: Advance | None = None) -> Report:
+    """Hash every object, or those asked for, and set the damaged ones aside.
+
+    Raises:
+        DamagedStateError: `names.toml` is damaged.
+        OperationError: the store cannot be read, or a damaged object cannot be set aside.
+    """
+    names = store.names()
+    contents = store.contents()
+    named: dict[ContentAddress, list[StoreName]] = {}
+    for name, entry in sorted(names.items(), key=lambda item: item[0]):
+        named.setdefault(entry.address, []).append(name)
+    missing: list[tuple[StoreName | None, ContentAddress]] = []
+    if references is None:
+        wanted = list(dict.fromkeys([*contents.objects, *named]))
+    else:
+        # A name that is not in names.toml is a mistake of the caller, an object that is gone is a finding.
+        wanted = list(dict.fromkeys(_address_of(store, r) for r in references))
+    intact, damaged, unreadable, restored = [], [], [], []
+    for address in wanted:
+        try:
+            found = store.examine(address, advance)
+        except BatutaError as error:
+            unreadable.append((address, error))
+            continue
+        if found.set_aside is not None:
+            names_without = tuple(named.get(address, ()))
+            damaged.append(Damaged(address, found.reason, found.set_aside, names_without))
+        elif found.identity is not None:
+            intact.append(address)
+            restored += [address] if found.made_read_only else []
+        elif references is not None or address in named:
+            missing += [(name, address) for name in named.get(address, [])] or [(None, address)]
+    return Report(
+        tuple(intact),
+        tuple(damaged),
+        tuple(missing),
+        tuple(unreadable),
+        tuple(restored),
+        contents.foreign if references is None else (),
+    )
+
+
+def _address_of(store: Store, reference: Reference) -> ContentAddress:
+    if isinstance(reference, ContentAddress):
+        return reference
+    entry = store.names().get(reference)
+    return entry.address if entry is not None else store.lookup(reference)[0]
+
+
+def collect(store: Store, *, dry_run: bool = False) -> Collected:
+    """Delete the objects that no name means, their signatures, and what additions that were killed left behind.
+
+    Works under the store's lock, under which additions place object and name together: what is being added survives.
+
+    Raises `DamagedStateError` when the names are damaged: nothing is deleted then.
+    """
+    if not os.path.lexists(store.root):
+        return Collected()
+    with store.locked():
+        names = store.names()
+        needed = {entry.address for entry in names.values()}
+        objects: list[tuple[ContentAddress, int]] = []
+        freed = 0
+        for address, path in store.contents().objects.items():
+            if address not in needed:
+                with errors_named(path):
+                    status = os.lstat(path)
+                objects.append((address, status.st_size))
+                freed += status.st_size if status.st_nlink == 1 else 0
+        signatures = [
+            item.path
+            for item in _files(store.root / "signatures")
+            if (address_ := signed_address(item.name)) is not None and address_ not in needed
+        ]
+        temporaries = _abandoned(store)
+        if not dry_run:
+            for address, _ in objects:
+                store.delete(address)
+            _unlink([*signatures, *temporaries])
+        set_aside = sum(item.stat(follow_symlinks=False).st_size for item in _files(store.root / "damaged"))
+        return Collected(tuple(objects), len(signatures), len(temporaries), freed, set_aside)
+
+
+def _files(directory: Path) -> list[os.DirEntry[str]]:
+    with errors_named(directory):
+        try:
+            with os.scandir(directory) as entries:
+                return list(entries)
+        except FileNotFoundError:
+            return []
+
+
+def _abandoned(store: Store) -> list[str]:
+    """Temporaries without a living writer; a writer holds a lock on its file."""
+    found = [item.path for item in _files(store.incoming)]
+    for directory in (store.root, store.root / "signatures"):
+        found += [item.path for item in _files(directory) if is_temporary(item.name)]
+    return [path for path in found if _is_free(path)]
+
+
+def _is_free(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _unlink(paths: Sequence[str]) -> None:
+    for path in paths:
+        with errors_named(path), contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
