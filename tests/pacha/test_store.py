@@ -21,6 +21,7 @@ from batuta_cli.errors import (
     OperationError,
     OutputExistsError,
     UsageError,
+    VerificationError,
 )
 from batuta_cli.files import Advance
 from batuta_cli.pacha.hashing import ContentAddress, address_of_bytes
@@ -301,7 +302,7 @@ def test_a_stored_object_gets_a_further_name(store: Store, model: Path) -> None:
     add_stored(store, added.address, name=StoreName("prod"))
     assert store.names()[StoreName("prod")] == store.names()[LLAMA]
     damage(added.object_path)
-    with pytest.raises(NotFoundError, match="damaged"):
+    with pytest.raises(VerificationError, match="damaged"):
         add_stored(store, added.address, name=StoreName("third"))
     assert StoreName("third") not in store.names()
 

@@ -17,8 +17,8 @@ object *is* the user's file: that file turns read-only, and whoever edits it in 
 The store keeps single files. A directory is refused: its address (DESIGN §4) names no bytes that could lie under it.
 """
 
-from batuta_cli.pacha.store.addition import Added, Progress, add, add_stored, add_stream
-from batuta_cli.pacha.store.layout import Store, StoredObject
+from batuta_cli.pacha.store.addition import Added, add, add_stored, add_stream
+from batuta_cli.pacha.store.layout import Progress, Store, StoredObject
 from batuta_cli.pacha.store.names import Entry, Reference, StoreName, parse_reference
 from batuta_cli.pacha.store.upkeep import Collected, Damaged, Report, collect, verify
 

@@ -11,7 +11,7 @@ import os
 import secrets
 import select
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,7 @@ from batuta_cli.errors import (
     OperationError,
     OutputExistsError,
     UsageError,
+    VerificationError,
 )
 from batuta_cli.files import (
     Advance,
@@ -39,14 +40,11 @@ from batuta_cli.files import (
 )
 from batuta_cli.pacha.hashing import ContentAddress, hash_descriptor
 from batuta_cli.pacha.store import names as names_file
-from batuta_cli.pacha.store.layout import Identity, Store, sync_directory
+from batuta_cli.pacha.store.layout import Identity, Progress, Store, silent, sync_directory
 from batuta_cli.pacha.store.names import Entry, StoreName
 
 Sharing = Literal["reflink", "copy", "link", "present"]
 """How an object came to be: blocks shared with the source, a copy, the source itself, or it was there already."""
-
-Progress = Callable[[str, int | None], contextlib.AbstractContextManager[Advance | None]]
-"""Called with a label and the number of bytes (None: unknown) of each pass over the data."""
 
 # _IOW(0x94, 9, int) of linux/fs.h on x86, Arm and RISC-V; Python names it from 3.14 on. Where the number differs
 # (POWER, MIPS, SPARC) the system refuses it, and the file is copied.
@@ -83,11 +81,6 @@ class _Order:
     progress: Progress
 
 
-@contextlib.contextmanager
-def _silent(label: str, total: int | None) -> Iterator[Advance | None]:
-    yield None
-
-
 def add(
     store: Store,
     path: StrPath,
@@ -95,7 +88,7 @@ def add(
     name: StoreName | None = None,
     force: bool = False,
     link: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Added:
     """Add a file of any size, in constant memory, with the `.sig` that lies beside it.
 
@@ -135,7 +128,7 @@ def add_stream(
     *,
     name: StoreName | None = None,
     force: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Added:
     """Add what can be read from a descriptor, from its position to the end. Arguments and errors as `add`."""
     return _add_copy(_Order(store, name, force, label, None, None, progress), descriptor)
@@ -147,16 +140,25 @@ def add_stored(
     *,
     name: StoreName | None = None,
     force: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Added:
     """Give an object that is in the store a further name, once it has been found intact.
 
-    Raises `NotFoundError` when it is not there or was just found damaged and set aside, and as `add`.
+    Raises `VerificationError` when it was found damaged and set aside, `NotFoundError` when it is not there, and as
+    `add`.
     """
     file = next((entry.file for entry in store.names().values() if entry.address == address), None)
     order = _Order(store, name, force, str(address), file, None, progress)
     size = os.lstat(store.lookup(address)[1]).st_size
-    return _place(order, address, size, "present", None)
+    try:
+        return _place(order, address, size, "present", None)
+    except _Absent as absent:
+        hint = "add the file it came from again"
+        if absent.replaced is None:
+            raise NotFoundError(f"{address}: the object is not there any more", hint=hint) from None
+        raise VerificationError(
+            f"{address}: the object is damaged and has been set aside in {display(absent.replaced)}", hint=hint
+        ) from None
 
 
 def _if_utf8(name: str) -> str | None:
@@ -259,7 +261,9 @@ def _copy(
             with errors_named(order.label):
                 count = file.readinto(buffer)
             if count is None:  # a pipe that does not block and has nothing in it yet, which is not its end
-                select.select([source], [], [])
+                waiting = select.poll()
+                waiting.register(source, select.POLLIN)
+                waiting.poll()
                 continue
             if count == 0:
                 return ContentAddress(hasher.digest()), total
@@ -300,12 +304,11 @@ def _changed(order: _Order) -> ChangedWhileReadError:
     )
 
 
-class _Absent(NotFoundError):
-    """There is no intact object, and nothing at hand to make one."""
+class _Absent(Exception):
+    """There is no intact object, and nothing at hand to make one; `replaced` as in `Added`."""
 
-    def __init__(self, address: ContentAddress, replaced: str | None) -> None:
-        state = "has been set aside, because it was damaged" if replaced else "is not there"
-        super().__init__(f"{address}: the object {state}", hint="add the file it came from again")
+    def __init__(self, replaced: str | None) -> None:
+        super().__init__(replaced)
         self.replaced = replaced
 
 
@@ -330,7 +333,7 @@ def _place(
             _check_replaced(order, names, address)
             present = _identity(target)
             if present is None and put is None:
-                raise _Absent(address, replaced)
+                raise _Absent(replaced)
             if present is None or present == intact:
                 if order.signature is not None:
                     write_file(store.signature_path(address), order.signature, force=True)
@@ -354,7 +357,7 @@ def _check_replaced(order: _Order, names: names_file.Names, address: ContentAddr
     entry = names.get(order.name) if order.name is not None else None
     if entry is not None and entry.address != address:
         raise OutputExistsError(
-            f"{order.name}: is the name of another object, {entry.address}",
+            f"{display(order.label)}: {order.name} is the name of another object, {entry.address}",
             hint=f"--force makes it the name of {address}",
         )
     if order.signature is not None:

@@ -12,7 +12,7 @@ import contextlib
 import datetime as dt
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -24,9 +24,18 @@ from batuta_cli.pacha.hashing import ContentAddress, hash_descriptor
 from batuta_cli.pacha.store import names as names_file
 from batuta_cli.pacha.store.names import Entry, Reference, StoreName
 
+Progress = Callable[[str, int | None], contextlib.AbstractContextManager[Advance | None]]
+"""Called with a label and the number of bytes (None: unknown) for each pass over data; what is entered listens."""
+
 _WRITABLE = 0o222
 _HEX = frozenset("0123456789abcdef")
 _OWN = frozenset({"blake3", "names.toml", "signatures", "damaged", "incoming", "lock"})
+
+
+@contextlib.contextmanager
+def silent(label: str, total: int | None) -> Iterator[Advance | None]:
+    """The `Progress` that nobody watches."""
+    yield None
 
 
 @dataclass(frozen=True)
@@ -251,7 +260,7 @@ class Store:
         finally:
             os.close(descriptor)
         if found.digest != address.digest:
-            return self._set_aside(address, Identity.of(status), f"is blake3:{found.digest.hex()}")
+            return self._set_aside(address, Identity.of(status), f"the content is blake3:{found.digest.hex()}")
         return Examined(Identity.of(status), made_read_only=writable)
 
     def _set_aside(self, address: ContentAddress, seen: Identity, reason: str) -> Examined:

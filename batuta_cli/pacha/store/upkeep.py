@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batuta_cli.errors import BatutaError
-from batuta_cli.files import Advance, errors_named
+from batuta_cli.files import errors_named
 from batuta_cli.pacha.hashing import ContentAddress
-from batuta_cli.pacha.store.layout import Store, is_temporary, signed_address
+from batuta_cli.pacha.store.layout import Progress, Store, is_temporary, signed_address, silent
 from batuta_cli.pacha.store.names import Reference, StoreName
 
 
@@ -52,7 +52,7 @@ class Collected:
     """Bytes in `store/damaged`, which stay until somebody who has looked at them deletes them."""
 
 
-def verify(store: Store, references: Collection[Reference] | None = None, advance: Advance | None = None) -> Report:
+def verify(store: Store, references: Collection[Reference] | None = None, *, progress: Progress = silent) -> Report:
     """Hash every object, or those asked for, and set the damaged ones aside.
 
     Raises:
@@ -71,20 +71,21 @@ def verify(store: Store, references: Collection[Reference] | None = None, advanc
         # A name that is not in names.toml is a mistake of the caller, an object that is gone is a finding.
         wanted = list(dict.fromkeys(_address_of(store, r) for r in references))
     intact, damaged, unreadable, restored = [], [], [], []
-    for address in wanted:
-        try:
-            found = store.examine(address, advance)
-        except BatutaError as error:
-            unreadable.append((address, error))
-            continue
-        if found.set_aside is not None:
-            names_without = tuple(named.get(address, ()))
-            damaged.append(Damaged(address, found.reason, found.set_aside, names_without))
-        elif found.identity is not None:
-            intact.append(address)
-            restored += [address] if found.made_read_only else []
-        elif references is not None or address in named:
-            missing += [(name, address) for name in named.get(address, [])] or [(None, address)]
+    with progress("verifying the store", sum(_size(store.object_path(address)) for address in wanted)) as advance:
+        for address in wanted:
+            try:
+                found = store.examine(address, advance)
+            except BatutaError as error:
+                unreadable.append((address, error))
+                continue
+            if found.set_aside is not None:
+                names_without = tuple(named.get(address, ()))
+                damaged.append(Damaged(address, found.reason, found.set_aside, names_without))
+            elif found.identity is not None:
+                intact.append(address)
+                restored += [address] if found.made_read_only else []
+            elif references is not None or address in named:
+                missing += [(name, address) for name in named.get(address, [])] or [(None, address)]
     return Report(
         tuple(intact),
         tuple(damaged),
@@ -93,6 +94,13 @@ def verify(store: Store, references: Collection[Reference] | None = None, advanc
         tuple(restored),
         contents.foreign if references is None else (),
     )
+
+
+def _size(path: str) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0  # the examination will say what is wrong
 
 
 def _address_of(store: Store, reference: Reference) -> ContentAddress:

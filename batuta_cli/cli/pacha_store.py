@@ -1,0 +1,254 @@
+"""`batuta pacha store`: models kept once, read-only, under the address of their content."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, command_group, examples
+from batuta_cli.cli.many import Done, for_each
+from batuta_cli.errors import BatutaError, DamagedStateError, UsageError, VerificationError
+from batuta_cli.files import display
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.store import Added, Report, StoreName
+
+app = command_group("store", "Keep models once, read-only, under the address of their content.")
+
+One = Annotated[str, typer.Argument(metavar="NAME|ADDRESS", help="NAME[:TAG], or blake3:HEX.")]
+
+
+@app.command(
+    cls=Command,
+    epilog=examples(
+        "batuta pacha store add model.gguf --name llama:8b",
+        "batuta pacha store add *.gguf",
+        "curl -s https://example.com/model.gguf | batuta pacha store add - --name llama",
+        "batuta pacha store add llama:8b --name production",
+    ),
+)
+def add(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Files; - is stdin; an object of the store to name it again.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME[:TAG]", help="What to call it; TAG is latest by default.")
+    ] = None,
+    link: Annotated[
+        bool,
+        typer.Option(
+            "--link",
+            help="Make the file itself the object, by a hard link: no second copy, but the file turns read-only,"
+            " and editing it in place damages the object.",
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Move the name from another object; replace another signature.")
+    ] = False,
+) -> console.Outcome:
+    """Add files, each with the PATH.sig beside it, and print their addresses.
+
+    Blocks are shared with the file where the file system can (btrfs, XFS); else it is copied. What has no name is
+    deleted by the next `gc`.
+    """
+    from batuta_cli.pacha.store import StoreName
+
+    if name is not None and len(paths) > 1:
+        raise UsageError("--name takes one PATH", hint="add them one by one")
+    wanted = None if name is None else StoreName.parse(name)
+    outcome = for_each(paths, lambda path: _add(path, wanted, link=link, force=force, several=len(paths) > 1))
+    if wanted is None and any(row["ok"] and not row["names"] for row in outcome.result):
+        console.note("without a name it is deleted by the next `batuta pacha store gc`; --name NAME gives it one")
+    return outcome
+
+
+def _add(path: str, name: "StoreName | None", *, link: bool, force: bool, several: bool) -> Done:
+    from batuta_cli.pacha.locate import locate
+    from batuta_cli.pacha.store import Store, add, add_stored, add_stream
+
+    store = Store.default()
+    found = None if path == "-" else locate(path)
+    if link and (found is None or found.address is not None):
+        raise UsageError(f"{display(path)}: only a file can be linked", hint="leave --link out")
+    if found is None:
+        added = add_stream(store, 0, "stdin", name=name, force=force, progress=console.progress)
+    elif found.address is not None:
+        added = add_stored(store, found.address, name=name, force=force, progress=console.progress)
+    else:
+        added = add(store, path, name=name, force=force, link=link, progress=console.progress)
+    if added.replaced:
+        console.warn(f"the object that was there was damaged; it lies in {display(added.replaced)} now")
+    if added.sharing == "link":
+        console.note(f"{display(path)} is the object itself now, and read-only; an edit in place would damage it")
+    return Done(_added(added, store), _line(added, path, several=several))
+
+
+def _added(added: "Added", store: Any) -> dict[str, Any]:
+    names = sorted(str(name) for name, entry in store.names().items() if entry.address == added.address)
+    return {
+        "address": str(added.address),
+        "name": None if added.name is None else str(added.name),
+        "names": names,
+        "size": added.size,
+        "object": added.object_path,
+        "sharing": added.sharing,
+        "signature": added.has_signature,
+        "set_aside": added.replaced,
+    }
+
+
+def _line(added: "Added", path: str, *, several: bool) -> str:
+    if added.name is not None:
+        return f"{added.address}  {added.name}"
+    return f"{added.address}  {display(path)}" if several else str(added.address)
+
+
+@app.command(
+    cls=Command, epilog=examples("batuta pacha store path llama:8b", 'llama-cli -m "$(batuta pacha store path llama)"')
+)
+def path(reference: One) -> console.Outcome:
+    """Print where an object lies.
+
+    Only its kind, size and mode are looked at; `batuta pacha verify NAME` and `store verify` hash it.
+    """
+    from batuta_cli.pacha.store import Store, parse_reference
+
+    address, found, entry = Store.default().lookup(parse_reference(reference))
+    result = {"path": found, "address": str(address), "file": entry.file if entry else None}
+    return console.Outcome(result, display(found))
+
+
+@app.command(
+    "list", cls=Command, epilog=examples("batuta pacha store list", "batuta pacha store list --json | jq .result")
+)
+def list_objects() -> console.Outcome:
+    """List the objects: names, addresses, sizes in bytes, when they were added (a linked file: last changed)."""
+    from batuta_cli.pacha.store import Store
+
+    store = Store.default()
+    objects = store.objects()
+    present = {found.address for found in objects}
+    missing = [(n, e) for n, e in sorted(store.names().items(), key=lambda i: i[0]) if e.address not in present]
+    result = {
+        "objects": [
+            {
+                "names": [str(name) for name in found.names],
+                "address": str(found.address),
+                "size": found.size,
+                "added": f"{found.added:%Y-%m-%dT%H:%M:%SZ}",
+                "path": found.path,
+                "signature": found.has_signature,
+            }
+            for found in objects
+        ],
+        "missing": [{"name": str(name), "address": str(entry.address)} for name, entry in missing],
+    }
+    rows = [
+        (str(name), str(found.address), f"{found.size:,}", f"{found.added:%Y-%m-%d %H:%M}Z")
+        for found in objects
+        for name in (found.names or ("-",))
+    ]
+    rows += [(str(name), str(entry.address), "missing", "-") for name, entry in missing]
+    if not rows:
+        console.note("the store is empty; batuta pacha store add PATH --name NAME")
+    rows.sort(key=lambda row: (row[0] == "-", row))
+    return console.Outcome(result, console.Table(("NAME", "ADDRESS", "BYTES", "ADDED"), rows))
+
+
+@app.command(cls=Command, epilog=examples("batuta pacha store verify", "batuta pacha store verify llama:8b"))
+def verify(
+    references: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME|ADDRESS]...", help="Which objects; all of them by default.")
+    ] = None,
+) -> console.Outcome:
+    """Hash objects again. A damaged one is set aside and not served any more: exit 3."""
+    from batuta_cli.pacha.store import Store, parse_reference, verify
+
+    store = Store.default()
+    wanted = [parse_reference(text) for text in references] if references else None
+    report = verify(store, wanted, progress=console.progress)
+    for file in report.foreign:
+        console.warn(f"{display(file)}: does not belong to the store")
+    for address in report.made_read_only:
+        console.warn(f"{address}: was writable, though intact; it is read-only again")
+    return _reported(report)
+
+
+def _reported(report: "Report") -> console.Outcome:
+    result = {
+        "intact": [str(address) for address in report.intact],
+        "damaged": [
+            {
+                "address": str(d.address),
+                "reason": d.reason,
+                "set_aside": d.set_aside,
+                "names": [str(name) for name in d.names],
+            }
+            for d in report.damaged
+        ],
+        "missing": [{"name": str(name) if name else None, "address": str(a)} for name, a in report.missing],
+        "unreadable": [{"address": str(a), "error": console.describe(error)} for a, error in report.unreadable],
+        "made_read_only": [str(address) for address in report.made_read_only],
+        "foreign": list(report.foreign),
+    }
+    lines = [
+        f"{', '.join(map(str, d.names)) or d.address}: {d.reason}, set aside in {display(d.set_aside)}"
+        for d in report.damaged
+    ]
+    lines += [f"{name or address}: the object {address} is missing" for name, address in report.missing]
+    lines += [f"{address}: {error.message}" for address, error in report.unreadable]
+    error: BatutaError | None = None
+    if lines:
+        kind = VerificationError if report.damaged else DamagedStateError
+        hint = "add the file it came from again" if report.damaged or report.missing else None
+        error = kind("\n  ".join(("not all objects are intact:", *lines)), hint=hint)
+    count = len(report.intact)
+    return console.Outcome(result, f"{count:,} {'object is' if count == 1 else 'objects are'} intact", error)
+
+
+@app.command(
+    cls=Command, epilog=examples("batuta pacha store remove llama:8b", "batuta pacha store remove --force blake3:…")
+)
+def remove(
+    references: Annotated[list[str], typer.Argument(metavar="NAME|ADDRESS...", help="NAME[:TAG], or blake3:HEX.")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Remove an object together with its names.")] = False,
+) -> console.Outcome:
+    """Remove a name (the object stays until `gc`), or an object that no name means."""
+    from batuta_cli.pacha.store import Store, StoreName, parse_reference
+
+    def one(text: str) -> Done:
+        reference = parse_reference(text)
+        names = Store.default().remove(reference, force=force)
+        is_name = isinstance(reference, StoreName)
+        result = {"names": [str(name) for name in names], "address": None if is_name else str(reference)}
+        gone = ", ".join(map(str, names if is_name else (reference, *names)))
+        return Done(result, f"removed {gone}")
+
+    return for_each(references, one)
+
+
+@app.command(cls=Command, epilog=examples("batuta pacha store gc --dry-run", "batuta pacha store gc"))
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would be deleted.")] = False,
+) -> console.Outcome:
+    """Delete the objects that no name means, their signatures, and what killed additions left behind."""
+    from batuta_cli.pacha.store import Store, collect
+
+    store = Store.default()
+    done = collect(store, dry_run=dry_run)
+    result = {
+        "dry_run": dry_run,
+        "objects": [{"address": str(address), "size": size} for address, size in done.objects],
+        "signatures": done.signatures,
+        "temporaries": done.temporaries,
+        "freed": done.freed,
+        "set_aside": done.set_aside,
+    }
+    if done.set_aside:
+        where = display(store.root / "damaged")
+        console.note(f"{done.set_aside:,} bytes of damaged objects lie in {where}; delete them when you have looked")
+    verb = "would delete" if dry_run else "deleted"
+    lines = [f"{verb} {address}, {size:,} bytes" for address, size in done.objects]
+    count = len(done.objects)
+    summary = f"{verb} {count:,} object{'' if count == 1 else 's'}, {done.freed:,} bytes"
+    return console.Outcome(result, "\n".join((*lines, summary)))
