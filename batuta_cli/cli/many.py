@@ -23,32 +23,33 @@ def for_each(paths: Iterable[str], work: Callable[[str], Done]) -> console.Outco
 
     results: list[dict[str, Any]] = []
     lines: list[str] = []
-    errors: list[tuple[str, BatutaError]] = []
+    failures: list[BatutaError] = []
     for path in paths:
         try:
             done = work(path)
         except BatutaError as error:
             named = _naming(path, error)
-            errors.append((path, named))
+            failures.append(named)
             results.append({"path": path, "ok": False, "error": console.describe(named)} | _details(error))
         else:
             results.append({"path": path, "ok": True, "error": None} | done.result)
             lines.append(done.text)
     text = "\n".join(line for line in lines if line)
-    if not errors:
+    if not failures:
         return console.Outcome(results, text)
-    final = worst(error for _, error in errors)
+    final = worst(failures)
     if len(results) > 1:
-        for _, error in errors:
-            console.report(error)
-        summary = type(final)(f"{len(errors)} of {len(results)} failed")
+        for failure in failures:
+            console.report(failure)
+        summary = type(final)(f"{len(failures)} of {len(results)} failed")
         return console.Outcome(results, text, summary)
     return console.Outcome(results, text, final)
 
 
 def _naming(path: str, error: BatutaError) -> BatutaError:
-    """The error with the path in front, unless its message begins with it already."""
-    if error.message.startswith(display(path)):
+    """The error with the path in front, unless its message begins with it, or with a file beside or inside it."""
+    shown = display(path)
+    if error.message.startswith(shown) and (shown.endswith("/") or error.message[len(shown)] in ":./"):
         return error
     return type(error)(f"{display(path)}: {error.message}", hint=error.hint, result=error.result)
 

@@ -1,14 +1,20 @@
 """`batuta pacha keygen` and `batuta pacha keys`: one's own key pairs."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, command_group, examples
-from batuta_cli.errors import InvalidInputError
+from batuta_cli.errors import InvalidInputError, UsageError
 from batuta_cli.files import display
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batuta_cli.pacha.keys import SigningKey
+    from batuta_cli.pacha.trust import TrustStore
 
 commands = typer.Typer()
 group = command_group("keys", "List, export and import your own keys.")
@@ -46,9 +52,11 @@ def keygen(
     from batuta_cli.pacha import keyring, trust
     from batuta_cli.pacha.keys import DEFAULT_IDENTITY, SigningKey
 
+    if output == "-":
+        raise UsageError("a key pair is two files, which stdout cannot take", hint="--output FILE")
     key = SigningKey.generate(identity or DEFAULT_IDENTITY)
     passphrase = secrets.from_env(passphrase_env) if passphrase_env else None
-    trust.load()  # a damaged trust store is found before a key is written
+    _trusting(key)(trust.load())  # what stands against it is found before a key is written
     if output:
         path = keyring.save_pair(key, Path(output), passphrase=passphrase, force=force)[0]
     else:
@@ -56,13 +64,30 @@ def keygen(
     return _saved(key, path, encrypted=passphrase is not None)
 
 
+def _trusting(key: "SigningKey") -> "Callable[[TrustStore], TrustStore]":
+    """The change that trusts a key of one's own; an entry that it has already keeps its limits.
+
+    The change raises `UsageError` when the key is revoked or somebody else's.
+    """
+    from batuta_cli.pacha import trust
+    from batuta_cli.pacha.keys import DEFAULT_IDENTITY
+
+    public = key.verifying_key
+    entry = trust.TrustedKey(key.identity or DEFAULT_IDENTITY, public, trust.now())
+
+    def change(store: "TrustStore") -> "TrustStore":
+        changed = store.with_key(entry)
+        return store if store.find(public) else changed
+
+    return change
+
+
 def _saved(key: Any, path: Path, *, encrypted: bool) -> console.Outcome:
     """Trust the public half of a key just written, and report."""
     from batuta_cli.pacha import keyring, trust
 
     public = key.verifying_key
-    entry = trust.TrustedKey(key.identity, public, trust.now())
-    trust.update(lambda store: store if store.find(public) else store.with_key(entry))
+    trust.update(_trusting(key))
     result = {
         "identity": key.identity,
         "key_id": public.key_id,
@@ -127,7 +152,12 @@ def export_key(
     from batuta_cli.files import write_file
     from batuta_cli.pacha import keyring
 
-    key = keyring.choose_own(identity).public
+    try:
+        key = keyring.choose_own(identity).public
+    except UsageError as error:
+        if identity is not None:
+            raise
+        raise UsageError(error.message, hint="name one: batuta pacha keys export IDENTITY") from None
     writers = {"pem": key.to_pem, "openssh": key.to_openssh, "inline": lambda: key.inline.encode() + b"\n"}
     if format not in writers:
         raise InvalidInputError(f"no such key format: {display(format)}", hint="pem, openssh or inline")
@@ -165,6 +195,6 @@ def import_key(
     data, label = secrets.read_key(file)
     passphrase = secrets.passphrase(passphrase_env, of=label) if passphrase_env or is_encrypted_key(data) else None
     key = secrets.parse_with(data, label, passphrase=passphrase, identity=name)
-    trust.load()
+    _trusting(key)(trust.load())
     path = keyring.save_own(key, name, passphrase=passphrase, force=force)
     return _saved(key, path, encrypted=passphrase is not None)

@@ -21,11 +21,11 @@ def _date(text: str | None, option: str) -> dt.datetime | None:
         return None
     try:
         time = dt.datetime.fromisoformat(text)
-    except ValueError:
+        return (time if time.tzinfo else time.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
+    except (ValueError, OverflowError):
         raise InvalidInputError(
             f"{option}: {display(text)} is not a date", hint="2026-11-23 or 2026-11-23T18:00:00Z"
         ) from None
-    return (time if time.tzinfo else time.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
 
 
 @group.command(
@@ -94,10 +94,7 @@ def list_trusted() -> console.Outcome:
     store = trust.load()
     result = {
         "keys": [_entry(t) | {"revoked": store.revocation_of(t.key) is not None} for t in store.keys],
-        "revoked": [
-            {"key_id": r.key.key_id, "public_key": r.key.inline, "at": format_time(r.at), "reason": r.reason}
-            for r in store.revoked
-        ],
+        "revoked": [_revocation(r) for r in store.revoked],
     }
     rows = []
     for entry in store.keys:
@@ -132,18 +129,31 @@ def revoke(
     """Revoke a key for good: it verifies nothing any more, whatever date a signature claims."""
     from batuta_cli.pacha import trust
 
+    try:
+        reason.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"--reason: {display(reason)} is not UTF-8") from None
     store = trust.load()
     try:
         public = _known(key, store).key
     except NotFoundError:  # a key that was never trusted here can be revoked too
-        if not (key.startswith("ed25519:") or os.path.exists(key)):
+        if not (key == "-" or key.startswith("ed25519:") or os.path.exists(key)):
             raise
         public = _public_key(key)
     revocation = trust.Revocation(public, trust.now(), reason)
-    trust.update(lambda current: current.with_revocation(revocation))
-    return console.Outcome(
-        {"key_id": public.key_id, "public_key": public.inline, "reason": reason}, f"revoked the key {public.key_id}"
-    )
+    revocation = trust.update(lambda current: current.with_revocation(revocation)).revocation_of(public) or revocation
+    return console.Outcome(_revocation(revocation), f"revoked the key {public.key_id}")
+
+
+def _revocation(revocation: Any) -> dict[str, Any]:
+    from batuta_cli.pacha.statement import format_time
+
+    return {
+        "key_id": revocation.key.key_id,
+        "public_key": revocation.key.inline,
+        "at": format_time(revocation.at),
+        "reason": revocation.reason,
+    }
 
 
 @group.command(cls=Command, epilog=examples("batuta pacha trust retire alice@example.com --from 2026-12-01"))
@@ -161,6 +171,7 @@ def retire(
     import dataclasses
 
     from batuta_cli.pacha import trust
+    from batuta_cli.pacha.statement import format_time
 
     until = _date(start, "--from")
     entry = dataclasses.replace(_known(key, trust.load()), valid_until=until)
@@ -169,7 +180,9 @@ def retire(
         "this assumes that the key was never stolen: whoever has it can date a signature back;"
         f" if in doubt, batuta pacha trust revoke {entry.key.key_id}"
     )
-    return console.Outcome(_entry(entry), f"{display(entry.name)} (key {entry.key.key_id}) counts until {until}")
+    return console.Outcome(
+        _entry(entry), f"{display(entry.name)} (key {entry.key.key_id}) counts until {format_time(until)}"
+    )
 
 
 def _known(wanted: str, store: Any) -> Any:

@@ -30,7 +30,8 @@ def parse_list(data: bytes) -> list[tuple[ContentAddress, str]]:
         lines = data.decode().split("\n")
     except UnicodeDecodeError:
         raise InvalidInputError("not a list of addresses (not UTF-8)") from None
-    found = [_parse_line(line, number) for number, line in enumerate(lines, 1) if line]
+    # A list may have passed through Windows; a carriage return in a name is escaped, so it is not this one.
+    found = [_parse_line(line.removesuffix("\r"), number) for number, line in enumerate(lines, 1) if line]
     if not found:
         raise InvalidInputError("lists nothing to check")
     return found
