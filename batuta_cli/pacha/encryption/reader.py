@@ -18,7 +18,7 @@ from batuta_cli.pacha.encryption import v1, v2
 from batuta_cli.pacha.encryption.header import TAG_SIZE, HeaderV1, HeaderV2, read_header
 from batuta_cli.pacha.encryption.kdf import DEFAULT_MEMORY_LIMIT_KIB
 from batuta_cli.pacha.encryption.passwords import Password, normalise
-from batuta_cli.pacha.encryption.source import RangeSource, pread_into
+from batuta_cli.pacha.encryption.source import RangeSource, StreamSource, pread_into
 from batuta_cli.pacha.encryption.unlock import chunk_cipher, password_key
 
 
@@ -42,9 +42,8 @@ def open_encrypted(
     secret = normalise(password)
     descriptor = open_regular(path)
     try:
-        header, commitment = read_header(
-            lambda count: os.read(descriptor, count), path, memory_limit_kib=allow_kdf_memory_kib
-        )
+        start = StreamSource(descriptor, path, ahead=False)
+        header, commitment = read_header(start.take, path, memory_limit_kib=allow_kdf_memory_kib)
         pieces: _Pieces
         if isinstance(header, HeaderV1):
             pieces = _PiecesV1(descriptor, path, header, password_key(header, secret))

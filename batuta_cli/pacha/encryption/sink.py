@@ -63,7 +63,7 @@ class StreamSink:
     def __init__(self, descriptor: int, name: StrPath) -> None:
         self._descriptor = descriptor
         self._name = name
-        self._buffer = memoryview(b"")
+        self._buffer = memoryview(bytearray())
 
     def space(self, count: int) -> memoryview:
         """See `Sink`."""

@@ -1,7 +1,7 @@
 """Where the bytes come from: blocks of one size, and with each of them the knowledge whether it is the last.
 
-That knowledge needs a block read ahead, which version 2 cannot do without: its last chunk is sealed as the last.
-A block is lent until the next one is asked for.
+Version 2 needs that knowledge, because its last chunk is sealed as the last. A block is handed on as soon as one
+byte after it has been seen, and lent until the next one is asked for.
 """
 
 import os
@@ -12,6 +12,9 @@ from batuta_cli.files import StrPath, errors_named
 
 Block = tuple[memoryview, bool]
 """Bytes, and whether they are the last ones. Only the last block can be short or empty."""
+
+_Read = Callable[[memoryview], int]
+"""Reads what there is at the moment into the view, at least a byte unless at the end; returns how much."""
 
 _AIM = 4 * 1024 * 1024
 
@@ -35,18 +38,15 @@ class StreamSource:
     def take(self, count: int) -> bytes:
         """The next `count` bytes, fewer only at the end."""
         data = bytearray(count)
-        return bytes(data[: self._fill(memoryview(data))])
+        return bytes(data[: _fill(self._read, memoryview(data), 0)])
 
     def blocks(self, unit: int) -> Iterator[Block]:
         """See `Source`. Raises `OperationError` when reading fails."""
-        return _read_ahead(self._fill, _block_size(unit) if self._ahead else unit)
+        return _read_ahead(self._read, _block_size(unit) if self._ahead else unit)
 
-    def _fill(self, view: memoryview) -> int:
-        filled = 0
+    def _read(self, view: memoryview) -> int:
         with errors_named(self._name):
-            while filled < len(view) and (count := os.readv(self._descriptor, [view[filled:]])):
-                filled += count
-        return filled
+            return os.readv(self._descriptor, [view])
 
 
 class RangeSource:
@@ -62,13 +62,14 @@ class RangeSource:
         """See `Source`. A file that has shrunk gives less. Raises `OperationError` when reading fails."""
         position, end = self._start, self._start + self._length
 
-        def fill(view: memoryview) -> int:
+        def read(view: memoryview) -> int:
             nonlocal position
-            filled = pread_into(self._descriptor, view[: end - position], position, self._name)
-            position += filled
-            return filled
+            with errors_named(self._name):
+                count = os.preadv(self._descriptor, [view[: end - position]], position)
+            position += count
+            return count
 
-        return _read_ahead(fill, _block_size(unit))
+        return _read_ahead(read, _block_size(unit))
 
 
 class MemorySource:
@@ -97,10 +98,17 @@ def _block_size(unit: int) -> int:
     return max(1, _AIM // unit) * unit
 
 
-def _read_ahead(fill: Callable[[memoryview], int], size: int) -> Iterator[Block]:
+def _fill(read: _Read, view: memoryview, filled: int) -> int:
+    while filled < len(view) and (count := read(view[filled:])):
+        filled += count
+    return filled
+
+
+def _read_ahead(read: _Read, size: int) -> Iterator[Block]:
     current, following = memoryview(bytearray(size)), memoryview(bytearray(size))
-    count = fill(current)
-    while count == size and (ahead := fill(following)):
+    count = _fill(read, current, 0)
+    while count == size and (begun := read(following)):
         yield current, False
-        current, following, count = following, current, ahead
+        current, following = following, current
+        count = _fill(read, current, begun)
     yield current[:count], True
