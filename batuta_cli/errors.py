@@ -6,7 +6,10 @@ the interface (see the table in the README): scripts branch on them, so a class 
 Messages are lower case, without a final full stop, and never carry a secret.
 """
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
+
+_SEVERITY = (3, 4, 2, 1, 0)  # exit codes, worst first (DESIGN §3)
 
 
 class BatutaError(Exception):
@@ -124,3 +127,8 @@ class WrongSignerError(SignerError):
     """The signer is not the one who was asked for, or not the one the file claims. Exit 4."""
 
     kind = "wrong_signer"
+
+
+def worst(errors: Iterable[BatutaError]) -> BatutaError:
+    """The error that decides the exit code, in the order 3, 4, 2, 1; the first of equals."""
+    return min(errors, key=lambda e: _SEVERITY.index(e.exit_code) if e.exit_code in _SEVERITY else -1)

@@ -1,6 +1,5 @@
 """The root of the command line: `main` runs a command and turns whatever happens into an exit status."""
 
-import os
 import signal
 import sys
 import types
@@ -71,7 +70,6 @@ def run(arguments: list[str]) -> int:
     try:
         answer = app(arguments, prog_name="batuta", standalone_mode=False)
     except BatutaError as error:
-        _debug(error)
         return console.fail(error)
     except (KeyboardInterrupt, EOFError, typer.Abort):
         answer = INTERRUPTED
@@ -81,7 +79,6 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         return console.fail(_usage_error(error))
     except Exception as error:
-        _debug(error)
         return console.fail(_internal_error(error))
     if isinstance(answer, console.Outcome):
         return console.finish(answer)
@@ -116,14 +113,9 @@ def _usage_error(error: Any) -> UsageError:
 
 def _internal_error(error: Exception) -> BatutaError:
     # The text of a foreign exception may quote what must not be shown, so only its type is named.
-    return BatutaError(
+    internal = BatutaError(
         f"internal error: {type(error).__name__}",
         hint="this is a bug in batuta; run again with BATUTA_DEBUG=1 for the traceback to report",
     )
-
-
-def _debug(error: Exception) -> None:
-    if os.environ.get("BATUTA_DEBUG") == "1":
-        import traceback
-
-        traceback.print_exception(error, file=sys.stderr)
+    internal.__cause__ = error
+    return internal

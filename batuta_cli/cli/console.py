@@ -19,6 +19,8 @@ from batuta_cli.files import Advance, display
 PROGRESS_FROM = 64 * 1024 * 1024
 """Work on more bytes than this shows a progress bar (DESIGN §3)."""
 
+_LABEL_WIDTH = 40  # characters of a path beside the bar, which needs the rest of 80 columns
+
 _COLOURS = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1"}
 
 
@@ -92,11 +94,10 @@ def finish(outcome: Outcome) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()
-    if outcome.error is not None:
-        if not settings.json:
-            _print_error(outcome.error)
-        return outcome.error.exit_code
-    return 0
+    if outcome.error is None:
+        return 0
+    report(outcome.error)
+    return outcome.error.exit_code
 
 
 def fail(error: BatutaError) -> int:
@@ -130,7 +131,11 @@ def describe(error: BatutaError) -> dict[str, Any]:
 
 
 def report(error: BatutaError) -> None:
-    """Show one of several errors on stderr while the command goes on."""
+    """Show an error on stderr; the command may go on with other paths. BATUTA_DEBUG=1 adds where it came from."""
+    if os.environ.get("BATUTA_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
     if not settings.json:
         _print_error(error)
 
@@ -199,15 +204,22 @@ def progress(label: str, total: int | None) -> Iterator[Advance | None]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(display(label), total=total)
+        task = bar.add_task(_shortened(display(label)), total=total)
         yield lambda done: bar.advance(task, done)
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= _LABEL_WIDTH else label[: _LABEL_WIDTH // 2] + "…" + label[1 - _LABEL_WIDTH // 2 :]
 
 
 def shell_word(text: str) -> str:
     """`text` as one word of a shell command line that is shown to a person."""
     import shlex
 
-    return shlex.quote(display(text))
+    if display(text) == text:
+        return shlex.quote(text)
+    # Shells read \n and \xff between $'…', so the escaped name is still the file's.
+    return "$'" + display(text.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
 def ask_secret(question: str, *, confirm: bool = False, hint: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batuta_cli.cli import console
-from batuta_cli.errors import BatutaError
+from batuta_cli.errors import BatutaError, worst
 from batuta_cli.files import display
 
 
@@ -19,8 +19,6 @@ class Done:
 
 def for_each(paths: Iterable[str], work: Callable[[str], Done]) -> console.Outcome:
     """Run `work` on every path and put the outcomes together."""
-    from batuta_cli.pacha.verification import worst
-
     results: list[dict[str, Any]] = []
     lines: list[str] = []
     failures: list[BatutaError] = []
@@ -49,9 +47,10 @@ def for_each(paths: Iterable[str], work: Callable[[str], Done]) -> console.Outco
 def _naming(path: str, error: BatutaError) -> BatutaError:
     """The error with the path in front, unless its message begins with it, or with a file beside or inside it."""
     shown = display(path)
-    if error.message.startswith(shown) and (shown.endswith("/") or error.message[len(shown)] in ":./"):
+    if error.message.startswith(shown) and (shown.endswith("/") or error.message[len(shown) :][:1] in ":./"):
         return error
-    return type(error)(f"{display(path)}: {error.message}", hint=error.hint, result=error.result)
+    named = type(error)(f"{display(path)}: {error.message}", hint=error.hint, result=error.result)
+    return named.with_traceback(error.__traceback__)
 
 
 def _details(error: BatutaError) -> dict[str, Any]:

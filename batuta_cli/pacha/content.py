@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batuta_cli.files import Advance, StrPath
-from batuta_cli.pacha.hashing import Entry, Resource, hash_entries, scan
+from batuta_cli.pacha.hashing import Entry, Resource, check_unchanged, hash_entries, scan
 from batuta_cli.pacha.statement import Statement
 
 
@@ -40,20 +40,18 @@ class Model:
 
     path: StrPath
     progress: Advance | None = None
-    _hashed: dict[str, Resource] = field(default_factory=dict)
+    _hashed: dict[Entry, Resource] = field(default_factory=dict)
 
     def differences(self, statement: Statement) -> Differences:
-        """Compare with a statement. Raises as `hashing.scan` and `hashing.hash_descriptor`."""
-        entries = scan(
-            self.path,
-            ignore=statement.ignore_paths,
-            follow_symlinks=statement.allow_symlinks,
-            allow_empty=True,
-        )
+        """Compare with a statement. Raises as `hashing.hash_model`."""
+        ignore, follow = statement.ignore_paths, statement.allow_symlinks
+        entries = scan(self.path, ignore=ignore, follow_symlinks=follow, allow_empty=True)
         single = len(entries) == 1 and entries[0].name == "."
         if single != statement.is_single_file:
             return Differences(other_kind="a file, and a directory was signed" if single else _IS_DIRECTORY)
-        return self._compare({e.name: e for e in entries}, {r.name: r for r in statement.resources})
+        differences = self._compare({e.name: e for e in entries}, {r.name: r for r in statement.resources})
+        check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow)
+        return differences
 
     def single_file(self) -> Resource | None:
         """The model hashed as one file; None when it is a directory. Raises as `differences`."""
@@ -61,7 +59,8 @@ class Model:
         if len(entries) != 1 or entries[0].name != ".":
             return None
         self._hash(entries)
-        return self._hashed[entries[0].path]
+        check_unchanged(self.path, entries)
+        return self._hashed[entries[0]]
 
     def _compare(self, found: dict[str, Entry], signed: dict[str, Resource]) -> Differences:
         both = [name for name in signed if name in found]
@@ -86,17 +85,17 @@ class Model:
         """Pair each missing file with an added one of the same content."""
         by_digest: dict[bytes, list[str]] = {}
         for name in added:
-            if resource := self._hashed.get(found[name].path):
+            if resource := self._hashed.get(found[name]):
                 by_digest.setdefault(resource.digest, []).append(name)
         return [(old, by_digest[digest].pop()) for old in missing if by_digest.get(digest := signed[old].digest)]
 
     def _hash(self, entries: Sequence[Entry]) -> None:
-        fresh = [entry for entry in entries if entry.path not in self._hashed]
+        fresh = [entry for entry in entries if entry not in self._hashed]
         for entry, resource in zip(fresh, hash_entries(fresh, self.progress), strict=True):
-            self._hashed[entry.path] = resource
+            self._hashed[entry] = resource
 
     def _is(self, entry: Entry, signed: Resource) -> bool:
-        resource = self._hashed.get(entry.path)
+        resource = self._hashed.get(entry)
         return resource is not None and (resource.size, resource.digest) == (signed.size, signed.digest)
 
 

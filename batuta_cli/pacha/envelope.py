@@ -9,6 +9,7 @@ A file from a stranger: every limit and type is checked before its content is us
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 _SIGNATURE_SIZE = 64  # bytes, RFC 8032 section 5.1.6
 _MAX_SIGNATURES = 64
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # what could stand for half a character, which no UTF-8 text can hold
 # What sigstore's own libraries and older releases of model_signing wrote; the fields read here are the same in all.
 _MEDIA_TYPES = (MEDIA_TYPE, *(f"application/vnd.dev.sigstore.bundle+json;version=0.{n}" for n in (1, 2, 3)))
 
@@ -107,20 +109,26 @@ def _hint(bundle: dict[str, Any]) -> str:
 
 
 def load_json(data: bytes, what: str) -> dict[str, Any]:
-    """Parse a JSON object strictly: UTF-8, no duplicate keys, no NaN or Infinity (RFC 8259).
+    """Parse a JSON object strictly: UTF-8, no duplicate keys, no NaN or Infinity (RFC 8259), no half characters.
 
     `what` names the document in errors. Raises `InvalidInputError`.
     """
+    if not data.strip():
+        raise InvalidInputError(f"{what}: is empty")
     try:
         document = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_constant)
+        if _SURROGATE.search(data):
+            json.dumps(document, ensure_ascii=False).encode()
     except UnicodeDecodeError:
         raise InvalidInputError(f"{what}: not JSON (not UTF-8 text)") from None
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"{what}: not readable (half of a surrogate pair)") from None
     except RecursionError:
         raise InvalidInputError(f"{what}: not readable (nested too deeply)") from None
     except json.JSONDecodeError as error:
         raise InvalidInputError(f"{what}: not JSON (line {error.lineno}, column {error.colno})") from None
-    except ValueError as error:  # _constant, or a number of thousands of digits
-        raise InvalidInputError(f"{what}: not readable ({error})") from None
+    except ValueError:  # _constant, or an integer of more digits than Python reads
+        raise InvalidInputError(f"{what}: not readable (NaN, Infinity or a number of thousands of digits)") from None
     if not isinstance(document, dict):
         raise InvalidInputError(f"{what}: not a JSON object")
     return document
@@ -136,7 +144,7 @@ def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(name)
 
 
 def text_field(table: dict[str, Any], name: str, prefix: str) -> str:

@@ -3,13 +3,15 @@
 A file's address is BLAKE3-256 over its bytes. A directory's binds the relative name, size and digest of every regular
 file in it (DESIGN §4). Nothing is skipped silently: what cannot be hashed is an error that names the path.
 
-Large files are read through memory-mapped windows, which is as fast as `b3sum` and keeps memory constant. A file that
-changes while it is read is a `ChangedWhileReadError`, never a result.
+Large files are read through memory-mapped windows, which is as fast as `b3sum` and keeps memory constant. A model that
+changes while it is read is a `ChangedWhileReadError`, never a result: each file is looked at before and after, and the
+whole model once more when all of it has been read.
 """
 
 import fnmatch
 import mmap
 import os
+import select
 import stat
 import struct
 from collections.abc import Iterator, Sequence
@@ -86,7 +88,9 @@ def hash_descriptor(descriptor: int, name: StrPath, advance: Advance | None = No
         ChangedWhileReadError: size or modification time differ before and after.
         OperationError: it cannot be read.
     """
-    before = os.fstat(descriptor)
+    with errors_named(name):
+        before = os.fstat(descriptor)
+        os.lseek(descriptor, 0, os.SEEK_SET)
     hasher = blake3(max_threads=blake3.AUTO if before.st_size >= 4 * _BUFFER else 1)
     count = before.st_size
     if before.st_size >= 4 * _BUFFER:
@@ -118,12 +122,21 @@ def _update_read(hasher: blake3, descriptor: int, name: StrPath, advance: Advanc
     buffer = bytearray(_BUFFER)
     view = memoryview(buffer)
     with errors_named(name), os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-        while count := file.readinto(buffer):
+        while (count := file.readinto(buffer)) != 0:
+            if count is None:  # a non-blocking pipe with nothing in it yet, which is not its end
+                _wait_for(descriptor)
+                continue
             hasher.update(view[:count])
             total += count
             if advance:
                 advance(count)
     return total
+
+
+def _wait_for(descriptor: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll()
 
 
 def _changed(name: StrPath) -> ChangedWhileReadError:
@@ -146,11 +159,19 @@ def hash_stream_counting(descriptor: int, name: StrPath, advance: Advance | None
 
 @dataclass(frozen=True)
 class Entry:
-    """A file found in a model: its name inside the model, where it is, its size in bytes."""
+    """A file found in a model: its name inside the model, where it is, its size, and what tells a later change."""
 
     name: str
     path: str
     size: int
+    inode: int
+    modified: int
+    """Nanoseconds."""
+
+    @classmethod
+    def of(cls, name: str, path: str, status: os.stat_result) -> Self:
+        """The entry for a file whose `stat` is known."""
+        return cls(name, path, status.st_size, status.st_ino, status.st_mtime_ns)
 
 
 def scan(
@@ -174,7 +195,7 @@ def scan(
     if not stat.S_ISDIR(status.st_mode):
         if not stat.S_ISREG(status.st_mode):
             raise InvalidInputError(f"{display(path)}: is {kind_of(status.st_mode)}, not a file or a directory")
-        return [Entry(".", os.fspath(path), status.st_size)]
+        return [Entry.of(".", os.fspath(path), status)]
     entries = sorted(_walk(os.fspath(path), ignore, follow_symlinks), key=lambda entry: entry.name)
     if not entries and not allow_empty:
         raise InvalidInputError(f"{display(path)}: the directory has no file in it")
@@ -191,15 +212,15 @@ def _walk(root: str, ignore: Sequence[str], follow_symlinks: bool) -> Iterator[E
             name = prefix + item.name
             if any(fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(item.name, p) for p in ignore):
                 continue
-            mode, size = _judge(item, follow_symlinks)
-            if stat.S_ISDIR(mode):
+            status = _judge(item, follow_symlinks)
+            if stat.S_ISDIR(status.st_mode):
                 directories.append((item.path, name + "/"))
             else:
-                yield Entry(name, item.path, size)
+                yield Entry.of(name, item.path, status)
 
 
-def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> tuple[int, int]:
-    """Mode and size of something inside a model that may be part of it; raises for all else."""
+def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> os.stat_result:
+    """The `stat` of something inside a model that may be part of it; raises for all else."""
     try:
         item.name.encode()
     except UnicodeEncodeError:
@@ -212,7 +233,7 @@ def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> tuple[int, int]:
             )
         status = item.stat(follow_symlinks=linked)
     if stat.S_ISREG(status.st_mode) or (stat.S_ISDIR(status.st_mode) and not linked):
-        return status.st_mode, status.st_size
+        return status
     raise InvalidInputError(
         f"{display(item.path)}: is {'a symbolic link to ' * linked}{kind_of(status.st_mode)}, not a regular file",
         hint="--ignore PATTERN leaves it out, and the signature says so",
@@ -220,11 +241,16 @@ def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> tuple[int, int]:
 
 
 def hash_entries(entries: Sequence[Entry], advance: Advance | None = None) -> list[Resource]:
-    """Hash scanned files, two at a time, keeping their order. Raises as `hash_descriptor`."""
+    """Hash scanned files, two at a time, keeping their order; `advance` is called from both threads.
+
+    Raises as `hash_descriptor`, and `ChangedWhileReadError` for a file that is not the one that was scanned.
+    """
 
     def one(entry: Entry) -> Resource:
         descriptor = open_regular(entry.path)
         try:
+            if Entry.of(entry.name, entry.path, os.fstat(descriptor)) != entry:
+                raise _changed(entry.path)
             measured = hash_descriptor(descriptor, entry.path, advance)
         finally:
             os.close(descriptor)
@@ -238,6 +264,29 @@ def hash_entries(entries: Sequence[Entry], advance: Advance | None = None) -> li
     with ThreadPoolExecutor(max_workers=2) as pool:
         for start in range(0, len(entries), 1024):  # bounded: a model may have a million files
             resources.extend(pool.map(one, entries[start : start + 1024]))
+    return resources
+
+
+def check_unchanged(
+    path: StrPath, entries: Sequence[Entry], *, ignore: Sequence[str] = (), follow_symlinks: bool = False
+) -> None:
+    """Raise `ChangedWhileReadError` unless a new scan finds what `entries` say; see `scan` for the arguments."""
+    again = scan(path, ignore=ignore, follow_symlinks=follow_symlinks, allow_empty=True)
+    if again != list(entries):
+        different = sorted(set(again) ^ set(entries), key=lambda entry: entry.name)
+        raise _changed(different[0].path)
+
+
+def hash_model(
+    path: StrPath, *, ignore: Sequence[str] = (), follow_symlinks: bool = False, advance: Advance | None = None
+) -> list[Resource]:
+    """The files of a model with their digests; see `scan` for the arguments and errors.
+
+    Raises `ChangedWhileReadError` besides, when a file changed, came or went in the meantime.
+    """
+    entries = scan(path, ignore=ignore, follow_symlinks=follow_symlinks)
+    resources = hash_entries(entries, advance)
+    check_unchanged(path, entries, ignore=ignore, follow_symlinks=follow_symlinks)
     return resources
 
 
@@ -260,5 +309,5 @@ def address_of(resources: Sequence[Resource]) -> ContentAddress:
 def content_address(
     path: StrPath, *, ignore: Sequence[str] = (), follow_symlinks: bool = False, progress: Advance | None = None
 ) -> ContentAddress:
-    """The content address of a file or a directory; see `scan` for the arguments and errors."""
-    return address_of(hash_entries(scan(path, ignore=ignore, follow_symlinks=follow_symlinks), progress))
+    """The content address of a file or a directory; see `hash_model` for the arguments and errors."""
+    return address_of(hash_model(path, ignore=ignore, follow_symlinks=follow_symlinks, advance=progress))

@@ -6,6 +6,7 @@ exclusively: an existing pair is replaced only on request.
 
 import os
 import re
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from batuta_cli.errors import InvalidInputError, NotFoundError, OutputExistsErro
 from batuta_cli.files import StrPath, display, errors_named, open_stream, read_limited, write_file
 from batuta_cli.pacha.keys import KEY_FILE_LIMIT, SigningKey, VerifyingKey, check_identity, is_encrypted_key
 
+_STEM_LIMIT = 220  # bytes of 255, for ".key" and the hidden name that a file has while it is written
 _PLAIN = re.compile(rb"[A-Za-z0-9@._+-]")
 
 
@@ -34,17 +36,25 @@ def file_stem(identity: str) -> str:
 
     Every byte outside `[A-Za-z0-9@._+-]`, and a leading dot or dash, stands as %XX, so that no identity can leave
     the directory, hide, or look like an option.
+
+    Raises `InvalidInputError` as `check_identity`, and when that is more than a file name can hold.
     """
     raw = check_identity(identity).encode()
-    return "".join(
+    stem = "".join(
         chr(byte) if _PLAIN.fullmatch(bytes([byte])) and not (i == 0 and byte in b".-") else f"%{byte:02X}"
         for i, byte in enumerate(raw)
     )
+    if len(stem) > _STEM_LIMIT:
+        raise InvalidInputError(
+            f"the identity {display(identity)} is too long for a file name, where it takes {len(stem)} bytes",
+            hint="keygen --output PATH and sign --key PATH keep the key under another name",
+        )
+    return stem
 
 
 def identity_of(stem: str) -> str:
     """The inverse of `file_stem`."""
-    return unquote_to_bytes(stem).decode("utf-8", "replace")
+    return unquote_to_bytes(os.fsencode(stem)).decode("utf-8", "replace")
 
 
 def public_path(private: StrPath) -> Path:
@@ -63,7 +73,8 @@ def save_pair(
 ) -> tuple[Path, Path]:
     """Write a key pair and return the private and the public path.
 
-    Raises `OutputExistsError` when either file exists and `force` is false; nothing is written then.
+    Raises `OutputExistsError` when either file exists and `force` is false; nothing is written then. When the public
+    half cannot be written, a new private one is not left behind either.
     """
     public = public_path(path)
     if not force:
@@ -74,7 +85,12 @@ def save_pair(
                     hint="--force replaces the key for good; another --identity or --output keeps it",
                 )
     write_file(path, key.to_pem(passphrase), force=force, mode=0o600)
-    write_file(public, key.verifying_key.to_pem(), force=force)
+    try:
+        write_file(public, key.verifying_key.to_pem(), force=force)
+    except BaseException:
+        if not force:
+            path.unlink(missing_ok=True)
+        raise
     return path, public
 
 
@@ -94,7 +110,7 @@ def read_private_file(path: StrPath) -> bytes:
         if stat.S_ISREG(mode) and mode & 0o077:
             raise UnsafeFileError(
                 f"{display(path)}: mode {stat.S_IMODE(mode):04o} lets others read this private key",
-                hint=f"chmod 600 {display(path)}",
+                hint=f"chmod 600 {shlex.quote(display(path))}",
             )
         data = b""
         while len(data) <= KEY_FILE_LIMIT and (piece := file.read(KEY_FILE_LIMIT + 1 - len(data))):
@@ -111,12 +127,17 @@ def read_public_file(path: StrPath) -> VerifyingKey:
 
 def list_own() -> list[OwnKey]:
     """The key pairs in the keys directory, by identity; files that are no key pair are errors, not left out."""
+    return [_own_key(path) for path in _private_files()]
+
+
+def _private_files() -> list[Path]:
     directory = paths.keys_dir()
-    if not directory.is_dir():
-        return []
     with errors_named(directory):
-        found = sorted(directory.glob("*.key"))
-    return [_own_key(path) for path in found]
+        try:
+            names = os.listdir(directory)
+        except FileNotFoundError:
+            return []
+    return [directory / name for name in sorted(names) if name.endswith(".key")]
 
 
 def _own_key(path: Path) -> OwnKey:
@@ -128,11 +149,12 @@ def _own_key(path: Path) -> OwnKey:
 def find_own(identity: str) -> OwnKey:
     """One's own key pair of that identity. Raises `NotFoundError` that lists the ones there are."""
     path = key_path(identity)
-    if not path.exists():
-        have = ", ".join(display(key.identity) for key in list_own())
+    files = _private_files()
+    if path not in files:
+        have = ", ".join(display(identity_of(file.stem)) for file in files)
         raise NotFoundError(
-            f"no key of {display(identity)} in {paths.keys_dir()}",
-            hint=f"there are: {have}" if have else f"batuta pacha keygen --identity {display(identity)}",
+            f"no key of {display(identity)} in {display(paths.keys_dir())}",
+            hint=f"there are: {have}" if have else f"batuta pacha keygen --identity {shlex.quote(identity)}",
         )
     return _own_key(path)
 

@@ -8,6 +8,7 @@ for public ones (RFC 8410), both of which `openssl pkey` reads. Read besides: Op
 import base64
 import binascii
 import hashlib
+import importlib.util
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,8 @@ KEY_SIZE = 32  # bytes of a raw Ed25519 private or public key, RFC 8032 section 
 KEY_FILE_LIMIT = 64 * 1024  # bytes; no key file comes near it
 INLINE_PREFIX = "ed25519:"
 
-_IDENTITY_LIMIT = 200  # bytes; three times as many when escaped still leaves room for ".key" in a 255-byte name
+_IDENTITY_LIMIT = 200  # bytes
+_SSH_NAMES = (b"ssh-", b"ecdsa-", b"sk-")  # how the lines of OpenSSH public keys begin
 _PACHA_PRIVATE = "PACHA ED25519 SIGNING KEY"
 _PACHA_PUBLIC = "PACHA ED25519 VERIFYING KEY"
 _PBKDF2_ITERATIONS = 600_000  # OWASP Password Storage Cheat Sheet for PBKDF2-HMAC-SHA256; `cryptography` writes 2,048
@@ -103,7 +105,7 @@ class VerifyingKey:
     @classmethod
     def from_base64(cls, text: str) -> Self:
         """Read the raw bytes in Base64. Raises `InvalidInputError`."""
-        return cls(_base64(text))
+        return cls(_base64(text, "the key"))
 
     @classmethod
     def parse(cls, data: bytes, source: str = "the key") -> Self:
@@ -113,11 +115,15 @@ class VerifyingKey:
         """
         text = data.strip()
         if text.startswith(INLINE_PREFIX.encode()):
-            return cls.from_base64(text.decode("ascii", "replace").removeprefix(INLINE_PREFIX))
+            return cls._from_body(_base64(text.removeprefix(INLINE_PREFIX.encode()), source), source)
         if b"PRIVATE KEY-----" in text or b"SIGNING KEY-----" in text:
             raise InvalidInputError(f"{source}: is a private key, where a public one is due")
-        if (body := _pacha_pem(text, _PACHA_PUBLIC)) is not None:
-            return cls(body)
+        if text.count(b"-----BEGIN ") > 1 or (text.startswith(_SSH_NAMES) and b"\n" in text):
+            raise InvalidInputError(f"{source}: holds more than one key")  # which of them is meant cannot be told
+        if (body := _pacha_pem(text, _PACHA_PUBLIC, source)) is not None:
+            return cls._from_body(body, source)
+        if text.startswith(_SSH_NAMES) and not text.startswith(b"ssh-ed25519 "):
+            raise InvalidInputError(f"{source}: not an Ed25519 key", hint="batuta pacha keygen makes one")
         try:
             if text.startswith(b"-----BEGIN PUBLIC KEY-----"):
                 key = serialization.load_pem_public_key(text)
@@ -131,18 +137,31 @@ class VerifyingKey:
             raise InvalidInputError(f"{source}: not an Ed25519 key", hint="batuta pacha keygen makes one")
         return cls(key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
 
+    @classmethod
+    def _from_body(cls, body: bytes, source: str) -> Self:
+        if len(body) != KEY_SIZE:
+            raise InvalidInputError(f"{source}: an Ed25519 public key has {KEY_SIZE} bytes, this one has {len(body)}")
+        return cls(body)
+
 
 @dataclass(frozen=True, repr=False)
 class SigningKey:
-    """An Ed25519 private key and the identity it signs as; its `repr` shows neither."""
+    """An Ed25519 private key and the identity it signs as; its `repr` shows neither.
+
+    Raises `InvalidInputError` for an identity that cannot be used, however the key is made.
+    """
 
     _key: Ed25519PrivateKey
     identity: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.identity is not None:
+            check_identity(self.identity)
+
     @classmethod
     def generate(cls, identity: str | None = None) -> Self:
-        """A new random key. Raises `InvalidInputError` for an identity that cannot be used."""
-        return cls(Ed25519PrivateKey.generate(), None if identity is None else check_identity(identity))
+        """A new random key."""
+        return cls(Ed25519PrivateKey.generate(), identity)
 
     @property
     def verifying_key(self) -> VerifyingKey:
@@ -156,10 +175,12 @@ class SigningKey:
 
     def with_identity(self, identity: str | None) -> Self:
         """The same key under another identity."""
-        return type(self)(self._key, None if identity is None else check_identity(identity))
+        return type(self)(self._key, identity)
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
-        """PKCS#8 PEM, encrypted when `passphrase` is given."""
+        """PKCS#8 PEM, encrypted when `passphrase` is given. Raises `UsageError` when that is empty."""
+        if passphrase == b"":
+            raise UsageError("the passphrase is empty", hint="leave it out for a key without one")
         plain = self._key.private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -175,11 +196,11 @@ class SigningKey:
 
         Raises:
             InvalidInputError: not a private key, or not an Ed25519 one.
-            UsageError: it is encrypted and `passphrase` is None.
+            UsageError: it is encrypted and `passphrase` is None, or a package is missing that is needed to open it.
             DecryptionError: the passphrase is wrong.
         """
         text = data.strip()
-        if (body := _pacha_pem(text, _PACHA_PRIVATE)) is not None:
+        if (body := _pacha_pem(text, _PACHA_PRIVATE, source)) is not None:
             if len(body) != KEY_SIZE:
                 raise InvalidInputError(f"{source}: an Ed25519 private key has {KEY_SIZE} bytes, not {len(body)}")
             return cls(Ed25519PrivateKey.from_private_bytes(body), identity)
@@ -191,6 +212,11 @@ class SigningKey:
         encrypted = is_encrypted_key(text)
         if encrypted and passphrase is None:
             raise UsageError(f"{source}: the key is encrypted", hint="--passphrase-env VAR names its passphrase")
+        if encrypted and ssh and importlib.util.find_spec("bcrypt") is None:  # `cryptography` leaves that one to it
+            raise UsageError(
+                f"{source}: reading an encrypted OpenSSH key needs the package bcrypt",
+                hint="pip install 'batuta-cli[ssh]'",
+            )
         load = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key
         try:
             key = load(text, passphrase if encrypted else None)
@@ -223,18 +249,18 @@ def generate_keypair(identity: str | None = None) -> tuple[SigningKey, Verifying
     return key, key.verifying_key
 
 
-def _base64(text: str | bytes) -> bytes:
+def _base64(text: str | bytes, source: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidInputError("a key that is not Base64") from None
+        raise InvalidInputError(f"{source}: is not Base64") from None
 
 
-def _pacha_pem(text: bytes, label: str) -> bytes | None:
+def _pacha_pem(text: bytes, label: str, source: str) -> bytes | None:
     begin, end = f"-----BEGIN {label}-----".encode(), f"-----END {label}-----".encode()
     if not (text.startswith(begin) and text.endswith(end)):
         return None
-    return _base64(b"".join(text.removeprefix(begin).removesuffix(end).split()))
+    return _base64(b"".join(text.removeprefix(begin).removesuffix(end).split()), source)
 
 
 def _pem(label: str, der: bytes) -> bytes:

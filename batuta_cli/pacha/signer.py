@@ -52,40 +52,45 @@ class Signer:
     name: str | None
 
 
-def judge_signer(signature: ModelSignature, policy: Policy) -> tuple[Signer, tuple[str, ...]]:
-    """Who signed, and the ids of further signatures by unknown keys.
+def judge_signer(signature: ModelSignature, policy: Policy) -> tuple[tuple[Signer, ...], tuple[str, ...]]:
+    """Who signed (at least one), and the ids of further signatures by unknown keys.
 
     Raises:
         VerificationError: a signature that names an acceptable key is wrong.
         SignerError: the key is unknown, revoked, another than asked for, or not valid at the time.
     """
     if isinstance(signature.body, Pacha1Signature):
-        return _judge_pacha1(signature.body, policy), ()
+        if not policy.allow_pacha1:
+            refuse_pacha1(signature)
+        return (_judge_pacha1(signature.body, policy),), ()
     return _judge_bundle(signature.body, policy)
 
 
-def _judge_bundle(signed: SignedStatement, policy: Policy) -> tuple[Signer, tuple[str, ...]]:
+def _judge_bundle(signed: SignedStatement, policy: Policy) -> tuple[tuple[Signer, ...], tuple[str, ...]]:
     message = signed.envelope.signed_bytes()
-    verified: list[VerifyingKey] = []
+    verified: dict[VerifyingKey, None] = {}  # in the order of the signatures
     unknown: list[str] = []
     for value in signed.envelope.signatures:
         _refuse_revoked(value.value, message, policy)
         key = _key_that_verifies(value, message, policy)
         if key is not None:
-            verified.append(key)
+            verified[key] = None
         elif (named := _named_key(value, signed, policy)) is not None:
             raise VerificationError(f"the signature is wrong: it names the key {named.key_id}, and is not its")
         else:
             unknown.append(value.keyid)
     if not verified:
         _refuse_unknown(signed, message, policy)
+    signers: list[Signer] = []
     refusals: list[SignerError] = []
     for key in verified:
         try:
-            return _accept(key, signed.statement, policy), tuple(unknown)
+            signers.append(_accept(key, signed.statement, policy))
         except SignerError as error:
             refusals.append(error)
-    raise refusals[0]
+    if not signers:
+        raise refusals[0]
+    return tuple(signers), tuple(unknown)
 
 
 def _acceptable(policy: Policy) -> list[VerifyingKey]:
@@ -94,7 +99,7 @@ def _acceptable(policy: Policy) -> list[VerifyingKey]:
 
 def _refuse_revoked(signature: bytes, message: bytes, policy: Policy) -> None:
     for revocation in policy.trust.revoked:
-        if len(signature) == 64 and revocation.key.verifies(signature, message):
+        if revocation.key.verifies(signature, message):
             raise RevokedSignerError(
                 f"signed by the key {revocation.key.key_id}, which was revoked on {revocation.at:%Y-%m-%d}"
                 + (f": {display(revocation.reason)}" if revocation.reason else "")
@@ -187,12 +192,16 @@ def _check_times(stated: Statement, trusted: TrustedKey | None, policy: Policy) 
         )
 
 
-def _judge_pacha1(signature: Pacha1Signature, policy: Policy) -> Signer:
-    if not policy.allow_pacha1:
+def refuse_pacha1(signature: ModelSignature) -> None:
+    """Raise `SignerError` for the Rust crate's format, which is read only by those who ask for it."""
+    if isinstance(signature.body, Pacha1Signature):
         raise SignerError(
             "this is the Rust crate's signature format, which binds the content but neither name, signer nor time",
             hint="--allow-pacha1 accepts it, or for good: batuta config set pacha.allow_pacha1 true",
         )
+
+
+def _judge_pacha1(signature: Pacha1Signature, policy: Policy) -> Signer:
     message = signature.signed_bytes()
     _refuse_revoked(signature.value, message, policy)
     key = next((k for k in _acceptable(policy) if k.verifies(signature.value, message)), None)

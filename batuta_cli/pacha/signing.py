@@ -22,7 +22,7 @@ from batuta_cli.pacha.envelope import (
     parse_envelope,
     pre_authentication_encoding,
 )
-from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of, address_of_bytes, hash_entries, scan
+from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of, address_of_bytes, hash_model
 from batuta_cli.pacha.keys import SigningKey
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.statement import Statement
@@ -79,15 +79,17 @@ class ModelSignature:
 
 def signature_path(path: StrPath) -> str:
     """Where a model's signature stands: `model.gguf.sig`; `model.sig` beside the directory `model/`."""
-    text = os.fspath(path)
-    return (
-        os.path.realpath(text) if os.path.basename(text.rstrip("/")) in ("", ".", "..") else text.rstrip("/")
-    ) + ".sig"
+    return _plain(path) + ".sig"
 
 
 def model_name(path: StrPath) -> str:
-    """The name a model is signed under: the last part of its resolved path."""
-    return os.path.basename(os.path.abspath(path))
+    """The name a model is signed under: the last part of its path, which is resolved when it ends in `.` or `..`."""
+    return os.path.basename(_plain(path))
+
+
+def _plain(path: StrPath) -> str:
+    text = os.fspath(path).rstrip("/")
+    return os.path.realpath(text or "/") if os.path.basename(text) in ("", ".", "..") else text
 
 
 def sign_path(
@@ -113,7 +115,7 @@ def sign_path(
         NotFoundError, OperationError, ChangedWhileReadError: the model cannot be read.
         InvalidInputError, UsageError: it is not something that can be signed like that.
     """
-    resources = hash_entries(scan(path, ignore=ignore, follow_symlinks=follow_symlinks), progress)
+    resources = hash_model(path, ignore=ignore, follow_symlinks=follow_symlinks, advance=progress)
     return sign_resources(
         resources,
         model_name(path) if name is None else name,

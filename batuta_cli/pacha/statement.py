@@ -7,11 +7,12 @@ Sources: https://github.com/in-toto/attestation/tree/main/spec/v1, https://githu
 rather than passed over, and an error names the field.
 """
 
+import contextlib
 import datetime as dt
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +21,19 @@ from batuta_cli.errors import InvalidInputError
 from batuta_cli.files import display
 from batuta_cli.pacha.envelope import dict_field, load_json, text_field
 from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of
-from batuta_cli.pacha.keys import VerifyingKey
+from batuta_cli.pacha.keys import VerifyingKey, check_identity
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 MAX_RESOURCES = 1_000_000
+MAX_IGNORED = 1_000
+"""Patterns of files that do not belong to the model; each is tried on every file."""
+
+_MAX_PATTERN = 4_096  # characters, as many as a path has; a regular expression is made of each pattern
 
 _SINGLE = "."  # the name of the only resource of a single-file model, as model_signing has it
 _IN = "predicate.serialization."
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,9 @@ def build(
 ) -> Statement:
     """The statement for a model that has just been hashed.
 
-    Raises `InvalidInputError` when it has more files than a verifier would accept.
+    Raises `InvalidInputError` when a verifier would not accept it: too many files, a pattern that is not text.
     """
+    _check_ignored(ignore_paths, "the patterns of files to ignore")
     if len(resources) > MAX_RESOURCES:
         raise InvalidInputError(f"{display(name)}: {len(resources):,} files, at most {MAX_RESOURCES:,} can be signed")
     return Statement(
@@ -148,8 +154,9 @@ def parse(payload: bytes) -> Statement:
     if not isinstance(allow_symlinks, bool):
         raise InvalidInputError(f"{_IN}allow_symlinks: is not true or false")
     ignore = serialization.get("ignore_paths", [])
-    if not isinstance(ignore, list) or not all(isinstance(p, str) and p for p in ignore):
+    if not isinstance(ignore, list) or not all(isinstance(p, str) for p in ignore):
         raise InvalidInputError(f"{_IN}ignore_paths: is not a list of texts")
+    _check_ignored(ignore, f"{_IN}ignore_paths")
     resources = _resources(predicate.get("resources"))
     return _with_subject(subjects[0], resources, allow_symlinks, tuple(ignore))
 
@@ -172,15 +179,22 @@ def _with_subject(
     def optional(name: str) -> str | None:
         return text_field(notes, name, "subject[0].annotations.") if name in notes else None
 
-    public_key = optional("publicKey")
+    if "keyType" in notes:
+        _expect(str(optional("keyType")), "ed25519", "subject[0].annotations.keyType")
+    identity, public_key = optional("identity"), optional("publicKey")
+    if identity is not None:
+        with _field("subject[0].annotations.identity"):
+            check_identity(identity)
+    with _field("subject[0].annotations.publicKey"):
+        claimed = None if public_key is None else VerifyingKey.from_base64(public_key)
     return Statement(
         text_field(subject, "name", "subject[0]."),
         resources,
         address,
-        optional("identity"),
+        identity,
         parse_time(optional("created"), "subject[0].annotations.created"),
         parse_time(optional("expires"), "subject[0].annotations.expires"),
-        None if public_key is None else VerifyingKey.from_base64(public_key),
+        claimed,
         optional("tool"),
         allow_symlinks,
         ignore,
@@ -232,6 +246,27 @@ def _check_name(name: str, where: str) -> None:
         raise InvalidInputError(f"{where}name: is not Unicode text") from None
 
 
+def _check_ignored(patterns: Sequence[str], where: str) -> None:
+    if len(patterns) > MAX_IGNORED:
+        raise InvalidInputError(f"{where}: {len(patterns):,}, at most {MAX_IGNORED:,} are read")
+    for pattern in patterns:
+        if not 0 < len(pattern) <= _MAX_PATTERN:
+            raise InvalidInputError(f"{where}: a pattern has 1 to {_MAX_PATTERN:,} characters, not {len(pattern):,}")
+        try:
+            pattern.encode()
+        except UnicodeEncodeError:
+            raise InvalidInputError(f"{where}: {display(pattern)} is not UTF-8") from None
+
+
+@contextlib.contextmanager
+def _field(where: str) -> Iterator[None]:
+    """Put the field in front of an error inside the block."""
+    try:
+        yield
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{where}: {error.message}", hint=error.hint) from None
+
+
 def _expect(value: str, wanted: str, where: str) -> None:
     if value != wanted:
         raise InvalidInputError(f"{where}: {display(value[:100])!r} is not supported, only {wanted!r}")
@@ -239,7 +274,7 @@ def _expect(value: str, wanted: str, where: str) -> None:
 
 def format_time(time: dt.datetime | None) -> str | None:
     """RFC 3339 in UTC with `Z`, as times stand in statements."""
-    return None if time is None else time.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if time is None else time.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def parse_time(text: str | None, where: str) -> dt.datetime | None:

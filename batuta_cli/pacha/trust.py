@@ -99,7 +99,14 @@ class TrustStore:
         return replace(self, keys=tuple(t for t in self.keys if t.key != key))
 
     def with_revocation(self, revocation: Revocation) -> "TrustStore":
-        """Revoke a key, trusted or not; revoking it again changes nothing."""
+        """Revoke a key, trusted or not; revoking it again changes nothing.
+
+        Raises `InvalidInputError` for a reason that is not Unicode text.
+        """
+        try:
+            revocation.reason.encode()
+        except UnicodeEncodeError:
+            raise InvalidInputError("the reason must be Unicode text") from None
         if self.revocation_of(revocation.key):
             return self
         return replace(self, revoked=(*self.revoked, revocation))
@@ -121,7 +128,7 @@ def load(path: Path | None = None) -> TrustStore:
         raise DamagedStateError(error.message) from error
     try:
         return _parse(tomllib.loads(data.decode()))
-    except (ValueError, TypeError, KeyError, InvalidInputError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, InvalidInputError) as error:
         raise DamagedStateError(
             f"{display(path)}: the trust store is damaged: {display(error)}",
             hint="restore it from a backup; nothing can be verified until then",
@@ -180,17 +187,17 @@ def _only(table: dict[str, Any], allowed: Iterable[str]) -> None:
 
 
 def _text(entry: dict[str, Any], name: str) -> str:
-    value = entry[name]
+    value = entry.get(name)
     if not isinstance(value, str):
-        raise TypeError(f"{name} is not text")
+        raise TypeError(f"{name} {'is missing' if value is None else 'is not text'}")
     return value
 
 
 def _time(entry: dict[str, Any], name: str) -> dt.datetime:
-    value = entry[name]
+    value = entry.get(name)
     if not isinstance(value, dt.datetime) or value.tzinfo is None:
         raise TypeError(f"{name} is not a time with an offset")
-    return value
+    return value.astimezone(dt.UTC)
 
 
 def _serialize(store: TrustStore) -> bytes:

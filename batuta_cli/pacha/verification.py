@@ -13,6 +13,7 @@ from batuta_cli.errors import (
     BatutaError,
     SignerError,
     UnknownSignerError,
+    UsageError,
     VerificationError,
 )
 from batuta_cli.files import Advance, StrPath, display
@@ -20,8 +21,8 @@ from batuta_cli.pacha.content import Differences, HashedModel, Model
 from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of_bytes
 from batuta_cli.pacha.keys import VerifyingKey
 from batuta_cli.pacha.pacha1 import Pacha1Signature
-from batuta_cli.pacha.signer import Policy, Signer, check_own_signature, judge_signer
-from batuta_cli.pacha.signing import ModelSignature, SignedStatement
+from batuta_cli.pacha.signer import Policy, Signer, check_own_signature, judge_signer, refuse_pacha1
+from batuta_cli.pacha.signing import ModelSignature, SignedStatement, model_name
 from batuta_cli.pacha.statement import Statement, format_time
 from batuta_cli.pacha.trust import TrustStore
 
@@ -44,8 +45,11 @@ class Verification:
     address: ContentAddress
     signers: tuple[Signer, ...] = ()
     binds: tuple[str, ...] = ()
-    """What the signature covers: content, and for bundles name, identity and time too."""
+    """What all the signatures cover: content, and for bundles name, identity and time too."""
     statement: Statement | None = None
+    """What the first of the accepted bundles says."""
+    ignored: tuple[str, ...] = ()
+    """Patterns of the files that one signature or another does not cover."""
     unknown_keys: tuple[str, ...] = ()
     """Ids, as the file names them, of further signatures that no acceptable key made."""
     warnings: tuple[str, ...] = ()
@@ -64,7 +68,7 @@ class Verification:
             "binds": list(self.binds),
             "created": format_time(stated.created) if stated else None,
             "expires": format_time(stated.expires) if stated else None,
-            "ignored": list(stated.ignore_paths) if stated else [],
+            "ignored": list(self.ignored),
             "unknown_signatures": list(self.unknown_keys),
             "warnings": list(self.warnings),
         }
@@ -120,8 +124,13 @@ def _in_words(differences: Differences) -> str:
     return "\n".join(lines)
 
 
-def _check_name(stated: Statement, actual: str | None, policy: Policy) -> tuple[str, ...]:
+def _check_name(signature: ModelSignature, actual: str | None, policy: Policy) -> tuple[str, ...]:
     """Warnings about the model's name. Raises `VerificationError` when another one was asked for than was signed."""
+    if isinstance(signature.body, Pacha1Signature):
+        if policy.name is not None:
+            raise VerificationError("the Rust crate's format does not sign a name, so --name cannot be checked")
+        return ()
+    stated = signature.body.statement
     if policy.name is not None and stated.name != policy.name:
         raise VerificationError(f"signed as {display(stated.name)}, not as {display(policy.name)}")
     if policy.name is None and stated.is_single_file and actual is not None and actual != stated.name:
@@ -139,44 +148,54 @@ def verify_all(
     require: int | None = None,
 ) -> Verification:
     """Check a model against one or several signatures; see `verify_path`."""
-    signers: list[Signer] = []
+    if not signatures:
+        raise VerificationError(f"{display(label)}: there is no signature")
+    if require is not None and require < 1:
+        raise UsageError(f"at least one signer must be required, not {require}")
+    signers: dict[VerifyingKey, Signer] = {}
     unknown: list[str] = []
     warnings: list[str] = []
-    refused: list[BatutaError] = []
+    accepted: list[ModelSignature] = []
+    strangers: list[BatutaError] = []
+    fatal: list[BatutaError] = []
     for signature in signatures:
         try:
-            signer, others = judge_signer(signature, policy)
-            if isinstance(signature.body, SignedStatement):
-                warnings += _check_name(signature.body.statement, actual_name, policy)
-            elif policy.name is not None:
-                raise VerificationError("the Rust crate's format does not sign a name, so --name cannot be checked")
-            signers += [signer] if signer.key not in [s.key for s in signers] else []
-            unknown += others
+            found, others = judge_signer(signature, policy)
+            warnings += _check_name(signature, actual_name, policy)
         except (SignerError, VerificationError) as error:
-            refused.append(error)
-    needed = len(signatures) if require is None else require
-    fatal = refused if require is None else [e for e in refused if not isinstance(e, UnknownSignerError)]
+            tolerated = require is not None and isinstance(error, UnknownSignerError)
+            (strangers if tolerated else fatal).append(error)
+            continue
+        accepted.append(signature)
+        signers |= {signer.key: signer for signer in found if signer.key not in signers}
+        unknown += others
+    short = require is not None and len(signers) < require
+    if short:
+        needed = f"{len(signers)} of the {require} signers that are required"
+        fatal.append(
+            strangers[0] if require == 1 and strangers else UnknownSignerError(needed, hint="batuta pacha trust list")
+        )
     try:
-        for signature in signatures:
+        # What strangers signed does not matter, unless it is refused anyway: a changed file is the worse news.
+        for signature in signatures if fatal else accepted:
             check_content(model, signature, label)
     except BatutaError as error:
         raise worst([error, *fatal]) from None
     if fatal:
         raise worst(fatal)
-    if require is not None and len(signers) < needed:
-        raise (
-            refused[0]
-            if refused and needed == 1
-            else UnknownSignerError(
-                f"{len(signers)} of the {needed} signers that are required", hint="batuta pacha trust list"
-            )
-        )
-    first = next((s.body for s in signatures if isinstance(s.body, SignedStatement)), None)
+    return _verified(accepted, tuple(signers.values()), unknown, warnings)
+
+
+def _verified(
+    accepted: Sequence[ModelSignature], signers: tuple[Signer, ...], unknown: list[str], warnings: list[str]
+) -> Verification:
+    statements = [s.body.statement for s in accepted if isinstance(s.body, SignedStatement)]
     return Verification(
-        signatures[0].address,
-        tuple(signers),
-        ("content", "name", "identity", "time") if first else ("content",),
-        first.statement if first else None,
+        accepted[0].address,
+        signers,
+        ("content", "name", "identity", "time") if len(statements) == len(accepted) else ("content",),
+        statements[0] if statements else None,
+        tuple(dict.fromkeys(pattern for stated in statements for pattern in stated.ignore_paths)),
         tuple(unknown),
         tuple(dict.fromkeys(warnings)),
     )
@@ -207,7 +226,7 @@ def verify_path(
         NotFoundError, OperationError, InvalidInputError: the model cannot be read.
     """
     many = [signatures] if isinstance(signatures, ModelSignature) else list(signatures)
-    name = os.path.basename(os.path.abspath(path)) if actual_name is None else actual_name
+    name = model_name(path) if actual_name is None else actual_name
     return verify_all(Model(path, progress), many, policy, label=label or path, actual_name=name, require=require)
 
 
@@ -230,10 +249,13 @@ def verify_model(
     model = HashedModel(Resource(".", len(data), address_of_bytes(data).digest))
     if trust is None and key is None:
         if identity is not None:
-            raise UnknownSignerError("an identity can only be checked against trust= or key=")
+            raise UsageError("an identity can only be checked against trust= or key=")
+        if not allow_pacha1:
+            refuse_pacha1(signature)
         check_own_signature(signature)
         check_content(model, signature, "the model")
         statement = signature.body.statement if isinstance(signature.body, SignedStatement) else None
-        return Verification(signature.address, binds=("content",), statement=statement)
+        ignored = statement.ignore_paths if statement else ()
+        return Verification(signature.address, binds=("content",), statement=statement, ignored=ignored)
     policy = Policy(trust or TrustStore(), key, identity, allow_pacha1=allow_pacha1)
     return verify_all(model, [signature], policy, label="the model", actual_name=None)
