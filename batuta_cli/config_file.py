@@ -19,7 +19,7 @@ from batuta_cli.config_kinds import exact, hide_secrets
 from batuta_cli.errors import ConfigError, InvalidInputError, NotFoundError
 from batuta_cli.files import display, read_limited
 
-_LIMIT = 1024 * 1024
+_LIMIT = 256 * 1024  # bytes; tomllib takes quadratic time over some texts
 _DEPTH = 3  # the longest path of a key: backends.NAME.KEY
 
 _TEXT = r'''"""(?:[^\\]|\\.)*?"""(?:"{0,2})|\'\'\'.*?\'\'\'(?:'{0,2})|"(?:[^"\\\n]|\\.)*"|'[^'\n]*\''''

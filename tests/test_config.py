@@ -220,7 +220,7 @@ def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_lines(file: Path)
 
 def test_what_is_no_text_file_is_a_typed_error(file: Path, tmp_path: Path) -> None:
     assert error_of(file, b"[budget]\n# caf\xe9\n").message == f"{file}:2: not UTF-8 text"
-    assert "larger than" in error_of(file, b"#" * (1024 * 1024 + 1)).message
+    assert "larger than" in error_of(file, b"#" * (256 * 1024 + 1)).message
     file.unlink()
     os.mkfifo(file)
     with pytest.raises(ConfigError, match="is a FIFO"):
