@@ -158,7 +158,7 @@ def list_objects() -> console.Outcome:
 @app.command(cls=Command, epilog=examples("batuta pacha store verify", "batuta pacha store verify llama:8b"))
 def verify(
     references: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME|ADDRESS]...", help="Which objects; all of them by default.")
+        list[str] | None, typer.Argument(metavar="NAME|ADDRESS...", help="Which objects; all of them by default.")
     ] = None,
 ) -> console.Outcome:
     """Hash objects again. A damaged one is set aside and not served any more: exit 3."""

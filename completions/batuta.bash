@@ -1,0 +1,284 @@
+# bash completion for batuta
+#
+# Generated from the commands by `make docs`. It is static: batuta is not run at TAB. It needs bash 4.4 and no library.
+
+# What stands at a command: its subcommands, its options, and what the value of option or argument number $2 may be.
+# Fails when $2 takes no value.
+_batuta_at() {
+    subcommands='' options='' value=''
+    case $1 in
+        'batuta')
+            subcommands='pacha config'
+            options='-V --version --json -q --quiet -h --help'
+            ;;
+        'batuta pacha')
+            subcommands='keygen sign verify hash encrypt decrypt inspect keys trust store'
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta pacha keygen')
+            options='--identity -o --output --passphrase-env -f --force --json -q --quiet -h --help'
+            case ${2-} in
+                --identity) value='' && return 0 ;;
+                -o | --output) value='<file>' && return 0 ;;
+                --passphrase-env) value='<variable>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha sign')
+            options='--identity --key --passphrase-env -o --output --expires --ignore --follow-symlinks --format -f --force --json -q --quiet -h --help'
+            case ${2-} in
+                --identity | --expires | --ignore) value='' && return 0 ;;
+                --key | -o | --output | [1-9]*) value='<file>' && return 0 ;;
+                --passphrase-env) value='<variable>' && return 0 ;;
+                --format) value='bundle pacha1' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha verify')
+            options='--signature --key --identity --digest --name --require --allow-pacha1 --json -q --quiet -h --help'
+            case ${2-} in
+                --signature | --key | [1-9]*) value='<file>' && return 0 ;;
+                --identity | --digest | --name | --require) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha hash')
+            options='-c --check --ignore --follow-symlinks --json -q --quiet -h --help'
+            case ${2-} in
+                -c | --check | [1-9]*) value='<file>' && return 0 ;;
+                --ignore) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha encrypt')
+            options='--password-env --password-file -o --output --format -f --force --json -q --quiet -h --help'
+            case ${2-} in
+                --password-env) value='<variable>' && return 0 ;;
+                --password-file | -o | --output | 1) value='<file>' && return 0 ;;
+                --format) value='1 2' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha decrypt')
+            options='--password-env --password-file -o --output --allow-kdf-memory -f --force --json -q --quiet -h --help'
+            case ${2-} in
+                --password-env) value='<variable>' && return 0 ;;
+                --password-file | -o | --output | 1) value='<file>' && return 0 ;;
+                --allow-kdf-memory) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha inspect')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha keys')
+            subcommands='list export import'
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta pacha keys list')
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta pacha keys export')
+            options='--format -o --output -f --force --json -q --quiet -h --help'
+            case ${2-} in
+                --format) value='pem openssh inline' && return 0 ;;
+                -o | --output) value='<file>' && return 0 ;;
+                1) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha keys import')
+            options='--identity --passphrase-env -f --force --json -q --quiet -h --help'
+            case ${2-} in
+                --identity) value='' && return 0 ;;
+                --passphrase-env) value='<variable>' && return 0 ;;
+                1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha trust')
+            subcommands='add list remove revoke retire'
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta pacha trust add')
+            options='--valid-from --valid-until --json -q --quiet -h --help'
+            case ${2-} in
+                --valid-from | --valid-until | 1) value='' && return 0 ;;
+                2) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha trust list')
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta pacha trust remove')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha trust revoke')
+            options='--reason --json -q --quiet -h --help'
+            case ${2-} in
+                --reason) value='' && return 0 ;;
+                1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha trust retire')
+            options='--from --json -q --quiet -h --help'
+            case ${2-} in
+                --from) value='' && return 0 ;;
+                1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha store')
+            subcommands='add path list verify remove gc'
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta pacha store add')
+            options='--name --link -f --force --json -q --quiet -h --help'
+            case ${2-} in
+                --name) value='' && return 0 ;;
+                [1-9]*) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha store path')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha store list')
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta pacha store verify')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                [1-9]*) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha store remove')
+            options='-f --force --json -q --quiet -h --help'
+            case ${2-} in
+                [1-9]*) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha store gc')
+            options='-n --dry-run --json -q --quiet -h --help'
+            ;;
+        'batuta config')
+            subcommands='path show get set init'
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta config path')
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta config show')
+            options='--origin --json -q --quiet -h --help'
+            ;;
+        'batuta config get')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth' && return 0 ;;
+            esac
+            ;;
+        'batuta config set')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth' && return 0 ;;
+                [1-9]*) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta config init')
+            options='--force --json -q --quiet -h --help'
+            ;;
+        *) return 1 ;;
+    esac
+    [[ -z ${2-} ]]
+}
+
+_batuta_offer() {  # $1 stands before each of the words
+    case $value in
+        '') ;;
+        '<file>')
+            if [[ -z $1 ]]; then
+                compopt -o bashdefault -o default 2>/dev/null
+            else
+                compopt -o filenames 2>/dev/null
+                mapfile -t COMPREPLY < <(compgen -P "$1" -f -- "$cur")
+            fi
+            ;;
+        '<variable>') mapfile -t COMPREPLY < <(compgen -P "$1" -e -- "$cur") ;;
+        *) mapfile -t COMPREPLY < <(compgen -P "$1" -W "$value" -- "$cur") ;;
+    esac
+}
+
+_batuta() {
+    local IFS=$' \t\n' subcommands options value
+    local command=batuta cur=${COMP_WORDS[COMP_CWORD]} word='' name=''
+    local option='' separated='' option_before='' # the option whose value is next; whether -- was met
+    local -i i j number=1 number_before=1         # the number of the argument that is next
+    COMPREPLY=()
+    _batuta_at "$command"
+
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        if [[ $word == = && $option == --* ]]; then
+            continue
+        elif [[ $word == [:=]* ]]; then # the word before goes on
+            i+=1
+            if ((i == COMP_CWORD)); then
+                option=$option_before number=$number_before
+            fi
+            continue
+        fi
+        option_before=$option number_before=$number
+        if [[ -n $option ]]; then
+            option=''
+        elif [[ $word =~ ^[0-9\&]*[\<\>]+[\&\|]?$ ]]; then
+            option='>'
+        elif [[ -z $separated && $word == -- ]]; then
+            separated=1
+        elif [[ -z $separated && $word == --* ]]; then
+            if [[ $word != *=* ]] && _batuta_at "$command" "$word"; then
+                option=$word
+            fi
+        elif [[ -z $separated && $word == -?* ]]; then
+            for ((j = 1; j < ${#word}; j++)); do # -fo FILE, or -foFILE
+                name=-${word:j:1}
+                if _batuta_at "$command" "$name"; then
+                    ((j + 1 < ${#word})) || option=$name
+                    break
+                fi
+            done
+        else
+            _batuta_at "$command"
+            if [[ -z $subcommands ]]; then
+                number+=1
+            elif [[ " $subcommands " == *" $word "* ]]; then
+                command+=" $word"
+            else
+                return 0
+            fi
+        fi
+    done
+
+    if [[ $cur == : || ($cur == = && -z $option) ]]; then
+        option=$option_before number=$number_before
+    fi
+    [[ $cur == [:=] ]] && cur=''
+    _batuta_at "$command"
+    if [[ $option == '>' ]]; then
+        value='<file>'
+        _batuta_offer ''
+    elif [[ -n $option ]]; then
+        _batuta_at "$command" "$option"
+        _batuta_offer ''
+    elif [[ -z $separated && $cur == --*=* ]]; then
+        name=${cur%%=*} cur=${cur#*=}
+        _batuta_at "$command" "$name" && _batuta_offer "$name="
+    elif [[ -z $separated && $cur == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+    elif [[ -n $subcommands ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$subcommands" -- "$cur")
+    elif _batuta_at "$command" "$number"; then
+        _batuta_offer ''
+    fi
+    return 0
+}
+
+complete -F _batuta batuta

@@ -1,0 +1,312 @@
+# fish completion for batuta
+#
+# Generated from the commands by `make docs`. It is static: batuta is not run at TAB.
+
+function __batuta_at --description 'Whether the next word is a command of this group'
+    set -l named
+    for word in (commandline -opc)[2..]
+        string match -q -- '-*' $word; or set -a named $word
+    end
+    test "$named" = "$argv"
+end
+
+# __batuta_in COMMAND [NUMBER [VALUED OPTION...]]: whether the next word belongs to this command; with a NUMBER, whether
+# it is the argument of that number, or with 1+ any argument.
+function __batuta_in --description 'Whether the next word belongs to this command'
+    set -l command (string split ' ' -- $argv[1])
+    set -l wanted $argv[2]
+    set -l valued $argv[3..]
+    set -l number 1
+    set -l options yes
+    set -l value no
+    for word in (commandline -opc)[2..]
+        if test $value = yes
+            set value no
+            continue
+        end
+        if test $options = yes
+            if test "$word" = --
+                set options no
+                continue
+            else if string match -q -- '--*' $word
+                contains -- $word $valued; and set value yes
+                continue
+            else if string match -qr -- '^-.' $word
+                set -l letters (string split '' -- (string sub -s 2 -- $word))
+                for i in (seq (count $letters))
+                    if contains -- -$letters[$i] $valued
+                        test $i -eq (count $letters); and set value yes
+                        break
+                    end
+                end
+                continue
+            end
+        end
+        if set -q command[1]
+            test "$word" = $command[1]; or return 1
+            set -e command[1]
+        else
+            set number (math $number + 1)
+        end
+    end
+    set -q command[1]; and return 1
+    test -z "$wanted" -o "$wanted" = 1+ -o "$wanted" = $number
+end
+
+complete -c batuta -f
+
+# batuta
+complete -c batuta -n '__batuta_at' -a pacha -d 'Make model files trustworthy: sign, verify, encrypt, hash, store.'
+complete -c batuta -n '__batuta_at' -a config -d 'See and change the configuration: path, show, get, set, init.'
+complete -c batuta -n '__batuta_at' -s V -l version -d 'Print the version and exit.'
+complete -c batuta -n '__batuta_at' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_at' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_at' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha
+complete -c batuta -n '__batuta_at pacha' -a keygen -d 'Make a new Ed25519 key pair and trust its public key.'
+complete -c batuta -n '__batuta_at pacha' -a sign -d 'Sign models; the signature is written beside each as PATH.sig.'
+complete -c batuta -n '__batuta_at pacha' -a verify -d 'Verify models: exit 0 only when the content is intact and the signer is trusted.'
+complete -c batuta -n '__batuta_at pacha' -a hash -d 'Print content addresses (BLAKE3): blake3:<hex>  PATH.'
+complete -c batuta -n '__batuta_at pacha' -a encrypt -d 'Encrypt a file under a password, as PATH.enc.'
+complete -c batuta -n '__batuta_at pacha' -a decrypt -d 'Decrypt a file: the original, or nothing.'
+complete -c batuta -n '__batuta_at pacha' -a inspect -d 'Show what a .sig or .enc file says about itself. Nothing is verified, no secret is needed.'
+complete -c batuta -n '__batuta_at pacha' -a keys -d 'List, export and import your own keys.'
+complete -c batuta -n '__batuta_at pacha' -a trust -d 'Say whose signatures count here, and which keys are revoked.'
+complete -c batuta -n '__batuta_at pacha' -a store -d 'Keep models once, read-only, under the address of their content.'
+complete -c batuta -n '__batuta_at pacha' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_at pacha' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_at pacha' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha keygen
+complete -c batuta -n '__batuta_in \'pacha keygen\'' -l identity -x -d 'Who signs, for example an email address.'
+complete -c batuta -n '__batuta_in \'pacha keygen\'' -s o -l output -r -F -d 'Write the pair here instead of your keys.'
+complete -c batuta -n '__batuta_in \'pacha keygen\'' -l passphrase-env -x -a '(set -nx)' -d 'The variable that holds the key\'s passphrase.'
+complete -c batuta -n '__batuta_in \'pacha keygen\'' -s f -l force -d 'Replace what exists.'
+complete -c batuta -n '__batuta_in \'pacha keygen\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keygen\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keygen\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha sign
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l identity -x -d 'Which of your keys; with --key, the name to sign as.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l key -r -F -d 'A private key from elsewhere; - is stdin.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l passphrase-env -x -a '(set -nx)' -d 'The variable that holds the key\'s passphrase.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -s o -l output -r -F -d 'Where to write it; - is stdout.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l expires -x -d 'The signature counts for so many days.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l ignore -x -d 'Leave these files out of the model; the signature says so.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l format -x -a 'bundle pacha1' -d 'A Sigstore bundle, or the Rust crate\'s format.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -s f -l force -d 'Replace an existing signature.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha sign\' 1+ --identity --key --passphrase-env -o --output --expires --ignore --format' -F
+
+# batuta pacha verify
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l signature -r -F -d 'The signature, if it is not PATH.sig; - is stdin.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l key -r -F -d 'Accept this public key alone: a file, or ed25519:BASE64.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l identity -x -d 'Who must have signed.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l digest -x -d 'The content must have this address.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l name -x -d 'The name it must have been signed under.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l require -x -d 'How many distinct trusted keys must have signed.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require' -F
+
+# batuta pacha hash
+complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore -x -d 'Leave these files out of the model; the signature says so.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha hash\' 1+ -c --check --ignore' -F
+
+# batuta pacha encrypt
+complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
+complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline is dropped.'
+complete -c batuta -n '__batuta_in \'pacha encrypt\'' -s o -l output -r -F -d 'Where to write; - is stdout.'
+complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l format -x -a '1 2' -d '1 is read by the Rust crate; 2 is for pipes, random access and any size.'
+complete -c batuta -n '__batuta_in \'pacha encrypt\'' -s f -l force -d 'Replace an existing output.'
+complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha encrypt\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha encrypt\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha encrypt\' 1 --password-env --password-file -o --output --format' -F
+
+# batuta pacha decrypt
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline is dropped.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s o -l output -r -F -d 'Where to write; - is stdout.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l allow-kdf-memory -x -d 'The memory a file may ask for to derive its key.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s f -l force -d 'Replace an existing output.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\' 1 --password-env --password-file -o --output --allow-kdf-memory' -F
+
+# batuta pacha inspect
+complete -c batuta -n '__batuta_in \'pacha inspect\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha inspect\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha inspect\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha inspect\' 1' -F
+
+# batuta pacha keys
+complete -c batuta -n '__batuta_at pacha keys' -a list -d 'List your own key pairs.'
+complete -c batuta -n '__batuta_at pacha keys' -a export -d 'Write the public key of one of your key pairs, for others to trust.'
+complete -c batuta -n '__batuta_at pacha keys' -a import -d 'Import a private Ed25519 key: PKCS#8 PEM, OpenSSH, or the Rust crate\'s PEM.'
+complete -c batuta -n '__batuta_at pacha keys' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_at pacha keys' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_at pacha keys' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha keys list
+complete -c batuta -n '__batuta_in \'pacha keys list\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keys list\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keys list\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha keys export
+complete -c batuta -n '__batuta_in \'pacha keys export\'' -l format -x -a 'pem openssh inline' -d 'How to write it.'
+complete -c batuta -n '__batuta_in \'pacha keys export\'' -s o -l output -r -F -d 'Where to write it; - is stdout.'
+complete -c batuta -n '__batuta_in \'pacha keys export\'' -s f -l force -d 'Replace what exists.'
+complete -c batuta -n '__batuta_in \'pacha keys export\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keys export\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keys export\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha keys import
+complete -c batuta -n '__batuta_in \'pacha keys import\'' -l identity -x -d 'Who signs, for example an email address.'
+complete -c batuta -n '__batuta_in \'pacha keys import\'' -l passphrase-env -x -a '(set -nx)' -d 'The variable that holds the key\'s passphrase.'
+complete -c batuta -n '__batuta_in \'pacha keys import\'' -s f -l force -d 'Replace what exists.'
+complete -c batuta -n '__batuta_in \'pacha keys import\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keys import\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keys import\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha keys import\' 1 --identity --passphrase-env' -F
+
+# batuta pacha trust
+complete -c batuta -n '__batuta_at pacha trust' -a add -d 'Trust a public key under a name: PEM, OpenSSH, or the Rust crate\'s PEM.'
+complete -c batuta -n '__batuta_at pacha trust' -a list -d 'List trusted and revoked keys.'
+complete -c batuta -n '__batuta_at pacha trust' -a remove -d 'Stop trusting a key. A revocation of it stays.'
+complete -c batuta -n '__batuta_at pacha trust' -a revoke -d 'Revoke a key for good: it verifies nothing any more, whatever date a signature claims.'
+complete -c batuta -n '__batuta_at pacha trust' -a retire -d 'Keep what a key signed before a date, and nothing after it.'
+complete -c batuta -n '__batuta_at pacha trust' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_at pacha trust' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_at pacha trust' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha trust add
+complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-from -x -d 'Count only signatures made from then on (UTC).'
+complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-until -x -d 'Count only signatures made before then (UTC).'
+complete -c batuta -n '__batuta_in \'pacha trust add\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha trust add\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha trust add\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha trust add\' 2 --valid-from --valid-until' -F
+
+# batuta pacha trust list
+complete -c batuta -n '__batuta_in \'pacha trust list\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha trust list\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha trust list\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha trust remove
+complete -c batuta -n '__batuta_in \'pacha trust remove\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha trust remove\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha trust remove\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha trust remove\' 1' -F
+
+# batuta pacha trust revoke
+complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -l reason -x -d 'Why, for those who meet the revocation.'
+complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha trust revoke\' 1 --reason' -F
+
+# batuta pacha trust retire
+complete -c batuta -n '__batuta_in \'pacha trust retire\'' -l from -x -d 'Signatures dated then or later do not count (UTC).'
+complete -c batuta -n '__batuta_in \'pacha trust retire\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha trust retire\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha trust retire\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha trust retire\' 1 --from' -F
+
+# batuta pacha store
+complete -c batuta -n '__batuta_at pacha store' -a add -d 'Add files, each with the PATH.sig beside it, and print their addresses.'
+complete -c batuta -n '__batuta_at pacha store' -a path -d 'Print where an object lies.'
+complete -c batuta -n '__batuta_at pacha store' -a list -d 'List the objects: names, addresses, sizes in bytes, when they were added (a linked file: last changed).'
+complete -c batuta -n '__batuta_at pacha store' -a verify -d 'Hash objects again. A damaged one is set aside and not served any more: exit 3.'
+complete -c batuta -n '__batuta_at pacha store' -a remove -d 'Remove a name (the object stays until `gc`), or an object that no name means.'
+complete -c batuta -n '__batuta_at pacha store' -a gc -d 'Delete the objects that no name means, their signatures, and what killed additions left behind.'
+complete -c batuta -n '__batuta_at pacha store' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_at pacha store' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_at pacha store' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha store add
+complete -c batuta -n '__batuta_in \'pacha store add\'' -l name -x -d 'What to call it; TAG is latest by default.'
+complete -c batuta -n '__batuta_in \'pacha store add\'' -l link -d 'Make the file itself the object, by a hard link: no second copy, but the file turns read-only, and editing it in place damages the object.'
+complete -c batuta -n '__batuta_in \'pacha store add\'' -s f -l force -d 'Move the name from another object; replace another signature.'
+complete -c batuta -n '__batuta_in \'pacha store add\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha store add\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha store add\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha store add\' 1+ --name' -F
+
+# batuta pacha store path
+complete -c batuta -n '__batuta_in \'pacha store path\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha store path\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha store path\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha store list
+complete -c batuta -n '__batuta_in \'pacha store list\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha store list\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha store list\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha store verify
+complete -c batuta -n '__batuta_in \'pacha store verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha store verify\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha store verify\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha store remove
+complete -c batuta -n '__batuta_in \'pacha store remove\'' -s f -l force -d 'Remove an object together with its names.'
+complete -c batuta -n '__batuta_in \'pacha store remove\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha store remove\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha store remove\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha store gc
+complete -c batuta -n '__batuta_in \'pacha store gc\'' -s n -l dry-run -d 'Only say what would be deleted.'
+complete -c batuta -n '__batuta_in \'pacha store gc\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha store gc\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha store gc\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta config
+complete -c batuta -n '__batuta_at config' -a path -d 'Print where the configuration file is, or would be. --json also tells whether it exists.'
+complete -c batuta -n '__batuta_at config' -a show -d 'Print the effective configuration as TOML: defaults, then the file, then BATUTA_... environment variables.'
+complete -c batuta -n '__batuta_at config' -a get -d 'Print one effective value, bare; a list as JSON. An unknown key is exit 2.'
+complete -c batuta -n '__batuta_at config' -a set -d 'Write one value to the configuration file, whose comments and order stay.'
+complete -c batuta -n '__batuta_at config' -a init -d 'Write a configuration file that explains every key, each in a comment with its default.'
+complete -c batuta -n '__batuta_at config' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_at config' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_at config' -s h -l help -d 'Show this message and exit.'
+
+# batuta config path
+complete -c batuta -n '__batuta_in \'config path\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'config path\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'config path\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta config show
+complete -c batuta -n '__batuta_in \'config show\'' -l origin -d 'Tell where each value came from.'
+complete -c batuta -n '__batuta_in \'config show\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'config show\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'config show\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta config get
+complete -c batuta -n '__batuta_in \'config get\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'config get\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'config get\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth'
+
+# batuta config set
+complete -c batuta -n '__batuta_in \'config set\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'config set\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'config set\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth'
+
+# batuta config init
+complete -c batuta -n '__batuta_in \'config init\'' -l force -d 'Replace a file that is there; what it says is lost.'
+complete -c batuta -n '__batuta_in \'config init\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'config init\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'config init\'' -s h -l help -d 'Show this message and exit.'
