@@ -12,6 +12,8 @@ BIN := .venv/bin
 TOOLS := .venv/debian
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH):$(CURDIR)/$(TOOLS)/usr/bin
+# options of every benchmark, such as BENCH='--runs 9 --dir /mnt/fast'
+BENCH ?=
 # pytest workers; the tests run real processes, and a machine has at least two cores
 JOBS ?= 2
 
@@ -44,6 +46,8 @@ demo: .venv/.ready ## The tour, with a real model and real output
 docs: .venv/.ready ## Generate man pages and shell completions from the commands
 	@python -m scripts.generate_docs
 
+bench-tools: .venv/.bench-tools
+
 .venv/.bench-tools: .venv/.ready
 	@scripts/debian-tools $(TOOLS) age minisign b3sum
 	@$(PYTHON) -m venv .venv/peers
@@ -51,7 +55,7 @@ docs: .venv/.ready ## Generate man pages and shell completions from the commands
 	@touch $@
 
 bench: .venv/.bench-tools ## Measure the README's claims against b3sum, age, minisign, sha256sum, model_signing
-	@for script in benchmarks/bench_*.py; do python "$$script"; done
+	@for script in benchmarks/bench_*.py; do python "$$script" $(BENCH); done
 
 clean: ## Remove what the other targets made
 	@rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
