@@ -123,7 +123,7 @@ def bundle_of(payload: bytes, rows: Sequence[Mapping[str, Any]], material: Mappi
     """A `.sig` file around a payload and its signatures."""
     document = {
         "mediaType": MEDIA_TYPE,
-        "verificationMaterial": material or {"publicKey": {"hint": ALICE.hint}, "tlogEntries": []},
+        "verificationMaterial": material or {"publicKey": {"hint": ""}, "tlogEntries": []},
         "dsseEnvelope": {
             "payloadType": "application/vnd.in-toto+json",
             "payload": base64.b64encode(payload).decode(),
@@ -136,7 +136,9 @@ def bundle_of(payload: bytes, rows: Sequence[Mapping[str, Any]], material: Mappi
 def bundle(stated: Mapping[str, Any], *signers: Person) -> bytes:
     """A `.sig` file with good signatures by `signers` (by Alice when none is named)."""
     payload = json.dumps(stated).encode()
-    return bundle_of(payload, [signature_row(person, payload) for person in signers or (ALICE,)])
+    people = signers or (ALICE,)
+    material = {"publicKey": {"hint": people[0].hint}, "tlogEntries": []}
+    return bundle_of(payload, [signature_row(person, payload) for person in people], material)
 
 
 def rust_signature(content: bytes, person: Person = ALICE, **changes: Any) -> bytes:

@@ -310,12 +310,13 @@ def test_a_directory_that_changes_while_it_is_read_has_no_address(change: str, t
         if count < MIB or done.is_set():  # not before the small files of the first thread can have been read
             return
         done.set()
-        {
+        actions: dict[str, Callable[[], object]] = {
             "add": lambda: (model / "new").write_bytes(b"4"),
             "remove": lambda: (model / "a").unlink(missing_ok=True),
             "rewrite an early one": lambda: (model / "a").write_bytes(b"5"),
             "rename": lambda: (model / "a").rename(model / "z"),
-        }[change]()
+        }
+        actions[change]()
 
     with pytest.raises((ChangedWhileReadError, NotFoundError)):
         content_address(model, progress=advance)
@@ -329,9 +330,14 @@ def test_a_descriptor_is_hashed_from_the_beginning_wherever_it_stands(tmp_path: 
         assert hash_descriptor(descriptor, path).digest.hex() == VECTORS[-1][1]
 
 
+def feed(descriptor: int, data: bytes) -> None:
+    os.write(descriptor, data)
+    os.close(descriptor)
+
+
 def test_a_stream_is_hashed_to_its_end_and_counted() -> None:
     reading, writing = os.pipe()
-    writer = threading.Thread(target=lambda: (os.write(writing, painted(7169)), os.close(writing)))
+    writer = threading.Thread(target=feed, args=(writing, painted(7169)))
     writer.start()
     size, address = hash_stream_counting(reading, "stdin")
     writer.join()
@@ -342,7 +348,7 @@ def test_a_stream_is_hashed_to_its_end_and_counted() -> None:
 def test_a_pipe_with_nothing_in_it_yet_is_waited_for_and_not_taken_for_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)  # as ssh and node hand their pipes on
-    writer = threading.Thread(target=lambda: (os.write(writing, painted(1025)), os.close(writing)))
+    writer = threading.Thread(target=feed, args=(writing, painted(1025)))
     wait = hashing._wait_for
 
     def write_and_wait(descriptor: int) -> None:

@@ -18,6 +18,7 @@ from batuta_cli.errors import (
     UnsafeFileError,
     UsageError,
 )
+from batuta_cli.files import open_stream, write_file
 from batuta_cli.pacha import keyring
 from batuta_cli.pacha.keyring import choose_own, file_stem, find_own, identity_of, list_own, read_private_file, save_own
 from batuta_cli.pacha.keys import SigningKey
@@ -106,12 +107,11 @@ def test_force_replaces_a_pair_and_closes_a_private_key_that_was_open(tmp_path: 
 def test_no_private_key_is_left_behind_when_its_public_half_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = keyring.write_file
 
     def disk_full(path: Path, *arguments: object, **options: object) -> None:
         if path.suffix == ".pub":
             raise OperationError("no space left on device")
-        write(path, *arguments, **options)  # type: ignore[arg-type]
+        write_file(path, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(keyring, "write_file", disk_full)
     with pytest.raises(OperationError, match="no space"):
@@ -149,10 +149,9 @@ def test_the_mode_is_judged_on_the_file_that_was_opened_not_on_the_name(
     for file, mode in ((path, 0o644), (safe, 0o600)):
         file.write_bytes(ALICE.signing.to_pem())
         file.chmod(mode)
-    opening = keyring.open_stream
 
     def exchange_after_opening(name: Path) -> int:
-        descriptor = opening(name)
+        descriptor = open_stream(name)
         safe.replace(path)
         return descriptor
 

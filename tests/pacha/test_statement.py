@@ -296,7 +296,7 @@ def test_a_time_is_read_as_it_was_written(time: dt.datetime) -> None:
     assert parse_time(format_time(time), "x") == time
 
 
-segments = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="/\0"), min_size=1, max_size=6).filter(
+segments = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=6).filter(
     lambda segment: segment not in (".", "..")
 )
 inner_names = st.lists(segments, min_size=1, max_size=3).map("/".join)

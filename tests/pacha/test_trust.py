@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_what_is_written_is_private_and_read_back(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-DAMAGED = {
+DAMAGED: dict[str, str | bytes] = {
     "cut in the middle": BY_HAND[:120],
     "not TOML": "[[key",
     "binary": b"\x80\x00\xff",
@@ -86,7 +87,11 @@ DAMAGED = {
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_store_is_an_error_and_never_empty(damage: str, path: Path) -> None:
     write(path, DAMAGED[damage])
-    for use in (lambda: load(path), lambda: update(lambda store: store.with_key(BOB.trusted()), path)):
+    uses: list[Callable[[], TrustStore]] = [
+        lambda: load(path),
+        lambda: update(lambda store: store.with_key(BOB.trusted()), path),
+    ]
+    for use in uses:
         with pytest.raises(DamagedStateError, match=r"trust\.toml: the trust store is damaged: .") as caught:
             use()
         assert caught.value.exit_code == 1
@@ -118,11 +123,11 @@ def test_no_edit_of_the_file_gives_anything_but_a_store_or_an_error(
 
 times = st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(9000, 1, 1), timezones=st.just(dt.UTC))
 raws = st.binary(min_size=32, max_size=32).map(VerifyingKey)
-names = st.text(st.characters(exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp")), min_size=1, max_size=50).filter(
+names = st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"]), min_size=1, max_size=50).filter(
     lambda name: bool(name.strip())
 )
 entries = st.builds(TrustedKey, names, raws, times, st.none() | times, st.none() | times)
-reasons = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+reasons = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 revocations = st.builds(Revocation, raws, times, reasons)
 
 
