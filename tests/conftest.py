@@ -1,5 +1,6 @@
 """What all tests share: the installed `batuta` in a home of its own, a real model, and unprivileged children."""
 
+import ctypes
 import importlib.util
 import os
 import subprocess
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 
 BATUTA = str(Path(sys.executable).with_name("batuta"))
-NOBODY = 65534
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -90,13 +90,17 @@ def gguf() -> Path:
 
 
 @pytest.fixture
-def as_nobody() -> Callable[[], None]:
-    """A `preexec_fn` that drops root's privileges, which would make unreadable files readable."""
+def unprivileged() -> Callable[[], None]:
+    """A `preexec_fn` that takes away root's right to read and write any file, so that modes mean something.
+
+    The user stays the same: another one might not reach the interpreter.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
 
     def drop() -> None:
         if os.getuid() == 0:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+            for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, see capabilities(7)
+                if libc.prctl(24, capability, 0, 0, 0) != 0:  # PR_CAPBSET_DROP; takes effect with exec
+                    raise OSError(ctypes.get_errno(), "prctl")
 
     return drop
