@@ -30,6 +30,13 @@ def is_stream(path: str) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
+def shell_path(path: str) -> str:
+    """`path` as one word of a command line, where it is not taken for an option."""
+    from batuta_cli.cli.console import shell_word
+
+    return shell_word("./" + path if path.startswith("-") else path)
+
+
 def total_size(path: str) -> int | None:
     """Bytes to read, for the progress bar; a directory is walked for it only where a bar could be shown."""
     from batuta_cli.pacha.hashing import scan

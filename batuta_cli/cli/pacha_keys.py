@@ -97,13 +97,14 @@ def _saved(key: Any, path: Path, *, encrypted: bool) -> console.Outcome:
         "encrypted": encrypted,
         "trusted": True,
     }
+    name = ("-- " if key.identity.startswith("-") else "") + console.shell_word(key.identity)
     text = "\n".join(
         (
             f"identity     {display(key.identity)}",
             f"key id       {public.key_id}",
             f"private key  {display(path)} ({'encrypted with the passphrase' if encrypted else 'not encrypted'})",
             f"public key   {display(keyring.public_path(path))}",
-            f"to trust it elsewhere:\n  batuta pacha trust add {console.shell_word(key.identity)} {public.inline}",
+            f"to trust it elsewhere:\n  batuta pacha trust add {name} {public.inline}",
         )
     )
     return console.Outcome(result, text)

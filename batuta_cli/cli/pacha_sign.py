@@ -1,16 +1,21 @@
 """`batuta pacha sign` and `batuta pacha verify`."""
 
 import os
-from typing import Annotated, Any
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import FollowSymlinks, Ignore, opened, total_size
+from batuta_cli.cli.models import FollowSymlinks, Ignore, opened, shell_path, total_size
 from batuta_cli.errors import UsageError, VerificationError
 from batuta_cli.files import display
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.signing import ModelSignature
 
 commands = typer.Typer()
 
@@ -37,7 +42,9 @@ def sign(
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; - is stdout.")
     ] = None,
-    expires: Annotated[int | None, typer.Option(metavar="DAYS", help="The signature counts for so many days.")] = None,
+    expires: Annotated[
+        int | None, typer.Option(metavar="DAYS", min=1, max=36_500, help="The signature counts for so many days.")
+    ] = None,
     ignore: Ignore = None,
     follow_symlinks: FollowSymlinks = False,
     format: Annotated[
@@ -54,7 +61,9 @@ def sign(
     if format not in ("bundle", "pacha1"):
         raise UsageError(f"no such signature format: {display(format)}", hint="bundle or pacha1")
     if output is not None and len(paths) > 1:
-        raise UsageError("--output takes one PATH")
+        raise UsageError("--output takes one PATH", hint="sign them one by one, or leave --output out")
+    if "-" in paths:
+        raise UsageError("stdin cannot be signed, it has no name", hint="write it to a file first")
     signing_key = secrets.signing_key(key, passphrase_env=passphrase_env, identity=identity) if key else None
     if signing_key is None:
         signing_key = _own_key(identity, passphrase_env)
@@ -62,6 +71,7 @@ def sign(
     def one(path: str) -> Done:
         found = locate(path)
         target = output or found.signature
+        _refuse_inside(target, found.path, ignore or ())
         options: dict[str, Any] = {
             "expires_days": expires,
             "ignore": ignore or (),
@@ -92,6 +102,21 @@ def sign(
     return for_each(paths, one)
 
 
+def _refuse_inside(target: str, model: str, ignore: Sequence[str]) -> None:
+    """Refuse a signature that would be one file more in the directory that it signs."""
+    from fnmatch import fnmatchcase
+
+    root, place = os.path.realpath(model), os.path.realpath(target)
+    if target == "-" or not os.path.isdir(root) or not place.startswith(os.path.join(root, "")):
+        return
+    name = os.path.relpath(place, root)
+    if not any(fnmatchcase(part, pattern) for part in (name, os.path.basename(name)) for pattern in ignore):
+        raise UsageError(
+            f"{display(target)}: lies inside the model, which would change with it",
+            hint=f"choose another --output, or leave it out of the model: --ignore {shell_path(name)}",
+        )
+
+
 def _own_key(identity: str | None, passphrase_env: str | None) -> Any:
     from batuta_cli import config
     from batuta_cli.cli import secrets
@@ -115,7 +140,7 @@ def verify(
         list[str], typer.Argument(metavar="PATH...", help="Models, store names or addresses; - is stdin.")
     ],
     signature: Annotated[
-        list[str] | None, typer.Option(metavar="FILE", help="The signature, if it is not PATH.sig.")
+        list[str] | None, typer.Option(metavar="FILE", help="The signature, if it is not PATH.sig; - is stdin.")
     ] = None,
     key: Annotated[
         str | None, typer.Option(metavar="FILE", help="Accept this public key alone: a file, or ed25519:BASE64.")
@@ -139,7 +164,9 @@ def verify(
     from batuta_cli.pacha.signer import Policy
 
     if signature and len(paths) > 1:
-        raise UsageError("--signature takes one PATH")
+        raise UsageError("--signature takes one PATH", hint="verify them one by one")
+    if [*paths, *(signature or []), key].count("-") > 1:
+        raise UsageError("stdin can be read once only", hint="name a file instead of the second -")
     wanted = ContentAddress.parse(digest) if digest else None
     if wanted is not None and not (signature or key or identity or name or require):
         return for_each(paths, lambda path: _verify_digest(path, wanted))
@@ -150,11 +177,22 @@ def verify(
 
 def _public_key(text: str | None) -> Any:
     from batuta_cli.pacha.keyring import read_public_file
-    from batuta_cli.pacha.keys import INLINE_PREFIX, VerifyingKey
+    from batuta_cli.pacha.keys import INLINE_PREFIX, KEY_FILE_LIMIT, VerifyingKey
 
     if text is None:
         return None
+    if text == "-":
+        return VerifyingKey.parse(sys.stdin.buffer.read(KEY_FILE_LIMIT), "stdin")
     return VerifyingKey.parse(text.encode()) if text.startswith(INLINE_PREFIX) else read_public_file(text)
+
+
+def _load(file: str) -> "ModelSignature":
+    from batuta_cli.pacha.envelope import SIGNATURE_FILE_LIMIT
+    from batuta_cli.pacha.signing import ModelSignature
+
+    if file == "-":
+        return ModelSignature.parse(sys.stdin.buffer.read(SIGNATURE_FILE_LIMIT + 1))
+    return ModelSignature.load(file)
 
 
 def _verify_digest(path: str, wanted: Any) -> Done:
@@ -183,13 +221,12 @@ def _verify_signature(path: str, files: list[str], policy: Any, wanted: Any, req
     from batuta_cli.pacha.content import HashedModel, Model
     from batuta_cli.pacha.hashing import Resource, hash_stream_counting
     from batuta_cli.pacha.locate import locate
-    from batuta_cli.pacha.signing import ModelSignature
     from batuta_cli.pacha.verification import verify_all
 
     if path == "-":
         if not files:
             raise UsageError("the signature of stdin must be named", hint="--signature FILE")
-        signatures = [ModelSignature.load(file) for file in files]
+        signatures = [_load(file) for file in files]
         size, address = hash_stream_counting(0, "stdin")
         hashed = HashedModel(Resource(".", size, address.digest))
         verified = verify_all(hashed, signatures, policy, label="-", actual_name=None, require=require)
@@ -197,7 +234,7 @@ def _verify_signature(path: str, files: list[str], policy: Any, wanted: Any, req
     else:
         found = locate(path)
         files = files or [_existing(path, found.path, found.signature)]
-        signatures = [ModelSignature.load(file) for file in files]
+        signatures = [_load(file) for file in files]
         with console.progress(f"verifying {path}", total_size(found.path)) as advance:
             model = Model(found.path, advance)
             verified = verify_all(model, signatures, policy, label=path, actual_name=found.name, require=require)
@@ -218,7 +255,7 @@ def _existing(path: str, located: str, signature: str) -> str:
     if not os.path.lexists(signature):
         raise VerificationError(
             f"{display(path)}: there is no signature, {display(signature)} does not exist",
-            hint=f"batuta pacha sign {console.shell_word(path)}, or --signature FILE",
+            hint=f"batuta pacha sign {shell_path(path)}, or --signature FILE",
         )
     return signature
 

@@ -1,0 +1,70 @@
+"""Places and moments that the tests of the commands need: no privileges, a small disk, the middle of a read."""
+
+import contextlib
+import ctypes
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Child = subprocess.Popen[str]
+
+_PR_CAPBSET_DROP = 24  # prctl(2)
+_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2  # capabilities(7): what lets root pass over permission bits
+
+
+@pytest.fixture
+def without_privileges() -> Callable[[], None]:
+    """A `preexec_fn` after which permission bits count for root too; it can still reach the interpreter in its home."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def drop() -> None:
+        if os.getuid() == 0:
+            for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
+                if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
+                    raise OSError(ctypes.get_errno(), "prctl")
+
+    return drop
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 128 KiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@pytest.fixture
+def endless(work: Path) -> Path:
+    """A model that takes minutes to read and no disk: whatever happens after it was opened happens while it is read."""
+    path = work / "model"
+    with open(path, "wb") as file:
+        file.truncate(1 << 38)
+    return path
+
+
+@pytest.fixture
+def until_read() -> Callable[[Path, Child], None]:
+    """Wait until a command is in the middle of a file: has mapped it, or has read from it."""
+
+    def wait(path: Path, child: Child) -> None:
+        wanted = os.path.realpath(path)
+        while child.poll() is None:
+            with contextlib.suppress(OSError):  # a descriptor that was closed again, a process that ended
+                if f" {wanted}\n" in Path(f"/proc/{child.pid}/maps").read_text():
+                    return
+                for name in os.listdir(f"/proc/{child.pid}/fd"):
+                    position = Path(f"/proc/{child.pid}/fdinfo/{name}").read_text().split()[1]
+                    if os.readlink(f"/proc/{child.pid}/fd/{name}") == wanted and position != "0":
+                        return
+        raise AssertionError(f"the command ended before it read {path}: {child.returncode}")
+
+    return wait
