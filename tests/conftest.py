@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+NOBODY = 65534
 BATUTA = str(Path(sys.executable).with_name("batuta"))
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
