@@ -1,6 +1,7 @@
 """`batuta pacha encrypt` and `batuta pacha decrypt`."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.errors import UsageError
+from batuta_cli.errors import InvalidInputError, UsageError
 from batuta_cli.files import Advance, AtomicOutput, display
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ commands = typer.Typer()
 
 MODEL_KEY = "MODEL_KEY"  # the variable that is looked at without being named (DESIGN §4)
 _SUFFIX = ".enc"
+_TAR = "pack it: tar c DIRECTORY | batuta pacha encrypt - --format 2 --output DIRECTORY.tar.enc"
 
 PasswordEnv = Annotated[
     str | None, typer.Option("--password-env", metavar="VAR", help="The variable that holds the password.")
@@ -59,7 +61,7 @@ def encrypt(
 
     if format not in encryption.FORMATS:
         raise UsageError(f"no such format: {format}", hint="1 or 2")
-    ends = _Ends.of(path, output or ("-" if path == "-" else path + _SUFFIX), force)
+    ends = _Ends.of(path, _encrypted_name(path) if output is None else output, force)
     password = _password(password_file, password_env, confirm=True)
     with ends.progress("encrypting") as advance:
         if ends.are_files:
@@ -106,7 +108,7 @@ def decrypt(
     from batuta_cli.pacha import encryption
 
     limit = allow_kdf_memory * 1024
-    ends = _Ends.of(path, output or _decrypted_name(path), force)
+    ends = _Ends.of(path, _decrypted_name(path) if output is None else output, force)
     password = _password(password_file, password_env, confirm=False)
     with ends.progress("decrypting") as advance:
         if ends.are_files:
@@ -125,6 +127,10 @@ def decrypt(
                     output_name=ends.target_name,
                 )
     return ends.outcome(done, "decrypted")
+
+
+def _encrypted_name(path: str) -> str:
+    return "-" if path == "-" else path + _SUFFIX
 
 
 def _decrypted_name(path: str) -> str:
@@ -165,15 +171,19 @@ class _Ends:
     @classmethod
     def of(cls, path: str, target: str, force: bool) -> Self:
         """Look at both ends before a password is asked for."""
-        from batuta_cli.files import errors_named
+        from batuta_cli.files import atomic_output, errors_named
         from batuta_cli.pacha.locate import locate
 
         source = path if path == "-" else locate(path).path
         if source != "-":
             with errors_named(path):
-                os.stat(source)
+                mode = os.stat(source).st_mode
+            if stat.S_ISDIR(mode):
+                raise InvalidInputError(f"{display(path)}: is a directory, not a file", hint=_TAR)
         if target == "-":
             console.binary_stdout()
+        else:
+            atomic_output(target, force=force)
         return cls(path, source, target, force)
 
     @property

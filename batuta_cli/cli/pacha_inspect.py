@@ -1,56 +1,78 @@
 """`batuta pacha inspect`: what a signature or an encrypted file says about itself."""
 
-from typing import Annotated, Any
+import os
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
+from batuta_cli.cli.models import shell_path
 from batuta_cli.errors import InvalidInputError
 from batuta_cli.files import display
 
 commands = typer.Typer()
 
 _SHOWN = 20  # resources in the text; --json has all
+_HEADER_LIMIT = 4096  # bytes; the header of an encrypted file has 99, and a pipe holds as many as this
 
 
 @commands.command(
     cls=Command, epilog=examples("batuta pacha inspect model.gguf.sig", "batuta pacha inspect model.gguf.enc --json")
 )
 def inspect(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A .sig or .enc file.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .sig or .enc file; - is stdin.")],
 ) -> console.Outcome:
     """Show what a .sig or .enc file says about itself. Nothing is verified, no secret is needed."""
-    import os
+    import sys
 
     from batuta_cli.files import open_regular
 
-    descriptor = open_regular(file)
-    try:
-        magic = os.pread(descriptor, 8, 0)
-    finally:
-        os.close(descriptor)
-    if magic == b"PACHAENC":
-        return _encrypted(file)
-    if magic.lstrip()[:1] == b"{":
-        return _signature(file)
-    raise InvalidInputError(f"{display(file)}: neither a signature nor an encrypted file")
+    if file == "-":
+        return _inspect(sys.stdin.buffer, "stdin")
+    with os.fdopen(open_regular(file), "rb") as opened:
+        return _inspect(opened, file)
 
 
-def _encrypted(file: str) -> console.Outcome:
+def _inspect(opened: BinaryIO, name: str) -> console.Outcome:
+    from batuta_cli.pacha.envelope import SIGNATURE_FILE_LIMIT
+
+    start = opened.read(_HEADER_LIMIT)
+    if start.startswith(b"PACHAENC"):
+        return _encrypted(opened, start, name)
+    if start.lstrip()[:1] == b"{":
+        return _signature(start + opened.read(SIGNATURE_FILE_LIMIT + 1 - len(start)), name)
+    beside = [name + ending for ending in (".sig", ".enc") if os.path.isfile(name + ending)]
+    raise InvalidInputError(
+        f"{display(name)}: neither a signature nor an encrypted file",
+        hint=f"batuta pacha inspect {shell_path(beside[0])}" if beside else None,
+    )
+
+
+def _encrypted(opened: BinaryIO, start: bytes, name: str) -> console.Outcome:
     import dataclasses
 
-    from batuta_cli.pacha.encryption import describe
+    from batuta_cli.pacha.encryption import describe_stream
 
-    return _fields({"kind": "encrypted"} | dataclasses.asdict(describe(file)))
+    if opened.seekable():
+        os.lseek(opened.fileno(), 0, os.SEEK_SET)
+        return _fields({"kind": "encrypted"} | dataclasses.asdict(describe_stream(opened.fileno(), name)))
+    read, write = os.pipe()  # what was taken from a pipe already, in another one
+    os.write(write, start)
+    os.close(write)
+    with os.fdopen(read, "rb") as header:
+        return _fields({"kind": "encrypted"} | dataclasses.asdict(describe_stream(header.fileno(), name)))
 
 
-def _signature(file: str) -> console.Outcome:
+def _signature(raw: bytes, name: str) -> console.Outcome:
     from batuta_cli.pacha.pacha1 import Pacha1Signature
     from batuta_cli.pacha.signing import ModelSignature
     from batuta_cli.pacha.statement import format_time
 
-    body = ModelSignature.load(file).body
+    try:
+        body = ModelSignature.parse(raw).body
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{display(name)}: {error.message}", hint=error.hint) from None
     if isinstance(body, Pacha1Signature):
         return _fields(
             {

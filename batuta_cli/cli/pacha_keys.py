@@ -54,10 +54,10 @@ def keygen(
 
     if output == "-":
         raise UsageError("a key pair is two files, which stdout cannot take", hint="--output FILE")
-    key = SigningKey.generate(identity or DEFAULT_IDENTITY)
-    passphrase = secrets.from_env(passphrase_env) if passphrase_env else None
+    key = SigningKey.generate(DEFAULT_IDENTITY if identity is None else identity)
+    passphrase = None if passphrase_env is None else secrets.from_env(passphrase_env)
     _trusting(key)(trust.load())  # what stands against it is found before a key is written
-    if output:
+    if output is not None:
         path = keyring.save_pair(key, Path(output), passphrase=passphrase, force=force)[0]
     else:
         path = keyring.save_own(key, str(key.identity), passphrase=passphrase, force=force)
@@ -154,7 +154,7 @@ def export_key(
     from batuta_cli.pacha import keyring
 
     try:
-        key = keyring.choose_own(identity).public
+        key = (keyring.choose_own(None) if identity is None else keyring.find_own(identity)).public
     except UsageError as error:
         if identity is not None:
             raise
@@ -192,9 +192,10 @@ def import_key(
     from batuta_cli.pacha import keyring, trust
     from batuta_cli.pacha.keys import DEFAULT_IDENTITY, is_encrypted_key
 
-    name = identity or DEFAULT_IDENTITY
+    name = DEFAULT_IDENTITY if identity is None else identity
     data, label = secrets.read_key(file)
-    passphrase = secrets.passphrase(passphrase_env, of=label) if passphrase_env or is_encrypted_key(data) else None
+    asked = passphrase_env is not None or is_encrypted_key(data)
+    passphrase = secrets.passphrase(passphrase_env, of=label) if asked else None
     key = secrets.parse_with(data, label, passphrase=passphrase, identity=name)
     _trusting(key)(trust.load())
     path = keyring.save_own(key, name, passphrase=passphrase, force=force)

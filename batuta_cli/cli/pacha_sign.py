@@ -64,13 +64,14 @@ def sign(
         raise UsageError("--output takes one PATH", hint="sign them one by one, or leave --output out")
     if "-" in paths:
         raise UsageError("stdin cannot be signed, it has no name", hint="write it to a file first")
-    signing_key = secrets.signing_key(key, passphrase_env=passphrase_env, identity=identity) if key else None
-    if signing_key is None:
+    if key is None:
         signing_key = _own_key(identity, passphrase_env)
+    else:
+        signing_key = secrets.signing_key(key, passphrase_env=passphrase_env, identity=identity)
 
     def one(path: str) -> Done:
         found = locate(path)
-        target = output or found.signature
+        target = found.signature if output is None else output
         _refuse_inside(target, found.path, ignore or ())
         options: dict[str, Any] = {
             "expires_days": expires,
@@ -122,7 +123,7 @@ def _own_key(identity: str | None, passphrase_env: str | None) -> Any:
     from batuta_cli.cli import secrets
     from batuta_cli.pacha import keyring
 
-    own = keyring.find_own(identity) if identity else keyring.choose_own(config.load().pacha.default_key)
+    own = keyring.choose_own(config.load().pacha.default_key) if identity is None else keyring.find_own(identity)
     return secrets.signing_key(str(own.path), passphrase_env=passphrase_env, identity=own.identity)
 
 
@@ -167,8 +168,9 @@ def verify(
         raise UsageError("--signature takes one PATH", hint="verify them one by one")
     if [*paths, *(signature or []), key].count("-") > 1:
         raise UsageError("stdin can be read once only", hint="name a file instead of the second -")
-    wanted = ContentAddress.parse(digest) if digest else None
-    if wanted is not None and not (signature or key or identity or name or require):
+    wanted = None if digest is None else ContentAddress.parse(digest)
+    # An empty text is something that was asked for: a variable that is not set must not switch a check off.
+    if wanted is not None and not signature and (key, identity, name, require) == (None, None, None, None):
         return for_each(paths, lambda path: _verify_digest(path, wanted))
     allowed = allow_pacha1 or config.load().pacha.allow_pacha1
     policy = Policy(trust.load(), _public_key(key), identity, name, allow_pacha1=allowed)
