@@ -159,7 +159,11 @@ def export_key(
         if identity is not None:
             raise
         raise UsageError(error.message, hint="name one: batuta pacha keys export IDENTITY") from None
-    writers = {"pem": key.to_pem, "openssh": key.to_openssh, "inline": lambda: key.inline.encode() + b"\n"}
+    writers: dict[str, Callable[[], bytes]] = {
+        "pem": key.to_pem,
+        "openssh": key.to_openssh,
+        "inline": lambda: key.inline.encode() + b"\n",
+    }
     if format not in writers:
         raise InvalidInputError(f"no such key format: {display(format)}", hint="pem, openssh or inline")
     data = writers[format]()
