@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from batuta_cli.errors import UsageError, VerificationError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
+    from batuta_cli.pacha.signer import Policy
     from batuta_cli.pacha.signing import ModelSignature
 
 commands = typer.Typer()
@@ -119,11 +121,15 @@ def _refuse_inside(target: str, model: str, ignore: Sequence[str]) -> None:
 
 
 def _own_key(identity: str | None, passphrase_env: str | None) -> Any:
-    from batuta_cli import config
     from batuta_cli.cli import secrets
     from batuta_cli.pacha import keyring
 
-    own = keyring.choose_own(config.load().pacha.default_key) if identity is None else keyring.find_own(identity)
+    if identity is None:
+        from batuta_cli import config
+
+        own = keyring.choose_own(config.load().pacha.default_key)
+    else:
+        own = keyring.find_own(identity)
     return secrets.signing_key(str(own.path), passphrase_env=passphrase_env, identity=own.identity)
 
 
@@ -159,7 +165,6 @@ def verify(
     ] = False,
 ) -> console.Outcome:
     """Verify models: exit 0 only when the content is intact and the signer is trusted."""
-    from batuta_cli import config
     from batuta_cli.pacha import trust
     from batuta_cli.pacha.hashing import ContentAddress
     from batuta_cli.pacha.signer import Policy
@@ -172,8 +177,7 @@ def verify(
     # An empty text is something that was asked for: a variable that is not set must not switch a check off.
     if wanted is not None and not signature and (key, identity, name, require) == (None, None, None, None):
         return for_each(paths, lambda path: _verify_digest(path, wanted))
-    allowed = allow_pacha1 or config.load().pacha.allow_pacha1
-    policy = Policy(trust.load(), _public_key(key), identity, name, allow_pacha1=allowed)
+    policy = Policy(trust.load(), _public_key(key), identity, name, allow_pacha1=allow_pacha1)
     return for_each(paths, lambda path: _verify_signature(path, signature or [], policy, wanted, require))
 
 
@@ -195,6 +199,21 @@ def _load(file: str) -> "ModelSignature":
     if file == "-":
         return ModelSignature.parse(sys.stdin.buffer.read(SIGNATURE_FILE_LIMIT + 1))
     return ModelSignature.load(file)
+
+
+def _load_all(files: list[str], policy: "Policy") -> tuple[list["ModelSignature"], "Policy"]:
+    """The signatures, and the policy with what the configuration has to say about such signatures.
+
+    It has something to say about the Rust crate's alone, and loading it takes longer than verifying a small model.
+    """
+    from batuta_cli.pacha.pacha1 import Pacha1Signature
+
+    signatures = [_load(file) for file in files]
+    if policy.allow_pacha1 or not any(isinstance(signature.body, Pacha1Signature) for signature in signatures):
+        return signatures, policy
+    from batuta_cli import config
+
+    return signatures, replace(policy, allow_pacha1=config.load().pacha.allow_pacha1)
 
 
 def _verify_digest(path: str, wanted: Any) -> Done:
@@ -219,7 +238,7 @@ def _match(path: str, address: Any, wanted: Any) -> None:
         )
 
 
-def _verify_signature(path: str, files: list[str], policy: Any, wanted: Any, require: int | None) -> Done:
+def _verify_signature(path: str, files: list[str], policy: "Policy", wanted: Any, require: int | None) -> Done:
     from batuta_cli.pacha.content import HashedModel, Model
     from batuta_cli.pacha.hashing import Resource, hash_stream_counting
     from batuta_cli.pacha.locate import locate
@@ -228,7 +247,7 @@ def _verify_signature(path: str, files: list[str], policy: Any, wanted: Any, req
     if path == "-":
         if not files:
             raise UsageError("the signature of stdin must be named", hint="--signature FILE")
-        signatures = [_load(file) for file in files]
+        signatures, policy = _load_all(files, policy)
         size, address = hash_stream_counting(0, "stdin")
         hashed = HashedModel(Resource(".", size, address.digest))
         verified = verify_all(hashed, signatures, policy, label="-", actual_name=None, require=require)
@@ -236,7 +255,7 @@ def _verify_signature(path: str, files: list[str], policy: Any, wanted: Any, req
     else:
         found = locate(path)
         files = files or [_existing(path, found.path, found.signature)]
-        signatures = [_load(file) for file in files]
+        signatures, policy = _load_all(files, policy)
         with console.progress(f"verifying {path}", total_size(found.path)) as advance:
             model = Model(found.path, advance)
             verified = verify_all(model, signatures, policy, label=path, actual_name=found.name, require=require)

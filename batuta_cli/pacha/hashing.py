@@ -35,6 +35,8 @@ PREFIX = "blake3:"
 
 _WINDOW = 32 * 1024 * 1024  # small enough that a file that shrinks is noticed before the next window is touched
 _BUFFER = 1024 * 1024
+_BATCH_BYTES = 4 * 1024 * 1024  # a few milliseconds of work
+_BATCH_FILES = 64
 _DIRECTORY_CONTEXT = "batuta pacha 2026-11-23 directory v1"
 
 
@@ -96,7 +98,7 @@ def hash_descriptor(descriptor: int, name: StrPath, advance: Advance | None = No
     if before.st_size >= 4 * _BUFFER:
         _update_mapped(hasher, descriptor, name, before.st_size, advance)
     else:
-        count = _update_read(hasher, descriptor, name, advance)
+        count = _update_read(hasher, descriptor, name, advance, largest=min(before.st_size + 1, _BUFFER))
     if count != before.st_size or not same_content_expected(before, os.fstat(descriptor)):
         raise _changed(name)
     return Resource(".", before.st_size, hasher.digest())
@@ -116,21 +118,26 @@ def _update_mapped(hasher: blake3, descriptor: int, name: StrPath, size: int, ad
             advance(length)
 
 
-def _update_read(hasher: blake3, descriptor: int, name: StrPath, advance: Advance | None) -> int:
-    """Hash what `read` gives, from the current position to the end; returns the number of bytes."""
+def _update_read(
+    hasher: blake3, descriptor: int, name: StrPath, advance: Advance | None, *, largest: int = _BUFFER
+) -> int:
+    """Hash what `read` gives, `largest` bytes at a time, from the current position to the end; returns their number."""
     total = 0
-    buffer = bytearray(_BUFFER)
+    buffer = bytearray(largest)
     view = memoryview(buffer)
-    with errors_named(name), os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-        while (count := file.readinto(buffer)) != 0:
-            if count is None:  # a non-blocking pipe with nothing in it yet, which is not its end
+    with errors_named(name):
+        while True:
+            try:
+                count = os.readv(descriptor, [buffer])
+            except BlockingIOError:  # a non-blocking pipe with nothing in it yet, which is not its end
                 _wait_for(descriptor)
                 continue
+            if count == 0:
+                return total
             hasher.update(view[:count])
             total += count
             if advance:
                 advance(count)
-    return total
 
 
 def _wait_for(descriptor: int) -> None:
@@ -256,15 +263,26 @@ def hash_entries(entries: Sequence[Entry], advance: Advance | None = None) -> li
             os.close(descriptor)
         return Resource(entry.name, measured.size, measured.digest)
 
+    def several(batch: Sequence[Entry]) -> list[Resource]:
+        return [one(entry) for entry in batch]
+
     if len(entries) <= 1:
-        return [one(entry) for entry in entries]
+        return several(entries)
     from concurrent.futures import ThreadPoolExecutor
 
-    resources: list[Resource] = []
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for start in range(0, len(entries), 1024):  # bounded: a model may have a million files
-            resources.extend(pool.map(one, entries[start : start + 1024]))
-    return resources
+        return [resource for resources in pool.map(several, _batches(entries)) for resource in resources]
+
+
+def _batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """The work in parts worth handing to a thread: handing over a small file costs more than hashing it."""
+    start, size = 0, 0
+    for end, entry in enumerate(entries, start=1):
+        size += entry.size
+        if size >= _BATCH_BYTES or end - start >= _BATCH_FILES:
+            yield entries[start:end]
+            start, size = end, 0
+    yield entries[start:]
 
 
 def check_unchanged(

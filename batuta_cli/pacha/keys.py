@@ -16,7 +16,6 @@ from typing import Self
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from batuta_cli.errors import DecryptionError, InvalidInputError, UsageError
@@ -96,10 +95,14 @@ class VerifyingKey:
 
     def to_pem(self) -> bytes:
         """SPKI PEM."""
+        from cryptography.hazmat.primitives import serialization
+
         return self._key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
     def to_openssh(self) -> bytes:
         """One line as in `authorized_keys`."""
+        from cryptography.hazmat.primitives import serialization
+
         return self._key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH) + b"\n"
 
     @classmethod
@@ -113,6 +116,8 @@ class VerifyingKey:
 
         `source` names the input in errors. Raises `InvalidInputError`.
         """
+        from cryptography.hazmat.primitives import serialization
+
         text = data.strip()
         if text.startswith(INLINE_PREFIX.encode()):
             return cls._from_body(_base64(text.removeprefix(INLINE_PREFIX.encode()), source), source)
@@ -135,7 +140,7 @@ class VerifyingKey:
             raise InvalidInputError(f"{source}: a damaged or unknown public key") from None
         if not isinstance(key, Ed25519PublicKey):
             raise InvalidInputError(f"{source}: not an Ed25519 key", hint="batuta pacha keygen makes one")
-        return cls(key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
+        return cls(key.public_bytes_raw())
 
     @classmethod
     def _from_body(cls, body: bytes, source: str) -> Self:
@@ -166,8 +171,7 @@ class SigningKey:
     @property
     def verifying_key(self) -> VerifyingKey:
         """The public half."""
-        public = self._key.public_key()
-        return VerifyingKey(public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
+        return VerifyingKey(self._key.public_key().public_bytes_raw())
 
     def sign(self, data: bytes) -> bytes:
         """The 64-byte signature over `data`."""
@@ -181,6 +185,8 @@ class SigningKey:
         """PKCS#8 PEM, encrypted when `passphrase` is given. Raises `UsageError` when that is empty."""
         if passphrase == b"":
             raise UsageError("the passphrase is empty", hint="leave it out for a key without one")
+        from cryptography.hazmat.primitives import serialization
+
         plain = self._key.private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -199,6 +205,8 @@ class SigningKey:
             UsageError: it is encrypted and `passphrase` is None, or a package is missing that is needed to open it.
             DecryptionError: the passphrase is wrong.
         """
+        from cryptography.hazmat.primitives import serialization
+
         text = data.strip()
         if (body := _pacha_pem(text, _PACHA_PRIVATE, source)) is not None:
             if len(body) != KEY_SIZE:
