@@ -27,7 +27,7 @@ _VARIABLE = (  # what differs from run to run
     (re.compile(r"ed25519:[A-Za-z0-9+/]{43}="), "ed25519:KEY"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "HEX64"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "KEYID"),
-    (re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d:\d\d(Z|\+00:00)?)?"), "TIME"),
+    (re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(Z|\+00:00)?)?"), "TIME"),
 )
 
 
