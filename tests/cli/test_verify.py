@@ -298,3 +298,19 @@ def test_the_signature_may_come_from_stdin_and_a_directory_is_none(batuta: Run, 
     sig = bundle(work / "model", alice, identity=ALICE)
     batuta("pacha", "verify", "model", "--signature", "-", input=sig.decode(), code=0)
     batuta("pacha", "verify", "model", "--signature", "-", input="", code=2)
+
+
+def test_the_rust_crates_format_is_read_only_when_asked_for(batuta: Run, work: Path, alice: SigningKey) -> None:
+    batuta("pacha", "sign", "model", "--format", "pacha1", "--force", code=0)
+    refused = batuta("pacha", "verify", "model", code=4)
+    assert "--allow-pacha1 accepts it" in refused.stderr
+    [found] = result(batuta("pacha", "verify", "model", "--allow-pacha1", "--json", code=0))
+    assert found["binds"] == ["content"]
+    batuta("pacha", "verify", "model", env={"BATUTA_PACHA_ALLOW_PACHA1": "true"}, code=0)
+    batuta("pacha", "verify", "-", "--signature", "model.sig", input="weights", code=4)
+    batuta("config", "set", "pacha.allow_pacha1", "true", code=0)
+    batuta("pacha", "verify", "model", code=0)
+    batuta("pacha", "verify", "model", env={"BATUTA_PACHA_ALLOW_PACHA1": "false"}, code=4)
+    batuta("pacha", "verify", "model", env={"BATUTA_PACHA_ALLOW_PACHA1": "perhaps"}, code=2)
+    (work / "model").write_bytes(b"Weights")
+    batuta("pacha", "verify", "model", code=3)
