@@ -182,11 +182,11 @@ def verify(
 
 
 def _public_key(text: str | None) -> Any:
+    if text is None:
+        return None
     from batuta_cli.pacha.keyring import read_public_file
     from batuta_cli.pacha.keys import INLINE_PREFIX, KEY_FILE_LIMIT, VerifyingKey
 
-    if text is None:
-        return None
     if text == "-":
         return VerifyingKey.parse(sys.stdin.buffer.read(KEY_FILE_LIMIT), "stdin")
     return VerifyingKey.parse(text.encode()) if text.startswith(INLINE_PREFIX) else read_public_file(text)
