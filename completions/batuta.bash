@@ -184,7 +184,7 @@ _batuta_at() {
             esac
             ;;
         'batuta config init')
-            options='--force --json -q --quiet -h --help'
+            options='-f --force --json -q --quiet -h --help'
             ;;
         *) return 1 ;;
     esac

@@ -306,7 +306,7 @@ complete -c batuta -n '__batuta_in \'config set\'' -s h -l help -d 'Show this me
 complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth'
 
 # batuta config init
-complete -c batuta -n '__batuta_in \'config init\'' -l force -d 'Replace a file that is there; what it says is lost.'
+complete -c batuta -n '__batuta_in \'config init\'' -s f -l force -d 'Replace a file that is there; what it says is lost.'
 complete -c batuta -n '__batuta_in \'config init\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config init\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config init\'' -s h -l help -d 'Show this message and exit.'

@@ -7,9 +7,9 @@ from typing import Any
 
 import typer
 
-from batuta_cli import config_schema
 from batuta_cli.cli import help
 from batuta_cli.cli.app import app
+from batuta_cli.config import schema
 
 
 class Kind(Enum):
@@ -148,5 +148,5 @@ def _value(metavar: str, path: tuple[str, ...]) -> Value:
 
 def _config_keys() -> tuple[str, ...]:
     # those of [backends] contain a name of the user's own
-    tables = (table for table in config_schema.SETTINGS if table != config_schema.BACKENDS)
-    return tuple(f"{table}.{name}" for table in tables for name in config_schema.SETTINGS[table])
+    tables = (table for table in schema.SETTINGS if table != schema.BACKENDS)
+    return tuple(f"{table}.{name}" for table in tables for name in schema.SETTINGS[table])

@@ -21,7 +21,7 @@ _Value = Annotated[
     ),
 ]
 _Origin = Annotated[bool, typer.Option("--origin", help="Tell where each value came from.")]
-_Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there; what it says is lost.")]
+_Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a file that is there; what it says is lost.")]
 
 
 @app.command(

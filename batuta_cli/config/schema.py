@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from batuta_cli.config_kinds import (
+from batuta_cli.config.kinds import (
     BaseUrl,
     Boolean,
     Choice,

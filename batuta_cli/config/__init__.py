@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batuta_cli import config_file, paths
-from batuta_cli.config_check import Found, Origin, add_environment, from_document, parse_key
-from batuta_cli.config_file import KeyPath
-from batuta_cli.config_kinds import RefusedValueError, did_you_mean
-from batuta_cli.config_schema import (
+from batuta_cli import paths
+from batuta_cli.config import document as toml
+from batuta_cli.config.check import Found, Origin, add_environment, from_document, parse_key
+from batuta_cli.config.document import KeyPath
+from batuta_cli.config.kinds import RefusedValueError, did_you_mean
+from batuta_cli.config.schema import (
     BACKENDS,
     NOT_READ_YET,
     SETTINGS,
@@ -70,12 +71,12 @@ class Entry:
     @property
     def text(self) -> str:
         """The bare value; lists as JSON. `set_value` takes it back."""
-        return self.plain if isinstance(self.plain, str) else config_file.literal(self.plain)
+        return self.plain if isinstance(self.plain, str) else toml.literal(self.plain)
 
     @property
     def literal(self) -> str:
         """The value as TOML."""
-        return config_file.literal(self.plain)
+        return toml.literal(self.plain)
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     Raises `ConfigError` for what is wrong in the file or the environment, `OperationError` when the file cannot be
     read.
     """
-    document = config_file.read(path or paths.config_file())
+    document = toml.read(path or paths.config_file())
     found = from_document(document) if document else Found()
     add_environment(found, os.environ if environ is None else environ)
     tables = {table: declared(**found.of((table,))) for table, declared in TABLES.items() if table != BACKENDS}
@@ -151,11 +152,11 @@ def set_value(key: str, text: str, path: Path | None = None) -> Change:
     plain = setting.kind.toml(value)
     paths.private_dir(path.parent)
     with locked(path.with_suffix(".lock")):
-        document = config_file.read(path) or config_file.parse("", display(path))
+        document = toml.read(path) or toml.parse("", display(path))
         from_document(document)
-        edited = config_file.edit(document, key_path, config_file.literal(plain))
+        edited = toml.edit(document, key_path, toml.literal(plain))
         write_file(path, edited.text.encode(), force=True, mode=0o600)
-    after = config_file.parse(edited.text, document.file)
+    after = toml.parse(edited.text, document.file)
     origin = Origin("file", after.file, after.line(key_path))
     hidden_by = variable(key_path) if variable(key_path) in os.environ else None
     return Change(Entry(key_path, value, plain, origin), edited.comments_lost, hidden_by)
@@ -194,7 +195,7 @@ def documented() -> str:
         example = "# [backends.llamacpp]" if table == BACKENDS else f"[{table}]"
         lines += ["", f"# {TABLE_DOCS[table]}", example]
         for number, setting in enumerate(settings.values()):
-            default = config_file.literal(setting.kind.toml(setting.default))
+            default = toml.literal(setting.kind.toml(setting.default))
             lines += [""] * (number > 0) + [f"# {line}" for line in setting.doc.split("\n")]
             lines.append(f"# {setting.name} = {default}")
     return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from batuta_cli.config_kinds import exact, hide_secrets
+from batuta_cli.config.kinds import exact, hide_secrets
 from batuta_cli.errors import ConfigError, InvalidInputError, NotFoundError
 from batuta_cli.files import display, read_limited
 

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from batuta_cli.config_file import Document, KeyPath
-from batuta_cli.config_kinds import RefusedValueError, did_you_mean, hide_secrets, names_a_secret, nearest
-from batuta_cli.config_schema import BACKENDS, SETTINGS, TABLES, Setting, find, is_backend_name, variable
+from batuta_cli.config.document import Document, KeyPath
+from batuta_cli.config.kinds import RefusedValueError, did_you_mean, hide_secrets, names_a_secret, nearest
+from batuta_cli.config.schema import BACKENDS, SETTINGS, TABLES, Setting, find, is_backend_name, variable
 from batuta_cli.errors import ConfigError
 from batuta_cli.files import display
 
