@@ -114,12 +114,12 @@ def _key_that_verifies(signature: EnvelopeSignature, message: bytes, policy: Pol
 
 
 def _named_key(signature: EnvelopeSignature, signed: SignedStatement, policy: Policy) -> VerifyingKey | None:
-    """The acceptable key that a signature claims to be by; a lone one may name it in other places than `keyid`."""
+    """The acceptable key that a signature claims to be by; a lone one may name it in the bundle's hint."""
     alone = len(signed.envelope.signatures) == 1
     for key in _acceptable(policy):
         if signature.keyid == key.key_id:
             return key
-        if alone and (signed.envelope.hint == key.hint or signed.statement.public_key == key):
+        if alone and signed.envelope.hint == key.hint:
             return key
     return None
 

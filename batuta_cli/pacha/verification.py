@@ -5,7 +5,7 @@ was wrong with the signer, because a changed file is the worse news.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from batuta_cli.errors import (
     UnknownSignerError,
     UsageError,
     VerificationError,
+    worst,
 )
 from batuta_cli.files import Advance, StrPath, display
 from batuta_cli.pacha.content import Differences, HashedModel, Model
@@ -25,13 +26,6 @@ from batuta_cli.pacha.signer import Policy, Signer, check_own_signature, judge_s
 from batuta_cli.pacha.signing import ModelSignature, SignedStatement, model_name
 from batuta_cli.pacha.statement import Statement, format_time
 from batuta_cli.pacha.trust import TrustStore
-
-_SEVERITY = (3, 4, 2, 1, 0)  # exit codes, worst first (DESIGN §3)
-
-
-def worst(errors: Iterable[BatutaError]) -> BatutaError:
-    """The error that decides the exit code; the first of equals."""
-    return min(errors, key=lambda e: _SEVERITY.index(e.exit_code) if e.exit_code in _SEVERITY else -1)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from batuta_cli.pacha.hashing import (
     content_address,
     directory_address,
     hash_descriptor,
+    hash_entries,
     hash_stream,
     hash_stream_counting,
     scan,
@@ -320,6 +321,40 @@ def test_a_directory_that_changes_while_it_is_read_has_no_address(change: str, t
 
     with pytest.raises((ChangedWhileReadError, NotFoundError)):
         content_address(model, progress=advance)
+
+
+@pytest.mark.parametrize("size", [2 * MIB, WINDOW + MIB])
+@pytest.mark.parametrize("final", [10, WINDOW + 2 * MIB])
+def test_an_open_file_that_shrinks_or_grows_while_it_is_hashed_has_no_digest(
+    size: int, final: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(bytes(size))
+    with opened(path) as descriptor, pytest.raises(ChangedWhileReadError):
+        hash_descriptor(descriptor, path, after_the_first(lambda: os.truncate(path, final)))
+
+
+def test_an_open_file_that_is_rewritten_while_it_is_hashed_has_no_digest(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(bytes(2 * MIB))
+    os.utime(path, ns=(1, 1))
+    with opened(path) as descriptor, pytest.raises(ChangedWhileReadError):
+        hash_descriptor(descriptor, path, after_the_first(lambda: path.write_bytes(b"\1" * 2 * MIB)))
+
+
+def test_a_file_exchanged_for_a_link_between_the_scan_and_the_reading_is_not_hashed(tmp_path: Path) -> None:
+    model = forge.write_model(tmp_path / "m", {"a": b"harmless"})
+    (tmp_path / "secret").write_bytes(b"password")
+    entries = scan(model)
+    (model / "a").unlink()
+    (model / "a").symlink_to("../secret")
+    with pytest.raises(ChangedWhileReadError, match="m/a: changed"):
+        hash_entries(entries)
+
+
+def test_a_directory_of_many_small_and_some_large_files_has_the_same_address_as_by_hand(tmp_path: Path) -> None:
+    files = {f"{i:04}": str(i).encode() for i in range(1500)} | {"0700": bytes(5 * MIB), "1499": b""}
+    assert content_address(forge.write_model(tmp_path / "m", files)).hex == forge.directory_address(files)
 
 
 def test_a_descriptor_is_hashed_from_the_beginning_wherever_it_stands(tmp_path: Path) -> None:

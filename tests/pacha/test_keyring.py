@@ -90,8 +90,9 @@ def test_a_pair_is_written_private_and_openssl_opens_both_halves(data_home: Path
 def test_an_existing_half_of_a_pair_is_never_overwritten_without_force(tmp_path: Path) -> None:
     for existing in ("ci.key", "ci.pub"):
         (tmp_path / existing).write_bytes(b"precious")
-        with pytest.raises(OutputExistsError, match=f"{existing}: already exists"):
+        with pytest.raises(OutputExistsError, match=f"{existing}: already exists") as caught:
             keyring.save_pair(ALICE.signing, tmp_path / "ci.key")
+        assert caught.value.hint and "--force replaces the key for good" in caught.value.hint
         assert [p.name for p in tmp_path.iterdir()] == [existing]
         (tmp_path / existing).unlink()
 
