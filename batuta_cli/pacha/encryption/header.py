@@ -105,7 +105,7 @@ def read_header(
         UsageError: `memory_limit_kib` is above 1 GiB.
     """
     if not 1 <= memory_limit_kib <= MEMORY_CEILING_KIB:
-        raise UsageError(f"--allow-kdf-memory must be 1 to {MEMORY_CEILING_KIB:,} KiB")
+        raise UsageError(f"--allow-kdf-memory must be 1 to {MEMORY_CEILING_KIB // 1024:,} MiB")
     start = take(len(MAGIC) + 1)
     if start[: len(MAGIC)] != MAGIC[: len(start)]:
         raise InvalidInputError(f"{display(name)}: not an encrypted file, it does not begin with PACHAENC")

@@ -54,7 +54,7 @@ class KdfParameters:
         if self.memory_kib > limit_kib:
             raise InvalidInputError(
                 f"key derivation asks for {self.memory_kib:,} KiB of memory, {limit_kib:,} are allowed",
-                hint=f"if you trust the file, allow it: --allow-kdf-memory {-(-self.memory_kib // 1024)}MiB",
+                hint=f"if you trust the file, allow it: --allow-kdf-memory {-(-self.memory_kib // 1024)}",
             )
 
 

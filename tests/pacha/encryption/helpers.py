@@ -88,3 +88,29 @@ def received(work: Callable[[int], object], error: type[BaseException] | None = 
 
 def names_in(directory: Path) -> list[str]:
     return sorted(os.listdir(directory))
+
+
+def opened(data: bytes) -> bytes:
+    """Decrypted by the second implementation."""
+    if data[8] == 1:
+        return reference.open_1(data, SECRET, reference.CHEAP)
+    return reference.open_2(data, SECRET)
+
+
+def encrypted_file(tmp_path: Path, version: int, data: bytes) -> Path:
+    path = tmp_path / "model.enc"
+    path.write_bytes(sealed(version, data))
+    return path
+
+
+def once(total: int, act: Callable[[], None]) -> Callable[[int], None]:
+    """A progress callback that acts when `total` bytes are done."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        before, done = done, done + count
+        if before < total <= done:
+            act()
+
+    return advance

@@ -122,8 +122,9 @@ def test_an_unset_or_empty_variable_is_wrong_usage(
     monkeypatch.delenv("MODEL_KEY", raising=False)
     if value is not None:
         monkeypatch.setenv("MODEL_KEY", value)
-    with pytest.raises(UsageError, match=f"MODEL_KEY {state}"):
+    with pytest.raises(UsageError, match=f"variable MODEL_KEY {state}") as refused:
         password_from_env("MODEL_KEY")
+    assert refused.value.hint == "put the password in MODEL_KEY, or use --password-file FILE"
 
 
 def from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
