@@ -288,8 +288,8 @@ def _verified_text(path: str, verified: Any) -> str:
     stated = verified.statement
     when = f" on {format_time(stated.created)}" if stated and stated.created else ""
     lines = [f"{display(path)}: {console.paint('verified', 'good')}, signed by {who}{when}"]
-    if stated and stated.ignore_paths:
-        lines.append("  not covered by the signature: " + ", ".join(display(p) for p in stated.ignore_paths))
+    if verified.ignored:
+        lines.append("  not covered by the signature: " + ", ".join(display(p) for p in verified.ignored))
     if stated is None:
         lines.append("  the signature binds the content only, not name, signer or time")
     if verified.unknown_keys:

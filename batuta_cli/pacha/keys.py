@@ -32,6 +32,12 @@ _PACHA_PRIVATE = "PACHA ED25519 SIGNING KEY"
 _PACHA_PUBLIC = "PACHA ED25519 VERIFYING KEY"
 _PBKDF2_ITERATIONS = 600_000  # OWASP Password Storage Cheat Sheet for PBKDF2-HMAC-SHA256; `cryptography` writes 2,048
 
+# The points of order 1, 2, 4 and 8, whose sign bit does not matter, with the encodings of y that are not reduced. Under
+# such a key anybody can make signatures that verify (Chalkias et al., https://eprint.iacr.org/2020/1244).
+_P = 2**255 - 19
+_ORDER_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER = frozenset(y.to_bytes(32, "little") for y in (0, 1, _P - 1, _P, _P + 1, _ORDER_8, _P - _ORDER_8))
+
 
 def check_identity(identity: str) -> str:
     """`identity` itself when it can name a signer.
@@ -60,6 +66,8 @@ class VerifyingKey:
     def __post_init__(self) -> None:
         if len(self.raw) != KEY_SIZE:
             raise InvalidInputError(f"an Ed25519 public key has {KEY_SIZE} bytes, this one has {len(self.raw)}")
+        if self.raw[:-1] + bytes([self.raw[-1] & 0x7F]) in _SMALL_ORDER:
+            raise InvalidInputError("this Ed25519 public key is a point of small order: anybody can sign for it")
 
     @cached_property
     def _key(self) -> Ed25519PublicKey:

@@ -269,9 +269,9 @@ def test_a_damaged_public_key_is_an_error_that_a_user_can_read(data: bytes) -> N
         assert len(key.raw) == 32
 
 
-@given(st.binary(min_size=32, max_size=32), st.binary(max_size=63))
-def test_any_32_bytes_can_be_asked_as_a_public_key_and_no_short_signature_is_good(raw: bytes, signature: bytes) -> None:
-    key = VerifyingKey(raw)
+@given(st.integers(9, 2**254), st.binary(max_size=63))  # none of small order
+def test_any_32_bytes_can_be_asked_as_a_public_key_and_no_short_signature_is_good(y: int, signature: bytes) -> None:
+    key = VerifyingKey(y.to_bytes(32, "little"))
     assert not key.verifies(signature, b"message")
     assert VerifyingKey.parse(key.to_pem()) == VerifyingKey.parse(key.inline.encode()) == key
 
@@ -316,3 +316,57 @@ def test_identities_that_are_empty_too_long_or_deceptive_are_refused_however_a_k
 
 def test_every_generated_key_is_another() -> None:
     assert len({generate_keypair()[1] for _ in range(8)}) == 8
+
+
+# Edwards25519 by RFC 8032 section 5.1.4, to find the points of small order without the code under test.
+_P = 2**255 - 19
+_D = -121665 * pow(121666, -1, _P) % _P
+_Point = tuple[int, int]
+
+
+def _sum(a: _Point, b: _Point) -> _Point:
+    product = _D * a[0] * b[0] * a[1] * b[1] % _P
+    x = (a[0] * b[1] + b[0] * a[1]) * pow(1 + product, -1, _P) % _P
+    y = (a[1] * b[1] + a[0] * b[0]) * pow(1 - product, -1, _P) % _P
+    return x, y
+
+
+def _x_of(y: int) -> int | None:
+    square = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
+    x = pow(square, (_P + 3) // 8, _P)
+    for candidate in (x, x * pow(2, (_P - 1) // 4, _P) % _P):
+        if candidate * candidate % _P == square:
+            return candidate
+    return None
+
+
+def _small_order_points() -> set[_Point]:
+    """All points whose eighth multiple is the neutral element: the multiples of one of order eight."""
+    order = 2**252 + 27742317777372353535851937790883648493
+    for y in range(2, 100):
+        x = _x_of(y)
+        if x is None:
+            continue
+        torsion: _Point = (0, 1)
+        power, rest = (x, y), order  # the prime order takes everything but the torsion away
+        while rest:
+            torsion = _sum(torsion, power) if rest & 1 else torsion
+            power, rest = _sum(power, power), rest >> 1
+        points = {(0, 1)}
+        point = torsion
+        while point != (0, 1):
+            points.add(point)
+            point = _sum(point, torsion)
+        if len(points) == 8:
+            return points
+    raise AssertionError("no point of order eight was found")
+
+
+def test_a_public_key_that_anybody_can_sign_for_is_refused() -> None:
+    ys = {y for _, y in _small_order_points()}
+    encodings = ys | {y + _P for y in ys if y + _P < 2**255}
+    assert len(encodings) == 7
+    for y in encodings:
+        for sign in (0, 1 << 255):
+            with pytest.raises(InvalidInputError, match="small order"):
+                VerifyingKey((y | sign).to_bytes(32, "little"))
