@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("batuta", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("batuta")
 
 NOBODY = 65534
 BATUTA = str(Path(sys.executable).with_name("batuta"))
