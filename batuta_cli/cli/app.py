@@ -1,5 +1,6 @@
 """The root of the command line: `main` runs a command and turns whatever happens into an exit status."""
 
+import os
 import signal
 import sys
 import types
@@ -11,6 +12,7 @@ from batuta_cli import __version__
 from batuta_cli.cli import console
 from batuta_cli.cli.command import LazyGroup, examples
 from batuta_cli.errors import BatutaError, UsageError
+from batuta_cli.files import os_error
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -55,7 +57,19 @@ def root(
 
 def main() -> NoReturn:
     """The `batuta` command."""
+    _replace_closed_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _replace_closed_streams() -> None:
+    """Fill the places of closed standard streams, lest a model that is opened gets the number of stdout.
+
+    Results must not be lost in silence: stdin and stdout are opened the wrong way round, so their use is an error.
+    """
+    for number, (name, flags) in enumerate((("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, flags)  # takes the lowest number that is free
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def run(arguments: list[str]) -> int:
@@ -78,6 +92,8 @@ def run(arguments: list[str]) -> int:
         return 1
     except typer.TyperException as error:
         return console.fail(_usage_error(error))
+    except OSError as error:  # help that cannot be written; all else is named where it happens
+        return console.fail(os_error(error, error.filename or "stdout"))
     except Exception as error:
         return console.fail(_internal_error(error))
     if isinstance(answer, console.Outcome):

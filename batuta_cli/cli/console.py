@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batuta_cli.errors import BatutaError, UsageError
-from batuta_cli.files import Advance, display
+from batuta_cli.files import Advance, display, os_error
 
 PROGRESS_FROM = 64 * 1024 * 1024
 """Work on more bytes than this shows a progress bar (DESIGN §3)."""
@@ -94,6 +94,13 @@ def finish(outcome: Outcome) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()
+    except OSError as error:  # a full disk, a closed descriptor: who redirected it must not take it for complete
+        _forget_stdout()
+        failure = os_error(error, "stdout")
+        if outcome.error is None or settings.json:
+            _print_error(failure)
+        if outcome.error is None:
+            return failure.exit_code
     if outcome.error is None:
         return 0
     report(outcome.error)
@@ -233,8 +240,14 @@ def ask_secret(question: str, *, confirm: bool = False, hint: str) -> str:
         raise UsageError(f"{question.lower()} is needed, and there is no terminal to ask on", hint=hint) from None
     from getpass import getpass
 
-    answer = getpass(f"{question}: ")
-    if confirm and getpass(f"{question}, again: ") != answer:
+    try:
+        answer = getpass(f"{question}: ")
+        same = not confirm or getpass(f"{question}, again: ") == answer
+    except UnicodeError:  # which holds what was typed, so it must not be the context of the error below
+        answer = None
+    if answer is None:
+        raise UsageError("what was typed is not valid UTF-8", hint="check the terminal's encoding: locale")
+    if not same:
         raise UsageError("the two answers differ", hint="try again; nothing was written")
     return answer
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from batuta_cli.errors import BatutaError
-from batuta_cli.files import open_regular
+from batuta_cli.errors import BatutaError, InvalidInputError
+from batuta_cli.files import errors_named, open_regular
 
 Ignore = Annotated[
     list[str] | None,
@@ -35,6 +35,15 @@ def shell_path(path: str) -> str:
     from batuta_cli.cli.console import shell_word
 
     return shell_word("./" + path if path.startswith("-") else path)
+
+
+def read_stdin(limit: int) -> bytes:
+    """All of stdin. Raises `InvalidInputError` when it is more than `limit` bytes, `OperationError`."""
+    with errors_named("stdin"):
+        data = sys.stdin.buffer.read(limit + 1)
+    if len(data) > limit:
+        raise InvalidInputError(f"stdin: more than {limit:,} bytes, which such an input never has")
+    return data
 
 
 def total_size(path: str) -> int | None:

@@ -62,7 +62,7 @@ def encrypt(
     if format not in encryption.FORMATS:
         raise UsageError(f"no such format: {format}", hint="1 or 2")
     ends = _Ends.of(path, _encrypted_name(path) if output is None else output, force)
-    password = _password(password_file, password_env, confirm=True)
+    password = _password(path, password_file, password_env, confirm=True)
     with ends.progress("encrypting") as advance:
         if ends.are_files:
             done = encryption.encrypt_path(
@@ -109,7 +109,7 @@ def decrypt(
 
     limit = allow_kdf_memory * 1024
     ends = _Ends.of(path, _decrypted_name(path) if output is None else output, force)
-    password = _password(password_file, password_env, confirm=False)
+    password = _password(path, password_file, password_env, confirm=False)
     with ends.progress("decrypting") as advance:
         if ends.are_files:
             done = encryption.decrypt_path(
@@ -143,10 +143,12 @@ def _decrypted_name(path: str) -> str:
     return path.removesuffix(_SUFFIX)
 
 
-def _password(file: str | None, variable: str | None, *, confirm: bool) -> bytes:
+def _password(path: str, file: str | None, variable: str | None, *, confirm: bool) -> bytes:
     """The password, from the first place that was named (DESIGN §4)."""
     from batuta_cli.pacha import encryption
 
+    if file == path == "-":
+        raise UsageError("stdin can be read once only", hint="name another --password-file than -")
     if file is not None:
         return encryption.password_from_descriptor(0, "stdin") if file == "-" else encryption.password_from_file(file)
     if variable is not None:

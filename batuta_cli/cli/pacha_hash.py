@@ -9,7 +9,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import FollowSymlinks, Ignore, is_stream, total_size
+from batuta_cli.cli.models import FollowSymlinks, Ignore, is_stream, read_stdin, total_size
 from batuta_cli.errors import InvalidInputError, UsageError, VerificationError
 from batuta_cli.files import display
 
@@ -80,7 +80,7 @@ def _check(file: str) -> console.Outcome:
     from batuta_cli.files import read_limited
     from batuta_cli.pacha.checklist import parse_list
 
-    data = sys.stdin.buffer.read(_LIST_LIMIT) if file == "-" else read_limited(file, _LIST_LIMIT)
+    data = read_stdin(_LIST_LIMIT) if file == "-" else read_limited(file, _LIST_LIMIT)
     try:
         wanted = parse_list(data)
     except InvalidInputError as error:

@@ -26,10 +26,11 @@ def inspect(
     """Show what a .sig or .enc file says about itself. Nothing is verified, no secret is needed."""
     import sys
 
-    from batuta_cli.files import open_regular
+    from batuta_cli.files import errors_named, open_regular
 
     if file == "-":
-        return _inspect(sys.stdin.buffer, "stdin")
+        with errors_named("stdin"):
+            return _inspect(sys.stdin.buffer, "stdin")
     with os.fdopen(open_regular(file), "rb") as opened:
         return _inspect(opened, file)
 

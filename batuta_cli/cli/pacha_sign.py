@@ -1,7 +1,6 @@
 """`batuta pacha sign` and `batuta pacha verify`."""
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import FollowSymlinks, Ignore, opened, shell_path, total_size
+from batuta_cli.cli.models import FollowSymlinks, Ignore, opened, read_stdin, shell_path, total_size
 from batuta_cli.errors import UsageError, VerificationError
 from batuta_cli.files import display
 
@@ -188,7 +187,7 @@ def _public_key(text: str | None) -> Any:
     from batuta_cli.pacha.keys import INLINE_PREFIX, KEY_FILE_LIMIT, VerifyingKey
 
     if text == "-":
-        return VerifyingKey.parse(sys.stdin.buffer.read(KEY_FILE_LIMIT), "stdin")
+        return VerifyingKey.parse(read_stdin(KEY_FILE_LIMIT), "stdin")
     return VerifyingKey.parse(text.encode()) if text.startswith(INLINE_PREFIX) else read_public_file(text)
 
 
@@ -197,7 +196,7 @@ def _load(file: str) -> "ModelSignature":
     from batuta_cli.pacha.signing import ModelSignature
 
     if file == "-":
-        return ModelSignature.parse(sys.stdin.buffer.read(SIGNATURE_FILE_LIMIT + 1))
+        return ModelSignature.parse(read_stdin(SIGNATURE_FILE_LIMIT))
     return ModelSignature.load(file)
 
 

@@ -60,15 +60,14 @@ def add(
 
 
 def _public_key(text: str) -> Any:
-    import sys
-
+    from batuta_cli.cli.models import read_stdin
     from batuta_cli.pacha import keyring
     from batuta_cli.pacha.keys import INLINE_PREFIX, KEY_FILE_LIMIT, VerifyingKey
 
     if text.startswith(INLINE_PREFIX):
         return VerifyingKey.parse(text.encode())
     if text == "-":
-        return VerifyingKey.parse(sys.stdin.buffer.read(KEY_FILE_LIMIT), "stdin")
+        return VerifyingKey.parse(read_stdin(KEY_FILE_LIMIT), "stdin")
     return keyring.read_public_file(text)
 
 

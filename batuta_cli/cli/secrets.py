@@ -1,9 +1,9 @@
 """Where secrets come from: variables, files, stdin, a question on the terminal; never an argument."""
 
 import os
-import sys
 
 from batuta_cli.cli import console
+from batuta_cli.cli.models import read_stdin
 from batuta_cli.errors import UsageError
 from batuta_cli.files import display
 from batuta_cli.pacha.keyring import read_private_file
@@ -30,7 +30,7 @@ def passphrase(variable: str | None, *, of: str) -> bytes:
 def read_key(source: str) -> tuple[bytes, str]:
     """A private key's bytes from a file, `env:VAR` or `-` (stdin), and what to call it in messages."""
     if source == "-":
-        return sys.stdin.buffer.read(KEY_FILE_LIMIT), "stdin"
+        return read_stdin(KEY_FILE_LIMIT), "stdin"
     if source.startswith(ENV_PREFIX):
         return from_env(source.removeprefix(ENV_PREFIX)), source
     return read_private_file(source), source

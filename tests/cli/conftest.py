@@ -1,7 +1,6 @@
-"""Places and moments that the tests of the commands need: no privileges, a small disk, the middle of a read."""
+"""Places and moments that the tests of the commands need: a small disk, a model that is being read."""
 
 import contextlib
-import ctypes
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,23 +9,6 @@ from pathlib import Path
 import pytest
 
 Child = subprocess.Popen[str]
-
-_PR_CAPBSET_DROP = 24  # prctl(2)
-_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2  # capabilities(7): what lets root pass over permission bits
-
-
-@pytest.fixture
-def without_privileges() -> Callable[[], None]:
-    """A `preexec_fn` after which permission bits count for root too; it can still reach the interpreter in its home."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def drop() -> None:
-        if os.getuid() == 0:
-            for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
-                if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
-                    raise OSError(ctypes.get_errno(), "prctl")
-
-    return drop
 
 
 @pytest.fixture

@@ -133,11 +133,11 @@ def on_a_terminal(
     cwd: Path,
     answers: Sequence[tuple[str, str]] = (),
     *,
-    stdout: int | None = None,
+    program: str = BATUTA,
 ) -> tuple[int, str]:
     """Run `batuta` on a terminal of its own; each answer is typed when its question has appeared.
 
-    Returns the exit status and what the terminal showed. `stdout` goes elsewhere when a descriptor is given.
+    Returns the exit status and what the terminal showed.
     """
     leader, follower = pty.openpty()
 
@@ -145,11 +145,11 @@ def on_a_terminal(
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     with subprocess.Popen(
-        [BATUTA, *map(str, arguments)],
+        [program, *map(str, arguments)],
         env=env,
         cwd=cwd,
         stdin=follower,
-        stdout=follower if stdout is None else stdout,
+        stdout=follower,
         stderr=follower,
         start_new_session=True,
         preexec_fn=take_terminal,  # noqa: PLW1509 - the tests have no threads

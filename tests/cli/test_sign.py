@@ -223,21 +223,21 @@ def test_the_rust_crate_s_format_takes_single_files_only(batuta: Run, work: Path
 
 
 def test_an_unreadable_model_or_key_is_an_error_and_nothing_is_written(
-    batuta: Run, home: Path, work: Path, alice: SigningKey, without_privileges: Callable[[], None]
+    batuta: Run, home: Path, work: Path, alice: SigningKey, unprivileged: Callable[[], None]
 ) -> None:
     for name in ("secret", "other.key"):
         (work / name).write_bytes(b"x")
         (work / name).chmod(0)
     for command in (["sign", "secret"], ["hash", "secret"], ["sign", "model", "--key", "other.key"]):
-        done = batuta("pacha", *command, code=1, preexec_fn=without_privileges)
+        done = batuta("pacha", *command, code=1, preexec_fn=unprivileged)
         assert f"{command[-1]}: permission denied" in done.stderr
-    batuta("pacha", "sign", "model", code=0, preexec_fn=without_privileges)
+    batuta("pacha", "sign", "model", code=0, preexec_fn=unprivileged)
     (work / "model.sig").chmod(0)
-    done = batuta("pacha", "verify", "model", code=1, preexec_fn=without_privileges)
+    done = batuta("pacha", "verify", "model", code=1, preexec_fn=unprivileged)
     assert "model.sig: permission denied" in done.stderr
     (work / "model.sig").unlink()
     work.chmod(0o555)
-    done = batuta("pacha", "sign", "model", code=1, preexec_fn=without_privileges)
+    done = batuta("pacha", "sign", "model", code=1, preexec_fn=unprivileged)
     assert "model.sig: permission denied" in done.stderr
     assert names_in(work) == ["model", "other.key", "secret"]
 
