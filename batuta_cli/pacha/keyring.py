@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from batuta_cli import paths
 from batuta_cli.errors import InvalidInputError, NotFoundError, OutputExistsError, UnsafeFileError, UsageError
-from batuta_cli.files import StrPath, display, errors_named, open_stream, read_limited, write_file
+from batuta_cli.files import StrPath, atomic_output, display, errors_named, open_stream, read_limited, write_file
 from batuta_cli.pacha.keys import KEY_FILE_LIMIT, SigningKey, VerifyingKey, check_identity, is_encrypted_key
 
 _STEM_LIMIT = 220  # bytes of 255, for ".key" and the hidden name that a file has while it is written
@@ -84,6 +84,8 @@ def save_pair(
                     f"{display(existing)}: already exists",
                     hint="--force replaces the key for good; another --identity or --output keeps it",
                 )
+    for half in (path, public):
+        atomic_output(half, force=force)  # refuses what can never be written before the other half is replaced
     write_file(path, key.to_pem(passphrase), force=force, mode=0o600)
     try:
         write_file(public, key.verifying_key.to_pem(), force=force)

@@ -139,11 +139,13 @@ def _refuse_key(claimed: VerifyingKey, identity: str | None, policy: Policy) -> 
     calling = f", which calls itself {display(identity)}" if identity else ""
     if policy.key:
         raise WrongSignerError(f"signed by another key than the one given: {claimed.key_id}{calling}")
-    name = display(identity or "NAME")
+    name = shlex.quote(display(identity or "NAME"))
+    if name.startswith("-"):
+        name = f"-- {name}"  # or it would be taken for an option
     raise UnknownSignerError(
         f"signed by the unknown key {claimed.key_id}{calling}",
         hint="if its owner confirms this key by another way, trust it:\n"
-        f"  batuta pacha trust add {shlex.quote(name)} {claimed.inline}",
+        f"  batuta pacha trust add {name} {claimed.inline}",
     )
 
 

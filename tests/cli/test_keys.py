@@ -59,15 +59,16 @@ def test_keys_are_private_from_the_start_whatever_the_umask(batuta: Run, home: P
     assert (mode(work / "ci.key"), mode(work / "ci.pub")) == (0o600, 0o644)
 
 
+@pytest.mark.parametrize("identity", ["it's Zoë; $(touch x)", "-rf"])
 def test_the_line_that_trusts_a_key_elsewhere_can_be_copied_into_a_shell(
-    batuta: Run, environment: dict[str, str], home: Path
+    batuta: Run, environment: dict[str, str], home: Path, identity: str
 ) -> None:
-    done = batuta("pacha", "keygen", "--identity", "it's Zoë; $(touch x)", code=0)
+    done = batuta("pacha", "keygen", f"--identity={identity}", code=0)
     line = done.stdout.splitlines()[-1].strip()
     elsewhere = environment | {"XDG_DATA_HOME": str(home / "elsewhere")}
     in_a_shell(line, elsewhere, home)
     listed = result(batuta("pacha", "trust", "list", "--json", env=elsewhere))["keys"]
-    assert [k["name"] for k in listed] == ["it's Zoë; $(touch x)"]
+    assert [k["name"] for k in listed] == [identity]
     assert not (home / "x").exists()
 
 
@@ -93,6 +94,7 @@ def test_keygen_writes_a_pair_elsewhere_and_never_half_of_one(batuta: Run, work:
     assert names_in(work) == ["ci", "ci.pub"]
     (work / "other.pub").mkdir()
     batuta("pacha", "keygen", "--output", "other.key", code=2)
+    batuta("pacha", "keygen", "--output", "other.key", "--force", code=2)
     batuta("pacha", "keygen", "--output", "missing/other.key", code=1)
     done = batuta("pacha", "keygen", "--output", "-", code=2)
     assert "two files" in done.stderr

@@ -34,10 +34,11 @@ def bob(work: Path) -> SigningKey:
     return key
 
 
+@pytest.mark.parametrize("name", ["Bob's; touch x", "-rf"])
 def test_an_unknown_signer_comes_with_the_line_that_trusts_him(
-    batuta: Run, environment: dict[str, str], work: Path
+    batuta: Run, environment: dict[str, str], work: Path, name: str
 ) -> None:
-    signed_model(work, SigningKey.generate("Bob's; touch x"))
+    signed_model(work, SigningKey.generate(name))
     done = batuta("pacha", "verify", "model", code=4)
     line = hints(done)[-1]
     assert line.startswith("batuta pacha trust add ")
