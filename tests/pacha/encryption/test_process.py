@@ -5,7 +5,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,13 +40,13 @@ from batuta_cli.pacha.encryption import decrypt_path, encrypt_path
 def stop(number, frame):
     raise SystemExit(143)
 signal.signal(signal.SIGTERM, stop)
-said = False
+work, source, output, version, until = sys.argv[1:]
+left = int(until)
 def progress(count):
-    global said
-    if not said:
+    global left
+    if left > 0 and left - count <= 0:
         print("running", flush=True)
-    said = True
-work, source, output, version = sys.argv[1:]
+    left -= count
 if work == "encrypt":
     encrypt_path(source, output, "contraseña", format=int(version), progress=progress)
 else:
@@ -85,10 +84,9 @@ def test_a_signal_in_the_middle_leaves_nothing_and_ends_the_process(
     source = tmp_path / "model"
     source.touch()
     os.truncate(source, 100_000 * MIB)  # sparse: what it would take minutes to encrypt
-    process = python(SLOW, "encrypt", source, tmp_path / "model.enc", version)
+    process = python(SLOW, "encrypt", source, tmp_path / "model.enc", version, 64 * MIB)  # all threads are at work
     assert process.stdout is not None
     assert process.stdout.readline() == b"running\n"
-    time.sleep(0.05)
     process.send_signal(number)
     process.communicate(timeout=10)
     assert process.returncode == {signal.SIGTERM: 143}.get(number, -number)
@@ -99,12 +97,11 @@ def test_a_signal_in_the_middle_leaves_nothing_and_ends_the_process(
 def test_a_signal_while_a_pipe_is_silent_ends_the_process(tmp_path: Path, version: int) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    process = python(SLOW, "decrypt", fifo, tmp_path / "model", version)
+    process = python(SLOW, "decrypt", fifo, tmp_path / "model", version, 1)
     with fifo.open("wb", buffering=0) as file:
         file.write(sealed(version, noise(100_000))[:60_000])
         assert process.stdout is not None
         assert process.stdout.readline() == b"running\n"
-        time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=10)
     assert process.returncode == 143
