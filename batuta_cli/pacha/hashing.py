@@ -33,6 +33,7 @@ from batuta_cli.files import (
 
 PREFIX = "blake3:"
 
+_MAPPING = 128 * 1024 * 1024  # each takes time to set up and to take down
 _WINDOW = 32 * 1024 * 1024  # small enough that a file that shrinks is noticed before the next window is touched
 _BUFFER = 1024 * 1024
 _BATCH_BYTES = 4 * 1024 * 1024  # a few milliseconds of work
@@ -105,17 +106,26 @@ def hash_descriptor(descriptor: int, name: StrPath, advance: Advance | None = No
 
 
 def _update_mapped(hasher: blake3, descriptor: int, name: StrPath, size: int, advance: Advance | None) -> None:
-    for offset in range(0, size, _WINDOW):
-        length = min(_WINDOW, size - offset)
-        if os.fstat(descriptor).st_size < offset + length:  # touching a page that is gone would end the process
+    for offset in range(0, size, _MAPPING):
+        length = min(_MAPPING, size - offset)
+        if os.fstat(descriptor).st_size < offset + length:
             raise _changed(name)
-        with errors_named(name), mmap.mmap(descriptor, length, access=mmap.ACCESS_READ, offset=offset) as window:
-            window.madvise(mmap.MADV_SEQUENTIAL)
-            if offset + length < size:
-                os.posix_fadvise(descriptor, offset + length, _WINDOW, os.POSIX_FADV_WILLNEED)
-            hasher.update(window)
-        if advance:
-            advance(length)
+        with (
+            errors_named(name),
+            mmap.mmap(descriptor, length, access=mmap.ACCESS_READ, offset=offset) as mapping,
+            memoryview(mapping) as view,
+        ):
+            mapping.madvise(mmap.MADV_SEQUENTIAL)
+            for start in range(0, length, _WINDOW):
+                window = min(_WINDOW, length - start)
+                end = offset + start + window
+                if os.fstat(descriptor).st_size < end:  # touching a page that is gone would end the process
+                    raise _changed(name)
+                if end < size:
+                    os.posix_fadvise(descriptor, end, _WINDOW, os.POSIX_FADV_WILLNEED)
+                hasher.update(view[start : start + window])
+                if advance:
+                    advance(window)
 
 
 def _update_read(
