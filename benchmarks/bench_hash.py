@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if peer := programs.find(name):
                 subjects.append(Subject(name, [peer.path, model], peer.environment, [model]))
         comparisons = (Comparison("batuta hash", "b3sum", at_most=1.2), Comparison("batuta hash", "sha256sum"))
-        race(report, "one file", subjects, options.runs, comparisons)
+        race(report, "one file", subjects, options, comparisons)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             Comparison("batuta verify", "python -c pass"),
             Comparison("batuta verify", "model_signing --help"),
         )
-        race(report, "a small file, or none", subjects, options.runs, comparisons)
+        race(report, "a small file, or none", subjects, options, comparisons)
 
 
 if __name__ == "__main__":

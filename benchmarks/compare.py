@@ -5,8 +5,8 @@ What every number rests on:
 * The programs of one table take turns, and each round begins with another one, so that a busy minute or a warm disk
   hurts all of them alike. One round more, which is not counted, comes first.
 * A ratio is the median of the ratios within each round. Beside every median stands the range of all runs.
-* Inputs are read before each run, so that every program finds them in the page cache; the disk's speed of reading is
-  not measured. Outputs are new files, removed after the run.
+* Inputs are read before each run, so that every program finds them in the page cache; with --cold they are taken out
+  of it, so that every program waits for the disk. Outputs are new files, removed after the run.
 * Times are of whole processes, start-up included, until exit. For programs that write a large file the table also says
   when it was on the disk: batuta calls fsync before it exits, the others do not, so theirs is called for them.
 * A program that fails ends the benchmark: a fast failure is not a fast program.
@@ -64,6 +64,7 @@ def parser(claim: str | None, *, size: str = "1G", runs: int = 5) -> argparse.Ar
     made.add_argument("--size", type=size_of, default=size_of(size), help=f"of the model file (default: {size})")
     made.add_argument("--runs", type=int, default=runs, help=f"counted rounds (default: {runs})")
     made.add_argument("--dir", type=Path, help="where to put the files (default: the directory for temporary files)")
+    made.add_argument("--cold", action="store_true", help="take inputs out of the page cache before each run")
     made.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     return made
 
@@ -171,8 +172,14 @@ def benchmark(name: str, options: argparse.Namespace) -> Iterator[tuple[Report, 
     report = Report(options.json)
     with tempfile.TemporaryDirectory(prefix="batuta-bench-", dir=options.dir) as directory:
         facts = machine(directory)
-        report.document |= {"benchmark": name, "machine": facts, "size": options.size, "runs": options.runs}
-        report.say(f"{name}: {in_words(options.size)}, {options.runs} rounds")
+        report.document |= {
+            "benchmark": name,
+            "machine": facts,
+            "size": options.size,
+            "runs": options.runs,
+            "cold": options.cold,
+        }
+        report.say(f"{name}: {in_words(options.size)}, {options.runs} rounds{', cold' * options.cold}")
         report.say(", ".join(f"{key}: {value}" for key, value in facts.items()))
         try:
             yield report, Path(directory)
@@ -217,27 +224,35 @@ def _file_system(directory: str) -> str:
     return max(fitting, key=lambda mount: len(mount[0]))[1] if fitting else "unknown"
 
 
-def warm(path: Path) -> None:
-    """Read a file, or all files of a directory, so that the page cache has what fits."""
+def _prepare(path: Path, *, cold: bool) -> None:
+    """Read a file, or all files of a directory, so that the page cache has what fits; or take them out of it."""
     buffer = bytearray(_PIECE)
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         with file.open("rb", buffering=0) as stream:
-            while stream.readinto(buffer):
-                pass
+            if cold:
+                os.fsync(stream.fileno())  # only what is on the disk can be dropped
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            else:
+                while stream.readinto(buffer):
+                    pass
 
 
 def race(
-    report: Report, title: str, subjects: Sequence[Subject], runs: int, comparisons: Sequence[Comparison] = ()
+    report: Report,
+    title: str,
+    subjects: Sequence[Subject],
+    options: argparse.Namespace,
+    comparisons: Sequence[Comparison] = (),
 ) -> None:
     """Time the subjects in turn and report them; comparisons with a subject that is not there are left out.
 
     Raises `BenchmarkError` when a program fails.
     """
     samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
-    for number in range(runs + 1):
+    for number in range(options.runs + 1):
         first = number % len(subjects)
         for subject in [*subjects[first:], *subjects[:first]]:
-            sample = run_once(subject, check=number == 0)
+            sample = run_once(subject, check=number == 0, cold=options.cold)
             if number > 0:
                 samples[subject.name].append(sample)
     table: dict[str, Any] = {"title": title, "times": [], "comparisons": []}
@@ -288,13 +303,13 @@ def _report_comparison(
     table["comparisons"].append({"one": asked.one, "other": asked.other, "ratio": ratio.as_dict()} | aims)
 
 
-def run_once(subject: Subject, *, check: bool = False, keep: bool = False) -> Sample:
-    """Run a program and time it; with `keep` its output stays.
+def run_once(subject: Subject, *, check: bool = False, keep: bool = False, cold: bool = False) -> Sample:
+    """Run a program and time it, with its inputs in the page cache or `cold`; with `keep` its output stays.
 
     Raises `BenchmarkError` when it fails, or, with `check`, when its output is wrong.
     """
     for path in subject.inputs:
-        warm(path)
+        _prepare(path, cold=cold)
     _remove(subject.output)
     if subject.large:
         os.sync()  # what the one before has left to write is not this one's work

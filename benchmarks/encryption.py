@@ -91,7 +91,7 @@ def compare_encryption(verb: str, claim: str | None, arguments: Sequence[str] | 
             for subject in kept:
                 run_once(subject, keep=True)
             subjects = contest.decrypt(kept)
-        race(report, verb, subjects, options.runs, _comparisons())
+        race(report, verb, subjects, options, _comparisons())
 
 
 def _comparisons() -> list[Comparison]:

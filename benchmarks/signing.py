@@ -74,7 +74,7 @@ def compare_signing(
 
         def contest(title: str, model: Path) -> None:
             subjects = run(Contest(model, batuta, b3sum, minisign, model_signing))
-            race(report, title, subjects, options.runs, _comparisons(verb))
+            race(report, title, subjects, options, _comparisons(verb))
 
         contest("one file", random_file(directory / "model.bin", options.size))
         (directory / "model.bin").unlink()

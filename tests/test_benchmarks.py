@@ -1,5 +1,6 @@
 """The benchmarks run, say what they leave out, and clean up. What they measure is not judged here."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -102,7 +103,8 @@ def test_subjects_take_turns_and_the_first_round_is_not_counted(tmp_path: Path) 
     log = tmp_path / "log"
     subjects = [compare.Subject(name, ["sh", "-c", f"echo {name} >> {log}"], os.environ) for name in "ab"]
     report = compare.Report(json=True)
-    compare.race(report, "letters", subjects, 2, [compare.Comparison("a", "b", at_most=1e9)])
+    options = argparse.Namespace(runs=2, cold=True)
+    compare.race(report, "letters", subjects, options, [compare.Comparison("a", "b", at_most=1e9)])
     assert log.read_text().split() == ["a", "b", "b", "a", "a", "b"]
     (table,) = report.document["tables"]
     assert [len(row["runs"]) for row in table["times"]] == [2, 2]
