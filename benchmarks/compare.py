@@ -9,6 +9,8 @@ What every number rests on:
   of it, so that every program waits for the disk. Outputs are new files, removed after the run.
 * Times are of whole processes, start-up included, until exit. For programs that write a large file the table also says
   when it was on the disk: batuta calls fsync before it exits, the others do not, so theirs is called for them.
+* What other programs took of the processors during the runs is reported. With --calm a run that they disturbed is
+  repeated once they are quieter, whichever program it was of.
 * A program that fails ends the benchmark: a fast failure is not a fast program.
 """
 
@@ -37,6 +39,9 @@ Command = Sequence[str | Path]
 """A program and its arguments."""
 
 _PIECE = 8 * 1024 * 1024
+_PROCESSORS = os.cpu_count() or 1
+_ATTEMPTS = 20  # at a calm run
+_PATIENCE = 30.0  # seconds to wait for calm before an attempt
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
@@ -64,6 +69,9 @@ def parser(claim: str | None, *, size: str = "1G", runs: int = 5) -> argparse.Ar
     made.add_argument("--size", type=size_of, default=size_of(size), help=f"of the model file (default: {size})")
     made.add_argument("--runs", type=int, default=runs, help=f"counted rounds (default: {runs})")
     made.add_argument("--dir", type=Path, help="where to put the files (default: the directory for temporary files)")
+    made.add_argument(
+        "--calm", type=float, metavar="PERCENT", help="repeat runs in which other programs took more of the processors"
+    )
     made.add_argument("--cold", action="store_true", help="take inputs out of the page cache before each run")
     made.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     return made
@@ -98,6 +106,8 @@ class Sample:
     """Until its output was on the disk."""
     cpu: float
     """Processor time, user and system, of all threads."""
+    others: float
+    """The part of all processors, from 0 to 1, that other programs took meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +188,12 @@ def benchmark(name: str, options: argparse.Namespace) -> Iterator[tuple[Report, 
             "size": options.size,
             "runs": options.runs,
             "cold": options.cold,
+            "calm": options.calm,
         }
-        report.say(f"{name}: {in_words(options.size)}, {options.runs} rounds{', cold' * options.cold}")
+        report.say(
+            f"{name}: {in_words(options.size)}, {options.runs} rounds{', cold' * options.cold}"
+            + (f", runs repeated above {options.calm:g} % of other programs" if options.calm is not None else "")
+        )
         report.say(", ".join(f"{key}: {value}" for key, value in facts.items()))
         try:
             yield report, Path(directory)
@@ -252,16 +266,51 @@ def race(
     for number in range(options.runs + 1):
         first = number % len(subjects)
         for subject in [*subjects[first:], *subjects[:first]]:
-            sample = run_once(subject, check=number == 0, cold=options.cold)
-            if number > 0:
-                samples[subject.name].append(sample)
-    table: dict[str, Any] = {"title": title, "times": [], "comparisons": []}
+            if number == 0:
+                run_once(subject, check=True, cold=options.cold)
+            else:
+                samples[subject.name].append(_calm_run(subject, options))
+    others = Spread.of([sample.others for series in samples.values() for sample in series])
+    table: dict[str, Any] = {"title": title, "times": [], "comparisons": [], "others": others.as_dict()}
     report.document.setdefault("tables", []).append(table)
     report.say(f"\n{title}")
     _report_times(report, table, samples)
+    report.say(f"  other programs took {others.median:.0%} of the processors, {others.greatest:.0%} in the worst run")
     for comparison in comparisons:
         if comparison.one in samples and comparison.other in samples:
             _report_comparison(report, table, comparison, samples)
+
+
+def _calm_run(subject: Subject, options: argparse.Namespace) -> Sample:
+    """A run that other programs did not disturb more than `--calm` allows, or the calmest of many."""
+    limit = 1.0 if options.calm is None else options.calm / 100
+    calmest: Sample | None = None
+    for _ in range(_ATTEMPTS):
+        if options.calm is not None:
+            _wait_for_calm(limit)
+        sample = run_once(subject, cold=options.cold)
+        if calmest is None or sample.others < calmest.others:
+            calmest = sample
+        if calmest.others <= limit:
+            break
+    assert calmest is not None
+    return calmest
+
+
+def _wait_for_calm(limit: float) -> None:
+    """Wait until other programs take less than `limit` of the processors for half a second, but not for ever."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        before = _user_seconds()
+        time.sleep(0.5)
+        if (_user_seconds() - before) / 0.5 / _PROCESSORS <= limit:
+            return
+
+
+def _user_seconds() -> float:
+    """The time that all programs together have computed. Only theirs: the kernel writes files for the program timed."""
+    user, nice = _lines("/proc/stat", "cpu ")[0].split()[1:3]
+    return (int(user) + int(nice)) / os.sysconf("SC_CLK_TCK")
 
 
 def _report_times(report: Report, table: dict[str, Any], samples: Mapping[str, Sequence[Sample]]) -> None:
@@ -313,11 +362,12 @@ def run_once(subject: Subject, *, check: bool = False, keep: bool = False, cold:
     _remove(subject.output)
     if subject.large:
         os.sync()  # what the one before has left to write is not this one's work
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, everybody = resource.getrusage(resource.RUSAGE_CHILDREN), _user_seconds()
     start = time.perf_counter()
     status, said = _on_terminal(subject) if subject.answers else _run(subject)
     seconds = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    others = (_user_seconds() - everybody - (after.ru_utime - before.ru_utime)) / seconds / _PROCESSORS
     if status or (subject.output is not None and not subject.output.exists()):
         raise BenchmarkError(f"{subject.name} failed with status {status}: {said.strip()[-500:]}")
     on_disk = None
@@ -328,7 +378,8 @@ def run_once(subject: Subject, *, check: bool = False, keep: bool = False, cold:
         raise BenchmarkError(f"{subject.name}: its output is not what it should be")
     if not keep:
         _remove(subject.output)
-    return Sample(seconds, on_disk, (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime))
+    cpu = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+    return Sample(seconds, on_disk, cpu, min(max(others, 0.0), 1.0))
 
 
 def _remove(path: Path | None) -> None:

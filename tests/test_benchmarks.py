@@ -103,7 +103,7 @@ def test_subjects_take_turns_and_the_first_round_is_not_counted(tmp_path: Path) 
     log = tmp_path / "log"
     subjects = [compare.Subject(name, ["sh", "-c", f"echo {name} >> {log}"], os.environ) for name in "ab"]
     report = compare.Report(json=True)
-    options = argparse.Namespace(runs=2, cold=True)
+    options = argparse.Namespace(runs=2, cold=True, calm=None)
     compare.race(report, "letters", subjects, options, [compare.Comparison("a", "b", at_most=1e9)])
     assert log.read_text().split() == ["a", "b", "b", "a", "a", "b"]
     (table,) = report.document["tables"]
@@ -113,7 +113,7 @@ def test_subjects_take_turns_and_the_first_round_is_not_counted(tmp_path: Path) 
 
 def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds(capsys: pytest.CaptureFixture[str]) -> None:
     def samples(*seconds: float) -> list[compare.Sample]:
-        return [compare.Sample(s, None, 0) for s in seconds]
+        return [compare.Sample(s, None, 0, 0) for s in seconds]
 
     table: dict[str, list[dict[str, object]]] = {"comparisons": []}
     report, times = compare.Report(json=False), {"a": samples(1, 2, 9), "b": samples(2, 2, 3)}
@@ -125,6 +125,15 @@ def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds(capsys: pytest.Captur
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "  a takes 1.00 times as long as b (0.50-3.00); the aim is at most 0.9: MISSED"
     assert said[1] == "  b is 1.0 times as fast as a (0.50-3.00); the aim is at least 1: met"
+
+
+def test_a_run_that_others_disturb_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = iter((0.5, 0.2, 0.04, 0.0))
+    monkeypatch.setattr(compare, "run_once", lambda subject, **how: compare.Sample(1, None, 0, next(shares)))
+    monkeypatch.setattr(compare, "_wait_for_calm", lambda limit: None)
+    nothing = compare.Subject("nothing", [], {})
+    assert compare._calm_run(nothing, argparse.Namespace(calm=5, cold=False)).others == 0.04
+    assert compare._calm_run(nothing, argparse.Namespace(calm=None, cold=False)).others == 0.0
 
 
 @pytest.mark.parametrize(("text", "size"), [("0", 0), ("64K", 65536), ("4g", 4 * 1024**3), ("10G", 10 * 1024**3)])
