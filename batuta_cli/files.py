@@ -227,7 +227,7 @@ class AtomicOutput:
         self._temporary = name
 
     def _hidden_name(self) -> str:
-        return os.path.join(self._directory, _TEMPORARY.format(name=self._name, pid=os.getpid()))
+        return os.path.join(self._directory, _hidden(self._name, str(os.getpid())))
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append `data`. Raises `OperationError` that names the output (a full disk, a limit)."""
@@ -251,12 +251,12 @@ class AtomicOutput:
         if self._temporary is not None:
             os.fchmod(self.fd, self._mode & ~_umask())
         os.fsync(self.fd)
-        if self._force and os.path.lexists(self.target):
-            self._exchange()
-        else:
-            self._link(self.target)
         directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if self._force and os.path.lexists(self.target):
+                self._exchange()
+            else:
+                self._link(self.target)
             os.fsync(directory)
         finally:
             os.close(directory)
@@ -323,9 +323,14 @@ def _umask() -> int:
     return current
 
 
+def _hidden(name: str, pid: str) -> str:
+    # A file name has at most 255 bytes, of which the number of a process and the rest take up to 20.
+    return _TEMPORARY.format(name=os.fsdecode(os.fsencode(name)[:230]), pid=pid)
+
+
 def _clear_abandoned(directory: str, name: str) -> None:
     """Remove hidden files for `name` whose process is dead."""
-    prefix = _TEMPORARY.format(name=name, pid="")
+    prefix = _hidden(name, "")
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             owner = entry.name.removeprefix(prefix)

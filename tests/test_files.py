@@ -316,3 +316,11 @@ def test_a_system_error_becomes_an_error_that_names_the_file_and_the_reason(numb
 def test_a_broken_pipe_is_nobody_s_fault_and_passes() -> None:
     with pytest.raises(BrokenPipeError), files.errors_named("stdout"):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+@pytest.mark.parametrize("length", [243, 255])
+def test_the_longest_names_can_be_replaced_too(tmp_path: Path, length: int) -> None:
+    target = tmp_path / ("n" * length)
+    files.write_file(target, b"old")
+    files.write_file(target, b"new", force=True)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("n" * length, b"new")]

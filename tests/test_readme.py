@@ -105,6 +105,12 @@ def test_the_git_hook_lets_no_unverified_model_in(batuta: Run, environment: dict
     assert git("commit", "-m", "a signed model") == 0
     model.write_bytes(b"another model")
     assert git("commit", "-am", "a changed model") != 0
+    assert git("add", "model.gguf") == 0
+    model.write_bytes(b"a model")  # the folder looks right, what is staged does not
+    assert git("commit", "-m", "a changed model") != 0
+    assert git("add", "model.gguf") == 0
+    (work / "model.gguf.sig").write_text("{}")
+    assert git("commit", "-am", "another signature") != 0
 
 
 def test_the_python_example_runs() -> None:

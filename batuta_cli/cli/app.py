@@ -35,8 +35,7 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        typer.echo(f"batuta {__version__}")
-        raise typer.Exit()
+        raise typer.Exit(console.finish(console.Outcome({"version": __version__}, f"batuta {__version__}")))
 
 
 @app.callback(

@@ -8,6 +8,7 @@ Text of foreign origin is escaped on its way here with `files.display`; cells an
 import contextlib
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -257,5 +258,23 @@ def binary_stdout() -> int:
     if settings.json:
         raise UsageError("--json writes its document to stdout, so the output cannot go there", hint="name an --output")
     if os.isatty(1):
-        raise UsageError("refusing to write binary output to the terminal", hint="name an --output, or redirect stdout")
+        raise _to_terminal()
     return 1
+
+
+def refuse_terminal(path: str) -> None:
+    """Raise `UsageError` when `path` is a terminal, `/dev/tty` for instance, which binary output would garble."""
+    with contextlib.suppress(OSError):
+        if not stat.S_ISCHR(os.stat(path).st_mode):
+            return
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            terminal = os.isatty(descriptor)
+        finally:
+            os.close(descriptor)
+        if terminal:
+            raise _to_terminal()
+
+
+def _to_terminal() -> UsageError:
+    return UsageError("refusing to write binary output to the terminal", hint="name an --output, or redirect stdout")

@@ -186,6 +186,7 @@ class _Ends:
             console.binary_stdout()
         else:
             atomic_output(target, force=force)
+            console.refuse_terminal(target)
         return cls(path, source, target, force)
 
     @property

@@ -24,7 +24,7 @@ commands = typer.Typer()
     cls=Command,
     epilog=examples(
         "batuta pacha hash model.gguf",
-        "batuta pacha hash *.gguf > CHECKSUMS",
+        "batuta pacha hash ./*.gguf > CHECKSUMS",
         "batuta pacha hash --check CHECKSUMS",
         "curl -s https://example.com/model.gguf | batuta pacha hash -",
     ),
@@ -79,6 +79,7 @@ _LIST_LIMIT = 64 * 1024 * 1024  # bytes
 def _check(file: str) -> console.Outcome:
     from batuta_cli.files import read_limited
     from batuta_cli.pacha.checklist import parse_list
+    from batuta_cli.pacha.hashing import content_address
 
     data = read_stdin(_LIST_LIMIT) if file == "-" else read_limited(file, _LIST_LIMIT)
     try:
@@ -89,7 +90,8 @@ def _check(file: str) -> console.Outcome:
 
     def one(path: str) -> Done:
         expected, _ = next(queue)
-        actual = _address(path, [], False)
+        # A list names files: never an object of the store, nor stdin, which would pass for a file that is not there.
+        actual = content_address(path)
         if actual != expected:
             message = f"{display(path)}: FAILED, the content is {actual}"
             raise VerificationError(message, result={"address": str(actual)})

@@ -241,7 +241,7 @@ def _verify_signature(path: str, files: list[str], policy: "Policy", wanted: Any
     from batuta_cli.pacha.content import HashedModel, Model
     from batuta_cli.pacha.hashing import Resource, hash_stream_counting
     from batuta_cli.pacha.locate import locate
-    from batuta_cli.pacha.verification import verify_all
+    from batuta_cli.pacha.verification import verify_all, whole_address
 
     if path == "-":
         if not files:
@@ -250,7 +250,7 @@ def _verify_signature(path: str, files: list[str], policy: "Policy", wanted: Any
         size, address = hash_stream_counting(0, "stdin")
         hashed = HashedModel(Resource(".", size, address.digest))
         verified = verify_all(hashed, signatures, policy, label="-", actual_name=None, require=require)
-        found_address = None
+        whole, stored = verified.address, None
     else:
         found = locate(path)
         files = files or [_existing(path, found.path, found.signature)]
@@ -258,10 +258,12 @@ def _verify_signature(path: str, files: list[str], policy: "Policy", wanted: Any
         with console.progress(f"verifying {path}", total_size(found.path)) as advance:
             model = Model(found.path, advance)
             verified = verify_all(model, signatures, policy, label=path, actual_name=found.name, require=require)
-        found_address = found.address
-    for expected in (wanted, found_address):
-        if expected is not None:
-            _match(path, verified.address, expected)
+            whole = verified.address if wanted is None else whole_address(found.path, verified, advance)
+        stored = found.address
+    if wanted is not None:
+        _match(path, whole, wanted)
+    if stored is not None:
+        _match(path, verified.address, stored)
     for warning in verified.warnings:
         console.warn(f"{display(path)}: {warning}")
     return Done(verified.as_dict() | {"signature": files}, _verified_text(path, verified))
@@ -275,7 +277,8 @@ def _existing(path: str, located: str, signature: str) -> str:
     if not os.path.lexists(signature):
         raise VerificationError(
             f"{display(path)}: there is no signature, {display(signature)} does not exist",
-            hint=f"batuta pacha sign {shell_path(path)}, or --signature FILE",
+            hint=f"get it from the model's publisher, or name it with --signature FILE; if the model is your own:\n"
+            f"  batuta pacha sign {shell_path(path)}",
         )
     return signature
 

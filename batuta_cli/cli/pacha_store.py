@@ -22,7 +22,7 @@ One = Annotated[str, typer.Argument(metavar="NAME|ADDRESS", help="NAME[:TAG], or
     cls=Command,
     epilog=examples(
         "batuta pacha store add model.gguf --name llama:8b",
-        "batuta pacha store add *.gguf",
+        "batuta pacha store add ./*.gguf",
         "curl -s https://example.com/model.gguf | batuta pacha store add - --name llama",
         "batuta pacha store add llama:8b --name production",
     ),

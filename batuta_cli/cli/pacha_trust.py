@@ -55,8 +55,17 @@ def add(
         _date(valid_from, "--valid-from"),
         _date(valid_until, "--valid-until"),
     )
-    trust.update(lambda store: store.with_key(entry))
-    return console.Outcome(_entry(entry), f"trusted {display(name)} (key {entry.key.key_id})")
+
+    def change(store: trust.TrustStore) -> trust.TrustStore:
+        known = store.find(entry.key)
+        # To trust a key again does not widen what was limited: a retired key stays retired.
+        unlimited = entry.valid_from is None and entry.valid_until is None
+        keep = known and known.name == name and unlimited and not store.revocation_of(entry.key)
+        return store if keep else store.with_key(entry)
+
+    stored = trust.update(change).find(entry.key) or entry
+    until = f", until {stored.valid_until:%Y-%m-%d %H:%M:%SZ}" if stored.valid_until else ""
+    return console.Outcome(_entry(stored), f"trusted {display(name)} (key {entry.key.key_id}){until}")
 
 
 def _public_key(text: str) -> Any:

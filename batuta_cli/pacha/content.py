@@ -1,7 +1,7 @@
 """Whether a model is what a statement says: every file by size, then by digest, and no file more or less."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batuta_cli.files import Advance, StrPath
@@ -45,13 +45,23 @@ class Model:
     def differences(self, statement: Statement) -> Differences:
         """Compare with a statement. Raises as `hashing.hash_model`."""
         ignore, follow = statement.ignore_paths, statement.allow_symlinks
-        entries = scan(self.path, ignore=ignore, follow_symlinks=follow, allow_empty=True)
+        unusable: list[str] = []
+        entries = scan(self.path, ignore=ignore, follow_symlinks=follow, allow_empty=True, unusable=unusable)
         single = len(entries) == 1 and entries[0].name == "."
         if single != statement.is_single_file:
             return Differences(other_kind="a file, and a directory was signed" if single else _IS_DIRECTORY)
         differences = self._compare({e.name: e for e in entries}, {r.name: r for r in statement.resources})
         check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow)
-        return differences
+        if not unusable:
+            return differences
+        signed = {r.name for r in statement.resources}  # a link in the place of a file is a changed file
+        changed = [name for name in unusable if name in signed]
+        return replace(
+            differences,
+            changed=(*differences.changed, *changed),
+            missing=tuple(name for name in differences.missing if name not in changed),
+            added=(*differences.added, *(name for name in unusable if name not in signed)),
+        )
 
     def single_file(self) -> Resource | None:
         """The model hashed as one file; None when it is a directory. Raises as `differences`."""

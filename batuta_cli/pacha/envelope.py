@@ -22,7 +22,7 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 _SIGNATURE_SIZE = 64  # bytes, RFC 8032 section 5.1.6
-_MAX_SIGNATURES = 64
+_MAX_SIGNATURES = 16  # each is tried under every trusted and revoked key
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # what could stand for half a character, which no UTF-8 text can hold
 # What sigstore's own libraries and older releases of model_signing wrote; the fields read here are the same in all.
 _MEDIA_TYPES = (MEDIA_TYPE, *(f"application/vnd.dev.sigstore.bundle+json;version=0.{n}" for n in (1, 2, 3)))

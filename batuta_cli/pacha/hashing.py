@@ -11,6 +11,7 @@ whole model once more when all of it has been read.
 import fnmatch
 import mmap
 import os
+import re
 import select
 import stat
 import struct
@@ -192,7 +193,12 @@ class Entry:
 
 
 def scan(
-    path: StrPath, *, ignore: Sequence[str] = (), follow_symlinks: bool = False, allow_empty: bool = False
+    path: StrPath,
+    *,
+    ignore: Sequence[str] = (),
+    follow_symlinks: bool = False,
+    allow_empty: bool = False,
+    unusable: list[str] | None = None,
 ) -> list[Entry]:
     """The files of a model in the order in which they are hashed: by code points of their names.
 
@@ -202,6 +208,8 @@ def scan(
             or base name it matches (`*.log`, `.git`, `checkpoints/*`).
         follow_symlinks: read symbolic links to regular files instead of refusing them.
         allow_empty: return an empty list for a directory without files instead of refusing it.
+        unusable: takes the names of what cannot be part of a model (links, special files, names that are not UTF-8)
+            instead of refusing it; a verifier tells of it with all else that is wrong.
 
     Raises:
         NotFoundError, OperationError: it is missing or cannot be read.
@@ -213,13 +221,20 @@ def scan(
         if not stat.S_ISREG(status.st_mode):
             raise InvalidInputError(f"{display(path)}: is {kind_of(status.st_mode)}, not a file or a directory")
         return [Entry.of(".", os.fspath(path), status)]
-    entries = sorted(_walk(os.fspath(path), ignore, follow_symlinks), key=lambda entry: entry.name)
+    ignore = clean_patterns(ignore)
+    entries = sorted(_walk(os.fspath(path), ignore, follow_symlinks, unusable), key=lambda entry: entry.name)
     if not entries and not allow_empty:
         raise InvalidInputError(f"{display(path)}: the directory has no file in it")
     return entries
 
 
-def _walk(root: str, ignore: Sequence[str], follow_symlinks: bool) -> Iterator[Entry]:
+def clean_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Shell patterns as they are matched: `./logs/` is written by habit, and means `logs`."""
+    return tuple(pattern.removeprefix("./").rstrip("/") for pattern in patterns)
+
+
+def _walk(root: str, ignore: Sequence[str], follow_symlinks: bool, unusable: list[str] | None) -> Iterator[Entry]:
+    ignored = [re.compile(fnmatch.translate(pattern)).match for pattern in ignore]
     directories = [(root, "")]
     while directories:
         directory, prefix = directories.pop()
@@ -227,9 +242,15 @@ def _walk(root: str, ignore: Sequence[str], follow_symlinks: bool) -> Iterator[E
             found = list(os.scandir(directory))
         for item in found:
             name = prefix + item.name
-            if any(fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(item.name, p) for p in ignore):
+            if any(matches(name) or matches(item.name) for matches in ignored):
                 continue
-            status = _judge(item, follow_symlinks)
+            try:
+                status = _judge(item, follow_symlinks)
+            except InvalidInputError:
+                if unusable is None:
+                    raise
+                unusable.append(name)
+                continue
             if stat.S_ISDIR(status.st_mode):
                 directories.append((item.path, name + "/"))
             else:
@@ -253,7 +274,7 @@ def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> os.stat_result:
         return status
     raise InvalidInputError(
         f"{display(item.path)}: is {'a symbolic link to ' * linked}{kind_of(status.st_mode)}, not a regular file",
-        hint="--ignore PATTERN leaves it out, and the signature says so",
+        hint="--ignore GLOB leaves it out",
     )
 
 
@@ -299,7 +320,7 @@ def check_unchanged(
     path: StrPath, entries: Sequence[Entry], *, ignore: Sequence[str] = (), follow_symlinks: bool = False
 ) -> None:
     """Raise `ChangedWhileReadError` unless a new scan finds what `entries` say; see `scan` for the arguments."""
-    again = scan(path, ignore=ignore, follow_symlinks=follow_symlinks, allow_empty=True)
+    again = scan(path, ignore=ignore, follow_symlinks=follow_symlinks, allow_empty=True, unusable=[])
     if again != list(entries):
         different = sorted(set(again) ^ set(entries), key=lambda entry: entry.name)
         raise _changed(different[0].path)

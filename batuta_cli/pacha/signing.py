@@ -22,7 +22,7 @@ from batuta_cli.pacha.envelope import (
     parse_envelope,
     pre_authentication_encoding,
 )
-from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of, address_of_bytes, hash_model
+from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of, address_of_bytes, clean_patterns, hash_model
 from batuta_cli.pacha.keys import SigningKey
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.statement import Statement
@@ -115,6 +115,7 @@ def sign_path(
         NotFoundError, OperationError, ChangedWhileReadError: the model cannot be read.
         InvalidInputError, UsageError: it is not something that can be signed like that.
     """
+    ignore = clean_patterns(ignore)
     resources = hash_model(path, ignore=ignore, follow_symlinks=follow_symlinks, advance=progress)
     return sign_resources(
         resources,

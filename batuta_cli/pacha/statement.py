@@ -29,7 +29,7 @@ MAX_RESOURCES = 1_000_000
 MAX_IGNORED = 1_000
 """Patterns of files that do not belong to the model; each is tried on every file."""
 
-_MAX_PATTERN = 4_096  # characters, as many as a path has; a regular expression is made of each pattern
+_MAX_PATTERN = 512  # characters; a regular expression is made of each pattern, in quadratic time
 
 _SINGLE = "."  # the name of the only resource of a single-file model, as model_signing has it
 _IN = "predicate.serialization."

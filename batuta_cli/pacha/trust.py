@@ -9,6 +9,9 @@ date is the signer's own claim.
 """
 
 import datetime as dt
+import os
+import shlex
+import stat
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -16,11 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from batuta_cli import paths
-from batuta_cli.errors import DamagedStateError, InvalidInputError, NotFoundError, UsageError
+from batuta_cli.errors import (
+    DamagedStateError,
+    InvalidInputError,
+    NotFoundError,
+    UnsafeFileError,
+    UsageError,
+)
 from batuta_cli.files import display, locked, read_limited, write_file
 from batuta_cli.pacha.keys import VerifyingKey, check_identity
 
 _LIMIT = 64 * 1024 * 1024
+_FIRST_LINE = "# whose signatures count here: batuta pacha trust\n"
 
 
 @dataclass(frozen=True)
@@ -118,14 +128,27 @@ def now() -> dt.datetime:
 
 
 def load(path: Path | None = None) -> TrustStore:
-    """Read the trust store; one that does not exist is empty. Raises `DamagedStateError`."""
+    """Read the trust store; one that does not exist is empty.
+
+    Raises `DamagedStateError` when it is damaged or was emptied, `UnsafeFileError` when others can write it.
+    """
     path = path or paths.trust_file()
     try:
         data = read_limited(path, _LIMIT)
+        writable = stat.S_IMODE(os.stat(path).st_mode) & 0o022
     except NotFoundError:
-        return TrustStore()
+        if not os.path.lexists(path):
+            return TrustStore()
+        data, writable = b"", 0
     except InvalidInputError as error:
         raise DamagedStateError(error.message) from error
+    if not data.strip():  # an empty store is written with a line in it
+        raise DamagedStateError(
+            f"{display(path)}: the trust store is lost, and the revocations in it",
+            hint="restore it from a backup; nothing can be verified until then",
+        )
+    if writable:
+        raise UnsafeFileError(f"{display(path)}: others can write to it", hint=f"chmod 600 {shlex.quote(str(path))}")
     try:
         return _parse(tomllib.loads(data.decode()))
     except (ValueError, TypeError, OverflowError, RecursionError, InvalidInputError) as error:
@@ -210,4 +233,4 @@ def _serialize(store: TrustStore) -> bytes:
         return {name: value for name, value in fields.items() if value is not None}
 
     document = {"key": [row(t) for t in store.keys], "revoked": [row(r) for r in store.revoked]}
-    return tomli_w.dumps({name: rows for name, rows in document.items() if rows}).encode()
+    return (_FIRST_LINE + tomli_w.dumps({name: rows for name, rows in document.items() if rows})).encode()

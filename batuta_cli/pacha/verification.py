@@ -19,7 +19,7 @@ from batuta_cli.errors import (
 )
 from batuta_cli.files import Advance, StrPath, display
 from batuta_cli.pacha.content import Differences, HashedModel, Model
-from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of_bytes
+from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of_bytes, content_address
 from batuta_cli.pacha.keys import VerifyingKey
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.signer import Policy, Signer, check_own_signature, judge_signer, refuse_pacha1
@@ -193,6 +193,13 @@ def _verified(
         tuple(unknown),
         tuple(dict.fromkeys(warnings)),
     )
+
+
+def whole_address(path: StrPath, verified: Verification, advance: Advance | None = None) -> ContentAddress:
+    """The address of all that lies at `path`, which a signature that leaves files out does not vouch for."""
+    if not verified.ignored or verified.statement is None:
+        return verified.address
+    return content_address(path, follow_symlinks=verified.statement.allow_symlinks, progress=advance)
 
 
 def verify_path(

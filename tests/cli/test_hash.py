@@ -210,3 +210,13 @@ def test_a_fifo_is_read_as_the_stream_it_is(environment: dict[str, str], work: P
     ) as child:
         (work / "fifo").write_bytes(b"from a pipe")
         assert child.communicate()[0] == f"blake3:{blake3(b'from a pipe').hexdigest()}  fifo\n"
+
+
+def test_a_list_names_files_and_nothing_in_the_store(batuta: Run, work: Path) -> None:
+    (work / "model").write_bytes(b"weights")
+    batuta("pacha", "store", "add", "model", "--name", "thing", code=0)
+    address = batuta("pacha", "hash", "model", code=0).stdout.split()[0]
+    (work / "list").write_text(f"{address}  thing\n")
+    assert "thing: no such file" in batuta("pacha", "hash", "--check", "list", code=1).stderr
+    (work / "list").write_text(f"{address}  -\n")
+    assert "-: no such file" in batuta("pacha", "hash", "--check", "list", input="weights", code=1).stderr

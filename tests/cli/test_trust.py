@@ -146,6 +146,9 @@ def test_a_key_can_count_for_a_time_only(batuta: Run, work: Path, bob: SigningKe
     assert "2999-01-01T00:00:00Z" in batuta("pacha", "verify", "model", code=4).stderr
     batuta("pacha", "trust", "add", "bob", "bob.pub", "--valid-until", "2020-06-01T12:00:00+02:00", code=0)
     assert "2020-06-01T10:00:00Z" in batuta("pacha", "verify", "model", code=4).stderr
+    assert "until 2020" in batuta("pacha", "trust", "add", "bob", "bob.pub", code=0).stdout  # widens nothing
+    batuta("pacha", "verify", "model", code=4)
+    batuta("pacha", "trust", "remove", "bob", code=0)
     batuta("pacha", "trust", "add", "bob", "bob.pub", code=0)
     batuta("pacha", "verify", "model", code=0)
     limits = ["--valid-from", "2021-01-01", "--valid-until", "2020-01-01"]

@@ -10,7 +10,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batuta_cli.errors import ChangedWhileReadError, InvalidInputError, NotFoundError
+from batuta_cli.errors import ChangedWhileReadError, NotFoundError
 from batuta_cli.pacha import content
 from batuta_cli.pacha.content import Differences, HashedModel, Model
 from batuta_cli.pacha.hashing import Entry, Resource, hash_entries
@@ -106,9 +106,19 @@ def test_a_signed_file_that_becomes_a_link_to_the_same_content_is_refused(tmp_pa
     model = write_model(tmp_path / "m", SIGNED)
     (model / "a").rename(tmp_path / "outside")
     (model / "a").symlink_to("../outside")
-    with pytest.raises(InvalidInputError, match="is a symbolic link"):
-        Model(model).differences(stated(SIGNED))
+    assert Model(model).differences(stated(SIGNED)) == Differences(changed=("a",))
     assert not Model(model).differences(stated(SIGNED, links=True))
+
+
+def test_what_cannot_be_part_of_a_model_is_told_with_all_else_that_is_wrong(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m", SIGNED)
+    (model / "a").write_bytes(b"other")
+    (model / "link").symlink_to("/etc/passwd")
+    os.mkfifo(model / "fifo")
+    (tmp_path / os.fsdecode(b"m/\xff")).touch()
+    found = Model(model).differences(stated(SIGNED))
+    assert found.changed == ("a",)
+    assert sorted(found.added) == ["fifo", "link", "\udcff"]
 
 
 def test_a_file_is_not_a_directory_with_one_file_nor_the_reverse(tmp_path: Path) -> None:

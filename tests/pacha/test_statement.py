@@ -174,7 +174,7 @@ WRONG: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     ),
     (
         "predicate.serialization.ignore_paths",
-        lambda s: s["predicate"]["serialization"].update(ignore_paths=["a" * 4097]),
+        lambda s: s["predicate"]["serialization"].update(ignore_paths=["a" * 513]),
     ),
     ("predicate.resources", lambda s: s["predicate"].pop("resources")),
     ("predicate.resources", lambda s: s["predicate"].update(resources={})),
@@ -241,7 +241,7 @@ def test_more_than_a_million_files_are_refused_by_signer_and_verifier(monkeypatc
         build("m", [Resource("a", 0, b"")] * 1_000_001, identity=None, public_key=ALICE.verifying, created=NOW)
 
 
-@pytest.mark.parametrize("pattern", ["", "x" * 4097, "\udcff"])
+@pytest.mark.parametrize("pattern", ["", "x" * 513, "\udcff"])
 def test_nothing_is_signed_with_patterns_that_a_verifier_would_refuse(pattern: str) -> None:
     with pytest.raises(InvalidInputError, match="patterns of files to ignore"):
         build(

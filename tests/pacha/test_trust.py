@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batuta_cli.errors import BatutaError, DamagedStateError, InvalidInputError, NotFoundError, UsageError
+from batuta_cli.errors import (
+    BatutaError,
+    DamagedStateError,
+    InvalidInputError,
+    NotFoundError,
+    UnsafeFileError,
+    UsageError,
+)
 from batuta_cli.pacha import trust
 from batuta_cli.pacha.keys import VerifyingKey, check_identity
 from batuta_cli.pacha.trust import Revocation, TrustedKey, TrustStore, load, update
@@ -213,3 +220,24 @@ def test_changes_made_at_the_same_time_are_all_kept(path: Path) -> None:
 
 def test_the_clock_is_utc_in_whole_seconds() -> None:
     assert (trust.now().tzinfo, trust.now().microsecond) == (dt.UTC, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b" \n"])
+def test_an_emptied_store_is_damage_because_revocations_were_in_it(path: Path, content: bytes) -> None:
+    update(lambda store: store.with_revocation(Revocation(ALICE.verifying, NOW, "stolen")), path)
+    path.write_bytes(content)
+    with pytest.raises(DamagedStateError, match="lost"):
+        load(path)
+
+
+def test_a_store_without_a_key_is_not_an_emptied_one(path: Path) -> None:
+    update(lambda store: store.with_key(ALICE.trusted()), path)
+    update(lambda store: store.without_key(ALICE.verifying), path)
+    assert load(path) == TrustStore()
+
+
+def test_a_store_that_others_can_write_is_refused(path: Path) -> None:
+    update(lambda store: store.with_key(ALICE.trusted()), path)
+    path.chmod(0o602)
+    with pytest.raises(UnsafeFileError, match="others can write"):
+        load(path)

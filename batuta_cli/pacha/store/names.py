@@ -86,7 +86,7 @@ def load(path: Path) -> dict[StoreName, Entry]:
         return _parse(tomllib.loads(read_limited(path, _FILE_LIMIT).decode()))
     except NotFoundError:
         raise
-    except (ValueError, TypeError, KeyError, InvalidInputError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, InvalidInputError) as error:
         raise DamagedStateError(
             f"{display(path)}: the names of the store are damaged: {display(error)}",
             hint="restore or repair it; the objects themselves are not touched, and gc does nothing until then",
