@@ -308,9 +308,12 @@ def _wait_for_calm(limit: float) -> None:
 
 
 def _user_seconds() -> float:
-    """The time that all programs together have computed. Only theirs: the kernel writes files for the program timed."""
-    user, nice = _lines("/proc/stat", "cpu ")[0].split()[1:3]
-    return (int(user) + int(nice)) / os.sysconf("SC_CLK_TCK")
+    """The time that all programs together have computed, and that other virtual machines on this host have stolen.
+
+    Not the kernel's time, which may be spent for the program that is timed: somebody has to write its files.
+    """
+    numbers = _lines("/proc/stat", "cpu ")[0].split()  # proc_stat(5): user 1, nice 2, steal 8
+    return sum(int(numbers[i]) for i in (1, 2, 8)) / os.sysconf("SC_CLK_TCK")
 
 
 def _report_times(report: Report, table: dict[str, Any], samples: Mapping[str, Sequence[Sample]]) -> None:
