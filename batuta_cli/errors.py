@@ -129,6 +129,85 @@ class WrongSignerError(SignerError):
     kind = "wrong_signer"
 
 
+class MissingDependencyError(UsageError):
+    """An optional dependency is not installed; the hint is the line that brings it. Exit 2."""
+
+    kind = "missing_dependency"
+
+
+class TemplateError(UsageError):
+    """A chat template cannot be rendered, or cannot express these messages. Exit 2."""
+
+    kind = "template"
+
+
+class InjectionError(UsageError):
+    """Control tokens stand in user or tool text, and they were asked to be an error. Exit 2."""
+
+    kind = "control_tokens"
+
+
+class LedgerError(DamagedStateError):
+    """The ledger cannot be used, so nothing paid for may be sent: it is locked, damaged, or newer.
+
+    Exit 1.
+    """
+
+    kind = "ledger"
+
+
+class CostError(BatutaError):
+    """The budget refuses. Exit 5."""
+
+    exit_code = 5
+    kind = "budget"
+
+
+class RequestTooExpensive(CostError):
+    """A single request would cost more than one may. Exit 5."""
+
+    kind = "request_too_expensive"
+
+
+class DailyBudgetExceeded(CostError):
+    """The request does not fit what is left of the day's budget. Exit 5."""
+
+    kind = "daily_budget_exceeded"
+
+
+class UnknownPriceError(CostError):
+    """What a request costs at this backend is not known, so it is not sent. Exit 5."""
+
+    kind = "unknown_price"
+
+
+class PrivacyError(BatutaError):
+    """The privacy tier forbids it. Exit 6."""
+
+    exit_code = 6
+    kind = "privacy"
+
+
+class NoBackendError(BatutaError):
+    """No backend can take the request: none is there, or none answers. Exit 7."""
+
+    exit_code = 7
+    kind = "no_backend"
+
+
+class QueueFullError(NoBackendError):
+    """Every backend that may take the request has a full queue. Exit 7."""
+
+    kind = "queue_full"
+
+
+class ContextOverflowError(BatutaError):
+    """The messages do not fit the context window. Exit 8."""
+
+    exit_code = 8
+    kind = "context_overflow"
+
+
 def worst(errors: Iterable[BatutaError]) -> BatutaError:
     """The error that decides the exit code, in the order 3, 4, 2, 1; the first of equals."""
     return min(errors, key=lambda e: _SEVERITY.index(e.exit_code) if e.exit_code in _SEVERITY else -1)

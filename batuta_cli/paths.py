@@ -33,6 +33,21 @@ def store_dir() -> Path:
     return Path(_DIRS.user_data_dir) / "store"
 
 
+def state_dir() -> Path:
+    """`$XDG_STATE_HOME/batuta`: the ledger and the audit log."""
+    return Path(_DIRS.user_state_dir)
+
+
+def ledger_file() -> Path:
+    """The SQLite ledger of what was spent."""
+    return state_dir() / "ledger.sqlite3"
+
+
+def audit_dir() -> Path:
+    """The audit log, one file a process."""
+    return state_dir() / "audit"
+
+
 def private_dir(path: Path) -> Path:
     """Make `path` and its parents, readable by their owner alone; directories that exist keep their mode.
 

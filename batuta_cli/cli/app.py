@@ -20,6 +20,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 class _Root(LazyGroup):
     groups = {  # noqa: RUF012 - typer instantiates the class
         "pacha": "batuta_cli.cli.pacha",
+        "serve": "batuta_cli.cli.serve",
         "config": "batuta_cli.cli.config",
     }
 
@@ -51,7 +52,7 @@ def root(
         False, "--version", "-V", help="Print the version and exit.", callback=_show_version, is_eager=True
     ),
 ) -> None:
-    """Make model files trustworthy: sign, verify, encrypt, store."""
+    """Make model files trustworthy, and model requests correct, private and within budget."""
 
 
 def main() -> NoReturn:

@@ -1,0 +1,234 @@
+"""The messages of a conversation, in the shape of OpenAI's chat completions.
+
+`read_messages` is the edge: what comes out of it is well formed, so that no later step has to ask. Each error names
+the message by its number, from 1, and never quotes it.
+
+Text only: content parts of type `text` are joined, images and audio are refused. NUL and lone surrogates are refused:
+backends written in C cut a text at NUL, and a lone surrogate has no UTF-8.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from batuta_cli.errors import InvalidInputError
+from batuta_cli.serve.words import Word, unknown
+
+_HINT = '--messages takes a JSON list such as [{"role": "user", "content": "Hello"}], or an object with "messages"'
+
+
+class Role(Word):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    DEVELOPER = "developer"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A function the assistant asks to be called; `arguments` is the JSON text that the model wrote."""
+
+    id: str
+    name: str
+    arguments: str = "{}"
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """One message. Raises `InvalidInputError` for text that no backend can be sent."""
+
+    role: Role
+    content: str
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of an assistant; its content may then be empty."""
+    tool_call_id: str | None = None
+    """Of a tool: the call that this is the result of."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "role", _role(self.role))
+        object.__setattr__(self, "tool_calls", tuple(self.tool_calls))
+        if not isinstance(self.content, str):
+            raise InvalidInputError("content must be text")
+        if self.name is not None and not isinstance(self.name, str):
+            raise InvalidInputError("name must be text")
+        texts = [self.content, self.name or "", self.tool_call_id or ""]
+        for call in self.tool_calls:
+            texts += [call.id, call.name, call.arguments]
+        for text in texts:
+            if "\0" in text:
+                raise InvalidInputError("contains NUL, at which backends may cut the text")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise InvalidInputError("contains a lone surrogate, which is not Unicode text") from None
+        if self.tool_calls and self.role is not Role.ASSISTANT:
+            raise InvalidInputError(f"only an assistant has tool_calls, not {self.role}")
+        if self.tool_call_id is not None and self.role is not Role.TOOL:
+            raise InvalidInputError(f"only a tool has tool_call_id, not {self.role}")
+
+    @classmethod
+    def system(cls, content: str) -> Self:
+        """Instructions for the whole conversation."""
+        return cls(Role.SYSTEM, content)
+
+    @classmethod
+    def user(cls, content: str, name: str | None = None) -> Self:
+        """What the user says."""
+        return cls(Role.USER, content, name)
+
+    @classmethod
+    def assistant(cls, content: str, tool_calls: Sequence[ToolCall] = ()) -> Self:
+        """What the model said."""
+        return cls(Role.ASSISTANT, content, tool_calls=tuple(tool_calls))
+
+    @classmethod
+    def tool(cls, content: str, tool_call_id: str, name: str | None = None) -> Self:
+        """The result of a tool call."""
+        return cls(Role.TOOL, content, name, tool_call_id=tool_call_id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message as OpenAI's API takes it."""
+        message: dict[str, Any] = {"role": str(self.role), "content": self.content}
+        if self.name is not None:
+            message["name"] = self.name
+        if self.tool_calls:
+            message["content"] = self.content or None
+            message["tool_calls"] = [
+                {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+                for c in self.tool_calls
+            ]
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        return message
+
+
+def read_messages(data: bytes | str) -> list[ChatMessage]:
+    """The messages of a JSON document: a list, or an object with `messages`.
+
+    Raises `InvalidInputError`.
+    """
+    try:
+        document = json.loads(data)
+    except UnicodeDecodeError:
+        raise InvalidInputError("the messages are not UTF-8", hint=_HINT) from None
+    except (ValueError, RecursionError) as error:
+        where = f", line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise InvalidInputError(f"the messages are not JSON{where}", hint=_HINT) from None
+    if isinstance(document, dict):
+        if "messages" not in document:
+            raise InvalidInputError('the JSON object has no "messages"', hint=_HINT)
+        document = document["messages"]
+    return parse_messages(document)
+
+
+def parse_messages(document: object) -> list[ChatMessage]:
+    """The messages of parsed JSON. Raises `InvalidInputError`."""
+    if not isinstance(document, list):
+        raise InvalidInputError(f"the messages must be a list, not {_json_type(document)}", hint=_HINT)
+    if not document:
+        raise InvalidInputError("there are no messages", hint=_HINT)
+    messages = []
+    for number, item in enumerate(document, 1):
+        try:
+            messages.append(_message(item))
+        except InvalidInputError as error:
+            raise InvalidInputError(f"message {number}: {error.message}", hint=error.hint) from None
+    check_tool_results(messages)
+    return messages
+
+
+def check_tool_results(messages: Sequence[ChatMessage]) -> None:
+    """Raise `InvalidInputError` when a tool's result answers no call of the assistant's turn before it."""
+    open_calls: set[str] = set()
+    for number, message in enumerate(messages, 1):
+        if message.role is Role.ASSISTANT:
+            open_calls = {call.id for call in message.tool_calls}
+        elif message.role is Role.TOOL:
+            if message.tool_call_id not in open_calls:
+                raise InvalidInputError(
+                    f"message {number}: a tool result without its call",
+                    hint="before it belongs the assistant's message whose tool_calls has the same id",
+                )
+            open_calls.discard(message.tool_call_id)
+        else:
+            open_calls = set()
+
+
+def _message(item: object) -> ChatMessage:
+    if not isinstance(item, dict):
+        raise InvalidInputError(f"must be an object with role and content, not {_json_type(item)}")
+    if "role" not in item:
+        raise InvalidInputError("has no role")
+    role = _role(item["role"])
+    calls = _tool_calls(item.get("tool_calls"))
+    call_id = item.get("tool_call_id")
+    if role is Role.TOOL and not isinstance(call_id, str):
+        raise InvalidInputError("a tool result needs the tool_call_id of its call")
+    if call_id is not None and not isinstance(call_id, str):
+        raise InvalidInputError("tool_call_id must be text")
+    name = item.get("name")
+    if name is not None and not isinstance(name, str):
+        raise InvalidInputError(f"name must be text, not {_json_type(name)}")
+    return ChatMessage(role, _content(item, bool(calls)), name, calls, call_id)
+
+
+def _role(value: object) -> Role:
+    if isinstance(value, Role):
+        return value
+    if not isinstance(value, str):
+        raise InvalidInputError(f"role must be text, not {_json_type(value)}")
+    if value in list(Role):
+        return Role(value)
+    error = unknown("role", value, list(Role))
+    raise InvalidInputError(error.message, hint=error.hint)
+
+
+def _content(item: dict[str, Any], has_calls: bool) -> str:
+    content = item.get("content")
+    if isinstance(content, str):
+        return content
+    if content is None:
+        if has_calls:
+            return ""
+        raise InvalidInputError("content is null" if "content" in item else "has no content")
+    if not isinstance(content, list):
+        raise InvalidInputError(f"content must be text, not {_json_type(content)}")
+    texts = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text":
+            shown = f"of type {kind[:40]!r}" if isinstance(kind, str) else "without a type"
+            raise InvalidInputError(f"has a content part {shown}; batuta handles text alone")
+        if not isinstance(part.get("text"), str):
+            raise InvalidInputError("has a content part whose text is missing")
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+def _tool_calls(value: object) -> tuple[ToolCall, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise InvalidInputError(f"tool_calls must be a list, not {_json_type(value)}")
+    calls = []
+    for call in value:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(call.get("id"), str):
+            raise InvalidInputError("a tool call needs an id and a function")
+        name, arguments = function.get("name"), function.get("arguments", "{}")
+        if isinstance(arguments, dict):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        if not isinstance(name, str) or not isinstance(arguments, str):
+            raise InvalidInputError("the function of a tool call needs a name, and arguments as JSON text")
+        calls.append(ToolCall(call["id"], name, arguments))
+    return tuple(calls)
+
+
+def _json_type(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
