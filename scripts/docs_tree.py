@@ -147,6 +147,6 @@ def _value(metavar: str, path: tuple[str, ...]) -> Value:
 
 
 def _config_keys() -> tuple[str, ...]:
-    # those of [backends] contain a name of the user's own
-    tables = (table for table in schema.SETTINGS if table != schema.BACKENDS)
+    # those of [backends] and [models] contain a name of the user's own
+    tables = (table for table in schema.SETTINGS if table not in schema.NAMED)
     return tuple(f"{table}.{name}" for table in tables for name in schema.SETTINGS[table])

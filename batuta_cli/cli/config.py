@@ -13,7 +13,9 @@ from batuta_cli.files import display
 
 app = command_group("config", "See and change the configuration: path, show, get, set, init.")
 
-_Key = Annotated[str, typer.Argument(metavar="KEY", help="TABLE.KEY, or backends.NAME.KEY.", show_default=False)]
+_Key = Annotated[
+    str, typer.Argument(metavar="KEY", help="TABLE.KEY, backends.NAME.KEY or models.NAME.KEY.", show_default=False)
+]
 _Value = Annotated[
     list[str],
     typer.Argument(
@@ -127,7 +129,7 @@ def _as_toml(entries: list[config.Entry]) -> str:
     for entry in entries:
         if entry.path[:-1] != table:
             table = entry.path[:-1]
-            lines += [""] * bool(lines) + [f"[{'.'.join(table)}]"]
+            lines += [""] * bool(lines) + [f"[{config.table_name(table)}]"]
         lines.append(f"{entry.path[-1]} = {entry.literal}")
     return "\n".join(lines)
 

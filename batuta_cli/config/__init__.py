@@ -19,16 +19,19 @@ from typing import Any
 from batuta_cli import paths
 from batuta_cli.config import document as toml
 from batuta_cli.config.check import Found, Origin, add_environment, from_document, parse_key
-from batuta_cli.config.document import KeyPath
+from batuta_cli.config.document import KeyPath, table_name
 from batuta_cli.config.kinds import RefusedValueError, did_you_mean
 from batuta_cli.config.schema import (
     BACKENDS,
-    NOT_READ_YET,
+    MODELS,
+    NAMED,
     SETTINGS,
     TABLE_DOCS,
     TABLES,
     Backend,
     Budget,
+    Model,
+    Net,
     Pacha,
     Privacy,
     Router,
@@ -43,6 +46,8 @@ __all__ = [
     "Change",
     "Config",
     "Entry",
+    "Model",
+    "Net",
     "Origin",
     "Pacha",
     "Privacy",
@@ -51,6 +56,7 @@ __all__ = [
     "init",
     "load",
     "set_value",
+    "table_name",
 ]
 
 
@@ -87,14 +93,16 @@ class Config:
     budget: Budget = field(default_factory=Budget)
     privacy: Privacy = field(default_factory=Privacy)
     router: Router = field(default_factory=Router)
+    network: Net = field(default_factory=Net)
     backends: Mapping[str, Backend] = field(default_factory=dict)
+    models: Mapping[str, Model] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
     """Where the values that are no defaults came from, by `table.key`."""
 
     def entries(self) -> Iterator[Entry]:
         """Every key with its value, tables and keys in the order of the schema."""
-        tables: dict[KeyPath, Any] = {(table,): getattr(self, table) for table in TABLES if table != BACKENDS}
-        tables |= {(BACKENDS, name): backend for name, backend in self.backends.items()}
+        tables: dict[KeyPath, Any] = {(table,): getattr(self, table) for table in TABLES if table not in NAMED}
+        tables |= {(table, name): inner for table in NAMED for name, inner in getattr(self, table).items()}
         for prefix, table in tables.items():
             for name, setting in SETTINGS[prefix[0]].items():
                 path, value = (*prefix, name), getattr(table, name)
@@ -107,9 +115,10 @@ class Config:
         for entry in self.entries():
             if entry.path == path:
                 return entry
-        near = did_you_mean(path[1], self.backends)
+        near = did_you_mean(path[1], getattr(self, path[0]))
         raise ConfigError(
-            f"no backend {path[1]} is configured{near}", hint=f"batuta config set {key} VALUE configures it"
+            f"no {NAMED[path[0]].one} {path[1]} is configured{near}",
+            hint=f"batuta config set {key} VALUE configures it",
         )
 
 
@@ -133,9 +142,10 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     document = toml.read(path or paths.config_file())
     found = from_document(document) if document else Found()
     add_environment(found, os.environ if environ is None else environ)
-    tables = {table: declared(**found.of((table,))) for table, declared in TABLES.items() if table != BACKENDS}
-    backends = {name: Backend(**found.of((BACKENDS, name))) for name in found.backends}
-    return Config(**tables, backends=backends, origins=found.origins)
+    tables = {table: declared(**found.of((table,))) for table, declared in TABLES.items() if table not in NAMED}
+    backends = {name: Backend(**found.of((BACKENDS, name))) for name in found.named[BACKENDS]}
+    models = {name: Model(**found.of((MODELS, name))) for name in found.named[MODELS]}
+    return Config(**tables, backends=backends, models=models, origins=found.origins)
 
 
 def set_value(key: str, text: str, path: Path | None = None) -> Change:
@@ -187,21 +197,11 @@ def documented() -> str:
         "# Where each value came from: batuta config show --origin",
         "# Secrets are never in this file; *_env keys name the environment variable that has one.",
     ]
-    told = False
     for table, settings in SETTINGS.items():
-        if table in NOT_READ_YET and not told:
-            told = True
-            lines += ["", *_NOT_READ_YET_TEXT]
-        example = "# [backends.llamacpp]" if table == BACKENDS else f"[{table}]"
+        example = f"# {NAMED[table].example}" if table in NAMED else f"[{table}]"
         lines += ["", f"# {TABLE_DOCS[table]}", example]
         for number, setting in enumerate(settings.values()):
             default = toml.literal(setting.kind.toml(setting.default))
             lines += [""] * (number > 0) + [f"# {line}" for line in setting.doc.split("\n")]
             lines.append(f"# {setting.name} = {default}")
     return "\n".join(lines) + "\n"
-
-
-_NOT_READ_YET_TEXT = (
-    f"# The tables from here on ({', '.join(NOT_READ_YET)}) are for `batuta serve`, which this",
-    "# version does not have yet: they are checked, and nothing acts upon them.",
-)

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from batuta_cli.config.document import Document, KeyPath
 from batuta_cli.config.kinds import RefusedValueError, did_you_mean, hide_secrets, names_a_secret, nearest
-from batuta_cli.config.schema import BACKENDS, SETTINGS, TABLES, Setting, find, is_backend_name, variable
+from batuta_cli.config.schema import BACKENDS, NAMED, SETTINGS, TABLES, Setting, find, is_name, split, variable
 from batuta_cli.errors import ConfigError
 from batuta_cli.files import display
 
 _TOLD_AT_ONCE = 10
 _NAME_LENGTH = 64
 
-_TABLE_OF = {name: table for table, settings in SETTINGS.items() if table != BACKENDS for name in settings}
+_TABLE_OF = {name: table for table, settings in SETTINGS.items() if table not in NAMED for name in settings}
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Found:
 
     values: dict[KeyPath, Any] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
-    backends: dict[str, None] = field(default_factory=dict)
-    """Their names, in order; a backend may be there without a value."""
+    named: dict[str, dict[str, None]] = field(default_factory=lambda: {table: {} for table in NAMED})
+    """The names within each table of `NAMED`, in order; a backend may be there without a value."""
 
     def add(self, path: KeyPath, value: Any, origin: Origin) -> None:
         """Take note of one value."""
         self.values[path] = value
         self.origins[".".join(path)] = origin
-        if path[0] == BACKENDS:
-            self.backends[path[1]] = None
+        if path[0] in NAMED:
+            self.named[path[0]][path[1]] = None
 
     def of(self, table: KeyPath) -> dict[str, Any]:
         """The values given in one table."""
@@ -86,8 +86,8 @@ def from_document(document: Document) -> Found:
         where = f"{document.file}:{line}: "
         setting = find(path)
         if setting is None:
-            if path[0] == BACKENDS and len(path) == 2 and isinstance(value, dict) and is_backend_name(path[1]):
-                found.backends[path[1]] = None
+            if path[0] in NAMED and len(path) == 2 and isinstance(value, dict) and is_name(*path):
+                found.named[path[0]][path[1]] = None
                 continue
             message, hint = _unknown(path, value)
             problems.add(line, where + message, hint)
@@ -101,17 +101,17 @@ def from_document(document: Document) -> Found:
 
 
 def _leaves(data: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
-    """What stands where a key should: values, and whatever is not the table it should be. Backends come, too."""
+    """What stands where a key should: values, and whatever is not the table it should be. Named tables come, too."""
     for table, content in data.items():
         if table not in TABLES or not isinstance(content, dict):
             yield (table,), content
-        elif table != BACKENDS:
+        elif table not in NAMED:
             yield from (((table, key), value) for key, value in content.items())
         else:
-            for name, backend in content.items():
-                yield (table, name), backend
-                if isinstance(backend, dict) and is_backend_name(name):
-                    yield from (((table, name, key), value) for key, value in backend.items())
+            for name, inner in content.items():
+                yield (table, name), inner
+                if isinstance(inner, dict) and is_name(table, name):
+                    yield from (((table, name, key), value) for key, value in inner.items())
 
 
 def _unknown(path: KeyPath, value: object = None) -> tuple[str, str | None]:
@@ -123,26 +123,27 @@ def _unknown(path: KeyPath, value: object = None) -> tuple[str, str | None]:
         if not isinstance(value, dict) and (near := nearest(path[-1], _TABLE_OF)):
             return f"unknown key {name}, did you mean {_TABLE_OF[near]}.{near}?", None
         return f"unknown {'table' if isinstance(value, dict) else 'key'} {name}{did_you_mean(path[0], TABLES)}", None
-    if path[0] == BACKENDS:
-        return _unknown_in_backends(path, name, value)
+    if path[0] in NAMED:
+        return _unknown_in_named(path, name, value)
     if len(path) == 1:
         return f"{name} must be a table", f"write [{path[0]}] on a line of its own, and its keys below"
     return f"unknown key {name}{did_you_mean(path[1], known)}", None
 
 
-def _unknown_in_backends(path: KeyPath, name: str, value: object) -> tuple[str, str | None]:
-    hint = "such a table begins with a line like [backends.llamacpp]"
+def _unknown_in_named(path: KeyPath, name: str, value: object) -> tuple[str, str | None]:
+    naming = NAMED[path[0]]
+    hint = f"such a table begins with a line like {naming.example}"
     if len(path) == 1:
-        return f"{name} must be a table of tables, one for each backend", hint
+        return f"{name} must be a table of tables, one for each {naming.one}", hint
     if len(path) == 2 and not isinstance(value, dict):
-        return f"{name} must be a table, one for each backend", hint
-    if not is_backend_name(path[1]):
-        return f"{_shown(path[:2])}: a backend's name has letters, digits, - and _, at most 64", None
-    return f"unknown key {name}{did_you_mean(path[-1], SETTINGS[BACKENDS])}", None
+        return f"{name} must be a table, one for each {naming.one}", hint
+    if not is_name(path[0], path[1]):
+        return f"{_shown(path[:2])}: a {naming.one}'s name {naming.rule}", None
+    return f"unknown key {name}{did_you_mean(path[-1], SETTINGS[path[0]])}", None
 
 
 def _secret_named(path: KeyPath, name: str) -> tuple[str, str]:
-    backend = path[1] if path[0] == BACKENDS and len(path) == 3 and is_backend_name(path[1]) else None
+    backend = path[1] if path[0] == BACKENDS and len(path) == 3 and is_name(BACKENDS, path[1]) else None
     hint = "keep it in an environment variable"
     if path[0] == BACKENDS:
         key = f"backends.{backend or 'NAME'}.api_key_env"
@@ -159,7 +160,7 @@ def _shown(path: Collection[str]) -> str:
 
 def parse_key(key: str) -> tuple[KeyPath, Setting]:
     """The path and the setting that `table.key` means. Raises `ConfigError`."""
-    path = tuple(key.split("."))
+    path = split(key)
     setting = find(path)
     if setting is not None:
         return path, setting
@@ -167,8 +168,8 @@ def parse_key(key: str) -> tuple[KeyPath, Setting]:
     if len(path) == 1 and path[0] in TABLES:
         keys = ", ".join(SETTINGS[path[0]])
         raise ConfigError(f"{path[0]} is a table, not a key", hint=f"its keys: {keys}")
-    if len(path) == 2 and path[0] == BACKENDS:
-        raise ConfigError(f"{_shown(path)} is no key", hint=f"its keys: {', '.join(SETTINGS[BACKENDS])}")
+    if len(path) == 2 and path[0] in NAMED:
+        raise ConfigError(f"{_shown(path)} is no key", hint=f"its keys: {', '.join(SETTINGS[path[0]])}")
     if len(path) == 2 and path[0] in TABLES and not names_a_secret(path[1]):
         near = nearest(path[1], SETTINGS[path[0]])
         raise ConfigError(
@@ -187,10 +188,10 @@ def add_environment(found: Found, environ: Mapping[str, str]) -> None:
         table = next((t for t in TABLES if name.startswith(variable((t, "")))), None)
         if table is None:
             continue
-        path = _variable_path(table, name, found.backends)
+        path = _variable_path(table, name, found.named)
         setting = find(path) if path else None
         if path is None or setting is None:
-            problems.add(0, *_unknown_variable(table, name, found.backends))
+            problems.add(0, *_unknown_variable(table, name, found.named))
             continue
         try:
             found.add(path, setting.kind.check(setting.kind.read(environ[name])), Origin("environment", variable=name))
@@ -199,22 +200,23 @@ def add_environment(found: Found, environ: Mapping[str, str]) -> None:
     problems.raise_any()
 
 
-def _variable_path(table: str, name: str, backends: Collection[str]) -> KeyPath | None:
+def _variable_path(table: str, name: str, named: Mapping[str, Collection[str]]) -> KeyPath | None:
     """The key that a variable of a table means."""
     rest = name.removeprefix(variable((table, "")))
-    if table != BACKENDS:
+    if table not in NAMED:
         return table, rest.lower()
-    for key in SETTINGS[BACKENDS]:
-        backend = rest.removesuffix(f"_{key.upper()}")
-        if backend != rest:
-            # A variable cannot say whether its name has a dash or an upper case letter; a backend of the file can.
-            known = [b for b in backends if variable((b,)) == variable((backend,))]
-            return (BACKENDS, known[0], key) if len(known) == 1 else (BACKENDS, backend.lower(), key)
+    # Of two keys that end alike, the longer one is meant.
+    for key in sorted(SETTINGS[table], key=len, reverse=True):
+        inner = rest.removesuffix(f"_{key.upper()}")
+        if inner != rest:
+            # A variable cannot say whether its name has a dash or an upper case letter; one of the file can.
+            known = [n for n in named[table] if variable((n,)) == variable((inner,))]
+            return (table, known[0], key) if len(known) == 1 else (table, inner.lower(), key)
     return None
 
 
-def _unknown_variable(table: str, name: str, backends: Collection[str]) -> tuple[str, str | None]:
-    prefixes = [(BACKENDS, b) for b in backends] if table == BACKENDS else [(table,)]
+def _unknown_variable(table: str, name: str, named: Mapping[str, Collection[str]]) -> tuple[str, str | None]:
+    prefixes = [(table, n) for n in named[table]] if table in NAMED else [(table,)]
     known = [variable((*prefix, key)) for prefix in prefixes for key in SETTINGS[table]]
     shown = _shown((name,))
     if names_a_secret(name):

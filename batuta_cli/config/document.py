@@ -162,7 +162,7 @@ def _in_place(document: Document, path: KeyPath, value: str) -> Edit:
     headers = [n for n, s in enumerate(statements) if s.header and s.path == path[:-1]]
     if not headers:
         gap = "" if not text.strip() else newline if text.endswith("\n") else newline * 2
-        return Edit(f"{text}{gap}[{'.'.join(path[:-1])}]{newline}{assignment}{newline}", False)
+        return Edit(f"{text}{gap}[{table_name(path[:-1])}]{newline}{assignment}{newline}", False)
 
     first = headers[0]
     following = next((n for n in range(first + 1, len(statements)) if statements[n].header), len(statements))
@@ -175,6 +175,11 @@ def _in_place(document: Document, path: KeyPath, value: str) -> Edit:
     if after < 0:
         return Edit(f"{text}{newline}{assignment}{newline}", False)
     return Edit(text[: after + 1] + assignment + newline + text[after + 1 :], False)
+
+
+def table_name(path: KeyPath) -> str:
+    """A table's name as it stands between brackets, quoted where TOML asks for it."""
+    return ".".join(part if _BARE_KEY.fullmatch(part) and "." not in part else literal(part) for part in path)
 
 
 def _commented_default(text: str, key: str, start: int, limit: int) -> tuple[int, int] | None:

@@ -179,6 +179,17 @@ class Money(Kind[Decimal]):
 
 
 @dataclass(frozen=True)
+class OptionalMoney(Kind[Decimal | None]):
+    """An amount as `Money` has it, or an empty string for none; zero is an amount."""
+
+    def check(self, value: object) -> Decimal | None:
+        return None if value == "" else Money().check(value)
+
+    def toml(self, value: Decimal | None) -> str:
+        return "" if value is None else Money().toml(value)
+
+
+@dataclass(frozen=True)
 class Choice(Kind[Any]):
     """One of a few words."""
 
@@ -201,6 +212,19 @@ class Identity(Kind[str]):
         text = plain_text(value, expected)
         if len(text.encode()) > 200 or (text and not text.strip()):
             raise RefusedValueError(expected)
+        return text
+
+
+@dataclass(frozen=True)
+class Line(Kind[str]):
+    """A short line of text, or nothing; whether it names something is judged where it is used."""
+
+    what: str
+
+    def check(self, value: object) -> str:
+        text = plain_text(value, f"must be the name of {self.what}, or empty")
+        if text != text.strip():
+            raise RefusedValueError("must not begin or end with blanks")
         return text
 
 
@@ -340,8 +364,9 @@ class Networks(_List[Network]):
 
 @dataclass(frozen=True)
 class Names(_List[str]):
-    """Names of models."""
+    """Names, of models for example."""
 
+    of: str = ""
     expected = "names"
 
     def item(self, value: object, number: int) -> str:

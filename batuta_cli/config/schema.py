@@ -20,14 +20,17 @@ from batuta_cli.config.kinds import (
     Integer,
     Kind,
     Ledger,
+    Line,
     Money,
     Names,
     Network,
     Networks,
+    OptionalMoney,
     TimeZone,
 )
 
 Tier = Literal["standard", "private", "sovereign"]
+Durability = Literal["normal", "full"]
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,17 @@ class Budget:
         Key(
             Ledger(),
             "Where spending is kept: sqlite, for this host, or redis://host:6379/0, for many hosts.\n"
-            "No password belongs in the address.",
+            "No password belongs in the address. This version has sqlite alone.",
         ),
     ] = "sqlite"
+    durability: Annotated[
+        Durability,
+        Key(
+            Choice(("normal", "full")),
+            "What the sqlite ledger survives: normal, that processes are killed; full, a power cut as well,\n"
+            "at several times the cost of each request.",
+        ),
+    ] = "normal"
 
 
 @dataclass(frozen=True)
@@ -113,10 +124,38 @@ class Router:
         int, Key(Integer(1, 1_000_000), "Queue depth from which a backend takes no further request.")
     ] = 50
 
+    local_backend: Annotated[
+        str, Key(Line("a backend"), "The backend that requests go to first. Empty: the first local one that serves.")
+    ] = ""
+    spillover_backends: Annotated[
+        tuple[str, ...],
+        Key(Names("backends"), "Where requests go when it is busy, in this order. Empty: as the tier recommends."),
+    ] = ()
+    spillover_enabled: Annotated[bool, Key(Boolean(), "Whether requests may leave the local backend at all.")] = True
+
+
+@dataclass(frozen=True)
+class Net:
+    """`[network]`: how requests reach what is beyond this machine."""
+
+    proxy: Annotated[
+        str,
+        Key(
+            BaseUrl(),
+            "An HTTP proxy for requests of the standard tier, such as http://proxy.example:3128.\n"
+            "Proxy variables of the environment are ignored.",
+        ),
+    ] = ""
+
 
 @dataclass(frozen=True)
 class Backend:
     """`[backends.NAME]`: one server that runs models."""
+
+    profile: Annotated[
+        str,
+        Key(Line("a backend"), "Which of the known backends it is, such as vllm. Empty: the one of that NAME."),
+    ] = ""
 
     base_url: Annotated[
         str, Key(BaseUrl(), "Address of its API, such as http://127.0.0.1:8080/v1. Empty: the usual one of that NAME.")
@@ -124,6 +163,30 @@ class Backend:
     models: Annotated[tuple[str, ...], Key(Names(), "Models it serves. Empty: whatever it says it has.")] = ()
     api_key_env: Annotated[
         str, Key(EnvName(), "Environment variable that holds its API key. The key itself is never in this file.")
+    ] = ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """`[models."NAME"]`: what batuta cannot know of a model by itself."""
+
+    context_window: Annotated[
+        int, Key(Integer(0, 1_000_000_000), "Tokens that prompt and answer have together. 0: as the tables know.")
+    ] = 0
+    output_reserve: Annotated[
+        int, Key(Integer(0, 1_000_000_000), "Tokens of it that are kept for the answer. 0: as the tables know.")
+    ] = 0
+    input_usd_per_million: Annotated[
+        Decimal | None, Key(OptionalMoney(), "US dollars for a million tokens of prompt. Empty: as the tables know.")
+    ] = None
+    output_usd_per_million: Annotated[
+        Decimal | None, Key(OptionalMoney(), "US dollars for a million tokens of answer. Empty: as the tables know.")
+    ] = None
+    template: Annotated[
+        str, Key(Line("a format"), "Its chat template, such as llama3; see batuta serve template --list.")
+    ] = ""
+    tokenizer: Annotated[
+        str, Key(Line("a path"), "A GGUF file, a tokenizer.json or a directory that has its tokenizer.")
     ] = ""
 
 
@@ -146,43 +209,84 @@ def _settings(table: str, declared: type) -> dict[str, Setting]:
     return found
 
 
-BACKENDS = "backends"
-"""The table whose keys are tables of the user's own naming."""
+@dataclass(frozen=True)
+class Naming:
+    """How the tables within a table are named, which is up to the user."""
 
-TABLES: dict[str, type] = {"pacha": Pacha, "budget": Budget, "privacy": Privacy, "router": Router, BACKENDS: Backend}
+    one: str
+    """What one of them is called."""
+    pattern: re.Pattern[str]
+    rule: str
+    example: str
+
+
+BACKENDS = "backends"
+MODELS = "models"
+
+NAMED = {
+    BACKENDS: Naming(
+        "backend",
+        re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"),
+        "has letters, digits, - and _, at most 64",
+        "[backends.llamacpp]",
+    ),
+    MODELS: Naming(
+        "model",
+        re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}"),
+        "has letters, digits and . _ : / @ + -, at most 200",
+        '[models."llama-3.3-70b"]',
+    ),
+}
+"""The tables whose keys are tables of the user's own naming."""
+
+TABLES: dict[str, type] = {
+    "pacha": Pacha,
+    "budget": Budget,
+    "privacy": Privacy,
+    "router": Router,
+    "network": Net,
+    BACKENDS: Backend,
+    MODELS: Model,
+}
 """Every table and the dataclass it becomes."""
 
 SETTINGS: dict[str, dict[str, Setting]] = {table: _settings(table, declared) for table, declared in TABLES.items()}
-"""Every key, by table and name; those of `backends` hold for each backend."""
+"""Every key, by table and name; those of `NAMED` tables hold for each table within."""
 
 TABLE_DOCS = {
     "pacha": "Signing and verifying: batuta pacha.",
     "budget": "What requests may cost.",
     "privacy": "Where requests may go.",
     "router": "When to leave the local backend for another one.",
+    "network": "How requests reach what is beyond this machine.",
     BACKENDS: "Servers that run models, one table each, under a name of your own.",
+    MODELS: "What batuta does not know of a model, one table each; its name in quotes.",
 }
 
-NOT_READ_YET = ("budget", "privacy", "router", BACKENDS)
-"""Tables that are checked but that no command of this version acts upon; `config init` says so."""
 
-_BACKEND_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
-def is_backend_name(name: str) -> bool:
-    """Whether a backend may be called so: what TOML takes without quotes, so that `backends.NAME.KEY` is one key."""
-    return _BACKEND_NAME.fullmatch(name) is not None
+def is_name(table: str, name: str) -> bool:
+    """Whether a table within `table` may be called so."""
+    return NAMED[table].pattern.fullmatch(name) is not None
 
 
 def find(path: Sequence[str]) -> Setting | None:
-    """The setting that a key's path means: (table, key), or ("backends", name, key)."""
-    if len(path) == 2 and path[0] != BACKENDS:
+    """The setting that a key's path means: (table, key), or (table, name, key) where the table is one of `NAMED`."""
+    if len(path) == 2 and path[0] not in NAMED:
         return SETTINGS.get(path[0], {}).get(path[1])
-    if len(path) == 3 and path[0] == BACKENDS and is_backend_name(path[1]):
-        return SETTINGS[BACKENDS].get(path[2])
+    if len(path) == 3 and path[0] in NAMED and is_name(path[0], path[1]):
+        return SETTINGS[path[0]].get(path[2])
     return None
+
+
+def split(key: str) -> tuple[str, ...]:
+    """The path of a key as it is written in one word: `table.key`, `models.llama-3.3-70b.context_window`."""
+    table, _, rest = key.partition(".")
+    if table in NAMED and rest.count(".") > 1:
+        name, _, last = rest.rpartition(".")
+        return table, name, last
+    return tuple(key.split("."))
 
 
 def variable(path: Sequence[str]) -> str:
     """The environment variable that overrides a key."""
-    return "_".join(("BATUTA", *path)).upper().replace("-", "_")
+    return re.sub(r"[^A-Z0-9_]", "_", "_".join(("BATUTA", *path)).upper())

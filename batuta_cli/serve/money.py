@@ -27,7 +27,7 @@ def to_nano(amount: Usd, what: str = "amount") -> int:
     Raises `UsageError` that names `what` for anything that is not a finite number from 0 to 10⁹.
     """
     value = _decimal(amount)
-    if value is None or not value.is_finite() or value.is_signed() and value != 0 or value > MAX_USD:
+    if value is None or not value.is_finite() or (value.is_signed() and value != 0) or value > MAX_USD:
         raise UsageError(f"{what} {_EXPECTED}")
     nano = value.scaleb(9, _PRECISE)
     return int(nano.to_integral_value(ROUND_CEILING, _PRECISE))

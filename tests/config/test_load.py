@@ -77,6 +77,17 @@ api_key_env = "GROQ_API_KEY"
     }
 
 
+def test_a_model_has_a_table_under_its_name_dots_and_all(file: Path) -> None:
+    text = '[models."org/llama-3.3-70b:q4"]\ncontext_window = 8192\ninput_usd_per_million = "0"\n[models.empty]\n'
+    loaded = load(written(file, text), {"BATUTA_MODELS_ORG_LLAMA_3_3_70B_Q4_TEMPLATE": "llama3.1"})
+    assert loaded.models == {
+        "org/llama-3.3-70b:q4": config.Model(8192, input_usd_per_million=Decimal(0), template="llama3.1"),
+        "empty": config.Model(),
+    }
+    assert loaded.models["empty"].input_usd_per_million is None
+    assert loaded.entry("models.org/llama-3.3-70b:q4.context_window").value == 8192
+
+
 def test_every_value_knows_its_line_or_its_variable(file: Path) -> None:
     text = (
         '# one\n[budget]\n"timezone" = "UTC"\nledger = """\\\n   sqlite"""\n'
@@ -176,6 +187,14 @@ MISTAKES = [
     ("[backends.x]\nbase_url = 'http://alice@x'", "2: backends.x.base_url must not have a user or a password"),
     ("[backends.x]\nmodels = ['']", "2: backends.x.models must be a list of names"),
     ("[backends.x]\napi_key_env = 'groq'", "2: backends.x.api_key_env must be the name of an environment variable"),
+    ("models = 1", "1: models must be a table of tables, one for each model"),
+    ("[models]\ntemplate = 'x'", "2: models.template must be a table, one for each model"),
+    ("[models.'a b']\n", "1: models.a b: a model's name has letters"),
+    ("[models.x]\ncontext_windows = 1", "2: unknown key models.x.context_windows, did you mean context_window?"),
+    ("[models.x]\ninput_usd_per_million = '-1'", "2: models.x.input_usd_per_million must be an amount of US dollars"),
+    ("[models.x]\ntemplate = ' chatml'", "2: models.x.template must not begin or end with blanks"),
+    ("[network]\nproxy = 'http://u:p@x'", "2: network.proxy must not have a user or a password"),
+    ("[budget]\ndurability = 'ful'", "2: budget.durability must be one of normal, full, did you mean full?"),
     ("[backends.x]\napi_key = 'v'", "2: backends.x.api_key would be a secret"),
     ("[budget]\ntimezone = ", "2: not valid TOML: "),
     ("[budget]\n[budget]\n", "2: not valid TOML: "),
