@@ -11,7 +11,7 @@ from batuta_cli.cli.command import Command, command_group, examples
 from batuta_cli.errors import UsageError
 from batuta_cli.files import display
 
-app = command_group("config", "See and change the configuration: path, show, get, set, init.")
+app = command_group("config", "See and change the configuration: path, show, get, set, unset, init.")
 
 _Key = Annotated[
     str, typer.Argument(metavar="KEY", help="TABLE.KEY, backends.NAME.KEY or models.NAME.KEY.", show_default=False)
@@ -98,15 +98,40 @@ def set_(key: _Key, value: _Value) -> console.Outcome:
     if len(value) != 1:
         raise UsageError(f"a key takes one value, not {len(value)}", hint="put a value that has spaces in quotes")
     change = config.set_value(key, value[0])
+    return _changed(change)
+
+
+@app.command(
+    "unset",
+    cls=Command,
+    epilog=examples("batuta config unset budget.timezone", "batuta config unset backends.groq.models"),
+)
+def unset(key: _Key) -> console.Outcome:
+    """Take one key out of the configuration file, so that its default holds again. Comments of other lines stay.
+
+    A key that the file does not have is left as it is, and that is no error.
+    """
+    change = config.unset(key)
+    if change is None:
+        console.note(f"{display(key)} is not set in {display(paths.config_file())}")
+        return console.Outcome({"key": key, "changed": False})
+    return _changed(change)
+
+
+def _changed(change: config.Change) -> console.Outcome:
     entry = change.entry
     if change.comments_lost:
-        console.warn(f"{entry.origin.file}: comments of this file were lost; its form left no place to keep them")
+        file = display(paths.config_file())
+        console.warn(f"{file}: comments of this file were lost; its form left no place to keep them")
     if change.overridden_by:
         console.warn(f"the environment variable {change.overridden_by} overrides it")
-    return console.Outcome(
-        {**_to_json(entry), "comments_lost": change.comments_lost, "overridden_by": change.overridden_by},
-        text=f"{entry.key} = {entry.literal}  ({entry.origin})",
-    )
+    result = {
+        **_to_json(entry),
+        "changed": True,
+        "comments_lost": change.comments_lost,
+        "overridden_by": change.overridden_by,
+    }
+    return console.Outcome(result, text=f"{entry.key} = {entry.literal}  ({entry.origin})")
 
 
 @app.command(

@@ -124,13 +124,13 @@ class Config:
 
 @dataclass(frozen=True)
 class Change:
-    """What `set_value` did."""
+    """What `set_value` or `unset` did."""
 
     entry: Entry
     comments_lost: bool
     """The file was written in a way that its comments could not be kept in it."""
     overridden_by: str | None
-    """A variable of the environment that hides the new value."""
+    """A variable of the environment that hides the new value, or the default."""
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -170,6 +170,25 @@ def set_value(key: str, text: str, path: Path | None = None) -> Change:
     origin = Origin("file", after.file, after.line(key_path))
     hidden_by = variable(key_path) if variable(key_path) in os.environ else None
     return Change(Entry(key_path, value, plain, origin), edited.comments_lost, hidden_by)
+
+
+def unset(key: str, path: Path | None = None) -> Change | None:
+    """Take one key out of the file, so that its default holds again; None when the file does not have it.
+
+    Raises `ConfigError` and changes nothing when there is no such key, or the file has an error.
+    """
+    path = path or paths.config_file()
+    key_path, setting = parse_key(key)
+    paths.private_dir(path.parent)
+    with locked(path.with_suffix(".lock")):
+        document = toml.read(path)
+        if document is None or key_path not in from_document(document).values:
+            return None
+        edited = toml.remove(document, key_path)
+        write_file(path, edited.text.encode(), force=True, mode=0o600)
+    hidden_by = variable(key_path) if variable(key_path) in os.environ else None
+    plain = setting.kind.toml(setting.default)
+    return Change(Entry(key_path, setting.default, plain, Origin()), edited.comments_lost, hidden_by)
 
 
 def init(path: Path | None = None, *, force: bool = False) -> Path:

@@ -143,6 +143,30 @@ def edit(document: Document, path: KeyPath, value: str) -> Edit:
     return Edit(tomli_w.dumps(expected), comments_lost="#" in document.text)
 
 
+def remove(document: Document, path: KeyPath) -> Edit:
+    """Take the key `path` out, which the document has; comments of other lines stay."""
+    expected = copy.deepcopy(document.data)
+    table = expected
+    for part in path[:-1]:
+        table = table[part]
+    del table[path[-1]]
+    if not table and len(path) == 2:  # an empty table says nothing; an empty backend is one all the same
+        del expected[path[0]]
+
+    text = document.text
+    for statement in document.statements:
+        if statement.path == path and not statement.header:
+            start = text.rfind("\n", 0, statement.start) + 1
+            end = text.find("\n", statement.end) + 1 or len(text)
+            removed = text[:start] + text[end:]
+            alone = not text[start : statement.start].strip()
+            if alone and (_means(removed, expected) or _means(removed, expected | {path[0]: {}})):
+                return Edit(removed, "#" in text[statement.start : end])
+    import tomli_w
+
+    return Edit(tomli_w.dumps(expected), comments_lost="#" in text)
+
+
 def _means(text: str, expected: dict[str, Any]) -> bool:
     try:
         return tomllib.loads(text, parse_float=exact) == expected

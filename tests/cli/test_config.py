@@ -162,3 +162,17 @@ def test_a_directory_in_its_place_is_exit_2(batuta: Run, file: Path) -> None:
 def test_every_command_has_help_with_examples(batuta: Run, command: str) -> None:
     text = batuta("config", command, "--help", code=0).stdout
     assert f"  $ batuta config {command}" in text
+
+
+def test_unset_brings_the_default_back(batuta: Run, home: Path) -> None:
+    batuta("config", "set", "budget.daily_budget_usd", "25", code=0)
+    done = batuta("config", "unset", "budget.daily_budget_usd", code=0)
+    assert done.stdout == 'budget.daily_budget_usd = "10.00"  (default)\n'
+    assert batuta("config", "get", "budget.daily_budget_usd", code=0).stdout == "10.00\n"
+    again = batuta("config", "unset", "budget.daily_budget_usd", code=0)
+    assert (again.stdout, "is not set in" in again.stderr) == ("", True)
+    assert (
+        json.loads(batuta("config", "unset", "pacha.default_key", "--json", code=0).stdout)["result"]["changed"]
+        is False
+    )
+    assert "did you mean budget.timezone?" in batuta("config", "unset", "budget.timezon", code=2).stderr

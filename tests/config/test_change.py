@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batuta_cli import config
-from batuta_cli.config import Config, load, set_value
+from batuta_cli.config import Config, load, set_value, unset
 from batuta_cli.config import document as toml
 from batuta_cli.config.schema import NAMED, SETTINGS, find, split, variable
 from batuta_cli.errors import ConfigError, OutputExistsError
@@ -108,6 +108,40 @@ def test_what_is_set_is_what_is_got_and_nothing_else_changes(
         assert set_value(key, change.entry.text, file).entry == change.entry
         assert load(file, NO_ENV).entry(key) == change.entry
         assert load(file, {variable(split(key)): change.entry.text}).entry(key).value == change.entry.value
+
+
+@settings(deadline=None, max_examples=50)
+@given(BEGINNINGS, CHANGES)
+def test_what_is_unset_has_its_default_again_and_nothing_else_changes(
+    tmp_path_factory: pytest.TempPathFactory, beginning: str, changes: list[tuple[str, Any]]
+) -> None:
+    file = written(tmp_path_factory.getbasetemp() / "unset" / "config.toml", beginning)
+    for key, value in changes:
+        set_value(key, as_text(value), file)
+    for key in dict(changes):
+        before = {entry.key: entry for entry in load(file, NO_ENV).entries()}
+        change = unset(key, file)
+        assert change is not None
+        after = {entry.key: entry for entry in load(file, NO_ENV).entries()}
+        assert after[key].value == change.entry.value
+        assert after[key].origin.source == "default"
+        assert {k: e.text for k, e in before.items() if k != key} == {k: e.text for k, e in after.items() if k != key}
+        assert unset(key, file) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lost"),
+    [
+        ("# top\n[pacha]\ndefault_key = 'a'\n# end\n", "# top\n[pacha]\n# end\n", False),
+        ("[pacha]\ndefault_key = 'a' # mine", "[pacha]\n", True),
+        ("pacha.default_key = 'a'\n# end\n", "# end\n", False),
+        ("# top\npacha = { default_key = 'a', allow_pacha1 = true }\n", "[pacha]\nallow_pacha1 = true\n", True),
+    ],
+)
+def test_a_key_is_taken_out_with_its_line_alone(file: Path, before: str, after: str, lost: bool) -> None:
+    change = unset("pacha.default_key", written(file, before))
+    assert change is not None
+    assert (file.read_text(), change.comments_lost) == (after, lost)
 
 
 @settings(deadline=None)
