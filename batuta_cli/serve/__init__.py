@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
+    "backends": ("BackendSelector", "ServingBackend"),
     "messages": ("ChatMessage", "Role", "ToolCall", "read_messages"),
     "tiers": ("CostTier", "LatencyTier", "PrivacyTier", "ThroughputTier"),
 }

@@ -1,0 +1,62 @@
+"""The kinds of backends that batuta knows, each with its profile."""
+
+from functools import cache
+
+from batuta_cli.serve.backends.profile import Profile, load
+from batuta_cli.serve.tiers import PrivacyTier
+from batuta_cli.serve.words import Word, folded
+
+
+class ServingBackend(Word):
+    """A kind of backend; its facts are in `profiles/<name>.toml`."""
+
+    REALIZAR = "Realizar"
+    OLLAMA = "Ollama"
+    LLAMA_CPP = "LlamaCpp"
+    LLAMAFILE = "Llamafile"
+    CANDLE = "Candle"
+    VLLM = "Vllm"
+    TGI = "Tgi"
+    LOCAL_AI = "LocalAI"
+    HUGGING_FACE = "HuggingFace"
+    TOGETHER = "Together"
+    REPLICATE = "Replicate"
+    ANYSCALE = "Anyscale"
+    MODAL = "Modal"
+    FIREWORKS = "Fireworks"
+    GROQ = "Groq"
+    OPENAI = "OpenAI"
+    ANTHROPIC = "Anthropic"
+    AZURE_OPENAI = "AzureOpenAI"
+    AWS_BEDROCK = "AwsBedrock"
+    GOOGLE_VERTEX = "GoogleVertex"
+
+    @classmethod
+    def what(cls) -> str:
+        return "backend"
+
+    @property
+    def profile(self) -> Profile:
+        """What is known of it."""
+        return profile(self)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it usually runs on the user's own machine."""
+        return self.profile.is_local
+
+    @property
+    def tier(self) -> PrivacyTier:
+        """The strictest tier that it may be used under where it usually runs; the gate judges its address instead."""
+        return self.profile.tier
+
+
+def profile(backend: ServingBackend) -> Profile:
+    """What is known of a kind of backend."""
+    return load(folded(backend.value))
+
+
+@cache
+def private_hosts() -> tuple[str, ...]:
+    """The patterns of host names that are Private behind a verified certificate."""
+    return tuple(pattern for backend in ServingBackend for pattern in backend.profile.private_hosts)
