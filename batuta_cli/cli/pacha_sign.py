@@ -283,10 +283,16 @@ def _existing(path: str, located: str, signature: str) -> str:
     return signature
 
 
+def _signer_text(signer: Any) -> str:
+    if signer.claimed:
+        return f"the key {signer.key.key_id}, which calls itself {display(signer.name)}"
+    return f"{display(signer.name or 'a key without a name')} (key {signer.key.key_id})"
+
+
 def _verified_text(path: str, verified: Any) -> str:
     from batuta_cli.pacha.statement import format_time
 
-    who = " and ".join(f"{display(s.name or 'a key without a name')} (key {s.key.key_id})" for s in verified.signers)
+    who = " and ".join(map(_signer_text, verified.signers))
     stated = verified.statement
     when = f" on {format_time(stated.created)}" if stated and stated.created else ""
     lines = [f"{display(path)}: {console.paint('verified', 'good')}, signed by {who}{when}"]

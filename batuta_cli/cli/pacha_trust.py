@@ -182,8 +182,11 @@ def retire(
     from batuta_cli.pacha.statement import format_time
 
     until = _date(start, "--from")
-    entry = dataclasses.replace(_known(key, trust.load()), valid_until=until)
-    trust.update(lambda store: store.with_key(entry))
+
+    def retired(store: trust.TrustStore) -> trust.TrustStore:
+        return store.with_key(dataclasses.replace(_known(key, store), valid_until=until))
+
+    entry = _known(key, trust.update(retired))
     console.warn(
         "this assumes that the key was never stolen: whoever has it can date a signature back;"
         f" if in doubt, batuta pacha trust revoke {entry.key.key_id}"

@@ -50,6 +50,8 @@ class Signer:
 
     key: VerifyingKey
     name: str | None
+    claimed: bool = False
+    """The name is what the signer calls himself: the key was given without one."""
 
 
 def judge_signer(signature: ModelSignature, policy: Policy) -> tuple[tuple[Signer, ...], tuple[str, ...]]:
@@ -161,7 +163,7 @@ def _accept(key: VerifyingKey, stated: Statement, policy: Policy) -> Signer:
         )
     _check_identity(name, key, policy)
     _check_times(stated, trusted, policy)  # a key given by hand that is retired here stays retired
-    return Signer(key, name)
+    return Signer(key, name, claimed=policy.key is not None and name is not None)
 
 
 def _check_identity(name: str | None, key: VerifyingKey, policy: Policy) -> None:

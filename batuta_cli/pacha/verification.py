@@ -58,7 +58,10 @@ class Verification:
         stated = self.statement
         return {
             "address": str(self.address),
-            "signers": [{"name": s.name, "key_id": s.key.key_id, "public_key": s.key.inline} for s in self.signers],
+            "signers": [
+                {"name": s.name, "name_is_claimed": s.claimed, "key_id": s.key.key_id, "public_key": s.key.inline}
+                for s in self.signers
+            ],
             "binds": list(self.binds),
             "created": format_time(stated.created) if stated else None,
             "expires": format_time(stated.expires) if stated else None,

@@ -27,7 +27,9 @@ def test_a_good_model_is_verified_and_the_words_say_by_whom(batuta: Run, work: P
     assert done.stdout.startswith(f"model: verified, signed by {ALICE} (key {key_id}) on 20")
     assert done.stderr == ""
     [found] = result(batuta("pacha", "verify", "model", "--json", code=0))
-    assert found["signers"] == [{"name": ALICE, "key_id": key_id, "public_key": alice.verifying_key.inline}]
+    assert found["signers"] == [
+        {"name": ALICE, "name_is_claimed": False, "key_id": key_id, "public_key": alice.verifying_key.inline}
+    ]
     assert found["binds"] == ["content", "name", "identity", "time"]
     assert (found["ok"], found["warnings"], found["signature"]) == (True, [], ["model.sig"])
     quiet = batuta("pacha", "verify", "model", "--quiet", code=0)
@@ -205,7 +207,9 @@ def test_the_signer_asked_for_must_be_the_signer(batuta: Run, home: Path, work: 
     batuta("pacha", "verify", "model", "--identity", ALICE, code=0)
     done = batuta("pacha", "verify", "model", "--identity", "bob", code=4)
     assert ALICE in done.stderr and "not by bob" in done.stderr
-    batuta("pacha", "verify", "model", "--key", "alice.pub", code=0)
+    shown = batuta("pacha", "verify", "model", "--key", "alice.pub", code=0).stdout
+    # a key file has no name, so the one shown is the signer's own word
+    assert f"signed by the key {alice.verifying_key.key_id}, which calls itself {ALICE}" in shown
     batuta("pacha", "verify", "model", "--key", alice.verifying_key.inline, "--identity", ALICE, code=0)
     batuta("pacha", "verify", "model", "--key", "-", input=alice.verifying_key.to_pem().decode(), code=0)
     batuta("pacha", "verify", "model", "--key", "alice.pub", "--identity", "bob", code=4)

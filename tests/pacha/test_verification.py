@@ -66,7 +66,9 @@ def test_an_intact_file_by_a_trusted_signer_is_verified(model: Path) -> None:
     assert verified
     assert verified.as_dict() == {
         "address": "blake3:" + blake3(b"weights").hexdigest(),
-        "signers": [{"name": ALICE.name, "key_id": ALICE.key_id, "public_key": ALICE.verifying.inline}],
+        "signers": [
+            {"name": ALICE.name, "name_is_claimed": False, "key_id": ALICE.key_id, "public_key": ALICE.verifying.inline}
+        ],
         "binds": ["content", "name", "identity", "time"],
         "created": "2026-11-20T10:00:00Z",
         "expires": None,

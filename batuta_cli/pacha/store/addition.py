@@ -32,6 +32,7 @@ from batuta_cli.files import (
     atomic_output,
     display,
     errors_named,
+    kind_of,
     open_stream,
     read_limited,
     same_content_expected,
@@ -112,7 +113,10 @@ def add(
     try:
         file = os.path.basename(os.path.abspath(path))
         order = _Order(store, name, force, os.fspath(path), _if_utf8(file), _signature_beside(path), progress)
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISCHR(mode) and not os.isatty(descriptor):
+            raise InvalidInputError(f"{display(path)}: is {kind_of(mode)}, which may never end")
+        if stat.S_ISREG(mode):
             return _add_file(order, descriptor, link=link)
         if link:
             raise UsageError(f"{display(path)}: only a regular file can be linked", hint="leave --link out")

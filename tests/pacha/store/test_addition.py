@@ -273,8 +273,17 @@ def test_a_link_to_another_file_system_is_an_error_that_leaves_the_file_as_it_wa
 
 
 def test_only_a_file_can_be_linked(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
-        add(store, "/dev/null", link=True)
+    os.mkfifo(tmp_path / "fifo")
+    writer = os.open(tmp_path / "fifo", os.O_RDWR)
+    with pytest.raises(UsageError, match="only a regular file"):
+        add(store, tmp_path / "fifo", link=True)
+    os.close(writer)
+
+
+def test_a_device_that_never_ends_is_refused(store: Store) -> None:
+    with pytest.raises(InvalidInputError, match="/dev/zero: is a character device, which may never end"):
+        add(store, "/dev/zero")
+    assert everything(store) == set()
 
 
 @pytest.fixture
