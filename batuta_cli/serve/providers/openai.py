@@ -1,0 +1,109 @@
+"""OpenAI's chat completions, which most backends speak.
+
+Usage is always asked for (`stream_options.include_usage`); some send it in a chunk of its own with no choices, some
+with the last chunk, some not at all.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Outgoing, Piece, Usage, number
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+_EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call")
+
+
+def outgoing(call: Call, continuation: dict[str, Any] | None = None) -> Outgoing:
+    """The request; with a prefix, `continuation` has the fields by which the backend goes on with it."""
+    messages = [m.to_dict() for m in call.messages]
+    if call.prefix:
+        messages.append({"role": "assistant", "content": call.prefix})
+    body = {**call.options, "model": call.model, "messages": messages, "stream": call.stream}
+    body.setdefault("max_tokens", call.max_tokens)
+    if call.stream:
+        body["stream_options"] = {"include_usage": True}
+    if call.prefix:
+        body |= continuation or {}
+    return Outgoing("chat/completions", body)
+
+
+class ChatReader:
+    """Reads `chat.completion` and `chat.completion.chunk`."""
+
+    def __init__(self) -> None:
+        self._finished = False
+        self._done = False
+
+    @property
+    def complete(self) -> bool:
+        """After a `finish_reason`, or `[DONE]`."""
+        return self._finished or self._done
+
+    def event(self, event: Event) -> Iterator[Piece]:
+        if event.data.strip() == b"[DONE]":
+            self._done = True
+            return
+        document = parsed(event.data)
+        if event.type == "error" or "error" in document:
+            raise reported(document)
+        yield from self._pieces(document, "delta")
+
+    def whole(self, document: Any) -> Iterator[Piece]:
+        if not isinstance(document, dict) or "error" in document:
+            raise reported(document)
+        if not isinstance(document.get("choices"), list) or not document["choices"]:
+            raise BackendError("the backend answered without choices")
+        yield from self._pieces(document, "message")
+
+    def _pieces(self, document: dict[str, Any], part: str) -> Iterator[Piece]:
+        choices = document.get("choices")
+        usage = read_usage(document.get("usage"))
+        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        content = choice.get(part)
+        content = content if isinstance(content, dict) else {}
+        text = content.get("content")
+        extra = {name: content[name] for name in _EXTRA if content.get(name)}
+        reason = choice.get("finish_reason")
+        if reason is not None:
+            self._finished = True
+        finish = _FINISH.get(reason, "stop") if isinstance(reason, str) else None
+        if text or extra or finish or usage:
+            yield Piece(text if isinstance(text, str) else "", finish, usage, extra or None)
+
+
+def read_usage(value: object) -> Usage | None:
+    """The usage of a response, None when there is none that can be believed."""
+    if not isinstance(value, dict):
+        return None
+    counts = number(value.get("prompt_tokens")), number(value.get("completion_tokens"))
+    return None if counts[0] is None or counts[1] is None else Usage(counts[0], counts[1])
+
+
+def parsed(data: bytes) -> dict[str, Any]:
+    """The JSON object of an event. Raises `BackendError`."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise BackendError("the backend sent an event that is no JSON object")
+    return document
+
+
+def reported(document: object) -> BackendError:
+    """The error that a backend reports; its text is not quoted, because it may quote the messages."""
+    error = document.get("error") if isinstance(document, dict) else None
+    code = error.get("code") or error.get("type") if isinstance(error, dict) else None
+    shown = f" ({code})" if isinstance(code, str | int) and len(str(code)) <= 60 and str(code).isprintable() else ""
+    return BackendError(f"the backend reports an error{shown}")

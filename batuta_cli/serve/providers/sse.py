@@ -1,0 +1,83 @@
+"""Server-sent events, read as the bytes arrive (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+`EventScanner.feed` gives the events that are whole; what a stream ends in the middle of is never given: an event
+without its empty line is a truncated one (section 9.2.6 of the standard). Bytes stay bytes, so that an event can be
+relayed as it came, and a character that was cut in two is whole again when its event is.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from batuta_cli.errors import OperationError
+
+EVENT_LIMIT = 16 * 1024 * 1024
+"""Bytes of one event. A backend that sends more without an empty line is taken for broken."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: its type, empty for the default one, and its data, lines joined by line feeds."""
+
+    type: str
+    data: bytes
+
+
+class EventScanner:
+    """Turns pieces of a stream into events."""
+
+    def __init__(self, limit: int = EVENT_LIMIT) -> None:
+        self._limit = limit
+        self._rest = b""
+        self._begun = False
+        self._type = ""
+        self._data: list[bytes] = []
+        self._size = 0
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the stream, if it ended now, would end inside an event."""
+        return bool(self._data or self._rest.strip(b"\r"))
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """The events that `piece` completes. Raises `OperationError` when one is larger than the limit."""
+        buffer = self._rest + piece
+        if not self._begun:
+            if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
+                self._rest = buffer
+                return
+            self._begun = True
+            buffer = buffer.removeprefix(_BOM)
+        # A carriage return at the end may be the first half of a line's end.
+        held = buffer.endswith(b"\r")
+        if held:
+            buffer = buffer[:-1]
+        if b"\r" in buffer:
+            buffer = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, rest = buffer.split(b"\n")
+        self._rest = rest + b"\r" * held
+        if len(self._rest) + self._size > self._limit:
+            raise self._too_large()
+        for line in lines:
+            if line:
+                self._take(line)
+            elif self._data:
+                yield Event(self._type, b"\n".join(self._data))
+                self._type, self._data, self._size = "", [], 0
+            else:
+                self._type = ""
+
+    def _take(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._size += len(value) + 1
+            if self._size > self._limit:
+                raise self._too_large()
+            self._data.append(value)
+        elif name == b"event":
+            self._type = value.decode(errors="replace")
+
+    def _too_large(self) -> OperationError:
+        return OperationError(f"the backend sent an event of more than {self._limit:,} bytes")
