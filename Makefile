@@ -17,7 +17,7 @@ BENCH ?=
 # pytest workers; the tests run real processes, and a machine has at least two cores
 JOBS ?= 2
 
-.PHONY: help test check demo docs bench bench-tools clean
+.PHONY: help test check demo docs prices bench bench-tools clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -45,6 +45,12 @@ demo: .venv/.ready ## The tour, with a real model and real output
 
 docs: .venv/.ready ## Generate man pages and shell completions from the commands
 	@python -m scripts.generate_docs
+
+prices: ## Make the table of prices and context windows anew from genai-prices, and compare the two
+	@$(PYTHON) -m venv .venv/prices  # apart, because genai-prices brings pydantic
+	@.venv/prices/bin/python -m pip --quiet --disable-pip-version-check install --upgrade genai-prices 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@.venv/prices/bin/python scripts/make_prices.py
+	@.venv/prices/bin/python -W ignore scripts/make_prices.py --check
 
 bench-tools: .venv/.bench-tools
 

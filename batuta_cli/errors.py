@@ -156,6 +156,12 @@ class LedgerError(DamagedStateError):
     kind = "ledger"
 
 
+class AuditError(OperationError):
+    """A decision cannot be written to the audit log, so a sovereign or private request is not sent. Exit 1."""
+
+    kind = "audit"
+
+
 class CostError(BatutaError):
     """The budget refuses. Exit 5."""
 

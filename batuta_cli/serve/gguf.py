@@ -60,7 +60,7 @@ class GgufMetadata:
     values: Mapping[str, Value]
     """Every field but the arrays that were not asked for."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
-    """The texts of the tokens that have a part to play, by that part: `bos`, `eos`, `eot`, `eom`, `unknown`, `padding`."""
+    """The texts of tokens that play a part, by that part: `bos`, `eos`, `eot`, `eom`, `unknown`, `padding`."""
 
     def get(self, key: str) -> Value | None:
         """A field's value, or None."""

@@ -3,6 +3,9 @@
 A price is looked up for a model *at a provider*, because hosts of the same model differ. Order: a local backend is
 free, then the user's own price from the config, then `data/prices.json`, which `make prices` makes from the package
 genai-prices. A price that is not known is an error, never zero; nor is a price of zero in the table believed.
+
+The table has list prices of text, uncached, in the standard service tier, at global endpoints. Who pays more (regional
+endpoints of Azure and Vertex, priority service) says so in the config.
 """
 
 import datetime as dt
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from batuta_cli.errors import ConfigError, UnknownPriceError, UsageError
 from batuta_cli.files import display
+from batuta_cli.serve.catalogue import ListPrice, catalogue
 from batuta_cli.serve.money import Usd, to_nano
 
 if TYPE_CHECKING:
@@ -93,6 +97,10 @@ def price_for(
         return FREE
     if model in own:
         return own[model]
+    offer = catalogue().find(model, provider)
+    listed = offer.price(at) if offer else None
+    if listed is not None:
+        return pricing(listed)
     where = f" at {display(provider)}" if provider else ""
     raise UnknownPriceError(f"the price of {display(model)}{where} is not known", hint=_hint(model))
 
@@ -114,6 +122,12 @@ def own_prices(models: Mapping[str, "Model"]) -> dict[str, TokenPricing]:
                 hint=f'under [models."{display(name)}"] belongs {missing}_usd_per_million as well; "0" if it is free',
             )
     return prices
+
+
+def pricing(listed: ListPrice) -> TokenPricing:
+    """A price of the table, to count with."""
+    tiers = (PriceTier(above, to_nano(input), to_nano(output)) for above, input, output in listed.tiers)
+    return TokenPricing(to_nano(listed.input), to_nano(listed.output), to_nano(listed.request), tuple(tiers))
 
 
 def _hint(model: str) -> str:

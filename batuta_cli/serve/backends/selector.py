@@ -1,8 +1,8 @@
 """Which kinds of backends to try, in which order: DESIGN's table, kept as data.
 
 * privacy and latency choose a cell of `recommendations.toml`;
-* throughput `high` puts the ones made for many requests at once (vLLM, TGI) first among the local ones, at the end where
-  there are none; `low` and `medium` change nothing;
+* throughput `high` puts the ones made for many requests at once (vLLM, TGI) first among the local ones, at the end
+  where there are none; `low` and `medium` change nothing;
 * cost `frugal` orders by price, local ones first; `balanced` keeps the table's order; `premium` puts hosted ones first,
   whose models are larger than most machines can hold.
 

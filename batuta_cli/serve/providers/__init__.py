@@ -1,0 +1,1 @@
+"""How backends are spoken to: the only part of `serve` that opens connections."""

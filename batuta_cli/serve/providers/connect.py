@@ -1,0 +1,322 @@
+"""HTTP through the privacy gate: a `GatedSession` sends requests of one tier, and of no other.
+
+* The gate judges the address that is handed to `connect`, and after it the address of the peer, also of a connection
+  that is used again. Each decision is in the audit log before the connection is opened.
+* A host name is asked of a resolver only where the tier allows the question; `localhost` never is.
+* Connections are kept apart by tier, because a session has one tier and connections of its own.
+* Redirects are answers like any other. Cookies are not kept, proxy variables and `.netrc` are not read; only a standard
+  request takes the proxy of the configuration. Certificates are always verified.
+
+Raises `PrivacyError` when the gate refuses, `AuditError` when a decision cannot be written, else what aiohttp raises.
+Importing this module without aiohttp raises `MissingDependencyError`.
+"""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from batuta_cli import __version__
+from batuta_cli.errors import BatutaError, MissingDependencyError, PrivacyError, UsageError
+from batuta_cli.files import display
+from batuta_cli.serve.audit import AuditLog, Decision
+from batuta_cli.serve.privacy import NO_NETWORKS, Networks, Verdict, is_localhost, judge, may_resolve
+from batuta_cli.serve.tiers import PrivacyTier
+
+try:
+    import aiohttp
+    from aiohttp.abc import AbstractResolver, ResolveResult
+    from yarl import URL
+except ImportError:
+    raise MissingDependencyError(
+        "to send requests, batuta needs aiohttp", hint="pip install 'batuta-cli[serve]'"
+    ) from None
+
+
+@dataclass
+class _Attempt:
+    """One request on its way to a connection."""
+
+    request_id: str
+    backend: str
+    tls_name: str | None = None
+    """The host name that a certificate has to be verified for before anything is sent."""
+    opened: bool = False
+    refusal: BatutaError | None = None
+
+
+_current: ContextVar[_Attempt] = ContextVar("attempt")
+
+
+class Gate:
+    """The judgement of one tier, with its log."""
+
+    def __init__(self, tier: PrivacyTier, networks: Networks, audit: AuditLog) -> None:
+        self.tier = tier
+        self.networks = networks
+        self._audit = audit
+
+    def pass_address(self, attempt: _Attempt, host: str, port: int | None, *, again: bool = False) -> None:
+        """Judge an address and log the decision; `port` is None for a Unix socket.
+
+        Raises:
+            PrivacyError: the tier does not admit it.
+            AuditError: the decision cannot be written.
+        """
+        verdict = judge(self.tier, host, tls_name=attempt.tls_name, networks=self.networks)
+        self._decide(attempt, _with_port(host, port), verdict, " (an open connection)" if again else "")
+
+    def pass_name(self, attempt: _Attempt, host: str) -> None:
+        """Judge whether a host name may be asked of a resolver; logged only when it may not. Raises as above."""
+        if not may_resolve(self.tier, host, tls=attempt.tls_name is not None, networks=self.networks):
+            self._decide(attempt, host, Verdict(False, PrivacyTier.STANDARD, "a host name, not looked up"), "")
+
+    def _decide(self, attempt: _Attempt, address: str, verdict: Verdict, remark: str) -> None:
+        refusal = None
+        if not verdict.allowed:
+            refusal = PrivacyError(
+                f"{display(attempt.backend)}: {self.tier} does not admit {display(address)}: {verdict.reason}",
+                hint=_HINTS[self.tier],
+            )
+        decision = Decision(
+            attempt.request_id, self.tier, attempt.backend, address, verdict.allowed, verdict.reason + remark
+        )
+        try:
+            self._audit.record(decision)
+        except BatutaError as error:
+            attempt.refusal = refusal or error
+            raise attempt.refusal from None
+        if refusal is not None:
+            attempt.refusal = refusal
+            raise refusal
+
+
+_HINTS = {
+    PrivacyTier.SOVEREIGN: "batuta config set privacy.local_networks 10.1.0.0/16 declares a network to be local",
+    PrivacyTier.PRIVATE: "batuta config set privacy.private_networks 10.1.0.0/16 declares a network to be private",
+}
+
+
+def _with_port(host: str, port: int | None) -> str:
+    if port is None:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Any:
+    """What the gate raises as an `OSError`: aiohttp and the race for the fastest address know no other failure.
+
+    `_Attempt.refusal` keeps the error itself.
+    """
+    try:
+        yield
+    except BatutaError as error:
+        raise PermissionError(errno.EPERM, error.message) from error
+
+
+class _Resolver(AbstractResolver):
+    """Asks the system's resolver, when the gate lets it, and gives on what the gate admits of the answer."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        attempt = _current.get()
+        if is_localhost(host):
+            found = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+            found = [each for each in found if family in (socket.AF_UNSPEC, each[0])]
+        else:
+            with _as_os_error():
+                self._gate.pass_name(attempt, host)
+            infos = await asyncio.get_running_loop().getaddrinfo(
+                host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+            )
+            found = self._admitted(attempt, [(info[0], _host_of(info[4])) for info in infos], port)
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+            for kind, address in found
+        ]
+
+    def _admitted(
+        self, attempt: _Attempt, found: list[tuple[socket.AddressFamily, str]], port: int
+    ) -> list[tuple[socket.AddressFamily, str]]:
+        gate = self._gate
+        admitted = [
+            each
+            for each in found
+            if judge(gate.tier, each[1], tls_name=attempt.tls_name, networks=gate.networks).allowed
+        ]
+        if found and not admitted:
+            with _as_os_error():
+                gate.pass_address(attempt, found[0][1], port)
+        return admitted
+
+    async def close(self) -> None:
+        pass
+
+
+def _host_of(address: Any) -> str:
+    """The host of a socket's address; an IPv6 scope stays with it."""
+    host = str(address[0])
+    return f"{host}%{address[3]}" if len(address) == 4 and address[3] and "%" not in host else host
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Opens connections through the gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__(
+            resolver=_Resolver(gate),
+            use_dns_cache=False,  # each connection is judged by an answer of its own
+            socket_factory=self._make_socket,
+            limit=0,  # the router counts what is on its way
+        )
+        self._gate = gate
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: Any, timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        attempt = _current.get()
+        verified = req.is_ssl() and req.ssl is True and req.proxy is None
+        attempt.tls_name = req.url.raw_host if verified else None
+        connection = await super().connect(req, traces, timeout)
+        try:
+            self._check_peer(attempt, connection, proxied=req.proxy is not None)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make_socket(self, info: Any) -> socket.socket:
+        family, kind, protocol, _, address = info
+        attempt = _current.get()
+        with _as_os_error():
+            self._gate.pass_address(attempt, _host_of(address), address[1])
+        attempt.opened = True
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+    def _check_peer(self, attempt: _Attempt, connection: Any, *, proxied: bool) -> None:
+        transport = connection.transport
+        peer = transport.get_extra_info("peername") if transport is not None else None
+        if peer is None:
+            raise aiohttp.ServerDisconnectedError
+        if attempt.tls_name is not None and not proxied:
+            context = transport.get_extra_info("sslcontext")
+            if context is None or not context.check_hostname:
+                attempt.tls_name = None
+        if attempt.opened:  # the same address as was logged, or something in between has changed it
+            verdict = judge(self._gate.tier, _host_of(peer), tls_name=attempt.tls_name, networks=self._gate.networks)
+            if verdict.allowed:
+                return
+        self._gate.pass_address(attempt, _host_of(peer), peer[1], again=not attempt.opened)
+
+
+class GatedSession:
+    """Requests of one tier over connections of its own; an asynchronous context manager.
+
+    Args:
+        tier: of every request.
+        audit: where each decision is written.
+        networks: what was declared local and private.
+        proxy: the URL of a proxy, which standard requests take and others never do.
+    """
+
+    def __init__(
+        self, tier: PrivacyTier, audit: AuditLog, networks: Networks = NO_NETWORKS, *, proxy: str = ""
+    ) -> None:
+        self.gate = Gate(tier, networks, audit)
+        self._proxy = proxy if tier is PrivacyTier.STANDARD else ""
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @contextlib.asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        backend: str,
+        request_id: str = "",
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request; the block has the response, whose body is still to be read.
+
+        Args:
+            backend: on whose behalf, for the log and for messages.
+            request_id: of the client's request, for the log.
+
+        Raises:
+            PrivacyError: the tier does not admit where it would go.
+            AuditError: the decision cannot be written.
+            UsageError: the URL is none, or has a user in it.
+            aiohttp.ClientError, TimeoutError: it failed on its way.
+        """
+        session = self._opened()
+        attempt = _Attempt(request_id, backend)
+        target = _checked(url)
+        token = _current.set(attempt)
+        try:
+            response = await session.request(
+                method,
+                target,
+                headers=headers,
+                data=data,
+                allow_redirects=False,
+                proxy=self._proxy or None,
+                timeout=timeout or aiohttp.ClientTimeout(),
+            )
+        except Exception:
+            if attempt.refusal is not None:
+                raise attempt.refusal from None
+            raise
+        finally:
+            _current.reset(token)
+        async with response:
+            yield response
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:  # needs a running loop
+            self._session = aiohttp.ClientSession(
+                connector=_Connector(self.gate),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                headers={"User-Agent": f"batuta/{__version__}"},
+            )
+        return self._session
+
+
+def _checked(url: str) -> URL:
+    try:
+        target = URL(url)
+        usable = target.scheme in ("http", "https") and bool(target.raw_host)
+        has_user = "@" in target.raw_authority
+    except ValueError:
+        usable = has_user = False
+    if has_user:
+        raise UsageError("the address of a backend must not have a user or a password in it")
+    if not usable:
+        raise UsageError(f"{display(url)}: not an http or https address")
+    return target

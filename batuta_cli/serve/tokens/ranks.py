@@ -1,0 +1,89 @@
+"""OpenAI's encodings without a network: tiktoken's rank files, packed in the wheel.
+
+    encoding("cl100k_base").encode_ordinary("Hello")
+
+`serve_offline` hands our ranks to tiktoken wherever it would download the file that they are, known by the SHA-256 it
+expects; afterwards `tiktoken.get_encoding` and `encoding_for_model` work with sockets blocked, and nothing is written.
+Every other file is left to tiktoken, for programs that use both; `encoding`, all that batuta itself calls, downloads
+nothing: an encoding that is not packed is a `UsageError`.
+
+The files are made by `scripts/make_ranks.py`; NOTICE says where they come from.
+"""
+
+import base64
+import functools
+import itertools
+import zlib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from batuta_cli.serve.words import unknown
+
+if TYPE_CHECKING:
+    import tiktoken
+
+DATA: Final = Path(str(resources.files("batuta_cli.serve.tokens"))) / "data"
+
+EXPECTED: Final[Mapping[str, str]] = {
+    "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+    "p50k_base": "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069",
+    "r50k_base": "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
+}
+"""The SHA-256 of each rank file as OpenAI publishes it, from `tiktoken_ext/openai_public.py`."""
+
+ENCODINGS: Final = ("cl100k_base", "o200k_base", "o200k_harmony", "p50k_base", "p50k_edit", "r50k_base")
+"""tiktoken's encodings that are made of those files. Its `gpt2` is `r50k_base` under another name."""
+
+_R50K_RANKS = 50_256  # the first so many of p50k_base
+_NAMES = {digest: name for name, digest in EXPECTED.items()}
+
+
+def ranks(name: str) -> dict[bytes, int]:
+    """The ranks of one of the files in `EXPECTED`."""
+    if name == "r50k_base":
+        return dict(itertools.islice(ranks("p50k_base").items(), _R50K_RANKS))
+    return unpack((DATA / f"{name}.ranks").read_bytes())
+
+
+def unpack(packed: bytes) -> dict[bytes, int]:
+    """Ranks by token, in order of rank; see `scripts/make_ranks.py` for the format."""
+    plain = zlib.decompress(packed)
+    count = int.from_bytes(plain[:4], "little")
+    at, found = 4 + count, {}
+    for rank, length in enumerate(plain[4:at]):
+        if length:
+            found[plain[at : at + length]] = rank
+            at += length
+    return found
+
+
+def rank_file(ranks: Mapping[bytes, int]) -> bytes:
+    """The file that OpenAI publishes for these ranks."""
+    return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in ranks.items())
+
+
+@functools.cache
+def serve_offline() -> None:
+    """Let tiktoken take the packed ranks from now on, in this process."""
+    from tiktoken_ext import openai_public  # type: ignore[import-untyped]
+
+    original = openai_public.load_tiktoken_bpe
+
+    def load(tiktoken_bpe_file: str, expected_hash: str | None = None) -> dict[bytes, int]:
+        name = _NAMES.get(expected_hash or "")
+        return ranks(name) if name else original(tiktoken_bpe_file, expected_hash)
+
+    openai_public.load_tiktoken_bpe = load
+
+
+def encoding(name: str) -> "tiktoken.Encoding":
+    """One of tiktoken's encodings, made from the packed ranks. Raises `UsageError` for one that is not packed."""
+    if name not in ENCODINGS:
+        raise unknown("encoding", name, ENCODINGS)
+    import tiktoken
+
+    serve_offline()
+    return tiktoken.get_encoding(name)

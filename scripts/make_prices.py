@@ -1,0 +1,229 @@
+"""Make `batuta_cli/serve/data/prices.json` from genai-prices: `make prices`, which runs this in a venv of its own.
+
+What is kept of each model: the rules by which a name means it, the context window, and what text costs at list price.
+What a request can cost at worst counts, so that it bounds the bill: of several prices in a day (off-peak hours) the
+dearest; reasoning and citations at the dearest price of output; writing to the cache where that happens unasked and
+costs more than input. Left out: batch, flex and priority variants, tools such as web search, images and audio.
+
+A model without a price for input and output, or with one that is zero, is kept without prices: it must still hide the
+models after it, whose rules might be broader.
+
+`--check` compares the table, as batuta reads it, with genai-prices itself, name by name and day by day.
+"""
+
+import argparse
+import datetime as dt
+import json
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run by a Python that batuta is not installed in
+
+TARGET = Path(__file__).resolve().parents[1] / "batuta_cli" / "serve" / "data" / "prices.json"
+SOURCE = "https://github.com/pydantic/genai-prices"
+
+OUTPUT_KINDS = ("output_reasoning_mtok", "output_citation_mtok", "output_text_mtok")
+CACHE_ON_REQUEST = ("claude", "nova")
+"""Families that write to a cache only where a request says so, which batuta's never do."""
+
+NAMES_EVERYWHERE = """
+    gpt-4 gpt-4-0613 gpt-4-32k gpt-4o gpt-4o-mini gpt-4o-2024-08-06 gpt-4-turbo gpt-4-turbo-2024-04-09 gpt-5
+    gpt-5-mini gpt-3.5-turbo gpt-3.5-turbo-1106 o1 o3-mini claude-3-opus-20240229 claude-3-haiku
+    claude-3-5-sonnet-20241022 claude-sonnet-4-20250514 claude-sonnet-4@20250514
+    anthropic.claude-3-opus-20240229-v1:0 gemini-2.5-pro google/gemini-2.5-pro meta-llama/llama-3.1-8b-instruct
+    mixtral-8x7b mistral-large-latest deepseek-chat
+"""
+TAILS = ("", "-latest", "-20260101", "-2026-01-01", "-0613", "-v1:0", "-mini", "-ultra", "-pro", "x", "-ft", "-nano")
+
+
+def main() -> None:
+    """Write the table, or compare it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare the table in place with genai-prices")
+    if parser.parse_args().check:
+        check()
+        return
+    rows = [json.dumps(identifier) + ":" + provider for identifier, provider in sorted(provider_rows())]
+    head = {
+        "source": f"{SOURCE}, genai-prices {version('genai-prices')}",
+        "as_of": dt.datetime.now(dt.UTC).date().isoformat(),
+    }
+    text = json.dumps(head)[:-1] + ', "providers": {\n' + ",\n".join(rows) + "\n}}\n"
+    json.loads(text)
+    TARGET.write_text(text)
+    print(f"{TARGET}: {len(text):,} bytes, {sum(len(p.models) for p in providers()):,} models", file=sys.stderr)
+
+
+def providers() -> list[Any]:
+    """All providers of genai-prices."""
+    return list(import_module("genai_prices.data").providers)
+
+
+def provider_rows() -> Iterator[tuple[str, str]]:
+    """Each provider's id with its JSON, one line a model."""
+    for provider in providers():
+        models = [compact([m.id, clause(m.match), m.context_window, list(prices(m))]) for m in provider.models]
+        head = compact(
+            {
+                "match": clause(provider.model_match) if provider.model_match else [],
+                "fallback": provider.fallback_model_providers or [],
+            }
+        )
+        yield provider.id, head[:-1] + ',"models":[\n' + ",\n".join(models) + "\n]}"
+
+
+def compact(value: Any) -> str:
+    """JSON without blanks."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def clause(rule: Any) -> Any:
+    """A rule of genai-prices as `catalogue.Clause`."""
+    if hasattr(rule, "or_"):
+        inner = [clause(part) for part in rule.or_]
+        return inner[0] if len(inner) == 1 else inner
+    if hasattr(rule, "and_"):
+        return {"and": [clause(part) for part in rule.and_]}
+    if hasattr(rule, "regex"):
+        return "~" + rule.regex
+    for name, sign in (("equals", "="), ("starts_with", "^"), ("ends_with", "$"), ("contains", "*")):
+        if hasattr(rule, name):
+            return sign + getattr(rule, name).lower()
+    raise TypeError(f"a rule that this script does not know: {rule!r}")
+
+
+def prices(model: Any) -> Iterator[list[Any]]:
+    """The list prices of a model, oldest first."""
+    types = import_module("genai_prices.types")
+    listed = model.prices if isinstance(model.prices, list) else [types.ConditionalPrice(prices=model.prices)]
+    hourly = [isinstance(entry.constraint, types.TimeOfDateConstraint) for entry in listed]
+    for number, entry in enumerate(listed):
+        if hourly[number]:
+            continue
+        hours = [other for later, other in enumerate(listed) if later > number and hourly[later]]
+        worst = dearest([price(e.prices, model.id) for e in (entry, *hours)])
+        if worst is None:
+            return
+        dated = isinstance(entry.constraint, types.StartDateConstraint) and number > 0
+        yield [entry.constraint.start_date.isoformat() if dated else "", *worst]
+
+
+def price(listed: Any, model: str) -> list[Any] | None:
+    """`[input, output, request, tiers]` as they are in the table, or None for a price that nobody may rely on."""
+    cache = None if any(family in model for family in CACHE_ON_REQUEST) else listed.cache_write_mtok
+    inputs = [p for p in (listed.input_mtok, listed.input_text_mtok, cache) if p is not None]
+    outputs = [p for p in (listed.output_mtok, *(getattr(listed, kind) for kind in OUTPUT_KINDS)) if p is not None]
+    if not listed.input_mtok or not listed.output_mtok:
+        return None
+    starts = sorted({tier.start for p in (*inputs, *outputs) if hasattr(p, "tiers") for tier in p.tiers})
+    per_request = (listed.requests_kcount or Decimal(0)) / 1000
+    if not all(at(inputs, n) and at(outputs, n) for n in (0, *(start + 1 for start in starts))):
+        return None
+    tiers = [[start, plain(at(inputs, start + 1)), plain(at(outputs, start + 1))] for start in starts]
+    row: list[Any] = [plain(at(inputs, 0)), plain(at(outputs, 0)), plain(per_request), tiers]
+    return row
+
+
+def at(listed: Iterable[Any], tokens: int) -> Any:
+    """The dearest of some prices for a prompt of so many tokens."""
+    return max(
+        max([p.base, *(tier.price for tier in p.tiers if tokens > tier.start)]) if hasattr(p, "tiers") else p
+        for p in listed
+    )
+
+
+def dearest(rows: list[list[Any] | None]) -> list[Any] | None:
+    """One row that bounds all of them, without the fields at its end that say nothing."""
+    known = [row for row in rows if row is not None]
+    if len(known) < len(rows):
+        return None
+    if len(known) > 1 and any(row[3] for row in known):
+        raise ValueError("prices by the hour that have tiers as well: teach this script how")
+    worst = [max((row[i] for row in known), key=Decimal) for i in range(3)] + [known[0][3]]
+    while len(worst) > 2 and worst[-1] in ("0", []):
+        worst.pop()
+    return worst
+
+
+def plain(amount: Decimal) -> str:
+    """A decimal number without exponent and trailing zeros."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def check() -> None:
+    """Exit 1 when the table says less than genai-prices would charge, or misses a name that it writes out."""
+    from batuta_cli.serve.catalogue import catalogue
+    from batuta_cli.serve.pricing import pricing
+
+    table, snapshot = catalogue(), import_module("genai_prices.data_snapshot").get_snapshot()
+    usage_of = import_module("genai_prices.types").Usage
+    counts = dict.fromkeys(("names", "same", "dearer", "unknown here"), 0)
+    wrong = []
+    rng = random.Random(1)  # noqa: S311 - the same sample each time
+    for provider in (None, *(p.id for p in providers())):
+        for name in sorted(sample(provider)):
+            counts["names"] += 1
+            try:
+                _, theirs = snapshot.find_provider_model(name, None, provider, None)
+            except LookupError:
+                theirs = None
+            ours = table.find(name, provider)
+            day = dt.date(2023, 1, 1) + dt.timedelta(days=rng.randrange(1600))
+            listed = ours.price(day) if ours else None
+            if listed is None:
+                counts["unknown here"] += 1
+                written_out = theirs and name.lower() in equals(theirs.match)
+                if written_out and ours is None:
+                    wrong.append(f"{provider} {name}: genai-prices writes it out as {theirs.id}")
+                continue
+            if ours is None or theirs is None or ours.id != theirs.id:
+                wrong.append(f"{provider} {name}: {ours and ours.id} here, {theirs and theirs.id} there")
+                continue
+            tokens = rng.choice((1, 1000, 100_001, 200_001, 272_001, 1_000_000)), rng.choice((0, 1, 5000))
+            usage = usage_of(input_tokens=tokens[0], output_tokens=tokens[1])
+            when = dt.datetime.combine(day, dt.time(rng.randrange(24)), dt.UTC)
+            bill = theirs.get_prices(when).calc_price(usage)["total_price"] * 10**9
+            cost = pricing(listed).cost(*tokens)
+            counts["same" if cost - bill < 2 else "dearer"] += 1
+            if cost < bill:
+                wrong.append(f"{provider} {name} on {day}: {cost} here, {bill} there")
+    print(counts, file=sys.stderr)
+    if wrong:
+        sys.exit("\n".join(wrong))
+
+
+def sample(provider: str | None) -> set[str]:
+    """Names to ask about: what the rules mention, with endings, and well-known names."""
+    names = set(NAMES_EVERYWHERE.split())
+    for found in providers():
+        if provider in (None, found.id) or found.id in ("openai", "anthropic"):
+            for model in found.models:
+                names |= {model.id, *equals(model.match)}
+                names |= {text + tail for text in texts(model.match) for tail in TAILS}
+    return {name for name in names if name}
+
+
+def texts(rule: Any) -> Iterator[str]:
+    """The texts in a rule, but no regexes."""
+    for part in getattr(rule, "or_", None) or getattr(rule, "and_", None) or ():
+        yield from texts(part)
+    for name in ("equals", "starts_with", "ends_with", "contains"):
+        if hasattr(rule, name):
+            yield getattr(rule, name)
+
+
+def equals(rule: Any) -> set[str]:
+    """The names that a rule writes out."""
+    inner: set[str] = set().union(*(equals(part) for part in getattr(rule, "or_", ())))
+    return inner | ({rule.equals.lower()} if hasattr(rule, "equals") else set())
+
+
+if __name__ == "__main__":
+    main()
