@@ -1,0 +1,149 @@
+"""What a ledger promises: the values that go in and out, and the contract that every place fulfils.
+
+Amounts are whole nano-dollars, times whole milliseconds since 1970, days are days of the budget's time zone. A ledger
+has no clock: each call is told the `Moment` it happens at.
+
+Of each day three sums are kept: what was *spent*, what of that was *forgiven* by a reset, and what is *reserved*. Held
+at every moment, for every day: reserved is the sum of its reservations, and spent is the sum of its history.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol
+
+LEASE = 60_000
+"""Milliseconds for which a reservation holds without being renewed."""
+
+REMEMBERED = 7 * 24 * 3600 * 1000
+"""Milliseconds for which an expired reservation can still be corrected; no request takes longer."""
+
+GREATEST = 2**63 - 1
+"""The largest sum, that of SQLite's and Redis' integers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When something happens: the clock's time, and the day it is by the budget's time zone."""
+
+    time: int
+    day: date
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A reservation: `amount` is kept free until it is settled, or until nobody has renewed it for the lease."""
+
+    id: str
+    amount: int
+    owner: str
+    """The process that renews it."""
+    model: str = ""
+    backend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What was paid for."""
+
+    model: str = ""
+    backend: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a day stands. `spent` is without what was forgiven."""
+
+    day: date
+    spent: int = 0
+    reserved: int = 0
+    warned: bool = False
+    """Somebody has been warned of this day's spending."""
+    ahead: bool = False
+    """The ledger's newest day is more than one after the clock's: the clock is, or was, wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a settlement did."""
+
+    standing: Standing
+    reserved: int
+    """The amount that had been reserved."""
+    late: bool
+    """The reservation had expired; what had been charged for it was corrected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the history: one day, model and backend."""
+
+    day: date
+    model: str
+    backend: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """What a reset did."""
+
+    day: date
+    forgiven: int
+    """What no longer counts against the day's budget."""
+    moved: tuple[date, ...]
+    """Days after the clock's, whose sums are this day's now."""
+
+
+class Ledger(Protocol):
+    """Where spending is kept. Each method is one atomic step, whatever the number of threads and processes.
+
+    All raise `LedgerError` when the ledger cannot be used, and have then changed nothing.
+    """
+
+    def standing(self, moment: Moment) -> Standing:
+        """How the current day stands: the later of the clock's and the ledger's newest. Writes nothing."""
+
+    def reserve(self, moment: Moment, hold: Hold, limit: int) -> tuple[bool, Standing]:
+        """Hold an amount if spent + reserved + amount ≤ limit, and tell whether; and how the day stands now.
+
+        Raises `LedgerError` when the ledger is more than a day ahead of the clock.
+        """
+
+    def dispatch(self, moment: Moment, id: str) -> bool:
+        """Note that the request is about to be sent, so that it counts in full if nobody settles it.
+
+        False when the reservation has expired: then the request must not be sent.
+        """
+
+    def renew(self, moment: Moment, owner: str) -> None:
+        """Begin the lease of all reservations of a process anew."""
+
+    def settle(self, moment: Moment, id: str, cost: int, use: Use, *, requests: int = 1) -> Settled | None:
+        """Turn a reservation into what was really spent, on its own day, exactly once.
+
+        `model` and `backend` are those of the reservation. One that has expired is corrected, once. None when no
+        such reservation is known (any more).
+        """
+
+    def record(self, moment: Moment, cost: int, use: Use) -> Standing:
+        """Note what was spent without a reservation; it may exceed any limit."""
+
+    def warn_once(self, moment: Moment, day: date) -> bool:
+        """Whether the caller is the one to warn of this day's spending: true once a day."""
+
+    def history(self, since: date) -> list[Entry]:
+        """What was spent from that day on, the newest day first."""
+
+    def reset(self, moment: Moment) -> Reset:
+        """Forgive what was spent on the clock's day, and make that the newest: later days are moved to it.
+
+        The history keeps every amount, reservations keep theirs.
+        """
+
+    def close(self) -> None:
+        """Let go of files and connections. A ledger that is used again opens them again."""

@@ -1,0 +1,217 @@
+"""The file of a SQLite ledger: making it, opening it, refusing what is none, and what its errors mean.
+
+A new file has mode 0600, in a directory of mode 0700. It is a ledger when its application id, its version and its
+tables say so; an empty file is one that somebody was about to make. Everything else is a `LedgerError` that names
+the file, and is left as it is.
+
+The file is never opened but by SQLite: to close any other descriptor of it would drop SQLite's locks
+(https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
+"""
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+from urllib.parse import quote
+
+from batuta_cli import paths
+from batuta_cli.errors import LedgerError
+from batuta_cli.files import display, kind_of
+
+APPLICATION_ID = 0x4254424C
+"""In the header of the file: BTBL, batuta's budget ledger."""
+
+VERSION = 1
+"""Of the tables below."""
+
+_TABLES = {
+    "day": """CREATE TABLE day (
+        day TEXT PRIMARY KEY,
+        spent INTEGER NOT NULL CHECK (spent >= 0),
+        forgiven INTEGER NOT NULL CHECK (forgiven BETWEEN 0 AND spent),
+        reserved INTEGER NOT NULL CHECK (reserved >= 0),
+        warned INTEGER NOT NULL CHECK (warned IN (0, 1))
+    ) STRICT, WITHOUT ROWID""",
+    "hold": """CREATE TABLE hold (
+        id TEXT PRIMARY KEY,
+        day TEXT NOT NULL,
+        amount INTEGER NOT NULL CHECK (amount > 0),
+        expires INTEGER NOT NULL,
+        owner TEXT NOT NULL,
+        dispatched INTEGER NOT NULL CHECK (dispatched IN (0, 1)),
+        model TEXT NOT NULL,
+        backend TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    "tombstone": """CREATE TABLE tombstone (
+        id TEXT PRIMARY KEY,
+        day TEXT NOT NULL,
+        amount INTEGER NOT NULL CHECK (amount > 0),
+        charged INTEGER NOT NULL CHECK (charged IN (0, amount)),
+        forgiven INTEGER NOT NULL CHECK (forgiven IN (0, 1)),
+        at INTEGER NOT NULL,
+        model TEXT NOT NULL,
+        backend TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    "history": """CREATE TABLE history (
+        day TEXT NOT NULL,
+        model TEXT NOT NULL,
+        backend TEXT NOT NULL,
+        requests INTEGER NOT NULL CHECK (requests >= 0),
+        input_tokens INTEGER NOT NULL CHECK (input_tokens >= 0),
+        output_tokens INTEGER NOT NULL CHECK (output_tokens >= 0),
+        cost INTEGER NOT NULL CHECK (cost >= 0),
+        PRIMARY KEY (day, model, backend)
+    ) STRICT, WITHOUT ROWID""",
+}
+
+_UNBALANCED = """SELECT 1 FROM day WHERE
+    reserved <> (SELECT COALESCE(SUM(amount), 0) FROM hold WHERE hold.day = day.day)
+    OR spent <> (SELECT COALESCE(SUM(cost), 0) FROM history WHERE history.day = day.day)
+    UNION ALL SELECT 1 FROM hold WHERE day NOT IN (SELECT day FROM day)
+    UNION ALL SELECT 1 FROM history WHERE day NOT IN (SELECT day FROM day) LIMIT 1"""
+
+
+def exists(path: str) -> bool:
+    """Whether there is something at `path`. Raises `LedgerError` when it is not a regular file, or cannot be told."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        raise _cannot_open(path, error) from error
+    if not stat.S_ISREG(mode):
+        raise LedgerError(f"{display(path)}: is {kind_of(mode)}, not a ledger", hint="name the file itself")
+    return True
+
+
+def make(path: str) -> None:
+    """Make the empty file, for its owner alone. Raises `LedgerError`."""
+    paths.private_dir(Path(path).parent)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        exists(path)
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+
+
+def connect(path: str, patience: float, durability: str, *, set_up: bool) -> sqlite3.Connection | None:
+    """Open a ledger that is there; an empty one is given its tables with `set_up`, else it is None.
+
+    Raises `LedgerError` or `sqlite3.Error`.
+    """
+    # SQLite opens what it may not write for reading alone, and would tell only when it is too late.
+    if not (os.access(path, os.R_OK | os.W_OK) and os.access(os.path.dirname(path), os.W_OK | os.X_OK)):
+        raise _not_writable(path)
+    connection = sqlite3.connect(
+        f"file:{quote(os.fsencode(path))}?mode=rw",  # rw: SQLite would make it for all to read
+        uri=True,
+        isolation_level=None,
+        timeout=patience,
+        check_same_thread=False,
+    )
+    try:
+        connection.execute(f"PRAGMA synchronous = {durability}")
+        if _is_empty(connection):
+            if not set_up:
+                connection.close()
+                return None
+            _set_up(connection)
+        _check(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def explain(error: sqlite3.Error, path: str, patience: float) -> LedgerError:
+    """What an error of SQLite's means to a person."""
+    name = display(path)
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return locked(path, patience)
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return _not_writable(path)
+        case sqlite3.SQLITE_FULL:
+            return LedgerError(f"{name}: the disk is full; nothing was written", hint="make room on that disk")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_FORMAT:
+            return damaged(path, _said(error))
+        case sqlite3.SQLITE_CANTOPEN:
+            return LedgerError(f"{name}: cannot be opened", hint="the file and its directory must be yours to write")
+        case sqlite3.SQLITE_IOERR:
+            return LedgerError(
+                f"{name}: reading or writing failed ({_said(error)})", hint="is the disk full, or failing?"
+            )
+    return damaged(path, _said(error))
+
+
+def locked(path: str, patience: float) -> LedgerError:
+    """The error for a ledger that another program does not let go of."""
+    return LedgerError(
+        f"{display(path)}: another program has kept it locked for {patience:g} seconds",
+        hint=f"which one: fuser -v {display(path)}",
+    )
+
+
+def damaged(path: str, how: str) -> LedgerError:
+    """The error for a file that cannot be relied upon."""
+    name = display(path)
+    aside = f"mv {name} {name}.damaged"
+    return LedgerError(
+        f"{name}: damaged, or not a ledger: {how}",
+        hint=f"to begin a new one, and forget what this one counted: {aside}",
+    )
+
+
+def _not_writable(path: str) -> LedgerError:
+    return LedgerError(
+        f"{display(path)}: cannot be written, so nothing that costs money is sent",
+        hint="the file and its directory must be yours to write, on a disk that is not read-only",
+    )
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    header = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+    return header == [0, 0] and connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    if _is_empty(connection):
+        for statement in _TABLES.values():
+            connection.execute(statement)
+        connection.execute("CREATE INDEX hold_expires ON hold (expires)")
+        connection.execute("CREATE INDEX hold_day ON hold (day)")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+def _check(connection: sqlite3.Connection, path: str) -> None:
+    name = display(path)
+    connection.execute("BEGIN")
+    found, version = [connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("application_id", "user_version")]
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if found != APPLICATION_ID:
+        raise LedgerError(f"{name}: is a database of another program", hint="name another file for the ledger")
+    if version > VERSION:
+        raise LedgerError(
+            f"{name}: was written by a newer batuta (version {version} of the ledger, this one knows {VERSION})",
+            hint="pip install --upgrade batuta-cli",
+        )
+    if version != VERSION or not tables.issuperset(_TABLES):
+        raise damaged(path, "tables are missing")
+    if connection.execute(_UNBALANCED).fetchone() is not None:
+        raise damaged(path, "its sums are not those of its rows")
+    connection.execute("COMMIT")
+
+
+def _cannot_open(path: str, error: Exception) -> LedgerError:
+    reason = (getattr(error, "strerror", None) or "not a usable file name").lower()
+    return LedgerError(f"{display(path)}: cannot be opened: {reason}", hint="batuta config get budget.ledger")
+
+
+def _said(error: sqlite3.Error) -> str:
+    # SQLite quotes names of tables and columns at most, which are ours.
+    return display(str(error))[:200]
