@@ -67,19 +67,26 @@ class ChatReader:
         yield from self._pieces(document, "message")
 
     def _pieces(self, document: dict[str, Any], part: str) -> Iterator[Piece]:
-        choices = document.get("choices")
-        usage = read_usage(document.get("usage"))
-        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        choices, usage = document.get("choices"), read_usage(document.get("usage"))
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and (piece := self._choice(choice, part)):
+                yield piece
+        if usage:
+            yield Piece(usage=usage)
+
+    def _choice(self, choice: dict[str, Any], part: str) -> Piece | None:
         content = choice.get(part)
         content = content if isinstance(content, dict) else {}
-        text = content.get("content")
+        text, reason = content.get("content"), choice.get("finish_reason")
         extra = {name: content[name] for name in _EXTRA if content.get(name)}
-        reason = choice.get("finish_reason")
         if reason is not None:
             self._finished = True
         finish = _FINISH.get(reason, "stop") if isinstance(reason, str) else None
-        if text or extra or finish or usage:
-            yield Piece(text if isinstance(text, str) else "", finish, usage, extra or None)
+        logprobs = choice.get("logprobs")
+        if not (text or extra or finish or logprobs):
+            return None
+        text = text if isinstance(text, str) else ""
+        return Piece(text, finish, None, extra or None, number(choice.get("index")) or 0, logprobs)
 
 
 def read_usage(value: object) -> Usage | None:

@@ -81,6 +81,9 @@ class Piece:
     usage: Usage | None = None
     delta: Mapping[str, Any] | None = None
     """What OpenAI's shape has beside text (tool calls, reasoning, refusals), to be relayed as it is."""
+    index: int = 0
+    """Which of several choices, when `n` was more than one."""
+    logprobs: Any = None
 
 
 class Reader(Protocol):

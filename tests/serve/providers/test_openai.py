@@ -80,7 +80,7 @@ def test_a_whole_answer_is_read() -> None:
         "usage": {"prompt_tokens": 12, "completion_tokens": 2},
     }
     reader = ChatReader()
-    assert list(reader.whole(answer)) == [Piece("Hello", "length", Usage(12, 2))]
+    assert list(reader.whole(answer)) == [Piece("Hello", "length"), Piece(usage=Usage(12, 2))]
     assert reader.complete
 
 
@@ -114,3 +114,9 @@ def test_what_is_no_answer_is_an_error(answer: Any) -> None:
 def test_usage_that_cannot_be_believed_is_missing_not_zero(usage: Any) -> None:
     answer = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}
     assert [p.usage for p in ChatReader().whole(answer)] == [None]
+
+
+def test_several_choices_are_told_apart() -> None:
+    choices = [{"index": n, "delta": {"content": str(n)}, "finish_reason": None} for n in (0, 1)]
+    data = json.dumps({"choices": choices}).encode()
+    assert list(ChatReader().event(Event("", data))) == [Piece("0"), Piece("1", index=1)]

@@ -1,0 +1,56 @@
+"""A chat request as every front end gives it to the pipeline, and what is told of it afterwards."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.tiers import LatencyTier, PrivacyTier
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """One request; its privacy tier is required and never changes."""
+
+    request_id: str
+    model: str
+    messages: tuple[ChatMessage, ...]
+    privacy: PrivacyTier
+    max_tokens: int | None = None
+    """The most tokens of an answer; None for what the model's window reserves."""
+    stream: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of OpenAI's request: sampling, stop, tools, response_format, n…; passed on as they are."""
+    latency: LatencyTier = LatencyTier.INTERACTIVE
+    backend: str | None = None
+    """The only backend that may take it, when the caller named one."""
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One backend's part of an answer."""
+
+    backend: str
+    cost: int
+    """Nano-dollars that were charged."""
+    failed: str | None = None
+    """Why it did not finish it."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an answer took, once it has ended."""
+
+    backend: str
+    """The one that finished it."""
+    input_tokens: int
+    output_tokens: int
+    exact: bool
+    """Whether the tokens are the backend's own count; else they were counted here."""
+    cost: int
+    """Nano-dollars, all legs together."""
+    budget_left: int | None
+    """Nano-dollars; None when nothing was paid for."""
+    legs: tuple[Leg, ...]
+    prompted: bool = False
+    """A backend was asked in words to continue, so the seam may show."""
