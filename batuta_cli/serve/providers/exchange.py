@@ -9,14 +9,16 @@ listens any more.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
+from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.backends.profile import ContinuationMethod
-from batuta_cli.serve.providers import anthropic, completion, openai
+from batuta_cli.serve.providers import anthropic, completion, openai, replicate
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.sse import Event, EventScanner
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader
@@ -54,8 +56,9 @@ async def exchange(
 
     Raises `BackendError`, and what the gate raises: `PrivacyError`, `AuditError`.
     """
+    sender = _Sender(session, backend, request_id, timeouts)
     outgoing, reader = _shape(backend, call)
-    pieces = _answer(session, backend, _url(base_url, outgoing.path), call, outgoing, reader, request_id, timeouts)
+    pieces = sender.answer(_url(base_url, outgoing.path), call, outgoing, reader)
     loop = asyncio.get_running_loop()
     end = loop.time() + timeouts.total
     allowed = timeouts.first_token
@@ -72,36 +75,57 @@ async def exchange(
     except TimeoutError:
         raise BackendError(f"the backend was silent for {allowed:g} seconds, or took too long") from None
     except aiohttp.ClientError as error:
-        raise BackendError(_connection_words(error)) from None
+        raise BackendError(_connection_words(error)) from error
     finally:
         await pieces.aclose()
     if not reader.complete:
         raise BackendError("the backend's stream ended before its answer was complete")
 
 
-async def _answer(
-    session: GatedSession,
-    backend: Backend,
-    url: str,
-    call: Call,
-    outgoing: Outgoing,
-    reader: Reader,
-    request_id: str,
-    timeouts: Timeouts,
-) -> AsyncGenerator[Piece, None]:
-    headers = {"Content-Type": "application/json", "Accept": "text/event-stream" if call.stream else "application/json"}
-    async with session.request(
-        "POST",
-        url,
-        backend=backend.name,
-        request_id=request_id,
-        headers=headers | backend.auth_headers(),
-        data=json.dumps(outgoing.body, ensure_ascii=False).encode(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect),
-    ) as response:
-        _check_status(response)
-        async for piece in _stream(response, reader) if call.stream else _whole(response, reader):
-            yield piece
+@dataclass(frozen=True)
+class _Sender:
+    """Sends on behalf of one backend and one request."""
+
+    session: GatedSession
+    backend: Backend
+    request_id: str
+    timeouts: Timeouts
+
+    async def answer(self, url: str, call: Call, outgoing: Outgoing, reader: Reader) -> AsyncGenerator[Piece, None]:
+        """The pieces, as long as they come."""
+        if self.backend.profile.wire == "replicate" and call.stream:
+            async with self._send("POST", url, outgoing.body, Prefer="respond-async") as response:
+                _check_status(response)
+                url = replicate.stream_url(_document(await _body(response)))
+            sent = self._send("GET", url, None, Accept="text/event-stream")
+        elif call.stream:
+            sent = self._send("POST", url, outgoing.body, Accept="text/event-stream")
+        else:
+            sent = self._send("POST", url, outgoing.body, Accept="application/json", Prefer="wait")
+        async with sent as response:
+            _check_status(response)
+            if call.stream:
+                async for event in _events_of(response):
+                    for piece in reader.event(event):
+                        yield piece
+            else:
+                for piece in reader.whole(_document(await _body(response))):
+                    yield piece
+
+    def _send(
+        self, method: str, url: str, body: dict[str, Any] | None, **headers: str
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        return self.session.request(
+            method,
+            url,
+            backend=self.backend.name,
+            request_id=self.request_id,
+            headers=headers | self.backend.auth_headers(),
+            data=None if body is None else json.dumps(body, ensure_ascii=False).encode(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeouts.connect),
+        )
 
 
 def _shape(backend: Backend, call: Call) -> tuple[Outgoing, Reader]:
@@ -113,6 +137,8 @@ def _shape(backend: Backend, call: Call) -> tuple[Outgoing, Reader]:
         return completion.outgoing(call), completion.CompletionReader()
     if profile.wire == "anthropic":
         return anthropic.outgoing(call), anthropic.MessagesReader()
+    if profile.wire == "replicate":
+        return replicate.outgoing(call), replicate.PredictionReader()
     fields = profile.continuation.body if method is ContinuationMethod.FIELDS else None
     return openai.outgoing(call, fields), openai.ChatReader()
 
@@ -125,7 +151,7 @@ def _url(base_url: str, path: str) -> str:
 
 
 def _check_status(response: aiohttp.ClientResponse) -> None:
-    if response.status == 200:
+    if response.status in (200, 201):  # 201 is how Replicate says that a prediction was made
         return
     status = response.status
     words = "sends elsewhere, which is not followed" if 300 <= status < 400 else "answered"
@@ -142,17 +168,13 @@ def _retry_after(value: str) -> float | None:
     return min(float(value), _LARGEST_RETRY_AFTER) if value.isascii() and value.isdecimal() else None
 
 
-async def _stream(response: aiohttp.ClientResponse, reader: Reader) -> AsyncIterator[Piece]:
+def _events_of(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
     kind = response.content_type
     if kind == "application/x-ndjson":
-        events = _lines(response)
-    elif kind == "text/event-stream":
-        events = _events(response)
-    else:
-        raise BackendError(f"the backend answered with {kind[:60]}, which is no stream of events")
-    async for event in events:
-        for piece in reader.event(event):
-            yield piece
+        return _lines(response)
+    if kind == "text/event-stream":
+        return _events(response)
+    raise BackendError(f"the backend answered with {display(kind[:60])}, which is no stream of events")
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
@@ -168,14 +190,13 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
             yield Event("", line)
 
 
-async def _whole(response: aiohttp.ClientResponse, reader: Reader) -> AsyncIterator[Piece]:
+async def _body(response: aiohttp.ClientResponse) -> bytes:
     body = b""
     async for data in response.content.iter_any():
         body += data
         if len(body) > ANSWER_LIMIT:
             raise BackendError(f"the backend's answer has more than {ANSWER_LIMIT:,} bytes")
-    for piece in reader.whole(_document(body)):
-        yield piece
+    return body
 
 
 def _document(body: bytes) -> Any:
