@@ -8,6 +8,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from batuta_cli.errors import TemplateError
@@ -190,7 +191,7 @@ def _check_turns(conversation: Conversation, format: NamedFormat) -> None:
     if (format.alternates or format.joins is not None) and turns and turns[0].role is not Role.USER:
         raise cannot(turns[0], f"the format {format.name} begins with a user message")
     if format.alternates:
-        for before, turn in zip(turns, turns[1:], strict=False):
+        for before, turn in pairwise(turns):
             if before.role is turn.role:
                 raise cannot(
                     turn, f"in the format {format.name} user and assistant take turns, and both are {turn.role}"

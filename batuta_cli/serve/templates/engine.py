@@ -123,7 +123,7 @@ class ChatTemplateEngine:
         conversation = numbered(messages)
         fallback = SystemFallback.parse(system_fallback)
         options: dict[str, Any] = {"add_generation_prompt": add_generation_prompt and not continue_final_message}
-        now = dt.datetime.now()  # noqa: DTZ005  (a template writes the date where the user is)
+        now = dt.datetime.now()  # of the user's own clock, as transformers has it
         if date is not None:
             now = dt.datetime(date.year, date.month, date.day)
             options["date_string"] = f"{date:%d %b %Y}"

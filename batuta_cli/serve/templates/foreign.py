@@ -147,8 +147,10 @@ def _refused(probe: Conversation, error: RenderError, run: Callable[..., str]) -
             good = middle
         except RenderError as found:
             error, bad = found, middle
-    return probe[bad - 1], f"the template cannot express it: {display(error.reason)}"
+    return probe[bad - 1], f"the template refuses it{': ' * bool(error.reason)}{display(error.reason)}"
 
 
 def _failed(error: RenderError) -> TemplateError:
+    if error.refused:
+        return TemplateError(f"the template refuses the messages{': ' * bool(error.reason)}{display(error.reason)}")
     return TemplateError(f"the template cannot be rendered: {display(error.reason)}")

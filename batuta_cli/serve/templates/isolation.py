@@ -19,8 +19,9 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from batuta_cli.errors import OperationError
 from batuta_cli.serve.templates.render import RenderError
@@ -100,8 +101,7 @@ class Isolated:
             )
         except OSError as error:
             raise OperationError(f"the template's worker process cannot be started: {error.strerror}") from error
-        for stream in (process.stdin, process.stdout):
-            assert stream is not None
+        for stream in _pipes(process):
             os.set_blocking(stream.fileno(), False)
         self._process = process
         self._finalizer = weakref.finalize(self, _kill, process)
@@ -120,31 +120,30 @@ class Isolated:
 
 def _kill(process: subprocess.Popen[bytes]) -> int:
     process.kill()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()
+    for stream in _pipes(process):
+        with contextlib.suppress(OSError):
+            stream.close()
     return process.wait()
 
 
 def _exchange(process: subprocess.Popen[bytes], data: bytes, deadline: float) -> dict[str, Any]:
     """Send a request and read its answer, without waiting for a process that does neither."""
-    assert process.stdin is not None and process.stdout is not None
+    stdin, stdout = _pipes(process)
     limit = _ANSWER + _GROWTH * len(data)
     unsent = memoryview(len(data).to_bytes(8, "big") + data)
     received = bytearray()
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdin, selectors.EVENT_WRITE)
-        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(stdin, selectors.EVENT_WRITE)
+        selector.register(stdout, selectors.EVENT_READ)
         while len(received) < 8 or len(received) < 8 + int.from_bytes(received[:8], "big"):
             ready = selector.select(max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise TimeoutError
             for key, _ in ready:
-                if key.fileobj is process.stdin:
+                if key.fileobj is stdin:
                     unsent = unsent[os.write(key.fd, unsent[:_PIECE]) :]
                     if not unsent:
-                        selector.unregister(process.stdin)
+                        selector.unregister(stdin)
                 elif piece := os.read(key.fd, _PIECE):
                     received += piece
                 else:
@@ -155,7 +154,11 @@ def _exchange(process: subprocess.Popen[bytes], data: bytes, deadline: float) ->
     return answer
 
 
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    return cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
+
+
 def _home_of(package: str) -> str:
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.origin is not None
-    return str(Path(spec.origin).parent.parent)
+    """The directory that a package is imported from."""
+    found = cast(ModuleSpec, importlib.util.find_spec(package))
+    return str(Path(cast(str, found.origin)).parent.parent)

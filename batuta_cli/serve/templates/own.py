@@ -13,7 +13,6 @@ from batuta_cli.serve.templates.conversation import (
     Conversation,
     SystemFallback,
     as_own_context,
-    cannot,
     expressed,
     size_of,
 )

@@ -34,7 +34,10 @@ _NAMED = re.compile(r"(?:filter|function|test|method named) (\w+)")
 
 
 class RenderError(Exception):
-    """A template that cannot be rendered; `refused` when it called `raise_exception` itself."""
+    """A template that cannot be rendered, and why.
+
+    `refused` when it called `raise_exception` itself; the reason is then its own, or empty.
+    """
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
         super().__init__(reason)
@@ -70,7 +73,7 @@ class Renderer:
             auto_escape_callback=lambda name: False,
             pycompat=True,
             filters={"tojson": _to_json, "trim": _trim},
-            globals={"raise_exception": _refuse, "strftime_now": lambda form: self._now.strftime(form)},
+            globals={"raise_exception": _refuse, "strftime_now": self._strftime},
         )
         self._error = TemplateError
 
@@ -82,12 +85,16 @@ class Renderer:
             return self._environment.render_template("chat", **context)
         except _Refusal as refusal:
             said = str(refusal)
-            shown = f": {said[:_SHOWN]}" if said and said in self._source else ""
-            raise RenderError(f"it refuses these messages{shown}", refused=True) from None
+            raise RenderError(said[:_SHOWN] if said in self._source else "", refused=True) from None
         except self._error as error:
             raise RenderError(self._reason(error)) from None
-        except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        except MemoryError:
+            raise RenderError("it needs too much memory") from None
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise RenderError(f"a filter or function failed with {type(error).__name__}") from None
+
+    def _strftime(self, form: str) -> str:
+        return self._now.strftime(form)
 
     def _reason(self, error: Any) -> str:
         reason = _KINDS.get(error.kind, "an operation failed")
@@ -106,8 +113,13 @@ def _refuse(text: object = "") -> None:
 
 
 def _to_json(value: object, indent: int | None = None, **options: Any) -> str:
-    known = {key: options[key] for key in ("ensure_ascii", "separators", "sort_keys") if key in options}
-    return json.dumps(value, **{"ensure_ascii": False, "indent": indent} | known)
+    return json.dumps(
+        value,
+        ensure_ascii=options.get("ensure_ascii", False),
+        indent=indent,
+        separators=options.get("separators"),
+        sort_keys=options.get("sort_keys", False),
+    )
 
 
 def _trim(value: object, characters: str | None = None) -> str:

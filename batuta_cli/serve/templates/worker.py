@@ -34,7 +34,7 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])
         try:
             renderer = renderer or Renderer(request["template"])
-            answer = {"prompt": _render(renderer, request)}
+            answer: dict[str, Any] = {"prompt": _render(renderer, request)}
         except RenderError as error:
             answer = {"reason": error.reason, "refused": error.refused}
         except MemoryError:
