@@ -12,8 +12,8 @@ from typing import Any
 
 _MODULES = {
     "backends": ("BackendSelector", "ServingBackend"),
-    "context": ("ContextManager", "ContextWindow"),
     "budget": ("CircuitBreakerConfig", "CostCircuitBreaker", "Reservation"),
+    "context": ("ContextManager", "ContextWindow"),
     "ledger": ("open_ledger",),
     "messages": ("ChatMessage", "Role", "ToolCall", "read_messages"),
     "pricing": ("TokenPricing", "price_for"),
