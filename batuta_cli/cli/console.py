@@ -253,6 +253,19 @@ def ask_secret(question: str, *, confirm: bool = False, hint: str) -> str:
     return answer
 
 
+def confirm(question: str, *, hint: str) -> bool:
+    """Ask for yes or no on the terminal. Raises `UsageError` with `hint` when there is none."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        raise UsageError("this has to be confirmed, and there is no terminal to ask on", hint=hint) from None
+    try:
+        os.write(terminal, f"{display(question)} [y/N] ".encode())
+        return os.read(terminal, 1024).strip().lower() in (b"y", b"yes")
+    finally:
+        os.close(terminal)
+
+
 def binary_stdout() -> int:
     """The descriptor of stdout for binary output. Raises `UsageError` when it is a terminal or `--json` needs it."""
     if settings.json:

@@ -1,5 +1,11 @@
 """`batuta serve`: the group, put together from one module a topic."""
 
+from batuta_cli.cli import serve_audit, serve_backends
 from batuta_cli.cli.command import command_group
 
 app = command_group("serve", "Make model requests correct, private and within budget.")
+
+for commands in (serve_backends.commands,):
+    app.add_typer(commands)
+for group in (serve_audit.group,):
+    app.add_typer(group)

@@ -35,6 +35,7 @@ from batuta_cli.config.schema import (
     Pacha,
     Privacy,
     Router,
+    Setting,
     variable,
 )
 from batuta_cli.errors import ConfigError, OutputExistsError
@@ -56,6 +57,7 @@ __all__ = [
     "init",
     "load",
     "set_value",
+    "set_values",
     "table_name",
 ]
 
@@ -149,27 +151,42 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
 
 
 def set_value(key: str, text: str, path: Path | None = None) -> Change:
-    """Write one value to the file, whose comments and order stay; made if need be, mode 0600.
+    """Write one value to the file; see `set_values`."""
+    return set_values({key: text}, path)[0]
 
-    Raises `ConfigError` and changes nothing when the key or the value is wrong, or the file has an error already.
+
+def set_values(values: Mapping[str, str], path: Path | None = None) -> list[Change]:
+    """Write values to the file in one step, all or none; its comments and order stay. Made if need be, mode 0600.
+
+    Raises `ConfigError` and changes nothing when a key or a value is wrong, or the file has an error already.
     """
     path = path or paths.config_file()
-    key_path, setting = parse_key(key)
-    try:
-        value = setting.kind.check(setting.kind.read(text))
-    except RefusedValueError as refused:
-        raise ConfigError(f"{key} {refused}", hint=refused.hint) from None
-    plain = setting.kind.toml(value)
+    wanted = dict(_checked(key, text) for key, text in values.items())
+    lost = set()
     paths.private_dir(path.parent)
     with locked(path.with_suffix(".lock")):
         document = toml.read(path) or toml.parse("", display(path))
         from_document(document)
-        edited = toml.edit(document, key_path, toml.literal(plain))
-        write_file(path, edited.text.encode(), force=True, mode=0o600)
-    after = toml.parse(edited.text, document.file)
-    origin = Origin("file", after.file, after.line(key_path))
-    hidden_by = variable(key_path) if variable(key_path) in os.environ else None
-    return Change(Entry(key_path, value, plain, origin), edited.comments_lost, hidden_by)
+        for key_path, (setting, value) in wanted.items():
+            edited = toml.edit(document, key_path, toml.literal(setting.kind.toml(value)))
+            document = toml.parse(edited.text, document.file)
+            if edited.comments_lost:
+                lost.add(key_path)
+        write_file(path, document.text.encode(), force=True, mode=0o600)
+    changes = []
+    for key_path, (setting, value) in wanted.items():
+        origin = Origin("file", document.file, document.line(key_path))
+        hidden_by = variable(key_path) if variable(key_path) in os.environ else None
+        changes.append(Change(Entry(key_path, value, setting.kind.toml(value), origin), key_path in lost, hidden_by))
+    return changes
+
+
+def _checked(key: str, text: str) -> tuple[KeyPath, tuple[Setting, Any]]:
+    key_path, setting = parse_key(key)
+    try:
+        return key_path, (setting, setting.kind.check(setting.kind.read(text)))
+    except RefusedValueError as refused:
+        raise ConfigError(f"{key} {refused}", hint=refused.hint) from None
 
 
 def unset(key: str, path: Path | None = None) -> Change | None:

@@ -12,8 +12,13 @@ from typing import Any
 
 _MODULES = {
     "backends": ("BackendSelector", "ServingBackend"),
+    "budget": ("CircuitBreakerConfig", "CostCircuitBreaker", "Reservation"),
+    "context": ("ContextManager", "ContextWindow"),
+    "ledger": ("open_ledger",),
     "messages": ("ChatMessage", "Role", "ToolCall", "read_messages"),
+    "pricing": ("TokenPricing", "price_for"),
     "tiers": ("CostTier", "LatencyTier", "PrivacyTier", "ThroughputTier"),
+    "truncation": ("Truncation", "TruncationStrategy"),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -185,7 +185,7 @@ class LogReport:
     @property
     def lines(self) -> str:
         """A line for each file: its head, two blanks, the number of records, two blanks, its name."""
-        return "".join(f"{file.head}  {file.records}  {file.name}\n" for file in self.files)
+        return "".join(f"{file.head}  {file.records}  {display(file.name)}\n" for file in self.files)
 
     @property
     def head(self) -> str:

@@ -276,7 +276,7 @@ class CostCircuitBreaker:
             f"the request would cost ${format_usd(cost)}, and ${format_usd(left)} is left of the day's"
             f" ${format_usd(self.config.daily_budget)} (spent ${format_usd(standing.spent)}, reserved"
             f" ${format_usd(standing.reserved)}); the next day begins at {shown}",
-            hint="what it went to: batuta serve budget history; to allow more: batuta serve budget set --daily-budget USD",
+            hint="where it went: batuta serve budget history; more: batuta serve budget set --daily-budget USD",
             result={
                 "estimate_usd": format_usd(cost),
                 "remaining_usd": format_usd(left),

@@ -18,7 +18,7 @@ from batuta_cli.serve.truncation import Truncation, TruncationStrategy, truncate
 
 if TYPE_CHECKING:
     from batuta_cli.config import Model
-    from batuta_cli.serve.tokens import TokenCount
+    from batuta_cli.serve.tokens.interface import TokenCount
 
 Counter = Callable[[Sequence[ChatMessage]], "TokenCount"]
 """Counts the tokens of a conversation as it is sent."""
@@ -115,11 +115,12 @@ class ContextManager:
 
 
 def _counter(model: str, tokenizer: str, template: str) -> Counter:
-    from batuta_cli.serve.tokens import TokenCount, count_messages, tokenizer_for
+    from batuta_cli.serve.tokens import count_messages, tokenizer_for
 
     if not tokenizer and not template:
         return lambda messages: count_messages(model, messages)
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
+    from batuta_cli.serve.tokens.interface import TokenCount
 
     engine, counting = ChatTemplateEngine.from_model(template or model), tokenizer_for(tokenizer or model)
 

@@ -1,8 +1,8 @@
 """How long a conversation a model can read: context windows, and the part of them that is kept for the answer.
 
 Order of evidence: the config's `[models]`, the model's own file (`*.context_length` in a GGUF), the table of open and
-older models in `data/models.toml`, the hosted models in `data/prices.json`. Names are matched whole: `llama-2-7b-32k` is
-not Llama 2, and `gpt-4o` is not GPT-4. What is not known is an error, because a wrong window cuts off what was said.
+older models in `data/models.toml`, the hosted models in `data/prices.json`. Names are matched whole: `llama-2-7b-32k`
+is not Llama 2, `gpt-4o` is not GPT-4. What is not known is an error, because a wrong window cuts off what was said.
 """
 
 import os

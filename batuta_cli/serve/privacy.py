@@ -15,9 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from batuta_cli.serve.tiers import PrivacyTier
+
+if TYPE_CHECKING:
+    from batuta_cli.config import Config
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -32,6 +35,11 @@ class Networks:
 
     local: tuple[Network, ...] = ()
     private: tuple[Network, ...] = ()
+
+    @classmethod
+    def configured(cls, config: "Config") -> Self:
+        """Those of a configuration."""
+        return cls(config.privacy.local_networks, config.privacy.private_networks)
 
 
 NO_NETWORKS = Networks()

@@ -109,10 +109,8 @@ def removals(messages: Sequence[ChatMessage], strategy: TruncationStrategy) -> l
     opening = [index for turn in head for unit in turn for index in unit]
     steps = [[index for unit in turn for index in unit] for turn in older]
     inner = last[1:-1]
-    if strategy is TruncationStrategy.MIDDLE_OUT:
-        ordered = [*steps[1:], *inner, *steps[:1]]
-    else:
-        ordered = [*steps, *inner]
+    first = 1 if strategy is TruncationStrategy.MIDDLE_OUT else 0
+    ordered = [*steps[first:], *inner, *steps[:first]]
     return [opening, *ordered] if opening else ordered
 
 

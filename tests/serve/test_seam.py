@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from batuta_cli.errors import BatutaError
 from batuta_cli.serve.seam import ECHO_EVIDENCE, BrokenSeamError, Echo, EchoFilter, remaining_tokens
 
-TEXT = st.text(
-    st.one_of(st.sampled_from("ab \n\té漢👩🏽‍💻\u2028"), st.characters(exclude_categories=["Cs"])), max_size=60
-)
+CHARACTERS = st.one_of(st.sampled_from("ab \n\té漢👩\u200d\u2028"), st.characters(exclude_categories=["Cs"]))
+TEXT = st.text(CHARACTERS, max_size=60)
+LONG = st.text(CHARACTERS, min_size=ECHO_EVIDENCE, max_size=60)
 
 
 def pieces_of(text: str, cuts: list[int]) -> list[str]:

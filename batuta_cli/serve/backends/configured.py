@@ -49,16 +49,26 @@ class Backend:
         return self.kind.profile
 
     def api_key(self, environ: Mapping[str, str] | None = None) -> str | None:
-        """The key that its variable holds now, None when there is none."""
-        return (os.environ if environ is None else environ).get(self.api_key_env) or None if self.api_key_env else None
+        """The key that its variable holds now, None when there is none. Raises `ConfigError` when it cannot be one."""
+        return _secret(self.api_key_env, os.environ if environ is None else environ)
 
     def auth_headers(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The headers that carry its keys, made anew from the environment; for its own `base_urls` only."""
+        """The headers that carry its keys, made anew from the environment; for its own `base_urls` only.
+
+        Raises `ConfigError` as `api_key`.
+        """
         auth, source = self.profile.auth, os.environ if environ is None else environ
         headers = dict(auth.headers)
         if key := self.api_key(source):
             headers[auth.header] = f"{auth.scheme} {key}" if auth.scheme else key
-        return headers | {header: source[variable] for header, variable in self.env_headers if source.get(variable)}
+        return headers | {header: key for header, name in self.env_headers if (key := _secret(name, source))}
+
+
+def _secret(variable: str, environ: Mapping[str, str]) -> str | None:
+    key = environ.get(variable, "").strip() if variable else ""  # $(cat file) may have left a line feed
+    if not re.fullmatch(r"[!-~]*", key):
+        raise ConfigError(f"{variable}: has characters that no key has")
+    return key or None
 
 
 def configured_backends(config: Config, environ: Mapping[str, str] | None = None) -> tuple[Backend, ...]:

@@ -56,9 +56,11 @@ class NamedFormat:
     """Where an answer ends."""
     system: SystemPlace
     alternates: bool
-    """User and assistant must take turns."""
-    tools: bool
-    """Tool calls and tool results can be expressed."""
+    """User and assistant must take turns, the user first."""
+    joins: str | None
+    """What neighbouring messages of one role are joined by, to be one; the user begins."""
+    tool_calls: float
+    """How many one message can have: 0 (and no tool results), 1, or infinity."""
     plain: bool
     """The one that the plain name of the family means."""
 
@@ -84,7 +86,8 @@ def named_formats() -> dict[str, NamedFormat]:
             stop=tuple(row["stop"]),
             system=SystemPlace(row["system"]),
             alternates=row.get("alternates", False),
-            tools=row.get("tools", False),
+            joins=row.get("joins"),
+            tool_calls=float(row.get("tool_calls", 0)),
             plain=row.get("plain", False),
         )
         for name, row in table.items()

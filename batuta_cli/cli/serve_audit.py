@@ -1,0 +1,148 @@
+"""`batuta serve audit`: whether the log of what was allowed and refused is whole, and what proves it later."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, command_group, examples
+from batuta_cli.errors import DamagedStateError, InvalidInputError, NotFoundError, UsageError
+from batuta_cli.files import display
+
+if TYPE_CHECKING:
+    from batuta_cli.serve.audit import LogReport
+
+group = command_group("audit", "Check the log of what the privacy gate allowed and refused.")
+
+_SAVED_LIMIT = 16 * 1024 * 1024  # bytes of a saved list of heads, which is 100 for each process
+_PROBLEMS_SHOWN = 10
+
+Paths = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PATH...", help="Files of the log, or directories of them. By default this user's log."),
+]
+
+
+@group.command(
+    cls=Command,
+    epilog=examples(
+        "batuta serve audit verify",
+        "batuta serve audit verify --head heads.txt",
+        "batuta serve audit verify --head 2240d50197ad051db4509d0538a2ef12393817dd8e47677c1e231bf525d639a8",
+        "batuta serve audit verify /backup/audit --json",
+    ),
+)
+def verify(
+    paths: Paths = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="What `audit head` printed: a hash, or a FILE that it was saved to (- is stdin). Must be in the log.",
+        ),
+    ] = None,
+) -> console.Outcome:
+    """Check that no decision was changed, taken out, added or moved.
+
+    A chain cannot show that its end was cut off, or that a whole file is gone: --head does, with what `audit head`
+    printed earlier. Exit 1 when the log is damaged. A last line without its end, as a crash leaves it, is a warning.
+    """
+    from batuta_cli.serve.audit import verify_log
+
+    heads = [found for given in head or [] for found in _heads(given)]
+    report = verify_log(_existing(paths), heads)
+    for file in report.files:
+        if file.incomplete:
+            console.warn(f"{display(file.name)}: the last line is incomplete: a crash, or its end was cut off")
+    result = _described(report) | {"missing_heads": list(report.lost_heads)}
+    if not report.ok:
+        return console.Outcome(result, "", _error(report))
+    text = f"{_count(report)}: every chain is unbroken"
+    if heads:
+        text += f", and {'the head is' if len(heads) == 1 else f'all {len(heads)} heads are'} there"
+    return console.Outcome(result, text)
+
+
+@group.command(
+    cls=Command,
+    epilog=examples(
+        "batuta serve audit head > heads.txt",
+        "# later, on a copy that nobody else can write:",
+        "batuta serve audit verify --head heads.txt",
+    ),
+)
+def head(paths: Paths = None) -> console.Outcome:
+    """Print what to keep elsewhere: the head of each file, and one of the whole log.
+
+    A line is a hash, the number of decisions, and the name of the file; * stands for the whole log, whose hash is the
+    SHA-256 of the lines before it and stays good until the next decision. Those of the files stay good.
+    """
+    from batuta_cli.serve.audit import WHOLE, verify_log
+
+    report = verify_log(_existing(paths))
+    result = _described(report)
+    if not report.ok:
+        return console.Outcome(result, "", _error(report))
+    return console.Outcome(result, f"{report.lines}{report.head}  {report.records}  {WHOLE}")
+
+
+def _existing(paths: list[str] | None) -> list[Path] | None:
+    if not paths:
+        return None
+    for path in paths:
+        if not os.path.exists(path):
+            raise NotFoundError(f"{display(path)}: no such file or directory")
+    return [Path(path) for path in paths]
+
+
+def _heads(given: str) -> list[str]:
+    """The hashes that one --head means."""
+    from batuta_cli.cli.models import read_stdin
+    from batuta_cli.files import read_limited
+    from batuta_cli.serve.audit import is_head, read_heads
+
+    if is_head(given):
+        return [given]
+    if given != "-" and not os.path.exists(given):
+        raise UsageError(
+            f"--head {display(given)} is neither a hash of 64 hexadecimal digits nor a file",
+            hint="batuta serve audit head > heads.txt",
+        )
+    data = read_stdin(_SAVED_LIMIT) if given == "-" else read_limited(given, _SAVED_LIMIT)
+    try:
+        return read_heads(data.decode())
+    except (UnicodeDecodeError, InvalidInputError):
+        name = "stdin" if given == "-" else display(given)
+        raise InvalidInputError(f"{name}: not what batuta serve audit head prints") from None
+
+
+def _described(report: "LogReport") -> dict[str, Any]:
+    return {
+        "head": report.head,
+        "decisions": report.records,
+        "files": [
+            {
+                "name": file.name,
+                "decisions": file.records,
+                "head": file.head,
+                "incomplete": file.incomplete,
+                "problems": list(file.problems),
+            }
+            for file in report.files
+        ],
+    }
+
+
+def _error(report: "LogReport") -> DamagedStateError:
+    problems = [f"{display(file.name)}: {problem}" for file in report.files for problem in file.problems]
+    problems += [f"no decision has the hash {head}: something was taken away" for head in report.lost_heads]
+    if (more := len(problems) - _PROBLEMS_SHOWN) > 0:
+        problems[_PROBLEMS_SHOWN:] = [f"and {more} more"]
+    return DamagedStateError("the audit log is damaged\n" + "\n".join(problems))
+
+
+def _count(report: "LogReport") -> str:
+    files, records = len(report.files), report.records
+    return f"{records} decision{'s' * (records != 1)} in {files} file{'s' * (files != 1)}"

@@ -1,0 +1,139 @@
+"""`batuta serve backends`: every backend, where it is, whether a tier may use it, and what it says of itself."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, examples
+
+if TYPE_CHECKING:
+    from batuta_cli.serve.backends import Backend
+    from batuta_cli.serve.privacy import Networks, Verdict
+    from batuta_cli.serve.providers.probe import ProbeResult
+    from batuta_cli.serve.tiers import PrivacyTier
+
+commands = typer.Typer()
+
+_MODELS_SHOWN = 3
+
+
+@commands.command(
+    "backends",
+    cls=Command,
+    epilog=examples(
+        "batuta serve backends",
+        "batuta serve backends --probe",
+        "batuta serve backends --privacy sovereign --probe --json",
+        "batuta serve backends --all",
+    ),
+)
+def backends(
+    privacy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sovereign|private|standard", help="The tier to judge by. By default that of the configuration."
+        ),
+    ] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Ask each one that the tier allows how it is.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List every kind that batuta knows, configured or not.")
+    ] = False,
+) -> console.Outcome:
+    """List the backends: tier, address, whether the tier allows them, and with --probe how deep their queue is.
+
+    The tier of a backend is that of its address, whatever its name. Without a configuration the local backends at
+    their usual addresses are the set. --all never sends anything to a hosted backend that is not configured.
+    """
+    from batuta_cli import config
+    from batuta_cli.serve.backends import ServingBackend, configured_backends, default_backend
+    from batuta_cli.serve.privacy import Networks
+    from batuta_cli.serve.tiers import PrivacyTier
+
+    settings = config.load()
+    tier = PrivacyTier.parse(privacy if privacy is not None else settings.privacy.tier)
+    networks = Networks.configured(settings)
+    known = configured_backends(settings)
+    if not settings.backends:
+        console.note("no backend is configured, so these are the local ones; batuta config init explains how")
+    if everything:
+        kinds = {backend.kind for backend in known}
+        known += tuple(default_backend(kind) for kind in ServingBackend if kind not in kinds)
+    verdicts = {backend.name: _verdict(backend, tier, networks) for backend in known}
+    probed: dict[str, ProbeResult] = {}
+    if probe:
+        asked = [b for b in known if verdicts[b.name].allowed and (b.configured or b.kind.is_local)]
+        probed = _probe(asked, tier, networks, settings.network.proxy)
+    result = [_described(b, verdicts[b.name], probed.get(b.name)) for b in known]
+    columns = ("NAME", "BACKEND", "TIER", "ALLOWED", "ADDRESS", *(("STATE", "QUEUE", "MODELS") if probe else ()))
+    rows = [_row(b, verdicts[b.name], probed.get(b.name), probe) for b in known]
+    return console.Outcome({"privacy": str(tier), "backends": result}, console.Table(columns, rows))
+
+
+def _verdict(backend: "Backend", tier: "PrivacyTier", networks: "Networks") -> "Verdict":
+    from batuta_cli.serve.privacy import Verdict, foresee
+
+    if not backend.base_urls:  # judged by what it would be
+        return Verdict(tier.admits(backend.kind.tier), backend.kind.tier, "its usual place")
+    return foresee(tier, backend.base_urls[0], networks=networks)
+
+
+def _probe(asked: list["Backend"], tier: "PrivacyTier", networks: "Networks", proxy: str) -> dict[str, "ProbeResult"]:
+    from batuta_cli.serve.audit import AuditLog
+    from batuta_cli.serve.providers.probe import probe
+
+    log = AuditLog()
+    found = probe(asked, tier, networks=networks, audit=log, proxy=proxy)
+    if log.lost:
+        console.warn(
+            f"{log.directory}: the audit log cannot be written; a sovereign or private request would be refused"
+        )
+    return {result.backend.name: result for result in found}
+
+
+def _described(backend: "Backend", verdict: "Verdict", probed: "ProbeResult | None") -> dict[str, Any]:
+    return {
+        "name": backend.name,
+        "backend": str(backend.kind),
+        "configured": backend.configured,
+        "tier": str(verdict.tier),
+        "allowed": verdict.allowed,
+        "reason": verdict.reason,
+        "addresses": list(backend.base_urls),
+        "missing": list(backend.missing),
+        "api_key_env": backend.api_key_env or None,
+        "note": backend.profile.note or None,
+        "probe": None
+        if probed is None
+        else {
+            "address": probed.base_url or None,
+            "reachable": probed.reachable,
+            "identified_as": None if probed.identified_as is None else str(probed.identified_as),
+            "healthy": probed.healthy,
+            "loading": probed.loading,
+            "queue_depth": probed.queue_depth,
+            "slots": probed.slots,
+            "models": list(probed.models),
+            "remote_models": list(probed.remote_models),
+            "context_length": probed.context_length,
+            "error": probed.error,
+            "latency_ms": None if probed.latency_ms is None else round(probed.latency_ms, 1),
+        },
+    }
+
+
+def _row(backend: "Backend", verdict: "Verdict", probed: "ProbeResult | None", probe: bool) -> tuple[str, ...]:
+    address = (probed.base_url if probed else "") or (backend.base_urls[0] if backend.base_urls else "")
+    place = address or f"set {' and '.join(backend.missing)}"
+    row = (backend.name, str(backend.kind), str(verdict.tier), "yes" if verdict.allowed else "no", place)
+    if not probe:
+        return row
+    if probed is None:
+        return (*row, "not asked", "-", "-")
+    state = "ready" if probed.healthy else probed.error or "-"
+    queue = "-" if probed.queue_depth is None else str(probed.queue_depth)
+    if probed.queue_depth is not None and probed.slots is not None:
+        queue += f" ({probed.slots} slots)"
+    shown = [f"{name} (remote)" if name in probed.remote_models else name for name in probed.models[:_MODELS_SHOWN]]
+    more = len(probed.models) - len(shown)
+    return (*row, state, queue, ", ".join(shown) + (f" and {more} more" if more else "") or "-")

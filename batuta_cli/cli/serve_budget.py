@@ -1,0 +1,355 @@
+"""`batuta serve budget`: what was spent today, what is left, and whether a request may be afforded."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, command_group, examples
+from batuta_cli.errors import CostError, OperationError, UnknownPriceError, UsageError
+
+if TYPE_CHECKING:
+    from batuta_cli.config import Config
+    from batuta_cli.serve.budget import BudgetStatus, CostCircuitBreaker
+
+group = command_group("budget", "Keep spending within a daily budget, and see what it went to.")
+
+_BAR = 50  # columns
+
+_Model = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="The model, as its provider calls it.")]
+_Backend = Annotated[
+    str | None,
+    typer.Option("--backend", metavar="NAME", help="Where it runs: a configured backend, or a kind such as Groq."),
+]
+_Input = Annotated[int | None, typer.Option("--input-tokens", metavar="N", min=0, help="Tokens of the prompt.")]
+_Unpriced = Annotated[
+    bool, typer.Option("--allow-unpriced", help="Take a model whose price is not known for free, with a warning.")
+]
+
+
+@group.command(cls=Command, epilog=examples("batuta serve budget status", "batuta serve budget status --json"))
+def status() -> console.Outcome:
+    """Show what is spent, reserved and left of the day's budget, and when the next day begins.
+
+    Reserved is what requests that are running now may cost at most.
+    """
+    found = _breaker().status()
+    if found.ahead:
+        console.warn(
+            f"the ledger's newest day is {found.day}, which is not yet by this clock, so nothing that costs money is"
+            " sent; set the clock right, or: batuta serve budget reset"
+        )
+    return console.Outcome(found.to_json(), _drawn(found))
+
+
+def _drawn(found: "BudgetStatus") -> str:
+    import datetime as dt
+
+    from batuta_cli.serve.money import format_usd
+
+    rows = [
+        ("spent", f"${format_usd(found.spent)}"),
+        ("reserved", f"${format_usd(found.reserved)}"),
+        ("left", f"${format_usd(found.remaining)} of ${format_usd(found.daily_budget)}"),
+        ("warning", f"at ${format_usd(found.warn_at)}" + (", reached" if found.warning else "")),
+        ("a request", f"${format_usd(found.max_request_cost)} at most"),
+        ("day", f"{found.day} ({found.timezone})"),
+    ]
+    wait = int((found.resets_at - dt.datetime.now(dt.UTC)).total_seconds() + 59) // 60
+    rows.append(("resets at", f"{found.resets_at:%Y-%m-%d %H:%M} (in {wait // 60} h {wait % 60} min)"))
+    return "\n".join([_bar(found), *(f"{name:<10} {value}" for name, value in rows)])
+
+
+def _bar(found: "BudgetStatus") -> str:
+    """`[####==......|..]  24 %`: spent, reserved, left; the line stands where the warning is due."""
+    budget = found.daily_budget
+
+    def column(amount: int) -> int:
+        return min(_BAR, amount * _BAR // budget) if budget else _BAR
+
+    spent = column(found.spent)
+    used = max(spent, column(found.spent + found.reserved))
+    cells = list("#" * spent + "=" * (used - spent) + "." * (_BAR - used))
+    if budget and found.warn_at < budget:
+        cells.insert(column(found.warn_at), "|")
+    percent = f"{found.spent * 100 // budget} %" if budget else "nothing may be spent"
+    style = "bad" if found.remaining == 0 else "warn" if found.warning else "good"
+    return f"[{console.paint(''.join(cells), style)}]  {percent}"
+
+
+@group.command(
+    cls=Command,
+    epilog=examples(
+        "batuta serve budget check --estimate 0.05 --quiet && ./ask-the-model",
+        "batuta serve budget check --model gpt-4-turbo --input-tokens 12000 --max-output-tokens 1000",
+        "batuta serve budget check --model llama-3.1-8b-instant --backend groq --input-tokens 90 --max-output-tokens 9",
+    ),
+)
+def check(
+    estimate: Annotated[
+        str | None, typer.Option("--estimate", metavar="USD", help="What the request may cost, such as 0.42.")
+    ] = None,
+    model: _Model = None,
+    backend: _Backend = None,
+    input_tokens: _Input = None,
+    max_output_tokens: Annotated[
+        int | None, typer.Option("--max-output-tokens", metavar="N", min=0, help="The longest answer that is allowed.")
+    ] = None,
+    allow_unpriced: _Unpriced = False,
+) -> console.Outcome:
+    """Tell whether a request can be afforded: exit 0, or 5 when the budget refuses or the price is not known.
+
+    Give what it may cost, or the model with the number of tokens. Nothing is reserved: between the answer and the
+    request another one may be faster. Whoever sends requests in parallel reserves (the library, the gateway).
+    """
+    from batuta_cli.serve.money import format_usd, to_nano
+
+    configuration = _config()
+    tokens = (input_tokens, max_output_tokens)
+    if (estimate is None) == (model is None and tokens == (None, None)):
+        raise UsageError(
+            "either --estimate, or --model with --input-tokens and --max-output-tokens",
+            hint="batuta serve budget check --estimate 0.42",
+        )
+    if estimate is not None:
+        cost = to_nano(estimate, "--estimate")
+    elif model is None or input_tokens is None or max_output_tokens is None:
+        raise UsageError("--model, --input-tokens and --max-output-tokens belong together")
+    else:
+        cost = _priced(configuration, model, backend, (input_tokens, max_output_tokens), allow_unpriced)
+    breaker = _breaker(configuration)
+    try:
+        breaker.check(_dollars(cost))
+    except CostError as error:
+        return console.Outcome({"allowed": False, **(error.result or {})}, error=error)
+    result: dict[str, Any] = {"allowed": True, "estimate_usd": format_usd(cost)}
+    if not cost:
+        return console.Outcome(result, "allowed: it costs nothing")
+    found = breaker.status()
+    left = format_usd(found.remaining)
+    keys = ("remaining_usd", "daily_budget_usd", "max_request_cost_usd", "resets_at")
+    result |= {key: value for key, value in found.to_json().items() if key in keys}
+    return console.Outcome(
+        result, f"allowed: ${format_usd(cost)} of the ${left} that is left of ${format_usd(found.daily_budget)}"
+    )
+
+
+@group.command(
+    cls=Command,
+    epilog=examples(
+        "batuta serve budget record --cost 0.42 --model gpt-4 --backend OpenAI",
+        "batuta serve budget record --model claude-3-haiku --backend Anthropic --input-tokens 900 --output-tokens 120",
+    ),
+)
+def record(
+    cost: Annotated[str | None, typer.Option("--cost", metavar="USD", help="What was paid, such as 0.42.")] = None,
+    model: _Model = None,
+    backend: _Backend = None,
+    input_tokens: _Input = None,
+    output_tokens: Annotated[
+        int | None, typer.Option("--output-tokens", metavar="N", min=0, help="Tokens of the answer.")
+    ] = None,
+    allow_unpriced: _Unpriced = False,
+) -> console.Outcome:
+    """Note what a request cost, given as an amount or as tokens. It may exceed the budget; the next check then refuses.
+
+    Amounts are rounded up to a whole nano-dollar.
+    """
+    from batuta_cli.serve.money import format_usd, to_nano
+
+    configuration = _config()
+    tokens = (input_tokens or 0, output_tokens or 0)
+    if cost is not None:
+        spent = to_nano(cost, "--cost")
+    elif model is None or input_tokens is None or output_tokens is None:
+        raise UsageError(
+            "either --cost, or --model with --input-tokens and --output-tokens",
+            hint="batuta serve budget record --cost 0.42",
+        )
+    else:
+        spent = _priced(configuration, model, backend, tokens, allow_unpriced)
+    breaker = _breaker(configuration)
+    breaker.record(
+        _dollars(spent),
+        model=model,
+        backend=_place_name(backend, configuration),
+        input_tokens=tokens[0],
+        output_tokens=tokens[1],
+    )
+    found = breaker.status()
+    of = f"spent today: ${format_usd(found.spent)} of ${format_usd(found.daily_budget)}"
+    return console.Outcome(
+        {"recorded_usd": format_usd(spent)} | found.to_json(), f"recorded ${format_usd(spent)}; {of}"
+    )
+
+
+@group.command(
+    cls=Command,
+    epilog=examples(
+        "batuta serve budget history",
+        "batuta serve budget history --days 7",
+        "batuta serve budget history --csv >spending.csv",
+    ),
+)
+def history(
+    days: Annotated[
+        int, typer.Option("--days", metavar="N", min=1, max=100_000, help="How many days, today included.")
+    ] = 30,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a line of headings, RFC 4180.")] = False,
+) -> console.Outcome:
+    """List what was spent by day, model and backend, the newest day first. What `reset` forgave is still there."""
+    from batuta_cli.serve.money import format_usd
+
+    entries = _breaker().history(days)
+    rows = [
+        (
+            entry.day.isoformat(),
+            entry.model,
+            entry.backend,
+            str(entry.requests),
+            str(entry.input_tokens),
+            str(entry.output_tokens),
+            format_usd(entry.cost),
+        )
+        for entry in entries
+    ]
+    names = ("day", "model", "backend", "requests", "input_tokens", "output_tokens", "cost_usd")
+    numbers = ("requests", "input_tokens", "output_tokens")
+    result = {
+        "entries": [{n: int(v) if n in numbers else v for n, v in zip(names, row, strict=True)} for row in rows],
+        "total_usd": format_usd(sum(entry.cost for entry in entries)),
+    }
+    if csv:
+        return console.Outcome(result, raw=_as_csv([names, *rows]))
+    if not rows:
+        console.note("nothing was spent")
+        return console.Outcome(result)
+    sums = [str(sum(getattr(entry, name) for entry in entries)) for name in numbers]
+    shown = [tuple(cell or "-" for cell in row) for row in rows]
+    total = ("total", "", "", *sums, str(result["total_usd"]))
+    headings = ("DAY", "MODEL", "BACKEND", "REQUESTS", "INPUT", "OUTPUT", "USD")
+    return console.Outcome(result, console.Table(headings, [*shown, total]))
+
+
+def _as_csv(rows: list[tuple[str, ...]]) -> bytes:
+    import csv
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+@group.command(
+    "set",
+    cls=Command,
+    epilog=examples(
+        "batuta serve budget set --daily-budget 5.00 --max-request-cost 0.50",
+        "batuta serve budget set --warning-threshold 0.5 --timezone Europe/Berlin",
+    ),
+)
+def set_(
+    daily_budget: Annotated[
+        str | None, typer.Option("--daily-budget", metavar="USD", help="What all requests of a day may cost together.")
+    ] = None,
+    max_request_cost: Annotated[
+        str | None, typer.Option("--max-request-cost", metavar="USD", help="What a single request may cost.")
+    ] = None,
+    warning_threshold: Annotated[
+        str | None, typer.Option("--warning-threshold", metavar="PART", help="From 0 to 1: when to warn, once a day.")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option("--timezone", metavar="ZONE", help="Whose midnight begins a day: Europe/Berlin.")
+    ] = None,
+) -> console.Outcome:
+    """Write the limits to the configuration file: all that are given, or none when one of them is wrong."""
+    from batuta_cli import config
+
+    given = {
+        "daily_budget_usd": daily_budget,
+        "max_request_cost_usd": max_request_cost,
+        "warning_threshold": warning_threshold,
+        "timezone": timezone,
+    }
+    values = {f"budget.{key}": value for key, value in given.items() if value is not None}
+    if not values:
+        raise UsageError("nothing to set", hint="batuta serve budget set --daily-budget 5.00 --max-request-cost 0.50")
+    changes = config.set_values(values)
+    for change in changes:
+        if change.overridden_by:
+            console.warn(f"the environment variable {change.overridden_by} overrides it")
+    if any(change.comments_lost for change in changes):
+        console.warn("comments of the file were lost; its form left no place to keep them")
+    lines = [f"{change.entry.key} = {change.entry.literal}  ({change.entry.origin})" for change in changes]
+    return console.Outcome({change.entry.path[-1]: change.entry.plain for change in changes}, "\n".join(lines))
+
+
+@group.command(cls=Command, epilog=examples("batuta serve budget reset", "batuta serve budget reset --yes"))
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> console.Outcome:
+    """Forgive what was spent today, so that the whole budget is there again.
+
+    The history keeps what was spent, and requests that are running keep what is reserved for them. Also repairs a
+    ledger that is ahead of the clock, which a clock set wrong leaves behind: later days become today.
+    """
+    from batuta_cli.serve.money import format_usd
+
+    breaker = _breaker()
+    found = breaker.status()
+    if not found.spent and not found.ahead:
+        return console.Outcome(_reset(found.day.isoformat(), "0.00", []), "nothing was spent today")
+    what = f"forgive the ${format_usd(found.spent)} spent on {found.day}" + (", which becomes today" * found.ahead)
+    if not yes and not console.confirm(f"{what}?", hint="--yes answers it"):
+        raise OperationError("nothing was changed")
+    done = breaker.reset()
+    moved = [day.isoformat() for day in done.moved]
+    text = f"forgave ${format_usd(done.forgiven)}; the day's whole budget is there again"
+    if moved:
+        text += f"\n{', '.join(moved)} counted as {done.day} from now on"
+    return console.Outcome(_reset(done.day.isoformat(), format_usd(done.forgiven), moved), text)
+
+
+def _reset(day: str, forgiven: str, moved: list[str]) -> dict[str, Any]:
+    return {"day": day, "forgiven_usd": forgiven, "moved_days": moved}
+
+
+def _config() -> "Config":
+    from batuta_cli import config
+
+    return config.load()
+
+
+def _breaker(configuration: "Config | None" = None) -> "CostCircuitBreaker":
+    from batuta_cli.serve.budget import CostCircuitBreaker
+
+    budget = (configuration or _config()).budget
+    return CostCircuitBreaker.from_config(budget, on_alert=lambda alert: console.warn(alert.message))
+
+
+def _dollars(nano: int) -> Any:
+    from batuta_cli.serve.money import to_usd
+
+    return to_usd(nano)
+
+
+def _place_name(backend: str | None, configuration: "Config") -> str | None:
+    from batuta_cli.serve.estimate import place_named
+
+    return None if backend is None else place_named(backend, configuration).name
+
+
+def _priced(
+    configuration: "Config", model: str, backend: str | None, tokens: tuple[int, int], allow_unpriced: bool
+) -> int:
+    """Nano-dollars for so many tokens."""
+    from batuta_cli.serve.estimate import place_named, price_at
+
+    place = None if backend is None else place_named(backend, configuration)
+    try:
+        return price_at(model, place, configuration).cost(*tokens)
+    except UnknownPriceError as error:
+        if not allow_unpriced:
+            raise
+        console.warn(f"{error.message}; it is counted as free")
+        return 0

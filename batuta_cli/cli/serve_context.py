@@ -1,0 +1,130 @@
+"""`batuta serve context`: whether a conversation fits a model's context window, and the part of it that does."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, examples
+from batuta_cli.cli.conversation import Messages, Source, System, User
+from batuta_cli.errors import ContextOverflowError
+from batuta_cli.files import display
+
+commands = typer.Typer()
+
+
+@commands.command(
+    cls=Command,
+    epilog=examples(
+        "batuta serve context --model llama-2-70b --messages chat.json",
+        "batuta serve context --model gpt-4 --messages chat.json --strategy sliding-window > short.json",
+        "batuta serve context --model ./model.gguf --window 16384 --reserve 1024 --messages - --quiet < chat.json",
+    ),
+)
+def context(
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model's name, or its GGUF file.")],
+    messages: Messages = None,
+    system: System = None,
+    user: User = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sliding-window|middle-out|error",
+            help="Write the conversation shortened to what fits: drop the oldest turns, or all between the first and"
+            " the newest, or nothing.",
+        ),
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(metavar="TOKENS", help="The context window, for prompt and answer together.")
+    ] = None,
+    reserve: Annotated[int | None, typer.Option(metavar="TOKENS", help="The part of it kept for the answer.")] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A GGUF file, tokenizer.json, folder or model name to count tokens with."),
+    ] = None,
+) -> console.Outcome:
+    """Count the tokens of a conversation, as the model's template renders it, and say whether they fit.
+
+    With --strategy the messages that fit go to stdout as JSON. System messages, the last user message and tool calls
+    with their results are always kept. Exit 8 when the conversation, or what must be kept of it, does not fit.
+    """
+    from batuta_cli import config
+    from batuta_cli.serve.context import ContextManager
+    from batuta_cli.serve.truncation import TruncationStrategy
+
+    chosen = None if strategy is None else TruncationStrategy.parse(strategy)
+    conversation = Source(messages, system, user).read()
+    manager = ContextManager.for_model(
+        model, window=window, reserve=reserve, tokenizer=tokenizer, models=config.load().models
+    )
+    if chosen is None:
+        return _judged(model, manager, conversation)
+    try:
+        kept = manager.truncate(conversation, chosen)
+    except ContextOverflowError as error:
+        return console.Outcome({**_size(model, manager), **(error.result or {}), "fits": False}, error=error)
+    if not kept.after.exact:
+        console.note(f"an upper estimate: {kept.after.method}")
+    if kept.dropped:
+        console.note(
+            f"dropped {len(kept.dropped):,} of {len(conversation):,} messages: {_ranges(kept.dropped)};"
+            f" {kept.before.tokens:,} tokens before, {kept.after.tokens:,} now"
+        )
+    listed = [message.to_dict() for message in kept.messages]
+    result = {
+        **_size(model, manager),
+        **_count(kept.after),
+        "fits": True,
+        "strategy": chosen.value,
+        "tokens_before": kept.before.tokens,
+        "dropped": list(kept.dropped),
+        "messages": listed,
+    }
+    return console.Outcome(result, raw=json.dumps(listed, indent=2).encode() + b"\n")
+
+
+def _judged(model: str, manager: Any, conversation: Any) -> console.Outcome:
+    from batuta_cli.serve.truncation import overflow
+
+    counted, size = manager.count(conversation), manager.size
+    left = size.limit - counted.tokens
+    result = {**_size(model, manager), **_count(counted), "fits": left >= 0}
+    fits = f"yes, {left:,} left" if left >= 0 else f"no, {-left:,} too many"
+    dated = f", {manager.as_of}" if manager.as_of else ""
+    lines = (
+        ("tokens", f"{counted.tokens:,} ({'exact' if counted.exact else 'at most'}: {counted.method})"),
+        ("window", f"{size.window:,} ({manager.source}{dated})"),
+        ("reserve", f"{size.reserve:,}"),
+        ("limit", f"{size.limit:,}"),
+        ("fits", fits),
+    )
+    text = "\n".join(f"{name:<8} {display(value)}" for name, value in lines)
+    return console.Outcome(result, text, error=None if left >= 0 else overflow(counted.tokens, size.limit))
+
+
+def _size(model: str, manager: Any) -> dict[str, Any]:
+    return {
+        "model": model,
+        "window": manager.size.window,
+        "reserve": manager.size.reserve,
+        "limit": manager.size.limit,
+        "source": manager.source,
+        "as_of": manager.as_of or None,
+    }
+
+
+def _count(counted: Any) -> dict[str, Any]:
+    return {"tokens": counted.tokens, "exact": counted.exact, "method": counted.method}
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    """`2-5, 9`; what is beyond the tenth range is only counted."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    shown = ["-".join(map(str, run)) for run in runs[:10]]
+    return ", ".join(shown) + (f" and {len(runs) - 10:,} more places" if len(runs) > 10 else "")

@@ -1,0 +1,198 @@
+"""Whether a format can express a conversation, and the conversation in the shape that templates read.
+
+A message is known by its number in what the caller gave, from 1, also after others were merged or left out: that is
+what errors name. No error quotes a message.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from batuta_cli.errors import TemplateError
+from batuta_cli.serve.messages import ChatMessage, Role, ToolCall
+from batuta_cli.serve.templates.formats import NamedFormat, SystemPlace
+from batuta_cli.serve.words import Word
+
+SYSTEM = frozenset((Role.SYSTEM, Role.DEVELOPER))
+
+
+class SystemFallback(Word):
+    """What becomes of a system message that a format cannot express."""
+
+    ERROR = "error"
+    MERGE = "merge"
+    DROP = "drop"
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A message with its number."""
+
+    number: int
+    message: ChatMessage
+
+    @property
+    def role(self) -> Role:
+        """Who speaks."""
+        return self.message.role
+
+    def with_content(self, content: str) -> "Numbered":
+        """The same message with another text."""
+        return Numbered(self.number, dataclasses.replace(self.message, content=content))
+
+
+Conversation = tuple[Numbered, ...]
+
+
+def numbered(messages: Sequence[ChatMessage]) -> Conversation:
+    """The messages with their numbers. Raises `TemplateError` when there is nothing to answer."""
+    if not messages:
+        raise TemplateError("there are no messages")
+    if all(message.role in SYSTEM for message in messages):
+        raise TemplateError("there is only a system message, and nothing to answer", hint="add a user's message")
+    return tuple(Numbered(number, message) for number, message in enumerate(messages, 1))
+
+
+def cannot(turn: Numbered, what: str, *, hint: str | None = None) -> TemplateError:
+    """The error for a message that a format or a template cannot express."""
+    return TemplateError(f"message {turn.number}: {what}", hint=hint)
+
+
+def no_system(turn: Numbered, what: str) -> TemplateError:
+    """The error for a system message without a place."""
+    return cannot(
+        turn,
+        what,
+        hint="--system-fallback merge puts it into the first user message, --system-fallback drop leaves it out",
+    )
+
+
+def expressed(conversation: Conversation, format: NamedFormat, fallback: SystemFallback) -> Conversation:
+    """The conversation as `format` can express it. Raises `TemplateError` that names the message it cannot."""
+    misplaced = next((turn for turn in conversation if turn.role in SYSTEM and not _has_place(turn, format)), None)
+    if misplaced is not None:
+        if fallback is SystemFallback.ERROR:
+            where = "only before all others" if format.system is SystemPlace.FIRST else "nowhere"
+            raise no_system(misplaced, f"the format {format.name} has a place for a system message {where}")
+        conversation = without_system(conversation, fallback)
+    for turn in conversation:
+        calls = len(turn.message.tool_calls)
+        if turn.role is Role.TOOL and not format.tool_calls:
+            raise cannot(turn, f"the format {format.name} has no tool results")
+        if calls > format.tool_calls:
+            most = "one tool call in a message" if format.tool_calls else "no tool calls"
+            raise cannot(turn, f"the format {format.name} has {most}")
+    if format.joins is not None:
+        conversation = _joined(conversation, format.joins)
+    _check_turns(conversation, format)
+    return conversation
+
+
+def without_system(conversation: Conversation, fallback: SystemFallback) -> Conversation:
+    """The conversation whose system messages stand in the first user message, a line before it, or nowhere."""
+    systems = [turn for turn in conversation if turn.role in SYSTEM]
+    rest = [turn for turn in conversation if turn.role not in SYSTEM]
+    if fallback is SystemFallback.MERGE:
+        user = next((i for i, turn in enumerate(rest) if turn.role is Role.USER), None)
+        if user is None:
+            raise cannot(systems[0], "there is no user message that the system message could be merged into")
+        texts = [turn.message.content for turn in (*systems, rest[user])]
+        rest[user] = rest[user].with_content("\n".join(texts))
+    return tuple(rest)
+
+
+def as_context(conversation: Conversation, *, developer: bool = False, text: bool = False) -> list[dict[str, Any]]:
+    """New dicts for a template, in the shape of transformers.
+
+    Args:
+        developer: keep the role `developer`, which most templates do not know, instead of calling it `system`.
+        text: give the arguments of tool calls as the model wrote them; else as objects, where they are such.
+    """
+    return [_as_dict(turn.message, developer, text) for turn in conversation]
+
+
+def as_own_context(conversation: Conversation) -> list[dict[str, Any]]:
+    """As `as_context`, with what templates of ours read beside it: `index`, a call's `text`, a result's `parsed`."""
+    made = as_context(conversation)
+    for index, (turn, shaped) in enumerate(zip(conversation, made, strict=True)):
+        shaped["index"] = index
+        if turn.role is Role.TOOL:
+            shaped["parsed"] = _parsed(turn.message.content or "{}")
+        for call, given in zip(turn.message.tool_calls, shaped.get("tool_calls", ()), strict=True):
+            given["text"] = call.arguments
+    return made
+
+
+def size_of(conversation: Conversation) -> tuple[int, int]:
+    """Bytes of text in a conversation, and the number of its messages and tool calls."""
+    size, count = 0, 0
+    for turn in conversation:
+        texts = [turn.message.content, *(call.arguments for call in turn.message.tool_calls)]
+        size += sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+        count += 1 + len(turn.message.tool_calls)
+    return size, count
+
+
+def _as_dict(message: ChatMessage, developer: bool, text: bool) -> dict[str, Any]:
+    role = message.role if developer or message.role is not Role.DEVELOPER else Role.SYSTEM
+    made: dict[str, Any] = {"role": str(role), "content": message.content}
+    if message.name is not None:
+        made["name"] = message.name
+    if message.tool_calls:
+        made["tool_calls"] = [_call(call, text) for call in message.tool_calls]
+    if message.tool_call_id is not None:
+        made["tool_call_id"] = message.tool_call_id
+    return made
+
+
+def _call(call: ToolCall, text: bool) -> dict[str, Any]:
+    arguments = call.arguments if text else _parsed(call.arguments)
+    given = arguments if isinstance(arguments, dict) else call.arguments
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": given}}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _has_place(turn: Numbered, format: NamedFormat) -> bool:
+    return format.system is SystemPlace.ANY or (format.system is SystemPlace.FIRST and turn.number == 1)
+
+
+def _joined(conversation: Iterable[Numbered], between: str) -> Conversation:
+    made: list[Numbered] = []
+    parts: list[str] = []  # of the last one made
+    for turn in conversation:
+        if made and turn.role is made[-1].role and turn.role in (Role.USER, Role.ASSISTANT):
+            calls = made[-1].message.tool_calls + turn.message.tool_calls
+            parts.append(turn.message.content)
+            made[-1] = Numbered(made[-1].number, dataclasses.replace(made[-1].message, tool_calls=calls))
+            continue
+        _close(made, parts, between)
+        made.append(turn)
+        parts = [turn.message.content]
+    _close(made, parts, between)
+    return tuple(made)
+
+
+def _close(made: list[Numbered], parts: Sequence[str], between: str) -> None:
+    if len(parts) > 1:
+        made[-1] = made[-1].with_content(between.join(part for part in parts if part))
+
+
+def _check_turns(conversation: Conversation, format: NamedFormat) -> None:
+    turns = [turn for turn in conversation if turn.role not in SYSTEM]
+    if (format.alternates or format.joins is not None) and turns and turns[0].role is not Role.USER:
+        raise cannot(turns[0], f"the format {format.name} begins with a user message")
+    if format.alternates:
+        for before, turn in pairwise(turns):
+            if before.role is turn.role:
+                raise cannot(
+                    turn, f"in the format {format.name} user and assistant take turns, and both are {turn.role}"
+                )

@@ -1,0 +1,156 @@
+"""Conversations by a template that is not ours.
+
+Such a template says nothing of what it can express: it may refuse a role, or leave a message out without a word. So
+each conversation of a new shape is first rendered with marks in place of its texts; what does not come out is an error
+that names the message, before anything is lost. Text beside tool calls is an exception: the templates that leave it
+out take it for the model's thoughts.
+
+Besides, an error costs a few renderings more, to find the message that it is about.
+"""
+
+import datetime as dt
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from batuta_cli.errors import TemplateError
+from batuta_cli.files import display
+from batuta_cli.serve.messages import ChatMessage, Role, ToolCall
+from batuta_cli.serve.templates.conversation import (
+    SYSTEM,
+    Conversation,
+    Numbered,
+    SystemFallback,
+    as_context,
+    cannot,
+    no_system,
+    size_of,
+    without_system,
+)
+from batuta_cli.serve.templates.isolation import Isolated, allowance
+from batuta_cli.serve.templates.render import RenderError, fuel_for
+
+TEMPLATE_LIMIT = 1024 * 1024
+"""Characters of a template that are looked at; the longest published ones have some 30,000."""
+
+_MARKS = re.compile(r"Qz(\d+)z(\d+)zQ")
+_REMEMBERED = 64  # shapes of conversations that were found good
+
+
+class ForeignTemplate:
+    """A template of a model's or the caller's own. Raises `TemplateError` when it is too long to be one."""
+
+    def __init__(self, text: str, bos_token: str, eos_token: str) -> None:
+        if len(text) > TEMPLATE_LIMIT:
+            raise TemplateError(f"the template is longer than {TEMPLATE_LIMIT:,} characters, which no chat template is")
+        self._isolated = Isolated(text)
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._developer = "developer" in text
+        self._good: dict[object, None] = {}
+
+    def render(
+        self, conversation: Conversation, fallback: SystemFallback, now: dt.datetime, options: Mapping[str, Any]
+    ) -> str:
+        """The prompt. Raises `TemplateError`."""
+        size, count = size_of(conversation)
+        end = time.monotonic() + allowance(3 * size)  # it is rendered twice, and once more when that goes wrong
+
+        def run(turns: Conversation, **changed: Any) -> str:
+            return self._run(turns, fuel_for(size, count), now, {**options, **changed}, end)
+
+        conversation = self._expressed(conversation, fallback, run)
+        try:
+            return run(conversation)
+        except RenderError as error:
+            raise _failed(error) from None
+
+    def close(self) -> None:
+        """End the worker process; it would end with this object."""
+        self._isolated.close()
+
+    def _run(
+        self, conversation: Conversation, fuel: int, now: dt.datetime, options: Mapping[str, Any], end: float
+    ) -> str:
+        def attempt(text: bool) -> str:
+            messages = as_context(conversation, developer=self._developer, text=text)
+            context = {"messages": messages, **self._tokens, **options}
+            return self._isolated.render(context, fuel=fuel, now=now, seconds=end - time.monotonic())
+
+        try:
+            return attempt(text=False)
+        except RenderError:
+            if not any(turn.message.tool_calls for turn in conversation):
+                raise
+        return attempt(text=True)  # it may join the arguments to text, which objects do not let it
+
+    def _expressed(self, conversation: Conversation, fallback: SystemFallback, run: Callable[..., str]) -> Conversation:
+        problem = self._problem(conversation, run)
+        if problem is None:
+            return conversation
+        system = next((turn for turn in conversation if turn.role in SYSTEM), None)
+        if system is not None and fallback is not SystemFallback.ERROR:
+            conversation = without_system(conversation, fallback)
+            problem = self._problem(conversation, run)
+            if problem is None:
+                return conversation
+        elif system is not None and self._problem(without_system(conversation, SystemFallback.DROP), run) is None:
+            culprit = problem[0] if problem[0].role in SYSTEM else system
+            raise no_system(culprit, "the template has no place for this system message")
+        raise cannot(*problem)
+
+    def _problem(self, conversation: Conversation, run: Callable[..., str]) -> tuple[Numbered, str] | None:
+        """The first message that the template cannot express, and what it does instead."""
+        shape = tuple(_shape(turn) for turn in conversation)
+        if shape in self._good:
+            return None
+        probe = tuple(Numbered(turn.number, _marked(index, turn.message)) for index, turn in enumerate(conversation))
+        try:
+            prompt = run(probe)
+        except RenderError as error:
+            if not error.refused:
+                raise _failed(error) from None
+            return _refused(probe, error, run)
+        found = {(int(mark[1]), int(mark[2])) for mark in _MARKS.finditer(prompt)}
+        for index, turn in enumerate(conversation):
+            calls = [(index, number) in found for number in range(1, len(turn.message.tool_calls) + 1)]
+            if not all(calls):
+                return turn, "the template leaves out a tool call of it"
+            if turn.message.content and not calls and (index, 0) not in found:
+                return turn, f"the template leaves it out (role {turn.role})"
+        if len(self._good) >= _REMEMBERED:
+            del self._good[next(iter(self._good))]
+        self._good[shape] = None
+        return None
+
+
+def _shape(turn: Numbered) -> tuple[Role, bool, int, bool]:
+    message = turn.message
+    return message.role, bool(message.content), len(message.tool_calls), message.name is not None
+
+
+def _marked(index: int, message: ChatMessage) -> ChatMessage:
+    calls = tuple(
+        ToolCall(call.id, f"Qz{index}z{number}zQ", call.arguments) for number, call in enumerate(message.tool_calls, 1)
+    )
+    return replace(message, content=f"Qz{index}z0zQ" if message.content else "", tool_calls=calls)
+
+
+def _refused(probe: Conversation, error: RenderError, run: Callable[..., str]) -> tuple[Numbered, str]:
+    """The message with which the refusal begins, found by halving."""
+    good, bad = 0, len(probe)  # lengths of beginnings of the conversation
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        try:
+            run(probe[:middle], add_generation_prompt=False)
+            good = middle
+        except RenderError as found:
+            error, bad = found, middle
+    return probe[bad - 1], f"the template refuses it{': ' * bool(error.reason)}{display(error.reason)}"
+
+
+def _failed(error: RenderError) -> TemplateError:
+    if error.refused:
+        return TemplateError(f"the template refuses the messages{': ' * bool(error.reason)}{display(error.reason)}")
+    return TemplateError(f"the template cannot be rendered: {display(error.reason)}")
