@@ -274,28 +274,36 @@ class GatedSession:
             UsageError: the URL is none, or has a user in it.
             aiohttp.ClientError, TimeoutError: it failed on its way.
         """
-        session = self._opened()
-        attempt = _Attempt(request_id, backend)
         target = _checked(url)
-        token = _current.set(attempt)
-        try:
-            response = await session.request(
-                method,
-                target,
-                headers=headers,
-                data=data,
-                allow_redirects=False,
-                proxy=self._proxy or None,
-                timeout=timeout or aiohttp.ClientTimeout(),
-            )
-        except Exception:
-            if attempt.refusal is not None:
-                raise attempt.refusal from None
-            raise
-        finally:
-            _current.reset(token)
+        options = {"headers": headers, "data": data, "timeout": timeout or aiohttp.ClientTimeout()}
+        response = await self._sent(method, target, backend, request_id, options)
         async with response:
             yield response
+
+    async def _sent(
+        self, method: str, target: URL, backend: str, request_id: str, options: dict[str, Any]
+    ) -> aiohttp.ClientResponse:
+        session = self._opened()
+        while True:
+            attempt = _Attempt(request_id, backend)
+            token = _current.set(attempt)
+            try:
+                return await session.request(
+                    method, target, allow_redirects=False, proxy=self._proxy or None, **options
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if attempt.refusal is not None:
+                    raise attempt.refusal from None
+                # An open connection that the server had closed meanwhile, as llama.cpp does after each stream. The
+                # next one is another, or a new one at last.
+                if attempt.opened:
+                    raise
+            except Exception:
+                if attempt.refusal is not None:
+                    raise attempt.refusal from None
+                raise
+            finally:
+                _current.reset(token)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:  # needs a running loop
