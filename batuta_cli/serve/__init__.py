@@ -14,9 +14,11 @@ _MODULES = {
     "backends": ("BackendSelector", "ServingBackend"),
     "budget": ("CircuitBreakerConfig", "CostCircuitBreaker", "Reservation"),
     "context": ("ContextManager", "ContextWindow"),
+    "failover": ("FailoverConfig", "FailoverManager", "FailoverRequest", "StreamingContext", "Takeover"),
     "ledger": ("open_ledger",),
     "messages": ("ChatMessage", "Role", "ToolCall", "read_messages"),
     "pricing": ("TokenPricing", "price_for"),
+    "router": ("Local", "Reject", "RouterConfig", "RoutingDecision", "Spillover", "SpilloverRouter"),
     "tiers": ("CostTier", "LatencyTier", "PrivacyTier", "ThroughputTier"),
     "truncation": ("Truncation", "TruncationStrategy"),
 }
