@@ -59,9 +59,9 @@ def test_an_error_event_is_an_error() -> None:
 
 
 def test_tool_use_becomes_openai_s_tool_calls() -> None:
-    stream = (
-        b'data: {"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"t1","name":"add","input":{}}}\n\n'
-        b'data: {"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{\\"a\\": 1}"}}\n\n'
+    stream = (  # each line as it comes
+        b'data: {"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"t1","name":"add","input":{}}}\n\n'  # noqa: E501
+        b'data: {"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{\\"a\\": 1}"}}\n\n'  # noqa: E501
         b'data: {"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"output_tokens":9}}\n\n'
     )
     begin = {"index": 0, "id": "t1", "type": "function", "function": {"name": "add", "arguments": ""}}

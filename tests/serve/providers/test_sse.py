@@ -1,5 +1,7 @@
 """Events are read from a stream however it is cut, and none is made of what a cut left over."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +54,7 @@ LINES = st.sampled_from(
 def test_a_stream_cut_anywhere_gives_the_same_events(lines: list[bytes], newline: bytes, cuts: list[int]) -> None:
     stream = b"".join(line + newline for line in lines) + b":"
     places = sorted({0, len(stream), *(c for c in cuts if c < len(stream))})
-    pieces = [stream[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [stream[a:b] for a, b in itertools.pairwise(places)]
     assert events(*pieces) == events(stream) == events(*(bytes([b]) for b in stream))
 
 

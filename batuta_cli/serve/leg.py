@@ -1,0 +1,156 @@
+"""One backend's part of an answer: reserve, send, relay, settle.
+
+A leg is charged once, whatever becomes of it: at the usage that the backend reports, else at what was seen, counted
+here; at nothing when nothing was sent. The ledger and the tokenizers may block, so they run in threads of their own,
+and only where money is at stake.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from batuta_cli.errors import AuditError, BatutaError, PrivacyError
+from batuta_cli.serve import chat
+from batuta_cli.serve.backends import Backend
+from batuta_cli.serve.budget import CostCircuitBreaker, Reservation
+from batuta_cli.serve.load import Loads, Outcome, Ticket
+from batuta_cli.serve.money import to_usd
+from batuta_cli.serve.pricing import TokenPricing
+from batuta_cli.serve.providers.connect import GatedSession
+from batuta_cli.serve.providers.exchange import Timeouts, exchange
+from batuta_cli.serve.providers.wire import BackendError, Call, Piece, Usage
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A backend with all that is needed to send it a request."""
+
+    backend: Backend
+    base_url: str
+    pricing: TokenPricing
+    input_tokens: int
+    """An upper bound."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What legs work with; one set a process."""
+
+    session: GatedSession
+    breaker: CostCircuitBreaker
+    loads: Loads
+    timeouts: Timeouts
+    count: Callable[[str], int]
+    """Tokens of a text, an upper estimate where nothing better is known."""
+
+
+class Leg:
+    """One attempt at one backend. `pieces` may be iterated once."""
+
+    def __init__(self, means: Means, offer: Offer, call: Call, request_id: str) -> None:
+        self.offer = offer
+        self.cost = 0
+        """Nano-dollars charged, once it has ended."""
+        self.usage: Usage | None = None
+        """As the backend reports it."""
+        self._means = means
+        self._call = call
+        self._request_id = request_id
+        self._text: list[str] = []
+
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
+        """What the backend says.
+
+        Raises `BackendError`, `CostError` when the budget refuses, `PrivacyError`, `AuditError`, `LedgerError`.
+        """
+        bound = self.offer.pricing.cost(self.offer.input_tokens, self._call.max_tokens)
+        reservation = await self._reserve(bound) if bound else None
+        ticket = self._means.loads.start(self.offer.backend.name, time.monotonic())
+        outcome, retry_after, sent = Outcome.UNKNOWN, 0.0, True
+        answer = exchange(
+            self._means.session,
+            self.offer.backend,
+            self.offer.base_url,
+            self._call,
+            request_id=self._request_id,
+            timeouts=self._means.timeouts,
+        )
+        try:
+            async for piece in answer:
+                self.usage = piece.usage or self.usage
+                self._text.append(piece.text)
+                yield piece
+            outcome = Outcome.WORKED
+        except BackendError as error:
+            outcome = Outcome.FAILED if error.retryable else Outcome.UNKNOWN
+            retry_after, sent = error.retry_after or 0.0, error.status is None
+            raise
+        except (PrivacyError, AuditError):
+            sent = False
+            raise
+        finally:
+            await answer.aclose()
+            self._finish(ticket, outcome, retry_after)
+            if reservation is not None:
+                await asyncio.shield(self._settle(reservation, sent=sent))
+
+    async def _reserve(self, bound: int) -> Reservation:
+        breaker, name = self._means.breaker, self.offer.backend.name
+
+        def reserve() -> Reservation:
+            reservation = breaker.reserve(to_usd(bound), model=self._call.model, backend=name)
+            try:
+                reservation.dispatched()
+            except BatutaError:
+                reservation.release()
+                raise
+            return reservation
+
+        work = asyncio.get_running_loop().run_in_executor(None, reserve)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(_give_back)
+            raise
+
+    def _finish(self, ticket: Ticket, outcome: Outcome, retry_after: float) -> None:
+        jitter = random.random()  # noqa: S311 - spreads retries, decides nothing else
+        self._means.loads.finish(ticket, outcome, time.monotonic(), jitter=jitter, retry_after=retry_after)
+
+    async def _settle(self, reservation: Reservation, *, sent: bool) -> None:
+        """Charge it; `sent` is false when the backend said by its status that it did nothing."""
+        if not sent:
+            await _apart(reservation.release)
+            return
+
+        def settle() -> None:
+            usage = self.usage or Usage(self.offer.input_tokens, self._means.count("".join(self._text)))
+            self.cost = self.offer.pricing.cost(usage.input_tokens, usage.output_tokens)
+            reservation.settle(to_usd(self.cost), input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+
+        await _apart(settle)
+
+    @property
+    def seen(self) -> str:
+        """The text that came."""
+        return "".join(self._text)
+
+    def report(self, failed: str | None = None) -> chat.Leg:
+        """What is told of it afterwards."""
+        return chat.Leg(self.offer.backend.name, self.cost, failed)
+
+
+def _give_back(work: "asyncio.Future[Reservation]") -> None:
+    """Release what was reserved for a client that has left meanwhile."""
+    if not work.cancelled() and work.exception() is None:
+        asyncio.get_running_loop().run_in_executor(None, work.result().release)
+
+
+async def _apart(work: Callable[[], T]) -> T:
+    """Do blocking work in a thread. It is never abandoned half-way: money may hang on it."""
+    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, work))
