@@ -52,7 +52,7 @@ def detect_format(model: str | os.PathLike[str]) -> Detection:
     """
     text = os.fspath(model)
     path = Path(text)
-    if os.path.lexists(path):
+    if text and os.path.lexists(path):
         return _of_files(path)
     if not isinstance(model, str) or text.startswith(("/", "./", "../", "~/")):
         raise NotFoundError(f"{display(text)}: no such file or directory")

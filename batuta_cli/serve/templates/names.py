@@ -29,7 +29,7 @@ _LETTER_DIGIT = re.compile(r"(?<=[a-z])(?=\d)")
 # Endings of names of quantised copies, as `_parts` writes them.
 _QUANTISED = re.compile(
     r"[-:]("
-    r"gguf|ggml|gptq|awq|autoawq|autoround|eetq|hqq|aqlm|bnb|mlx|onnx|exl-[23]|marlin|imat|imatrix|i-1|qat|quantized"
+    r"gguf|ggml|ggmlv-3|gptq|awq|autoawq|autoround|eetq|hqq|aqlm|bnb|mlx|onnx|exl-[23]|marlin|imat|imatrix|i-1|qat|quantized"
     r"|[1-8]bits?|[1-8]-bits?|\d-\d+bpw|[1-8]bpw|\d+g|int-[248]|u?int-[48]-(awq|gptq)|w-[48]a-(8|16)|nvfp-4|mxfp-4|dynamic|unsloth"
     r"|fp-(4|8|16|32)|bf-16|f-(16|32)|(iq|q|tq)-[1-8](-(0|1|k|s|m|l|xl|xs|xxs|nl))*(-4-[48])?|ud"
     r")$"
