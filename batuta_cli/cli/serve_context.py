@@ -31,8 +31,8 @@ def context(
         str | None,
         typer.Option(
             metavar="sliding-window|middle-out|error",
-            help="Write the conversation shortened to what fits: drop the oldest turns, or all between the first and"
-            " the newest, or nothing.",
+            help="Write the conversation shortened to what fits: without its oldest turns; without the oldest after"
+            " the first; or not at all.",
         ),
     ] = None,
     window: Annotated[

@@ -19,6 +19,11 @@ _MODULES = {
     "messages": ("ChatMessage", "Role", "ToolCall", "read_messages"),
     "pricing": ("TokenPricing", "price_for"),
     "router": ("Local", "Reject", "RouterConfig", "RoutingDecision", "Spillover", "SpilloverRouter"),
+    "templates.control": ("Finding", "Injection", "scan_control_tokens"),
+    "templates.conversation": ("SystemFallback",),
+    "templates.detection": ("Detection", "detect_format"),
+    "templates.engine": ("ChatTemplateEngine",),
+    "templates.formats": ("NamedFormat", "TemplateFormat", "named_format", "named_formats"),
     "tiers": ("CostTier", "LatencyTier", "PrivacyTier", "ThroughputTier"),
     "truncation": ("Truncation", "TruncationStrategy"),
 }

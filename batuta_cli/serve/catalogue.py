@@ -23,8 +23,9 @@ Clause = str | list[Any] | dict[str, list[Any]]
 
 All in lower case."""
 
+# Atomic, or a name made for it could take for ever.
 _TAIL = re.compile(
-    r"(?:[-@](?:latest|preview|exp|\d{4}-\d{2}-\d{2}|\d{2}-\d{2}|\d{2}-\d{4}|\d{8}|\d{6}|\d{3,4}|v\d)|:\d)*"
+    r"(?>[-@](?:latest|preview|exp|\d{4}-\d{2}-\d{2}|\d{2}-\d{4}|\d{2}-\d{2}|\d{8}|\d{6}|\d{3,4}|v\d)|:\d)*+"
 )
 _FREE_TAIL = re.compile(r"^ft:|\.ft-")  # a fine-tuned model ends in names of the customer's choice
 _COMPACT_DATE = re.compile(r"-(20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)")

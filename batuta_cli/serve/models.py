@@ -108,7 +108,8 @@ def _plain(name: str) -> str:
     """A name as the table has them: no folder, no `.gguf`, none of the words that say nothing of the window."""
     name = name.lower().rpartition("/")[2].removesuffix(".gguf")
     words = "|".join(_table()["words"])
-    return re.sub(rf"(?:(?<=\w)[-._:](?:{words}))+(?=[-.:]|$)", "", name)
+    # Atomic, or a name made for it could take for ever.
+    return re.sub(rf"(?:(?<=\w)[-._:](?>{words})(?=[-.:]|$))++", "", name)
 
 
 def _suggestion(name: str, models: Mapping[str, "Model"]) -> str:

@@ -10,6 +10,7 @@ Raises `AuditError` when the log cannot be written (see `audit`); all else becom
 
 import asyncio
 import json
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -281,7 +282,8 @@ def _failure(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its host name cannot be resolved"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return (error.os_error.strerror or "it cannot be connected to").lower()
+        number = error.os_error.errno
+        return os.strerror(number).lower() if number else "it cannot be connected to"
     return "it does not speak HTTP" if isinstance(error, aiohttp.ClientResponseError) else "the connection broke off"
 
 

@@ -25,6 +25,8 @@ _TOKENS = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>\s]{1,40}｜>|\[/?[A-Z][A-Z_]{2,30}\]|</?s>|<</?SYS>>|<(?:start|end)_of_\w{1,20}>"
 )
 
+_SHORTEST = 3  # <s>; a letter or a space that a file calls its token would be found everywhere
+
 
 class _Template(Protocol):
     def render(
@@ -78,7 +80,7 @@ class ChatTemplateEngine:
     def from_detection(cls, found: "Detection") -> Self:
         """The engine for what was found out of a model."""
         if found.template is None:
-            return cls(found.name or found.format)
+            return cls(found.name)
         engine = cls.from_template(found.template, found.bos_token, found.eos_token)
         engine.format = found.format
         return engine
@@ -94,7 +96,7 @@ class ChatTemplateEngine:
         engine.bos_token = bos_token
         engine.eos_token = eos_token
         tokens = [bos_token, eos_token, *_TOKENS.findall(text)]
-        engine.control_tokens = tuple(dict.fromkeys(token for token in tokens if token.strip()))
+        engine.control_tokens = tuple(dict.fromkeys(token for token in tokens if len(token) >= _SHORTEST))
         engine._template = ForeignTemplate(text, bos_token, eos_token)
         return engine
 

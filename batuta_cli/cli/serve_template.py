@@ -1,0 +1,276 @@
+"""`batuta serve template`: the prompt for a conversation, as a model expects it."""
+
+import datetime as dt
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, examples
+from batuta_cli.cli.conversation import Messages, Source, System, User
+from batuta_cli.errors import InvalidInputError, TemplateError, UsageError
+from batuta_cli.files import display, is_control, read_limited
+
+commands = typer.Typer()
+
+_TEMPLATE_LIMIT = 4 * 1024 * 1024  # bytes of a template file; four for each character that the engine takes
+_WARNED = 20  # control tokens that are named on stderr
+
+
+@commands.command(
+    cls=Command,
+    epilog=examples(
+        'batuta serve template --model llama-2-70b --system "Be brief." --user "Hello"',
+        "batuta serve template --model ./model.gguf --messages chat.json | llama-cli -no-cnv -f /dev/stdin",
+        "batuta serve template --format mistral-v3 --messages chat.json --on-injection error",
+        'batuta serve template --template chat.jinja --bos "<s>" --eos "</s>" --user "Hello"',
+        'batuta serve template --format gemma --system "Be brief." --user "Hello" --system-fallback merge',
+        "batuta serve template --model mistral-7b-instruct-v0.2 --detect",
+    ),
+)
+def template(
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model's name, its GGUF file or its folder.")
+    ] = None,
+    format: Annotated[str | None, typer.Option(metavar="NAME", help="A format by its name; --list shows them.")] = None,
+    template: Annotated[str | None, typer.Option(metavar="FILE", help="A Jinja template.")] = None,
+    bos: Annotated[str, typer.Option(metavar="TOKEN", help="What bos_token is in --template.")] = "",
+    eos: Annotated[str, typer.Option(metavar="TOKEN", help="What eos_token is in --template.")] = "",
+    messages: Messages = None,
+    system: System = None,
+    user: User = None,
+    no_generation_prompt: Annotated[
+        bool, typer.Option("--no-generation-prompt", help="Leave out what makes the assistant speak.")
+    ] = False,
+    continued: Annotated[
+        bool, typer.Option("--continue", help="End within the assistant's last message, for the model to go on with.")
+    ] = False,
+    system_fallback: Annotated[
+        str,
+        typer.Option(
+            metavar="error|merge|drop",
+            help="What becomes of a system message that the format has no place for: merge puts it into the first"
+            " user message.",
+        ),
+    ] = "error",
+    on_injection: Annotated[
+        str,
+        typer.Option(
+            metavar="warn|error|escape|strip", help="What to do about control tokens in the text of users and tools."
+        ),
+    ] = "warn",
+    date: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="The date for templates that state one (default: today).")
+    ] = None,
+    count: Annotated[bool, typer.Option("--count", help="Print the number of the prompt's tokens instead.")] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List the formats that have a name.")] = False,
+    detect: Annotated[
+        bool, typer.Option("--detect", help="Say which format --model has, and how that is known.")
+    ] = False,
+) -> console.Outcome:
+    """Turn messages into the prompt a model was trained on, byte for byte.
+
+    Into a pipe or file goes exactly the prompt, without a newline. It has its special tokens already: a tokenizer must
+    not add another <s>; in --json, adds_bos says whether the prompt begins with one. The format comes from the template
+    inside the model, a table of known models, or patterns of names; what it cannot express is an error.
+    """
+    if show_list:
+        return _formats()
+    if [model, format, template].count(None) != 2:
+        raise UsageError(
+            "one of --model, --format and --template is needed, and only one",
+            hint="--model llama-2-70b, --format chatml, or --template FILE; --list shows the formats",
+        )
+    if template is None and (bos or eos):
+        raise UsageError("--bos and --eos belong to --template; a format has its own")
+    if detect:
+        if model is None:
+            raise UsageError("--detect needs a --model")
+        return _detected(model)
+    day = _date(date)
+    engine, described = _engine(model, format, template, bos, eos)
+    return _prompt(
+        engine,
+        described,
+        Source(messages, system, user),
+        on_injection,
+        tokens_of=(model or format or "") if count else None,
+        fallback=system_fallback,
+        options={
+            "add_generation_prompt": not no_generation_prompt,
+            "continue_final_message": continued,
+            "date": day,
+        },
+    )
+
+
+def _prompt(
+    engine: Any,
+    described: dict[str, Any],
+    source: Source,
+    on_injection: str,
+    *,
+    tokens_of: str | None,
+    fallback: str,
+    options: dict[str, Any],
+) -> console.Outcome:
+    from batuta_cli.serve.templates.control import guard
+
+    messages, findings = guard(source.read(), on_injection, engine)
+    warnings = [str(finding) for finding in findings[:_WARNED]]
+    if len(findings) > _WARNED:
+        warnings.append(f"and {len(findings) - _WARNED:,} or more further control tokens")
+    try:
+        prompt, moved = _applied(engine, messages, fallback, options)
+    finally:
+        engine.close()
+    if moved:
+        warnings.append(moved)
+    for warning in warnings:
+        console.warn(warning)
+    result: dict[str, Any] = {
+        "prompt": prompt,
+        **described,
+        "bos_token": engine.bos_token,
+        "eos_token": engine.eos_token,
+        "adds_bos": bool(engine.bos_token) and prompt.startswith(engine.bos_token),
+        "warnings": warnings,
+        "control_tokens": [
+            {"message": f.message, "role": f.role, "field": f.field, "offset": f.offset, "token": f.token}
+            for f in findings
+        ],
+    }
+    if tokens_of is not None:
+        return _counted(prompt, tokens_of, result)
+    if sys.stdout.isatty():
+        return console.Outcome(result, _for_terminal(prompt))
+    return console.Outcome(result, raw=prompt.encode())
+
+
+def _applied(engine: Any, messages: Any, fallback: str, options: dict[str, Any]) -> tuple[str, str]:
+    """The prompt, and what was done about the system message."""
+    from batuta_cli.serve.templates.conversation import SystemFallback
+
+    chosen = SystemFallback.parse(fallback)
+    try:
+        return engine.apply(messages, **options), ""
+    except TemplateError:
+        if chosen is SystemFallback.ERROR:
+            raise
+    prompt = engine.apply(messages, system_fallback=chosen, **options)
+    done = "stands in the first user message" if chosen is SystemFallback.MERGE else "is left out"
+    return prompt, f"the format has no place for the system message, which {done}"
+
+
+def _counted(prompt: str, tokens_of: str, result: dict[str, Any]) -> console.Outcome:
+    from batuta_cli.serve.tokens import tokenizer_for
+
+    tokenizer = tokenizer_for(tokens_of)
+    tokens = tokenizer.count(prompt, special=True)
+    console.note(f"{'exact' if tokenizer.exact else 'an upper estimate'}: {tokenizer.name}")
+    counted = {"tokens": tokens, "exact": tokenizer.exact, "method": tokenizer.name}
+    return console.Outcome({**result, **counted}, str(tokens))
+
+
+def _engine(model: str | None, format: str | None, path: str | None, bos: str, eos: str) -> tuple[Any, dict[str, Any]]:
+    from batuta_cli.serve.templates.engine import ChatTemplateEngine
+
+    if model is not None:
+        found = _found(model)
+        return ChatTemplateEngine.from_detection(found), _described(found)
+    if format is not None:
+        from batuta_cli.serve.templates.formats import named_format
+
+        named = named_format(format)
+        asked = {"format": named.family, "name": named.name, "variant": named.variant}
+        return ChatTemplateEngine(named.name), {**asked, "evidence": "--format", "confidence": "high"}
+    try:
+        text = read_limited(str(path), _TEMPLATE_LIMIT).decode()
+    except UnicodeDecodeError:
+        raise InvalidInputError(f"{display(path)}: not UTF-8 text") from None
+    own = {"format": None, "name": "", "variant": None, "evidence": "--template", "confidence": "high"}
+    return ChatTemplateEngine.from_template(text, bos, eos), own
+
+
+def _found(model: str) -> Any:
+    """The format of a model; what the configuration says of it comes first."""
+    from batuta_cli import config
+    from batuta_cli.serve.templates.detection import Detection, detect_format
+    from batuta_cli.serve.templates.formats import named_format
+
+    configured = config.load().models.get(model)
+    if configured is None or not configured.template:
+        return detect_format(model)
+    named = named_format(configured.template)
+    return Detection(
+        format=named.family,
+        variant=named.variant,
+        name=named.name,
+        evidence="the configuration",
+        confidence="high",
+        template=None,
+        bos_token=named.bos_token,
+        eos_token=named.eos_token,
+    )
+
+
+def _described(found: Any) -> dict[str, Any]:
+    return {
+        "format": found.format,
+        "name": found.name,
+        "variant": found.variant,
+        "evidence": found.evidence,
+        "confidence": found.confidence,
+    }
+
+
+def _detected(model: str) -> console.Outcome:
+    found = _found(model)
+    own = found.template is not None
+    lines = (
+        ("format", found.name or (f"{found.format}, its own template" if found.format else "its own template")),
+        ("family", found.format or "-"),
+        ("evidence", found.evidence),
+        ("confidence", found.confidence),
+    )
+    result = {"model": model, **_described(found), "own_template": own}
+    result |= {"bos_token": found.bos_token, "eos_token": found.eos_token}
+    return console.Outcome(result, "\n".join(f"{name:<11}{display(value)}" for name, value in lines))
+
+
+def _formats() -> console.Outcome:
+    from batuta_cli.serve.templates.formats import named_formats
+
+    result = [
+        {
+            "name": f.name,
+            "format": f.family,
+            "variant": f.variant,
+            "system": f.system,
+            "alternates": f.alternates,
+            "tools": f.tool_calls > 0,
+            "bos_token": f.bos_token,
+            "eos_token": f.eos_token,
+            "stop": list(f.stop),
+        }
+        for f in named_formats().values()
+    ]
+    rows = []
+    for f in named_formats().values():
+        order, tools = "in turns" if f.alternates else "any", "yes" if f.tool_calls else "no"
+        rows.append((f.name, f.family, f.system, order, tools, " ".join(f.stop) or "-"))
+    return console.Outcome(result, console.Table(("NAME", "FAMILY", "SYSTEM", "ORDER", "TOOLS", "STOP"), rows))
+
+
+def _date(text: str | None) -> dt.date | None:
+    if text is None:
+        return None
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise InvalidInputError(f"--date: {display(text)} is not a date", hint="--date 2026-11-23") from None
+
+
+def _for_terminal(prompt: str) -> str:
+    return "".join(display(c) if is_control(c) and c not in "\n\t" else c for c in prompt)

@@ -1,0 +1,170 @@
+"""What the name of a model says of its chat format: a table of known names, then patterns of names.
+
+The data is `known_models.toml` (names that were looked up) and `patterns.toml` (families of names, the most specific
+first). A wrong format is worse than none, so both also hold what has no format here, and why; a name that neither
+knows has no answer.
+
+Names are compared without regard to case, to which of `-_. ` separates their parts, to a repository's owner, to the
+endings of model files and of quantised copies. `family:tag` is a name of Ollama's, where a plain size means the model
+for chat, while the repository of that name has the base model: such names have rows of their own.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, Literal
+
+Confidence = Literal["high", "medium", "low"]
+
+MAX_NAME: Final = 200
+"""Characters of a name; longer ones are nobody's."""
+
+_FILE = re.compile(r"(-\d{5}-of-\d{5})?\.(gguf|ggml|bin|safetensors|llamafile)$")
+_DIGEST = re.compile(r"(latest|(sha256[:-])?[0-9a-f]{12,64})$")
+_SEPARATORS = re.compile(r"[-_.\s]+")
+_LETTER_DIGIT = re.compile(r"(?<=[a-z])(?=\d)")
+
+# Endings of names of quantised copies, as `_parts` writes them.
+_QUANTISED = re.compile(
+    r"[-:]("
+    r"gguf|ggml|ggmlv-3|gptq|awq|autoawq|autoround|eetq|hqq|aqlm|bnb|mlx|onnx|exl-[23]|marlin|imat|imatrix|i-1|qat|quantized"
+    r"|[1-8]bits?|[1-8]-bits?|\d-\d+bpw|[1-8]bpw|\d+g|int-[248]|u?int-[48]-(awq|gptq)|w-[48]a-(8|16)|nvfp-4|mxfp-4|dynamic|unsloth"
+    r"|fp-(4|8|16|32)|bf-16|f-(16|32)|(iq|q|tq)-[1-8](-(0|1|k|s|m|l|xl|xs|xxs|nl))*(-4-[48])?|ud"
+    r")$"
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a row of the tables says: a format's name, or the reason why there is none."""
+
+    format: str | None
+    reason: str | None
+    confidence: Confidence
+    note: str
+    """What to know about the answer; may be empty."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A row of `patterns.toml`; `examples` are names that have its answer."""
+
+    expression: re.Pattern[str]
+    known: Known
+    examples: tuple[str, ...]
+
+
+def known(name: str) -> tuple[Known, str] | None:
+    """What the tables say of a name, and which of them: "table" or "pattern"."""
+    forms = _forms(name)
+    for form in forms:
+        if found := _table().get(form):
+            return found, "table"
+        if ":" in form and (found := _by_pattern(form)):
+            return found, "pattern"
+    found = next((row for form in forms if "/" not in form and (row := _by_pattern(form))), None)
+    return (found, "pattern") if found else None
+
+
+def _by_pattern(form: str) -> Known | None:
+    return next((pattern.known for pattern in patterns() if pattern.expression.fullmatch(form)), None)
+
+
+def near(name: str) -> str | None:
+    """The known name with a format that was probably meant."""
+    from difflib import get_close_matches
+
+    forms = [form for form in _forms(name) if ":" not in form and "/" not in form]
+    wanted = forms[0] if forms else ""
+    chat = {form: shown for form, shown in _shown().items() if _table()[form].format and ":" not in form}
+    for ending in ("-instruct", "-chat", "-it", "-chat-hf"):
+        if wanted + ending in chat:
+            return chat[wanted + ending]
+    found = get_close_matches(wanted, chat, n=1, cutoff=0.8)
+    return chat[found[0]] if found else None
+
+
+def reason(key: str) -> tuple[str, str]:
+    """Why a model has no format here, in words, and what to type then."""
+    row = _document("patterns.toml")["reasons"][key]
+    return row["text"], row["hint"]
+
+
+def known_names() -> tuple[str, ...]:
+    """The names in the table, as their owners write them."""
+    return tuple(_shown().values())
+
+
+@cache
+def patterns() -> tuple[Pattern, ...]:
+    """The patterns in the order in which they are tried."""
+    rows = _document("patterns.toml")["pattern"]
+    return tuple(Pattern(re.compile(row["match"]), _known(row, "medium"), tuple(row["examples"])) for row in rows)
+
+
+def _forms(name: str) -> list[str]:
+    """A name as it may stand in the tables, the most telling form first; none when it cannot be a model's."""
+    name = name.strip().casefold()
+    if not name or len(name) > MAX_NAME:
+        return []
+    owner, _, bare = name.replace("\\", "/").rpartition("/")
+    bare, _, tag = _FILE.sub("", bare).partition(":")
+    tag = _DIGEST.sub("", tag)
+    forms = []
+    if tag and (parts := _unquantised(f"{_parts(bare)}:{_parts(tag)}")):
+        forms.append(parts)
+    parts = _unquantised(_parts(f"{bare}-{tag}" if tag else bare))
+    if owner:
+        forms.append(f"{_parts(owner.rpartition('/')[2])}/{parts}")
+    forms.append(parts)
+    rest = next((parts.removeprefix(owner) for owner in _owners() if parts.startswith(owner)), "")
+    if rest[:1].isalpha():  # `google_gemma-2-9b-it`, as quantisers write it
+        forms.append(rest)
+    return forms
+
+
+def _parts(name: str) -> str:
+    return _SEPARATORS.sub("-", _LETTER_DIGIT.sub("-", name)).strip("-")
+
+
+def _unquantised(name: str) -> str:
+    while (shorter := _QUANTISED.sub("", name)) != name:
+        name = shorter
+    return name
+
+
+@cache
+def _owners() -> tuple[str, ...]:
+    return tuple(f"{_parts(owner.casefold())}-" for owner in _document("patterns.toml")["owners"])
+
+
+@cache
+def _shown() -> dict[str, str]:
+    rows = _document("known_models.toml")["models"]
+    return {_key(name): name for row in rows for name in row["names"]}
+
+
+@cache
+def _table() -> dict[str, Known]:
+    table: dict[str, Known] = {}
+    for row in _document("known_models.toml")["models"]:
+        said = _known(row, "high")
+        table |= {_key(name): said for name in row["names"]}
+    return table
+
+
+def _key(name: str) -> str:
+    owner, slash, bare = name.casefold().rpartition("/")
+    family, colon, tag = bare.partition(":")
+    return f"{_parts(owner)}{slash}{_parts(family)}{colon}{_parts(tag)}"
+
+
+def _known(row: dict[str, Any], confidence: Confidence) -> Known:
+    return Known(row.get("format"), row.get("none"), row.get("confidence", confidence), row.get("note", ""))
+
+
+@cache
+def _document(name: str) -> dict[str, Any]:
+    return tomllib.loads((files(__package__) / name).read_text(encoding="utf-8"))

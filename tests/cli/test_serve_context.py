@@ -1,0 +1,194 @@
+"""`batuta serve context`: what scripts and people get when a conversation fits, and when it does not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.support import answer, result
+from tests.conftest import Run
+
+TURNS = 40
+
+
+def conversation(turns: int = TURNS, length: int = 100) -> list[dict[str, Any]]:
+    """A long conversation that begins with a system message and ends with a question."""
+    messages = [{"role": "system", "content": "You are terse."}]
+    for number in range(turns):
+        messages += [
+            {"role": "user", "content": f"question {number} " + "why " * length},
+            {"role": "assistant", "content": f"answer {number}"},
+        ]
+    return [*messages, {"role": "user", "content": "And now?"}]
+
+
+@pytest.fixture
+def chat(work: Path) -> Path:
+    """A file with a conversation of some 4,800 tokens: more than Llama 2 can read, less than GPT-4."""
+    path = work / "chat.json"
+    path.write_text(json.dumps(conversation()))
+    return path
+
+
+def report(text: str) -> dict[str, str]:
+    """The lines of the report by their names."""
+    return {name: value.strip() for name, value in (line.split(maxsplit=1) for line in text.splitlines())}
+
+
+def test_a_conversation_that_fits_exits_0_and_shows_the_sums(batuta: Run, chat: Path) -> None:
+    lines = report(batuta("serve", "context", "--model", "gpt-4", "--messages", chat, code=0).stdout)
+    assert list(lines) == ["tokens", "window", "reserve", "limit", "fits"]
+    assert lines["window"].startswith("8,192 (https://") and lines["reserve"] == "2,048" and lines["limit"] == "6,144"
+    tokens = int(lines["tokens"].split()[0].replace(",", ""))
+    assert lines["fits"] == f"yes, {6144 - tokens:,} left"
+    assert "exact" in lines["tokens"]
+
+
+def test_json_has_every_number_of_it(batuta: Run, chat: Path) -> None:
+    found = result(batuta("serve", "context", "--model", "gpt-4", "--messages", chat, "--json", code=0))
+    assert {key: found[key] for key in ("model", "window", "reserve", "limit", "fits", "exact")} == {
+        "model": "gpt-4", "window": 8192, "reserve": 2048, "limit": 6144, "fits": True, "exact": True,
+    }  # fmt: skip
+    assert found["as_of"] and found["source"] and found["method"]
+
+
+def test_one_that_does_not_fit_exits_8_and_names_the_missing_tokens(batuta: Run, chat: Path) -> None:
+    arguments = ["serve", "context", "--model", "llama-2-70b", "--messages", chat]
+    done = batuta(*arguments, code=8)
+    lines = report(done.stdout)
+    missing = int(lines["tokens"].split()[0].replace(",", "")) - 3072
+    assert lines["fits"] == f"no, {missing:,} too many"
+    assert f"{missing:,} more than the 3,072" in done.stderr
+    assert "--strategy sliding-window" in done.stderr
+    failed = answer(batuta(*arguments, "--json", code=8))
+    assert failed["error"]["kind"] == "context_overflow"
+    assert failed["result"]["fits"] is False and failed["result"]["tokens"] - failed["result"]["limit"] == missing
+    assert batuta(*arguments, "--quiet", code=8).stdout == ""
+
+
+@pytest.mark.parametrize("strategy", ["sliding-window", "MiddleOut"])
+def test_a_strategy_writes_the_messages_that_fit_and_they_do_fit(batuta: Run, chat: Path, strategy: str) -> None:
+    model = ["serve", "context", "--model", "llama-2-70b"]
+    done = batuta(*model, "--messages", chat, "--strategy", strategy, code=0)
+    short, whole = json.loads(done.stdout), json.loads(chat.read_text())
+    assert 0 < len(short) < len(whole)
+    assert short[0] == whole[0] and short[-1] == whole[-1]
+    assert short[1] == (whole[1] if strategy == "MiddleOut" else whole[1 + len(whole) - len(short)])
+    assert f"dropped {len(whole) - len(short)} of {len(whole)} messages" in done.stderr
+    again = batuta(*model, "--messages", "-", "--strategy", strategy, input=done.stdout, code=0)
+    assert json.loads(again.stdout) == short
+    assert "dropped" not in again.stderr
+    batuta(*model, "--messages", "-", input=done.stdout, code=0)
+
+
+def test_json_says_what_was_dropped(batuta: Run, chat: Path) -> None:
+    arguments = ["--messages", chat, "--strategy", "sliding-window", "--json"]
+    found = result(batuta("serve", "context", "--model", "llama-2-70b", *arguments, code=0))
+    whole = json.loads(chat.read_text())
+    assert found["dropped"] == list(range(2, 2 + len(found["dropped"])))
+    assert found["messages"] == [m for number, m in enumerate(whole, 1) if number not in found["dropped"]]
+    assert found["tokens"] <= found["limit"] < found["tokens_before"]
+    assert found["fits"] is True and found["strategy"] == "sliding-window"
+
+
+def test_what_fits_is_written_unchanged_under_every_strategy(batuta: Run, chat: Path) -> None:
+    for strategy in ("sliding-window", "middle-out", "error"):
+        done = batuta("serve", "context", "--model", "gpt-4", "--messages", chat, "--strategy", strategy, code=0)
+        assert json.loads(done.stdout) == json.loads(chat.read_text())
+
+
+def test_tool_calls_come_out_as_they_went_in(batuta: Run) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "sum", "arguments": '{"a": 1}'}}
+    messages = [
+        {"role": "user", "content": "add"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "1", "tool_call_id": "c1"},
+    ]
+    arguments = ["--messages", "-", "--strategy", "sliding-window"]
+    done = batuta("serve", "context", "--model", "gpt-4", *arguments, input=json.dumps(messages), code=0)
+    assert json.loads(done.stdout) == messages
+
+
+def test_the_strategy_error_only_says_no(batuta: Run, chat: Path) -> None:
+    done = batuta("serve", "context", "--model", "llama-2-70b", "--messages", chat, "--strategy", "error", code=8)
+    assert done.stdout == ""
+    assert "more than the 3,072" in done.stderr
+
+
+def test_one_message_larger_than_the_window_is_an_error_under_every_strategy(batuta: Run) -> None:
+    for strategy in ("sliding-window", "middle-out", "error"):
+        arguments = ["--user", "-", "--strategy", strategy, "--json"]
+        failed = answer(batuta("serve", "context", "--model", "gpt-4", *arguments, input="why " * 9000, code=8))
+        assert failed["error"]["kind"] == "context_overflow"
+        assert failed["result"]["missing"] == failed["result"]["tokens"] - 6144
+        assert "why" not in json.dumps(failed)
+
+
+def test_the_window_and_the_reserve_can_be_given(batuta: Run, chat: Path) -> None:
+    arguments = ["serve", "context", "--model", "llama-2-70b", "--messages", chat, "--json"]
+    found = result(batuta(*arguments, "--window", "32768", "--reserve", "100", code=0))
+    assert (found["window"], found["reserve"], found["limit"]) == (32768, 100, 32668)
+    assert found["source"] == "the caller" and found["as_of"] is None
+
+
+def test_the_config_may_know_a_window(batuta: Run, chat: Path) -> None:
+    batuta("config", "set", 'models."gpt-4".context_window', "1000", code=0)
+    failed = answer(batuta("serve", "context", "--model", "gpt-4", "--messages", chat, "--json", code=8))
+    assert (failed["result"]["window"], failed["result"]["reserve"]) == (1000, 250)
+    assert failed["result"]["source"] == "the config"
+
+
+def test_a_gguf_file_brings_its_window_template_and_tokenizer(batuta: Run, gguf: Path, chat: Path) -> None:
+    found = result(batuta("serve", "context", "--model", gguf, "--messages", chat, "--json", code=0))
+    assert (found["window"], found["exact"], found["source"]) == (8192, True, str(gguf))
+
+
+def test_a_tokenizer_of_another_file_makes_the_count_exact(batuta: Run, gguf: Path, chat: Path) -> None:
+    arguments = ["serve", "context", "--model", "smollm2-135m", "--messages", chat, "--json"]
+    named = result(batuta(*arguments, "--tokenizer", gguf, code=0))
+    own = result(batuta("serve", "context", "--model", gguf, "--messages", chat, "--json", code=0))
+    assert (named["tokens"], named["exact"]) == (own["tokens"], True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--model", "llama-2-7b-32k", "--user", "hello"], "--window"),
+        (["--model", "gtp-4", "--user", "hello"], "did you mean gpt-4"),
+        (["--model", "gpt-4", "--user", "hello", "--strategy", "sliding"], "sliding-window"),
+        (["--model", "gpt-4", "--user", "hello", "--window", "0"], "window"),
+        (["--model", "gpt-4", "--user", "hello", "--window", "-1"], "window"),
+        (["--model", "gpt-4", "--user", "hello", "--window", "many"], "many"),
+        (["--model", "gpt-4", "--user", "hello", "--reserve", "8192"], "reserve"),
+        (["--model", "gpt-4"], "no messages were given"),
+        (["--user", "hello"], "--model"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_to_type(batuta: Run, arguments: list[str], told: str) -> None:
+    assert told in batuta("serve", "context", *arguments, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hello", "{}", "[]", "3", '[{"role": "user"}]', '[{"role": "boss", "content": "x"}]', "[" * 100_000]
+)
+def test_messages_that_are_none_exit_2(batuta: Run, text: str) -> None:
+    failed = answer(batuta("serve", "context", "--model", "gpt-4", "--messages", "-", "--json", input=text, code=2))
+    assert failed["error"]["kind"] == "invalid_input"
+
+
+def test_text_with_control_characters_never_drives_the_terminal(batuta: Run) -> None:
+    messages = json.dumps([{"role": "user", "content": "\x1b[2J\u009b\u202e<|endoftext|>"}])
+    arguments = ["--messages", "-", "--strategy", "sliding-window"]
+    done = batuta("serve", "context", "--model", "gpt-4", *arguments, input=messages, code=0)
+    assert not set(done.stdout) & set("\x1b\u009b\u202e")
+    assert json.loads(done.stdout) == json.loads(messages)
+
+
+def test_a_hundred_thousand_messages_are_shortened(batuta: Run, work: Path) -> None:
+    whole = conversation(50_000, 3)
+    (work / "large.json").write_text(json.dumps(whole))
+    arguments = ["--messages", "large.json", "--strategy", "sliding-window", "--json"]
+    found = result(batuta("serve", "context", "--model", "gpt-4", *arguments, code=0))
+    assert found["limit"] - 60 < found["tokens"] <= found["limit"]
+    assert found["messages"] == [whole[0], *whole[len(found["dropped"]) + 1 :]]
