@@ -1,0 +1,247 @@
+"""One answer: the legs of one request, joined into one stream.
+
+The client sees one text, one end and one usage, whichever backends it took. A leg that fails is followed by the next
+backend of the plan that may take over: exactly, or from the start when nothing has reached the client, or (only where
+the owner opted in) by asking in words. When none may, the first error is raised, and the stream has no end: a
+truncated answer never looks complete.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from batuta_cli.errors import BatutaError, CostError, PrivacyError
+from batuta_cli.serve.backends.profile import ContinuationMethod
+from batuta_cli.serve.chat import ChatRequest, Summary
+from batuta_cli.serve.failover import FailoverManager, Obstacle, Takeover, continuation
+from batuta_cli.serve.leg import Leg, Means, Offer
+from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.plan import Plan
+from batuta_cli.serve.providers.wire import BackendError, Call, Piece, Usage
+from batuta_cli.serve.seam import BrokenSeamError, Echo, EchoFilter, remaining_tokens
+from batuta_cli.serve.tiers import PrivacyTier
+
+_CONTINUE = (
+    "Go on exactly where your last message stops. Begin with the very next word, repeat nothing, explain nothing."
+)
+
+_OBSTACLES = {
+    "tool_calls": Obstacle.TOOL_CALLS,
+    "function_call": Obstacle.TOOL_CALLS,
+    "reasoning_content": Obstacle.REASONING,
+    "reasoning": Obstacle.REASONING,
+    "refusal": Obstacle.REFUSAL,
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend that the plan has for a request, and the tier its address belongs to."""
+
+    offer: Offer
+    tier: PrivacyTier
+    max_tokens: int
+
+
+class Source(Protocol):
+    """What an answer asks of the pipeline."""
+
+    manager: FailoverManager
+    means: Means
+
+    async def choices(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Choice]]:
+        """The plan as things stand now, and its backends in order; those that failed already are left out."""
+
+    async def render(self, model: str, messages: Sequence[ChatMessage]) -> str:
+        """The prompt for raw completion. Raises `UsageError` for a model whose format is not known."""
+
+    async def budget_left(self) -> int | None:
+        """Nano-dollars."""
+
+    def refusal(self, plan: Plan, request: ChatRequest) -> BatutaError:
+        """Why nothing in this plan may take the request."""
+
+
+class Answer:
+    """An answer in flight: `async for piece in answer`. Made by `Pipeline.start`, which has the first piece already."""
+
+    def __init__(self, source: Source, request: ChatRequest) -> None:
+        self.request = request
+        self.plan: Plan | None = None
+        self.backend = ""
+        """The one that speaks now."""
+        self.tier = request.privacy
+        self.failovers = 0
+        self.summary: Summary | None = None
+        """Once it has ended."""
+        self._source = source
+        self._legs: list[Leg] = []
+        self._failures: list[str | None] = []
+        self._prompted = False
+        self._finished: Piece | None = None
+        self._pieces = self._all()
+        self._first: Piece | None = None
+
+    async def open(self) -> None:
+        """Wait for the first piece; what is raised here can still be told by a status."""
+        try:
+            self._first = await anext(self._pieces)
+        except StopAsyncIteration:
+            self._first = None
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        if self._first is not None:
+            first, self._first = self._first, None
+            yield first
+        async for piece in self._pieces:
+            yield piece
+
+    async def aclose(self) -> None:
+        """Nobody listens any more: the backend is cut off, and charged for what was seen."""
+        await self._pieces.aclose()
+
+    async def _all(self) -> AsyncGenerator[Piece, None]:
+        request, manager = self.request, self._source.manager
+        manager.start_tracking(request.request_id, "", tier=request.privacy, obstacles=_own_obstacles(request))
+        try:
+            async for piece in self._run():
+                yield piece
+        finally:
+            manager.complete(request.request_id)
+        await self._sum_up()
+        usage = self._usage()
+        yield Piece(usage=usage)
+
+    async def _run(self) -> AsyncGenerator[Piece, None]:
+        tried: set[str] = set()
+        first_error: BatutaError | None = None
+        while True:
+            self.plan, choices = await self._source.choices(self.request, frozenset(tried))
+            step = await self._step(choices, begun=bool(tried))
+            if step is None:
+                raise first_error or self._source.refusal(self.plan, self.request)
+            choice, call, echo = step
+            tried.add(choice.offer.backend.name)
+            if call.max_tokens <= 0:  # the text is as long as it may be, only its end is missing
+                yield Piece(finish_reason="length")
+                return
+            leg = Leg(self._source.means, choice.offer, call, self.request.request_id)
+            self.backend = choice.offer.backend.name
+            pieces = self._relay(leg, echo)
+            try:
+                async for piece in pieces:
+                    yield piece
+                self._legs.append(leg)
+                self._failures.append(None)
+                return
+            except (BackendError, BrokenSeamError, CostError, PrivacyError) as error:
+                self._legs.append(leg)
+                self._failures.append(error.kind)
+                first_error = first_error or error
+                if not self._may_go_on(error):
+                    raise first_error from None
+            finally:
+                await pieces.aclose()
+
+    def _may_go_on(self, error: BatutaError) -> bool:
+        """Whether another backend is tried; a refusal before anything was sent takes no attempt."""
+        if isinstance(error, CostError | PrivacyError):
+            return True
+        if isinstance(error, BackendError) and not error.retryable:
+            return False
+        manager, request_id = self._source.manager, self.request.request_id
+        if not manager.should_failover(request_id):
+            return False
+        manager.prepare_failover(request_id)
+        self.failovers += 1
+        return True
+
+    async def _step(self, choices: Sequence[Choice], *, begun: bool) -> tuple[Choice, Call, EchoFilter | None] | None:
+        """The next backend and what to ask of it; None when there is none that may be asked."""
+        request, manager = self.request, self._source.manager
+        for choice in choices:
+            call = Call(request.model, request.messages, choice.max_tokens, request.stream, request.options)
+            context = manager.context(request.request_id)
+            if not begun or not (context.generated or context.reached_client):
+                return choice, call, None
+            profile = choice.offer.backend.profile.continuation
+            takeover = continuation(
+                profile, context, model=request.model, tier=choice.tier, prompted=manager.config.prompted
+            )
+            if takeover is Takeover.RESTART:
+                manager.restart(request.request_id)
+                return choice, call, None
+            if takeover is Takeover.ERROR:
+                continue
+            text = context.generated
+            said = self._source.means.count(text)
+            left = remaining_tokens(choice.max_tokens, said) or 0
+            longer = replace(choice, offer=replace(choice.offer, input_tokens=choice.offer.input_tokens + said))
+            if takeover is Takeover.PROMPTED:
+                self._prompted = True
+                messages = (*request.messages, ChatMessage.assistant(text), ChatMessage.user(_CONTINUE))
+                return longer, replace(call, messages=messages, max_tokens=left), EchoFilter(text)
+            call = replace(call, prefix=text, max_tokens=left)
+            if profile.method is ContinuationMethod.COMPLETION:
+                try:
+                    call = replace(call, prompt=await self._source.render(request.model, request.messages))
+                except BatutaError:
+                    continue
+            expected = Echo.UNKNOWN if profile.echoes else Echo.NEVER
+            return longer, call, EchoFilter(text, echo=expected, trims=profile.trims_space)
+        return None
+
+    async def _relay(self, leg: Leg, echo: EchoFilter | None) -> AsyncGenerator[Piece, None]:
+        """The pieces of a leg that are new to the client; usage is kept back, it is told once at the end."""
+        request_id, manager = self.request.request_id, self._source.manager
+        pieces = leg.pieces()
+        try:
+            async for piece in pieces:
+                text = echo.feed(piece.text) if echo else piece.text
+                if piece.finish_reason and echo:
+                    text += echo.finish()
+                for name in piece.delta or ():
+                    if name in _OBSTACLES:
+                        manager.obstruct(request_id, _OBSTACLES[name])
+                if not (text or piece.finish_reason or piece.delta or piece.logprobs):
+                    continue
+                manager.append_tokens(request_id, text)
+                if not text:
+                    manager.mark_sent(request_id)
+                yield replace(piece, text=text, usage=None)
+        finally:
+            await pieces.aclose()
+
+    def _usage(self) -> Usage:
+        """Of the whole answer: the prompt once, and all that was said."""
+        first = self._legs[0]
+        input_tokens = first.usage.input_tokens if first.usage else first.offer.input_tokens
+        return Usage(input_tokens, sum(self._said(leg) for leg in self._legs))
+
+    def _said(self, leg: Leg) -> int:
+        return leg.usage.output_tokens if leg.usage else self._source.means.count(leg.seen)
+
+    async def _sum_up(self) -> None:
+        usage = self._usage()
+        cost = sum(leg.cost for leg in self._legs)
+        self.summary = Summary(
+            backend=self.backend,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            exact=all(leg.usage is not None for leg in self._legs),
+            cost=cost,
+            budget_left=await self._source.budget_left() if cost else None,
+            legs=tuple(leg.report(failed) for leg, failed in zip(self._legs, self._failures, strict=True)),
+            prompted=self._prompted,
+        )
+
+
+def _own_obstacles(request: ChatRequest) -> list[Obstacle]:
+    """What the request itself has that cannot be continued."""
+    found = []
+    kind: Any = request.options.get("response_format")
+    if isinstance(kind, dict) and kind.get("type") not in (None, "text"):
+        found.append(Obstacle.JSON)
+    if (request.options.get("n") or 1) != 1:
+        found.append(Obstacle.CHOICES)
+    return found
