@@ -25,7 +25,7 @@ from batuta_cli import __version__
 from batuta_cli.errors import BatutaError, MissingDependencyError, PrivacyError, UsageError
 from batuta_cli.files import display
 from batuta_cli.serve.audit import AuditLog, Decision
-from batuta_cli.serve.privacy import NO_NETWORKS, Networks, Verdict, is_localhost, judge, may_resolve
+from batuta_cli.serve.privacy import NO_NETWORKS, Networks, Verdict, is_localhost, judge, may_resolve, read_address
 from batuta_cli.serve.tiers import PrivacyTier
 
 try:
@@ -134,8 +134,6 @@ class _Resolver(AbstractResolver):
             found = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
             found = [each for each in found if family in (socket.AF_UNSPEC, each[0])]
         else:
-            with _as_os_error():
-                self._gate.pass_name(attempt, host)
             infos = await asyncio.get_running_loop().getaddrinfo(
                 host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
             )
@@ -186,7 +184,10 @@ class _Connector(aiohttp.TCPConnector):
     ) -> aiohttp.connector.Connection:
         attempt = _current.get()
         verified = req.is_ssl() and req.ssl is True and req.proxy is None
-        attempt.tls_name = req.url.raw_host if verified else None
+        host = req.url.raw_host or ""
+        attempt.tls_name = host if verified else None
+        if read_address(host) is None and not is_localhost(host):
+            self._gate.pass_name(attempt, host)
         connection = await super().connect(req, traces, timeout)
         try:
             self._check_peer(attempt, connection, proxied=req.proxy is not None)

@@ -1,0 +1,213 @@
+"""`batuta serve route`: which backend a request would go to, and why."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, examples
+from batuta_cli.cli.conversation import Messages, Source, System, User
+from batuta_cli.errors import UsageError
+from batuta_cli.files import display
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from batuta_cli.config import Config
+    from batuta_cli.serve.backends import Backend
+    from batuta_cli.serve.budget import BudgetStatus
+    from batuta_cli.serve.plan import Plan, PlanRequest
+    from batuta_cli.serve.providers.probe import ProbeResult
+    from batuta_cli.serve.tokens.interface import TokenCount
+
+commands = typer.Typer()
+
+_ANY_WINDOW = 10**9  # tokens; here a conversation is counted, and measured against the window of each backend
+
+
+@commands.command(
+    cls=Command,
+    epilog=examples(
+        "batuta serve route --model smollm2-135m",
+        "batuta serve route --queue-depth 12 --explain",
+        "batuta serve route --backend groq --privacy sovereign || echo refused",
+        "batuta serve route --model gpt-4 --messages chat.json --max-output-tokens 500 --json",
+    ),
+)
+def route(
+    privacy: Annotated[
+        str | None,
+        typer.Option(metavar="sovereign|private|standard", help="How far the request may go. Default: the config's."),
+    ] = None,
+    latency: Annotated[
+        str, typer.Option(metavar="realtime|interactive|batch", help="How soon an answer is wanted.")
+    ] = "interactive",
+    throughput: Annotated[str, typer.Option(metavar="low|medium|high", help="How many requests at once.")] = "medium",
+    cost: Annotated[
+        str, typer.Option(metavar="frugal|balanced|premium", help="How much an answer may cost.")
+    ] = "balanced",
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model that is to answer.")] = "",
+    backend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Ask whether this one may take the request.")
+    ] = None,
+    queue_depth: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Decide from this queue of the local backend; nothing is asked of any server."),
+    ] = None,
+    no_spillover: Annotated[bool, typer.Option("--no-spillover", help="The local backend or none.")] = False,
+    configured: Annotated[
+        bool, typer.Option("--configured", help="The backends of the configuration or none.")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what every gate said of every backend.")] = False,
+    input_tokens: Annotated[int | None, typer.Option(metavar="N", help="Tokens of the prompt.")] = None,
+    max_output_tokens: Annotated[int | None, typer.Option(metavar="N", help="The longest answer asked for.")] = None,
+    messages: Messages = None,
+    system: System = None,
+    user: User = None,
+) -> console.Outcome:
+    """Tell where a request would go: the backend's name. Nothing is sent.
+
+    Without --queue-depth and --backend the backends are asked how they are. Exit 6 when the privacy tier refuses, 7
+    when no backend is there or the queue is full.
+    """
+    import datetime as dt
+
+    from batuta_cli import config
+    from batuta_cli.serve.plan import PlanRequest, plan
+    from batuta_cli.serve.router import Reason
+    from batuta_cli.serve.snapshot import Seen, take_snapshot
+    from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
+
+    _check_numbers(queue_depth=queue_depth, input_tokens=input_tokens, max_output_tokens=max_output_tokens)
+    settings = config.load()
+    request = PlanRequest(
+        PrivacyTier.parse(settings.privacy.tier if privacy is None else privacy),
+        model,
+        latency=LatencyTier.parse(latency),
+        throughput=ThroughputTier.parse(throughput),
+        cost=CostTier.parse(cost),
+        input_tokens=_counted(settings, model, input_tokens, Source(messages, system, user)),
+        max_output_tokens=max_output_tokens,
+    )
+    probing = queue_depth is None and backend is None
+    backends = _backends(settings, request, probing=probing, configured=configured)
+    if backend is not None:
+        chosen = _asked(backend, backends, configured=configured)
+        request, backends = replace(request, backend=chosen.name), [chosen]
+        settings = replace(settings, router=replace(settings.router, local_backend="", spillover_backends=()))
+    if no_spillover:
+        settings = replace(settings, router=replace(settings.router, spillover_enabled=False))
+    probes = _probed(settings, request, backends) if probing else {}
+    seen = Seen(dt.datetime.now(dt.UTC).date(), probes, queue_depth=queue_depth)
+    snapshot = take_snapshot(settings, backends, request, seen)
+    if request.input_tokens and any(state.price and not state.price.is_free for state in snapshot.backends):
+        snapshot = take_snapshot(settings, backends, request, replace(seen, budget=_budget(settings)))
+    found = plan(request, snapshot)
+    error = found.error()
+    if error is not None and found.reason == Reason.NO_BACKENDS and not settings.backends:
+        error.hint = "batuta config init writes a file that explains how to add backends"
+    name = display(found.backend or "")
+    text = "\n\n".join(part for part in (name, _explained(found)) if part) if explain else name
+    return console.Outcome(found.to_json(), text, error=error)
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 0:
+            raise UsageError(f"--{name.replace('_', '-')} must not be negative")
+
+
+def _counted(settings: "Config", model: str, tokens: int | None, source: Source) -> "TokenCount | None":
+    from batuta_cli.serve.tokens.interface import TokenCount
+
+    if tokens is not None:
+        if source.given:
+            raise UsageError("--input-tokens and messages were given; the messages are counted by themselves")
+        return TokenCount(tokens, True, "as given")
+    if not source.given:
+        return None
+    if not model:
+        raise UsageError("to count the messages, the model must be known", hint="name it: --model NAME")
+    from batuta_cli.serve.context import ContextManager
+
+    manager = ContextManager.for_model(model, window=_ANY_WINDOW, reserve=0, models=settings.models)
+    return manager.count(source.read())
+
+
+def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, configured: bool) -> "Sequence[Backend]":
+    """The candidates: the configured ones; without any, the local ones to be probed, or the design's to decide from."""
+    from batuta_cli.serve.backends import BackendSelector, ServingBackend, configured_backends, default_backend
+    from batuta_cli.serve.router import RouterConfig
+
+    if settings.backends:
+        return configured_backends(settings)
+    if configured:
+        return ()
+    if probing:
+        console.note("no backend is configured, so the local ones are looked for; batuta config init explains how")
+        chosen = [kind for kind in ServingBackend if kind.is_local]
+    else:
+        chosen = BackendSelector(request.privacy, request.latency, request.throughput, request.cost).recommend()
+        if not any(kind.is_local for kind in chosen):
+            chosen.append(RouterConfig().local_backend)
+    named = (settings.router.local_backend, *settings.router.spillover_backends)
+    chosen += [ServingBackend.parse(name) for name in named if name]
+    return [default_backend(kind) for kind in dict.fromkeys(chosen)]
+
+
+def _asked(name: str, backends: "Sequence[Backend]", *, configured: bool) -> "Backend":
+    """The backend that is asked about: a candidate, or any that batuta knows unless `configured`."""
+    from batuta_cli.serve.backends import ServingBackend, default_backend
+    from batuta_cli.serve.words import folded, unknown
+
+    for backend in backends:
+        if folded(backend.name) == folded(name):
+            return backend
+    kind = next((kind for kind in ServingBackend if folded(kind) == folded(name)), None)
+    if kind is not None and not configured:
+        return default_backend(kind)
+    known = [backend.name for backend in backends]
+    raise unknown("backend", name, known if configured else dict.fromkeys([*known, *ServingBackend]))
+
+
+def _probed(settings: "Config", request: "PlanRequest", backends: "Sequence[Backend]") -> "Mapping[str, ProbeResult]":
+    from batuta_cli.serve.audit import AuditLog
+    from batuta_cli.serve.privacy import Networks
+    from batuta_cli.serve.providers.probe import probe
+    from batuta_cli.serve.snapshot import expected_tier
+
+    log = AuditLog()
+    allowed = [b for b in backends if request.privacy.admits(expected_tier(settings, b)[0])]
+    networks = Networks.configured(settings)
+    found = probe(allowed, request.privacy, networks=networks, audit=log, proxy=settings.network.proxy)
+    if log.lost:
+        console.warn(f"{display(str(log.directory))}: the audit log cannot be written")
+    for result in found:
+        if result.healthy or settings.backends:
+            console.note(_seen(result))
+    return {result.backend.name: result for result in found}
+
+
+def _seen(result: "ProbeResult") -> str:
+    where = f"{result.backend.name} at {result.base_url}" if result.base_url else result.backend.name
+    if not result.healthy:
+        return f"{where}: {result.error or 'it does not answer'}"
+    depth = "its queue is not known" if result.queue_depth is None else f"{result.queue_depth} in its queue"
+    return f"{where}: ready, {depth}"
+
+
+def _budget(settings: "Config") -> "BudgetStatus":
+    from batuta_cli.serve.budget import CostCircuitBreaker
+
+    return CostCircuitBreaker.from_config(settings.budget).status()
+
+
+def _explained(found: "Plan") -> str:
+    lines = [f"{found.decision}: {found.reason}, queue depth {found.queue_depth}"]
+    for candidate in found.candidates:
+        lines += ["", display(candidate.backend)]
+        for gate in candidate.gates:
+            verdict = console.paint("passed ", "good") if gate.passed else console.paint("refused", "bad")
+            lines.append(f"  {gate.name:<10}  {verdict}  {display(gate.detail)}")
+    return "\n".join(lines)

@@ -1,0 +1,140 @@
+"""The snapshot that a plan is made from: the configuration, the tables and what was seen of the backends.
+
+It opens no connection and reads no clock: what was probed, counted and spent is handed in. The tier of a backend is
+the one that its address can be expected to have; the privacy gate judges again when it connects.
+
+Raises `ConfigError` for a `[router]` table that names a backend there is not, or whose numbers contradict each other.
+"""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batuta_cli.errors import ConfigError, UnknownPriceError
+from batuta_cli.serve.load import Loads
+from batuta_cli.serve.models import default_reserve, known_model
+from batuta_cli.serve.plan import BackendState, PlanRequest, Snapshot
+from batuta_cli.serve.pricing import FREE, TokenPricing, own_prices, price_for
+from batuta_cli.serve.privacy import Networks, foresee
+from batuta_cli.serve.router import Limits
+from batuta_cli.serve.tiers import PrivacyTier
+from batuta_cli.serve.words import folded, unknown
+
+if TYPE_CHECKING:
+    from batuta_cli.config import Config
+    from batuta_cli.serve.backends import Backend
+    from batuta_cli.serve.budget import BudgetStatus
+    from batuta_cli.serve.providers.probe import ProbeResult
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of the world beside the configuration."""
+
+    day: dt.date
+    """In UTC; prices change."""
+    probes: "Mapping[str, ProbeResult]"
+    """By the name of the backend; those that were not asked are taken to be well."""
+    loads: Loads | None = None
+    now: float = 0.0
+    """The time by the clock of `loads`, in seconds."""
+    spilling: bool = False
+    budget: "BudgetStatus | None" = None
+    queue_depth: int | None = None
+    """As in `Snapshot`."""
+
+
+def take_snapshot(config: "Config", backends: "Sequence[Backend]", request: PlanRequest, seen: Seen) -> Snapshot:
+    """The snapshot for one request."""
+    names = [backend.name for backend in backends]
+    router = config.router
+    budget = seen.budget
+    return Snapshot(
+        tuple(_state(config, backend, request, seen) for backend in backends),
+        Limits.configured(router),
+        seen.spilling,
+        seen.queue_depth,
+        _named(router.local_backend, names, "local_backend") if router.local_backend else "",
+        tuple(_named(name, names, "spillover_backends") for name in router.spillover_backends),
+        None if budget is None else 0 if budget.ahead else budget.remaining,
+        None if budget is None else budget.max_request_cost,
+    )
+
+
+def expected_tier(config: "Config", backend: "Backend", base_url: str = "") -> tuple[PrivacyTier, str]:
+    """The strictest tier that a backend can be expected to be admitted under, and why.
+
+    `base_url` is the one that is used of several; otherwise the one that is the farthest away counts.
+    """
+    networks = Networks.configured(config)
+    urls = [base_url] if base_url else list(backend.base_urls)
+    found = [_tier_of(config, backend, url, networks) for url in urls]
+    usual = (backend.kind.tier, "its usual place")
+    return max(found, key=lambda tier_and_reason: tier_and_reason[0].openness, default=usual)
+
+
+def _tier_of(config: "Config", backend: "Backend", url: str, networks: Networks) -> tuple[PrivacyTier, str]:
+    verdicts = (foresee(tier, url, networks=networks) for tier in PrivacyTier)
+    tier, reason = next((verdict.tier, verdict.reason) for verdict in verdicts if verdict.allowed)
+    own = config.backends.get(backend.name)
+    is_usual = own is None or not own.base_url or url in backend.profile.base_urls
+    if is_usual and not backend.kind.is_local and PrivacyTier.STANDARD in (tier, backend.kind.tier):
+        # Another host name could turn out to lie in a declared network, that of a public service will not.
+        return PrivacyTier.STANDARD, "a public service"
+    return tier, reason
+
+
+def _state(config: "Config", backend: "Backend", request: PlanRequest, seen: Seen) -> BackendState:
+    probe = seen.probes.get(backend.name)
+    tier, place = expected_tier(config, backend, probe.base_url if probe else "")
+    window, reserve = _window(config, request.model, probe.context_length if probe else None)
+    reported = probe.queue_depth if probe else None
+    counted = seen.loads.depth(backend.name, seen.now) if seen.loads else None
+    depths = [depth for depth in (reported, counted) if depth is not None]
+    remote = frozenset(probe.remote_models if probe else ())
+    return BackendState(
+        backend.name,
+        backend.kind,
+        tier,
+        place,
+        backend.models or (probe.models if probe else ()) or None,
+        remote,
+        window,
+        reserve,
+        _price(config, backend, request.model, tier if request.model not in remote else PrivacyTier.STANDARD, seen.day),
+        max(depths, default=None),
+        seen.loads.rest(backend.name, seen.now) if seen.loads else None,
+        "" if probe is None or probe.healthy else probe.error or "it does not answer",
+    )
+
+
+def _window(config: "Config", model: str, served: int | None) -> tuple[int | None, int | None]:
+    """Window and reserve of a model, at a server that allows `served` tokens."""
+    info = known_model(model, config.models) if model else None
+    if info is None:
+        return served, None if served is None else default_reserve(served)
+    if served is None or served >= info.context_window:
+        return info.context_window, info.output_reserve
+    return served, min(info.output_reserve, default_reserve(served))
+
+
+def _price(config: "Config", backend: "Backend", model: str, tier: PrivacyTier, day: dt.date) -> TokenPricing | None:
+    # A server of the user's own kind that stands somewhere public is somebody's, who may send a bill.
+    local = backend.kind.is_local and tier is not PrivacyTier.STANDARD
+    if local:
+        return FREE
+    if not model:
+        return None
+    try:
+        return price_for(model, local=False, own=own_prices(config.models), provider=backend.kind, at=day)
+    except UnknownPriceError:
+        return None
+
+
+def _named(name: str, names: Sequence[str], key: str) -> str:
+    for known in names:
+        if folded(known) == folded(name):
+            return known
+    error = unknown("backend", name, names)
+    raise ConfigError(f"router.{key}: {error.message}", hint=error.hint)
