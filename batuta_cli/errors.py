@@ -195,10 +195,19 @@ class PrivacyError(BatutaError):
 
 
 class NoBackendError(BatutaError):
-    """No backend can take the request: none is there, or none answers. Exit 7."""
+    """No backend can take the request: none is there, or none answers. Exit 7.
+
+    `retry_after`: seconds after which it may be worth another try; None when nobody knows.
+    """
 
     exit_code = 7
     kind = "no_backend"
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, result: Any = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, result=result)
+        self.retry_after = retry_after
 
 
 class QueueFullError(NoBackendError):

@@ -47,7 +47,9 @@ class Source(Protocol):
     """What an answer asks of the pipeline."""
 
     manager: FailoverManager
-    means: Means
+
+    def means(self, request: ChatRequest) -> Means:
+        """What the legs of a request work with."""
 
     async def choices(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Choice]]:
         """The plan as things stand now, and its backends in order; those that failed already are left out."""
@@ -75,6 +77,7 @@ class Answer:
         self.summary: Summary | None = None
         """Once it has ended."""
         self._source = source
+        self._means = source.means(request)
         self._legs: list[Leg] = []
         self._failures: list[str | None] = []
         self._prompted = False
@@ -125,7 +128,7 @@ class Answer:
             if call.max_tokens <= 0:  # the text is as long as it may be, only its end is missing
                 yield Piece(finish_reason="length")
                 return
-            leg = Leg(self._source.means, choice.offer, call, self.request.request_id)
+            leg = Leg(self._means, choice.offer, call, self.request.request_id)
             self.backend = choice.offer.backend.name
             pieces = self._relay(leg, echo)
             try:
@@ -174,7 +177,7 @@ class Answer:
             if takeover is Takeover.ERROR:
                 continue
             text = context.generated
-            said = self._source.means.count(text)
+            said = self._means.count(text)
             left = remaining_tokens(choice.max_tokens, said) or 0
             longer = replace(choice, offer=replace(choice.offer, input_tokens=choice.offer.input_tokens + said))
             if takeover is Takeover.PROMPTED:
@@ -219,7 +222,7 @@ class Answer:
         return Usage(input_tokens, sum(self._said(leg) for leg in self._legs))
 
     def _said(self, leg: Leg) -> int:
-        return leg.usage.output_tokens if leg.usage else self._source.means.count(leg.seen)
+        return leg.usage.output_tokens if leg.usage else self._means.count(leg.seen)
 
     async def _sum_up(self) -> None:
         usage = self._usage()

@@ -1,0 +1,182 @@
+"""`batuta serve chat`: one request through the whole pipeline."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, examples
+from batuta_cli.cli.conversation import Messages, Source, System
+from batuta_cli.errors import UsageError
+from batuta_cli.files import display
+
+if TYPE_CHECKING:
+    from batuta_cli.serve.answer import Answer
+    from batuta_cli.serve.chat import ChatRequest
+    from batuta_cli.serve.pipeline import Pipeline
+
+commands = typer.Typer()
+
+
+@commands.command(
+    "chat",
+    cls=Command,
+    epilog=examples(
+        'batuta serve chat "Why is the sky blue?" --model smollm2-135m',
+        'git diff | batuta serve chat --system "Write a commit message." --model qwen2.5-coder-7b --privacy sovereign',
+        "batuta serve chat --messages chat.json --model gpt-4o --max-tokens 200 --json",
+    ),
+)
+def chat(
+    prompt: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT", help="The user's message; without it, or as -, stdin.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-M", metavar="NAME", help="The model that answers.")] = None,
+    system: System = None,
+    messages: Messages = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", metavar="N", help="The most tokens of an answer.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", metavar="T", help="0 for the likeliest words; up to 2.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Asks for repeatable sampling.")] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option("--stream/--no-stream", help="Show the answer as it comes; the default, but for --json."),
+    ] = None,
+    privacy: Annotated[
+        str | None,
+        typer.Option("--privacy", metavar="standard|private|sovereign", help="How far the request may go."),
+    ] = None,
+    backend: Annotated[str | None, typer.Option("--backend", metavar="NAME", help="Ask this backend alone.")] = None,
+) -> console.Outcome:
+    """Send one request and print the answer.
+
+    The request goes to the first backend that the privacy tier, the context window and the budget allow, and that is
+    not busy; `batuta serve route --explain` shows the choice. When a backend breaks off in mid-answer another one
+    continues it, if it can do so exactly. A last line on stderr says who answered, and what it took.
+    """
+    import asyncio
+
+    if not model:
+        raise UsageError("no model was named", hint="--model NAME; batuta serve backends --probe lists what is there")
+    request = _request(
+        model,
+        _conversation(prompt, system, messages),
+        {"max_tokens": max_tokens, "temperature": temperature, "seed": seed},
+        stream=not console.settings.json if stream is None else stream,
+        privacy=privacy,
+        backend=backend,
+    )
+    return asyncio.run(_run(request))
+
+
+def _conversation(prompt: list[str] | None, system: str | None, messages: str | None) -> Any:
+    if messages is not None and prompt:
+        raise UsageError("--messages has the whole conversation, so a prompt cannot be added to it")
+    user = None if messages is not None else " ".join(prompt or ["-"])
+    if user == "-" and sys.stdin.isatty():
+        raise UsageError("there is no prompt", hint='batuta serve chat "Why is the sky blue?" --model NAME')
+    return tuple(Source(messages, system, user).read())
+
+
+def _request(
+    model: str,
+    conversation: Any,
+    sampling: dict[str, Any],
+    *,
+    stream: bool,
+    privacy: str | None,
+    backend: str | None,
+) -> "ChatRequest":
+    import uuid
+
+    from batuta_cli import config
+    from batuta_cli.serve.chat import ChatRequest
+    from batuta_cli.serve.tiers import PrivacyTier
+
+    limit = sampling.pop("max_tokens")
+    if limit is not None and not 1 <= limit <= 10_000_000:
+        raise UsageError("--max-tokens must be a whole number from 1 to 10000000")
+    warmth = sampling["temperature"]
+    if warmth is not None and not 0 <= warmth <= 2:
+        raise UsageError("--temperature must be from 0 to 2")
+    return ChatRequest(
+        request_id=uuid.uuid4().hex,
+        model=model,
+        messages=conversation,
+        privacy=PrivacyTier.parse(privacy or config.load().privacy.tier),
+        max_tokens=limit,
+        stream=stream,
+        options={name: value for name, value in sampling.items() if value is not None},
+        backend=backend,
+    )
+
+
+async def _run(request: "ChatRequest") -> console.Outcome:
+    from batuta_cli import config
+    from batuta_cli.serve.pipeline import Pipeline
+
+    async with Pipeline(config.load()) as pipeline:
+        if not pipeline.config.backends:
+            console.note("no backend is configured, so the local ones are tried; batuta config init explains how")
+        await pipeline.world.refresh(tier=request.privacy, timeout=1.0)
+        answer = await pipeline.start(request)
+        try:
+            text = await _show(answer, live=request.stream and not console.settings.json and not console.settings.quiet)
+        finally:
+            await answer.aclose()
+        return _outcome(answer, text, pipeline)
+
+
+async def _show(answer: "Answer", *, live: bool) -> str:
+    """Print the answer as it comes, and return it."""
+    said = []
+    on_terminal = sys.stdout.isatty()
+    async for piece in answer:
+        said.append(piece.text)
+        if live and piece.text:
+            sys.stdout.write(_safe(piece.text) if on_terminal else piece.text)
+            sys.stdout.flush()
+    if live and said:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    return "".join(said)
+
+
+def _safe(text: str) -> str:
+    """What a model says must not steer the terminal."""
+    return "".join(c if c in "\n\t" else display(c) for c in text)
+
+
+def _outcome(answer: "Answer", text: str, pipeline: "Pipeline") -> console.Outcome:
+    from batuta_cli.serve.money import format_usd
+
+    summary = answer.summary
+    assert summary is not None  # noqa: S101 - it came to its end
+    left = None if summary.budget_left is None else format_usd(summary.budget_left)
+    result = {
+        "text": text,
+        "model": answer.request.model,
+        "backend": summary.backend,
+        "input_tokens": summary.input_tokens,
+        "output_tokens": summary.output_tokens,
+        "exact": summary.exact,
+        "cost_usd": format_usd(summary.cost),
+        "budget_left_usd": left,
+        "prompted": summary.prompted,
+        "legs": [
+            {"backend": leg.backend, "cost_usd": format_usd(leg.cost), "failed": leg.failed} for leg in summary.legs
+        ],
+    }
+    tokens = f"{summary.input_tokens:,} + {summary.output_tokens:,} tokens{'' if summary.exact else ' (counted here)'}"
+    cost = f"${format_usd(summary.cost)}" if summary.cost else "free"
+    parts = [summary.backend, tokens, cost, *([f"${left} left of the day"] if left else [])]
+    failed = [leg.backend for leg in summary.legs if leg.failed]
+    if failed:
+        parts.append(f"took over from {', '.join(failed)}" + (" by asking in words" if summary.prompted else ""))
+    console.note("  ".join(parts))
+    live = answer.request.stream and not console.settings.json
+    return console.Outcome(result, "" if live else text)

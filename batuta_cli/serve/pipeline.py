@@ -1,0 +1,210 @@
+"""The one path of a request: plan → reserve → run → fail over → settle. The command and the gateway both go it.
+
+    async with Pipeline(config) as pipeline:
+        answer = await pipeline.start(request)
+        async for piece in answer:
+            ...
+
+`start` returns when the first piece is there, so that what goes wrong before can be told by a status. An answer that
+ends is complete; one that is not raises.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from batuta_cli.config import Config
+from batuta_cli.errors import BatutaError, InvalidInputError, UsageError
+from batuta_cli.serve.answer import Answer, Choice
+from batuta_cli.serve.audit import AuditLog
+from batuta_cli.serve.backends import Backend
+from batuta_cli.serve.budget import BudgetStatus, CostCircuitBreaker
+from batuta_cli.serve.chat import ChatRequest
+from batuta_cli.serve.failover import FailoverConfig, FailoverManager
+from batuta_cli.serve.leg import Means, Offer
+from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.models import LARGEST_RESERVE
+from batuta_cli.serve.plan import BackendState, Need, Plan, PlanRequest, Snapshot, plan
+from batuta_cli.serve.pricing import FREE
+from batuta_cli.serve.providers.exchange import Timeouts
+from batuta_cli.serve.refusal import refusal
+from batuta_cli.serve.tiers import PrivacyTier
+from batuta_cli.serve.tokens import count_messages, tokenizer_for
+from batuta_cli.serve.tokens.interface import TokenCount
+from batuta_cli.serve.words import folded, unknown
+from batuta_cli.serve.world import World
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether requests can be taken, and why not."""
+
+    ok: bool
+    reason: str = ""
+
+
+class Pipeline:
+    """Requests from one process. An asynchronous context manager; use it in one event loop.
+
+    Raises `ConfigError` for a configuration that contradicts itself.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        breaker: CostCircuitBreaker | None = None,
+        audit: AuditLog | None = None,
+        failover: FailoverConfig | None = None,
+        timeouts: Timeouts | None = None,
+        backends: Sequence[Backend] | None = None,
+    ) -> None:
+        self.config = config
+        self.tier = PrivacyTier.parse(config.privacy.tier)
+        """Of requests that do not say."""
+        self.breaker = breaker or CostCircuitBreaker.from_config(config.budget)
+        self.manager = FailoverManager(failover or FailoverConfig())
+        self.world = World(config, audit or AuditLog(), backends)
+        self._timeouts = timeouts or Timeouts()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.world.close()
+
+    async def start(self, request: ChatRequest) -> Answer:
+        """Send a request; returns with the first piece of its answer.
+
+        Raises `PrivacyError`, `CostError`, `NoBackendError`, `ContextOverflowError`, `BackendError`, `AuditError`,
+        `LedgerError`, and `UsageError` for a backend that is not configured.
+        """
+        answer = Answer(self, request)
+        try:
+            await answer.open()
+        except BaseException:
+            await answer.aclose()
+            raise
+        return answer
+
+    async def explain(self, request: ChatRequest) -> Plan:
+        """The plan of a request, which is not sent."""
+        return (await self.choices(request, frozenset()))[0]
+
+    def models(self) -> list[str]:
+        """The models that the backends are configured with, or said they have."""
+        probes = self.world.probes
+        names = [
+            name
+            for backend in self.world.backends
+            for name in backend.models or (probes[backend.name].models if backend.name in probes else ())
+        ]
+        return sorted(set(names))
+
+    def ready(self) -> Readiness:
+        """Whether some backend would take a request now."""
+        now = time.monotonic()
+        for backend in self.world.backends:
+            probe = self.world.probes.get(backend.name)
+            if (probe is None or probe.healthy) and self.world.loads.rest(backend.name, now) is None:
+                return Readiness(True)
+        return Readiness(False, "no backend answers")
+
+    # What answers ask for; see `answer.Source`.
+
+    def means(self, request: ChatRequest) -> Means:
+        """What the legs of a request work with."""
+
+        def count(text: str) -> int:
+            own = self.config.models.get(request.model)
+            return tokenizer_for(own.tokenizer if own and own.tokenizer else request.model).count(text)
+
+        return Means(self.world.session(request.privacy), self.breaker, self.world.loads, self._timeouts, count)
+
+    async def choices(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Choice]]:
+        """The plan as things stand now, and its backends in order."""
+        asked = self._plan_request(request)
+        snapshot = self.world.snapshot(asked, None, without)
+        if any(state.price is not FREE for state in snapshot.backends):
+            snapshot = self.world.snapshot(asked, await self._budget(), without)
+        made = plan(asked, snapshot)
+        if not without:
+            self.world.spilling = snapshot.limits.spills(made.queue_depth, before=self.world.spilling)
+        names = [made.backend, *made.fallbacks] if made.backend is not None else []
+        return made, [self._choice(str(name), snapshot, asked) for name in names]
+
+    async def render(self, model: str, messages: Sequence[ChatMessage]) -> str:
+        """The prompt for raw completion, as the model was trained on it."""
+        from batuta_cli.serve.templates.engine import ChatTemplateEngine
+
+        own = self.config.models.get(model)
+        engine = ChatTemplateEngine.from_model(own.template if own and own.template else model)
+        return engine.apply(messages)
+
+    async def budget_left(self) -> int | None:
+        """Nano-dollars that are left of the day."""
+        return (await self._budget()).remaining
+
+    def refusal(self, made: Plan, request: ChatRequest) -> BatutaError:
+        """Why nobody takes a request."""
+        names = [backend.name for backend in self.world.backends]
+        wait = self.world.loads.retry_after(names, time.monotonic())
+        return refusal(made, retry_after=wait, max_request_cost=self.breaker.config.max_request_cost)
+
+    async def _budget(self) -> BudgetStatus:
+        return await asyncio.get_running_loop().run_in_executor(None, self.breaker.status)
+
+    def _plan_request(self, request: ChatRequest) -> PlanRequest:
+        options = request.options
+        kind = options.get("response_format")
+        needs = {
+            Need.STREAMING: request.stream,
+            Need.TOOLS: bool(options.get("tools")),
+            Need.JSON: isinstance(kind, dict) and kind.get("type") not in (None, "text"),
+            Need.CHOICES: (options.get("n") or 1) != 1,
+        }
+        return PlanRequest(
+            request.privacy,
+            request.model,
+            self._named(request.backend) if request.backend else "",
+            request.latency,
+            input_tokens=self._input_tokens(request),
+            max_output_tokens=request.max_tokens,
+            needs=frozenset(need for need, asked in needs.items() if asked),
+        )
+
+    def _input_tokens(self, request: ChatRequest) -> TokenCount:
+        own = self.config.models.get(request.model)
+        try:
+            counted = count_messages(own.tokenizer if own and own.tokenizer else request.model, request.messages)
+        except (UsageError, InvalidInputError):  # its template cannot render this; the backend's own may
+            tokens = sum(len(m.content.encode()) + 16 for m in request.messages)
+            counted = TokenCount(tokens, False, "one token a byte")
+        tools = request.options.get("tools")
+        if not tools:
+            return counted
+        return TokenCount(counted.tokens + len(str(tools).encode()), False, f"{counted.method}; tools by their bytes")
+
+    def _named(self, name: str) -> str:
+        for backend in self.world.backends:
+            if folded(backend.name) == folded(name):
+                return backend.name
+        raise unknown("backend", name, [backend.name for backend in self.world.backends])
+
+    def _choice(self, name: str, snapshot: Snapshot, asked: PlanRequest) -> Choice:
+        state = next(state for state in snapshot.backends if state.name == name)
+        backend = next(backend for backend in self.world.backends if backend.name == name)
+        probe = self.world.probes.get(name)
+        base_url = probe.base_url if probe and probe.base_url else backend.base_urls[0]
+        tokens = asked.input_tokens.tokens if asked.input_tokens else 0
+        offer = Offer(backend, base_url, state.price or FREE, tokens)
+        return Choice(offer, state.tier, _max_tokens(asked, state))
+
+
+def _max_tokens(asked: PlanRequest, state: BackendState) -> int:
+    """The limit that is written into the upstream request, so that its price is bounded."""
+    if asked.max_output_tokens is not None:
+        return asked.max_output_tokens
+    return state.reserve or LARGEST_RESERVE

@@ -1,0 +1,101 @@
+"""What is seen of the backends: who answers, what they have, how busy they are; kept up to date while there is traffic.
+
+`World.refresh` asks all backends anew. A background task does so every `REFRESH` seconds, and asks those that report a
+queue every `LOAD` seconds while requests are under way, so that readings are never older than they count for.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from batuta_cli.config import Config
+from batuta_cli.errors import BatutaError
+from batuta_cli.serve.audit import AuditLog
+from batuta_cli.serve.backends import Backend, configured_backends
+from batuta_cli.serve.budget import BudgetStatus
+from batuta_cli.serve.load import Loads
+from batuta_cli.serve.plan import PlanRequest, Snapshot
+from batuta_cli.serve.privacy import Networks
+from batuta_cli.serve.providers.connect import GatedSession
+from batuta_cli.serve.providers.probe import ProbeResult, probe_all
+from batuta_cli.serve.snapshot import Seen, take_snapshot
+from batuta_cli.serve.tiers import PrivacyTier
+
+REFRESH = 15.0
+"""Seconds between two looks at every backend."""
+
+LOAD = 2.0
+"""Seconds between two readings of queues; a reading counts for 5 s."""
+
+
+class World:
+    """The backends as they are seen. An asynchronous context manager; use it in one event loop."""
+
+    def __init__(self, config: Config, audit: AuditLog, backends: Sequence[Backend] | None = None) -> None:
+        self.config = config
+        self.backends = tuple(configured_backends(config) if backends is None else backends)
+        self.loads = Loads()
+        self.spilling = False
+        self.networks = Networks.configured(config)
+        self._audit = audit
+        self._probes: dict[str, ProbeResult] = {}
+        self._sessions: dict[PrivacyTier, GatedSession] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Stop looking, and close all connections."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        for session in self._sessions.values():
+            await session.close()
+
+    def session(self, tier: PrivacyTier) -> GatedSession:
+        """The connections of a tier; no tier uses another one's."""
+        if tier not in self._sessions:
+            proxy = self.config.network.proxy
+            self._sessions[tier] = GatedSession(tier, self._audit, self.networks, proxy=proxy)
+        return self._sessions[tier]
+
+    @property
+    def probes(self) -> dict[str, ProbeResult]:
+        """What each backend showed when it was last asked."""
+        return self._probes
+
+    async def refresh(self, *, tier: PrivacyTier, timeout: float = 2.0) -> None:
+        """Ask every backend that `tier` admits. Raises `AuditError`."""
+        results = await probe_all(self.session(tier), self.backends, timeout=timeout)
+        now = time.monotonic()
+        for result in results:
+            name = result.backend.name
+            self._probes[name] = result
+            if result.queue_depth is not None:
+                self.loads.report(name, result.queue_depth, now)
+
+    def watch(self, tier: PrivacyTier) -> None:
+        """Keep asking in the background."""
+        self._task = asyncio.get_running_loop().create_task(self._watch(tier))
+
+    async def _watch(self, tier: PrivacyTier) -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(LOAD)
+            busy = any(self.loads.depth(b.name, time.monotonic()) for b in self.backends)
+            if not busy and time.monotonic() - last < REFRESH:
+                continue
+            last = time.monotonic()
+            with contextlib.suppress(BatutaError):  # an unwritable log refuses requests, where it is told
+                await self.refresh(tier=tier)
+
+    def snapshot(self, request: PlanRequest, budget: BudgetStatus | None, without: frozenset[str]) -> Snapshot:
+        """What a plan is made from. Raises `ConfigError`."""
+        now = time.monotonic()
+        # The queue of a probe is as old as the probe; `loads` knows when a reading counts for nothing.
+        probes = {name: replace(probe, queue_depth=None) for name, probe in self._probes.items()}
+        seen = Seen(dt.datetime.now(dt.UTC).date(), probes, self.loads, now, self.spilling, budget)
+        backends = [backend for backend in self.backends if backend.name not in without]
+        return take_snapshot(self.config, backends, request, seen)
