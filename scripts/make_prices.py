@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run by a Python 
 
 TARGET = Path(__file__).resolve().parents[1] / "batuta_cli" / "serve" / "data" / "prices.json"
 SOURCE = "https://github.com/pydantic/genai-prices"
+LICENSE = "MIT, Copyright (c) Pydantic Services Inc. 2025 to present"
 
 OUTPUT_KINDS = ("output_reasoning_mtok", "output_citation_mtok", "output_text_mtok")
 CACHE_ON_REQUEST = ("claude", "nova")
@@ -52,6 +53,7 @@ def main() -> None:
     rows = [json.dumps(identifier) + ":" + provider for identifier, provider in sorted(provider_rows())]
     head = {
         "source": f"{SOURCE}, genai-prices {version('genai-prices')}",
+        "license": LICENSE,
         "as_of": dt.datetime.now(dt.UTC).date().isoformat(),
     }
     text = json.dumps(head)[:-1] + ', "providers": {\n' + ",\n".join(rows) + "\n}}\n"

@@ -57,7 +57,7 @@ def serving(
             fake.seen.append(Seen(self.command, self.path, headers))
             reply = fake.routes.get(self.path, (404, {}, b"not here"))
             status, extra, body = reply() if callable(reply) else reply
-            self.send_response(status)
+            self.send_response_only(status)  # without a Server header
             for name, value in extra.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))

@@ -101,6 +101,11 @@ def test_a_table_says_what_it_knows_from_where_and_since_when() -> None:
         assert info and "http" in info.source and info.as_of >= "2026-11-23", model
 
 
+def test_a_model_that_hosts_serve_with_different_windows_has_the_smallest() -> None:
+    """131,072 at its largest, 128,000 at Bedrock, Azure and others."""
+    assert sizes("openai/gpt-oss-120b") == (128_000, 4_096)
+
+
 def test_the_config_overrides_what_the_tables_know() -> None:
     own = {
         "gpt-4": Model(context_window=5000),

@@ -42,7 +42,7 @@ def prices(model: str, provider: str | None = None, at: dt.date = TODAY) -> tupl
         ("claude-3-haiku claude-3-haiku-20240307", "0.25", "1.25"),
         # Their neighbours, whose names begin alike: https://platform.openai.com/docs/pricing
         ("gpt-4-32k gpt-4-32k-0314", "60", "120"),
-        ("gpt-4o gpt-4o-2024-08-06", "2.50", "10"),
+        ("gpt-4o gpt-4o-2024-08-06 gpt-4o-20240806", "2.50", "10"),
         ("gpt-4o-2024-05-13", "5", "15"),
         ("gpt-4o-mini gpt-4o-mini-2024-07-18", "0.15", "0.60"),
         ("gpt-3.5-turbo-1106", "1", "2"),
@@ -64,6 +64,9 @@ def test_list_prices_are_those_of_the_makers_pages(models: str, input: str, outp
         ("anthropic.claude-3-opus-20240229-v1:0", "AwsBedrock", "15", "75"),
         ("us.anthropic.claude-3-haiku-20240307-v1:0", "AwsBedrock", "0.25", "1.25"),
         ("claude-3-opus@20240229", "GoogleVertex", "15", "75"),
+        ("gemini-2.5-flash-lite", "GoogleVertex", "0.10", "0.40"),
+        ("google/gemini-2.5-flash-lite", "GoogleVertex", "0.10", "0.40"),
+        ("ft:gpt-4o-2024-08-06:acme::9x8Y7z", "OpenAI", "3.75", "15"),
         # One model, four hosts, four prices.
         ("llama-3.1-8b-instant", "Groq", "0.05", "0.08"),
         ("meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo", "Together", "0.18", "0.18"),

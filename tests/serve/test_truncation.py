@@ -323,3 +323,20 @@ def test_a_hundred_thousand_messages_are_rendered_whole_once_and_near_the_limit_
     turn = messages[len(messages) - len(found.messages) - 2 :][:2] if strategy is SLIDING else []
     assert limit - 600 < found.after.tokens <= limit
     assert not turn or by_length([*turn, *found.messages]).tokens > limit
+
+
+def test_long_passages_that_the_template_leaves_out_do_not_slow_the_search() -> None:
+    """Templates drop the reasoning of former turns: text that is there and counts for nothing."""
+    turn = [ChatMessage.user("x" * 400), ChatMessage.assistant("y" * 400)]
+    reasoned = [ChatMessage.user("z"), ChatMessage.assistant("z" * 4000)]
+    long = [ChatMessage.user("x" * 400_000), ChatMessage.assistant("y" * 400_000)]
+    messages = [*long * 1000, *turn, *reasoned * 20_000, *turn * 90]
+    asked: list[int] = []
+
+    def count(shown: Messages) -> Tokens:
+        asked.append(len(shown))
+        return by_length([message for message in shown if not message.content.startswith("z")])
+
+    found = truncate(messages, count, 19_000)
+    assert found.messages == tuple(messages[2000:])
+    assert len(asked) <= 30

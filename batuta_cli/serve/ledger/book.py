@@ -101,11 +101,12 @@ def standing(shelf: Shelf, moment: Moment) -> Standing:
 
 def reserve(shelf: Shelf, moment: Moment, hold: Hold, limit: int) -> tuple[bool, Standing]:
     """Hold an amount if it fits. Raises `LedgerError` when the ledger is ahead."""
-    sweep(shelf, moment)
     row = _current(shelf, moment)
+    if _standing(row, moment).ahead:
+        raise ahead(row.day, moment.day)
+    if sweep(shelf, moment):
+        row = _current(shelf, moment)
     before = _standing(row, moment)
-    if before.ahead:
-        raise ahead(before.day, moment.day)
     if before.spent + before.reserved + hold.amount > limit:
         return False, before
     row = row._replace(reserved=_sum(row.reserved, hold.amount))
@@ -183,8 +184,8 @@ def reset(shelf: Shelf, moment: Moment) -> Reset:
     return Reset(moment.day, forgiven, tuple(later.day for later in moved))
 
 
-def sweep(shelf: Shelf, moment: Moment) -> None:
-    """Settle what has expired."""
+def sweep(shelf: Shelf, moment: Moment) -> bool:
+    """Settle what has expired, and tell whether there was any."""
     expired = shelf.expired(moment.time)
     for held in expired:
         row = _expire(_row(shelf, held.day), held)
@@ -197,6 +198,7 @@ def sweep(shelf: Shelf, moment: Moment) -> None:
         shelf.put_day(row)
     if expired:
         shelf.drop_tombstones_before(moment.time - REMEMBERED)
+    return bool(expired)
 
 
 def ahead(newest: date, today: date) -> LedgerError:

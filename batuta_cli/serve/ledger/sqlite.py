@@ -13,8 +13,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from batuta_cli import paths
 from batuta_cli.errors import LedgerError
 from batuta_cli.files import display
 from batuta_cli.serve.ledger import book
@@ -94,11 +96,11 @@ class SqliteLedger:
 
         with self._exclusively(), self._named_errors():
             if not sqlite_file.exists(self.path):
-                sqlite_file.make(self.path)
+                paths.private_dir(Path(self.path).parent)
             with turn(f"{self.path}.lock", self._patience):
-                connection = self._connected(set_up=True)
-                assert connection is not None  # noqa: S101 - it was set up
-                return _transaction(connection, "BEGIN IMMEDIATE", body)
+                if not sqlite_file.exists(self.path):
+                    sqlite_file.make(self.path)
+                return _transaction(self._connected(), "BEGIN IMMEDIATE", body)
 
     def _read(self, body: "Callable[[_Shelf], T]", nothing: T) -> T:
         from batuta_cli.serve.ledger import sqlite_file
@@ -106,10 +108,9 @@ class SqliteLedger:
         with self._exclusively(), self._named_errors():
             if not sqlite_file.exists(self.path):
                 return nothing
-            connection = self._connected(set_up=False)
-            return nothing if connection is None else _transaction(connection, "BEGIN", body)
+            return _transaction(self._connected(), "BEGIN", body)
 
-    def _connected(self, *, set_up: bool) -> "sqlite3.Connection | None":
+    def _connected(self) -> "sqlite3.Connection":
         from batuta_cli.serve.ledger import sqlite_file
 
         found = os.stat(self.path)
@@ -117,7 +118,7 @@ class SqliteLedger:
         if self._connection is not None and self._inode != inode:
             self._disconnect()
         if self._connection is None:
-            self._connection = sqlite_file.connect(self.path, self._patience, self._durability, set_up=set_up)
+            self._connection = sqlite_file.connect(self.path, self._patience, self._durability)
             self._inode = inode
         return self._connection
 

@@ -1,20 +1,18 @@
 """The file of a SQLite ledger: making it, opening it, refusing what is none, and what its errors mean.
 
 A new file has mode 0600, in a directory of mode 0700. It is a ledger when its application id, its version and its
-tables say so; an empty file is one that somebody was about to make. Everything else is a `LedgerError` that names
-the file, and is left as it is.
+tables say so. Everything else is a `LedgerError` that names the file, and is left as it is.
 
 The file is never opened but by SQLite: to close any other descriptor of it would drop SQLite's locks
 (https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
 """
 
+import contextlib
 import os
 import sqlite3
 import stat
-from pathlib import Path
 from urllib.parse import quote
 
-from batuta_cli import paths
 from batuta_cli.errors import LedgerError
 from batuta_cli.files import display, kind_of
 
@@ -85,43 +83,56 @@ def exists(path: str) -> bool:
 
 
 def make(path: str) -> None:
-    """Make the empty file, for its owner alone. Raises `LedgerError`."""
-    paths.private_dir(Path(path).parent)
+    """Make an empty ledger, for its owner alone; only one process at a time may.
+
+    It gets its name when it is complete, so that a file that says nothing is a damaged one, never a new one. Raises
+    `LedgerError` or `sqlite3.Error`.
+    """
+    unfinished = f"{path}.new"
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        exists(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unfinished)
+        os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        with contextlib.closing(_open(unfinished, 0)) as connection:
+            for statement in (
+                "PRAGMA journal_mode = WAL",
+                "BEGIN",
+                *_TABLES.values(),
+                "CREATE INDEX hold_expires ON hold (expires)",
+                "CREATE INDEX hold_day ON hold (day)",
+                f"PRAGMA application_id = {APPLICATION_ID}",
+                f"PRAGMA user_version = {VERSION}",
+                "COMMIT",
+            ):
+                connection.execute(statement)
+        os.rename(unfinished, path)
     except OSError as error:
         raise _cannot_open(path, error) from error
 
 
-def connect(path: str, patience: float, durability: str, *, set_up: bool) -> sqlite3.Connection | None:
-    """Open a ledger that is there; an empty one is given its tables with `set_up`, else it is None.
-
-    Raises `LedgerError` or `sqlite3.Error`.
-    """
+def connect(path: str, patience: float, durability: str) -> sqlite3.Connection:
+    """Open a ledger that is there. Raises `LedgerError` or `sqlite3.Error`."""
     # SQLite opens what it may not write for reading alone, and would tell only when it is too late.
     if not (os.access(path, os.R_OK | os.W_OK) and os.access(os.path.dirname(path), os.W_OK | os.X_OK)):
         raise _not_writable(path)
-    connection = sqlite3.connect(
+    connection = _open(path, patience)
+    try:
+        connection.execute(f"PRAGMA synchronous = {durability}")
+        _check(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _open(path: str, patience: float) -> sqlite3.Connection:
+    return sqlite3.connect(
         f"file:{quote(os.fsencode(path))}?mode=rw",  # rw: SQLite would make it for all to read
         uri=True,
         isolation_level=None,
         timeout=patience,
         check_same_thread=False,
     )
-    try:
-        connection.execute(f"PRAGMA synchronous = {durability}")
-        if _is_empty(connection):
-            if not set_up:
-                connection.close()
-                return None
-            _set_up(connection)
-        _check(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def explain(error: sqlite3.Error, path: str, patience: float) -> LedgerError:
@@ -168,24 +179,6 @@ def _not_writable(path: str) -> LedgerError:
         f"{display(path)}: cannot be written, so nothing that costs money is sent",
         hint="the file and its directory must be yours to write, on a disk that is not read-only",
     )
-
-
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    header = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
-    return header == [0, 0] and connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0
-
-
-def _set_up(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("BEGIN IMMEDIATE")
-    if _is_empty(connection):
-        for statement in _TABLES.values():
-            connection.execute(statement)
-        connection.execute("CREATE INDEX hold_expires ON hold (expires)")
-        connection.execute("CREATE INDEX hold_day ON hold (day)")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-    connection.execute("COMMIT")
 
 
 def _check(connection: sqlite3.Connection, path: str) -> None:

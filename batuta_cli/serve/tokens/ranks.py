@@ -15,7 +15,6 @@ import functools
 import itertools
 import zlib
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +23,7 @@ from batuta_cli.serve.words import unknown
 if TYPE_CHECKING:
     import tiktoken
 
-DATA: Final = Path(str(resources.files("batuta_cli.serve.tokens"))) / "data"
+DATA: Final = Path(__file__).with_name("data")
 
 EXPECTED: Final[Mapping[str, str]] = {
     "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",

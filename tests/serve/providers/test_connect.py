@@ -182,6 +182,19 @@ def test_odd_forms_of_an_address_reach_nothing(
     assert [d["decision"] for d in decisions(log)] == ["refused", "refused"]
 
 
+def test_declared_networks_are_tried_by_the_tiers_they_were_declared_for(
+    log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = no_connection(monkeypatch)
+    for tier, networks in ((SOVEREIGN, OFFICE), (PRIVATE, OFFICE), (PRIVATE, Networks(private=OFFICE.local))):
+        with pytest.raises(aiohttp.ClientConnectorError):
+            get(tier, log, "http://10.1.2.3:81/", networks=networks)
+    assert begun == [("10.1.2.3", 81)] * 3
+    with pytest.raises(PrivacyError):
+        get(SOVEREIGN, log, "http://10.1.2.3:81/", networks=Networks(private=OFFICE.local))
+    assert len(begun) == 3
+
+
 def test_a_name_that_moves_to_another_address_is_refused(
     server: FakeServer, log: AuditLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,174 @@
+"""Byte-pair encodings: tiktoken's own, and those of model files in tiktoken's clothes.
+
+A text is split into pieces by a pattern, and the pieces are merged. tiktoken does both, fast. Two things it cannot do
+are done here with the `regex` package, and each piece still goes through tiktoken:
+
+* Patterns applied one after the other, each to what the one before has left.
+* Blanks without end. tiktoken's pattern engine gives up (with a panic, not an exception) at about a million of them
+  in a row, because it keeps one state for each. From 100,000 on the run is cut out and split here.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from batuta_cli.errors import OperationError
+from batuta_cli.serve.tokens.interface import ControlTokens, check_text
+
+if TYPE_CHECKING:
+    import tiktoken
+
+LONG_RUN: Final = 100_000
+"""Blanks in a row that are not left to tiktoken; its limit is 1,000,000 (`fancy_regex`'s stack)."""
+
+_FURTHER_BLANKS = (0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
+
+BLANKS: Final = "".join(map(chr, (*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), *_FURTHER_BLANKS)))
+"""Unicode's White_Space, what `\\s` is to the pattern engines."""
+
+
+class BytePairTokenizer:
+    """A byte-pair encoding. Exact."""
+
+    exact = True
+
+    def __init__(
+        self,
+        name: str,
+        encoding: "tiktoken.Encoding",
+        *,
+        patterns: Sequence[str] = (),
+        ids: Sequence[int] | None = None,
+        control: ControlTokens | None = None,
+    ) -> None:
+        """`patterns` are applied in turn instead of the encoding's own; `ids` are the model's numbers of the ranks."""
+        self.name = name
+        self._encoding = encoding
+        self._patterns = tuple(patterns)
+        self._ids = ids
+        self._control = control or ControlTokens(encoding._special_tokens)
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """The model's ids."""
+        found: list[int] = []
+        self._walk(text, special, lambda ranks: found.extend(self._numbers(ranks)), found.append)
+        return found
+
+    def count(self, text: str, *, special: bool = False) -> int:
+        """How many tokens."""
+        total = 0
+
+        def add(ranks: Sequence[int]) -> None:
+            nonlocal total
+            total += len(ranks)
+
+        self._walk(text, special, add, lambda _: add((0,)))
+        return total
+
+    def decode(self, tokens: Sequence[int]) -> bytes:
+        """The bytes of tokens of ordinary text."""
+        ranks = tokens if self._ids is None else [self._rank_of[token] for token in tokens]
+        return self._encoding.decode_bytes(ranks)
+
+    @functools.cached_property
+    def _rank_of(self) -> dict[int, int]:
+        return {number: rank for rank, number in enumerate(self._ids or ()) if number >= 0}
+
+    def _numbers(self, ranks: Sequence[int]) -> Iterable[int]:
+        return ranks if self._ids is None else map(self._ids.__getitem__, ranks)
+
+    def _walk(
+        self, text: str, special: bool, ordinary: Callable[[Sequence[int]], None], control: Callable[[int], None]
+    ) -> None:
+        check_text(text)
+        for part in self._control.split(text, special=special):
+            if isinstance(part, int):
+                control(part)
+            elif self._patterns:
+                for piece in split_in_turn(part, self._patterns):
+                    ordinary(self._merge(piece))
+            else:
+                for ranks in self._ordinary(part):
+                    ordinary(ranks)
+
+    def _ordinary(self, text: str) -> Iterator[Sequence[int]]:
+        done = 0
+        while run := long_run(text, done):
+            start = _piece_boundary(text, done, run[0])
+            yield self._tiktoken(text[done:start])
+            done = start
+            for match in _compiled(self._encoding._pat_str).finditer(text, start):
+                if run[1] - match.start() < LONG_RUN:
+                    break  # what is left of the run is again tiktoken's, with the text after it
+                yield self._merge(match[0])
+                done = match.end()
+        yield self._tiktoken(text[done:] if done else text)
+
+    def _tiktoken(self, text: str) -> Sequence[int]:
+        try:
+            return self._encoding.encode_ordinary(text)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of pyo3, which exports no such type
+                raise
+            raise OperationError("the tokenizer gave up on the text: too much of it has no break") from None
+
+    def _merge(self, piece: str) -> Sequence[int]:
+        core: Any = self._encoding._core_bpe
+        ranks: list[int] = core.encode_single_piece(piece.encode())
+        return ranks
+
+
+def split_in_turn(text: str, patterns: Sequence[str]) -> list[str]:
+    """Split a text by each pattern in turn; what stands between matches stays, as pieces of its own."""
+    pieces = [text]
+    for pattern in patterns:
+        compiled = _compiled(pattern)
+        pieces = [part for piece in pieces for part in _split(piece, compiled)]
+    return pieces
+
+
+def _split(text: str, pattern: Any) -> Iterator[str]:
+    at = 0
+    for match in pattern.finditer(text):
+        start, end = match.span()
+        if start > at:
+            yield text[at:start]
+        if end > start:
+            yield text[start:end]
+        at = end
+    if at < len(text):
+        yield text[at:]
+
+
+@functools.cache
+def _compiled(pattern: str) -> Any:
+    import regex  # type: ignore[import-untyped]
+
+    return regex.compile(pattern)
+
+
+def long_run(text: str, start: int = 0) -> tuple[int, int] | None:
+    """Where the first run of at least `LONG_RUN` blanks after `start` begins and ends.
+
+    Such a run covers a multiple of `LONG_RUN`, so only every so many characters are looked at.
+    """
+    for at in range(start + LONG_RUN - 1, len(text), LONG_RUN):
+        if text[at] in BLANKS:
+            before = text[start : at + 1]
+            first = start + len(before.rstrip(BLANKS))
+            last = _compiled(r"\s*+").match(text, at).end()
+            if last - first >= LONG_RUN:
+                return first, last
+    return None
+
+
+def _piece_boundary(text: str, start: int, at: int) -> int:
+    """The last place from `start` to `at`, where a run of blanks begins, at which every pattern ends a piece.
+
+    No pattern has a blank inside a piece that holds anything else, but one: punctuation takes the line breaks after it
+    along.
+    """
+    if text[at] not in "\r\n" or at == start:
+        return at
+    match = _compiled(r"(?r)\S[^\S\r\n]").search(text, start, at)
+    return match.start() + 1 if match else start

@@ -1,0 +1,166 @@
+"""The tokenizer of a GGUF model file: it counts as llama.cpp does with the same file.
+
+Byte-pair vocabularies (`tokenizer.ggml.model` = `gpt2`) become a `tiktoken.Encoding` whose ranks are the order of
+their merges; how text is split first stands in `pretokenizers.toml`. SentencePiece vocabularies (`llama`) are handed to
+`sentencepiece`, from the extra `tokenizers`. Everything else is refused by name: an estimate must not pass for exact.
+
+Raises `InvalidInputError`, and `MissingDependencyError` for SentencePiece without its package.
+"""
+
+import enum
+import functools
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, Final
+
+from batuta_cli.errors import InvalidInputError
+from batuta_cli.files import StrPath, display
+from batuta_cli.serve.gguf import GgufMetadata, read_metadata
+from batuta_cli.serve.tokens.interface import ControlTokens, Tokenizer
+
+_PREFIX: Final = "tokenizer.ggml."
+_ARRAYS: Final = tuple(_PREFIX + name for name in ("tokens", "merges", "scores", "token_type"))
+_HINT: Final = "set tokenizer of [models] in the config to a tokenizer.json of this model"
+_KEEP_BLANKS: Final = ("<unk>", "<s>", "<|endoftext|>")
+
+_FIRST_MERGE: Final = 256
+"""The rank of the first merge; below it are the single bytes."""
+
+
+class TokenType(enum.IntEnum):
+    """`tokenizer.ggml.token_type`, with the numbers of SentencePiece."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+def gguf_tokenizer(path: StrPath) -> Tokenizer:
+    """The tokenizer in a GGUF file."""
+    metadata = read_metadata(path, arrays=_ARRAYS)
+    kind = metadata.text(_PREFIX + "model")
+    if kind == "gpt2":
+        return _byte_pair(metadata)
+    if kind == "llama":
+        return _sentence_piece(metadata)
+    what = f"tokenizers of the type {display(kind)}" if kind else "files without a tokenizer"
+    raise InvalidInputError(f"{display(metadata.path)}: {what} are not supported", hint=_HINT)
+
+
+def _byte_pair(metadata: GgufMetadata) -> Tokenizer:
+    import tiktoken
+
+    from batuta_cli.serve.tokens.bytepair import BytePairTokenizer
+
+    splits = metadata.text(_PREFIX + "pre") or "default"
+    patterns = pretokenizers().get(splits)
+    if patterns is None:
+        what = f"its way of splitting text, {display(splits)}, is not supported"
+        raise InvalidInputError(f"{display(metadata.path)}: {what}", hint=_HINT)
+    tokens = _texts(metadata, "tokens")
+    ranks = _ranks(metadata, _texts(metadata, "merges"))
+    numbers = {text: number for number, text in enumerate(tokens)}
+    ids = [-1] * (max(ranks.values()) + 1)
+    for token, rank in ranks.items():
+        spelt = token.decode("latin-1").translate(_SPELLING)
+        if spelt not in numbers:
+            raise InvalidInputError(f"{display(metadata.path)}: damaged vocabulary: a merge makes no token")
+        ids[rank] = numbers[spelt]
+    single = len(patterns) == 1
+    encoding = tiktoken.Encoding(
+        splits, pat_str=patterns[0] if single else "(?s:.+)", mergeable_ranks=ranks, special_tokens={}
+    )
+    return BytePairTokenizer(
+        f"the model's own tokenizer ({display(splits)})",
+        encoding,
+        patterns=() if single else patterns,
+        ids=ids,
+        control=_control_tokens(metadata, tokens),
+    )
+
+
+def _ranks(metadata: GgufMetadata, merges: Sequence[str]) -> dict[bytes, int]:
+    """Each token's rank: a byte's is its value, any other's that of the first merge that makes it."""
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    for number, merge in enumerate(merges, _FIRST_MERGE):
+        blank = merge.find(" ", 1)  # a token may begin with a blank in damaged files alone
+        try:
+            token = (merge[:blank] + merge[blank + 1 :]).translate(_BYTES).encode("latin-1")
+        except UnicodeEncodeError:
+            token = b""
+        if blank < 0 or len(token) < 2:
+            raise InvalidInputError(f"{display(metadata.path)}: damaged vocabulary: merge {number - _FIRST_MERGE:,}")
+        ranks.setdefault(token, number)
+    return ranks
+
+
+def _sentence_piece(metadata: GgufMetadata) -> Tokenizer:
+    from batuta_cli.serve.tokens import sentencepieces
+
+    tokens, types = _texts(metadata, "tokens"), _types(metadata)
+    scores = metadata.get(_PREFIX + "scores")
+    if not isinstance(scores, tuple) or len(scores) != len(tokens) or not all(isinstance(s, float) for s in scores):
+        raise InvalidInputError(f"{display(metadata.path)}: damaged vocabulary: {_PREFIX}scores")
+    add_blank = metadata.get(_PREFIX + "add_space_prefix")
+    return sentencepieces.from_vocabulary(
+        metadata.path,
+        list(zip(tokens, map(float, scores), types, strict=True)),
+        _control_tokens(metadata, tokens),
+        add_blank=add_blank is not False,
+    )
+
+
+def _control_tokens(metadata: GgufMetadata, tokens: Sequence[str]) -> ControlTokens:
+    control: dict[str, int] = {}
+    always: dict[str, int] = {}
+    for number, (text, kind) in enumerate(zip(tokens, _types(metadata), strict=True)):
+        if kind in (TokenType.CONTROL, TokenType.UNKNOWN) and text:
+            control[text] = number
+        elif kind == TokenType.USER_DEFINED and text:
+            always[text] = number
+    return ControlTokens(control, always, _swallows_blanks(metadata))
+
+
+def _swallows_blanks(metadata: GgufMetadata) -> Any:
+    # llama.cpp, too, knows this by the name: src/llama-vocab.cpp, "set attributes by model name".
+    name = (metadata.text("general.name") or "").lower()
+    phi3 = "phi-3" in name or "phi3" in name
+    return lambda text: phi3 and text not in _KEEP_BLANKS
+
+
+def _types(metadata: GgufMetadata) -> list[int]:
+    tokens, types = _texts(metadata, "tokens"), metadata.get(_PREFIX + "token_type")
+    if types is None:
+        return [TokenType.NORMAL] * len(tokens)
+    if not isinstance(types, tuple) or len(types) != len(tokens) or not all(isinstance(t, int) for t in types):
+        raise InvalidInputError(f"{display(metadata.path)}: damaged vocabulary: {_PREFIX}token_type")
+    return [int(t) for t in types]
+
+
+def _texts(metadata: GgufMetadata, name: str) -> Sequence[str]:
+    found = metadata.get(_PREFIX + name)
+    if not isinstance(found, tuple) or not found or not isinstance(found[0], str):
+        raise InvalidInputError(f"{display(metadata.path)}: damaged vocabulary: {_PREFIX}{name} is missing")
+    return [str(text) for text in found]
+
+
+@functools.cache
+def pretokenizers() -> Mapping[str, tuple[str, ...]]:
+    """The patterns by the names that `tokenizer.ggml.pre` may have."""
+    text = resources.files(__package__).joinpath("pretokenizers.toml").read_text(encoding="utf-8")
+    return {name: tuple(row["patterns"]) for row in tomllib.loads(text)["splits"] for name in row["names"]}
+
+
+def _spelling() -> dict[int, int]:
+    """How GPT-2's vocabularies spell each byte: as itself where it is printable in Latin-1, else from U+0100 on."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {byte: byte for byte in plain} | {byte: 0x100 + number for number, byte in enumerate(others)}
+
+
+_SPELLING: Final = _spelling()
+_BYTES: Final = {spelt: byte for byte, spelt in _SPELLING.items()}
