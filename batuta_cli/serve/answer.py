@@ -177,9 +177,10 @@ class Answer:
             if takeover is Takeover.ERROR:
                 continue
             text = context.generated
-            said = self._means.count(text)
+            said = sum(leg.said for leg in self._legs)
+            known = self._means.count(text).tokens
             left = remaining_tokens(choice.max_tokens, said) or 0
-            longer = replace(choice, offer=replace(choice.offer, input_tokens=choice.offer.input_tokens + said))
+            longer = replace(choice, offer=replace(choice.offer, input_tokens=choice.offer.input_tokens + known))
             if takeover is Takeover.PROMPTED:
                 self._prompted = True
                 messages = (*request.messages, ChatMessage.assistant(text), ChatMessage.user(_CONTINUE))
@@ -217,12 +218,13 @@ class Answer:
 
     def _usage(self) -> Usage:
         """Of the whole answer: the prompt once, and all that was said."""
-        first = self._legs[0]
-        input_tokens = first.usage.input_tokens if first.usage else first.offer.input_tokens
-        return Usage(input_tokens, sum(self._said(leg) for leg in self._legs))
-
-    def _said(self, leg: Leg) -> int:
-        return leg.usage.output_tokens if leg.usage else self._means.count(leg.seen)
+        first, last = self._legs[0], self._legs[-1]
+        said = sum(leg.said for leg in self._legs)
+        if first.usage:
+            return Usage(first.usage.input_tokens, said)
+        # What a later leg was asked had the text so far in it.
+        known = last.usage.input_tokens - (said - last.said) if last.usage else first.offer.input_tokens
+        return Usage(max(known, 0), said)
 
     async def _sum_up(self) -> None:
         usage = self._usage()

@@ -22,6 +22,7 @@ from batuta_cli.serve.pricing import TokenPricing
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.exchange import Timeouts, exchange
 from batuta_cli.serve.providers.wire import BackendError, Call, Piece, Usage
+from batuta_cli.serve.tokens.interface import TokenCount
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class Means:
     breaker: CostCircuitBreaker
     loads: Loads
     timeouts: Timeouts
-    count: Callable[[str], int]
+    count: Callable[[str], TokenCount]
     """Tokens of a text, an upper estimate where nothing better is known."""
 
 
@@ -129,7 +130,7 @@ class Leg:
             return
 
         def settle() -> None:
-            usage = self.usage or Usage(self.offer.input_tokens, self._means.count("".join(self._text)))
+            usage = self.usage or Usage(self.offer.input_tokens, self._means.count(self.seen).tokens)
             self.cost = self.offer.pricing.cost(usage.input_tokens, usage.output_tokens)
             reservation.settle(to_usd(self.cost), input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
 
@@ -139,6 +140,14 @@ class Leg:
     def seen(self) -> str:
         """The text that came."""
         return "".join(self._text)
+
+    @property
+    def said(self) -> int:
+        """Tokens that came, by the best guess there is; local backends send each token by itself."""
+        if self.usage:
+            return self.usage.output_tokens
+        counted = self._means.count(self.seen)
+        return counted.tokens if counted.exact else sum(1 for text in self._text if text)
 
     def report(self, failed: str | None = None) -> chat.Leg:
         """What is told of it afterwards."""

@@ -117,9 +117,10 @@ class Pipeline:
     def means(self, request: ChatRequest) -> Means:
         """What the legs of a request work with."""
 
-        def count(text: str) -> int:
+        def count(text: str) -> TokenCount:
             own = self.config.models.get(request.model)
-            return tokenizer_for(own.tokenizer if own and own.tokenizer else request.model).count(text)
+            tokenizer = tokenizer_for(own.tokenizer if own and own.tokenizer else request.model)
+            return TokenCount(tokenizer.count(text), tokenizer.exact, tokenizer.name)
 
         return Means(self.world.session(request.privacy), self.breaker, self.world.loads, self._timeouts, count)
 
