@@ -35,12 +35,22 @@ class PriceTier:
 
 @dataclass(frozen=True)
 class TokenPricing:
-    """Nano-dollars for a million tokens of prompt and of answer, and for the request itself."""
+    """Nano-dollars for a million tokens of prompt and of answer, and for the request itself.
+
+    `TokenPricing.usd` takes dollars. Raises `UsageError` for an amount that is negative or no whole number.
+    """
 
     input_per_million: int
     output_per_million: int
     per_request: int = 0
     tiers: tuple[PriceTier, ...] = ()
+
+    def __post_init__(self) -> None:
+        for amount in (self.input_per_million, self.output_per_million, self.per_request):
+            if type(amount) is not int or amount < 0:
+                raise UsageError(
+                    "a price is a whole number of nano-dollars, from 0", hint="TokenPricing.usd takes dollars"
+                )
 
     @classmethod
     def usd(cls, *, input: Usd, output: Usd) -> Self:

@@ -207,6 +207,13 @@ def test_a_negative_count_is_refused(counts: tuple[int, int]) -> None:
         FREE.cost(*counts)
 
 
+@pytest.mark.parametrize("amount", [10.0, "10", -1, True, None, Decimal(10)])
+def test_nano_dollars_that_are_no_whole_number_are_refused(amount: Any) -> None:
+    for prices in ((amount, 0), (0, amount), (0, 0, amount)):
+        with pytest.raises(UsageError, match="nano-dollars"):
+            TokenPricing(*prices)
+
+
 @pytest.mark.parametrize("amount", ["ten", "-1", "nan", "inf", 1e10])
 def test_a_price_that_is_no_amount_is_refused(amount: Any) -> None:
     with pytest.raises(UsageError, match="price of input"):
