@@ -27,6 +27,7 @@ _MODULES = {
     "templates.engine": ("ChatTemplateEngine",),
     "templates.formats": ("NamedFormat", "TemplateFormat", "named_format", "named_formats"),
     "tiers": ("CostTier", "LatencyTier", "PrivacyTier", "ThroughputTier"),
+    "tokens": ("TokenCount", "Tokenizer", "count_messages", "count_prompt", "tokenizer_for"),
     "truncation": ("Truncation", "TruncationStrategy"),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
