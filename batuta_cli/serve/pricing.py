@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from batuta_cli.errors import ConfigError, UnknownPriceError, UsageError
 from batuta_cli.files import display
-from batuta_cli.serve.catalogue import ListPrice, catalogue
+from batuta_cli.serve.catalogue import ListPrice, catalogue, names_its_host
 from batuta_cli.serve.money import Usd, to_nano
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def price_for(
     if listed is not None:
         return pricing(listed)
     where = f" at {display(provider)}" if provider else ""
-    raise UnknownPriceError(f"the price of {display(model)}{where} is not known", hint=_hint(model))
+    raise UnknownPriceError(f"the price of {display(model)}{where} is not known", hint=_hint(model, provider))
 
 
 def own_prices(models: Mapping[str, "Model"]) -> dict[str, TokenPricing]:
@@ -140,9 +140,13 @@ def pricing(listed: ListPrice) -> TokenPricing:
     return TokenPricing(to_nano(listed.input), to_nano(listed.output), to_nano(listed.request), tuple(tiers))
 
 
-def _hint(model: str) -> str:
+def _hint(model: str, provider: str | None) -> str:
     table = f'[models."{display(model)}"]'
-    return f"give it one in config.toml: {table} input_usd_per_million and output_usd_per_million; or --allow-unpriced"
+    host = "name the host that runs it, such as MODEL:together; or " if provider and names_its_host(provider) else ""
+    return (
+        f"{host}give it a price in config.toml: {table} input_usd_per_million and output_usd_per_million;"
+        " or --allow-unpriced"
+    )
 
 
 def _divide_up(amount: int, divisor: int) -> int:

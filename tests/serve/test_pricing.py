@@ -267,6 +267,9 @@ def test_hugging_face_is_priced_when_the_name_says_whose_servers_run_it() -> Non
     model = next(offer for offer in offers if offer.prices)
     listed = model.price(TODAY)
     assert listed is not None
+    with pytest.raises(UnknownPriceError) as caught:
+        price_for(model.id, local=False, provider="HuggingFace", at=TODAY)
+    assert ":together" in (caught.value.hint or "")
     found = price_for(f"{model.id}:together", local=False, provider="HuggingFace", at=TODAY)
     assert found == pricing(listed)
 
