@@ -1,6 +1,7 @@
 """Which chat format a model has by its name: right on real names, and "unknown" before a wrong answer."""
 
 import os
+import re
 import tomllib
 import unicodedata
 from pathlib import Path
@@ -18,9 +19,9 @@ TABLE = tomllib.loads((Path(__file__).parent / "model_names.toml").read_text(enc
 ANSWERS = {name: answer for answer, row in TABLE.items() for name in row}
 
 FILE_ENDINGS = (".gguf", ".bin")
-# The repository of that owner has the base model, the bare name is the chat model's.
-OWNED = {"meta-llama/Llama-2-7b", "openai/gpt-4o", "google/gemini-pro"}
-PLAIN = sorted(n for n in ANSWERS if ":" not in n and not n.endswith(FILE_ENDINGS) and n not in OWNED)
+# As people say them: the chat model. Of a repository or a quantised copy: the base model.
+CASUAL = re.compile(r"(.*/)?(llama-?2(-\d+b)?|llama-?3|mistral(-7b)?|mixtral|tinyllama)(-bnb-4bit)?", re.IGNORECASE)
+PLAIN = sorted(n for n in ANSWERS if ":" not in n and not n.endswith(FILE_ENDINGS) and not CASUAL.fullmatch(n))
 QUANTISED = (
     "-GGUF",
     "-AWQ",
@@ -216,6 +217,17 @@ def test_a_pattern_decides_its_examples(pattern: names.Pattern) -> None:
     found = [names.known(name) for name in pattern.examples]
     assert all(f and (f[0].format, f[0].reason) == (pattern.known.format, pattern.known.reason) for f in found)
     assert any(f and f[0] is pattern.known for f in found)
+
+
+def test_no_name_stands_twice_in_the_table() -> None:
+    table = tomllib.loads((Path(names.__file__).parent / "known_models.toml").read_text(encoding="utf-8"))
+    written = [re.sub(r"[-_.\s]", "", name).casefold() for row in table["models"] for name in row["names"]]
+    assert len(written) == len(set(written))
+
+
+def test_a_name_of_absurd_length_is_nobodys() -> None:
+    assert answer("zephyr-7b-beta" + "-GGUF" * 30) == "zephyr"
+    assert answer("zephyr-7b-beta" + "-GGUF" * 40) == "unknown"
 
 
 def test_every_row_of_the_tables_is_whole_and_every_known_name_finds_it() -> None:
