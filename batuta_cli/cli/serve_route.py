@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from batuta_cli.config import Config
     from batuta_cli.serve.backends import Backend
     from batuta_cli.serve.budget import BudgetStatus
-    from batuta_cli.serve.plan import Plan, PlanRequest
+    from batuta_cli.serve.planning import Plan, PlanRequest
     from batuta_cli.serve.providers.probe import ProbeResult
     from batuta_cli.serve.tokens.interface import TokenCount
 
@@ -74,7 +74,7 @@ def route(
     import datetime as dt
 
     from batuta_cli import config
-    from batuta_cli.serve.plan import PlanRequest, plan
+    from batuta_cli.serve.planning import PlanRequest, plan
     from batuta_cli.serve.router import Reason
     from batuta_cli.serve.snapshot import Seen, take_snapshot
     from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
@@ -107,6 +107,9 @@ def route(
     error = found.error()
     if error is not None and found.reason == Reason.NO_BACKENDS and not settings.backends:
         error.hint = "batuta config init writes a file that explains how to add backends"
+    for each in backends:
+        if each.name == found.backend and each.configured and each.api_key_env and not each.api_key():
+            console.note(f"{each.name}: {each.api_key_env} is not set")
     name = display(found.backend or "")
     text = "\n\n".join(part for part in (name, _explained(found)) if part) if explain else name
     return console.Outcome(found.to_json(), text, error=error)

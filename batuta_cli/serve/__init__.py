@@ -17,6 +17,8 @@ _MODULES = {
     "failover": ("FailoverConfig", "FailoverManager", "FailoverRequest", "StreamingContext", "Takeover"),
     "ledger": ("open_ledger",),
     "messages": ("ChatMessage", "Role", "ToolCall", "read_messages"),
+    # Not `plan`: a module of that name would take the place of the function.
+    "planning": ("BackendState", "Need", "Plan", "PlanRequest", "Snapshot", "plan"),
     "pricing": ("TokenPricing", "price_for"),
     "router": ("Local", "Reject", "RouterConfig", "RoutingDecision", "Spillover", "SpilloverRouter"),
     "templates.control": ("Finding", "Injection", "scan_control_tokens"),
@@ -25,6 +27,7 @@ _MODULES = {
     "templates.engine": ("ChatTemplateEngine",),
     "templates.formats": ("NamedFormat", "TemplateFormat", "named_format", "named_formats"),
     "tiers": ("CostTier", "LatencyTier", "PrivacyTier", "ThroughputTier"),
+    "tokens": ("TokenCount", "Tokenizer", "count_messages", "count_prompt", "tokenizer_for"),
     "truncation": ("Truncation", "TruncationStrategy"),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}

@@ -123,6 +123,11 @@ class Catalogue:
         return next((offer for place in places for offer in place.offers if matches(offer.match, name)), None)
 
 
+def names_its_host(backend: str) -> bool:
+    """Whether a backend passes requests on to hosts that the model's name may name: `MODEL:together`."""
+    return "suffix_id" in _backends().get(folded(backend), {})
+
+
 def matches(clause: Clause, name: str) -> bool:
     """Whether a clause of genai-prices holds for a name in lower case."""
     if isinstance(clause, list):

@@ -1,10 +1,12 @@
 """How long a conversation a model can read: context windows, and the part of them that is kept for the answer.
 
-Order of evidence: the config's `[models]`, the model's own file (`*.context_length` in a GGUF), the table of open and
-older models in `data/models.toml`, the hosted models in `data/prices.json`. Names are matched whole: `llama-2-7b-32k`
-is not Llama 2, `gpt-4o` is not GPT-4. What is not known is an error, because a wrong window cuts off what was said.
+Order of evidence: the config's `[models]`; the model's own file, which has `*.context_length` in a GGUF and
+`max_position_embeddings` in a folder's `config.json`; the table of open and older models in `data/models.toml`; the
+hosted models in `data/prices.json`. Names are matched whole: `llama-2-7b-32k` is not Llama 2, `gpt-4o` is not GPT-4.
+What is not known is an error, because a wrong window cuts off what was said.
 """
 
+import json
 import os
 import re
 import tomllib
@@ -14,8 +16,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from batuta_cli.errors import UsageError
-from batuta_cli.files import display
+from batuta_cli.errors import InvalidInputError, UsageError
+from batuta_cli.files import display, errors_named
 from batuta_cli.serve.catalogue import catalogue
 
 if TYPE_CHECKING:
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 
 AS_OF = "2026-11-23"
 """When `data/models.toml` was compared with its sources."""
+
+CONFIG_LIMIT = 4 * 1024 * 1024
+"""Bytes of a `config.json` that are read; usual ones have a thousand."""
+
+LARGEST_WINDOW = 10**9
+"""The largest window that is believed, as in the config."""
 
 LARGEST_RESERVE = 4096
 """What the design keeps of the large windows; of the small ones it keeps a quarter."""
@@ -48,7 +56,7 @@ def default_reserve(window: int) -> int:
 def known_model(name: str, models: Mapping[str, "Model"] = {}) -> ModelInfo | None:
     """What is known of a model by its name or its GGUF file, or None. `models` has the config's `[models]`.
 
-    Raises `InvalidInputError` for a GGUF file that cannot be read.
+    Raises `InvalidInputError` for a file of the model that is damaged.
     """
     found = _from_file(name) or _from_table(name) or _from_catalogue(name)
     own = models.get(name)
@@ -74,14 +82,33 @@ def _with_reserve(info: ModelInfo, reserve: int) -> ModelInfo:
 
 
 def _from_file(name: str) -> ModelInfo | None:
+    folder = os.path.join(name, "config.json")
+    if os.path.isfile(folder):
+        window = _position_embeddings(folder)
+        return ModelInfo(name, window, default_reserve(window), folder) if window else None
     if not os.path.isfile(name):
         return None
     from batuta_cli.serve.gguf import read_metadata
 
-    if not name.lower().endswith(".gguf"):
+    with errors_named(name), open(name, "rb") as file:
+        is_gguf = file.read(4) == b"GGUF"
+    if not is_gguf and not name.lower().endswith(".gguf"):
         return None
-    window = read_metadata(name).context_length
+    window = read_metadata(name).context_length or 0
     return ModelInfo(name, window, default_reserve(window), name) if window else None
+
+
+def _position_embeddings(path: str) -> int:
+    """`max_position_embeddings` of a Hugging Face folder, or 0; a model that sees as well has it one table deeper."""
+    with errors_named(path), open(path, "rb") as file:
+        data = file.read(CONFIG_LIMIT)
+    try:
+        found = json.loads(data)
+        text = found.get("text_config", {})
+        window = found.get("max_position_embeddings", text.get("max_position_embeddings", 0))
+    except (ValueError, RecursionError, AttributeError):
+        raise InvalidInputError(f"{display(path)} is not the JSON object that belongs there") from None
+    return window if type(window) is int and 0 < window <= LARGEST_WINDOW else 0
 
 
 def _from_table(name: str) -> ModelInfo | None:

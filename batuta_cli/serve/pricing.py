@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from batuta_cli.errors import ConfigError, UnknownPriceError, UsageError
 from batuta_cli.files import display
-from batuta_cli.serve.catalogue import ListPrice, catalogue
+from batuta_cli.serve.catalogue import ListPrice, catalogue, names_its_host
 from batuta_cli.serve.money import Usd, to_nano
 
 if TYPE_CHECKING:
@@ -35,12 +35,22 @@ class PriceTier:
 
 @dataclass(frozen=True)
 class TokenPricing:
-    """Nano-dollars for a million tokens of prompt and of answer, and for the request itself."""
+    """Nano-dollars for a million tokens of prompt and of answer, and for the request itself.
+
+    `TokenPricing.usd` takes dollars. Raises `UsageError` for an amount that is negative or no whole number.
+    """
 
     input_per_million: int
     output_per_million: int
     per_request: int = 0
     tiers: tuple[PriceTier, ...] = ()
+
+    def __post_init__(self) -> None:
+        for amount in (self.input_per_million, self.output_per_million, self.per_request):
+            if type(amount) is not int or amount < 0:
+                raise UsageError(
+                    "a price is a whole number of nano-dollars, from 0", hint="TokenPricing.usd takes dollars"
+                )
 
     @classmethod
     def usd(cls, *, input: Usd, output: Usd) -> Self:
@@ -102,7 +112,7 @@ def price_for(
     if listed is not None:
         return pricing(listed)
     where = f" at {display(provider)}" if provider else ""
-    raise UnknownPriceError(f"the price of {display(model)}{where} is not known", hint=_hint(model))
+    raise UnknownPriceError(f"the price of {display(model)}{where} is not known", hint=_hint(model, provider))
 
 
 def own_prices(models: Mapping[str, "Model"]) -> dict[str, TokenPricing]:
@@ -130,9 +140,13 @@ def pricing(listed: ListPrice) -> TokenPricing:
     return TokenPricing(to_nano(listed.input), to_nano(listed.output), to_nano(listed.request), tuple(tiers))
 
 
-def _hint(model: str) -> str:
+def _hint(model: str, provider: str | None) -> str:
     table = f'[models."{display(model)}"]'
-    return f"give it one in config.toml: {table} input_usd_per_million and output_usd_per_million; or --allow-unpriced"
+    host = "name the host that runs it, such as MODEL:together; or " if provider and names_its_host(provider) else ""
+    return (
+        f"{host}give it a price in config.toml: {table} input_usd_per_million and output_usd_per_million;"
+        " or --allow-unpriced"
+    )
 
 
 def _divide_up(amount: int, divisor: int) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from batuta_cli.errors import ConfigError, UnknownPriceError
 from batuta_cli.serve.load import Loads
 from batuta_cli.serve.models import default_reserve, known_model
-from batuta_cli.serve.plan import BackendState, PlanRequest, Snapshot
+from batuta_cli.serve.planning import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.pricing import FREE, TokenPricing, own_prices, price_for
 from batuta_cli.serve.privacy import Networks, foresee
 from batuta_cli.serve.router import Limits

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from batuta_cli.config import Model
-from batuta_cli.errors import UsageError
+from batuta_cli.errors import InvalidInputError, UsageError
 from batuta_cli.serve.models import default_reserve, known_model, require_model
 
 
@@ -135,6 +135,38 @@ def test_a_file_that_is_no_gguf_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(b"not a model")
     with pytest.raises(UsageError):
         known_model(str(path))
+
+
+def test_a_gguf_file_may_have_any_name(gguf: Path, tmp_path: Path) -> None:
+    """As the blobs of Ollama do."""
+    link = tmp_path / "sha256-0123"
+    link.symlink_to(gguf)
+    assert sizes(str(link)) == (8192, 2048)
+
+
+@pytest.mark.parametrize(
+    ("text", "window"),
+    [
+        ('{"max_position_embeddings": 40960}', 40_960),
+        ('{"text_config": {"max_position_embeddings": 131072}}', 131_072),
+        ("{}", None),
+        ('{"max_position_embeddings": -1}', None),
+        ('{"max_position_embeddings": true}', None),
+        ('{"max_position_embeddings": "4096"}', None),
+        ('{"max_position_embeddings": 1e999}', None),
+    ],
+)
+def test_a_model_folder_says_its_window_in_its_config(tmp_path: Path, text: str, window: int | None) -> None:
+    (tmp_path / "config.json").write_text(text)
+    info = known_model(str(tmp_path))
+    assert (info and info.context_window) == window
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"text_config": 3}', "\x00"])
+def test_a_damaged_config_of_a_model_folder_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InvalidInputError):
+        known_model(str(tmp_path))
 
 
 @pytest.mark.parametrize(("window", "reserve"), [(1, 0), (4_096, 1_024), (8_192, 2_048), (10**6, 4_096)])

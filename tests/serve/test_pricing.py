@@ -207,6 +207,13 @@ def test_a_negative_count_is_refused(counts: tuple[int, int]) -> None:
         FREE.cost(*counts)
 
 
+@pytest.mark.parametrize("amount", [10.0, "10", -1, True, None, Decimal(10)])
+def test_nano_dollars_that_are_no_whole_number_are_refused(amount: Any) -> None:
+    for prices in ((amount, 0), (0, amount), (0, 0, amount)):
+        with pytest.raises(UsageError, match="nano-dollars"):
+            TokenPricing(*prices)
+
+
 @pytest.mark.parametrize("amount", ["ten", "-1", "nan", "inf", 1e10])
 def test_a_price_that_is_no_amount_is_refused(amount: Any) -> None:
     with pytest.raises(UsageError, match="price of input"):
@@ -260,6 +267,9 @@ def test_hugging_face_is_priced_when_the_name_says_whose_servers_run_it() -> Non
     model = next(offer for offer in offers if offer.prices)
     listed = model.price(TODAY)
     assert listed is not None
+    with pytest.raises(UnknownPriceError) as caught:
+        price_for(model.id, local=False, provider="HuggingFace", at=TODAY)
+    assert ":together" in (caught.value.hint or "")
     found = price_for(f"{model.id}:together", local=False, provider="HuggingFace", at=TODAY)
     assert found == pricing(listed)
 

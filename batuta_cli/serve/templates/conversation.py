@@ -75,8 +75,12 @@ def expressed(conversation: Conversation, format: NamedFormat, fallback: SystemF
     misplaced = next((turn for turn in conversation if turn.role in SYSTEM and not _has_place(turn, format)), None)
     if misplaced is not None:
         if fallback is SystemFallback.ERROR:
-            where = "only before all others" if format.system is SystemPlace.FIRST else "nowhere"
-            raise no_system(misplaced, f"the format {format.name} has a place for a system message {where}")
+            has = (
+                "a system message only before all others"
+                if format.system is SystemPlace.FIRST
+                else "no system messages"
+            )
+            raise no_system(misplaced, f"the format {format.name} has {has}")
         conversation = without_system(conversation, fallback)
     for turn in conversation:
         calls = len(turn.message.tool_calls)
@@ -115,12 +119,17 @@ def as_context(conversation: Conversation, *, developer: bool = False, text: boo
 
 
 def as_own_context(conversation: Conversation) -> list[dict[str, Any]]:
-    """As `as_context`, with what templates of ours read beside it: `index`, a call's `text`, a result's `parsed`."""
+    """As `as_context`, with what templates of ours read beside it.
+
+    These are `index`, the `text` of a call's arguments, and of a tool's result its `json`: the value that it is when it
+    is JSON, else its text as a JSON string. It is text, because minijinja hands 1.0 to filters as 1.
+    """
     made = as_context(conversation)
     for index, (turn, shaped) in enumerate(zip(conversation, made, strict=True)):
         shaped["index"] = index
         if turn.role is Role.TOOL:
-            shaped["parsed"] = _parsed(turn.message.content or "{}")
+            shaped["json"] = json.dumps(_parsed(turn.message.content or "{}"), ensure_ascii=False)
+            shaped["is_json"] = _is_json(turn.message.content or "{}")
         for call, given in zip(turn.message.tool_calls, shaped.get("tool_calls", ()), strict=True):
             given["text"] = call.arguments
     return made
@@ -155,10 +164,15 @@ def _call(call: ToolCall, text: bool) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
+    return json.loads(text) if _is_json(text) else text
+
+
+def _is_json(text: str) -> bool:
     try:
-        return json.loads(text)
+        json.loads(text)
     except (ValueError, RecursionError):
-        return text
+        return False
+    return True
 
 
 def _has_place(turn: Numbered, format: NamedFormat) -> bool:

@@ -52,6 +52,8 @@ class Pattern:
     """A row of `patterns.toml`; `examples` are names that have its answer."""
 
     expression: re.Pattern[str]
+    casual: bool
+    """It holds only for the name as people say it, without an owner or quantisation."""
     known: Known
     examples: tuple[str, ...]
 
@@ -59,17 +61,19 @@ class Pattern:
 def known(name: str) -> tuple[Known, str] | None:
     """What the tables say of a name, and which of them: "table" or "pattern"."""
     forms = _forms(name)
+    said = _parts(name.strip().casefold().removesuffix(":latest"))
     for form in forms:
         if found := _table().get(form):
             return found, "table"
-        if ":" in form and (found := _by_pattern(form)):
+        if ":" in form and (found := _by_pattern(form, casual=form == said)):
             return found, "pattern"
-    found = next((row for form in forms if "/" not in form and (row := _by_pattern(form))), None)
+    found = next((row for form in forms if "/" not in form and (row := _by_pattern(form, casual=form == said))), None)
     return (found, "pattern") if found else None
 
 
-def _by_pattern(form: str) -> Known | None:
-    return next((pattern.known for pattern in patterns() if pattern.expression.fullmatch(form)), None)
+def _by_pattern(form: str, *, casual: bool) -> Known | None:
+    fitting = (p.known for p in patterns() if (casual or not p.casual) and p.expression.fullmatch(form))
+    return next(fitting, None)
 
 
 def near(name: str) -> str | None:
@@ -100,8 +104,10 @@ def known_names() -> tuple[str, ...]:
 @cache
 def patterns() -> tuple[Pattern, ...]:
     """The patterns in the order in which they are tried."""
-    rows = _document("patterns.toml")["pattern"]
-    return tuple(Pattern(re.compile(row["match"]), _known(row, "medium"), tuple(row["examples"])) for row in rows)
+    return tuple(
+        Pattern(re.compile(row["match"]), row.get("casual", False), _known(row, "medium"), tuple(row["examples"]))
+        for row in _document("patterns.toml")["pattern"]
+    )
 
 
 def _forms(name: str) -> list[str]:

@@ -73,7 +73,7 @@ def _same(prompts: Sequence[str | None], references: Sequence[str | None], named
 
 def _agreements(prompts: Sequence[str | None], named: NamedFormat, bos: str) -> int:
     pairs = zip(prompts, _references(named.name, _PREFER), strict=True)
-    return sum(_equal(own, reference, named, bos) for own, reference in pairs)
+    return sum(reference is not None and _equal(own, reference, named, bos) for own, reference in pairs)
 
 
 def _equal(own: str | None, reference: str | None, named: NamedFormat, bos: str) -> bool:

@@ -1,1 +1,13 @@
-"""Token counts: exact and offline where the tokenizer is known, an upper estimate that says so where it is not."""
+"""Token counts: exact and offline where the tokenizer is known, an upper estimate that says so where it is not.
+
+    tokenizer_for("gpt-4o").count("Hello")
+    count_messages("gpt-4o", [ChatMessage.user("Hello")])
+
+Nothing here uses the network. What needs the extra `tokenizers` says so with a `MissingDependencyError`.
+"""
+
+from batuta_cli.serve.tokens.conversation import count_messages, count_prompt
+from batuta_cli.serve.tokens.interface import TokenCount, Tokenizer
+from batuta_cli.serve.tokens.resolve import tokenizer_for
+
+__all__ = ["TokenCount", "Tokenizer", "count_messages", "count_prompt", "tokenizer_for"]

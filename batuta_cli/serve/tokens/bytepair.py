@@ -9,7 +9,8 @@ are done here with the `regex` package, and each piece still goes through tiktok
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from batuta_cli.errors import OperationError
@@ -39,13 +40,18 @@ class BytePairTokenizer:
         *,
         patterns: Sequence[str] = (),
         ids: Sequence[int] | None = None,
+        spelt: Mapping[int, Sequence[int]] = MappingProxyType({}),
         control: ControlTokens | None = None,
     ) -> None:
-        """`patterns` are applied in turn instead of the encoding's own; `ids` are the model's numbers of the ranks."""
+        """`patterns` are applied in turn instead of the encoding's own.
+
+        `ids` are the model's numbers of the ranks; a rank in `spelt` has several numbers, or none.
+        """
         self.name = name
         self._encoding = encoding
         self._patterns = tuple(patterns)
         self._ids = ids
+        self._spelt = spelt
         self._control = control or ControlTokens(encoding._special_tokens)
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
@@ -60,9 +66,13 @@ class BytePairTokenizer:
 
         def add(ranks: Sequence[int]) -> None:
             nonlocal total
-            total += len(ranks)
+            total += len(ranks) if not self._spelt else sum(1 for _ in self._numbers(ranks))
 
-        self._walk(text, special, add, lambda _: add((0,)))
+        def add_one(_: int) -> None:
+            nonlocal total
+            total += 1
+
+        self._walk(text, special, add, add_one)
         return total
 
     def decode(self, tokens: Sequence[int]) -> bytes:
@@ -75,7 +85,12 @@ class BytePairTokenizer:
         return {number: rank for rank, number in enumerate(self._ids or ()) if number >= 0}
 
     def _numbers(self, ranks: Sequence[int]) -> Iterable[int]:
-        return ranks if self._ids is None else map(self._ids.__getitem__, ranks)
+        ids, spelt = self._ids, self._spelt
+        if ids is None:
+            return ranks
+        if not spelt:
+            return map(ids.__getitem__, ranks)
+        return (number for rank in ranks for number in spelt.get(rank) or (ids[rank],) if number >= 0)
 
     def _walk(
         self, text: str, special: bool, ordinary: Callable[[Sequence[int]], None], control: Callable[[int], None]

@@ -66,10 +66,13 @@ def _byte_pair(metadata: GgufMetadata) -> Tokenizer:
     numbers = {text: number for number, text in enumerate(tokens)}
     ids = [-1] * (max(ranks.values()) + 1)
     for token, rank in ranks.items():
-        spelt = token.decode("latin-1").translate(_SPELLING)
-        if spelt not in numbers:
-            raise InvalidInputError(f"{display(metadata.path)}: damaged vocabulary: a merge makes no token")
-        ids[rank] = numbers[spelt]
+        ids[rank] = numbers.get(_spelt(token), -1)
+    # As llama.cpp: what the merges make but the vocabulary lacks is given out as bytes, and a byte it lacks is lost.
+    spelt = {
+        rank: tuple(numbers.get(_spelt(bytes([byte])), -1) for byte in token)
+        for token, rank in ranks.items()
+        if ids[rank] < 0
+    }
     single = len(patterns) == 1
     encoding = tiktoken.Encoding(
         splits, pat_str=patterns[0] if single else "(?s:.+)", mergeable_ranks=ranks, special_tokens={}
@@ -79,8 +82,13 @@ def _byte_pair(metadata: GgufMetadata) -> Tokenizer:
         encoding,
         patterns=() if single else patterns,
         ids=ids,
+        spelt=spelt,
         control=_control_tokens(metadata, tokens),
     )
+
+
+def _spelt(token: bytes) -> str:
+    return token.decode("latin-1").translate(_SPELLING)
 
 
 def _ranks(metadata: GgufMetadata, merges: Sequence[str]) -> dict[bytes, int]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_MODEL: Final = 64 * 1024 * 1024
 """Bytes of a `tokenizer.model`. The largest in use have about 5 MiB."""
 
-_CONTROL, _UNKNOWN = 3, 2
+_NORMAL, _UNKNOWN, _CONTROL, _UNUSED, _BYTE = 1, 2, 3, 5, 6  # SentencePiece.Type
 _BYTE_PAIR = 2  # TrainerSpec.ModelType.BPE
 
 
@@ -59,8 +59,15 @@ def from_vocabulary(
     path: str, vocabulary: Sequence[tuple[str, float, int]], control: ControlTokens, *, add_blank: bool
 ) -> Tokenizer:
     """A tokenizer of (text, score, type) by id. Raises `InvalidInputError` that names `path`."""
-    model = b"".join(_message(1, _piece(*entry)) for entry in vocabulary)
     unknown = next((number for number, entry in enumerate(vocabulary) if entry[2] == _UNKNOWN), 0)
+    pieces = []
+    for number, (text, score, given) in enumerate(vocabulary):
+        kind = given
+        if given not in (_NORMAL, _BYTE):
+            # The package allows one unknown token; the others are split off before, as control tokens are.
+            kind = _UNKNOWN if number == unknown else _CONTROL if given != _UNUSED else _NORMAL
+        pieces.append(_message(1, _piece(text, score, kind)))
+    model = b"".join(pieces)
     model += _message(2, _number(3, _BYTE_PAIR) + _number(35, 1) + _number(40, unknown))  # trainer_spec
     model += _message(3, _message(1, b"identity") + _number(3, 0) + _number(4, 0) + _number(5, 1))  # normalizer_spec
     return SentencePieceTokenizer(

@@ -247,6 +247,8 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
     states = {state.name: state for state in _ordered(request, snapshot)}
     judged = {name: _judged(request, state, snapshot) for name, state in states.items()}
     local = _local(list(judged.values()), snapshot)
+    if snapshot.spillover_backends and not request.backend:
+        judged = {n: c for n, c in judged.items() if n == local or n in snapshot.spillover_backends}
     measured = local or (next(iter(judged), None) if request.backend else None)
     if measured and snapshot.queue_depth is not None:
         depth = max(states[measured].depth or 0, snapshot.queue_depth)
@@ -269,15 +271,17 @@ _CAN_SERVE = (GateName.CAPABILITY, GateName.CONTEXT, GateName.BUDGET)
 def _ordered(request: PlanRequest, snapshot: Snapshot) -> list[BackendState]:
     if request.backend:
         return [state for state in snapshot.backends if state.name == request.backend]
-    named = (snapshot.local_backend, *snapshot.spillover_backends)
     if snapshot.spillover_backends:
-        known = {state.name: state for state in snapshot.backends}
-        local = [state for state in snapshot.backends if not snapshot.local_backend and state.kind.is_local]
-        chosen = [*(known[name] for name in named if name in known), *local]
-        return list({state.name: state for state in chosen}.values())
+        place = {name: n for n, name in enumerate(snapshot.spillover_backends)}
+        # Those that are not named are there to be the local one.
+        return sorted(snapshot.backends, key=lambda state: place.get(state.name, -1))
     recommended = BackendSelector(request.privacy, request.latency, request.throughput, request.cost).recommend()
     rank = {kind: place for place, kind in enumerate(recommended)}
-    return sorted(snapshot.backends, key=lambda state: (rank.get(state.kind, len(rank)), not state.kind.is_local))
+    # A local kind that the table does not have is as good as the best one it has: it costs nothing either.
+    local_rank = min((place for kind, place in rank.items() if kind.is_local), default=len(rank))
+    return sorted(
+        snapshot.backends, key=lambda state: rank.get(state.kind, local_rank if state.kind.is_local else len(rank))
+    )
 
 
 def _local(judged: Sequence[Candidate], snapshot: Snapshot) -> str | None:

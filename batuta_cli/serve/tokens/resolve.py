@@ -1,0 +1,75 @@
+"""Which tokenizer a model has: `tokenizer_for`.
+
+In this order: the path that the caller was told to use; OpenAI's encodings, by the model's name; the model's own
+file, when the name is a path; an upper estimate. A path that leads to no tokenizer is an error, never an estimate.
+"""
+
+import functools
+import os
+from typing import Final
+
+from batuta_cli.errors import InvalidInputError
+from batuta_cli.files import StrPath, display, errors_named, open_regular
+from batuta_cli.serve import gguf
+from batuta_cli.serve.tokens.estimate import METHOD, Estimator
+from batuta_cli.serve.tokens.interface import Tokenizer
+from batuta_cli.serve.tokens.openai import openai_model, openai_tokenizer
+
+_KEPT: Final = 8  # tokenizers of files; a large one takes 100 MB
+
+
+def tokenizer_for(model: str, *, tokenizer_path: StrPath | None = None) -> Tokenizer:
+    """The tokenizer of a model's name, or of a GGUF file, a `tokenizer.json`, a `tokenizer.model`, a model's directory.
+
+    `tokenizer_path` is what the config names for this model. Tokenizers are kept for the life of the process, those of
+    files until the file changes.
+
+    Raises `InvalidInputError`, `NotFoundError`, `MissingDependencyError`.
+    """
+    if tokenizer_path:
+        return _of_path(tokenizer_path)
+    known = openai_model(model)
+    if known is not None:  # not a directory that happens to be called gpt-4; ./gpt-4 is one
+        return openai_tokenizer(known.encoding)
+    if model.endswith((".gguf", ".json")) or ("\0" not in model and os.path.exists(model)):
+        return _of_path(model)
+    return Estimator(f"{METHOD}: the tokenizer of {display(model[:100])} is not known")
+
+
+def _of_path(path: StrPath) -> Tokenizer:
+    with errors_named(path):
+        status = os.stat(path)
+        return _read(os.path.abspath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(_KEPT)
+def _read(path: str, *identity: int) -> Tokenizer:
+    if os.path.isdir(path):
+        from batuta_cli.serve.tokens.huggingface import from_directory
+
+        return from_directory(path)
+    start = _first_bytes(path)
+    if start == gguf.MAGIC:
+        from batuta_cli.serve.tokens.gguf_vocabulary import gguf_tokenizer
+
+        return gguf_tokenizer(path)
+    if start.lstrip()[:1] == b"{":
+        from batuta_cli.serve.tokens.huggingface import from_json
+
+        return from_json(path)
+    if start[:1] == b"\n":  # the first field of a SentencePiece model, a piece
+        from batuta_cli.serve.tokens.sentencepieces import from_file
+
+        return from_file(path)
+    raise InvalidInputError(
+        f"{display(path)}: not a tokenizer", hint="a GGUF file, a tokenizer.json, a tokenizer.model or a directory is"
+    )
+
+
+def _first_bytes(path: str) -> bytes:
+    descriptor = open_regular(path)
+    try:
+        with errors_named(path):
+            return os.read(descriptor, 4)
+    finally:
+        os.close(descriptor)
