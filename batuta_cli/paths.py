@@ -66,3 +66,8 @@ def private_dir(path: Path) -> Path:
     except OSError as error:
         raise OperationError(f"cannot make the directory {path}: {error.strerror}") from error
     return path
+
+
+def client_keys_file() -> Path:
+    """Whose requests the gateway answers."""
+    return Path(_DIRS.user_data_dir) / "gateway" / "keys.toml"

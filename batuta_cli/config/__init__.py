@@ -30,6 +30,7 @@ from batuta_cli.config.schema import (
     TABLES,
     Backend,
     Budget,
+    Gateway,
     Model,
     Net,
     Pacha,
@@ -47,6 +48,7 @@ __all__ = [
     "Change",
     "Config",
     "Entry",
+    "Gateway",
     "Model",
     "Net",
     "Origin",
@@ -96,6 +98,7 @@ class Config:
     privacy: Privacy = field(default_factory=Privacy)
     router: Router = field(default_factory=Router)
     network: Net = field(default_factory=Net)
+    gateway: Gateway = field(default_factory=Gateway)
     backends: Mapping[str, Backend] = field(default_factory=dict)
     models: Mapping[str, Model] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)

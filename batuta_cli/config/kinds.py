@@ -377,6 +377,22 @@ class Names(_List[str]):
         return text
 
 
+@dataclass(frozen=True)
+class Origins(_List[str]):
+    """Origins of web pages as browsers send them: a scheme, a host in lower case, a port unless it is the usual one."""
+
+    expected = "origins such as http://localhost:3000"
+
+    def item(self, value: object, number: int) -> str:
+        expected = f"must be a list of {self.expected}, and its value {number} is none"
+        text = plain_text(value, expected)
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]{0,30}://[!-.0-;<-@\[-~]{1,255}", text) or text != text.lower():
+            raise RefusedValueError(expected)
+        if re.fullmatch(r"(http://.*:80|https://.*:443)", text):
+            raise RefusedValueError(f"{expected}: browsers leave the usual port out")
+        return text
+
+
 def plain_text(value: object, expected: str) -> str:
     """`value` when it is one line of text that is safe to show. Raises `RefusedValueError`."""
     if not isinstance(value, str):

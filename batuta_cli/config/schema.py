@@ -26,6 +26,7 @@ from batuta_cli.config.kinds import (
     Network,
     Networks,
     OptionalMoney,
+    Origins,
     TimeZone,
 )
 
@@ -149,6 +150,29 @@ class Net:
 
 
 @dataclass(frozen=True)
+class Gateway:
+    """`[gateway]`: the server that `batuta serve gateway` runs."""
+
+    host: Annotated[
+        str,
+        Key(Line("a host"), "Where it listens. Beyond the loopback it starts only when there are client keys."),
+    ] = "127.0.0.1"
+    port: Annotated[int, Key(Integer(0, 65535), "The port; 0 for any that is free.")] = 8484
+    workers: Annotated[int, Key(Integer(1, 64), "Processes that share the port.")] = 1
+    origins: Annotated[
+        tuple[str, ...],
+        Key(Origins(), 'Web pages that may use it, such as ["http://localhost:3000"]; all others are refused.'),
+    ] = ()
+    max_body_bytes: Annotated[int, Key(Integer(1024, 1 << 30), "The largest request.")] = 32 * 1024 * 1024
+    client_seconds: Annotated[
+        int, Key(Integer(1, 3600), "Seconds a client may take to send a request, or to take a part of an answer.")
+    ] = 60
+    drain_seconds: Annotated[
+        int, Key(Integer(0, 3600), "Seconds that answers under way have to finish when it is told to stop.")
+    ] = 30
+
+
+@dataclass(frozen=True)
 class Backend:
     """`[backends.NAME]`: one server that runs models."""
 
@@ -245,6 +269,7 @@ TABLES: dict[str, type] = {
     "privacy": Privacy,
     "router": Router,
     "network": Net,
+    "gateway": Gateway,
     BACKENDS: Backend,
     MODELS: Model,
 }
@@ -259,6 +284,7 @@ TABLE_DOCS = {
     "privacy": "Where requests may go.",
     "router": "When to leave the local backend for another one.",
     "network": "How requests reach what is beyond this machine.",
+    "gateway": "The server that batuta serve gateway runs.",
     BACKENDS: "Servers that run models, one table each, under a name of your own.",
     MODELS: "What batuta does not know of a model, one table each; its name in quotes.",
 }

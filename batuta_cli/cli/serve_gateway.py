@@ -1,0 +1,68 @@
+"""`batuta serve gateway`: the server for OpenAI's and Anthropic's clients."""
+
+from typing import Annotated
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, examples
+from batuta_cli.errors import UsageError
+from batuta_cli.files import display
+
+commands = typer.Typer()
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+@commands.command(
+    cls=Command,
+    epilog=examples(
+        "batuta serve gateway",
+        "batuta serve gateway --port 0",
+        "batuta serve keys create laptop && batuta serve gateway --host 0.0.0.0 --workers 2",
+    ),
+)
+def gateway(
+    host: Annotated[str | None, typer.Option(metavar="HOST", help="Where to listen [127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(metavar="PORT", min=0, max=65535, help="[8484]; 0: any free one.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=64, help="Processes that share the port [1].")
+    ] = None,
+) -> console.Outcome | int:
+    """Answer OpenAI's and Anthropic's clients over HTTP, within privacy and budget.
+
+    Point a client's base URL at http://127.0.0.1:8484/v1 (OpenAI) or http://127.0.0.1:8484 (Anthropic). Without a
+    client key only this machine is served. SIGTERM lets answers under way finish. The log goes to stderr, one JSON
+    object a line.
+    """
+    import os
+    import signal
+
+    from batuta_cli import config
+    from batuta_cli.serve import gateway as package
+
+    package.check_dependencies()
+    from batuta_cli.serve.gateway import keys, server
+
+    settings = config.load()
+    table = settings.gateway
+    host = host or table.host or "127.0.0.1"
+    port = table.port if port is None else port
+    if not server.is_loopback(host) and not any(entry.revoked is None for entry in keys.load()):
+        raise UsageError(
+            f"{display(host)} can be reached from other machines, and there is no client key",
+            hint="batuta serve keys create NAME, then start it again",
+        )
+    listener = server.bind(host, port)
+    url = server.url_of(listener)
+    hosting = server.Hosting(workers or table.workers, table.drain_seconds, table.client_seconds)
+    quiet = console.settings.quiet
+    number = server.serve(
+        lambda: package.application(settings, quiet=quiet),
+        listener,
+        hosting,
+        lambda: console.note(f"listening on {url} (process {os.getpid()})"),
+    )
+    if number == signal.SIGINT:
+        return _INTERRUPTED
+    return console.Outcome({"url": url, "ended_by": signal.Signals(number).name})

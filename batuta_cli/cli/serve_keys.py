@@ -1,0 +1,67 @@
+"""`batuta serve keys`: who may use the gateway."""
+
+from typing import Annotated, Any
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.cli.command import Command, command_group, examples
+from batuta_cli.files import display
+
+group = command_group("keys", "Make, list and revoke the gateway's client keys.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")]
+
+
+@group.command(
+    cls=Command, epilog=examples("batuta serve keys create laptop", "KEY=$(batuta serve keys create ci --quiet)")
+)
+def create(name: Name) -> console.Outcome:
+    """Make a client key and print it, this once: only its SHA-256 is kept.
+
+    Once there is a key, every request to the gateway needs one.
+    """
+    from batuta_cli.serve.gateway import keys
+
+    key, entry = keys.create(name)
+    console.note(
+        f"the key of {display(name)} is shown this once; clients send it as Authorization: Bearer or x-api-key"
+    )
+    return console.Outcome(_entry(entry) | {"key": key}, raw=key.encode() + b"\n")
+
+
+@group.command("list", cls=Command, epilog=examples("batuta serve keys list", "batuta serve keys list --json"))
+def list_keys() -> console.Outcome:
+    """List the client keys, the revoked ones included."""
+    from batuta_cli.serve.gateway import keys
+
+    entries = keys.load()
+    if not entries:
+        console.note("there are no client keys, so only the loopback is served; batuta serve keys create NAME")
+    rows = [
+        (e.name, _time(e.created) or "", f"revoked {_time(e.revoked)}" if e.revoked else "active", e.sha256[:12])
+        for e in entries
+    ]
+    return console.Outcome([_entry(e) for e in entries], console.Table(("NAME", "CREATED", "STATE", "SHA-256"), rows))
+
+
+@group.command(cls=Command, epilog=examples("batuta serve keys revoke laptop"))
+def revoke(name: Name) -> console.Outcome:
+    """Revoke a client key; a running gateway refuses it at once."""
+    from batuta_cli.serve.gateway import keys
+
+    entry = keys.revoke(name)
+    return console.Outcome(_entry(entry), f"revoked the key of {display(name)}")
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "sha256": entry.sha256,
+        "created": _time(entry.created),
+        "revoked": _time(entry.revoked),
+    }
+
+
+def _time(time: Any) -> str | None:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}" if time else None

@@ -1,0 +1,270 @@
+"""Hosting the gateway: the socket, uvicorn, signals, several workers.
+
+SIGTERM and SIGINT drain: no new work is taken, `/ready` says so while the port stays open, streams under way finish
+within the limit and then end with an error event. A second signal does not wait. Workers are forked before anything
+asynchronous exists and share the listening sockets; one that dies is started again, and none outlives its parent.
+"""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from batuta_cli.errors import BatutaError, OperationError, UsageError
+from batuta_cli.files import display, os_error
+from batuta_cli.serve.gateway import METRICS_DIRECTORY
+
+if TYPE_CHECKING:
+    from batuta_cli.serve.gateway.app import Gateway
+
+_RESTART_AFTER = 1.0  # seconds, lest a worker that cannot live takes a whole core
+_BACKLOG = 2048
+
+MakeGateway = Callable[[], "Gateway"]
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """How it is run."""
+
+    workers: int = 1
+    drain_seconds: float = 30.0
+    client_seconds: float = 60.0
+
+
+def _signals() -> tuple[signal.Signals, ...]:
+    """Those that end it; not SIGHUP under nohup."""
+    ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return tuple(number for number in ends if signal.getsignal(number) is not signal.SIG_IGN)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what is bound to `host`. Raises `UsageError` when it has no address."""
+    addresses = [ipaddress.ip_address(str(found[4][0])) for found in _addresses(host, 0)]
+    return all((getattr(a, "ipv4_mapped", None) or a).is_loopback for a in addresses)
+
+
+def _addresses(host: str, port: int) -> Sequence[Any]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise UsageError(f"{display(host)}: no such host", hint="--host 127.0.0.1") from None
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `OperationError` when the port is in use or not allowed."""
+    family, kind, protocol, _, address = _addresses(host, port)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise OperationError(
+                f"port {port} of {display(host)} is in use", hint="choose another --port, or 0 for any that is free"
+            ) from None
+        raise os_error(error, f"{host}:{port}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address it can be reached at."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(make: MakeGateway, listener: socket.socket, hosting: Hosting, announce: Callable[[], None]) -> int:
+    """Serve until a signal ends it; `announce` is called once requests are taken. Returns the signal's number.
+
+    Raises what the pipeline raises when it cannot be opened.
+    """
+    if hosting.workers == 1:
+        return asyncio.run(_serve(make(), listener, hosting, announce))
+    return _Supervisor(make, listener, hosting).run(announce)
+
+
+async def _serve(
+    gateway: "Gateway",
+    listener: socket.socket,
+    hosting: Hosting,
+    announce: Callable[[], None],
+    lifeline: int | None = None,
+) -> int:
+    """One process. `lifeline` is a pipe whose closing says that the parent is gone."""
+    import uvicorn
+
+    from batuta_cli.serve.gateway.protocol import limited_protocol
+
+    class Server(uvicorn.Server):
+        """uvicorn without its own signal handlers, which would send the signal once more at the end."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            announce()
+
+    config = uvicorn.Config(
+        gateway,
+        http=limited_protocol(hosting.client_seconds),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        proxy_headers=False,  # who may be let in is judged by the true address
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = Server(config)
+    loop = asyncio.get_running_loop()
+    received: list[int] = []
+    draining: list[asyncio.Task[None]] = []
+
+    async def drain() -> None:
+        await gateway.drain(hosting.drain_seconds)
+        server.should_exit = True
+
+    def stop(number: int) -> None:
+        received.append(number)
+        if draining:
+            gateway.cut()
+        else:
+            draining.append(loop.create_task(drain()))
+
+    for number in _signals():
+        loop.add_signal_handler(number, stop, number)
+
+    def orphaned(descriptor: int) -> None:
+        loop.remove_reader(descriptor)
+        stop(signal.SIGTERM)
+
+    if lifeline is not None:
+        loop.add_reader(lifeline, orphaned, lifeline)
+    try:
+        await server.serve(sockets=[listener])
+    except SystemExit:  # how uvicorn says that the application did not start
+        if gateway.startup_error is None:
+            raise
+        raise gateway.startup_error from None
+    return received[0] if received else signal.SIGTERM
+
+
+class _Supervisor:
+    """Keeps the workers alive. Signals are blocked and waited for, so that none is missed between two looks."""
+
+    def __init__(self, make: MakeGateway, listener: socket.socket, hosting: Hosting) -> None:
+        self._make = make
+        self._listener = listener
+        self._hosting = hosting
+        self._workers: dict[int, float] = {}
+        """Process ids, and when each was started."""
+        self._ends = _signals()
+        self._waited = {*self._ends, signal.SIGCHLD}
+        self._lifeline_read, self._lifeline_write = os.pipe()
+        self._ready: int | None = None
+        """Where a worker says how its start went."""
+
+    def run(self, announce: Callable[[], None]) -> int:
+        """Until a signal ends it."""
+        directory = tempfile.mkdtemp(prefix="batuta-metrics-")
+        os.environ[METRICS_DIRECTORY] = directory
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._waited)
+        try:
+            self._start_all()
+            announce()
+            return self._watch()
+        finally:
+            self._end()
+            while signal.sigtimedwait(self._waited, 0):
+                pass
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            del os.environ[METRICS_DIRECTORY]
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _start_all(self) -> None:
+        """Start the workers, and wait until each has said how it went. Raises `OperationError` when one could not."""
+        ready, self._ready = os.pipe()
+        for _ in range(self._hosting.workers):
+            self._start()
+        os.close(self._ready)
+        self._ready = None
+        with os.fdopen(ready) as lines:
+            for _ in range(self._hosting.workers):
+                failure = json.loads(lines.readline() or '{"message": "a worker died while it started", "hint": null}')
+                if failure:
+                    raise OperationError(failure["message"], hint=failure["hint"])
+
+    def _start(self) -> None:
+        process = os.fork()
+        if process == 0:
+            os._exit(self._work())
+        self._workers[process] = time.monotonic()
+
+    def _work(self) -> int:
+        """The life of a worker; returns its exit status."""
+        os.close(self._lifeline_write)
+        for number in self._waited:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._waited)
+        try:
+            asyncio.run(_serve(self._make(), self._listener, self._hosting, self._report, self._lifeline_read))
+        except BaseException as error:
+            known = error if isinstance(error, BatutaError) else None
+            message = known.message if known else f"a worker could not start: {type(error).__name__}"
+            self._report({"message": message, "hint": known.hint if known else None})
+            return 1
+        return 0
+
+    def _report(self, failure: dict[str, Any] | None = None) -> None:
+        if self._ready is not None:
+            os.write(self._ready, json.dumps(failure).encode() + b"\n")
+            os.close(self._ready)
+            self._ready = None
+
+    def _watch(self) -> int:
+        while (number := signal.sigwait(self._waited)) == signal.SIGCHLD:
+            for lived in self._gone():
+                time.sleep(max(0.0, _RESTART_AFTER - lived))
+                self._start()
+        return number
+
+    def _gone(self) -> list[float]:
+        """Forget the workers that have ended; how long each lived, in seconds."""
+        from prometheus_client import multiprocess
+
+        lives = []
+        for process, started in tuple(self._workers.items()):
+            if os.waitpid(process, os.WNOHANG) != (0, 0):
+                del self._workers[process]
+                multiprocess.mark_process_dead(process)  # type: ignore[no-untyped-call]
+                lives.append(time.monotonic() - started)
+        return lives
+
+    def _end(self) -> None:
+        """Let the workers drain; a further signal is passed on to them."""
+        number = int(signal.SIGTERM)
+        while self._workers:
+            if number != signal.SIGCHLD:
+                for process in self._workers:
+                    os.kill(process, signal.SIGTERM)
+            self._gone()
+            if self._workers:
+                number = signal.sigwait(self._waited)
+        os.close(self._lifeline_read)
+        os.close(self._lifeline_write)
