@@ -7,6 +7,7 @@ truncated answer never looks complete.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from batuta_cli.serve.chat import ChatRequest, Summary
 from batuta_cli.serve.failover import FailoverManager, Obstacle, Takeover, continuation
 from batuta_cli.serve.leg import Leg, Means, Offer
 from batuta_cli.serve.messages import ChatMessage
-from batuta_cli.serve.plan import Plan
+from batuta_cli.serve.planning import Plan
 from batuta_cli.serve.providers.wire import BackendError, Call, Piece, Usage
 from batuta_cli.serve.seam import BrokenSeamError, Echo, EchoFilter, remaining_tokens
 from batuta_cli.serve.tiers import PrivacyTier
@@ -107,8 +108,9 @@ class Answer:
         request, manager = self.request, self._source.manager
         manager.start_tracking(request.request_id, "", tier=request.privacy, obstacles=_own_obstacles(request))
         try:
-            async for piece in self._run():
-                yield piece
+            async with aclosing(self._run()) as pieces:
+                async for piece in pieces:
+                    yield piece
         finally:
             manager.complete(request.request_id)
         await self._sum_up()
@@ -130,10 +132,10 @@ class Answer:
                 return
             leg = Leg(self._means, choice.offer, call, self.request.request_id)
             self.backend = choice.offer.backend.name
-            pieces = self._relay(leg, echo)
             try:
-                async for piece in pieces:
-                    yield piece
+                async with aclosing(self._relay(leg, echo)) as pieces:
+                    async for piece in pieces:
+                        yield piece
                 self._legs.append(leg)
                 self._failures.append(None)
                 return
@@ -143,8 +145,6 @@ class Answer:
                 first_error = first_error or error
                 if not self._may_go_on(error):
                     raise first_error from None
-            finally:
-                await pieces.aclose()
 
     def _may_go_on(self, error: BatutaError) -> bool:
         """Whether another backend is tried; a refusal before anything was sent takes no attempt."""
@@ -198,8 +198,7 @@ class Answer:
     async def _relay(self, leg: Leg, echo: EchoFilter | None) -> AsyncGenerator[Piece, None]:
         """The pieces of a leg that are new to the client; usage is kept back, it is told once at the end."""
         request_id, manager = self.request.request_id, self._source.manager
-        pieces = leg.pieces()
-        try:
+        async with aclosing(leg.pieces()) as pieces:
             async for piece in pieces:
                 text = echo.feed(piece.text) if echo else piece.text
                 if piece.finish_reason and echo:
@@ -213,8 +212,6 @@ class Answer:
                 if not text:
                     manager.mark_sent(request_id)
                 yield replace(piece, text=text, usage=None)
-        finally:
-            await pieces.aclose()
 
     def _usage(self) -> Usage:
         """Of the whole answer: the prompt once, and all that was said."""

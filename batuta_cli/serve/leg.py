@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -82,10 +83,11 @@ class Leg:
             timeouts=self._means.timeouts,
         )
         try:
-            async for piece in answer:
-                self.usage = piece.usage or self.usage
-                self._text.append(piece.text)
-                yield piece
+            async with aclosing(answer):
+                async for piece in answer:
+                    self.usage = piece.usage or self.usage
+                    self._text.append(piece.text)
+                    yield piece
             outcome = Outcome.WORKED
         except BackendError as error:
             outcome = Outcome.FAILED if error.retryable else Outcome.UNKNOWN
@@ -95,7 +97,6 @@ class Leg:
             sent = False
             raise
         finally:
-            await answer.aclose()
             self._finish(ticket, outcome, retry_after)
             if reservation is not None:
                 await asyncio.shield(self._settle(reservation, sent=sent))

@@ -11,7 +11,7 @@ ends is complete; one that is not raises.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -26,7 +26,7 @@ from batuta_cli.serve.failover import FailoverConfig, FailoverManager
 from batuta_cli.serve.leg import Means, Offer
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.models import LARGEST_RESERVE
-from batuta_cli.serve.plan import BackendState, Need, Plan, PlanRequest, Snapshot, plan
+from batuta_cli.serve.planning import BackendState, Need, Plan, PlanRequest, Snapshot, plan
 from batuta_cli.serve.pricing import FREE
 from batuta_cli.serve.providers.exchange import Timeouts
 from batuta_cli.serve.refusal import refusal
@@ -35,6 +35,15 @@ from batuta_cli.serve.tokens import count_messages, tokenizer_for
 from batuta_cli.serve.tokens.interface import TokenCount
 from batuta_cli.serve.words import folded, unknown
 from batuta_cli.serve.world import World
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """How things stand, for metrics."""
+
+    queue_depth: Mapping[str, int]
+    """Requests at each backend, as far as is known."""
+    budget: BudgetStatus
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,12 @@ class Pipeline:
             if (probe is None or probe.healthy) and self.world.loads.rest(backend.name, now) is None:
                 return Readiness(True)
         return Readiness(False, "no backend answers")
+
+    async def gauges(self) -> Gauges:
+        """How things stand. Raises `LedgerError`."""
+        now = time.monotonic()
+        depths = {backend.name: self.world.loads.depth(backend.name, now) for backend in self.world.backends}
+        return Gauges(depths, await self._budget())
 
     # What answers ask for; see `answer.Source`.
 

@@ -11,7 +11,7 @@ from batuta_cli.errors import (
     UnknownPriceError,
 )
 from batuta_cli.files import display
-from batuta_cli.serve.plan import Candidate, Gate, GateName, Plan
+from batuta_cli.serve.planning import Candidate, Gate, GateName, Plan
 from batuta_cli.serve.router import Reason
 
 
@@ -26,11 +26,11 @@ def refusal(plan: Plan, *, retry_after: int | None = None, max_request_cost: int
         hint = "batuta serve backends lists them; batuta config init explains how to add one"
         return NoBackendError("no backend is there for the request", hint=hint, result=result)
     said = "; ".join(f"{display(c.backend)}: {gate.detail}" for c in plan.candidates if (gate := c.refused_by))
-    if plan.reason == Reason.QUEUE_FULL:
-        return QueueFullError(f"every backend is busy: {said}", result=result, retry_after=retry_after)
-    if plan.reason == Reason.PRIVACY_VIOLATION:
+    if len(_refused(plan, GateName.TIER)) == len(plan.candidates):
         hint = "batuta serve route --explain shows every backend; --privacy chooses another tier"
         return PrivacyError(f"the privacy tier admits no backend: {said}", hint=hint, result=result)
+    if plan.reason == Reason.QUEUE_FULL:
+        return QueueFullError(f"every backend is busy: {said}", result=result, retry_after=retry_after)
     if _refused(plan, GateName.REST):
         return NoBackendError(f"no backend answers: {said}", result=result, retry_after=retry_after)
     if budget := _refused(plan, GateName.BUDGET):

@@ -17,7 +17,7 @@ from batuta_cli.serve.audit import AuditLog
 from batuta_cli.serve.backends import Backend, configured_backends
 from batuta_cli.serve.budget import BudgetStatus
 from batuta_cli.serve.load import Loads
-from batuta_cli.serve.plan import PlanRequest, Snapshot
+from batuta_cli.serve.planning import PlanRequest, Snapshot
 from batuta_cli.serve.privacy import Networks
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.probe import ProbeResult, probe_all
