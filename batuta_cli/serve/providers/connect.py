@@ -8,7 +8,6 @@
   request takes the proxy of the configuration. Certificates are always verified.
 
 Raises `PrivacyError` when the gate refuses, `AuditError` when a decision cannot be written, else what aiohttp raises.
-Importing this module without aiohttp raises `MissingDependencyError`.
 """
 
 import asyncio
@@ -21,21 +20,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
 from batuta_cli import __version__
-from batuta_cli.errors import BatutaError, MissingDependencyError, PrivacyError, UsageError
+from batuta_cli.errors import BatutaError, PrivacyError, UsageError
 from batuta_cli.files import display
 from batuta_cli.serve.audit import AuditLog, Decision
 from batuta_cli.serve.privacy import NO_NETWORKS, Networks, Verdict, is_localhost, judge, may_resolve, read_address
 from batuta_cli.serve.tiers import PrivacyTier
-
-try:
-    import aiohttp
-    from aiohttp.abc import AbstractResolver, ResolveResult
-    from yarl import URL
-except ImportError:
-    raise MissingDependencyError(
-        "to send requests, batuta needs aiohttp", hint="pip install 'batuta-cli[serve]'"
-    ) from None
 
 
 @dataclass
@@ -190,7 +184,7 @@ class _Connector(aiohttp.TCPConnector):
             self._gate.pass_name(attempt, host)
         connection = await super().connect(req, traces, timeout)
         try:
-            self._check_peer(attempt, connection, proxied=req.proxy is not None)
+            self._check_peer(attempt, connection)
         except BaseException:
             connection.close()
             raise
@@ -204,15 +198,11 @@ class _Connector(aiohttp.TCPConnector):
         attempt.opened = True
         return socket.socket(family=family, type=kind, proto=protocol)
 
-    def _check_peer(self, attempt: _Attempt, connection: Any, *, proxied: bool) -> None:
+    def _check_peer(self, attempt: _Attempt, connection: aiohttp.connector.Connection) -> None:
         transport = connection.transport
         peer = transport.get_extra_info("peername") if transport is not None else None
         if peer is None:
             raise aiohttp.ServerDisconnectedError
-        if attempt.tls_name is not None and not proxied:
-            context = transport.get_extra_info("sslcontext")
-            if context is None or not context.check_hostname:
-                attempt.tls_name = None
         if attempt.opened:  # the same address as was logged, or something in between has changed it
             verdict = judge(self._gate.tier, _host_of(peer), tls_name=attempt.tls_name, networks=self._gate.networks)
             if verdict.allowed:

@@ -342,13 +342,14 @@ def test_a_refusal_is_raised_as_such_and_what_fails_otherwise_stays_aiohttps(log
     assert issubclass(PrivacyError, BatutaError)
 
 
-def test_without_aiohttp_the_error_says_what_to_install() -> None:
-    code = """
+@pytest.mark.parametrize("module", ["connect", "probe"])
+def test_without_aiohttp_the_error_says_what_to_install(module: str) -> None:
+    code = f"""
 import sys
 sys.modules["aiohttp"] = None
 from batuta_cli.errors import MissingDependencyError
 try:
-    import batuta_cli.serve.providers.connect
+    import batuta_cli.serve.providers.{module}
 except MissingDependencyError as error:
     print(error.exit_code, error.hint)
 """
