@@ -255,9 +255,12 @@ def test_with_nothing_configured_the_local_ones_are_looked_for(
     batuta: Run, llamacpp: tuple[str, type[LlamaCpp]]
 ) -> None:
     host = llamacpp[0].removeprefix("http://").removesuffix("/v1")
-    done = batuta("serve", "route", env={"OLLAMA_HOST": host}, code=7)  # llama.cpp answers there, which is not Ollama
+    done = batuta("serve", "route", env={"OLLAMA_HOST": host})
     assert "no backend is configured, so the local ones are looked for" in done.stderr
-    assert "batuta config init" in done.stderr.splitlines()[-1]
+    assert "Ollama at" not in done.stderr  # who answers there is llama.cpp
+    if done.returncode:  # no server runs at the usual addresses of this machine
+        assert (done.returncode, done.stdout) == (7, "")
+        assert "batuta config init" in done.stderr.splitlines()[-1]
 
 
 def test_messages_are_counted_and_measured(batuta: Run, work: Path) -> None:
