@@ -131,7 +131,7 @@ class _Resolver(AbstractResolver):
             infos = await asyncio.get_running_loop().getaddrinfo(
                 host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
             )
-            found = self._admitted(attempt, [(info[0], _host_of(info[4])) for info in infos], port)
+            found = self._admitted(attempt, [(info[0], info[4][0]) for info in infos], port)
         return [
             ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
             for kind, address in found
@@ -153,12 +153,6 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         pass
-
-
-def _host_of(address: Any) -> str:
-    """The host of a socket's address; an IPv6 scope stays with it."""
-    host = str(address[0])
-    return f"{host}%{address[3]}" if len(address) == 4 and address[3] and "%" not in host else host
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -194,7 +188,7 @@ class _Connector(aiohttp.TCPConnector):
         family, kind, protocol, _, address = info
         attempt = _current.get()
         with _as_os_error():
-            self._gate.pass_address(attempt, _host_of(address), address[1])
+            self._gate.pass_address(attempt, address[0], address[1])
         attempt.opened = True
         return socket.socket(family=family, type=kind, proto=protocol)
 
@@ -204,10 +198,10 @@ class _Connector(aiohttp.TCPConnector):
         if peer is None:
             raise aiohttp.ServerDisconnectedError
         if attempt.opened:  # the same address as was logged, or something in between has changed it
-            verdict = judge(self._gate.tier, _host_of(peer), tls_name=attempt.tls_name, networks=self._gate.networks)
+            verdict = judge(self._gate.tier, peer[0], tls_name=attempt.tls_name, networks=self._gate.networks)
             if verdict.allowed:
                 return
-        self._gate.pass_address(attempt, _host_of(peer), peer[1], again=not attempt.opened)
+        self._gate.pass_address(attempt, peer[0], peer[1], again=not attempt.opened)
 
 
 class GatedSession:

@@ -207,6 +207,15 @@ def test_a_name_that_moves_to_another_address_is_refused(
     assert server.connections == 1
 
 
+def test_an_answer_of_the_resolver_counts_for_one_connection(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = Resolver(monkeypatch, ["127.0.0.1"], ["203.0.113.7"])
+    with serving({"/": (200, {"Connection": "close"}, b"")}) as server:
+        url = f"http://llm.office.example:{server.port}/"
+        with pytest.raises(PrivacyError):
+            get(SOVEREIGN, log, url, url, networks=OFFICE)
+        assert (len(server.seen), len(resolver.asked)) == (1, 2)
+
+
 def test_of_a_names_addresses_only_the_admitted_ones_are_tried(
     server: FakeServer, log: AuditLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
