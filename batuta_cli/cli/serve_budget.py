@@ -65,7 +65,7 @@ def _bar(found: "BudgetStatus") -> str:
     budget = found.daily_budget
 
     def column(amount: int) -> int:
-        return min(_BAR, amount * _BAR // budget) if budget else _BAR
+        return min(_BAR, amount * _BAR // budget if budget else amount)
 
     spent = column(found.spent)
     used = max(spent, column(found.spent + found.reserved))
@@ -114,7 +114,7 @@ def check(
     if estimate is not None:
         cost = to_nano(estimate, "--estimate")
     elif model is None or input_tokens is None or max_output_tokens is None:
-        raise UsageError("--model, --input-tokens and --max-output-tokens belong together")
+        raise UsageError("--model, --input-tokens and --max-output-tokens belong together", hint="give all three")
     else:
         cost = _priced(configuration, model, backend, (input_tokens, max_output_tokens), allow_unpriced)
     breaker = _breaker(configuration)

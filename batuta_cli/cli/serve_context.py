@@ -41,8 +41,16 @@ def context(
     reserve: Annotated[int | None, typer.Option(metavar="TOKENS", help="The part of it kept for the answer.")] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="A GGUF file, tokenizer.json, folder or model name to count tokens with."),
+        typer.Option(metavar="FILE", help="A GGUF file, a tokenizer.json or a folder to count tokens with."),
     ] = None,
+    system_fallback: Annotated[
+        str,
+        typer.Option(
+            metavar="error|merge|drop",
+            help="What becomes of a system message that the format has no place for: merge puts it into the first"
+            " user message.",
+        ),
+    ] = "error",
 ) -> console.Outcome:
     """Count the tokens of a conversation, as the model's template renders it, and say whether they fit.
 
@@ -51,12 +59,18 @@ def context(
     """
     from batuta_cli import config
     from batuta_cli.serve.context import ContextManager
+    from batuta_cli.serve.templates.conversation import SystemFallback
     from batuta_cli.serve.truncation import TruncationStrategy
 
     chosen = None if strategy is None else TruncationStrategy.parse(strategy)
     conversation = Source(messages, system, user).read()
     manager = ContextManager.for_model(
-        model, window=window, reserve=reserve, tokenizer=tokenizer, models=config.load().models
+        model,
+        window=window,
+        reserve=reserve,
+        tokenizer=tokenizer,
+        system_fallback=SystemFallback.parse(system_fallback),
+        models=config.load().models,
     )
     if chosen is None:
         return _judged(model, manager, conversation)

@@ -8,7 +8,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.conversation import Messages, Source, System, User
-from batuta_cli.errors import UsageError
+from batuta_cli.errors import LedgerError, NoBackendError, UsageError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from batuta_cli.config import Config
     from batuta_cli.serve.backends import Backend
-    from batuta_cli.serve.budget import BudgetStatus
-    from batuta_cli.serve.planning import Plan, PlanRequest
+    from batuta_cli.serve.planning import Plan, PlanRequest, Snapshot
     from batuta_cli.serve.providers.probe import ProbeResult
     from batuta_cli.serve.tokens.interface import TokenCount
 
@@ -71,12 +70,8 @@ def route(
     Without --queue-depth and --backend the backends are asked how they are. Exit 6 when the privacy tier refuses, 7
     when no backend is there or the queue is full.
     """
-    import datetime as dt
-
     from batuta_cli import config
     from batuta_cli.serve.planning import PlanRequest, plan
-    from batuta_cli.serve.router import Reason
-    from batuta_cli.serve.snapshot import Seen, take_snapshot
     from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 
     _check_numbers(queue_depth=queue_depth, input_tokens=input_tokens, max_output_tokens=max_output_tokens)
@@ -99,20 +94,8 @@ def route(
     if no_spillover:
         settings = replace(settings, router=replace(settings.router, spillover_enabled=False))
     probes = _probed(settings, request, backends) if probing else {}
-    seen = Seen(dt.datetime.now(dt.UTC).date(), probes, queue_depth=queue_depth)
-    snapshot = take_snapshot(settings, backends, request, seen)
-    if request.input_tokens and any(state.price and not state.price.is_free for state in snapshot.backends):
-        snapshot = take_snapshot(settings, backends, request, replace(seen, budget=_budget(settings)))
-    found = plan(request, snapshot)
-    error = found.error()
-    if error is not None and found.reason == Reason.NO_BACKENDS and not settings.backends:
-        error.hint = "batuta config init writes a file that explains how to add backends"
-    for each in backends:
-        if each.name == found.backend and each.configured and each.api_key_env and not each.api_key():
-            console.note(f"{each.name}: {each.api_key_env} is not set")
-    name = display(found.backend or "")
-    text = "\n\n".join(part for part in (name, _explained(found)) if part) if explain else name
-    return console.Outcome(found.to_json(), text, error=error)
+    snapshot, trouble = _snapshot(settings, backends, request, probes, queue_depth)
+    return _shown(plan(request, snapshot), trouble, settings, backends, explain=explain)
 
 
 def _check_numbers(**numbers: int | None) -> None:
@@ -139,9 +122,8 @@ def _counted(settings: "Config", model: str, tokens: int | None, source: Source)
 
 
 def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, configured: bool) -> "Sequence[Backend]":
-    """The candidates: the configured ones; without any, the local ones to be probed, or the design's to decide from."""
-    from batuta_cli.serve.backends import BackendSelector, ServingBackend, configured_backends, default_backend
-    from batuta_cli.serve.router import RouterConfig
+    from batuta_cli.serve.backends import configured_backends
+    from batuta_cli.serve.snapshot import usual_backends
 
     if settings.backends:
         return configured_backends(settings)
@@ -149,14 +131,7 @@ def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, conf
         return ()
     if probing:
         console.note("no backend is configured, so the local ones are looked for; batuta config init explains how")
-        chosen = [kind for kind in ServingBackend if kind.is_local]
-    else:
-        chosen = BackendSelector(request.privacy, request.latency, request.throughput, request.cost).recommend()
-        if not any(kind.is_local for kind in chosen):
-            chosen.append(RouterConfig().local_backend)
-    named = (settings.router.local_backend, *settings.router.spillover_backends)
-    chosen += [ServingBackend.parse(name) for name in named if name]
-    return [default_backend(kind) for kind in dict.fromkeys(chosen)]
+    return usual_backends(settings, request, local=probing)
 
 
 def _asked(name: str, backends: "Sequence[Backend]", *, configured: bool) -> "Backend":
@@ -200,10 +175,49 @@ def _seen(result: "ProbeResult") -> str:
     return f"{where}: ready, {depth}"
 
 
-def _budget(settings: "Config") -> "BudgetStatus":
-    from batuta_cli.serve.budget import CostCircuitBreaker
+def _snapshot(
+    settings: "Config",
+    backends: "Sequence[Backend]",
+    request: "PlanRequest",
+    probes: "Mapping[str, ProbeResult]",
+    queue_depth: int | None,
+) -> "tuple[Snapshot, LedgerError | None]":
+    """The snapshot; with a ledger that cannot be used, nothing is left of the budget."""
+    import datetime as dt
 
-    return CostCircuitBreaker.from_config(settings.budget).status()
+    from batuta_cli.serve.budget import CostCircuitBreaker
+    from batuta_cli.serve.snapshot import Seen, take_snapshot
+
+    seen = Seen(dt.datetime.now(dt.UTC).date(), probes, queue_depth=queue_depth)
+    snapshot = take_snapshot(settings, backends, request, seen)
+    if not request.input_tokens or all(state.price is None or state.price.is_free for state in snapshot.backends):
+        return snapshot, None  # the ledger need not be asked
+    try:
+        seen = replace(seen, budget=CostCircuitBreaker.from_config(settings.budget).status())
+    except LedgerError as error:
+        return replace(snapshot, budget_remaining=0), error
+    return take_snapshot(settings, backends, request, seen), None
+
+
+def _shown(
+    found: "Plan",
+    trouble: LedgerError | None,
+    settings: "Config",
+    backends: "Sequence[Backend]",
+    *,
+    explain: bool,
+) -> console.Outcome:
+    error = found.error()
+    if trouble is not None and error is None:
+        console.warn(f"{trouble.message}; nothing that costs money is sent")
+    if error is not None and error.kind == NoBackendError.kind and not settings.backends:
+        error.hint = "batuta config init writes a file that explains how to add backends"
+    for each in backends:
+        if each.name == found.backend and each.configured and each.api_key_env and not each.api_key():
+            console.note(f"{each.name}: {each.api_key_env} is not set")
+    name = display(found.backend or "")
+    text = "\n\n".join(part for part in (name, _explained(found)) if part) if explain else name
+    return console.Outcome(found.to_json(), text, error=trouble if error and trouble else error)
 
 
 def _explained(found: "Plan") -> str:

@@ -8,8 +8,10 @@ What is counted is the prompt as the model's template renders it, by the model's
 hand the count is an upper estimate and says so. `truncation` has the rules of what is kept.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from batuta_cli.errors import UsageError
@@ -18,7 +20,8 @@ from batuta_cli.serve.truncation import Truncation, TruncationStrategy, truncate
 
 if TYPE_CHECKING:
     from batuta_cli.config import Model
-    from batuta_cli.serve.tokens.interface import TokenCount
+    from batuta_cli.serve.templates.engine import ChatTemplateEngine
+    from batuta_cli.serve.tokens import TokenCount
 
 Counter = Callable[[Sequence[ChatMessage]], "TokenCount"]
 """Counts the tokens of a conversation as it is sent."""
@@ -71,12 +74,14 @@ class ContextManager:
         window: int | None = None,
         reserve: int | None = None,
         tokenizer: str | None = None,
+        system_fallback: str = "error",
         models: Mapping[str, "Model"] = {},
     ) -> Self:
         """The manager for a model's name or its file.
 
-        `window` and `reserve` override what is known of it, `tokenizer` names the file or model to count with, and
-        `models` has the config's `[models]`. A window alone keeps the known reserve where that is smaller.
+        `window` and `reserve` override what is known of it; a window alone keeps the known reserve where that is
+        smaller. `tokenizer` is the file or folder to count with, `system_fallback` is for templates without a system
+        role (see `ChatTemplateEngine.apply`), and `models` has the config's `[models]`.
 
         Raises `UsageError` for a model whose window is not known when `window` is not given.
         """
@@ -90,7 +95,8 @@ class ContextManager:
                 reserve = info.output_reserve if window is None else min(info.output_reserve, reserve)
         size = ContextWindow(chosen, reserve)
         own = models.get(model)
-        counter = _counter(model, tokenizer or (own.tokenizer if own else ""), own.template if own else "")
+        files = tokenizer or (own.tokenizer if own else ""), own.template if own else ""
+        counter = _counter(model, *files, system_fallback)
         if window is not None or info is None:
             return cls(size, counter)
         return cls(size, counter, info.source, info.as_of)
@@ -114,18 +120,31 @@ class ContextManager:
         return truncate(messages, self.counter, self.size.limit, chosen)
 
 
-def _counter(model: str, tokenizer: str, template: str) -> Counter:
-    from batuta_cli.serve.tokens import count_messages, tokenizer_for
+def _counter(model: str, tokenizer: str, template: str, system_fallback: str) -> Counter:
+    from batuta_cli.serve.tokens import count_messages
+    from batuta_cli.serve.tokens.openai import openai_model
 
-    if not tokenizer and not template:
-        return lambda messages: count_messages(model, messages)
+    render = None
+    if template or not openai_model(model):
+        engine = _engine(model, tokenizer, template)
+        if engine is not None:
+            render = partial(engine.apply, system_fallback=system_fallback)
+    return lambda messages: count_messages(model, messages, tokenizer_path=tokenizer or None, render=render)
+
+
+def _engine(model: str, tokenizer: str, template: str) -> "ChatTemplateEngine | None":
+    """The template of a model, or None for a hosted one whose template nobody knows: Claude's, for instance.
+
+    A GGUF file or a folder that was named for its tokenizer has a template as well, which says more than a name.
+    """
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
-    from batuta_cli.serve.tokens.interface import TokenCount
 
-    engine, counting = ChatTemplateEngine.from_model(template or model), tokenizer_for(tokenizer or model)
-
-    def count(messages: Sequence[ChatMessage]) -> TokenCount:
-        tokens = counting.count(engine.apply(messages), special=True)
-        return TokenCount(tokens, counting.exact, f"the rendered prompt, by {counting.name}")
-
-    return count
+    if template:
+        return ChatTemplateEngine(template)
+    for place in filter(None, (tokenizer, model)):
+        try:
+            return ChatTemplateEngine.from_model(place)
+        except UsageError:
+            if place == model and os.path.exists(model):
+                raise
+    return None

@@ -1,6 +1,6 @@
 """The router: when a request leaves the local backend for another one, and when it is turned away.
 
-`decide` is the rule, a pure function; `SpilloverRouter` is the rule over a state of its own; `planning.py` uses the same
+`decide` is the rule, a pure function; `SpilloverRouter` is the rule over a state of its own; `planning` uses the same
 rule, so the two cannot differ. What the privacy tier forbids is passed over, never used because all else is busy.
 
 A state machine without I/O and without a clock. Not thread-safe: one router belongs to one event loop.

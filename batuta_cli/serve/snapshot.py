@@ -17,7 +17,7 @@ from batuta_cli.serve.models import default_reserve, known_model
 from batuta_cli.serve.planning import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.pricing import FREE, TokenPricing, own_prices, price_for
 from batuta_cli.serve.privacy import Networks, foresee
-from batuta_cli.serve.router import Limits
+from batuta_cli.serve.router import Limits, RouterConfig
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.words import folded, unknown
 
@@ -43,6 +43,27 @@ class Seen:
     budget: "BudgetStatus | None" = None
     queue_depth: int | None = None
     """As in `Snapshot`."""
+
+
+def usual_backends(config: "Config", request: PlanRequest, *, local: bool) -> "list[Backend]":
+    """What a request is planned among when no backend is configured: at their usual addresses.
+
+    `local`: the local ones, to be probed; otherwise those that are recommended for it, a local one among them. The
+    ones that the `[router]` table names are there too. Raises `ConfigError` for a name that it gets wrong.
+    """
+    from batuta_cli.serve.backends import BackendSelector, ServingBackend, default_backend
+
+    kinds = [kind for kind in ServingBackend if kind.is_local]
+    if not local:
+        kinds = BackendSelector(request.privacy, request.latency, request.throughput, request.cost).recommend()
+        if not any(kind.is_local for kind in kinds):
+            kinds.append(RouterConfig().local_backend)
+    all_kinds = list(ServingBackend)
+    router = config.router
+    if router.local_backend:
+        kinds.append(ServingBackend(_named(router.local_backend, all_kinds, "local_backend")))
+    kinds += [ServingBackend(_named(name, all_kinds, "spillover_backends")) for name in router.spillover_backends]
+    return [default_backend(kind) for kind in dict.fromkeys(kinds)]
 
 
 def take_snapshot(config: "Config", backends: "Sequence[Backend]", request: PlanRequest, seen: Seen) -> Snapshot:

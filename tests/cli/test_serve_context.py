@@ -133,7 +133,7 @@ def test_the_window_and_the_reserve_can_be_given(batuta: Run, chat: Path) -> Non
 
 
 def test_the_config_may_know_a_window(batuta: Run, chat: Path) -> None:
-    batuta("config", "set", 'models."gpt-4".context_window', "1000", code=0)
+    batuta("config", "set", "models.gpt-4.context_window", "1000", code=0)
     failed = answer(batuta("serve", "context", "--model", "gpt-4", "--messages", chat, "--json", code=8))
     assert (failed["result"]["window"], failed["result"]["reserve"]) == (1000, 250)
     assert failed["result"]["source"] == "the config"
@@ -145,10 +145,26 @@ def test_a_gguf_file_brings_its_window_template_and_tokenizer(batuta: Run, gguf:
 
 
 def test_a_tokenizer_of_another_file_makes_the_count_exact(batuta: Run, gguf: Path, chat: Path) -> None:
-    arguments = ["serve", "context", "--model", "smollm2-135m", "--messages", chat, "--json"]
+    arguments = ["serve", "context", "--model", "smollm2-135m-instruct", "--messages", chat, "--json"]
     named = result(batuta(*arguments, "--tokenizer", gguf, code=0))
     own = result(batuta("serve", "context", "--model", gguf, "--messages", chat, "--json", code=0))
     assert (named["tokens"], named["exact"]) == (own["tokens"], True)
+
+
+def test_a_system_message_that_the_format_has_no_place_for_is_a_choice(batuta: Run) -> None:
+    arguments = ["serve", "context", "--model", "gemma-2-9b-it", "--system", "Be brief.", "--user", "hello", "--json"]
+    assert answer(batuta(*arguments, code=2))["error"]["kind"] == "template"
+    merged = result(batuta(*arguments, "--system-fallback", "merge", code=0))
+    dropped = result(batuta(*arguments, "--system-fallback", "drop", code=0))
+    assert merged["tokens"] > dropped["tokens"]
+
+
+def test_a_model_without_a_known_template_or_tokenizer_gets_an_upper_estimate(batuta: Run) -> None:
+    found = result(batuta("serve", "context", "--model", "claude-3-opus", "--user", "hello", "--json", code=0))
+    assert found["exact"] is False and "estimate" in found["method"]
+    assert (found["window"], found["reserve"]) == (200_000, 4_096)
+    said = batuta("serve", "context", "--model", "claude-3-opus", "--user", "hello", "--strategy", "error", code=0)
+    assert "estimate" in said.stderr
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,17 @@ def test_the_neighbours_of_those_ranges_can_be_declared(address: str) -> None:
     assert judge(SOVEREIGN, address, networks=GENEROUS).tier is SOVEREIGN
 
 
+def test_the_reason_names_what_the_address_is() -> None:
+    for address, what in (
+        ("0.0.0.0", "an unspecified address"),  # noqa: S104
+        ("::", "an unspecified address"),
+        ("::7f00:1", "an IPv4-compatible address"),
+        ("169.254.169.254", "a link-local address"),
+        ("64:ff9b::1", "a NAT64 address"),
+    ):
+        assert judge(SOVEREIGN, address).reason == f"{what}, never local"
+
+
 @given(st.ip_addresses())
 def test_the_text_of_an_address_is_judged_as_the_address(address: object) -> None:
     assert judge(SOVEREIGN, str(address), networks=OFFICE) == judge(

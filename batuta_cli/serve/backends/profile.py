@@ -140,7 +140,8 @@ class Profile:
     """The strictest tier that it may be used under where it usually runs; what counts is the address."""
     wire: Literal["openai", "anthropic", "replicate"]
     cost_rank: int
-    """0 is free; else its place among the hosted ones by list price, cheapest first."""
+    """0 is free; else its place among the hosted ones, cheapest first: by the list price of Llama 3.3 70B in
+    data/prices.json, a router at its dearest; those that do not sell it by the token come after them."""
     throughput: ThroughputTier
     """How well it serves many requests at once."""
     base_urls: tuple[str, ...] = ()

@@ -8,7 +8,6 @@
   request takes the proxy of the configuration. Certificates are always verified.
 
 Raises `PrivacyError` when the gate refuses, `AuditError` when a decision cannot be written, else what aiohttp raises.
-Importing this module without aiohttp raises `MissingDependencyError`.
 """
 
 import asyncio
@@ -21,21 +20,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
 from batuta_cli import __version__
-from batuta_cli.errors import BatutaError, MissingDependencyError, PrivacyError, UsageError
+from batuta_cli.errors import BatutaError, PrivacyError, UsageError
 from batuta_cli.files import display
 from batuta_cli.serve.audit import AuditLog, Decision
 from batuta_cli.serve.privacy import NO_NETWORKS, Networks, Verdict, is_localhost, judge, may_resolve, read_address
 from batuta_cli.serve.tiers import PrivacyTier
-
-try:
-    import aiohttp
-    from aiohttp.abc import AbstractResolver, ResolveResult
-    from yarl import URL
-except ImportError:
-    raise MissingDependencyError(
-        "to send requests, batuta needs aiohttp", hint="pip install 'batuta-cli[serve]'"
-    ) from None
 
 
 @dataclass
@@ -137,7 +131,7 @@ class _Resolver(AbstractResolver):
             infos = await asyncio.get_running_loop().getaddrinfo(
                 host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
             )
-            found = self._admitted(attempt, [(info[0], _host_of(info[4])) for info in infos], port)
+            found = self._admitted(attempt, [(info[0], info[4][0]) for info in infos], port)
         return [
             ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
             for kind, address in found
@@ -159,12 +153,6 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         pass
-
-
-def _host_of(address: Any) -> str:
-    """The host of a socket's address; an IPv6 scope stays with it."""
-    host = str(address[0])
-    return f"{host}%{address[3]}" if len(address) == 4 and address[3] and "%" not in host else host
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -190,7 +178,7 @@ class _Connector(aiohttp.TCPConnector):
             self._gate.pass_name(attempt, host)
         connection = await super().connect(req, traces, timeout)
         try:
-            self._check_peer(attempt, connection, proxied=req.proxy is not None)
+            self._check_peer(attempt, connection)
         except BaseException:
             connection.close()
             raise
@@ -200,24 +188,20 @@ class _Connector(aiohttp.TCPConnector):
         family, kind, protocol, _, address = info
         attempt = _current.get()
         with _as_os_error():
-            self._gate.pass_address(attempt, _host_of(address), address[1])
+            self._gate.pass_address(attempt, address[0], address[1])
         attempt.opened = True
         return socket.socket(family=family, type=kind, proto=protocol)
 
-    def _check_peer(self, attempt: _Attempt, connection: Any, *, proxied: bool) -> None:
+    def _check_peer(self, attempt: _Attempt, connection: aiohttp.connector.Connection) -> None:
         transport = connection.transport
         peer = transport.get_extra_info("peername") if transport is not None else None
         if peer is None:
             raise aiohttp.ServerDisconnectedError
-        if attempt.tls_name is not None and not proxied:
-            context = transport.get_extra_info("sslcontext")
-            if context is None or not context.check_hostname:
-                attempt.tls_name = None
         if attempt.opened:  # the same address as was logged, or something in between has changed it
-            verdict = judge(self._gate.tier, _host_of(peer), tls_name=attempt.tls_name, networks=self._gate.networks)
+            verdict = judge(self._gate.tier, peer[0], tls_name=attempt.tls_name, networks=self._gate.networks)
             if verdict.allowed:
                 return
-        self._gate.pass_address(attempt, _host_of(peer), peer[1], again=not attempt.opened)
+        self._gate.pass_address(attempt, peer[0], peer[1], again=not attempt.opened)
 
 
 class GatedSession:

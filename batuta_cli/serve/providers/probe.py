@@ -218,7 +218,9 @@ class _Prober:
         began = time.monotonic()
         timeout = aiohttp.ClientTimeout(total=self._timeout)
         try:
-            async with self._session.request("GET", url, backend=backend.name, headers=headers, timeout=timeout) as got:
+            async with self._session.request(
+                "GET", url, backend=backend.name, request_id="probe", headers=headers, timeout=timeout
+            ) as got:
                 body = await got.content.read(_LONGEST_BODY)
                 while len(body) < _LONGEST_BODY and (more := await got.content.read(_LONGEST_BODY - len(body))):
                     body += more

@@ -10,7 +10,6 @@ Besides, an error costs a few renderings more, to find the message that it is ab
 
 import datetime as dt
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,7 +28,7 @@ from batuta_cli.serve.templates.conversation import (
     size_of,
     without_system,
 )
-from batuta_cli.serve.templates.isolation import Isolated, allowance
+from batuta_cli.serve.templates.isolation import Allowance, Isolated
 from batuta_cli.serve.templates.render import RenderError, fuel_for
 
 TEMPLATE_LIMIT = 1024 * 1024
@@ -55,10 +54,10 @@ class ForeignTemplate:
     ) -> str:
         """The prompt. Raises `TemplateError`."""
         size, count = size_of(conversation)
-        end = time.monotonic() + allowance(3 * size)  # it is rendered twice, and once more when that goes wrong
+        allowance = Allowance.of(3 * size, 3 * count)  # it is rendered twice, and once more when that goes wrong
 
         def run(turns: Conversation, **changed: Any) -> str:
-            return self._run(turns, fuel_for(size, count), now, {**options, **changed}, end)
+            return self._run(turns, fuel_for(size, count), now, {**options, **changed}, allowance)
 
         conversation = self._expressed(conversation, fallback, run)
         try:
@@ -71,12 +70,12 @@ class ForeignTemplate:
         self._isolated.close()
 
     def _run(
-        self, conversation: Conversation, fuel: int, now: dt.datetime, options: Mapping[str, Any], end: float
+        self, conversation: Conversation, fuel: int, now: dt.datetime, options: Mapping[str, Any], allowance: Allowance
     ) -> str:
         def attempt(text: bool) -> str:
             messages = as_context(conversation, developer=self._developer, text=text)
             context = {"messages": messages, **self._tokens, **options}
-            return self._isolated.render(context, fuel=fuel, now=now, seconds=end - time.monotonic())
+            return self._isolated.render(context, fuel=fuel, now=now, allowance=allowance)
 
         try:
             return attempt(text=False)

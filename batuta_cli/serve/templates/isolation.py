@@ -19,17 +19,21 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 from batuta_cli.errors import OperationError
 from batuta_cli.serve.templates.render import RenderError
 
 SECONDS = 1.0
-"""Processor time for one request on small messages; real templates take milliseconds."""
+"""Processor time for a small conversation; real templates take milliseconds."""
 
-_BYTES_A_SECOND = 20_000_000  # a fifth of what a plain template renders, with the way to the worker and back
+# A fifth of what a worker does on one slow core with a plain template, the JSON of request and answer included.
+_BYTES_A_SECOND = 20_000_000
+_MESSAGES_A_SECOND = 30_000
+_LEAST = 0.05  # seconds; zero would mean no limit
 _PATIENCE = 8.0  # seconds of the clock for one of the processor, on a machine that is busy with other work
 _ANSWER = 64 * 1024 * 1024  # bytes of an answer beyond what the messages make of it
 _GROWTH = 16
@@ -38,9 +42,16 @@ _PIECE = 1 << 20
 _START = "import sys; sys.path += sys.argv[1:]; from batuta_cli.serve.templates.worker import main; main()"
 
 
-def allowance(size: int) -> float:
-    """Seconds of the processor that rendering `size` bytes of messages may take."""
-    return SECONDS + size / _BYTES_A_SECOND
+@dataclass
+class Allowance:
+    """The processor time that several requests may take together. Time that a busy machine waits is not counted."""
+
+    seconds: float
+
+    @classmethod
+    def of(cls, size: int, messages: int) -> Self:
+        """For rendering so many bytes in so many messages once."""
+        return cls(SECONDS + size / _BYTES_A_SECOND + messages / _MESSAGES_A_SECOND)
 
 
 class Isolated:
@@ -52,8 +63,8 @@ class Isolated:
         self._process: subprocess.Popen[bytes] | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
-    def render(self, context: Mapping[str, Any], *, fuel: int, now: dt.datetime, seconds: float = SECONDS) -> str:
-        """The text for the variables in `context`, in so many seconds of the processor.
+    def render(self, context: Mapping[str, Any], *, fuel: int, now: dt.datetime, allowance: Allowance) -> str:
+        """The text for the variables in `context`. What it took of the processor's time is taken off the allowance.
 
         Raises `RenderError`, and `OperationError` when no process can be started.
         """
@@ -62,11 +73,12 @@ class Isolated:
             "context": context,
             "fuel": fuel,
             "now": now.isoformat(),
-            "seconds": max(seconds, 0.05),
+            "seconds": max(allowance.seconds, _LEAST),
         }
         data = json.dumps(request, ensure_ascii=False).encode()
         with self._lock:
-            answer = self._ask(data, time.monotonic() + _PATIENCE * max(seconds, 1.0))
+            answer = self._ask(data, time.monotonic() + _PATIENCE * max(allowance.seconds, 1.0))
+        allowance.seconds -= answer["seconds"]
         if "prompt" not in answer:
             raise RenderError(answer["reason"], refused=answer["refused"])
         return str(answer["prompt"])

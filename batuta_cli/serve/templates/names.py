@@ -65,7 +65,7 @@ def known(name: str) -> tuple[Known, str] | None:
     for form in forms:
         if found := _table().get(form):
             return found, "table"
-        if ":" in form and (found := _by_pattern(form, casual=form == said)):
+        if ":" in form and (found := _by_pattern(form, casual=False)):
             return found, "pattern"
     found = next((row for form in forms if "/" not in form and (row := _by_pattern(form, casual=form == said))), None)
     return (found, "pattern") if found else None

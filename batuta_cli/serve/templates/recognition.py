@@ -66,6 +66,7 @@ def recognise(template: str, bos_token: str | None, eos_token: str | None) -> tu
 
 def _same(prompts: Sequence[str | None], references: Sequence[str | None], named: NamedFormat, bos: str) -> bool:
     pairs = zip(prompts, references, strict=True)
+    # Raw is for those who ask for it by name.
     return named.family is not TemplateFormat.RAW and all(
         _equal(own, reference, named, bos) for own, reference in pairs
     )

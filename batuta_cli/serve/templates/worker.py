@@ -39,7 +39,8 @@ def main() -> None:
             answer = {"reason": error.reason, "refused": error.refused}
         except MemoryError:
             answer = {"reason": "it needs too much memory", "refused": False}
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        left, _ = signal.setitimer(signal.ITIMER_PROF, 0)
+        answer["seconds"] = request["seconds"] - left
         send(sys.stdout.buffer, answer)
 
 

@@ -1,6 +1,8 @@
 """The profiles: twenty files of facts, and a loader that lets no misspelt one through."""
 
+import json
 import re
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from importlib import resources
 from urllib.parse import urlsplit
@@ -103,6 +105,33 @@ def test_local_backends_cost_nothing_and_hosted_ones_have_each_a_place_by_price(
     assert {b.profile.cost_rank for b in ServingBackend if b.is_local} == {0}
     ranks = [b.profile.cost_rank for b in ServingBackend if not b.is_local]
     assert sorted(ranks) == list(range(1, 13))
+
+
+def test_the_order_by_price_is_that_of_the_price_table_for_llama_3_3_70b() -> None:
+    text = (resources.files("batuta_cli.serve") / "data" / "prices.json").read_text()
+    providers = json.loads(text)["providers"]
+
+    def dearest(*names: str) -> Decimal:
+        """Input and output together, of what the model costs at any of some providers."""
+        found = [
+            Decimal(price[1]) + Decimal(price[2])
+            for name in names
+            for model, _, _, prices in providers[name]["models"]
+            if re.search(r"llama-?3[-.]3-70b-(instruct|versatile)(-turbo|-v1:0)?$", model.lower())
+            for price in prices[-1:]
+        ]
+        assert found, names
+        return max(found)
+
+    routed = [name for name in providers if name.startswith("huggingface_") and "llama-3.3-70b" in str(providers[name])]
+    priced = {
+        ServingBackend.GROQ: dearest("groq"),
+        ServingBackend.AWS_BEDROCK: dearest("aws"),
+        ServingBackend.TOGETHER: dearest("together"),
+        ServingBackend.FIREWORKS: dearest("huggingface_fireworks-ai"),  # which passes its price on
+        ServingBackend.HUGGING_FACE: dearest(*routed),
+    }
+    assert sorted(priced, key=lambda b: b.profile.cost_rank) == sorted(priced, key=lambda b: priced[b])
 
 
 @pytest.mark.parametrize(

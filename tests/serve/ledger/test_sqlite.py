@@ -330,6 +330,8 @@ def test_threads_share_a_ledger(ledger: SqliteLedger) -> None:
     patient.close()
 
 
+# Python 3.12 warns of what this test is about.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_child_opens_the_file_again_and_leaves_the_parents_connection_alone(ledger: SqliteLedger) -> None:
     ledger.record(NOW, 7, Use())
     before = ledger._connection

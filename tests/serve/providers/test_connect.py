@@ -207,6 +207,15 @@ def test_a_name_that_moves_to_another_address_is_refused(
     assert server.connections == 1
 
 
+def test_an_answer_of_the_resolver_counts_for_one_connection(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = Resolver(monkeypatch, ["127.0.0.1"], ["203.0.113.7"])
+    with serving({"/": (200, {"Connection": "close"}, b"")}) as server:
+        url = f"http://llm.office.example:{server.port}/"
+        with pytest.raises(PrivacyError):
+            get(SOVEREIGN, log, url, url, networks=OFFICE)
+        assert (len(server.seen), len(resolver.asked)) == (1, 2)
+
+
 def test_of_a_names_addresses_only_the_admitted_ones_are_tried(
     server: FakeServer, log: AuditLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,13 +351,14 @@ def test_a_refusal_is_raised_as_such_and_what_fails_otherwise_stays_aiohttps(log
     assert issubclass(PrivacyError, BatutaError)
 
 
-def test_without_aiohttp_the_error_says_what_to_install() -> None:
-    code = """
+@pytest.mark.parametrize("module", ["connect", "probe"])
+def test_without_aiohttp_the_error_says_what_to_install(module: str) -> None:
+    code = f"""
 import sys
 sys.modules["aiohttp"] = None
 from batuta_cli.errors import MissingDependencyError
 try:
-    import batuta_cli.serve.providers.connect
+    import batuta_cli.serve.providers.{module}
 except MissingDependencyError as error:
     print(error.exit_code, error.hint)
 """

@@ -41,7 +41,10 @@ VLLM: dict[str, Reply] = {
     ),
 }
 OTHERS: dict[str, dict[str, Reply]] = {
-    "Realizar": {"/health": json_reply('{"status": "healthy"}'), "/realize/model": json_reply('{"id": "m"}')},
+    "Realizar": {
+        "/health": json_reply('{"status": "healthy"}'),
+        "/realize/model": json_reply('{"id": "m", "format": "GGUF", "loaded": true, "context_length": 4096}'),
+    },
     "Tgi": {
         "/health": (200, {}, b""),
         "/info": json_reply('{"model_id": "m", "max_concurrent_requests": 128, "max_total_tokens": 4096}'),

@@ -107,6 +107,7 @@ def gguf(path: Path, **fields: str | int | list[str]) -> Path:
         (MISTRAL_V2_FIRST, "<s>", "</s>", "", TemplateFormat.MISTRAL),
         (MONARCH, "<s>", "</s>", "", None),
         ("{{ messages[0].content }}", "", "", "", None),
+        ("{{ messages | map(attribute='content') | join('\n') }}", "", "", "", None),
         ("{{ nonsense( }} <|im_start|> <|im_end|>", "", "", "", TemplateFormat.CHATML),
     ],
 )
@@ -133,6 +134,12 @@ def test_each_of_our_own_templates_is_recognised_also_without_tokens(tmp_path: P
     found = detect_format(tmp_path)
     assert (found.name, found.variant) == (name, named_format(name).variant)
     assert (found.bos_token, found.eos_token) == (named_format(name).bos_token, named_format(name).eos_token)
+
+
+def test_the_date_makes_no_other_format(tmp_path: Path) -> None:
+    today = "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    (tmp_path / "chat_template.jinja").write_text(today + named_format("llama3.1").template)
+    assert detect_format(tmp_path).name == "llama3.1"
 
 
 def test_the_own_template_counts_for_more_than_the_name(tmp_path: Path) -> None:
@@ -163,6 +170,20 @@ def test_a_gguf_file_tells_its_template_and_tokens(tmp_path: Path) -> None:
         found = detect_format(place)
         assert (found.name, found.bos_token, found.eos_token) == ("llama3", "<|begin_of_text|>", "<|eot_id|>")
         assert found.evidence == f"tokenizer.chat_template of {path}"
+
+
+def test_a_directory_with_one_model_is_that_model(tmp_path: Path) -> None:
+    for part in (1, 2):
+        gguf(
+            tmp_path / f"m-Q8_0-0000{part}-of-00002.gguf",
+            general__architecture="llama",
+            tokenizer__chat_template=LLAMA_3,
+        )
+    gguf(tmp_path / "mmproj-model-f16.gguf", general__architecture="clip")
+    assert detect_format(tmp_path).evidence.endswith("/m-Q8_0-00001-of-00002.gguf")
+    gguf(tmp_path / "other.gguf", general__architecture="llama", tokenizer__chat_template=OPENHERMES)
+    with pytest.raises(UsageError, match="it has no chat template"):
+        detect_format(tmp_path)
 
 
 def test_files_without_a_template_are_known_by_their_names(tmp_path: Path) -> None:

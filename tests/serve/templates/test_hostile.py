@@ -1,0 +1,133 @@
+"""A template is a stranger's code: whatever it does ends in an error, soon, and this process lives."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batuta_cli.errors import TemplateError
+from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.templates.engine import ChatTemplateEngine
+
+HELLO = [ChatMessage.user("Hello")]
+
+HOSTILE = {
+    "loops for ever": "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}x{% endfor %}"
+    "{% endfor %}{% endfor %}",
+    "has a range without end": "{% for i in range(10**15) %}x{% endfor %}",
+    "calls itself": "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
+    "loops into itself": "{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+    "is its own block": "{% block a %}{{ self.a() }}{% endblock %}",
+    "contains itself": "{% set ns = namespace(s=1) %}{% set ns.s = ns %}{{ ns }}",
+    "repeats a text": "{{ 'x' * 10**12 }}",
+    "repeats a list": "{{ ([1] * 10**12) | length }}",
+    "doubles a text": "{% set n = namespace(s='x') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+    "doubles a list": "{% set n = namespace(l=[1]) %}{% for i in range(99) %}{% set n.l = n.l + n.l %}{% endfor %}"
+    "{{ n.l | length }}",
+    "chains lists": "{% set n = namespace(l=[1]) %}{% for i in range(50) %}{% set n.l = n.l | chain(n.l) %}{% endfor %}"
+    "{{ n.l | length }}",
+    "pads with the format method": "{{ '{:>99999999999}'.format('x') }}",
+    "pads by a gigabyte": "{{ '{:>1000000000}'.format('x') }}",
+    "pads with the format filter": "{{ '%99999999999s' | format('x') }}",
+    "indents JSON": "{{ [1] | tojson(indent=99999999999) }}",
+    "indents": "{{ 'a\\nb' | indent(99999999999) }}",
+    "joins with a long text": "{{ range(100000) | join('x' * 100000) }}",
+    "replaces itself": "{% set n = namespace(s='xx') %}{% for i in range(60) %}{% set n.s = n.s | replace('x', 'xx') %}"
+    "{% endfor %}{{ n.s }}",
+    "writes dates with a long format": "{% for i in range(90000) %}{{ strftime_now('%Y' * 100000) }}{% endfor %}",
+    "raises to a power": "{{ 10 ** 100000000 }}",
+    "nests brackets": "{{ " + "(" * 200_000 + "1" + ")" * 200_000 + " }}",
+    "nests lists": "{{ " + "[" * 200_000 + "]" * 200_000 + " }}",
+    "nests conditions": "{% if 1 %}" * 30_000 + "{% endif %}" * 30_000,
+    "denies": "{{ " + "not " * 200_000 + "1 }}",
+    "negates": "{{ " + "-" * 200_000 + "1 }}",
+    "adds": "{{ 1" + "+1" * 300_000 + " }}",
+    "chains attributes": "{{ x" + ".a" * 300_000 + " }}",
+    "chains filters": "{{ 1" + "|string" * 100_000 + " }}",
+    "chains choices": "{{ " + "1 if 1 else " * 80_000 + "1 }}",
+    "is larger than any template": " " * 2_000_000,
+    "reads a file": "{% include '/etc/passwd' %}",
+    "extends a file": "{% extends '/etc/passwd' %}",
+    "imports": "{% import 'os' as os %}{{ os.system('id') }}",
+    "reaches for the class of a text": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "reaches for the class of a message": "{{ messages[0].__class__.__base__.__subclasses__() }}",
+    "reaches for globals": "{{ raise_exception.__globals__['json'] }}",
+    "reaches for code": "{{ strftime_now.__self__.__class__.__init__.__globals__.os }}",
+    "is no template": "{% for ",
+    "is binary": "{{ \x01\x02 }}",
+    "has an unknown tag": "{% exec 'id' %}",
+}
+
+
+@pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_template_is_an_error_and_the_next_one_renders(source: str) -> None:
+    with pytest.raises(TemplateError):
+        ChatTemplateEngine.from_template(source).apply(HELLO)
+    assert ChatTemplateEngine.from_template("{{ messages[0].content }}").apply(HELLO) == "Hello"
+
+
+def test_a_template_that_ended_its_worker_does_not_end_the_next_use_of_the_engine() -> None:
+    engine = ChatTemplateEngine.from_template(
+        "{% if messages | length == 1 %}{{ '{:>99999999999}'.format('x') }}{% endif %}"
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    with pytest.raises(TemplateError, match="too much memory"):
+        engine.apply(HELLO)
+    assert engine.apply([*HELLO, ChatMessage.assistant(" you")]) == "Hello you"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("doubles a list", "it takes too long"),
+        ("pads by a gigabyte", "it needs too much memory, or nests too deeply"),
+        ("adds", "it needs too much memory, or nests too deeply"),
+        ("loops for ever", "it takes too many steps, in line 1"),
+    ],
+)
+def test_time_memory_and_steps_are_bounded_each_by_itself(tmp_path: Path, name: str, reason: str) -> None:
+    """In a process with little memory of its own, which must live to say so."""
+    template = tmp_path / "t.jinja"
+    template.write_text(HOSTILE[name])
+    program = """
+import resource, sys
+from batuta_cli.errors import TemplateError
+from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.templates.engine import ChatTemplateEngine
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+resource.setrlimit(resource.RLIMIT_AS, (2**28, hard))
+try:
+    ChatTemplateEngine.from_template(open(sys.argv[1]).read()).apply([ChatMessage.user("Hello")])
+except TemplateError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program, template], capture_output=True, text=True, timeout=60)
+    said = f"the template cannot be rendered: {reason}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+
+
+def test_templates_of_strangers_are_never_rendered_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    import minijinja
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("rendered here")
+
+    monkeypatch.setattr(minijinja, "Environment", refuse)
+    assert ChatTemplateEngine.from_template("{{ messages[0].content }}").apply(HELLO) == "Hello"
+    with pytest.raises(AssertionError):
+        ChatTemplateEngine("chatml").apply(HELLO)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(100_000, "Hello"), (50, "word and more " * 75_000), (50, "日本語\n" * 100_000)]
+)
+def test_long_conversations_render(count: int, text: str) -> None:
+    messages = [ChatMessage.assistant(text) if i % 2 else ChatMessage.user(text) for i in range(count)]
+    for engine in (
+        ChatTemplateEngine("chatml"),
+        ChatTemplateEngine("qwen3"),
+        ChatTemplateEngine.from_template("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"),
+    ):
+        assert engine.apply(messages).count(text) == count
+        engine.close()
