@@ -4,6 +4,7 @@ from batuta_cli.cli import (
     serve_audit,
     serve_backends,
     serve_budget,
+    serve_chat,
     serve_context,
     serve_gateway,
     serve_keys,
@@ -16,6 +17,7 @@ app = command_group("serve", "Make model requests correct, private and within bu
 
 for commands in (serve_template.commands, serve_context.commands, serve_backends.commands, serve_route.commands):
     app.add_typer(commands)
-app.add_typer(serve_gateway.commands)
+for running in (serve_chat.commands, serve_gateway.commands):
+    app.add_typer(running)
 for group in (serve_audit.group, serve_budget.group, serve_keys.group):
     app.add_typer(group)

@@ -113,6 +113,13 @@ threading.Event().wait()
 @contextlib.contextmanager
 def running_llamacpp(model: Path) -> Iterator[str]:
     """The real llama.cpp with a model, `smollm2-135m`, two slots of 2,048 tokens; yields its base URL."""
+    with llamacpp_process(model) as (_, base_url):
+        yield base_url
+
+
+@contextlib.contextmanager
+def llamacpp_process(model: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """As `running_llamacpp`, with the process, for those who want to kill it."""
     port = free_port()
     with subprocess.Popen(
         [sys.executable, "-c", _LLAMACPP, str(model), str(port)],
@@ -124,6 +131,6 @@ def running_llamacpp(model: Path) -> Iterator[str]:
             assert child.stdout is not None
             address = child.stdout.readline().strip()  # written when it listens
             assert address, "llama.cpp did not start; is xllamacpp installed? run `make test`"
-            yield f"{address}/v1"
+            yield child, f"{address}/v1"
         finally:
             child.terminate()

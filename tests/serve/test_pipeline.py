@@ -97,11 +97,12 @@ def test_the_legs_are_told_afterwards(tmp_path: Path) -> None:
 
 
 def test_before_the_first_byte_a_request_starts_over_anywhere(tmp_path: Path) -> None:
-    for fault in (
+    faults: tuple[Callable[..., Any], ...] = (
         refuser("500 Internal Server Error"),
         refuser("429 Too Many Requests", "Retry-After: 5"),
         lambda *_: [],
-    ):
+    )
+    for fault in faults:
         with servers(fault, speaker(TEXT)) as [one, two]:
             tables = backends(one=("vllm", one.base_url), two=("realizar", two.base_url))
             _answer, pieces = ask(pipeline(tmp_path, tables))
@@ -240,7 +241,7 @@ def test_an_answer_that_broke_off_is_charged_for_what_was_seen(tmp_path: Path) -
 def test_the_bound_of_a_request_must_fit_the_budget(tmp_path: Path, budget: str, most: str, kind: type) -> None:
     # 10,000 tokens of answer at one dollar a million are a cent.
     breaker, error = paying(tmp_path, speaker(TEXT), budget=budget, most=most)
-    assert isinstance(error, kind)
+    assert isinstance(error, kind) and isinstance(error, BatutaError)
     assert error.exit_code == 5
     assert breaker.status().spent == 0
 
