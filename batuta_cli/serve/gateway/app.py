@@ -168,7 +168,7 @@ class Gateway:
         seconds = exchange.seconds
         self._metrics.request(exchange.route, exchange.status, seconds)
         self._log.write(
-            "error" if exchange.status >= 500 else "info",
+            "error" if exchange.status >= 500 or "broken" in exchange.facts else "info",
             "request",
             request_id=exchange.shown_id,
             id=exchange.id if exchange.id != exchange.shown_id else None,

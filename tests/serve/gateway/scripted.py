@@ -1,0 +1,280 @@
+"""A pipeline whose answers are scripted: the model's name says what happens. No backend, no ledger, no clock.
+
+    python -m tests.serve.gateway.scripted serve gateway --port 0
+
+runs the real command over it. A test that has to know, or decide, when something happens listens on a port of its own
+and names it in CONTROL: the models `gated` and `hang` connect to it, say what happens to them, and wait for its word.
+"""
+
+import asyncio
+import datetime as dt
+import os
+import sys
+import types
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from batuta_cli import errors
+from batuta_cli.serve.budget import BudgetStatus
+from batuta_cli.serve.chat import ChatRequest, Leg, Summary
+from batuta_cli.serve.providers.wire import BackendError, Piece, Usage
+from batuta_cli.serve.tiers import PrivacyTier
+
+SECRET = "xyzzy-content-of-a-message"
+COST = 1_234_000  # nano-dollars
+
+
+@dataclass(frozen=True)
+class Plan:
+    decision: str = "spillover"
+    reason: str = "local_busy"
+    fallbacks: tuple[str, ...] = ("second", "third")
+
+
+@dataclass(frozen=True)
+class Ready:
+    ok: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Gauges:
+    queue_depth: dict[str, int] = field(default_factory=lambda: {"scripted": 7})
+    budget: BudgetStatus = field(
+        default_factory=lambda: BudgetStatus(
+            spent=2_500_000_000,
+            reserved=500_000_000,
+            daily_budget=10_000_000_000,
+            max_request_cost=1_000_000_000,
+            warn_at=8_000_000_000,
+            day=dt.date(2026, 11, 23),
+            timezone="UTC",
+            resets_at=dt.datetime(2026, 11, 24, tzinfo=dt.UTC),
+            ahead=False,
+        )
+    )
+
+
+Step = Piece | Exception | str
+"""A piece, what is raised, or `wait` for the control's word."""
+
+
+def _call(index: int, id: str | None, name: str | None, arguments: str) -> Piece:
+    function = {"arguments": arguments} | ({"name": name} if name else {})
+    call = {"index": index, "function": function} | ({"id": id, "type": "function"} if id else {})
+    return Piece(delta={"tool_calls": [call]})
+
+
+def _echo(request: ChatRequest) -> list[Step]:
+    words = request.messages[-1].content.split(" ")
+    texts = [word + " " for word in words[:-1]] + [words[-1]]
+    return [*(Piece(text) for text in texts if text), Piece(finish_reason="stop")]
+
+
+def _tools(request: ChatRequest) -> list[Step]:
+    return [
+        Piece("Let me look. "),
+        _call(0, "call_1", "weather", ""),
+        _call(0, None, None, '{"city":'),
+        _call(0, None, None, ' "Łódź"}'),
+        _call(1, "call_2", "time", "{}"),
+        Piece(finish_reason="tool_calls"),
+    ]
+
+
+def _whole_tools(request: ChatRequest) -> list[Step]:
+    """As a backend that does not stream gives them: no index."""
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Łódź"}'}}
+    return [Piece(delta={"tool_calls": [call]}), Piece(finish_reason="tool_calls")]
+
+
+def _choices(request: ChatRequest) -> list[Step]:
+    count = request.options.get("n", 1)
+    texts: list[Step] = [Piece(f"choice {i}", index=i) for i in range(count)]
+    return [*texts, *(Piece(finish_reason="stop", index=i) for i in range(count))]
+
+
+def _more(request: ChatRequest) -> list[Step]:
+    logprobs = {"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}]}
+    return [
+        Piece(delta={"reasoning_content": "hmm "}),
+        Piece(delta={"reasoning_content": "yes"}),
+        Piece("a", logprobs=logprobs),
+        Piece("b", finish_reason="length"),
+    ]
+
+
+SCRIPTS: dict[str, Callable[[ChatRequest], list[Step]]] = {
+    "echo": _echo,
+    "tools": _tools,
+    "whole-tools": _whole_tools,
+    "bad-tools": lambda request: [_call(0, "call_1", "f", "{not json"), Piece(finish_reason="tool_calls")],
+    "choices": _choices,
+    "more": _more,
+    "long": lambda request: [*(Piece("0123456789abcdef" * 64) for _ in range(20_000)), Piece(finish_reason="stop")],
+    "unfinished": lambda request: [Piece("all of it")],
+    "filtered": lambda request: [Piece(finish_reason="content_filter")],
+    "break": lambda request: [Piece("half of "), BackendError("the backend's stream ended")],
+    "bug": lambda request: [Piece("half of "), RuntimeError(SECRET)],
+    "gated": lambda request: [Piece("begun "), "wait", Piece("ended"), Piece(finish_reason="stop")],
+    "hang": lambda request: ["wait", Piece("late")],
+}
+
+REFUSALS: dict[str, Exception] = {
+    "too-expensive": errors.RequestTooExpensive("the request may cost 2.00, at most 1.00 is allowed"),
+    "over-budget": errors.DailyBudgetExceeded("the budget of the day is spent"),
+    "unpriced": errors.UnknownPriceError("the price is not known"),
+    "private": errors.PrivacyError("the tier forbids it"),
+    "queue-full": errors.QueueFullError("every backend is busy"),
+    "no-backend": errors.NoBackendError("no backend answers"),
+    "overflow": errors.ContextOverflowError("the conversation does not fit"),
+    "audit": errors.AuditError("/var/lib/audit: disk full"),
+    "ledger": errors.LedgerError("/var/lib/ledger: locked"),
+    "damaged": errors.DamagedStateError("/var/lib/x: damaged"),
+    "usage": errors.UsageError("that cannot be asked"),
+    "template": errors.TemplateError("message 2: the template has no system role"),
+    "backend-500": BackendError("the backend answered (HTTP 500)", status=500),
+    "backend-429": BackendError("the backend answered (HTTP 429)", status=429, retry_after=17.2),
+    "backend-400": BackendError("the backend answered (HTTP 400)", status=400, retryable=False),
+    "backend-401": BackendError("the backend answered (HTTP 401)", status=401),
+    "internal": RuntimeError(SECRET),
+}
+REFUSALS["queue-full"].retry_after = 2.4  # type: ignore[attr-defined]
+
+
+class Answer:
+    """What a script says, and what became of it."""
+
+    backend = "scripted"
+    plan: Plan | None = Plan()
+
+    def __init__(self, request: ChatRequest, steps: Sequence[Step], say: "Control") -> None:
+        self.tier = request.privacy
+        self.summary: Summary | None = None
+        self.closed = 0
+        self.taken = 0
+        self._request = request
+        self._steps = iter(steps)
+        self._said: list[str] = []
+        self._say = say
+        self._ahead: Piece | None = None
+
+    async def open(self) -> None:
+        self._ahead = await self._next()
+
+    async def _next(self) -> Piece | None:
+        for step in self._steps:
+            if isinstance(step, Exception):
+                raise step
+            if isinstance(step, Piece):
+                return step
+            await self._say.wait(self._request.model)
+        return None
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        output = 0
+        while self._ahead is not None:
+            piece, self._ahead = self._ahead, None
+            self.taken += 1
+            output += bool(piece.text)
+            yield piece
+            self._ahead = await self._next()
+        legs = (Leg("first", 0, "backend_error"), Leg("scripted", COST))
+        words = sum(len(m.content.split()) for m in self._request.messages)
+        self.summary = Summary("scripted", words, output, True, COST, 5_000_000_000, legs)
+        yield Piece(usage=Usage(words, output))
+
+    async def aclose(self) -> None:
+        self.closed += 1
+        if self.summary is None:
+            await self._say.tell(f"freed {self._request.model}")
+
+
+class Control:
+    """The line to the test that decides."""
+
+    def __init__(self) -> None:
+        self._port = int(os.environ.get("CONTROL", "0"))
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def tell(self, what: str) -> None:
+        if self._port:
+            if self._streams is None:
+                self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            self._streams[1].write(what.encode() + b"\n")
+
+    async def wait(self, model: str) -> None:
+        if not self._port:
+            await asyncio.Event().wait()
+        await self.tell(f"waiting {model}")
+        assert self._streams is not None
+        if not await self._streams[0].readline():
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            await self._streams[1].wait_closed()
+
+
+class Pipeline:
+    """What `batuta_cli.serve.pipeline.Pipeline` is to the gateway."""
+
+    known = ("echo", "tools", "org/model:q4")
+
+    def __init__(self, config: Any = None) -> None:
+        self.requests: list[ChatRequest] = []
+        self.answers: list[Answer] = []
+        self.state = Ready()
+
+    async def __aenter__(self) -> Self:
+        if os.environ.get("CANNOT_OPEN"):
+            raise errors.LedgerError("/var/lib/ledger: cannot be opened", hint="mend it")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def start(self, request: ChatRequest) -> Answer:
+        self.requests.append(request)
+        if request.model in REFUSALS:
+            raise REFUSALS[request.model]
+        if request.model not in SCRIPTS:
+            raise errors.NoBackendError("no backend can take the request")
+        control = Control()
+        answer = Answer(request, SCRIPTS[request.model](request), control)
+        self.answers.append(answer)
+        try:
+            await answer.open()
+        except BaseException:
+            await answer.aclose()
+            raise
+        return answer
+
+    def models(self) -> list[str]:
+        return list(self.known)
+
+    def ready(self) -> Ready:
+        return self.state
+
+    async def gauges(self) -> Gauges:
+        return Gauges()
+
+
+def not_ready(reason: str) -> Ready:
+    return replace(Ready(), ok=False, reason=reason)
+
+
+def main() -> None:
+    """The command `batuta`, over this pipeline."""
+    module: Any = types.ModuleType("batuta_cli.serve.pipeline")
+    module.Pipeline = Pipeline
+    sys.modules[module.__name__] = module
+    from batuta_cli.cli.app import main as batuta
+
+    batuta()
+
+
+if __name__ == "__main__":
+    main()
