@@ -19,7 +19,6 @@ from batuta_cli import errors
 from batuta_cli.serve.budget import BudgetStatus
 from batuta_cli.serve.chat import ChatRequest, Leg, Summary
 from batuta_cli.serve.providers.wire import BackendError, Piece, Usage
-from batuta_cli.serve.tiers import PrivacyTier
 
 SECRET = "xyzzy-content-of-a-message"
 COST = 1_234_000  # nano-dollars

@@ -3,10 +3,11 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from batuta_cli.serve.gateway.app import Gateway, Settings
@@ -72,21 +73,19 @@ class Asking:
         body: bytes | Mapping[str, Any] | None = None,
         *,
         method: str | None = None,
-        headers: Mapping[str, str] | list[tuple[str, str]] = {},
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = MappingProxyType({}),
         client: tuple[str, int] | None = LOCAL,
     ) -> Response:
-        """One request. A header of None-like absence is got by naming all headers in a list."""
+        """One request. Headers that are a mapping are added to the usual ones; a list of them is sent as it is."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        if isinstance(headers, list):
-            sent = headers
-        else:
+        if isinstance(headers, Mapping):
             usual = {"host": "127.0.0.1:8484"} | ({} if body is None else {"content-type": "application/json"})
-            sent = list((usual | dict(headers)).items())
+            headers = list((usual | dict(headers)).items())
         scope = {
             "type": "http",
             "method": method or ("GET" if body is None else "POST"),
             "path": path,
-            "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent],
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers],
             "client": client,
         }
         response, given, never = Response(), False, asyncio.Event()

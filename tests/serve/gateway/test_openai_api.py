@@ -120,7 +120,7 @@ def test_an_answer_whose_backend_names_no_reason_ends_with_stop(tmp_path: Path) 
 
 @pytest.mark.parametrize("model", ["break", "bug"])
 def test_a_stream_that_breaks_ends_in_an_error_event_and_is_cut_off(tmp_path: Path, model: str) -> None:
-    done = ask(tmp_path, CHAT, chat(model, stream=True, **{"stream_options": {"include_usage": True}}))
+    done = ask(tmp_path, CHAT, chat(model, stream=True, stream_options={"include_usage": True}))
     *chunks, last = done.events
     assert text_of(chunks) == "half of "
     assert all(c["choices"][0]["finish_reason"] is None for c in chunks)
