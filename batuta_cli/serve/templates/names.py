@@ -105,7 +105,7 @@ def known_names() -> tuple[str, ...]:
 def patterns() -> tuple[Pattern, ...]:
     """The patterns in the order in which they are tried."""
     return tuple(
-        Pattern(re.compile(row["match"]), row.get("casual", False), _known(row, "medium"), tuple(row["examples"]))
+        Pattern(re.compile("|".join(row["match"])), row.get("casual", False), _known(row, "medium"), tuple(row["examples"]))
         for row in _document("patterns.toml")["pattern"]
     )
 
