@@ -156,8 +156,9 @@ def test_each_local_kind_is_known_by_its_own_sign(kind: str, log: AuditLog) -> N
             assert not result.healthy
 
 
-def test_a_server_that_answers_everything_with_a_page_is_nobodys(log: AuditLog) -> None:
-    page: Reply = (200, {"Content-Type": "text/html"}, b"<html>Ollama is running</html>")
+@pytest.mark.parametrize(("status", "body"), [(200, b"<html>Ollama is running</html>"), (403, b"Ollama is running")])
+def test_a_server_that_answers_everything_with_a_page_is_nobodys(status: int, body: bytes, log: AuditLog) -> None:
+    page: Reply = (status, {"Content-Type": "text/html"}, body)
     paths = "/ /health /v1/models /metrics /props /slots /info /system /readyz /api/version /realize/model /api/tags"
     with serving(dict.fromkeys(paths.split(), page)) as server:
         for kind in ServingBackend:
