@@ -99,7 +99,6 @@ def make(path: str) -> None:
                 "BEGIN",
                 *_TABLES.values(),
                 "CREATE INDEX hold_expires ON hold (expires)",
-                "CREATE INDEX hold_day ON hold (day)",
                 f"PRAGMA application_id = {APPLICATION_ID}",
                 f"PRAGMA user_version = {VERSION}",
                 "COMMIT",
