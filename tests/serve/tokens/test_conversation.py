@@ -41,8 +41,9 @@ def test_openai_conversations_are_counted_as_the_api_counts_them(model: str) -> 
 
 @pytest.mark.parametrize(
     ("model", "same_as"),
-    [("openai/gpt-4o", "gpt-4o"), ("GPT-4", "gpt-4"), ("gpt-4-turbo-2024-04-09", "gpt-4"), ("gpt-4-1106-preview", "gpt-4"),
-     ("gpt-4o-2024-08-06", "gpt-4o"), ("ft:gpt-4o-mini:acme::7", "gpt-4o"), ("gpt-4.1-nano", "gpt-4o"),
+    [("openai/gpt-4o", "gpt-4o"), ("GPT-4", "gpt-4"), ("gpt-4-turbo-2024-04-09", "gpt-4"),
+     ("gpt-4-1106-preview", "gpt-4"), ("gpt-4o-2024-08-06", "gpt-4o"), ("ft:gpt-4o-mini:acme::7", "gpt-4o"),
+     ("gpt-4.1-nano", "gpt-4o"),
      ("gpt-35-turbo", "gpt-4"), ("chatgpt-4o-latest", "gpt-4o")],
 )  # fmt: skip
 def test_dates_sizes_and_fine_tunings_belong_to_their_family(model: str, same_as: str) -> None:

@@ -22,37 +22,10 @@ def real(tmp_path_factory: pytest.TempPathFactory, gguf: Path) -> list[Tokenizer
 
 
 WORDS = st.sampled_from(
-    [
-        "the",
-        "of",
-        "internationalization",
-        "antidisestablishmentarianism",
-        "Donaudampfschifffahrt",
-        "xqzjkv",
-        "QWRTP",
-        "iPhone",
-        "aaaaaaaa",
-        "camelCaseName",
-        "SCREAMING_CASE",
-        "3.14159",
-        "0x7fff",
-        "https://example.org/a?b=c",
-        "{'k':",
-        "[1,",
-        "2]}",
-        "::=",
-        "!==",
-        "naïve",
-        "Привет",
-        "日本語",
-        "สวัสดี",
-        "👨\u200d👩\u200d👧",
-        "\xa0",
-        "\t",
-        "\n",
-        "\r\n",
-    ]
-)
+    ["the", "of", "internationalization", "antidisestablishmentarianism", "Donaudampfschifffahrt", "xqzjkv", "QWRTP",
+     "iPhone", "aaaaaaaa", "camelCaseName", "SCREAMING_CASE", "3.14159", "0x7fff", "https://example.org/a?b=c", "{'k':",
+     "[1,", "2]}", "::=", "!==", "naïve", "Привет", "日本語", "สวัสดี", "👨\u200d👩\u200d👧", "\xa0", "\t", "\n", "\r\n"]
+)  # fmt: skip
 
 
 @settings(max_examples=400)

@@ -131,7 +131,7 @@ def test_without_its_package_a_sentence_piece_model_names_the_extra(
 
 
 def test_every_pattern_compiles_and_a_single_one_matches_every_character() -> None:
-    import regex
+    import regex  # type: ignore[import-untyped]
     import tiktoken
 
     assert {"llama-bpe", "qwen2", "smollm", "gpt-2", "tekken", "deepseek-llm", "deepseek-v3", "default"} <= set(

@@ -56,3 +56,20 @@ def test_an_encoding_that_is_not_packed_is_an_error_and_no_download() -> None:
     with pytest.raises(UsageError, match="unknown encoding gpt2") as caught:
         encoding("gpt2")
     assert all(name in (caught.value.hint or "") for name in ENCODINGS)
+
+
+def test_a_tiktoken_that_wants_other_ranks_gets_an_error_and_no_download() -> None:
+    script = """
+import socket, tiktoken_ext.openai_public as public
+def refused(*_, **__): raise AssertionError("a socket was asked for")
+socket.socket = socket.create_connection = socket.getaddrinfo = refused
+public.ENCODING_CONSTRUCTORS["cl100k_base"] = lambda: public.load_tiktoken_bpe("https://example.org/x", "00" * 32)
+from batuta_cli.errors import UsageError
+from batuta_cli.serve.tokens.ranks import encoding
+try:
+    encoding("cl100k_base")
+except UsageError as error:
+    print(error.message)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "other ranks" in done.stdout

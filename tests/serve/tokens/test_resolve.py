@@ -26,8 +26,8 @@ TOKENIZER: dict[str, Any] = {
     "post_processor": None,
     "decoder": None,
     "model": {
-        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
-        "fuse_unk": False, "byte_fallback": False,
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
         "vocab": {"a": 0, "b": 1, "ab": 2, "<s>": 3, "<": 4, "s": 5, ">": 6}, "merges": [["a", "b"]],
     },
 }  # fmt: skip
