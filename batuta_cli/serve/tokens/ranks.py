@@ -79,7 +79,8 @@ def serve_offline() -> None:
             return ranks(name)
         if _no_download.get():
             raise UsageError(f"this tiktoken wants other ranks than batuta has: {expected_hash}")
-        return original(tiktoken_bpe_file, expected_hash)
+        downloaded: dict[bytes, int] = original(tiktoken_bpe_file, expected_hash)
+        return downloaded
 
     openai_public.load_tiktoken_bpe = load
 
