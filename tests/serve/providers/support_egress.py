@@ -27,6 +27,8 @@ LOOPBACK = "127.0.0.1"
 queries: list[str] = []
 connections: list[str] = []
 requests: list[str] = []
+last: dict[int, threading.Event] = {}
+"""Connections of our own, by their port, and whether they were taken."""
 flips = [LOOPBACK, PUBLIC]
 """What the name `flip.example` resolves to, in turn."""
 
@@ -78,12 +80,12 @@ def web_server(host: str, port: int, directory: Path, *, tls: bool = False, loca
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    class Server(http.server.ThreadingHTTPServer):
-        daemon_threads = True
-
+    class Server(http.server.HTTPServer):  # one connection after the other, so that `all_seen` is true
         def get_request(self) -> Any:
             connection, address = super().get_request()
-            if host == PUBLIC:
+            if address[1] in last:
+                last[address[1]].set()
+            elif host == PUBLIC:
                 connections.append(f"{port}")
             return connection, address
 
@@ -97,6 +99,16 @@ def web_server(host: str, port: int, directory: Path, *, tls: bool = False, loca
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return int(server.server_address[1])
+
+
+def all_seen() -> None:
+    """Wait until the public servers are done with all that was sent to them: they take one more, our own, only then."""
+    for port in (80, 443):
+        with socket.socket() as connection:
+            connection.bind((PUBLIC, 0))
+            event = last.setdefault(connection.getsockname()[1], threading.Event())
+            connection.connect((PUBLIC, port))
+            assert event.wait(30)
 
 
 @contextlib.contextmanager
@@ -149,6 +161,7 @@ def main(directory: Path) -> None:
         for seen in (queries, connections, requests):
             seen.clear()
         outcome = asyncio.run(get(tier, url, networks))
+        all_seen()
         told = {"case": case, "tier": tier, "url": url, "outcome": outcome}
         print(json.dumps(told | {"queries": queries, "connections": connections, "requests": requests}), flush=True)
 
@@ -173,11 +186,12 @@ def main(directory: Path) -> None:
     with bypassed():
         tell("peer", "sovereign", f"http://{PUBLIC}/")
         tell("peer", "private", f"http://{PUBLIC}/")
-    for seen in (queries, connections, requests):
-        seen.clear()
     batuta = [str(Path(sys.executable).with_name("batuta")), "serve", "backends", "--probe", "--all", "--json"]
     for tier in ("sovereign", "private"):
+        for seen in (queries, connections, requests):
+            seen.clear()
         done = subprocess.run([*batuta, "--privacy", tier], capture_output=True, text=True)
+        all_seen()
         told = {"case": "command", "tier": tier, "url": "", "outcome": str(done.returncode)}
         print(json.dumps(told | {"queries": queries, "connections": connections, "requests": requests}), flush=True)
     os._exit(0)
