@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from batuta_cli.errors import LedgerError, UsageError
-from batuta_cli.serve.budget import CircuitBreakerConfig, CostCircuitBreaker
+from batuta_cli.serve.budget import Alert, CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.ledger import Moment, Settled, Use, open_ledger
 from batuta_cli.serve.ledger.memory import MemoryLedger
 from batuta_cli.serve.reservation import Renewer
@@ -168,6 +168,27 @@ def test_an_interruption_just_after_it_was_written_charges_it_once() -> None:
         reservation.dispatched()
         reservation.settle("0.25")
     assert sums(breaker) == (Decimal("0.25"), Decimal(0))
+
+
+def test_a_warning_that_cannot_be_noted_neither_fails_a_settlement_nor_charges_it_twice() -> None:
+    class Forgetful(MemoryLedger):
+        fails = True
+
+        def warn_once(self, moment: Moment, day: dt.date) -> bool:
+            if self.fails:
+                raise LedgerError("locked")
+            return super().warn_once(moment, day)
+
+    heard: list[Alert] = []
+    ledger = Forgetful()
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd=1), ledger, on_alert=heard.append)
+    with breaker.reserve("0.90") as reservation:
+        reservation.settle("0.85")
+    breaker.record("0.05")
+    assert sums(breaker) == (Decimal("0.90"), Decimal(0)) and heard == []
+    ledger.fails = False
+    breaker.record("0.01")
+    assert [alert.kind for alert in heard] == ["budget_warning"]
 
 
 # The thread that renews.
