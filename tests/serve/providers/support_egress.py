@@ -112,11 +112,12 @@ def all_seen() -> None:
 
 
 @contextlib.contextmanager
-def bypassed() -> Iterator[None]:
-    """As if the gate before the connection were not there: what is left is the look at the peer."""
+def bypassed(*, passed: bool) -> Iterator[None]:
+    """As if the gate before the connection were not there, or (`passed`) had judged another address than the peer's."""
     from batuta_cli.serve.providers import connect
 
     def make_socket(self: object, info: Any) -> socket.socket:
+        connect._current.get().opened = passed
         return socket.socket(*info[:3])
 
     original = connect._Connector._make_socket
@@ -183,9 +184,10 @@ def main(directory: Path) -> None:
             tell(case, tier, url)
     for case in ("name that resolves to the loopback", "the same name, now public"):
         tell(case, "sovereign", f"http://flip.example:{near}/", office)
-    with bypassed():
-        tell("peer", "sovereign", f"http://{PUBLIC}/")
-        tell("peer", "private", f"http://{PUBLIC}/")
+    for passed in (False, True):
+        with bypassed(passed=passed):
+            for tier in ("sovereign", "private"):
+                tell(f"peer, passed {passed}", tier, f"http://{PUBLIC}/")
     batuta = [str(Path(sys.executable).with_name("batuta")), "serve", "backends", "--probe", "--all", "--json"]
     for tier in ("sovereign", "private"):
         for seen in (queries, connections, requests):
