@@ -251,12 +251,14 @@ def test_a_server_that_loads_its_model_says_so(log: AuditLog) -> None:
 def test_of_several_usual_addresses_the_best_answer_counts(log: AuditLog) -> None:
     loads: dict[str, Reply] = {"/health": json_reply("{}", 503, Server="llama.cpp")}
     nobody = f"http://127.0.0.1:{free_port()}"
-    with serving(loads) as loading, serving({"/health": json_reply("{}")}) as other:
+    ready: dict[str, Reply] = {"/health": json_reply("{}", Server="llama.cpp")}
+    with serving(loads) as loading, serving(ready) as well, serving({"/health": json_reply("{}")}) as other:
         for urls, best in (
             ((nobody, other.url), other.url),
             ((other.url, nobody), other.url),
             ((other.url, loading.url), loading.url),
             ((loading.url, other.url), loading.url),
+            ((loading.url, well.url), well.url),
         ):
             assert ask(usual(ServingBackend.LLAMA_CPP, *urls), log).base_url == f"{best}/v1"
 
