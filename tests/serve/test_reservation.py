@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -248,6 +249,7 @@ def test_a_child_process_renews_nothing_of_its_parents() -> None:
     owner = renewer.owner
     child = os.fork()
     if child == 0:
+        signal.alarm(60)  # a lock that was taken when it was forked would be taken for ever
         own = renewer.owner != owner and not renewer._held and not renewing()
         ledger.heard.clear()
         renewer.hold("b")
