@@ -3,17 +3,18 @@
 INTERRUPTED = 130
 
 DESCRIPTION = """\
-batuta makes running language models safe and affordable. batuta pacha signs, verifies, encrypts and stores model files: \
-GGUF, safetensors, or whole directories of any size. batuta serve makes model requests correct, private and within \
-budget: the exact prompt, exact token counts, which backend may take a request, and a daily budget. Commands work \
-without a network unless they are there to talk to a backend, and without a question wherever their options answer it.
+batuta makes running language models safe and affordable. batuta pacha signs, verifies, encrypts and stores model \
+files: GGUF, safetensors, or whole directories of any size. batuta serve makes model requests correct, private and \
+within budget: the exact prompt, exact token counts, which backend may take a request, and a daily budget. Commands \
+work without a network unless they are there to talk to a backend, and without a question wherever their options \
+answer it.
 
 Results go to stdout; progress, notes and errors to stderr. With --json exactly one JSON document is printed on \
 stdout, after a failure too: ok, command, result, and error with its kind, message, hint and exit_code. The name - is \
 stdin or stdout. An existing output is replaced only with --force, and a file appears whole or not at all.
 
-No password and no key is ever an argument, and no message's content is ever in a log or an error: they come from files, environment variables, stdin or a question on the \
-terminal."""
+No password and no key is ever an argument: they come from files, environment variables, stdin or a question on the \
+terminal. No message's content is ever in a log or an error."""
 
 EXIT_STATUS = {
     0: "Done; the check passed.",
