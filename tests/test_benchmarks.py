@@ -22,6 +22,7 @@ TINY = {
     "decrypt": [],
     "startup": [],
     "memory": [],
+    "ledger": ["--seconds", "0.05"],
 }
 
 

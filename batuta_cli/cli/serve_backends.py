@@ -40,7 +40,7 @@ def backends(
         bool, typer.Option("--all", help="List every kind that batuta knows, configured or not.")
     ] = False,
 ) -> console.Outcome:
-    """List the backends: tier, address, whether the tier allows them, and with --probe how deep their queue is.
+    """List the backends: tier, address, whether the tier admits them, and with --probe how deep their queue is.
 
     The tier of a backend is that of its address, whatever its name. Without a configuration the local backends at
     their usual addresses are the set. --all never sends anything to a hosted backend that is not configured.
@@ -65,7 +65,7 @@ def backends(
         asked = [b for b in known if verdicts[b.name].allowed and (b.configured or b.kind.is_local)]
         probed = _probe(asked, tier, networks, settings.network.proxy)
     result = [_described(b, verdicts[b.name], probed.get(b.name)) for b in known]
-    columns = ("NAME", "BACKEND", "TIER", "ALLOWED", "ADDRESS", *(("STATE", "QUEUE", "MODELS") if probe else ()))
+    columns = ("NAME", "TIER", "ADDRESS", "STATE", *(("QUEUE", "MODELS") if probe else ()))
     rows = [_row(b, verdicts[b.name], probed.get(b.name), probe) for b in known]
     return console.Outcome({"privacy": str(tier), "backends": result}, console.Table(columns, rows))
 
@@ -123,13 +123,16 @@ def _described(backend: "Backend", verdict: "Verdict", probed: "ProbeResult | No
 
 
 def _row(backend: "Backend", verdict: "Verdict", probed: "ProbeResult | None", probe: bool) -> tuple[str, ...]:
+    from batuta_cli.serve.words import folded
+
     address = (probed.base_url if probed else "") or (backend.base_urls[0] if backend.base_urls else "")
     place = address or f"set {' and '.join(backend.missing)}"
-    row = (backend.name, str(backend.kind), str(verdict.tier), "yes" if verdict.allowed else "no", place)
-    if not probe:
-        return row
-    if probed is None:
-        return (*row, "not asked", "-", "-")
+    # An own name for a kind says nothing of what is there.
+    name = backend.name if folded(backend.name) == folded(backend.kind) else f"{backend.name} ({backend.kind})"
+    row = (name, str(verdict.tier), place)
+    if not verdict.allowed or probed is None:
+        state = "refused" if not verdict.allowed else "not asked" if probe else "allowed"
+        return (*row, state, *(("-", "-") if probe else ()))
     state = "ready" if probed.healthy else probed.error or "-"
     queue = "-" if probed.queue_depth is None else str(probed.queue_depth)
     if probed.queue_depth is not None and probed.slots is not None:

@@ -23,7 +23,7 @@ _Backend = Annotated[
 ]
 _Input = Annotated[int | None, typer.Option("--input-tokens", metavar="N", min=0, help="Tokens of the prompt.")]
 _Unpriced = Annotated[
-    bool, typer.Option("--allow-unpriced", help="Take a model whose price is not known for free, with a warning.")
+    bool, typer.Option("--allow-unpriced", help="Count a model whose price is not known as free, with a warning.")
 ]
 
 
@@ -105,20 +105,20 @@ def check(
     from batuta_cli.serve.money import format_usd, to_nano
 
     configuration = _config()
-    tokens = (input_tokens, max_output_tokens)
-    if (estimate is None) == (model is None and tokens == (None, None)):
+    request = (model, backend, input_tokens, max_output_tokens)
+    if (estimate is None) == all(option is None for option in request):
         raise UsageError(
             "either --estimate, or --model with --input-tokens and --max-output-tokens",
             hint="batuta serve budget check --estimate 0.42",
         )
-    if estimate is not None:
-        cost = to_nano(estimate, "--estimate")
-    elif model is None or input_tokens is None or max_output_tokens is None:
-        raise UsageError("--model, --input-tokens and --max-output-tokens belong together", hint="give all three")
-    else:
-        cost = _priced(configuration, model, backend, (input_tokens, max_output_tokens), allow_unpriced)
     breaker = _breaker(configuration)
     try:
+        if estimate is not None:
+            cost = to_nano(estimate, "--estimate")
+        elif model is None or input_tokens is None or max_output_tokens is None:
+            raise UsageError("--model, --input-tokens and --max-output-tokens belong together", hint="give all three")
+        else:
+            cost = _priced(configuration, model, backend, (input_tokens, max_output_tokens), allow_unpriced)
         breaker.check(_dollars(cost))
     except CostError as error:
         return console.Outcome({"allowed": False, **(error.result or {})}, error=error)

@@ -77,7 +77,9 @@ def context(
     try:
         kept = manager.truncate(conversation, chosen)
     except ContextOverflowError as error:
-        return console.Outcome({**_size(model, manager), **(error.result or {}), "fits": False}, error=error)
+        return console.Outcome(
+            {**_size(model, manager), **(error.result or {}), "fits": False, "dropped": []}, error=error
+        )
     if not kept.after.exact:
         console.note(f"an upper estimate: {kept.after.method}")
     if kept.dropped:
@@ -89,6 +91,7 @@ def context(
     result = {
         **_size(model, manager),
         **_count(kept.after),
+        "missing": 0,
         "fits": True,
         "strategy": chosen.value,
         "tokens_before": kept.before.tokens,
@@ -103,7 +106,7 @@ def _judged(model: str, manager: Any, conversation: Any) -> console.Outcome:
 
     counted, size = manager.count(conversation), manager.size
     left = size.limit - counted.tokens
-    result = {**_size(model, manager), **_count(counted), "fits": left >= 0}
+    result = {**_size(model, manager), **_count(counted), "missing": max(-left, 0), "fits": left >= 0, "dropped": []}
     fits = f"yes, {left:,} left" if left >= 0 else f"no, {-left:,} too many"
     dated = f", {manager.as_of}" if manager.as_of else ""
     lines = (

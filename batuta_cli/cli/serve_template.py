@@ -95,7 +95,7 @@ def template(
         described,
         Source(messages, system, user),
         on_injection,
-        tokens_of=(model or format or "") if count else None,
+        counted_for=(model or "this prompt") if count else None,
         fallback=system_fallback,
         options={
             "add_generation_prompt": not no_generation_prompt,
@@ -111,7 +111,7 @@ def _prompt(
     source: Source,
     on_injection: str,
     *,
-    tokens_of: str | None,
+    counted_for: str | None,
     fallback: str,
     options: dict[str, Any],
 ) -> console.Outcome:
@@ -141,8 +141,8 @@ def _prompt(
             for f in findings
         ],
     }
-    if tokens_of is not None:
-        return _counted(prompt, tokens_of, result)
+    if counted_for is not None:
+        return _counted(prompt, counted_for, result)
     if sys.stdout.isatty():
         return console.Outcome(result, _for_terminal(prompt))
     return console.Outcome(result, raw=prompt.encode())
@@ -163,14 +163,16 @@ def _applied(engine: Any, messages: Any, fallback: str, options: dict[str, Any])
     return prompt, f"the format has no place for the system message, which {done}"
 
 
-def _counted(prompt: str, tokens_of: str, result: dict[str, Any]) -> console.Outcome:
-    from batuta_cli.serve.tokens import tokenizer_for
+def _counted(prompt: str, model: str, result: dict[str, Any]) -> console.Outcome:
+    from batuta_cli import config
+    from batuta_cli.serve.tokens import count_prompt, tokenizer_for
 
-    tokenizer = tokenizer_for(tokens_of)
-    tokens = tokenizer.count(prompt, special=True)
-    console.note(f"{'exact' if tokenizer.exact else 'an upper estimate'}: {tokenizer.name}")
-    counted = {"tokens": tokens, "exact": tokenizer.exact, "method": tokenizer.name}
-    return console.Outcome({**result, **counted}, str(tokens))
+    configured = config.load().models.get(model)
+    path = configured.tokenizer if configured else ""
+    counted = count_prompt(tokenizer_for(model, tokenizer_path=path or None), prompt)
+    console.note(counted.method)
+    numbers = {"tokens": counted.tokens, "exact": counted.exact, "method": counted.method}
+    return console.Outcome({**result, **numbers}, str(counted.tokens))
 
 
 def _engine(model: str | None, format: str | None, path: str | None, bos: str, eos: str) -> tuple[Any, dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from batuta_cli.errors import UsageError
+from batuta_cli.errors import LedgerError, UsageError
 from batuta_cli.files import is_control
 from batuta_cli.serve.day import day_at
 from batuta_cli.serve.ledger.base import Hold, Ledger, Moment, Standing, Use
@@ -98,7 +98,11 @@ class Account:
     def _warn_if_due(self, standing: Standing) -> None:
         if standing.warned or not 0 < standing.spent >= self._warn_at:
             return
-        if self._ledger.warn_once(self.moment(), standing.day):
+        try:
+            first = self._ledger.warn_once(self.moment(), standing.day)
+        except LedgerError:  # what was spent is written; to fail now would have it charged again. The next one warns
+            return
+        if first:
             spent, limit = format_usd(standing.spent), format_usd(self._limit)
             self._on_alert(Alert("budget_warning", f"${spent} of the day's ${limit} is spent ({standing.day})"))
 

@@ -252,9 +252,9 @@ class _Reader:
 
     def _need(self, end: int) -> int:
         """Have the bytes before `end`, and say how many there are."""
+        if end > MAX_METADATA:
+            self._fail(f"ends beyond the file, or beyond the {MAX_METADATA:,} bytes that are read")
         if end > len(self._data):
-            if end > MAX_METADATA:
-                self._fail(f"ends beyond the file, or beyond the {MAX_METADATA:,} bytes that are read")
             self._read_to(end)
             if end > len(self._data):
                 self._fail("ends beyond the file")

@@ -11,6 +11,7 @@ is refused, because it could be any.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from batuta_cli.errors import BatutaError, NoBackendError, PrivacyError, QueueFullError
@@ -275,13 +276,22 @@ def _ordered(request: PlanRequest, snapshot: Snapshot) -> list[BackendState]:
         place = {name: n for n, name in enumerate(snapshot.spillover_backends)}
         # Those that are not named are there to be the local one.
         return sorted(snapshot.backends, key=lambda state: place.get(state.name, -1))
-    recommended = BackendSelector(request.privacy, request.latency, request.throughput, request.cost).recommend()
-    rank = {kind: place for place, kind in enumerate(recommended)}
-    # A local kind that the table does not have is as good as the best one it has: it costs nothing either.
-    local_rank = min((place for kind, place in rank.items() if kind.is_local), default=len(rank))
-    return sorted(
-        snapshot.backends, key=lambda state: rank.get(state.kind, local_rank if state.kind.is_local else len(rank))
-    )
+    rank = _ranks(request.privacy, request.latency, request.throughput, request.cost)
+    return sorted(snapshot.backends, key=lambda state: rank[state.kind])
+
+
+@cache
+def _ranks(
+    privacy: PrivacyTier, latency: LatencyTier, throughput: ThroughputTier, cost: CostTier
+) -> dict[ServingBackend, int]:
+    """The place of every kind by what is recommended; those that are not come last.
+
+    A local kind that the table does not have is as good as the best one it has: it costs nothing either.
+    """
+    chosen = BackendSelector(privacy, latency, throughput, cost).recommend()
+    local = next((place for place, kind in enumerate(chosen) if kind.is_local), len(chosen))
+    unlisted = {kind: local if kind.is_local else len(chosen) for kind in ServingBackend}
+    return unlisted | {kind: place for place, kind in enumerate(chosen)}
 
 
 def _local(judged: Sequence[Candidate], snapshot: Snapshot) -> str | None:
@@ -329,8 +339,7 @@ def _tier(request: PlanRequest, state: BackendState) -> Gate:
 
 
 def _capability(request: PlanRequest, state: BackendState) -> Gate:
-    lacking = [need for need in Need if need in request.needs - _OFFERS[state.kind.profile.wire]]
-    if lacking:
+    if lacking := request.needs and [n for n in Need if n in request.needs - _OFFERS[state.kind.profile.wire]]:
         return Gate(GateName.CAPABILITY, False, f"it cannot do {' or '.join(lacking)}")
     if not request.model:
         return Gate(GateName.CAPABILITY, True, "no model was named")

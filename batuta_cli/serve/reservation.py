@@ -150,7 +150,7 @@ class Renewer:
                     return
             try:
                 self._renew(self.owner)
-            except LedgerError:
+            except BatutaError:
                 continue
 
 

@@ -9,9 +9,11 @@ Raises `ConfigError` for a `[router]` table that names a backend there is not, o
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from batuta_cli.errors import ConfigError, UnknownPriceError
+from batuta_cli.serve.backends import ServingBackend
 from batuta_cli.serve.load import Loads
 from batuta_cli.serve.models import default_reserve, known_model
 from batuta_cli.serve.planning import BackendState, PlanRequest, Snapshot
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from batuta_cli.serve.backends import Backend
     from batuta_cli.serve.budget import BudgetStatus
     from batuta_cli.serve.providers.probe import ProbeResult
+
+
+_REMEMBERED = 1024
+"""Models whose window and price are kept at hand; clients name them, so there must be an end to it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def usual_backends(config: "Config", request: PlanRequest, *, local: bool) -> "l
     `local`: the local ones, to be probed; otherwise those that are recommended for it, a local one among them. The
     ones that the `[router]` table names are there too. Raises `ConfigError` for a name that it gets wrong.
     """
-    from batuta_cli.serve.backends import BackendSelector, ServingBackend, default_backend
+    from batuta_cli.serve.backends import BackendSelector, default_backend
 
     kinds = [kind for kind in ServingBackend if kind.is_local]
     if not local:
@@ -66,21 +72,82 @@ def usual_backends(config: "Config", request: PlanRequest, *, local: bool) -> "l
     return [default_backend(kind) for kind in dict.fromkeys(kinds)]
 
 
+class Observer:
+    """Takes snapshots of the same backends again and again, and remembers what is in the tables."""
+
+    def __init__(self, config: "Config", backends: "Sequence[Backend]") -> None:
+        """Raises `ConfigError`."""
+        names = [backend.name for backend in backends]
+        router = config.router
+        self._config = config
+        self._backends = backends
+        self._limits = Limits.configured(router)
+        self._local = _named(router.local_backend, names, "local_backend") if router.local_backend else ""
+        self._spillover = tuple(_named(name, names, "spillover_backends") for name in router.spillover_backends)
+        self._own_prices = own_prices(config.models)
+        self._tier = {backend.name: lru_cache(16)(partial(expected_tier, config, backend)) for backend in backends}
+        self._window = lru_cache(_REMEMBERED)(self._look_up_window)
+        self._price = lru_cache(_REMEMBERED)(self._look_up_price)
+
+    def snapshot(self, request: PlanRequest, seen: Seen) -> Snapshot:
+        """The snapshot for one request."""
+        budget = seen.budget
+        return Snapshot(
+            tuple(self._state(backend, request.model, seen) for backend in self._backends),
+            self._limits,
+            seen.spilling,
+            seen.queue_depth,
+            self._local,
+            self._spillover,
+            None if budget is None else 0 if budget.ahead else budget.remaining,
+            None if budget is None else budget.max_request_cost,
+        )
+
+    def _state(self, backend: "Backend", model: str, seen: Seen) -> BackendState:
+        probe = seen.probes.get(backend.name)
+        tier, place = self._tier[backend.name](probe.base_url if probe else "")
+        window, reserve = self._window(model, probe.context_length if probe else None)
+        remote = frozenset(probe.remote_models if probe else ())
+        # A server of a local kind that stands somewhere public is somebody's, who may send a bill.
+        free = backend.kind.is_local and tier is not PrivacyTier.STANDARD and model not in remote
+        reported = probe.queue_depth if probe else None
+        counted = seen.loads.depth(backend.name, seen.now) if seen.loads else None
+        return BackendState(
+            backend.name,
+            backend.kind,
+            tier,
+            place,
+            backend.models or (probe.models if probe else ()) or None,
+            remote,
+            window,
+            reserve,
+            FREE if free else self._price(model, backend.kind, seen.day),
+            max((depth for depth in (reported, counted) if depth is not None), default=None),
+            seen.loads.rest(backend.name, seen.now) if seen.loads else None,
+            "" if probe is None or probe.healthy else probe.error or "it does not answer",
+        )
+
+    def _look_up_window(self, model: str, served: int | None) -> tuple[int | None, int | None]:
+        """Window and reserve of a model, at a server that allows `served` tokens."""
+        info = known_model(model, self._config.models) if model else None
+        if info is None:
+            return served, None if served is None else default_reserve(served)
+        if served is None or served >= info.context_window:
+            return info.context_window, info.output_reserve
+        return served, min(info.output_reserve, default_reserve(served))
+
+    def _look_up_price(self, model: str, kind: ServingBackend, day: dt.date) -> TokenPricing | None:
+        if not model:
+            return None
+        try:
+            return price_for(model, local=False, own=self._own_prices, provider=kind, at=day)
+        except UnknownPriceError:
+            return None
+
+
 def take_snapshot(config: "Config", backends: "Sequence[Backend]", request: PlanRequest, seen: Seen) -> Snapshot:
-    """The snapshot for one request."""
-    names = [backend.name for backend in backends]
-    router = config.router
-    budget = seen.budget
-    return Snapshot(
-        tuple(_state(config, backend, request, seen) for backend in backends),
-        Limits.configured(router),
-        seen.spilling,
-        seen.queue_depth,
-        _named(router.local_backend, names, "local_backend") if router.local_backend else "",
-        tuple(_named(name, names, "spillover_backends") for name in router.spillover_backends),
-        None if budget is None else 0 if budget.ahead else budget.remaining,
-        None if budget is None else budget.max_request_cost,
-    )
+    """One snapshot. Raises `ConfigError`."""
+    return Observer(config, backends).snapshot(request, seen)
 
 
 def expected_tier(config: "Config", backend: "Backend", base_url: str = "") -> tuple[PrivacyTier, str]:
@@ -104,53 +171,6 @@ def _tier_of(config: "Config", backend: "Backend", url: str, networks: Networks)
         # Another host name could turn out to lie in a declared network, that of a public service will not.
         return PrivacyTier.STANDARD, "a public service"
     return tier, reason
-
-
-def _state(config: "Config", backend: "Backend", request: PlanRequest, seen: Seen) -> BackendState:
-    probe = seen.probes.get(backend.name)
-    tier, place = expected_tier(config, backend, probe.base_url if probe else "")
-    window, reserve = _window(config, request.model, probe.context_length if probe else None)
-    reported = probe.queue_depth if probe else None
-    counted = seen.loads.depth(backend.name, seen.now) if seen.loads else None
-    depths = [depth for depth in (reported, counted) if depth is not None]
-    remote = frozenset(probe.remote_models if probe else ())
-    return BackendState(
-        backend.name,
-        backend.kind,
-        tier,
-        place,
-        backend.models or (probe.models if probe else ()) or None,
-        remote,
-        window,
-        reserve,
-        _price(config, backend, request.model, tier if request.model not in remote else PrivacyTier.STANDARD, seen.day),
-        max(depths, default=None),
-        seen.loads.rest(backend.name, seen.now) if seen.loads else None,
-        "" if probe is None or probe.healthy else probe.error or "it does not answer",
-    )
-
-
-def _window(config: "Config", model: str, served: int | None) -> tuple[int | None, int | None]:
-    """Window and reserve of a model, at a server that allows `served` tokens."""
-    info = known_model(model, config.models) if model else None
-    if info is None:
-        return served, None if served is None else default_reserve(served)
-    if served is None or served >= info.context_window:
-        return info.context_window, info.output_reserve
-    return served, min(info.output_reserve, default_reserve(served))
-
-
-def _price(config: "Config", backend: "Backend", model: str, tier: PrivacyTier, day: dt.date) -> TokenPricing | None:
-    # A server of the user's own kind that stands somewhere public is somebody's, who may send a bill.
-    local = backend.kind.is_local and tier is not PrivacyTier.STANDARD
-    if local:
-        return FREE
-    if not model:
-        return None
-    try:
-        return price_for(model, local=False, own=own_prices(config.models), provider=backend.kind, at=day)
-    except UnknownPriceError:
-        return None
 
 
 def _named(name: str, names: Sequence[str], key: str) -> str:

@@ -78,25 +78,27 @@ def truncate(
     before = count(messages)
     if before.tokens <= limit:
         return Truncation(tuple(messages), (), before, before)
-    steps = [] if strategy is TruncationStrategy.ERROR else removals(messages, strategy)
-    if not steps:
-        raise overflow(before.tokens, limit, strategy)
-    return _Search(messages, count, limit, steps, before).run(strategy)
+    if strategy is TruncationStrategy.ERROR:
+        raise overflow(before.tokens, limit)
+    return _Search(messages, count, limit, removals(messages, strategy), before).run()
 
 
-def overflow(tokens: int, limit: int, strategy: TruncationStrategy | None = None) -> ContextOverflowError:
-    """The error for a prompt of more tokens than the limit; with a strategy that dropped all it could."""
+def overflow(tokens: int, limit: int, longest: int | None = None) -> ContextOverflowError:
+    """The error for a prompt of more tokens than the limit.
+
+    `longest` is the number of the longest message when all that may be dropped was dropped.
+    """
     missing = tokens - limit
-    dropping = strategy not in (None, TruncationStrategy.ERROR)
-    what = "what must be kept of the messages" if dropping else "the prompt"
-    return ContextOverflowError(
-        f"{what} takes {tokens:,} tokens, {missing:,} more than the {limit:,} that the window has for it",
-        hint="system messages, the last user message and the newest reply are always kept: shorten them, or give a"
-        " larger --window or a smaller --reserve"
-        if dropping
-        else "--strategy sliding-window drops the oldest turns; or a larger --window, a smaller --reserve",
-        result={"tokens": tokens, "limit": limit, "missing": missing},
+    result = {"tokens": tokens, "limit": limit, "missing": missing}
+    too_long = f"takes {tokens:,} tokens, {missing:,} more than the {limit:,} that the window has for it"
+    if longest is None:
+        hint = "--strategy sliding-window drops the oldest turns; or a larger --window, a smaller --reserve"
+        return ContextOverflowError(f"the prompt {too_long}", hint=hint, result=result)
+    hint = (
+        f"the longest of it is message {longest:,}; system messages, the last user message and the newest reply are"
+        " always kept: shorten them, or give a larger --window or a smaller --reserve"
     )
+    return ContextOverflowError(f"what must be kept of the messages {too_long}", hint=hint, result=result)
 
 
 def removals(messages: Sequence[ChatMessage], strategy: TruncationStrategy) -> list[list[int]]:
@@ -158,8 +160,8 @@ class _Search(Generic[C]):
         """Characters after each number of steps: descending."""
         self.refusals = 0
 
-    def run(self, strategy: TruncationStrategy) -> Truncation[C]:
-        high, best = self._shortest(strategy)
+    def run(self) -> Truncation[C]:
+        high, best = self._shortest()
         low, density, slack = 0, self.before.tokens / self.left[0], 1 / 32
         while low + 1 < high:
             if low:
@@ -179,16 +181,21 @@ class _Search(Generic[C]):
         dropped = tuple(number for number, at in enumerate(self.goes_at, 1) if at <= steps)
         return Truncation(tuple(self._kept(steps)), dropped, self.before, after)
 
-    def _shortest(self, strategy: TruncationStrategy) -> tuple[int, tuple[int, C]]:
+    def _shortest(self) -> tuple[int, tuple[int, C]]:
         """The most steps that the template accepts, with their count, which must fit."""
         for steps in range(self.most, 0, -1):
             counted = self._counted(steps)
             if counted is None:
                 continue
             if counted.tokens > self.limit:
-                raise overflow(counted.tokens, self.limit, strategy)
+                raise overflow(counted.tokens, self.limit, self._longest(steps))
             return steps, (steps, counted)
-        raise overflow(self.before.tokens, self.limit, strategy)
+        raise overflow(self.before.tokens, self.limit, self._longest(0))
+
+    def _longest(self, steps: int) -> int:
+        """The number of the longest message that so many steps leave."""
+        kept = (index for index, at in enumerate(self.goes_at) if at > steps)
+        return 1 + max(kept, key=lambda index: _size(self.messages[index]))
 
     def _first_accepted(self, start: int, stop: int) -> tuple[int, C | None]:
         """The first number of steps from `start` whose conversation the template accepts."""

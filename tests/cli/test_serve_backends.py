@@ -37,15 +37,15 @@ def test_without_a_configuration_the_local_ones_are_listed_and_the_hint_is_confi
     assert "batuta config init" in done.stderr
     rows = cells(done.stdout)
     assert list(rows) == ["Realizar", "Ollama", "LlamaCpp", "Llamafile", "Candle", "Vllm", "Tgi", "LocalAI"]
-    assert rows["Ollama"] == ["Ollama", "Ollama", "sovereign", "yes", "http://127.0.0.1:11434/v1"]
+    assert rows["Ollama"] == ["Ollama", "sovereign", "http://127.0.0.1:11434/v1", "allowed"]
 
 
 def test_all_lists_every_kind_and_what_has_to_be_set(batuta: Run) -> None:
     rows = cells(batuta("serve", "backends", "--all", "--privacy", "Private", code=0).stdout)
     assert len(rows) == 20
-    assert rows["Groq"] == ["Groq", "Groq", "standard", "no", "https://api.groq.com/openai/v1"]
-    assert rows["AzureOpenAI"][2:] == ["private", "yes", "set AZURE_OPENAI_ENDPOINT"]
-    assert rows["GoogleVertex"][4] == "set GOOGLE_CLOUD_LOCATION and GOOGLE_CLOUD_PROJECT"
+    assert rows["Groq"] == ["Groq", "standard", "https://api.groq.com/openai/v1", "refused"]
+    assert rows["AzureOpenAI"][1:] == ["private", "set AZURE_OPENAI_ENDPOINT", "allowed"]
+    assert rows["GoogleVertex"][2] == "set GOOGLE_CLOUD_LOCATION and GOOGLE_CLOUD_PROJECT"
 
 
 def test_the_tier_is_that_of_the_address_and_not_of_the_name(batuta: Run, home: Path) -> None:
@@ -57,10 +57,10 @@ def test_the_tier_is_that_of_the_address_and_not_of_the_name(batuta: Run, home: 
         "[backends.here]\nprofile = 'openai'\nbase_url = 'http://localhost:9000/v1'\n",
     )
     rows = cells(batuta("serve", "backends", code=0).stdout)
-    assert rows["ollama"][1:4] == ["Ollama", "standard", "no"]
-    assert rows["box"][1:4] == ["Vllm", "sovereign", "yes"]
-    assert rows["here"][1:4] == ["OpenAI", "sovereign", "yes"]
-    assert cells(batuta("serve", "backends", "--privacy", "standard", code=0).stdout)["ollama"][3] == "yes"
+    assert rows["ollama"][1::2] == ["standard", "refused"]
+    assert rows["box (Vllm)"][1::2] == ["sovereign", "allowed"]
+    assert rows["here (OpenAI)"][1::2] == ["sovereign", "allowed"]
+    assert cells(batuta("serve", "backends", "--privacy", "standard", code=0).stdout)["ollama"][3] == "allowed"
 
 
 def test_probing_tells_who_answers_and_how_deep_the_queue_is(batuta: Run, home: Path, llamacpp: str) -> None:
@@ -71,8 +71,8 @@ def test_probing_tells_who_answers_and_how_deep_the_queue_is(batuta: Run, home: 
     )
     done = batuta("serve", "backends", "--probe", "--privacy", "sovereign", code=0)
     rows = cells(done.stdout)
-    assert rows["mine"][5:] == ["ready", "0 (2 slots)", "smollm2-135m"]
-    assert rows["wrong"][5:] == ["llama.cpp answers there, not realizar", "-", "-"]
+    assert rows["mine (LlamaCpp)"][3:] == ["ready", "0 (2 slots)", "smollm2-135m"]
+    assert rows["wrong (Realizar)"][3:] == ["llama.cpp answers there, not realizar", "-", "-"]
     found = result(batuta("serve", "backends", "--probe", "--json", code=0))
     assert found["privacy"] == "standard"
     mine = next(b for b in found["backends"] if b["name"] == "mine")
@@ -103,8 +103,12 @@ def test_what_the_tier_forbids_is_not_asked(batuta: Run, home: Path) -> None:
     with serving({"/v1/models": json_reply("{}")}) as server:
         configure(home, f"[backends.far]\nprofile = 'vllm'\nbase_url = 'http://host.invalid:{server.port}/v1'\n")
         rows = cells(batuta("serve", "backends", "--probe", "--privacy", "sovereign", code=0).stdout)
-    assert rows["far"][3] == "no"
-    assert rows["far"][5] == "not asked"
+    assert rows["far (Vllm)"][3:] == ["refused", "-", "-"]
+
+
+def test_all_asks_no_hosted_backend_that_is_not_configured(batuta: Run) -> None:
+    rows = cells(batuta("serve", "backends", "--all", "--probe", env={"GROQ_API_KEY": SECRET}, code=0).stdout)
+    assert rows["Groq"][3:] == ["not asked", "-", "-"]
 
 
 def test_a_key_is_never_shown(batuta: Run, home: Path) -> None:
@@ -137,7 +141,7 @@ def test_only_some_models_are_shown_and_the_rest_counted_and_remote_ones_marked(
     with serving(routes) as server:
         configure(home, f"[backends.ollama]\nbase_url = '{server.url}/v1'\n")
         rows = cells(batuta("serve", "backends", "--probe", code=0).stdout)
-    assert rows["ollama"][7] == "m0, m1-cloud (remote), m2 and 2 more"
+    assert rows["ollama"][5] == "m0, m1-cloud (remote), m2 and 2 more"
 
 
 def test_a_log_that_cannot_be_written_stops_a_strict_probe_and_warns_about_a_standard_one(

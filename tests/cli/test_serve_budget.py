@@ -139,7 +139,8 @@ def test_check_works_the_estimate_out_from_tokens(budget: Run) -> None:
 
 def test_a_price_that_is_not_known_is_a_refusal_unless_allowed(budget: Run) -> None:
     request = ("check", "--model", "no-such-model", "--input-tokens", "1", "--max-output-tokens", "1")
-    assert answer(budget(*request, "--json", code=5))["error"]["kind"] == "unknown_price"
+    refused = answer(budget(*request, "--json", code=5))
+    assert refused["error"]["kind"] == "unknown_price" and refused["result"] == {"allowed": False}
     allowed = budget(*request, "--allow-unpriced", code=0)
     assert "price of no-such-model is not known" in allowed.stderr
     assert budget(*request, "--backend", "ollama", code=0).stderr == ""  # local, so it costs nothing
@@ -151,6 +152,7 @@ def test_a_price_that_is_not_known_is_a_refusal_unless_allowed(budget: Run) -> N
         (),
         ("--model", "gpt-4", "--input-tokens", "5"),
         ("--input-tokens", "5", "--max-output-tokens", "5"),
+        ("--estimate", "1", "--backend", "groq"),
         ("--estimate", "1", "--model", "gpt-4", "--input-tokens", "5", "--max-output-tokens", "5"),
         ("--model", "gpt-4", "--input-tokens", "-5", "--max-output-tokens", "5"),
         ("--model", "gpt-4", "--input-tokens", "1e3", "--max-output-tokens", "5"),

@@ -51,6 +51,7 @@ def test_json_has_every_number_of_it(batuta: Run, chat: Path) -> None:
         "model": "gpt-4", "window": 8192, "reserve": 2048, "limit": 6144, "fits": True, "exact": True,
     }  # fmt: skip
     assert found["as_of"] and found["source"] and found["method"]
+    assert (found["missing"], found["dropped"]) == (0, [])
 
 
 def test_one_that_does_not_fit_exits_8_and_names_the_missing_tokens(batuta: Run, chat: Path) -> None:
@@ -63,7 +64,8 @@ def test_one_that_does_not_fit_exits_8_and_names_the_missing_tokens(batuta: Run,
     assert "--strategy sliding-window" in done.stderr
     failed = answer(batuta(*arguments, "--json", code=8))
     assert failed["error"]["kind"] == "context_overflow"
-    assert failed["result"]["fits"] is False and failed["result"]["tokens"] - failed["result"]["limit"] == missing
+    found = failed["result"]
+    assert found["fits"] is False and found["tokens"] - found["limit"] == found["missing"] == missing
     assert batuta(*arguments, "--quiet", code=8).stdout == ""
 
 

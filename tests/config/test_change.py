@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batuta_cli import config
-from batuta_cli.config import Config, load, set_value, unset
+from batuta_cli.config import Config, load, set_value, set_values, unset
 from batuta_cli.config import document as toml
 from batuta_cli.config.schema import NAMED, SETTINGS, find, split, variable
 from batuta_cli.errors import ConfigError, OutputExistsError
@@ -309,3 +309,28 @@ def test_init_replaces_only_when_told_to(file: Path) -> None:
     assert file.read_text() == "not = [toml"
     config.init(file, force=True)
     assert file.read_text() == config.documented()
+
+
+# Several values at once
+
+
+def test_several_values_are_written_in_one_step(file: Path) -> None:
+    written(file, "# mine\n[budget]\n# the day's\ndaily_budget_usd = 1 # dollars\n")
+    values = {"budget.daily_budget_usd": "5", "router.max_queue_depth": "7", "budget.timezone": "UTC"}
+    changes = set_values(values, file)
+    assert [(change.entry.key, change.comments_lost) for change in changes] == [(key, False) for key in values]
+    text = file.read_text()
+    assert plain(text) == {"budget": {"daily_budget_usd": "5", "timezone": "UTC"}, "router": {"max_queue_depth": 7}}
+    assert text.startswith('# mine\n[budget]\n# the day\'s\ndaily_budget_usd = "5" # dollars\n')
+    lines = text.splitlines()
+    for change, name in zip(changes, ("daily_budget_usd", "max_queue_depth", "timezone"), strict=True):
+        assert change.entry.origin.line is not None and lines[change.entry.origin.line - 1].startswith(name)
+
+
+@pytest.mark.parametrize("wrong", [{"budget.timezone": "Mars"}, {"budget.timezne": "UTC"}, {"budget": "x"}])
+def test_of_several_values_none_is_written_when_one_is_wrong(file: Path, wrong: dict[str, str]) -> None:
+    written(file, "[budget]\ndaily_budget_usd = 1\n")
+    before = file.read_bytes()
+    with pytest.raises(ConfigError):
+        set_values({"budget.daily_budget_usd": "5", **wrong}, file)
+    assert file.read_bytes() == before

@@ -19,6 +19,7 @@ from batuta_cli.errors import CostError, DailyBudgetExceeded, LedgerError, Reque
 from batuta_cli.serve.budget import Alert, CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.ledger import Ledger, open_ledger
 from batuta_cli.serve.ledger.memory import MemoryLedger
+from batuta_cli.serve.ledger.sqlite import SqliteLedger
 
 NOON = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC).timestamp()
 
@@ -99,6 +100,21 @@ def test_limits_come_from_the_configuration(tmp_path: Path) -> None:
     )
     limits = CircuitBreakerConfig.from_config(config.load(tmp_path / "config.toml", {}).budget)
     assert limits == CircuitBreakerConfig("2.5", 0.5, "0.25", "Asia/Tokyo")
+
+
+@pytest.mark.parametrize(("durability", "level"), [("normal", 1), ("full", 2)])
+def test_the_ledger_comes_from_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str, level: int
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    environment = {"BATUTA_BUDGET_DURABILITY": durability, "BATUTA_BUDGET_DAILY_BUDGET_USD": "3"}
+    made = CostCircuitBreaker.from_config(config.load(tmp_path / "none.toml", environment).budget)
+    made.record("0.50")
+    assert (tmp_path / "batuta" / "ledger.sqlite3").exists()
+    assert made.status().remaining_usd == Decimal("2.5")
+    assert isinstance(made.ledger, SqliteLedger) and made.ledger._connection is not None
+    assert made.ledger._connection.execute("PRAGMA synchronous").fetchone() == (level,)
+    made.ledger.close()
 
 
 # What passes, and what does not.

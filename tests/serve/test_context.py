@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from batuta_cli.config import Model
-from batuta_cli.errors import ContextOverflowError, UsageError
+from batuta_cli.errors import ContextOverflowError, TemplateError, UsageError
 from batuta_cli.serve import ChatMessage, ContextManager, ContextWindow, TruncationStrategy
 from batuta_cli.serve.tokens.interface import TokenCount
 
@@ -95,3 +97,33 @@ def test_a_conversation_with_openai_is_counted_as_their_api_counts_it() -> None:
     """Three tokens a message, its role and its content, and three for the answer; one word is one token here."""
     count = ContextManager.for_model("gpt-4").count([ChatMessage.user("hello")])
     assert (count.tokens, count.exact) == (3 + 1 + 1 + 3, True)
+
+
+@given(
+    st.sampled_from(["llama-2-70b", "mixtral-8x7b", "gemma-2-9b-it", "llama-3-8b", "claude-3-opus", "gpt-4"]),
+    st.lists(st.tuples(st.text("ab c", max_size=80), st.text("ab c", max_size=80)), max_size=8),
+    st.sampled_from(["be brief", "", None]),
+    st.sampled_from([TruncationStrategy.SLIDING_WINDOW, TruncationStrategy.MIDDLE_OUT]),
+    st.integers(60, 600),
+)
+def test_what_is_left_is_a_prompt_of_the_models_own_format_within_the_limit(
+    model: str, pairs: list[tuple[str, str]], system: str | None, strategy: TruncationStrategy, window: int
+) -> None:
+    messages = [] if system is None else [ChatMessage.system(system)]
+    for asked, answered in pairs:
+        messages += [ChatMessage.user(asked), ChatMessage.assistant(answered)]
+    messages.append(ChatMessage.user("and now?"))
+    manager = ContextManager.for_model(model, window=window, reserve=10, system_fallback="merge")
+    try:
+        found = manager.truncate(messages, strategy)
+    except ContextOverflowError:
+        assume(False)
+    assert manager.count(found.messages) == found.after
+    assert manager.fits(found.messages)
+    assert [message for n, message in enumerate(messages, 1) if n not in found.dropped] == list(found.messages)
+
+
+def test_a_template_that_forbids_the_conversation_is_an_error_before_anything_is_dropped() -> None:
+    twice = [ChatMessage.user("one"), ChatMessage.user("two")]
+    with pytest.raises(TemplateError, match="message 2"):
+        ContextManager.for_model("llama-2-70b", window=30, reserve=1).truncate(twice)

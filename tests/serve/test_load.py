@@ -93,6 +93,15 @@ def test_a_trial_whose_client_left_lets_another_request_try() -> None:
     assert loads.start("b", 1.5).is_trial
 
 
+def test_a_request_that_is_forced_upon_a_backend_on_trial_is_not_the_trial() -> None:
+    loads = Loads()
+    fail(loads, 0.0)
+    trial, forced = loads.start("b", 1.0), loads.start("b", 1.0)
+    assert (trial.is_trial, forced.is_trial) == (True, False)
+    loads.finish(forced, UNKNOWN, 1.5)
+    assert loads.rest("b", 1.5) == 0.0
+
+
 def test_many_requests_that_die_with_one_backend_are_one_failure() -> None:
     loads = Loads()
     tickets = [loads.start("b", 0.0) for _ in range(50)]

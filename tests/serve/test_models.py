@@ -72,6 +72,8 @@ def test_models_whose_names_begin_alike_have_windows_of_their_own(models: str, w
         "nonsense",
         "",
         "gpt-4/",
+        "gpt-4\0",
+        "gpt-4\ud800",
         ".gguf",
         "x" * 100_000,
         "llama-2-7b" + "_q4" * 1000 + "!",

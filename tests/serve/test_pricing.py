@@ -123,6 +123,19 @@ def test_a_name_that_only_begins_like_a_cheaper_model_is_not_billed_as_that_mode
         price_for(model, local=False, provider=provider, at=TODAY)
 
 
+@given(
+    st.sampled_from(["claude-3-haiku", "claude-3-haiku-20240307", "gpt-4o-mini", "gemini-2.5-flash-lite"]),
+    st.text("abcdefghijklmnopqrstuvwxyz0123456789-.:@/_\0\ud800é", min_size=1, max_size=12),
+)
+def test_no_ending_with_a_word_in_it_is_billed_as_the_cheap_model_before_it(model: str, ending: str) -> None:
+    offer = catalogue().find(model + ending)
+    harmless = ("latest", "preview", "exp", "v")
+    if offer is not None and offer.id == model:
+        for word in harmless:
+            ending = ending.replace(word, "")
+        assert not any(character.isalpha() for character in ending)
+
+
 def test_a_model_the_table_has_for_nothing_is_unknown_not_free() -> None:
     free = [offer for provider in catalogue().providers.values() for offer in provider.offers if not offer.prices]
     assert any(":free" in offer.id for offer in free)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from batuta_cli.errors import LedgerError, UsageError
-from batuta_cli.serve.budget import CircuitBreakerConfig, CostCircuitBreaker
+from batuta_cli.serve.budget import Alert, CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.ledger import Moment, Settled, Use, open_ledger
 from batuta_cli.serve.ledger.memory import MemoryLedger
 from batuta_cli.serve.reservation import Renewer
@@ -170,6 +171,27 @@ def test_an_interruption_just_after_it_was_written_charges_it_once() -> None:
     assert sums(breaker) == (Decimal("0.25"), Decimal(0))
 
 
+def test_a_warning_that_cannot_be_noted_neither_fails_a_settlement_nor_charges_it_twice() -> None:
+    class Forgetful(MemoryLedger):
+        fails = True
+
+        def warn_once(self, moment: Moment, day: dt.date) -> bool:
+            if self.fails:
+                raise LedgerError("locked")
+            return super().warn_once(moment, day)
+
+    heard: list[Alert] = []
+    ledger = Forgetful()
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd=1), ledger, on_alert=heard.append)
+    with breaker.reserve("0.90") as reservation:
+        reservation.settle("0.85")
+    breaker.record("0.05")
+    assert sums(breaker) == (Decimal("0.90"), Decimal(0)) and heard == []
+    ledger.fails = False
+    breaker.record("0.01")
+    assert [alert.kind for alert in heard] == ["budget_warning"]
+
+
 # The thread that renews.
 
 
@@ -227,6 +249,7 @@ def test_a_child_process_renews_nothing_of_its_parents() -> None:
     owner = renewer.owner
     child = os.fork()
     if child == 0:
+        signal.alarm(60)  # a lock that was taken when it was forked would be taken for ever
         own = renewer.owner != owner and not renewer._held and not renewing()
         ledger.heard.clear()
         renewer.hold("b")

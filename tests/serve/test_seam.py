@@ -7,6 +7,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from batuta_cli.errors import BatutaError
+from batuta_cli.serve.failover import FailoverConfig, FailoverManager
 from batuta_cli.serve.seam import ECHO_EVIDENCE, BrokenSeamError, Echo, EchoFilter, remaining_tokens
 
 CHARACTERS = st.one_of(st.sampled_from("ab \n\té漢👩\u200d\u2028"), st.characters(exclude_categories=["Cs"]))
@@ -120,3 +121,34 @@ def test_a_leg_that_breaks_off_in_its_echo_has_added_nothing() -> None:
 @pytest.mark.parametrize(("limit", "sent", "left"), [(None, 7, None), (100, 0, 100), (100, 99, 1), (100, 130, 0)])
 def test_what_was_sent_counts_towards_the_limit(limit: int | None, sent: int, left: int | None) -> None:
     assert remaining_tokens(limit, sent) == left
+
+
+@given(
+    text=TEXT,
+    legs=st.lists(st.tuples(st.sampled_from([Echo.NEVER, Echo.ALWAYS]), st.booleans(), st.integers(0, 60)), max_size=5),
+)
+def test_a_text_that_passes_through_many_backends_reaches_the_client_once(
+    text: str, legs: list[tuple[Echo, bool, int]]
+) -> None:
+    manager = FailoverManager(FailoverConfig(max_retries=len(legs)))
+    manager.start_tracking("r", "prompt")
+    client = ""
+
+    def leg(echo: Echo, trims: bool, dies_after: int | None) -> None:
+        """One backend goes on with what was said; it dies after so many characters, or finishes."""
+        nonlocal client
+        prefix = manager.context("r").generated
+        given = prefix.rstrip() if trims else prefix
+        stream = (given if echo is Echo.ALWAYS else "") + text[len(given) :]
+        joint = EchoFilter(prefix, echo=echo, trims=trims)
+        sent = [joint.feed(character) for character in stream[:dies_after]]
+        sent += [joint.finish()] if dies_after is None else []
+        for new in sent:
+            client += new
+            manager.append_tokens("r", new)
+
+    for echo, trims, dies_after in legs:
+        leg(echo, trims, dies_after)
+        assert manager.prepare_failover("r").generated_prefix == client == text[: len(client)]
+    leg(Echo.NEVER, False, None)
+    assert client == text

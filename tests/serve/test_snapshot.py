@@ -1,6 +1,7 @@
 """The snapshot: what the configuration and a look at the backends come to."""
 
 import datetime as dt
+from dataclasses import replace
 from decimal import Decimal
 from ipaddress import ip_network
 from typing import Any
@@ -16,7 +17,7 @@ from batuta_cli.serve.load import Loads, Outcome
 from batuta_cli.serve.planning import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.providers.probe import ProbeResult
 from batuta_cli.serve.router import Limits
-from batuta_cli.serve.snapshot import Seen, expected_tier, take_snapshot, usual_backends
+from batuta_cli.serve.snapshot import Observer, Seen, expected_tier, take_snapshot, usual_backends
 from batuta_cli.serve.tiers import LatencyTier, PrivacyTier
 
 SOVEREIGN, PRIVATE, STANDARD = PrivacyTier
@@ -153,6 +154,21 @@ def test_what_was_seen_is_in_it() -> None:
     assert (tgi.models, tgi.depth, tgi.trouble) == (None, 0, "connection refused")
     unseen = snapshot(settings).backends[0]
     assert (unseen.depth, unseen.rest, unseen.trouble) == (None, None, "")
+
+
+def test_an_observer_remembers_the_tables_and_not_the_state_of_the_backends() -> None:
+    settings = config(llamacpp=Table())
+    backends = configured_backends(settings, {})
+    observer, loads = Observer(settings, backends), Loads()
+    request = PlanRequest(STANDARD, "priced")
+    seen = Seen(DAY, {}, loads)
+    assert only(observer.snapshot(request, seen)).depth == 0
+    loads.start("llamacpp", 0.0)
+    assert only(observer.snapshot(request, seen)).depth == 1
+    far = ProbeResult(backends[0], "http://192.0.2.1/v1", healthy=True, context_length=4096)
+    found = only(observer.snapshot(request, replace(seen, probes={"llamacpp": far})))
+    assert (found.tier, found.window) == (STANDARD, 4096)
+    assert found.price is not None and not found.price.is_free
 
 
 def test_what_is_left_of_the_budget_is_in_it() -> None:

@@ -251,7 +251,8 @@ def test_one_message_larger_than_the_window_is_an_error_under_every_strategy() -
         with pytest.raises(ContextOverflowError, match="takes 256 tokens, 156 more than the 100"):
             truncate([ChatMessage.user("x" * 1000)], by_length, 100, strategy)
     with pytest.raises(ContextOverflowError) as caught:
-        truncate([ChatMessage.user("secret" * 1000)], by_length, 100)
+        truncate([*chat("s", "u", "a"), ChatMessage.user("secret" * 1000), *chat("a")], by_length, 100)
+    assert "message 4;" in (caught.value.hint or "")
     assert "secret" not in caught.value.message + (caught.value.hint or "") + str(caught.value.result)
 
 

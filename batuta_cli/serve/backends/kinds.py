@@ -51,6 +51,7 @@ class ServingBackend(Word):
         return self.profile.tier
 
 
+@cache
 def profile(backend: ServingBackend) -> Profile:
     """What is known of a kind of backend."""
     return load(folded(backend.value))

@@ -10,21 +10,20 @@ was removed or replaced, lest it keep count in a file that nobody else sees.
 
 import contextlib
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from batuta_cli import paths
 from batuta_cli.errors import LedgerError
 from batuta_cli.files import display
-from batuta_cli.serve.ledger import book
+from batuta_cli.serve.ledger import book, sqlite_file
 from batuta_cli.serve.ledger.base import LEASE, Entry, Hold, Moment, Reset, Settled, Standing, Use
 from batuta_cli.serve.ledger.book import Counts, Day, Held, Tombstone
-
-if TYPE_CHECKING:
-    import sqlite3
+from batuta_cli.serve.ledger.turn import turn
 
 T = TypeVar("T")
 
@@ -91,9 +90,6 @@ class SqliteLedger:
             self._disconnect()
 
     def _write(self, body: "Callable[[_Shelf], T]") -> T:
-        from batuta_cli.serve.ledger import sqlite_file
-        from batuta_cli.serve.ledger.turn import turn
-
         with self._exclusively(), self._named_errors():
             if not sqlite_file.exists(self.path):
                 paths.private_dir(Path(self.path).parent)
@@ -103,16 +99,12 @@ class SqliteLedger:
                 return _transaction(self._connected(), "BEGIN IMMEDIATE", body)
 
     def _read(self, body: "Callable[[_Shelf], T]", nothing: T) -> T:
-        from batuta_cli.serve.ledger import sqlite_file
-
         with self._exclusively(), self._named_errors():
             if not sqlite_file.exists(self.path):
                 return nothing
             return _transaction(self._connected(), "BEGIN", body)
 
-    def _connected(self) -> "sqlite3.Connection":
-        from batuta_cli.serve.ledger import sqlite_file
-
+    def _connected(self) -> sqlite3.Connection:
         found = os.stat(self.path)
         inode = (found.st_dev, found.st_ino)
         if self._connection is not None and self._inode != inode:
@@ -142,10 +134,6 @@ class SqliteLedger:
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
-        import sqlite3
-
-        from batuta_cli.serve.ledger import sqlite_file
-
         try:
             yield
         except sqlite3.Error as error:
@@ -159,12 +147,10 @@ class SqliteLedger:
             raise LedgerError(f"{display(self.path)}: cannot be used: {reason}") from error
 
     def _locked(self) -> LedgerError:
-        from batuta_cli.serve.ledger import sqlite_file
-
         return sqlite_file.locked(self.path, self._patience)
 
 
-def _transaction(connection: "sqlite3.Connection", begin: str, body: "Callable[[_Shelf], T]") -> T:
+def _transaction(connection: sqlite3.Connection, begin: str, body: "Callable[[_Shelf], T]") -> T:
     connection.execute(begin)
     try:
         result = body(_Shelf(connection))
@@ -179,7 +165,7 @@ def _transaction(connection: "sqlite3.Connection", begin: str, body: "Callable[[
 class _Shelf:
     """Rows in the tables of `sqlite_file.py`; see `book.Shelf`."""
 
-    def __init__(self, connection: "sqlite3.Connection") -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
 
     def newest(self) -> Day | None:

@@ -131,7 +131,7 @@ class _Resolver(AbstractResolver):
             infos = await asyncio.get_running_loop().getaddrinfo(
                 host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
             )
-            found = self._admitted(attempt, [(info[0], info[4][0]) for info in infos], port)
+            found = self._admitted(attempt, [(info[0], str(info[4][0])) for info in infos], port)
         return [
             ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
             for kind, address in found

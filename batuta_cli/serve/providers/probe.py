@@ -140,14 +140,12 @@ class _Prober:
             lacking = backend.api_key_env and not backend.api_key(self._environ)
             if lacking:
                 return ProbeResult(backend, backend.base_urls[0], error=f"{backend.api_key_env} is not set")
-        best: ProbeResult | None = None
+        tried: list[ProbeResult] = []
         for base_url in backend.base_urls:
-            found = await self._at(backend, base_url)
-            if found.healthy or found.loading:
-                return found
-            if best is None or (found.reachable and not best.reachable):
-                best = found
-        return best or ProbeResult(backend, error="it has no address")
+            tried.append(await self._at(backend, base_url))
+            if tried[-1].healthy:
+                break
+        return max(tried, key=lambda found: (found.healthy, found.loading, found.reachable is True))
 
     async def _at(self, backend: Backend, base_url: str) -> ProbeResult:
         profile = backend.profile

@@ -7,9 +7,8 @@ what errors name. No error quotes a message.
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from batuta_cli.errors import TemplateError
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall
@@ -27,8 +26,7 @@ class SystemFallback(Word):
     DROP = "drop"
 
 
-@dataclass(frozen=True)
-class Numbered:
+class Numbered(NamedTuple):
     """A message with its number."""
 
     number: int
@@ -72,7 +70,7 @@ def no_system(turn: Numbered, what: str) -> TemplateError:
 
 def expressed(conversation: Conversation, format: NamedFormat, fallback: SystemFallback) -> Conversation:
     """The conversation as `format` can express it. Raises `TemplateError` that names the message it cannot."""
-    misplaced = next((turn for turn in conversation if turn.role in SYSTEM and not _has_place(turn, format)), None)
+    misplaced = _misplaced(conversation, format)
     if misplaced is not None:
         if fallback is SystemFallback.ERROR:
             has = (
@@ -83,10 +81,10 @@ def expressed(conversation: Conversation, format: NamedFormat, fallback: SystemF
             raise no_system(misplaced, f"the format {format.name} has {has}")
         conversation = without_system(conversation, fallback)
     for turn in conversation:
-        calls = len(turn.message.tool_calls)
-        if turn.role is Role.TOOL and not format.tool_calls:
+        message = turn.message
+        if message.role is Role.TOOL and not format.tool_calls:
             raise cannot(turn, f"the format {format.name} has no tool results")
-        if calls > format.tool_calls:
+        if message.tool_calls and len(message.tool_calls) > format.tool_calls:
             most = "one tool call in a message" if format.tool_calls else "no tool calls"
             raise cannot(turn, f"the format {format.name} has {most}")
     if format.joins is not None:
@@ -121,33 +119,31 @@ def as_context(conversation: Conversation, *, developer: bool = False, text: boo
 def as_own_context(conversation: Conversation) -> list[dict[str, Any]]:
     """As `as_context`, with what templates of ours read beside it.
 
-    These are `index`, the `text` of a call's arguments, and of a tool's result its `json`: the value that it is when it
-    is JSON, else its text as a JSON string. It is text, because minijinja hands 1.0 to filters as 1.
+    These are the `text` of a call's arguments, and of a tool's result its `json`: the value that it is when it is JSON,
+    else its text as a JSON string. It is text, because minijinja hands 1.0 to filters as 1.
     """
     made = as_context(conversation)
-    for index, (turn, shaped) in enumerate(zip(conversation, made, strict=True)):
-        shaped["index"] = index
-        if turn.role is Role.TOOL:
+    for turn, shaped in zip(conversation, made, strict=True):
+        if turn.message.role is Role.TOOL:
             shaped["json"] = json.dumps(_parsed(turn.message.content or "{}"), ensure_ascii=False)
             shaped["is_json"] = _is_json(turn.message.content or "{}")
-        for call, given in zip(turn.message.tool_calls, shaped.get("tool_calls", ()), strict=True):
-            given["text"] = call.arguments
+        elif turn.message.tool_calls:
+            for call, given in zip(turn.message.tool_calls, shaped["tool_calls"], strict=True):
+                given["text"] = call.arguments
     return made
 
 
 def size_of(conversation: Conversation) -> tuple[int, int]:
     """Bytes of text in a conversation, and the number of its messages and tool calls."""
-    size, count = 0, 0
-    for turn in conversation:
-        texts = [turn.message.content, *(call.arguments for call in turn.message.tool_calls)]
-        size += sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
-        count += 1 + len(turn.message.tool_calls)
-    return size, count
+    texts = [turn.message.content for turn in conversation]
+    calls = [call.arguments for turn in conversation if turn.message.tool_calls for call in turn.message.tool_calls]
+    size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts + calls)
+    return size, len(texts) + len(calls)
 
 
 def _as_dict(message: ChatMessage, developer: bool, text: bool) -> dict[str, Any]:
     role = message.role if developer or message.role is not Role.DEVELOPER else Role.SYSTEM
-    made: dict[str, Any] = {"role": str(role), "content": message.content}
+    made: dict[str, Any] = {"role": role.value, "content": message.content}
     if message.name is not None:
         made["name"] = message.name
     if message.tool_calls:
@@ -175,8 +171,12 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _has_place(turn: Numbered, format: NamedFormat) -> bool:
-    return format.system is SystemPlace.ANY or (format.system is SystemPlace.FIRST and turn.number == 1)
+def _misplaced(conversation: Conversation, format: NamedFormat) -> Numbered | None:
+    """The first system message where the format has no place for one."""
+    if format.system is SystemPlace.ANY:
+        return None
+    places = {1} if format.system is SystemPlace.FIRST else set()
+    return next((turn for turn in conversation if turn.role in SYSTEM and turn.number not in places), None)
 
 
 def _joined(conversation: Iterable[Numbered], between: str) -> Conversation:
@@ -201,12 +201,13 @@ def _close(made: list[Numbered], parts: Sequence[str], between: str) -> None:
 
 
 def _check_turns(conversation: Conversation, format: NamedFormat) -> None:
+    if not format.alternates and format.joins is None:
+        return
     turns = [turn for turn in conversation if turn.role not in SYSTEM]
-    if (format.alternates or format.joins is not None) and turns and turns[0].role is not Role.USER:
+    if turns and turns[0].role is not Role.USER:
         raise cannot(turns[0], f"the format {format.name} begins with a user message")
     if format.alternates:
         for before, turn in pairwise(turns):
             if before.role is turn.role:
-                raise cannot(
-                    turn, f"in the format {format.name} user and assistant take turns, and both are {turn.role}"
-                )
+                both = f"user and assistant take turns, and both are {turn.role}"
+                raise cannot(turn, f"in the format {format.name} {both}")

@@ -123,16 +123,17 @@ class ChatTemplateEngine:
         Raises `TemplateError` for a conversation that the format cannot express, and for a broken template.
         """
         conversation = numbered(messages)
-        fallback = SystemFallback.parse(system_fallback)
+        if not isinstance(system_fallback, SystemFallback):
+            system_fallback = SystemFallback.parse(system_fallback)
         options: dict[str, Any] = {"add_generation_prompt": add_generation_prompt and not continue_final_message}
         now = dt.datetime.now()  # of the user's own clock, as transformers has it
         if date is not None:
             now = dt.datetime(date.year, date.month, date.day)
             options["date_string"] = f"{date:%d %b %Y}"
         if not continue_final_message:
-            return self._template.render(conversation, fallback, now, options)
+            return self._template.render(conversation, system_fallback, now, options)
         conversation, mark = marked(conversation)
-        return cut(self._template.render(conversation, fallback, now, options), mark, messages[-1].content)
+        return cut(self._template.render(conversation, system_fallback, now, options), mark, messages[-1].content)
 
     def close(self) -> None:
         """End the process that renders a template which is not ours; it would end with this object."""

@@ -105,7 +105,12 @@ def known_names() -> tuple[str, ...]:
 def patterns() -> tuple[Pattern, ...]:
     """The patterns in the order in which they are tried."""
     return tuple(
-        Pattern(re.compile(row["match"]), row.get("casual", False), _known(row, "medium"), tuple(row["examples"]))
+        Pattern(
+            expression=re.compile("|".join(row["match"])),
+            casual=row.get("casual", False),
+            known=_known(row, "medium"),
+            examples=tuple(row["examples"]),
+        )
         for row in _document("patterns.toml")["pattern"]
     )
 

@@ -5,7 +5,7 @@
 `serve_offline` hands our ranks to tiktoken wherever it would download the file that they are, known by the SHA-256 it
 expects; afterwards `tiktoken.get_encoding` and `encoding_for_model` work with sockets blocked, and nothing is written.
 Every other file is left to tiktoken, for programs that use both; `encoding`, all that batuta itself calls, downloads
-nothing: an encoding that is not packed is a `UsageError`.
+nothing: an encoding that is not packed is a `UsageError`, and so is one whose file a newer tiktoken has exchanged.
 
 The files are made by `scripts/make_ranks.py`; NOTICE says where they come from.
 """
@@ -15,9 +15,11 @@ import functools
 import itertools
 import zlib
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from batuta_cli.errors import UsageError
 from batuta_cli.serve.words import unknown
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ EXPECTED: Final[Mapping[str, str]] = {
 ENCODINGS: Final = ("cl100k_base", "o200k_base", "o200k_harmony", "p50k_base", "p50k_edit", "r50k_base")
 """tiktoken's encodings that are made of those files. Its `gpt2` is `r50k_base` under another name."""
 
+_no_download: Final = ContextVar("_no_download", default=False)
 _R50K_RANKS = 50_256  # the first so many of p50k_base
 _NAMES = {digest: name for name, digest in EXPECTED.items()}
 
@@ -72,8 +75,12 @@ def serve_offline() -> None:
     original = openai_public.load_tiktoken_bpe
 
     def load(tiktoken_bpe_file: str, expected_hash: str | None = None) -> dict[bytes, int]:
-        name = _NAMES.get(expected_hash or "")
-        return ranks(name) if name else original(tiktoken_bpe_file, expected_hash)
+        if name := _NAMES.get(expected_hash or ""):
+            return ranks(name)
+        if _no_download.get():
+            raise UsageError(f"this tiktoken wants other ranks than batuta has: {expected_hash}")
+        downloaded: dict[bytes, int] = original(tiktoken_bpe_file, expected_hash)
+        return downloaded
 
     openai_public.load_tiktoken_bpe = load
 
@@ -85,4 +92,8 @@ def encoding(name: str) -> "tiktoken.Encoding":
     import tiktoken
 
     serve_offline()
-    return tiktoken.get_encoding(name)
+    before = _no_download.set(True)
+    try:
+        return tiktoken.get_encoding(name)
+    finally:
+        _no_download.reset(before)

@@ -27,6 +27,8 @@ LOOPBACK = "127.0.0.1"
 queries: list[str] = []
 connections: list[str] = []
 requests: list[str] = []
+last: dict[int, threading.Event] = {}
+"""Connections of our own, by their port, and whether they were taken."""
 flips = [LOOPBACK, PUBLIC]
 """What the name `flip.example` resolves to, in turn."""
 
@@ -78,12 +80,12 @@ def web_server(host: str, port: int, directory: Path, *, tls: bool = False, loca
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    class Server(http.server.ThreadingHTTPServer):
-        daemon_threads = True
-
+    class Server(http.server.HTTPServer):  # one connection after the other, so that `all_seen` is true
         def get_request(self) -> Any:
             connection, address = super().get_request()
-            if host == PUBLIC:
+            if address[1] in last:
+                last[address[1]].set()
+            elif host == PUBLIC:
                 connections.append(f"{port}")
             return connection, address
 
@@ -99,12 +101,23 @@ def web_server(host: str, port: int, directory: Path, *, tls: bool = False, loca
     return int(server.server_address[1])
 
 
+def all_seen() -> None:
+    """Wait until the public servers are done with all that was sent to them: they take one more, our own, only then."""
+    for port in (80, 443):
+        with socket.socket() as connection:
+            connection.bind((PUBLIC, 0))
+            event = last.setdefault(connection.getsockname()[1], threading.Event())
+            connection.connect((PUBLIC, port))
+            assert event.wait(30)
+
+
 @contextlib.contextmanager
-def bypassed() -> Iterator[None]:
-    """As if the gate before the connection were not there: what is left is the look at the peer."""
+def bypassed(*, passed: bool) -> Iterator[None]:
+    """As if the gate before the connection were not there, or (`passed`) had judged another address than the peer's."""
     from batuta_cli.serve.providers import connect
 
     def make_socket(self: object, info: Any) -> socket.socket:
+        connect._current.get().opened = passed
         return socket.socket(*info[:3])
 
     original = connect._Connector._make_socket
@@ -149,6 +162,7 @@ def main(directory: Path) -> None:
         for seen in (queries, connections, requests):
             seen.clear()
         outcome = asyncio.run(get(tier, url, networks))
+        all_seen()
         told = {"case": case, "tier": tier, "url": url, "outcome": outcome}
         print(json.dumps(told | {"queries": queries, "connections": connections, "requests": requests}), flush=True)
 
@@ -170,14 +184,16 @@ def main(directory: Path) -> None:
             tell(case, tier, url)
     for case in ("name that resolves to the loopback", "the same name, now public"):
         tell(case, "sovereign", f"http://flip.example:{near}/", office)
-    with bypassed():
-        tell("peer", "sovereign", f"http://{PUBLIC}/")
-        tell("peer", "private", f"http://{PUBLIC}/")
-    for seen in (queries, connections, requests):
-        seen.clear()
+    for passed in (False, True):
+        with bypassed(passed=passed):
+            for tier in ("sovereign", "private"):
+                tell(f"peer, passed {passed}", tier, f"http://{PUBLIC}/")
     batuta = [str(Path(sys.executable).with_name("batuta")), "serve", "backends", "--probe", "--all", "--json"]
     for tier in ("sovereign", "private"):
+        for seen in (queries, connections, requests):
+            seen.clear()
         done = subprocess.run([*batuta, "--privacy", tier], capture_output=True, text=True)
+        all_seen()
         told = {"case": "command", "tier": tier, "url": "", "outcome": str(done.returncode)}
         print(json.dumps(told | {"queries": queries, "connections": connections, "requests": requests}), flush=True)
     os._exit(0)

@@ -139,8 +139,9 @@ def test_a_name_that_turns_public_is_not_followed_there(told: Told) -> None:
 
 
 @pytest.mark.parametrize("tier", ["sovereign", "private"])
-def test_the_peer_is_looked_at_again_before_anything_is_sent(told: Told, tier: str) -> None:
-    line = told["peer", tier]
+@pytest.mark.parametrize("passed", [True, False])
+def test_the_peer_is_looked_at_again_before_anything_is_sent(told: Told, tier: str, passed: bool) -> None:
+    line = told[f"peer, passed {passed}", tier]
     assert (line["outcome"], line["requests"]) == ("privacy", [])
     assert line["connections"] == ["80"]  # it was open, because the gate before it was taken away for this test
 

@@ -156,8 +156,9 @@ def test_each_local_kind_is_known_by_its_own_sign(kind: str, log: AuditLog) -> N
             assert not result.healthy
 
 
-def test_a_server_that_answers_everything_with_a_page_is_nobodys(log: AuditLog) -> None:
-    page: Reply = (200, {"Content-Type": "text/html"}, b"<html>Ollama is running</html>")
+@pytest.mark.parametrize(("status", "body"), [(200, b"<html>Ollama is running</html>"), (403, b"Ollama is running")])
+def test_a_server_that_answers_everything_with_a_page_is_nobodys(status: int, body: bytes, log: AuditLog) -> None:
+    page: Reply = (status, {"Content-Type": "text/html"}, body)
     paths = "/ /health /v1/models /metrics /props /slots /info /system /readyz /api/version /realize/model /api/tags"
     with serving(dict.fromkeys(paths.split(), page)) as server:
         for kind in ServingBackend:
@@ -245,6 +246,21 @@ def test_a_server_that_loads_its_model_says_so(log: AuditLog) -> None:
         result = ask(at(server.url, "llamacpp"), log)
     assert (result.reachable, result.healthy, result.loading) == (True, False, True)
     assert result.identified_as is ServingBackend.LLAMA_CPP
+
+
+def test_of_several_usual_addresses_the_best_answer_counts(log: AuditLog) -> None:
+    loads: dict[str, Reply] = {"/health": json_reply("{}", 503, Server="llama.cpp")}
+    nobody = f"http://127.0.0.1:{free_port()}"
+    ready: dict[str, Reply] = {"/health": json_reply("{}", Server="llama.cpp")}
+    with serving(loads) as loading, serving(ready) as well, serving({"/health": json_reply("{}")}) as other:
+        for urls, best in (
+            ((nobody, other.url), other.url),
+            ((other.url, nobody), other.url),
+            ((other.url, loading.url), loading.url),
+            ((loading.url, other.url), loading.url),
+            ((loading.url, well.url), well.url),
+        ):
+            assert ask(usual(ServingBackend.LLAMA_CPP, *urls), log).base_url == f"{best}/v1"
 
 
 def test_nobody_there_is_told_in_words(log: AuditLog) -> None:

@@ -1,0 +1,113 @@
+"""Claim: prompts come out faster than from jinja2's sandbox, which transformers uses and which bounds no work.
+
+    python -m benchmarks.bench_templates [--seconds 0.5] [--runs 5] [--json]
+
+Three contestants render the same template text and must agree to the byte: batuta with a format of its own, batuta with
+the text as a stranger's (in its worker process, with the check that nothing is lost), and jinja2's sandbox as
+transformers sets it up. All have compiled the template before. batuta's times hold the conversion of messages and the
+checks; jinja2 gets its dicts ready-made. Contestants take turns, as everywhere; --size is not used.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.templates.engine import ChatTemplateEngine
+from batuta_cli.serve.templates.formats import NamedFormat, named_format
+from benchmarks.compare import BenchmarkError, Report, Spread, benchmark, parser
+from benchmarks.programs import Programs
+
+FORMATS = ("chatml", "llama2", "qwen3")
+CONVERSATIONS = {"4 messages": (4, 100), "200 messages of 1 KB": (200, 1000), "2 messages of 1 MB": (2, 1_000_000)}
+"""How many messages, and bytes in each."""
+
+Render = Callable[[], str]
+
+
+def contestants(format: NamedFormat, messages: Sequence[ChatMessage]) -> dict[str, Render]:
+    """Each renders the conversation once."""
+    named = ChatTemplateEngine(format.name)
+    stranger = ChatTemplateEngine.from_template(format.template, format.bos_token, format.eos_token)
+    template = _sandboxed(format.template)
+    variables: dict[str, Any] = {
+        "messages": [{"role": str(m.role), "content": m.content} for m in messages],
+        "add_generation_prompt": True,
+        "bos_token": format.bos_token,
+        "eos_token": format.eos_token,
+    }
+    return {
+        "batuta": lambda: named.apply(messages),
+        "batuta, a stranger's template": lambda: stranger.apply(messages),
+        "jinja2's sandbox": lambda: str(template.render(variables)),
+    }
+
+
+def _sandboxed(source: str) -> Any:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    return environment.from_string(source)
+
+
+def rate(render: Render, seconds: float) -> float:
+    """Prompts a second."""
+    count, start = 0, time.perf_counter()
+    while (passed := time.perf_counter() - start) < seconds or count == 0:
+        render()
+        count += 1
+    return count / passed
+
+
+def race(report: Report, format: NamedFormat, title: str, size: tuple[int, int], options: argparse.Namespace) -> None:
+    """Let the contestants take turns, and report medians and the ratios within the rounds."""
+    count, length = size
+    messages = [(ChatMessage.assistant if i % 2 else ChatMessage.user)("word " * (length // 5)) for i in range(count)]
+    renders = contestants(format, messages)
+    if len({render() for render in renders.values()}) != 1:
+        raise BenchmarkError(f"{format.name}: the prompts differ")
+    samples: dict[str, list[float]] = {name: [] for name in renders}
+    names = list(renders)
+    for number in range(options.runs + 1):
+        first = number % len(names)
+        for name in (*names[first:], *names[:first]):
+            found = rate(renders[name], options.seconds)
+            if number:
+                samples[name].append(found)
+    _report(report, f"{format.name}, {title}", samples)
+
+
+def _report(report: Report, title: str, samples: dict[str, list[float]]) -> None:
+    table: dict[str, Any] = {"title": title, "contestants": []}
+    report.document.setdefault("tables", []).append(table)
+    report.say(f"\n{title}")
+    rows = []
+    base = samples["jinja2's sandbox"]
+    for name, series in samples.items():
+        prompts = Spread.of(series)
+        ratio = Spread.of([mine / other for mine, other in zip(series, base, strict=True)])
+        rows.append(
+            [name, f"{prompts.median:,.0f}", f"{prompts.least:,.0f}-{prompts.greatest:,.0f}", f"{ratio.median:.1f}"]
+        )
+        table["contestants"].append({"name": name, "prompts_per_second": prompts.as_dict(), "ratio": ratio.as_dict()})
+    report.table(["", "prompts/s", "range", "times jinja2"], rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    options_of = parser(__doc__)
+    options_of.add_argument("--seconds", type=float, default=0.5, help="of each run (default: 0.5)")
+    options = options_of.parse_args(arguments)
+    with benchmark("templates", options) as (report, directory):
+        Programs(report, directory).batuta()
+        for name in FORMATS:
+            for title, size in CONVERSATIONS.items():
+                race(report, named_format(name), title, size, options)
+
+
+if __name__ == "__main__":
+    main()

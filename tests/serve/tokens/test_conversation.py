@@ -1,0 +1,106 @@
+"""Counting conversations: OpenAI's own numbers, rendered prompts, and estimates that say so."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, parse_messages
+from batuta_cli.serve.tokens import TokenCount, count_messages, tokenizer_for
+
+# openai-cookbook, How_to_count_tokens_with_tiktoken.ipynb: the messages, and what the API itself counted.
+COOKBOOK: list[dict[str, Any]] = [
+    {"role": "system",
+     "content": "You are a helpful, pattern-following assistant that translates corporate jargon into plain English."},
+    {"role": "system", "name": "example_user", "content": "New synergies will help drive top-line growth."},
+    {"role": "system", "name": "example_assistant", "content": "Things working well together will increase revenue."},
+    {"role": "system", "name": "example_user",
+     "content": "Let's circle back when we have more bandwidth to touch base on opportunities for increased leverage."},
+    {"role": "system", "name": "example_assistant",
+     "content": "Let's talk later when we're less busy about how to do better."},
+    {"role": "user",
+     "content": "This late pivot means we don't have time to boil the ocean for the client deliverable."},
+]  # fmt: skip
+COUNTED = {
+    "gpt-3.5-turbo-0301": 127,
+    "gpt-3.5-turbo-0613": 129,
+    "gpt-4": 129,
+    "gpt-4-0613": 129,
+    "gpt-4o": 124,
+    "gpt-4o-mini": 124,
+}
+
+
+@pytest.mark.parametrize("model", COUNTED)
+def test_openai_conversations_are_counted_as_the_api_counts_them(model: str) -> None:
+    count = count_messages(model, parse_messages(COOKBOOK))
+    assert (count.tokens, count.exact) == (COUNTED[model], True)
+
+
+@pytest.mark.parametrize(
+    ("model", "same_as"),
+    [("openai/gpt-4o", "gpt-4o"), ("GPT-4", "gpt-4"), ("gpt-4-turbo-2024-04-09", "gpt-4"),
+     ("gpt-4-1106-preview", "gpt-4"), ("gpt-4o-2024-08-06", "gpt-4o"), ("ft:gpt-4o-mini:acme::7", "gpt-4o"),
+     ("gpt-4.1-nano", "gpt-4o"),
+     ("gpt-35-turbo", "gpt-4"), ("chatgpt-4o-latest", "gpt-4o")],
+)  # fmt: skip
+def test_dates_sizes_and_fine_tunings_belong_to_their_family(model: str, same_as: str) -> None:
+    assert count_messages(model, parse_messages(COOKBOOK)) == count_messages(same_as, parse_messages(COOKBOOK))
+
+
+@pytest.mark.parametrize("model", ["gpt-5", "gpt-5.1-mini", "o1", "o3-mini", "o4-mini", "gpt-oss-20b"])
+def test_where_the_overhead_is_not_published_the_count_says_that_it_is_an_estimate(model: str) -> None:
+    count = count_messages(model, parse_messages(COOKBOOK))
+    assert count.tokens > COUNTED["gpt-4o"] and not count.exact
+    assert "o200k" in count.method
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-6", "gpt-40", "gpt-4.7", "claude-3-opus", "gemini-1.5-pro", "llama-2-70b", "", "o"]
+)
+def test_a_model_that_is_not_known_is_estimated_and_says_so(model: str) -> None:
+    count = count_messages(model, parse_messages(COOKBOOK))
+    assert COUNTED["gpt-4"] < count.tokens < 5 * COUNTED["gpt-4"] and not count.exact
+    assert "upper estimate" in count.method and model in count.method
+
+
+def test_tool_calls_are_more_than_their_text_and_not_exact() -> None:
+    call = ToolCall("call_1", "weather", '{"city": "Oslo"}')
+    messages = [
+        ChatMessage.user("Weather?"),
+        ChatMessage(Role.ASSISTANT, "", tool_calls=(call,)),
+        ChatMessage(Role.TOOL, "cold", tool_call_id="call_1"),
+    ]
+    plain = count_messages("gpt-4o", messages[:1])
+    count = count_messages("gpt-4o", messages)
+    texts = sum(map(tokenizer_for("gpt-4o").count, ["call_1", "weather", call.arguments, "cold", "call_1"]))
+    assert plain.exact and not count.exact and "tool calls" in count.method
+    assert count.tokens > plain.tokens + texts
+
+
+def test_a_model_file_is_counted_by_its_rendered_prompt(gguf: Path) -> None:
+    def render(messages: Any) -> str:
+        return "".join(f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in messages)
+
+    count = count_messages(str(gguf), [ChatMessage.user("Hello")], render=render)
+    # <|im_start|> user \n Hello <|im_end|> \n, as llama.cpp's server splits it
+    assert (count.tokens, count.exact) == (6, True)
+    without = count_messages(str(gguf), [ChatMessage.user("Hello")])
+    assert without.tokens > count.tokens and not without.exact
+
+
+def test_a_named_tokenizer_comes_before_the_name_of_the_model(gguf: Path) -> None:
+    counted = count_messages("gpt-4o", [ChatMessage.user("Hello")], tokenizer_path=gguf, render=lambda _: "Hello")
+    assert counted == TokenCount(1, True, tokenizer_for(str(gguf)).name)
+
+
+@given(
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=5),
+    model=st.sampled_from(["gpt-4", "gpt-4o", "claude-3-opus"]),
+)
+def test_a_longer_conversation_never_counts_less(texts: list[str], model: str) -> None:
+    messages = [ChatMessage.user(text) for text in texts]
+    counts = [count_messages(model, messages[: n + 1]).tokens for n in range(len(messages))]
+    assert counts == sorted(set(counts))

@@ -1,0 +1,162 @@
+"""The tokenizers of GGUF files, held against llama.cpp's own answers."""
+
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batuta_cli.errors import InvalidInputError, MissingDependencyError
+from batuta_cli.serve.tokens.bytepair import BytePairTokenizer
+from batuta_cli.serve.tokens.gguf_vocabulary import gguf_tokenizer, pretokenizers
+from batuta_cli.serve.tokens.interface import Tokenizer
+from tests.serve.support_gguf import gguf as gguf_bytes
+from tests.serve.tokens.support_tokens import ROWS, gpt2, llama_spm
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory, gguf: Path) -> dict[str, Tokenizer]:
+    directory = tmp_path_factory.mktemp("vocabularies")
+    paths = {"smollm": gguf, "llama-spm": llama_spm(directory), "gpt-2": gpt2(directory)}
+    return {name: gguf_tokenizer(path) for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("name", ["smollm", "llama-spm", "gpt-2"])
+def test_ids_and_counts_are_those_of_llama_cpp(tokenizers: dict[str, Tokenizer], name: str) -> None:
+    rows = [row for row in ROWS if name in row]
+    assert len(rows) >= 47
+    for row in rows:
+        assert tokenizers[name].encode(row["text"]) == row[name], row["text"]
+        assert tokenizers[name].count(row["text"]) == len(row[name])
+
+
+def test_control_tokens_are_read_in_a_rendered_prompt_and_nowhere_else(tokenizers: dict[str, Tokenizer]) -> None:
+    rows = [row for row in ROWS if "smollm special" in row]
+    assert any(row["smollm"] != row["smollm special"] for row in rows)
+    for row in rows:
+        assert tokenizers["smollm"].encode(row["text"], special=True) == row["smollm special"]
+        assert tokenizers["smollm"].count(row["text"], special=True) == len(row["smollm special"])
+
+
+def test_tokens_of_the_users_own_kind_are_found_in_any_text(tokenizers: dict[str, Tokenizer]) -> None:
+    assert tokenizers["gpt-2"].encode("a<tool>b<|endoftext|>")[1] == 50257
+    assert 50256 not in tokenizers["gpt-2"].encode("a<tool>b<|endoftext|>")
+    assert tokenizers["gpt-2"].encode("a<tool>b<|endoftext|>", special=True) == [64, 50257, 65, 50256]
+
+
+def test_a_sentence_piece_control_token_is_text_in_a_message(tokenizers: dict[str, Tokenizer]) -> None:
+    # <s> is 1; "▁Hi" is 6324: each text after a control token begins with a blank of its own, as in llama.cpp.
+    assert tokenizers["llama-spm"].encode("<s>Hi</s>", special=True) == [1, 6324, 2]
+    assert not {1, 2} & set(tokenizers["llama-spm"].encode("<s>Hi</s>"))
+
+
+@given(text=st.text())
+def test_byte_pair_tokens_give_the_text_back(tokenizers: dict[str, Tokenizer], text: str) -> None:
+    tokenizer = tokenizers["gpt-2"]  # SmolLM2's vocabulary lacks some bytes
+    assert isinstance(tokenizer, BytePairTokenizer)
+    assert tokenizer.decode(tokenizer.encode(text)).decode() == text
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5", "rwkv", "gemma4", "\x1b[2J"])
+def test_a_type_that_is_not_supported_is_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf_bytes({"tokenizer.ggml.model": ("str", kind)}))
+    with pytest.raises(InvalidInputError, match="are not supported") as caught:
+        gguf_tokenizer(path)
+    assert (kind in caught.value.message) is kind.isalnum() and "\x1b" not in caught.value.message
+
+
+def test_a_way_to_split_that_is_not_known_is_named(tmp_path: Path) -> None:
+    fields = {"tokenizer.ggml.model": ("str", "gpt2"), "tokenizer.ggml.pre": ("str", "kimi-k2")}
+    (tmp_path / "m.gguf").write_bytes(gguf_bytes(fields))
+    with pytest.raises(InvalidInputError, match="kimi-k2"):
+        gguf_tokenizer(tmp_path / "m.gguf")
+
+
+GOOD: dict[str, tuple[str, Any]] = {
+    "tokenizer.ggml.model": ("str", "gpt2"),
+    "tokenizer.ggml.pre": ("str", "gpt-2"),
+    "tokenizer.ggml.tokens": ("[str]", ["a", "b", "ab"]),
+    "tokenizer.ggml.merges": ("[str]", ["a b"]),
+}
+SPM: dict[str, tuple[str, Any]] = {
+    "tokenizer.ggml.model": ("str", "llama"),
+    "tokenizer.ggml.tokens": ("[str]", ["<unk>", "a"]),
+    "tokenizer.ggml.scores": ("[f32]", [0.0, 0.0]),
+    "tokenizer.ggml.token_type": ("[i32]", [2, 1]),
+}
+
+
+@pytest.mark.parametrize(
+    ("base", "field", "content"),
+    [
+        (GOOD, "tokenizer.ggml.tokens", ("[u8]", [1])),
+        (GOOD, "tokenizer.ggml.tokens", ("[str]", [])),
+        (GOOD, "tokenizer.ggml.merges", ("[str]", ["ab"])),
+        (GOOD, "tokenizer.ggml.merges", ("[str]", ["", "a b"])),
+        (GOOD, "tokenizer.ggml.merges", ("[str]", ["a \u3042"])),
+        (GOOD, "tokenizer.ggml.token_type", ("[i32]", [1])),
+        (GOOD, "tokenizer.ggml.token_type", ("str", "x")),
+        (SPM, "tokenizer.ggml.scores", ("[f32]", [0.0])),
+        (SPM, "tokenizer.ggml.scores", ("[u8]", [0, 0])),
+        (SPM, "tokenizer.ggml.tokens", ("[str]", ["a", "a"])),
+    ],
+)
+def test_a_damaged_vocabulary_is_an_error_that_names_the_file(
+    tmp_path: Path, base: dict[str, Any], field: str, content: tuple[str, Any]
+) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf_bytes(base | {field: content}))
+    with pytest.raises(InvalidInputError, match=r"m\.gguf"):
+        gguf_tokenizer(path)
+
+
+def test_what_the_vocabulary_lacks_is_given_out_as_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf_bytes(GOOD | {"tokenizer.ggml.tokens": ("[str]", ["a", "b"])}))
+    assert gguf_tokenizer(path).encode("ab") == [0, 1]
+    assert gguf_tokenizer(path).count("abx") == 2  # llama.cpp loses a byte that has no token
+
+
+def test_without_its_package_a_sentence_piece_model_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(MissingDependencyError) as caught:
+        gguf_tokenizer(llama_spm(tmp_path))
+    assert caught.value.hint == "pip install 'batuta-cli[tokenizers]'"
+
+
+def test_every_pattern_compiles_and_a_single_one_matches_every_character() -> None:
+    import regex  # type: ignore[import-untyped]
+    import tiktoken
+
+    assert {"llama-bpe", "qwen2", "smollm", "gpt-2", "tekken", "deepseek-llm", "deepseek-v3", "default"} <= set(
+        pretokenizers()
+    )
+    sample = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x30000, 7)]))
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    for patterns in set(pretokenizers().values()):
+        for pattern in patterns:
+            regex.compile(pattern)
+        if len(patterns) == 1:
+            encoding = tiktoken.Encoding("x", pat_str=patterns[0], mergeable_ranks=ranks, special_tokens={})
+            assert bytes(encoding.encode_ordinary(sample)) == sample.encode()
+
+
+@given(st.data())
+def test_no_change_of_a_vocabulary_does_more_than_an_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = bytearray(gguf_bytes(data.draw(st.sampled_from([GOOD, SPM]))))
+    at = data.draw(st.integers(24, len(content) - 1))
+    content[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4)) or struct.pack("<I", 2)
+    path = tmp_path_factory.getbasetemp() / "mutated-vocabulary.gguf"
+    path.write_bytes(content)
+    try:
+        gguf_tokenizer(path).count("ab a\n")
+    except InvalidInputError as error:
+        assert "mutated-vocabulary.gguf" in error.message
