@@ -187,7 +187,7 @@ class Answer:
     async def aclose(self) -> None:
         self.closed += 1
         if self.summary is None:
-            await self._say.tell(f"freed {self._request.model}")
+            await self._say.tell(f"freed {self._request.model} {self.taken}")
 
 
 class Control:
