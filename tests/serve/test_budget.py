@@ -43,6 +43,19 @@ def breaker(
     return CostCircuitBreaker(limits, ledger, now=clock or Clock(), on_alert=lambda alert: None)
 
 
+def test_all_that_a_program_needs_comes_from_one_place() -> None:
+    from batuta_cli import serve
+
+    limits = serve.CircuitBreakerConfig(daily_budget_usd=1.0, max_request_cost_usd="0.50")
+    made = serve.CostCircuitBreaker(limits, ledger=serve.open_ledger("memory:"))
+    with pytest.raises(serve.RequestTooExpensive) as dear:
+        made.check(0.75)
+    made.reserve(0.5).settle(Decimal("0.75"))
+    with pytest.raises(serve.DailyBudgetExceeded) as full:
+        made.check(0.5)
+    assert isinstance(dear.value, serve.CostError) and isinstance(full.value, serve.CostError)
+
+
 # Limits.
 
 
