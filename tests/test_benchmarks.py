@@ -23,6 +23,7 @@ TINY = {
     "startup": [],
     "memory": [],
     "ledger": ["--seconds", "0.05"],
+    "templates": ["--seconds", "0.01"],
 }
 
 

@@ -12,7 +12,16 @@ from typing import Any
 
 _MODULES = {
     "backends": ("BackendSelector", "ServingBackend"),
-    "budget": ("CircuitBreakerConfig", "CostCircuitBreaker", "Reservation"),
+    "budget": (
+        "Alert",
+        "BudgetStatus",
+        "CircuitBreakerConfig",
+        "CostCircuitBreaker",
+        "CostError",
+        "DailyBudgetExceeded",
+        "RequestTooExpensive",
+        "Reservation",
+    ),
     "context": ("ContextManager", "ContextWindow"),
     "failover": ("FailoverConfig", "FailoverManager", "FailoverRequest", "StreamingContext", "Takeover"),
     "ledger": ("open_ledger",),

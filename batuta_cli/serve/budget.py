@@ -22,7 +22,7 @@ from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from batuta_cli.errors import DailyBudgetExceeded, RequestTooExpensive, UsageError
+from batuta_cli.errors import CostError, DailyBudgetExceeded, RequestTooExpensive, UsageError
 from batuta_cli.serve.account import Account, Alert, log_alert
 from batuta_cli.serve.day import day_after, time_zone
 from batuta_cli.serve.ledger.base import Entry, Ledger, Moment, Reset, Standing
@@ -32,7 +32,16 @@ from batuta_cli.serve.reservation import Reservation
 if TYPE_CHECKING:
     from batuta_cli.config import Budget
 
-__all__ = ["Alert", "BudgetStatus", "CircuitBreakerConfig", "CostCircuitBreaker", "Reservation"]
+__all__ = [
+    "Alert",
+    "BudgetStatus",
+    "CircuitBreakerConfig",
+    "CostCircuitBreaker",
+    "CostError",
+    "DailyBudgetExceeded",
+    "RequestTooExpensive",
+    "Reservation",
+]
 
 
 @dataclass(frozen=True)

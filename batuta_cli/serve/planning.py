@@ -256,7 +256,7 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
         states[measured] = replace(states[measured], depth=depth)
         judged[measured] = _judged(request, states[measured], snapshot)
     candidates = tuple(sorted(judged.values(), key=lambda candidate: candidate.backend != local))
-    lanes = [_lane(c, states[c.backend]) for c in candidates if c.passes(*_CAN_SERVE)]
+    lanes = [_lane(c, states[c.backend]) for c in candidates if _is_lane(c)]
     first = next((lane for lane in lanes if lane.backend == local), None)
     others = [lane for lane in lanes if lane.backend != local]
     routing = decide(first, others, snapshot.limits, spilling=snapshot.spilling)
@@ -266,7 +266,13 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
 
 
 _CAN_SERVE = (GateName.CAPABILITY, GateName.CONTEXT, GateName.BUDGET)
-"""A backend that these gates refuse is no lane of the router's; one that the tier refuses is a forbidden one."""
+"""A backend that these gates refuse is no lane of the router's."""
+
+
+def _is_lane(candidate: Candidate) -> bool:
+    # What the tier forbids is a forbidden lane, whatever it would cost: the first gate is the one to be told of.
+    forbidden = not candidate.passes(GateName.TIER) and candidate.passes(GateName.CAPABILITY)
+    return forbidden or candidate.passes(*_CAN_SERVE)
 
 
 def _ordered(request: PlanRequest, snapshot: Snapshot) -> list[BackendState]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batuta_cli import config
@@ -24,6 +24,7 @@ from batuta_cli.serve.ledger.sqlite import SqliteLedger
 NOON = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC).timestamp()
 
 CENTS = st.decimals(min_value=0, max_value=20, places=4)
+NANOS = st.decimals(min_value=0, max_value=Decimal("2e-8"), places=9)
 
 
 class Clock:
@@ -41,6 +42,19 @@ def breaker(
 ) -> CostCircuitBreaker:
     limits = CircuitBreakerConfig(daily_budget_usd=budget, max_request_cost_usd=most, **more)
     return CostCircuitBreaker(limits, ledger, now=clock or Clock(), on_alert=lambda alert: None)
+
+
+def test_all_that_a_program_needs_comes_from_one_place() -> None:
+    from batuta_cli import serve
+
+    limits = serve.CircuitBreakerConfig(daily_budget_usd=1.0, max_request_cost_usd="0.50")
+    made = serve.CostCircuitBreaker(limits, ledger=serve.open_ledger("memory:"))
+    with pytest.raises(serve.RequestTooExpensive) as dear:
+        made.check(0.75)
+    made.reserve(0.5).settle(Decimal("0.75"))
+    with pytest.raises(serve.DailyBudgetExceeded) as full:
+        made.check(0.5)
+    assert isinstance(dear.value, serve.CostError) and isinstance(full.value, serve.CostError)
 
 
 # Limits.
@@ -388,7 +402,8 @@ def test_one_warning_a_day_whoever_spends(tmp_path: Path) -> None:
     assert len(heard) == 2
 
 
-@given(st.decimals(min_value=0, max_value=1, places=3), CENTS, CENTS)
+@given(st.decimals(min_value=0, max_value=1, places=3), CENTS | NANOS, CENTS | NANOS)
+@example(Decimal("0.5"), Decimal("3e-9"), Decimal("1e-9"))
 def test_the_warning_comes_at_the_threshold_exactly(part: Decimal, budget: Decimal, spent: Decimal) -> None:
     heard: list[Alert] = []
     limits = CircuitBreakerConfig(budget, float(part))

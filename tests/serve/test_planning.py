@@ -296,7 +296,9 @@ def test_the_decision_is_the_router_s_on_the_backends_that_can_serve(request_: P
         return Lane(c.backend, depths[c.backend], said["tier"], said["rest"])
 
     def serves(c: Candidate) -> bool:
-        return all(gate.passed for gate in c.gates if str(gate.name) in ("capability", "context", "budget"))
+        said = {str(gate.name): gate.passed for gate in c.gates}
+        forbidden = not said["tier"] and said["capability"]
+        return forbidden or (said["capability"] and said["context"] and said["budget"])
 
     # The candidates are in the router's order: the local one, where there is one, leads.
     head = found.candidates[:1]
@@ -310,6 +312,15 @@ def test_the_decision_is_the_router_s_on_the_backends_that_can_serve(request_: P
     assert (found.decision, found.backend, found.reason) == (
         expected.decision, expected.backend, str(expected.reason),
     )  # fmt: skip
+
+
+def test_a_backend_that_the_tier_forbids_is_a_privacy_violation_whatever_it_would_cost() -> None:
+    state = BackendState("far", ServingBackend.VLLM, STANDARD, price=None)
+    found = plan(PlanRequest(SOVEREIGN, "m"), Snapshot((state,)))
+    assert (found.decision, found.reason) == ("reject", "privacy_violation")
+    error = found.error()
+    assert error is not None
+    assert error.exit_code == 6
 
 
 @given(REQUESTS, SNAPSHOTS)

@@ -22,44 +22,58 @@ APPLICATION_ID = 0x4254424C
 VERSION = 1
 """Of the tables below."""
 
+
+def _whole(name: str, rule: str) -> str:
+    # STRICT tables would do, but Red Hat 9 has SQLite 3.34, which does not know them.
+    return f"{name} INTEGER NOT NULL CHECK (typeof({name}) = 'integer' AND {name} {rule})"
+
+
+def _table(name: str, *columns: str) -> str:
+    return f"CREATE TABLE {name} ({', '.join(columns)}) WITHOUT ROWID"
+
+
 _TABLES = {
-    "day": """CREATE TABLE day (
-        day TEXT PRIMARY KEY,
-        spent INTEGER NOT NULL CHECK (spent >= 0),
-        forgiven INTEGER NOT NULL CHECK (forgiven BETWEEN 0 AND spent),
-        reserved INTEGER NOT NULL CHECK (reserved >= 0),
-        warned INTEGER NOT NULL CHECK (warned IN (0, 1))
-    ) STRICT, WITHOUT ROWID""",
-    "hold": """CREATE TABLE hold (
-        id TEXT PRIMARY KEY,
-        day TEXT NOT NULL,
-        amount INTEGER NOT NULL CHECK (amount > 0),
-        expires INTEGER NOT NULL,
-        owner TEXT NOT NULL,
-        dispatched INTEGER NOT NULL CHECK (dispatched IN (0, 1)),
-        model TEXT NOT NULL,
-        backend TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID""",
-    "tombstone": """CREATE TABLE tombstone (
-        id TEXT PRIMARY KEY,
-        day TEXT NOT NULL,
-        amount INTEGER NOT NULL CHECK (amount > 0),
-        charged INTEGER NOT NULL CHECK (charged IN (0, amount)),
-        forgiven INTEGER NOT NULL CHECK (forgiven IN (0, 1)),
-        at INTEGER NOT NULL,
-        model TEXT NOT NULL,
-        backend TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID""",
-    "history": """CREATE TABLE history (
-        day TEXT NOT NULL,
-        model TEXT NOT NULL,
-        backend TEXT NOT NULL,
-        requests INTEGER NOT NULL CHECK (requests >= 0),
-        input_tokens INTEGER NOT NULL CHECK (input_tokens >= 0),
-        output_tokens INTEGER NOT NULL CHECK (output_tokens >= 0),
-        cost INTEGER NOT NULL CHECK (cost >= 0),
-        PRIMARY KEY (day, model, backend)
-    ) STRICT, WITHOUT ROWID""",
+    "day": _table(
+        "day",
+        "day TEXT PRIMARY KEY",
+        _whole("spent", ">= 0"),
+        _whole("forgiven", "BETWEEN 0 AND spent"),
+        _whole("reserved", ">= 0"),
+        _whole("warned", "IN (0, 1)"),
+    ),
+    "hold": _table(
+        "hold",
+        "id TEXT PRIMARY KEY",
+        "day TEXT NOT NULL",
+        _whole("amount", "> 0"),
+        _whole("expires", "IS NOT NULL"),
+        "owner TEXT NOT NULL",
+        _whole("dispatched", "IN (0, 1)"),
+        "model TEXT NOT NULL",
+        "backend TEXT NOT NULL",
+    ),
+    "tombstone": _table(
+        "tombstone",
+        "id TEXT PRIMARY KEY",
+        "day TEXT NOT NULL",
+        _whole("amount", "> 0"),
+        _whole("charged", "IN (0, amount)"),
+        _whole("forgiven", "IN (0, 1)"),
+        _whole("at", "IS NOT NULL"),
+        "model TEXT NOT NULL",
+        "backend TEXT NOT NULL",
+    ),
+    "history": _table(
+        "history",
+        "day TEXT NOT NULL",
+        "model TEXT NOT NULL",
+        "backend TEXT NOT NULL",
+        _whole("requests", ">= 0"),
+        _whole("input_tokens", ">= 0"),
+        _whole("output_tokens", ">= 0"),
+        _whole("cost", ">= 0"),
+        "PRIMARY KEY (day, model, backend)",
+    ),
 }
 
 _UNBALANCED = """SELECT 1 FROM day WHERE

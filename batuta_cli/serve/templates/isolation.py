@@ -8,6 +8,7 @@ with this process.
 
 import contextlib
 import datetime as dt
+import fcntl
 import importlib.util
 import json
 import os
@@ -115,6 +116,8 @@ class Isolated:
             raise OperationError(f"the template's worker process cannot be started: {error.strerror}") from error
         for stream in _pipes(process):
             os.set_blocking(stream.fileno(), False)
+            with contextlib.suppress(OSError):  # the limit for ordinary users may be lower
+                fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, _PIECE)
         self._process = process
         self._finalizer = weakref.finalize(self, _kill, process)
         return process

@@ -5,6 +5,7 @@ rendered in this process.
 """
 
 import datetime as dt
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ class OwnTemplate:
     def __init__(self, format: NamedFormat) -> None:
         self._format = format
         self._renderer = Renderer(format.template)
+        self._lock = threading.Lock()  # a renderer knows one date and one bound at a time
 
     def render(
         self, conversation: Conversation, fallback: SystemFallback, now: dt.datetime, options: Mapping[str, Any]
@@ -38,8 +40,10 @@ class OwnTemplate:
             "eos_token": self._format.eos_token,
             **options,
         }
+        fuel = fuel_for(*size_of(conversation))
         try:
-            return self._renderer.render(context, fuel=fuel_for(*size_of(conversation)), now=now)
+            with self._lock:
+                return self._renderer.render(context, fuel=fuel, now=now)
         except RenderError as error:
             raise TemplateError(f"the format {self._format.name} cannot be rendered: {error.reason}") from None
 

@@ -123,14 +123,33 @@ def _sentence_piece(metadata: GgufMetadata) -> Tokenizer:
 
 
 def _control_tokens(metadata: GgufMetadata, tokens: Sequence[str]) -> ControlTokens:
+    types = _known_by_text(metadata, tokens)
     control: dict[str, int] = {}
     always: dict[str, int] = {}
-    for number, (text, kind) in enumerate(zip(tokens, _types(metadata), strict=True)):
+    for number, (text, kind) in enumerate(zip(tokens, types, strict=True)):
         if kind in (TokenType.CONTROL, TokenType.UNKNOWN) and text:
             control[text] = number
         elif kind == TokenType.USER_DEFINED and text:
             always[text] = number
     return ControlTokens(control, always, _swallows_blanks(metadata))
+
+
+def _known_by_text(metadata: GgufMetadata, tokens: Sequence[str]) -> list[int]:
+    """The types of the tokens, changed as `gguf_control.toml` says."""
+    types, table = _types(metadata), _table("gguf_control.toml")
+    numbers = {text: number for number, text in enumerate(tokens)}
+    control = set(table["ends"])
+    for part, texts in table["parts"].items():
+        if metadata.get(f"{_PREFIX}{part}_token_id") is None:
+            control.update(texts)
+    kinds = dict.fromkeys(control, TokenType.CONTROL) | dict.fromkeys(table["always"], TokenType.USER_DEFINED)
+    for exception in table["exceptions"]:
+        if all(text in numbers for text in exception["with"]):
+            kinds[exception["token"]] = TokenType.USER_DEFINED if exception["always"] else TokenType.NORMAL
+    for text, kind in kinds.items():
+        if text in numbers:
+            types[numbers[text]] = kind
+    return types
 
 
 def _swallows_blanks(metadata: GgufMetadata) -> Any:
@@ -159,8 +178,11 @@ def _texts(metadata: GgufMetadata, name: str) -> Sequence[str]:
 @functools.cache
 def pretokenizers() -> Mapping[str, tuple[str, ...]]:
     """The patterns by the names that `tokenizer.ggml.pre` may have."""
-    text = resources.files(__package__).joinpath("pretokenizers.toml").read_text(encoding="utf-8")
-    return {name: tuple(row["patterns"]) for row in tomllib.loads(text)["splits"] for name in row["names"]}
+    return {name: tuple(row["patterns"]) for row in _table("pretokenizers.toml")["splits"] for name in row["names"]}
+
+
+def _table(name: str) -> dict[str, Any]:
+    return tomllib.loads(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
 def _spelling() -> dict[int, int]:

@@ -88,5 +88,5 @@ def _pattern(ids: Mapping[str, int], strips: Callable[[str], bool]) -> re.Patter
     others = sorted((text for text in ids if not strips(text)), key=len, reverse=True)
     kinds = [f"({'|'.join(map(re.escape, others))})"] if others else []
     if swallowing:
-        kinds.append(f"({'|'.join(map(re.escape, swallowing))})\\s*")
+        kinds.append(f"({'|'.join(map(re.escape, swallowing))})[ \\t\\n\\v\\f\\r]*")
     return re.compile("|".join(kinds))

@@ -376,3 +376,14 @@ def test_two_processes_that_begin_a_ledger_at_once_begin_one(tmp_path: Path) -> 
             child.stdin.close()
         assert [child.wait() for child in children] == [0] * 4
         assert rows(path, "SELECT spent FROM day") == [(4,)]
+
+
+@pytest.mark.parametrize("column", ["requests", "input_tokens", "output_tokens"])
+def test_a_count_that_no_integer_holds_is_refused_and_changes_nothing(
+    ledger: SqliteLedger, kept: Path, column: str
+) -> None:
+    change(kept, f"UPDATE history SET {column} = {2**63 - 1}")  # noqa: S608
+    with pytest.raises(LedgerError):
+        ledger.record(NOW, 1, Use("m", "B", 1, 1))
+    assert rows(kept, "SELECT spent, cost FROM day JOIN history USING (day)") == [(7, 7)]
+    assert ledger.standing(NOW).spent == 7

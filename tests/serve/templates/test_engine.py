@@ -1,6 +1,7 @@
 """What a named format cannot express is an error that names the message; nothing is moved or lost unasked."""
 
 import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -85,6 +86,14 @@ def test_a_given_date_is_the_one_that_stands_in_the_prompt() -> None:
     template = "{{ strftime_now('%d.%m.%Y %H') }} {{ messages[0].content }}"
     assert ChatTemplateEngine.from_template(template).apply([USER], date=day) == "03.02.2031 00 Hi"
     assert f"Current date: {dt.date.today()}"[:18] in ChatTemplateEngine("gpt-oss").apply([USER])
+
+
+def test_threads_may_share_an_engine() -> None:
+    engine = ChatTemplateEngine("gpt-oss")
+    days = [dt.date(2026, 1, 1 + number) for number in range(28)]
+    with ThreadPoolExecutor(8) as threads:
+        prompts = list(threads.map(lambda day: engine.apply([USER] * 50, date=day), days * 10))
+    assert [f"Current date: {day}\n" in prompt for day, prompt in zip(days * 10, prompts, strict=True)] == [True] * 280
 
 
 def test_the_developers_message_is_a_system_message() -> None:

@@ -94,7 +94,9 @@ def test_time_memory_and_steps_are_bounded_each_by_itself(tmp_path: Path, name: 
 import resource, sys
 from batuta_cli.errors import TemplateError
 from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.templates import isolation
 from batuta_cli.serve.templates.engine import ChatTemplateEngine
+isolation._PATIENCE = 3600
 hard = resource.getrlimit(resource.RLIMIT_AS)[1]
 resource.setrlimit(resource.RLIMIT_AS, (2**28, hard))
 try:

@@ -35,6 +35,9 @@ WORDS = st.sampled_from(
         st.text(alphabet=st.characters(max_codepoint=126)),
         st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ  "),
         st.lists(WORDS).map("".join),
+        st.builds(
+            lambda text, times: text * times, st.text("abcdefghijklmnopqrstuvwxyz", max_size=4), st.integers(1, 40)
+        ),
         st.lists(WORDS).map(" ".join),
         st.lists(WORDS).map("   ".join),
     )

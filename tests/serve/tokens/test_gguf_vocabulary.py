@@ -53,6 +53,43 @@ def test_a_sentence_piece_control_token_is_text_in_a_message(tokenizers: dict[st
     assert not {1, 2} & set(tokenizers["llama-spm"].encode("<s>Hi</s>"))
 
 
+def spm_with(directory: Path, pieces: dict[str, int], **fields: Any) -> Tokenizer:
+    """A small SentencePiece vocabulary: each byte, `pieces` with their types, and further fields."""
+    tokens = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    content = {
+        "tokenizer.ggml.model": ("str", "llama"),
+        "tokenizer.ggml.tokens": ("[str]", tokens),
+        "tokenizer.ggml.scores": ("[f32]", [0.0] * len(tokens)),
+        "tokenizer.ggml.token_type": ("[i32]", [2] + [6] * 256 + list(pieces.values())),
+    }
+    path = directory / "spm.gguf"
+    path.write_bytes(gguf_bytes(content | fields))
+    return gguf_tokenizer(path)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "plain", "special"),
+    [
+        ({"</s>": 4}, "</s>", 4, 1),  # a token that ends a text is a control token, whatever the file says
+        ({"<|message|>": 3}, "<|message|>", 1, 1),
+        ({"<PRE>": 1}, "<PRE>", 5, 1),
+        ({"</s>": 3, "<|tool_response>": 3}, "</s>", 4, 4),
+        ({"<|end|>": 3, "<|return|>": 3, "<|call|>": 3}, "<|end|>", 1, 1),
+        ({"<|end|>": 3, "<|return|>": 3}, "<|end|>", 7, 1),
+    ],
+)
+def test_kinds_that_llama_cpp_knows_by_the_text(
+    tmp_path: Path, pieces: dict[str, int], text: str, plain: int, special: int
+) -> None:
+    tokenizer = spm_with(tmp_path, pieces, **{"tokenizer.ggml.add_space_prefix": ("bool", False)})
+    assert (tokenizer.count(text), tokenizer.count(text, special=True)) == (plain, special)
+
+
+def test_a_part_that_the_file_gives_to_another_token_is_not_guessed(tmp_path: Path) -> None:
+    fields = {"tokenizer.ggml.add_space_prefix": ("bool", False), "tokenizer.ggml.fim_pre_token_id": ("u32", 7)}
+    assert spm_with(tmp_path, {"<PRE>": 1}, **fields).count("<PRE>", special=True) == 5
+
+
 @given(text=st.text())
 def test_byte_pair_tokens_give_the_text_back(tokenizers: dict[str, Tokenizer], text: str) -> None:
     tokenizer = tokenizers["gpt-2"]  # SmolLM2's vocabulary lacks some bytes

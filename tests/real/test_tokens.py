@@ -1,0 +1,66 @@
+"""Tokens of model files, held against llama.cpp itself on texts that nobody chose."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batuta_cli.serve.gguf import read_metadata
+from batuta_cli.serve.tokens import Tokenizer, tokenizer_for
+from tests.real.support_llamacpp import LlamaCpp, llama_cpp, tiny_model
+from tests.serve.tokens.support_tokens import gpt2, llama_spm
+
+ARRAYS = {"tokens": "[str]", "merges": "[str]", "scores": "[f32]", "token_type": "[i32]"}
+
+
+def vocabulary(path: Path, directory: Path, splits: str | None = None) -> Path:
+    """A model that llama.cpp loads, with the vocabulary of `path`, split in the way `splits`."""
+    names = {f"tokenizer.ggml.{name}": kind for name, kind in ARRAYS.items()}
+    metadata = read_metadata(path, arrays=names)
+    kinds = names | {"tokenizer.ggml.model": "str", "tokenizer.ggml.pre": "str"}
+    fields = {name: (kind, metadata.get(name)) for name, kind in kinds.items() if metadata.get(name) is not None}
+    if splits:
+        fields["tokenizer.ggml.pre"] = ("str", splits)
+    return tiny_model(directory / "tiny.gguf", fields)
+
+
+@pytest.fixture(scope="module", params=["smollm", "Llama 2", "llama-bpe", "tekken", "deepseek-v3", "default"])
+def both(
+    request: pytest.FixtureRequest, gguf: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Tokenizer, LlamaCpp]]:
+    directory = tmp_path_factory.mktemp("model")
+    if request.param == "smollm":
+        path = gguf
+    elif request.param == "Llama 2":
+        path = vocabulary(llama_spm(directory), directory)
+    else:
+        path = vocabulary(gpt2(directory), directory, request.param)
+    with llama_cpp(path) as server:
+        yield tokenizer_for(str(path)), server
+
+
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=60),  # what is unassigned depends on the version
+    st.text("etaoin shrdlu\n\t0123456789'.,!ABC", max_size=80),
+    st.lists(
+        st.sampled_from(
+            ["the", " un", "ization", " Paris", "I'm", "we'LL", "<s>", "</s>", "<|im_start|>", "<|endoftext|>", 
+             "<tool>", "  ", "\n\n", "\r\n", "\t", "\u3000", "\u2028", "123456", "é", "e\u0301", "日本語", "привет", "🎉", "ﷺ",
+             "½"]
+        ),
+        max_size=30,
+    ).map("".join),
+)  # fmt: skip
+
+
+@settings(max_examples=120)
+@given(text=TEXTS, special=st.booleans())
+def test_every_text_has_the_tokens_that_llama_cpp_makes_of_it(
+    both: tuple[Tokenizer, LlamaCpp], text: str, special: bool
+) -> None:
+    tokenizer, server = both
+    expected = server.tokenize(text, special=special)
+    assert tokenizer.encode(text, special=special) == expected
+    assert tokenizer.count(text, special=special) == len(expected)
