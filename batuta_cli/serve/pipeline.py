@@ -10,6 +10,7 @@ ends is complete; one that is not raises.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ class Gauges:
     queue_depth: Mapping[str, int]
     """Requests at each backend, as far as is known."""
     budget: BudgetStatus
+
+
+_NO_MODEL = "a model that is not named"
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,7 @@ class Pipeline:
         """What the legs of a request work with."""
 
         def count(text: str) -> TokenCount:
-            own = self.config.models.get(request.model)
-            tokenizer = tokenizer_for(own.tokenizer if own and own.tokenizer else request.model)
+            tokenizer = tokenizer_for(self._counted_as(request.model))
             return TokenCount(tokenizer.count(text), tokenizer.exact, tokenizer.name)
 
         return Means(self.world.session(request.privacy), self.breaker, self.world.loads, self._timeouts, count)
@@ -192,9 +195,8 @@ class Pipeline:
         )
 
     def _input_tokens(self, request: ChatRequest) -> TokenCount:
-        own = self.config.models.get(request.model)
         try:
-            counted = count_messages(own.tokenizer if own and own.tokenizer else request.model, request.messages)
+            counted = count_messages(self._counted_as(request.model), request.messages)
         except (UsageError, InvalidInputError):  # its template cannot render this; the backend's own may
             tokens = sum(len(m.content.encode()) + 16 for m in request.messages)
             counted = TokenCount(tokens, False, "one token a byte")
@@ -202,6 +204,16 @@ class Pipeline:
         if not tools:
             return counted
         return TokenCount(counted.tokens + len(str(tools).encode()), False, f"{counted.method}; tools by their bytes")
+
+    def _counted_as(self, model: str) -> str:
+        """What tells the tokenizer of a model: its own file, as configured, or its name.
+
+        A client's name is never taken for a file of this machine.
+        """
+        own = self.config.models.get(model)
+        if own and own.tokenizer:
+            return own.tokenizer
+        return _NO_MODEL if os.path.lexists(os.path.expanduser(model)) else model
 
     def _named(self, name: str) -> str:
         for backend in self.world.backends:

@@ -21,7 +21,7 @@ from batuta_cli.serve.planning import PlanRequest, Snapshot
 from batuta_cli.serve.privacy import Networks
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.probe import ProbeResult, probe_all
-from batuta_cli.serve.snapshot import Seen, take_snapshot
+from batuta_cli.serve.snapshot import Observer, Seen
 from batuta_cli.serve.tiers import PrivacyTier
 
 REFRESH = 15.0
@@ -41,6 +41,7 @@ class World:
         self.spilling = False
         self.networks = Networks.configured(config)
         self._audit = audit
+        self._observer = Observer(config, self.backends)
         self._probes: dict[str, ProbeResult] = {}
         self._sessions: dict[PrivacyTier, GatedSession] = {}
         self._task: asyncio.Task[None] | None = None
@@ -72,9 +73,10 @@ class World:
         now = time.monotonic()
         for result in results:
             name = result.backend.name
-            self._probes[name] = result
             if result.queue_depth is not None:
                 self.loads.report(name, result.queue_depth, now)
+            # A reading ages; `loads` knows when it counts for nothing, the result would not.
+            self._probes[name] = replace(result, queue_depth=None)
 
     def watch(self, tier: PrivacyTier) -> None:
         """Keep asking in the background."""
@@ -94,8 +96,6 @@ class World:
     def snapshot(self, request: PlanRequest, budget: BudgetStatus | None, without: frozenset[str]) -> Snapshot:
         """What a plan is made from. Raises `ConfigError`."""
         now = time.monotonic()
-        # The queue of a probe is as old as the probe; `loads` knows when a reading counts for nothing.
-        probes = {name: replace(probe, queue_depth=None) for name, probe in self._probes.items()}
-        seen = Seen(dt.datetime.now(dt.UTC).date(), probes, self.loads, now, self.spilling, budget)
-        backends = [backend for backend in self.backends if backend.name not in without]
-        return take_snapshot(self.config, backends, request, seen)
+        seen = Seen(dt.datetime.now(dt.UTC).date(), self._probes, self.loads, now, self.spilling, budget)
+        found = self._observer.snapshot(request, seen)
+        return replace(found, backends=tuple(state for state in found.backends if state.name not in without))
