@@ -176,6 +176,8 @@ def test_the_reserve_is_a_quarter_of_a_small_window(window: int, reserve: int) -
     assert default_reserve(window) == reserve
 
 
-def test_a_stranger_s_name_is_no_file(gguf: Path) -> None:
-    assert known_model(str(gguf)) is not None
-    assert known_model(str(gguf), files=False) is None
+def test_a_stranger_s_name_is_no_file(gguf: Path, tmp_path: Path) -> None:
+    named = tmp_path / "nameless.gguf"
+    named.symlink_to(gguf)
+    assert known_model(str(named)) is not None
+    assert known_model(str(named), files=False) is None
