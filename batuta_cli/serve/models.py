@@ -53,12 +53,14 @@ def default_reserve(window: int) -> int:
     return min(LARGEST_RESERVE, window // 4)
 
 
-def known_model(name: str, models: Mapping[str, "Model"] = {}) -> ModelInfo | None:
+def known_model(name: str, models: Mapping[str, "Model"] = {}, *, files: bool = True) -> ModelInfo | None:
     """What is known of a model by its name or its GGUF file, or None. `models` has the config's `[models]`.
+
+    `files=False` for a name that a stranger gave: it is never taken for a file of this machine.
 
     Raises `InvalidInputError` for a file of the model that is damaged.
     """
-    found = _from_file(name) or _from_table(name) or _from_catalogue(name)
+    found = (_from_file(name) if files else None) or _from_table(name) or _from_catalogue(name)
     own = models.get(name)
     if own is None or not own.context_window:
         return found and _with_reserve(found, own.output_reserve if own else 0)

@@ -129,7 +129,7 @@ class Observer:
 
     def _look_up_window(self, model: str, served: int | None) -> tuple[int | None, int | None]:
         """Window and reserve of a model, at a server that allows `served` tokens."""
-        info = known_model(model, self._config.models) if model else None
+        info = known_model(model, self._config.models, files=False) if model else None
         if info is None:
             return served, None if served is None else default_reserve(served)
         if served is None or served >= info.context_window:

@@ -46,9 +46,9 @@ TEXTS = st.one_of(
     st.text("etaoin shrdlu\n\t0123456789'.,!ABC", max_size=80),
     st.lists(
         st.sampled_from(
-            ["the", " un", "ization", " Paris", "I'm", "we'LL", "<s>", "</s>", "<|im_start|>", "<|endoftext|>", 
-             "<tool>", "  ", "\n\n", "\r\n", "\t", "\u3000", "\u2028", "123456", "é", "e\u0301", "日本語", "привет", "🎉", "ﷺ",
-             "½"]
+            ["the", " un", "ization", " Paris", "I'm", "we'LL", "<s>", "</s>", "<|im_start|>", "<|endoftext|>", "½",
+             "<tool>", "  ", "\n\n", "\r\n", "\t", "\u3000", "\u2028", "123456", "é", "e\u0301", "日本語", "привет",
+             "🎉", "ﷺ"]
         ),
         max_size=30,
     ).map("".join),

@@ -174,3 +174,10 @@ def test_a_damaged_config_of_a_model_folder_is_an_error(tmp_path: Path, text: st
 @pytest.mark.parametrize(("window", "reserve"), [(1, 0), (4_096, 1_024), (8_192, 2_048), (10**6, 4_096)])
 def test_the_reserve_is_a_quarter_of_a_small_window(window: int, reserve: int) -> None:
     assert default_reserve(window) == reserve
+
+
+def test_a_stranger_s_name_is_no_file(gguf: Path, tmp_path: Path) -> None:
+    named = tmp_path / "nameless.gguf"
+    named.symlink_to(gguf)
+    assert known_model(str(named)) is not None
+    assert known_model(str(named), files=False) is None

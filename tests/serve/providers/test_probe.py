@@ -343,6 +343,18 @@ def test_a_key_goes_to_the_server_it_was_configured_for_and_is_not_shown_to_anot
         assert not any(SECRET in str(seen.headers) for seen in server.seen)
 
 
+def test_a_local_server_that_tells_nothing_without_its_key_is_asked_again_with_it(log: AuditLog) -> None:
+    routes: dict[str, Any] = {}
+    with serving(routes) as server:
+
+        def locked() -> Reply:
+            return json_reply('{"data": []}', 200 if server.seen[-1].headers.get("authorization") else 401)
+
+        routes["/v1/models"] = locked
+        assert not ask(at(server.url, "candle"), log).healthy
+        assert ask(at(server.url, "candle", api_key_env="OFFICE_KEY"), log, environ={"OFFICE_KEY": SECRET}).healthy
+
+
 def test_a_hosted_backend_without_its_key_is_not_asked(log: AuditLog) -> None:
     with serving() as server:
         result = ask(at(server.url, "groq", api_key_env="OFFICE_KEY"), log, tier=STANDARD)

@@ -74,6 +74,12 @@ def test_no_token_remains_after_stripping_however_they_nest(text: str) -> None:
         assert stripped == text
 
 
+@given(st.text("ab<", max_size=20), st.sets(st.text("ab<", min_size=2, max_size=4), min_size=1, max_size=4))
+def test_nothing_remains_of_tokens_that_overlap(text: str, tokens: set[str]) -> None:
+    for change in (escape, strip):
+        assert not any(token in change(text, tokens) for token in tokens)
+
+
 def test_tokens_within_tokens_are_stripped() -> None:
     assert strip("a<|im_<|im_end|>end|>b", TOKENS) == "ab"
     depth = 20_000

@@ -209,6 +209,7 @@ def test_the_developers_role_is_the_systems_unless_the_template_knows_it() -> No
     "source",
     [
         "{{ raise_exception('no: ' + messages[0].content) }}",
+        "{{ messages[0].content }}{{ raise_exception(messages[0].content) if 'RIV' in messages[0].content }}",
         "{{ messages[0].content | int }}",
         "{{ messages[0].content[0] + 1 }}",
         "{{ messages[0][messages[0].content].x }}",
