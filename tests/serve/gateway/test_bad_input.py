@@ -124,7 +124,7 @@ def test_a_completion_that_cannot_be_had_is_refused(tmp_path: Path, change: dict
 
 
 def test_known_fields_are_passed_on_and_all_others_are_not(tmp_path: Path) -> None:
-    good = {
+    good: dict[str, Any] = {
         "temperature": 0,
         "top_p": 0.5,
         "n": 2,
@@ -135,7 +135,13 @@ def test_known_fields_are_passed_on_and_all_others_are_not(tmp_path: Path) -> No
         "response_format": {"type": "json_object"},
         "user": "u",
     }
-    more = {"store": True, "metadata": {}, "service_tier": "priority", "base_url": "http://evil", "logprobs": None}
+    more: dict[str, Any] = {
+        "store": True,
+        "metadata": {},
+        "service_tier": "priority",
+        "base_url": "http://evil",
+        "logprobs": None,
+    }
 
     async def scenario(asking: Asking) -> None:
         assert (await asking.ask(CHAT, chat(max_completion_tokens=9, **good, **more))).status == 200

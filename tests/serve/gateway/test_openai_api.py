@@ -16,7 +16,7 @@ from batuta_cli.serve.providers.sse import EventScanner
 from batuta_cli.serve.providers.wire import Piece
 from tests.serve.gateway.support import CHAT, COMPLETIONS, ask, chat, text_of
 
-STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def test_an_answer_has_what_the_reference_lists(tmp_path: Path) -> None:

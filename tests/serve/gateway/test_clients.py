@@ -1,0 +1,138 @@
+"""The official `openai` and `anthropic` clients, unchanged, against a running gateway."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serve.gateway.live import Live, live
+
+CLIENTS = Path(sys.prefix) / "clients" / "bin" / "python"
+TEXT = "Zażółć gęślą jaźń"
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    home = str(tmp_path_factory.mktemp("home"))
+    with live({"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": home}) as running:
+        yield running
+
+
+def used(name: str, gateway: Live) -> Any:
+    assert CLIENTS.exists(), f"{CLIENTS} is missing; run `make test`"
+    done = subprocess.run(
+        [CLIENTS, Path(__file__).parent / "clients" / name, gateway.url],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={"LANG": "C.UTF-8"},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def openai(gateway: Live) -> Any:
+    return used("with_openai.py", gateway)
+
+
+@pytest.fixture(scope="module")
+def anthropic(gateway: Live) -> Any:
+    return used("with_anthropic.py", gateway)
+
+
+def test_openai_gets_an_answer_with_usage_and_cost(openai: Any) -> None:
+    assert openai["chat"] == {
+        "text": TEXT,
+        "reason": "stop",
+        "usage": [3, 3, 6],
+        "cost": "0.001234",
+        "request_id": True,
+    }
+
+
+def test_openai_reads_a_stream_to_its_end(openai: Any) -> None:
+    assert openai["stream"] == {"text": TEXT, "role": "assistant", "reasons": ["stop"], "ids": 1, "usage": [6]}
+
+
+def test_openai_calls_tools_streamed_and_whole_and_sends_their_results(openai: Any) -> None:
+    calls = [["call_1", "weather", '{"city": "Łódź"}'], ["call_2", "time", "{}"]]
+    assert openai["helper"] == {"text": "Let me look. ", "calls": calls}
+    assert openai["tools"] == {"reason": "tool_calls", "names": ["weather", "time"], "then": "rain"}
+
+
+def test_openai_gets_several_choices_completions_and_models(openai: Any) -> None:
+    assert openai["several"] == ["choice 0", "choice 1", "choice 2"]
+    assert openai["completions"] == ["Once upon", 4, "Once upon"]
+    assert openai["models"] == [["echo", "tools", "org/model:q4"], "org/model:q4"]
+    assert openai["tighter"] == "sovereign"
+
+
+def test_openai_raises_the_class_that_each_refusal_is(openai: Any) -> None:
+    assert openai["errors"] == {
+        "over-budget": ["APIStatusError", 402, "budget_exceeded"],
+        "private": ["PermissionDeniedError", 403, "privacy"],
+        "queue-full": ["RateLimitError", 429, "queue_full"],
+        "overflow": ["BadRequestError", 400, "context_length_exceeded"],
+        "audit": ["InternalServerError", 503, "audit"],
+        "ledger": ["InternalServerError", 503, "ledger"],
+        "internal": ["InternalServerError", 500, "internal_error"],
+        "backend-500": ["InternalServerError", 502, "backend_error"],
+        "backend-400": ["BadRequestError", 400, "refused_by_backend"],
+        "no-such-model": ["NotFoundError", 404, "model_not_found"],
+        "n": ["BadRequestError", 400, "n"],
+    }
+
+
+def test_openai_does_not_repeat_what_money_and_privacy_refuse(openai: Any, gateway: Live) -> None:
+    assert openai["retries"] == {"over-budget": 402, "private": 403, "overflow": 400}
+    for name in openai["retries"]:
+        assert sum(f'"retry-{name}"' in line for line in gateway.lines) == 1
+
+
+def test_openai_raises_where_a_stream_breaks(openai: Any) -> None:
+    assert openai["broken"] == {"text": "half of ", "error": "APIError", "code": "backend_error"}
+
+
+def test_anthropic_gets_an_answer_with_usage(anthropic: Any) -> None:
+    assert anthropic["chat"] == {"text": TEXT, "reason": "end_turn", "usage": [5, 3]}
+
+
+def test_anthropic_reads_a_stream_to_its_end(anthropic: Any) -> None:
+    assert anthropic["stream"] == {"text": TEXT, "same": True, "reason": "end_turn", "usage": [3, 3]}
+
+
+def test_anthropic_calls_tools_streamed_and_whole_and_sends_their_results(anthropic: Any) -> None:
+    assert anthropic["tools"] == {
+        "blocks": ["text", "tool_use", "tool_use"],
+        "input": {"city": "Łódź"},
+        "reason": "tool_use",
+        "then": "rain",
+    }
+    blocks = [["text", None], ["tool_use", {"city": "Łódź"}], ["tool_use", {}]]
+    assert anthropic["tool_stream"] == {"blocks": blocks, "reason": "tool_use", "stops": 3}
+
+
+def test_anthropic_lists_models(anthropic: Any) -> None:
+    assert anthropic["models"] == [["echo", "tools", "org/model:q4"], "echo"]
+
+
+def test_anthropic_raises_the_class_that_each_refusal_is(anthropic: Any) -> None:
+    assert anthropic["errors"] == {
+        "over-budget": ["PaymentRequiredError", 402, "billing_error"],
+        "private": ["PermissionDeniedError", 403, "permission_error"],
+        "queue-full": ["RateLimitError", 429, "rate_limit_error"],
+        "overflow": ["BadRequestError", 400, "invalid_request_error"],
+        "audit": ["ServiceUnavailableError", 503, "overloaded_error"],
+        "internal": ["InternalServerError", 500, "api_error"],
+        "backend-500": ["InternalServerError", 502, "api_error"],
+        "no-such-model": ["NotFoundError", 404, "not_found_error"],
+    }
+
+
+def test_anthropic_raises_where_a_stream_breaks(anthropic: Any) -> None:
+    assert anthropic["broken"] == {"text": "half of ", "error": True}
