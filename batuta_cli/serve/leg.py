@@ -70,7 +70,8 @@ class Leg:
 
         Raises `BackendError`, `CostError` when the budget refuses, `PrivacyError`, `AuditError`, `LedgerError`.
         """
-        bound = self.offer.pricing.cost(self.offer.input_tokens, self._call.max_tokens)
+        choices = self._call.options.get("n") or 1
+        bound = self.offer.pricing.cost(self.offer.input_tokens, self._call.max_tokens * choices)
         reservation = await self._reserve(bound) if bound else None
         ticket = self._means.loads.start(self.offer.backend.name, time.monotonic())
         outcome, retry_after, sent = Outcome.UNKNOWN, 0.0, True

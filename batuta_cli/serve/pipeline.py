@@ -73,7 +73,9 @@ class Pipeline:
         failover: FailoverConfig | None = None,
         timeouts: Timeouts | None = None,
         backends: Sequence[Backend] | None = None,
+        watch: bool = False,
     ) -> None:
+        """`watch`: look at the backends when it is opened, and again and again while it is open."""
         self.config = config
         self.tier = PrivacyTier.parse(config.privacy.tier)
         """Of requests that do not say."""
@@ -81,8 +83,12 @@ class Pipeline:
         self.manager = FailoverManager(failover or FailoverConfig())
         self.world = World(config, audit or AuditLog(), backends)
         self._timeouts = timeouts or Timeouts()
+        self._watch = watch
 
     async def __aenter__(self) -> Self:
+        if self._watch:
+            await self.world.refresh(tier=self.tier)
+            self.world.watch(self.tier)
         return self
 
     async def __aexit__(self, *_: object) -> None:

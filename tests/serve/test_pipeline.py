@@ -390,3 +390,16 @@ def test_a_whole_answer_comes_in_one(tmp_path: Path) -> None:
 def test_the_tier_of_the_configuration_is_the_default(tmp_path: Path) -> None:
     made = pipeline(tmp_path, {}, privacy=Privacy(tier="private"))
     assert made.tier is PrivacyTier.PRIVATE
+
+
+def test_several_choices_are_bounded_together(tmp_path: Path) -> None:
+    breaker = CostCircuitBreaker(CircuitBreakerConfig("10", max_request_cost_usd="0.025"))
+    with servers(lambda *_: [stream_head(), chat_stream(["Hi"])]) as [one]:
+        tables = backends(one=("openai", one.base_url))
+        for n, kind in ((2, None), (3, RequestTooExpensive)):  # a cent each
+            made = pipeline(tmp_path, tables, breaker=breaker, models={MODEL: _priced()})
+            if kind is None:
+                ask(made, request(options={"n": n}))
+            else:
+                with pytest.raises(kind):
+                    ask(made, request(options={"n": n}))

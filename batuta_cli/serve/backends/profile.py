@@ -148,6 +148,8 @@ class Profile:
     """Where it usually is, in the order in which they are tried; `{name}` is filled in from `placeholders`."""
     address_env: AddressVariable | None = None
     """Comes before `base_urls`."""
+    output_limit: str = "max_tokens"
+    """The field that limits an answer in OpenAI's shape; OpenAI's own newer models refuse the older name."""
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Variables of the environment that fill in a placeholder, the first that is set."""
     note: str = ""

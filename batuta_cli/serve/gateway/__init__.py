@@ -51,6 +51,6 @@ def application(config: "Config | None" = None, *, quiet: bool = False) -> "Gate
     settings = Settings(PrivacyTier(config.privacy.tier), table.origins, limits)
 
     def open_pipeline() -> Pipeline:
-        return Pipeline(config)
+        return Pipeline(config, watch=True)
 
     return Gateway(open_pipeline, settings, log=Log(quiet=quiet))

@@ -140,7 +140,7 @@ def _shape(backend: Backend, call: Call) -> tuple[Outgoing, Reader]:
     if profile.wire == "replicate":
         return replicate.outgoing(call), replicate.PredictionReader()
     fields = profile.continuation.body if method is ContinuationMethod.FIELDS else None
-    return openai.outgoing(call, fields), openai.ChatReader()
+    return openai.outgoing(call, fields, limit=profile.output_limit), openai.ChatReader()
 
 
 def _url(base_url: str, path: str) -> str:

@@ -24,13 +24,16 @@ _FINISH: dict[str, FinishReason] = {
 _EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call")
 
 
-def outgoing(call: Call, continuation: dict[str, Any] | None = None) -> Outgoing:
-    """The request; with a prefix, `continuation` has the fields by which the backend goes on with it."""
+def outgoing(call: Call, continuation: dict[str, Any] | None = None, *, limit: str = "max_tokens") -> Outgoing:
+    """The request; with a prefix, `continuation` has the fields by which the backend goes on with it.
+
+    `limit` names the field for the most tokens of the answer. It is always sent: what a request can cost hangs on it.
+    """
     messages = [m.to_dict() for m in call.messages]
     if call.prefix:
         messages.append({"role": "assistant", "content": call.prefix})
     body = {**call.options, "model": call.model, "messages": messages, "stream": call.stream}
-    body.setdefault("max_tokens", call.max_tokens)
+    body[limit] = call.max_tokens
     if call.stream:
         body["stream_options"] = {"include_usage": True}
     if call.prefix:

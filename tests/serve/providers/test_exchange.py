@@ -199,3 +199,12 @@ def test_ollama_continues_a_rendered_prompt_on_its_own_route(tmp_path: Path) -> 
     path, _, body = server.requests[0]
     assert path == "/api/generate"
     assert (body["raw"], body["prompt"]) == (True, "<user>count<assistant>one two three ")
+
+
+def test_the_limit_of_an_answer_is_always_sent_under_the_name_that_the_backend_takes(tmp_path: Path) -> None:
+    for profile, field in (("vllm", "max_tokens"), ("openai", "max_completion_tokens")):
+        _, server = run(tmp_path, [stream_head(), chat_stream(["x"])], call(options={"n": 2}), profile=profile)
+        body = server.requests[0][2]
+        assert {name: body.get(name) for name in ("max_tokens", "max_completion_tokens")} == {
+            "max_tokens": None, "max_completion_tokens": None,
+        } | {field: 64}  # fmt: skip
