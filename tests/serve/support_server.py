@@ -43,7 +43,7 @@ def serving(
     routes: Mapping[str, Reply | Callable[[], Reply]] | None = None, host: str = "127.0.0.1"
 ) -> Iterator[FakeServer]:
     """Run a `FakeServer` on a free port."""
-    fake = FakeServer(routes or {})
+    fake = FakeServer({} if routes is None else routes)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

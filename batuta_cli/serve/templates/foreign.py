@@ -39,11 +39,15 @@ _REMEMBERED = 64  # shapes of conversations that were found good
 
 
 class ForeignTemplate:
-    """A template of a model's or the caller's own. Raises `TemplateError` when it is too long to be one."""
+    """A template of a model's or the caller's own. Raises `TemplateError` for what cannot be one."""
 
     def __init__(self, text: str, bos_token: str, eos_token: str) -> None:
         if len(text) > TEMPLATE_LIMIT:
             raise TemplateError(f"the template is longer than {TEMPLATE_LIMIT:,} characters, which no chat template is")
+        try:
+            f"{text}{bos_token}{eos_token}".encode()
+        except UnicodeEncodeError:
+            raise TemplateError("the template contains a lone surrogate, which is not Unicode text") from None
         self._isolated = Isolated(text)
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._developer = "developer" in text
@@ -110,6 +114,8 @@ class ForeignTemplate:
         except RenderError as error:
             if not error.refused:
                 raise _failed(error) from None
+            if _renders(conversation, run):  # it wants more of a text than a mark has
+                return None
             return _refused(probe, error, run)
         found = {(int(mark[1]), int(mark[2])) for mark in _MARKS.finditer(prompt)}
         for index, turn in enumerate(conversation):
@@ -134,6 +140,14 @@ def _marked(index: int, message: ChatMessage) -> ChatMessage:
         ToolCall(call.id, f"Qz{index}z{number}zQ", call.arguments) for number, call in enumerate(message.tool_calls, 1)
     )
     return replace(message, content=f"Qz{index}z0zQ" if message.content else "", tool_calls=calls)
+
+
+def _renders(conversation: Conversation, run: Callable[..., str]) -> bool:
+    try:
+        run(conversation)
+    except RenderError:
+        return False
+    return True
 
 
 def _refused(probe: Conversation, error: RenderError, run: Callable[..., str]) -> tuple[Numbered, str]:

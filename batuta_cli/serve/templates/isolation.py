@@ -99,6 +99,9 @@ class Isolated:
             if late or -status in (signal.SIGPROF, signal.SIGXCPU):
                 raise RenderError("it takes too long") from None
             raise RenderError("it needs too much memory, or nests too deeply") from None
+        except BaseException:  # Ctrl-C: the next request must not read the answer to this one
+            self._end(patience=0)
+            raise
 
     def _start(self) -> subprocess.Popen[bytes]:
         paths = [_home_of("batuta_cli"), _home_of("minijinja")]

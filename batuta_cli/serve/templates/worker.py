@@ -51,7 +51,7 @@ def _render(renderer: Renderer, request: dict[str, Any]) -> str:
 
 def send(stream: BinaryIO, message: dict[str, Any]) -> None:
     """Write one message."""
-    data = json.dumps(message, ensure_ascii=False).encode(errors="surrogatepass")
+    data = json.dumps(message, ensure_ascii=False).encode()
     stream.write(len(data).to_bytes(8, "big"))
     stream.write(data)
     stream.flush()

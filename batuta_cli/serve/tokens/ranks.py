@@ -54,11 +54,9 @@ def unpack(packed: bytes) -> dict[bytes, int]:
     """Ranks by token, in order of rank; see `scripts/make_ranks.py` for the format."""
     plain = zlib.decompress(packed)
     count = int.from_bytes(plain[:4], "little")
-    at, found = 4 + count, {}
-    for rank, length in enumerate(plain[4:at]):
-        if length:
-            found[plain[at : at + length]] = rank
-            at += length
+    ends = itertools.accumulate(plain[4 : 4 + count], initial=4 + count)
+    found = {plain[start:end]: rank for rank, (start, end) in enumerate(itertools.pairwise(ends))}
+    found.pop(b"", None)  # a rank without a token
     return found
 
 

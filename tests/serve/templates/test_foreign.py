@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import selectors
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,40 @@ def test_a_continued_message_ends_the_prompt_also_where_it_is_repeated_or_trimme
     keeps = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
     messages = [ChatMessage.user("yes \n"), ChatMessage.assistant("yes \n")]
     assert ChatTemplateEngine.from_template(keeps).apply(messages, continue_final_message=True) == "<yes \n><yes \n"
+
+
+def test_a_template_may_want_something_of_the_texts() -> None:
+    source = (
+        "{% for m in messages %}{{ raise_exception('no question') if '?' not in m.content }}{{ m.content }}{% endfor %}"
+    )
+    assert ChatTemplateEngine.from_template(source).apply([ChatMessage.user("Who?")]) == "Who?"
+    with pytest.raises(TemplateError, match="message 1: the template refuses it: no question"):
+        ChatTemplateEngine.from_template(source).apply(HELLO)
+
+
+def test_an_interrupted_request_leaves_no_answer_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ChatTemplateEngine.from_template("{{ messages[0].content }}")
+    engine.apply(HELLO)
+    real = selectors.DefaultSelector.select
+
+    def interrupted(self: Any, timeout: float | None = None) -> Any:
+        ready = real(self, timeout)
+        if [key for key, _ in ready if key.events & selectors.EVENT_READ]:
+            raise KeyboardInterrupt
+        return ready
+
+    with monkeypatch.context() as patched:
+        patched.setattr(selectors.DefaultSelector, "select", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.apply([ChatMessage.user("first")])
+    assert engine.apply([ChatMessage.user("second")]) == "second"
+    engine.close()
+
+
+@pytest.mark.parametrize(("text", "bos"), [("\ud800", ""), ("{{ messages[0].content }}", "\ud800")])
+def test_a_template_that_is_not_unicode_text_is_an_error(text: str, bos: str) -> None:
+    with pytest.raises(TemplateError, match="lone surrogate"):
+        ChatTemplateEngine.from_template(text, bos)
 
 
 @pytest.fixture
