@@ -222,7 +222,7 @@ class Pipeline:
 
     known = ("echo", "tools", "org/model:q4")
 
-    def __init__(self, config: Any = None) -> None:
+    def __init__(self, config: Any = None, *, watch: bool = False) -> None:
         self.requests: list[ChatRequest] = []
         self.answers: list[Answer] = []
         self.state = Ready()
