@@ -13,7 +13,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from batuta_cli.config import Config
@@ -152,9 +152,12 @@ class Pipeline:
         """The plan as things stand now, and its backends in order."""
         asked = self._plan_request(request)
         snapshot = self.world.snapshot(asked, None, without)
-        if any(state.price is not FREE for state in snapshot.backends):
-            snapshot = self.world.snapshot(asked, await self._budget(), without)
         made = plan(asked, snapshot)
+        # Small requests to free backends, which are most of them, need neither a tokenizer nor the ledger.
+        if made.backend is None or _state(snapshot, str(made.backend)).price is not FREE:
+            asked = replace(asked, input_tokens=self._input_tokens(request))
+            snapshot = self.world.snapshot(asked, await self._budget(), without)
+            made = plan(asked, snapshot)
         if not without:
             self.world.spilling = snapshot.limits.spills(made.queue_depth, before=self.world.spilling)
         names = [made.backend, *made.fallbacks] if made.backend is not None else []
@@ -195,7 +198,7 @@ class Pipeline:
             request.model,
             self._named(request.backend) if request.backend else "",
             request.latency,
-            input_tokens=self._input_tokens(request),
+            input_tokens=_bound(request),
             max_output_tokens=request.max_tokens,
             needs=frozenset(need for need, asked in needs.items() if asked),
         )
@@ -204,8 +207,7 @@ class Pipeline:
         try:
             counted = count_messages(self._counted_as(request.model), request.messages)
         except (UsageError, InvalidInputError):  # its template cannot render this; the backend's own may
-            tokens = sum(len(m.content.encode()) + 16 for m in request.messages)
-            counted = TokenCount(tokens, False, "one token a byte")
+            return _bound(request)
         tools = request.options.get("tools")
         if not tools:
             return counted
@@ -228,13 +230,24 @@ class Pipeline:
         raise unknown("backend", name, [backend.name for backend in self.world.backends])
 
     def _choice(self, name: str, snapshot: Snapshot, asked: PlanRequest) -> Choice:
-        state = next(state for state in snapshot.backends if state.name == name)
+        state = _state(snapshot, name)
         backend = next(backend for backend in self.world.backends if backend.name == name)
         probe = self.world.probes.get(name)
         base_url = probe.base_url if probe and probe.base_url else backend.base_urls[0]
         tokens = asked.input_tokens.tokens if asked.input_tokens else 0
         offer = Offer(backend, base_url, state.price or FREE, tokens)
         return Choice(offer, state.tier, _max_tokens(asked, state))
+
+
+def _bound(request: ChatRequest) -> TokenCount:
+    """Tokens that a conversation cannot exceed: no tokenizer makes more than one of a byte."""
+    size = sum(len(message.content) for message in request.messages) * 4 + 32 * len(request.messages)
+    tools = request.options.get("tools")
+    return TokenCount(size + (4 * len(str(tools)) if tools else 0), False, "one token a byte")
+
+
+def _state(snapshot: Snapshot, name: str) -> BackendState:
+    return next(state for state in snapshot.backends if state.name == name)
 
 
 def _max_tokens(asked: PlanRequest, state: BackendState) -> int:

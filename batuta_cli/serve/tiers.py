@@ -17,11 +17,14 @@ class PrivacyTier(Word):
     @property
     def openness(self) -> int:
         """0 for the strictest tier; a tier admits all that are not more open than itself."""
-        return list(PrivacyTier).index(self)
+        return _OPENNESS[self]
 
     def admits(self, other: "PrivacyTier") -> bool:
         """Whether what belongs to the tier `other` may be used under this one."""
-        return other.openness <= self.openness
+        return _OPENNESS[other] <= _OPENNESS[self]
+
+
+_OPENNESS = {tier: number for number, tier in enumerate(PrivacyTier)}
 
 
 class LatencyTier(Word):

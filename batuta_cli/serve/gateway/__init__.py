@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus-client learns that there are several workers, read when it is imported."""
 
-_NEEDED = ("aiohttp", "orjson", "prometheus_client", "uvicorn", "httptools")
+_NEEDED = ("aiohttp", "orjson", "prometheus_client", "uvicorn", "httptools", "uvloop")
 
 
 def check_dependencies() -> None:

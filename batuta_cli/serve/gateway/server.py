@@ -16,7 +16,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +92,15 @@ def serve(make: MakeGateway, listener: socket.socket, hosting: Hosting, announce
     Raises what the pipeline raises when it cannot be opened.
     """
     if hosting.workers == 1:
-        return asyncio.run(_serve(make(), listener, hosting, announce))
+        return _run(_serve(make(), listener, hosting, announce))
     return _Supervisor(make, listener, hosting).run(announce)
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
+    """Run in an event loop of uvloop's, which does a third more requests a second than asyncio's own."""
+    import uvloop
+
+    return uvloop.run(main)
 
 
 async def _serve(
@@ -223,7 +230,7 @@ class _Supervisor:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._waited)
         try:
-            asyncio.run(_serve(self._make(), self._listener, self._hosting, self._report, self._lifeline_read))
+            _run(_serve(self._make(), self._listener, self._hosting, self._report, self._lifeline_read))
         except BaseException as error:
             known = error if isinstance(error, BatutaError) else None
             message = known.message if known else f"a worker could not start: {type(error).__name__}"

@@ -7,13 +7,13 @@ listens any more.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import orjson
 
 from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend
@@ -101,7 +101,8 @@ class _Sender:
         elif call.stream:
             sent = self._send("POST", url, outgoing.body, Accept="text/event-stream")
         else:
-            sent = self._send("POST", url, outgoing.body, Accept="application/json", Prefer="wait")
+            headers = {"Prefer": "wait"} if self.backend.profile.wire == "replicate" else {}
+            sent = self._send("POST", url, outgoing.body, Accept="application/json", **headers)
         async with sent as response:
             _check_status(response)
             if call.stream:
@@ -123,7 +124,7 @@ class _Sender:
             backend=self.backend.name,
             request_id=self.request_id,
             headers=headers | self.backend.auth_headers(),
-            data=None if body is None else json.dumps(body, ensure_ascii=False).encode(),
+            data=None if body is None else orjson.dumps(body),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeouts.connect),
         )
 
@@ -201,8 +202,8 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 def _document(body: bytes) -> Any:
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
         raise BackendError("the backend's answer is not JSON") from None
 
 

@@ -4,9 +4,10 @@ Usage is always asked for (`stream_options.include_usage`); some send it in a ch
 with the last chunk, some not at all.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
+
+import orjson
 
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Outgoing, Piece, Usage, number
@@ -103,8 +104,8 @@ def read_usage(value: object) -> Usage | None:
 def parsed(data: bytes) -> dict[str, Any]:
     """The JSON object of an event. Raises `BackendError`."""
     try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
         document = None
     if not isinstance(document, dict):
         raise BackendError("the backend sent an event that is no JSON object")
