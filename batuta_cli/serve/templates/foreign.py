@@ -35,7 +35,8 @@ TEMPLATE_LIMIT = 1024 * 1024
 """Characters of a template that are looked at; the longest published ones have some 30,000."""
 
 _MARKS = re.compile(r"Qz(\d+)z(\d+)zQ")
-_REMEMBERED = 64  # shapes of conversations that were found good
+_REMEMBERED = 64  # shapes of conversations that were found good,
+_SHORT = 256  # of so many messages at most: a shape takes memory as well
 
 
 class ForeignTemplate:
@@ -124,9 +125,10 @@ class ForeignTemplate:
                 return turn, "the template leaves out a tool call of it"
             if turn.message.content and not calls and (index, 0) not in found:
                 return turn, f"the template leaves it out (role {turn.role})"
-        if len(self._good) >= _REMEMBERED:
-            del self._good[next(iter(self._good))]
-        self._good[shape] = None
+        if len(shape) <= _SHORT:
+            if len(self._good) >= _REMEMBERED:
+                del self._good[next(iter(self._good))]
+            self._good[shape] = None
         return None
 
 

@@ -2,7 +2,9 @@
 
 import datetime as dt
 import json
+import os
 import selectors
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -310,6 +312,9 @@ def test_the_worker_stays_for_the_next_prompt_and_ends_with_the_engine(children:
     (worker,) = set(children) - before
     engine.apply([ChatMessage.user("again")])
     assert set(children) - before == {worker}
+    os.kill(worker, signal.SIGKILL)
+    os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+    assert engine.apply(HELLO) == "Hello"
     engine.close()
     assert set(children) == before
     assert engine.apply(HELLO) == "Hello"
