@@ -50,7 +50,9 @@ class ForeignTemplate:
         except UnicodeEncodeError:
             raise TemplateError("the template contains a lone surrogate, which is not Unicode text") from None
         self._isolated = Isolated(text)
-        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        # transformers says that there are none; to many templates "not defined" is something else.
+        nothing = {"tools": None, "documents": None}
+        self._given: dict[str, Any] = {"bos_token": bos_token, "eos_token": eos_token, **nothing}
         self._developer = "developer" in text
         self._good: dict[object, None] = {}
 
@@ -79,7 +81,7 @@ class ForeignTemplate:
     ) -> str:
         def attempt(text: bool) -> str:
             messages = as_context(conversation, developer=self._developer, text=text)
-            context = {"messages": messages, **self._tokens, **options}
+            context = {"messages": messages, **self._given, **options}
             return self._isolated.render(context, fuel=fuel, now=now, allowance=allowance)
 
         try:

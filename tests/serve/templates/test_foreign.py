@@ -133,6 +133,11 @@ def test_the_blocks_that_mark_answers_for_training_mean_nothing_here() -> None:
     assert ChatTemplateEngine.from_template(source).apply(HELLO) == " Hello! "
 
 
+def test_a_template_is_told_as_by_transformers_that_there_are_no_tools() -> None:
+    source = "{{ tools is none and documents is none and tools is defined }} {{ messages[0].content }}"
+    assert ChatTemplateEngine.from_template(source).apply(HELLO).lower() == "true hello"
+
+
 def test_arguments_are_text_where_a_template_can_take_them_only_so() -> None:
     source = (
         "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.name + c.function.arguments }}{% endfor %}"
