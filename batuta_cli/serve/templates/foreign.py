@@ -35,7 +35,8 @@ TEMPLATE_LIMIT = 1024 * 1024
 """Characters of a template that are looked at; the longest published ones have some 30,000."""
 
 _MARKS = re.compile(r"Qz(\d+)z(\d+)zQ")
-_REMEMBERED = 64  # shapes of conversations that were found good
+_REMEMBERED = 64  # shapes of conversations that were found good,
+_SHORT = 256  # of so many messages at most: a shape takes memory as well
 
 
 class ForeignTemplate:
@@ -49,7 +50,9 @@ class ForeignTemplate:
         except UnicodeEncodeError:
             raise TemplateError("the template contains a lone surrogate, which is not Unicode text") from None
         self._isolated = Isolated(text)
-        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        # transformers says that there are none; to many templates "not defined" is something else.
+        nothing = {"tools": None, "documents": None}
+        self._given: dict[str, Any] = {"bos_token": bos_token, "eos_token": eos_token, **nothing}
         self._developer = "developer" in text
         self._good: dict[object, None] = {}
 
@@ -78,7 +81,7 @@ class ForeignTemplate:
     ) -> str:
         def attempt(text: bool) -> str:
             messages = as_context(conversation, developer=self._developer, text=text)
-            context = {"messages": messages, **self._tokens, **options}
+            context = {"messages": messages, **self._given, **options}
             return self._isolated.render(context, fuel=fuel, now=now, allowance=allowance)
 
         try:
@@ -124,9 +127,10 @@ class ForeignTemplate:
                 return turn, "the template leaves out a tool call of it"
             if turn.message.content and not calls and (index, 0) not in found:
                 return turn, f"the template leaves it out (role {turn.role})"
-        if len(self._good) >= _REMEMBERED:
-            del self._good[next(iter(self._good))]
-        self._good[shape] = None
+        if len(shape) <= _SHORT:
+            if len(self._good) >= _REMEMBERED:
+                del self._good[next(iter(self._good))]
+            self._good[shape] = None
         return None
 
 

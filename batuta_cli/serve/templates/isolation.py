@@ -90,6 +90,8 @@ class Isolated:
             self._end(patience=0)
 
     def _ask(self, data: bytes, deadline: float) -> dict[str, Any]:
+        if self._process is not None and self._process.poll() is not None:  # ended by somebody while it was idle
+            self._end(patience=0)
         process = self._process or self._start()
         try:
             return _exchange(process, data, deadline)

@@ -169,8 +169,8 @@ def long_run(text: str, start: int = 0) -> tuple[int, int] | None:
     """
     for at in range(start + LONG_RUN - 1, len(text), LONG_RUN):
         if text[at] in BLANKS:
-            before = text[start : at + 1]
-            first = start + len(before.rstrip(BLANKS))
+            near = max(start, at + 1 - LONG_RUN)  # a run that begins before has been found before
+            first = near + len(text[near : at + 1].rstrip(BLANKS))
             last = _compiled(r"\s*+").match(text, at).end()
             if last - first >= LONG_RUN:
                 return first, last

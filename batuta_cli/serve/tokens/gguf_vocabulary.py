@@ -68,11 +68,8 @@ def _byte_pair(metadata: GgufMetadata) -> Tokenizer:
     for token, rank in ranks.items():
         ids[rank] = numbers.get(_spelt(token), -1)
     # As llama.cpp: what the merges make but the vocabulary lacks is given out as bytes, and a byte it lacks is lost.
-    spelt = {
-        rank: tuple(numbers.get(_spelt(bytes([byte])), -1) for byte in token)
-        for token, rank in ranks.items()
-        if ids[rank] < 0
-    }
+    single_bytes = [numbers.get(_spelt(bytes([byte])), -1) for byte in range(256)]
+    spelt = {rank: [single_bytes[byte] for byte in token] for token, rank in ranks.items() if ids[rank] < 0}
     single = len(patterns) == 1
     encoding = tiktoken.Encoding(
         splits, pat_str=patterns[0] if single else "(?s:.+)", mergeable_ranks=ranks, special_tokens={}

@@ -2,7 +2,9 @@
 
 import datetime as dt
 import json
+import os
 import selectors
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,11 @@ def test_the_template_inside_a_real_model_renders_as_with_jinja2(gguf: Path) -> 
 def test_the_blocks_that_mark_answers_for_training_mean_nothing_here() -> None:
     source = "{% for m in messages %} {% generation -%} {{ m.content }}! {%- endgeneration %} {% endfor %}"
     assert ChatTemplateEngine.from_template(source).apply(HELLO) == " Hello! "
+
+
+def test_a_template_is_told_as_by_transformers_that_there_are_no_tools() -> None:
+    source = "{{ tools is none and documents is none and tools is defined }} {{ messages[0].content }}"
+    assert ChatTemplateEngine.from_template(source).apply(HELLO).lower() == "true hello"
 
 
 def test_arguments_are_text_where_a_template_can_take_them_only_so() -> None:
@@ -310,6 +317,9 @@ def test_the_worker_stays_for_the_next_prompt_and_ends_with_the_engine(children:
     (worker,) = set(children) - before
     engine.apply([ChatMessage.user("again")])
     assert set(children) - before == {worker}
+    os.kill(worker, signal.SIGKILL)
+    os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+    assert engine.apply(HELLO) == "Hello"
     engine.close()
     assert set(children) == before
     assert engine.apply(HELLO) == "Hello"
