@@ -125,6 +125,7 @@ class Gateway:
             phase = "startup" if self._pipeline is None and not self.draining else "shutdown"
             await send({"type": f"lifespan.{phase}.failed", "message": refusal_for(error).message})
             return
+        self._log.flush()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _refresh(self) -> None:
@@ -392,7 +393,9 @@ def _plan_words(plan: Plan | None) -> str:
 
 
 def _header_value(text: str) -> bytes:
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:_LONGEST_PLAN]).encode()
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(c if " " <= c <= "~" else "?" for c in text)
+    return text[:_LONGEST_PLAN].encode()
 
 
 def _comment(summary: Summary) -> bytes:

@@ -88,7 +88,11 @@ def take_limit(document: Mapping[str, Any], name: str) -> int | None:
 
 def take_options(document: Mapping[str, Any], table: Mapping[str, Kind]) -> dict[str, Any]:
     """The fields of a table that are there."""
-    return {name: value for name in table if (value := take(document, name, table[name])) is not None}
+    return {
+        name: take(document, name, table[name])
+        for name, value in document.items()
+        if value is not None and name in table
+    }
 
 
 def refuse_fields(document: Mapping[str, Any], table: Mapping[str, str]) -> None:

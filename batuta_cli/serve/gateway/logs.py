@@ -4,6 +4,7 @@ No field holds a message, a key, a query or a header, but for the request's id, 
 foreign exception only the type and the place are told: its text may quote what must not be shown.
 """
 
+import asyncio
 import datetime as dt
 import sys
 import traceback
@@ -22,6 +23,7 @@ class Log:
     def __init__(self, stream: BinaryIO | None = None, *, quiet: bool = False) -> None:
         self._stream = stream or sys.stderr.buffer
         self._quiet = quiet
+        self._waiting: list[bytes] = []
 
     def write(self, level: Level, event: str, **fields: Any) -> None:
         """One line; fields that are None are left out."""
@@ -30,8 +32,18 @@ class Log:
         time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = {"time": time, "level": level, "event": event}
         line |= {name: value for name, value in fields.items() if value is not None}
+        self._waiting.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        if len(self._waiting) == 1:
+            try:  # lines of one turn of the event loop are written together
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what waits to be written."""
+        lines, self._waiting = self._waiting, []
         try:
-            self._stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            self._stream.write(b"".join(lines))
             self._stream.flush()
         except (OSError, ValueError):  # nobody reads it any more; requests are served all the same
             self._quiet = True

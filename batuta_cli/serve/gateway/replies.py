@@ -111,5 +111,8 @@ def choices_of(pieces: Sequence[Piece]) -> dict[int, Choice]:
     """The choices that pieces make up, by index; always the first."""
     choices = {0: Choice()}
     for piece in pieces:
-        choices.setdefault(piece.index, Choice()).add(piece)
+        choice = choices.get(piece.index)
+        if choice is None:
+            choice = choices[piece.index] = Choice()
+        choice.add(piece)
     return dict(sorted(choices.items()))

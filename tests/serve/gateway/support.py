@@ -54,18 +54,20 @@ class Response:
 class Asking:
     """A running gateway, and the way to ask it."""
 
-    def __init__(self, gateway: Gateway, pipeline: Pipeline, log: io.BytesIO) -> None:
+    def __init__(self, gateway: Gateway, pipeline: Pipeline, log: Log, written: io.BytesIO) -> None:
         self.gateway = gateway
         self.pipeline = pipeline
         self._log = log
+        self._written = written
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._log.getvalue().splitlines()]
+        return [json.loads(line) for line in self.log_text.splitlines()]
 
     @property
     def log_text(self) -> str:
-        return self._log.getvalue().decode()
+        self._log.flush()
+        return self._written.getvalue().decode()
 
     async def ask(
         self,
@@ -112,14 +114,15 @@ class Asking:
 @asynccontextmanager
 async def running(tmp_path: Path, settings: Settings | None = None) -> AsyncIterator[Asking]:
     """A gateway whose keys are in `tmp_path`, started as a server would start it."""
-    pipeline, log = Pipeline(), io.BytesIO()
-    gateway = Gateway(lambda: pipeline, settings, keys=ClientKeys(tmp_path / "keys.toml"), log=Log(log))
+    pipeline, written = Pipeline(), io.BytesIO()
+    log = Log(written)
+    gateway = Gateway(lambda: pipeline, settings, keys=ClientKeys(tmp_path / "keys.toml"), log=log)
     to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     from_app: asyncio.Queue[Any] = asyncio.Queue()
     life = asyncio.create_task(gateway({"type": "lifespan"}, to_app.get, from_app.put))
     to_app.put_nowait({"type": "lifespan.startup"})
     assert (await from_app.get())["type"] == "lifespan.startup.complete"
-    yield Asking(gateway, pipeline, log)
+    yield Asking(gateway, pipeline, log, written)
     to_app.put_nowait({"type": "lifespan.shutdown"})
     assert (await from_app.get())["type"] == "lifespan.shutdown.complete"
     await life

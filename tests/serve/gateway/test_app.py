@@ -1,6 +1,7 @@
 """What the gateway tells beside the answers: headers, models, probes, metrics, the log."""
 
 import asyncio
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from batuta_cli.serve.gateway import keys
 from batuta_cli.serve.gateway.app import Gateway
 from batuta_cli.serve.gateway.keys import ClientKeys
+from batuta_cli.serve.gateway.logs import Log
 from tests.serve.gateway.scripted import SECRET, Pipeline, not_ready
 from tests.serve.gateway.support import CHAT, MESSAGES, REMOTE, Asking, ask, chat, message, run
 
@@ -176,8 +178,9 @@ def test_every_answer_is_closed_whatever_became_of_it(tmp_path: Path) -> None:
 
 
 def test_nothing_is_answered_before_the_pipeline_is_open(tmp_path: Path) -> None:
-    gateway = Gateway(Pipeline, keys=ClientKeys(tmp_path / "keys.toml"))
-    asking = Asking(gateway, Pipeline(), log=None)  # type: ignore[arg-type]
+    written = io.BytesIO()
+    gateway = Gateway(Pipeline, keys=ClientKeys(tmp_path / "keys.toml"), log=Log(written))
+    asking = Asking(gateway, Pipeline(), Log(written), written)
     done = asyncio.run(asking.ask(CHAT, chat()))
     assert (done.status, done.error["code"], done.headers["retry-after"]) == (503, "starting", "1")
     assert asyncio.run(asking.ask("/ready")).json["reason"] == "starting"
