@@ -53,6 +53,7 @@ CLIENT_LEFT = 499
 """The status in log and metrics of a request whose client has left; nginx's number."""
 
 _MODELS = "/v1/models"
+_PROBES = ("/health", "/ready")
 _LONGEST_PLAN = 1000  # characters of a header
 
 
@@ -168,6 +169,8 @@ class Gateway:
             await self._refuse(exchange, error)
         seconds = exchange.seconds
         self._metrics.request(exchange.route, exchange.status, seconds)
+        if exchange.route in _PROBES:  # asked for every second or so, and told in the metrics
+            return
         self._log.write(
             "error" if exchange.status >= 500 or "broken" in exchange.facts else "info",
             "request",
@@ -210,7 +213,7 @@ class Gateway:
         path, method = scope["path"], scope["method"]
         exchange.headers = read_headers(scope["headers"])
         exchange.take_id()
-        if path in ("/health", "/ready"):
+        if path in _PROBES:
             exchange.route = path
             await self._probe(exchange)
             return

@@ -70,6 +70,8 @@ class Exchange:
         self._send = send
         self._limits = limits
         self._presence: Presence | None = None
+        self._handing_since = 0.0
+        """When the part of a stream was handed over that has not been taken; 0 for none."""
 
     def take_id(self) -> None:
         """Use the client's `X-Request-Id` when it is well formed."""
@@ -108,7 +110,7 @@ class Exchange:
             ) from None
 
     def present(self) -> "Presence":
-        """A block that is left with `ClientLeftError` as soon as the client is gone."""
+        """A block that is left with `ClientLeftError` as soon as the client is gone, or reads too slowly."""
         self._presence = Presence(self, self._receive)
         return self._presence
 
