@@ -5,7 +5,8 @@
 * A host name is asked of a resolver only where the tier allows the question; `localhost` never is.
 * Connections are kept apart by tier, because a session has one tier and connections of its own.
 * Redirects are answers like any other. Cookies are not kept, proxy variables and `.netrc` are not read; only a standard
-  request takes the proxy of the configuration. Certificates are always verified.
+  request takes the proxy of the configuration, and not to what is local: the proxy has a loopback of its own.
+  Certificates are always verified.
 
 Raises `PrivacyError` when the gate refuses, `AuditError` when a decision cannot be written, else what aiohttp raises.
 """
@@ -274,7 +275,7 @@ class GatedSession:
             token = _current.set(attempt)
             try:
                 return await session.request(
-                    method, target, allow_redirects=False, proxy=self._proxy or None, **options
+                    method, target, allow_redirects=False, proxy=self._proxy_to(target), **options
                 )
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if attempt.refusal is not None:
@@ -289,6 +290,11 @@ class GatedSession:
                 raise
             finally:
                 _current.reset(token)
+
+    def _proxy_to(self, target: URL) -> str | None:
+        host = target.raw_host or ""
+        near = is_localhost(host) or judge(PrivacyTier.SOVEREIGN, host, networks=self.gate.networks).allowed
+        return None if near else self._proxy or None
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:  # needs a running loop
