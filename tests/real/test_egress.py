@@ -251,7 +251,7 @@ def test_a_password_of_netrc_and_a_key_go_to_nobody_they_are_not_for(told: Told)
 # A machine with nothing but the loopback
 
 
-def test_sovereign_needs_no_network_at_all(tmp_path: Path) -> None:
+def test_a_local_backend_needs_no_network_at_all(tmp_path: Path) -> None:
     need_namespaces()
     script = (
         "import subprocess, sys\n"
@@ -263,7 +263,7 @@ def test_sovereign_needs_no_network_at_all(tmp_path: Path) -> None:
         "    def seen(self): return {}\n"
         "commands = inside.Commands(Path(sys.argv[1]), Nobody())\n"
         "home = table('home', server(healthy(answering)).base_url)\n"
-        "for tier in ('sovereign', 'private'):\n"
+        "for tier in ('sovereign', 'private', 'standard'):\n"
         "    commands.chat('no network', tier, '[router]\\nlocal_backend = \"home\"\\n' + home + inside.REMOTES)\n"
         "import os; os._exit(0)\n"
     )

@@ -42,6 +42,8 @@ class _Attempt:
     tls_name: str | None = None
     """The host name that a certificate has to be verified for before anything is sent."""
     opened: bool = False
+    reused: bool = False
+    """It got a connection that was open already."""
     refusal: BatutaError | None = None
 
 
@@ -178,6 +180,7 @@ class _Connector(aiohttp.TCPConnector):
         if read_address(host) is None and not is_localhost(host):
             self._gate.pass_name(attempt, host)
         connection = await super().connect(req, traces, timeout)
+        attempt.reused = not attempt.opened
         try:
             self._check_peer(attempt, connection)
         except BaseException:
@@ -282,7 +285,7 @@ class GatedSession:
                     raise attempt.refusal from None
                 # An open connection that the server had closed meanwhile, as llama.cpp does after each stream. The
                 # next one is another, or a new one at last.
-                if attempt.opened:
+                if not attempt.reused:
                     raise
             except Exception:
                 if attempt.refusal is not None:
