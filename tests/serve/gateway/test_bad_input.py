@@ -211,6 +211,8 @@ def test_a_body_over_the_limit_is_refused_by_its_declared_length_and_by_its_true
     for headers in ({"content-length": str(len(big))}, {}, {"content-length": "9" * 30}):
         done = ask(tmp_path, CHAT, big, headers=headers, settings=small)
         assert (done.status, done.error["code"]) == (413, "body_too_large")
+    # Before a byte of it is there:
+    assert ask(tmp_path, CHAT, b"", headers={"content-length": "1001"}, settings=small).status == 413
     fits = json.dumps(chat(text="x")).encode()
     assert ask(tmp_path, CHAT, fits.ljust(1000), settings=small).status == 200
     assert ask(tmp_path, CHAT, fits.ljust(1001), settings=small).status == 413
