@@ -24,6 +24,7 @@ TINY = {
     "memory": [],
     "ledger": ["--seconds", "0.05"],
     "templates": ["--seconds", "0.01"],
+    "tokens": [],
 }
 
 
