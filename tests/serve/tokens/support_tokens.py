@@ -2,7 +2,7 @@
 
 `vectors/mistral-v1.gguf.xz` is the SentencePiece vocabulary of Mistral 7B v0.1, from the PyPI package mistral-common.
 `vectors/llamacpp.json` has the texts of llama.cpp's `.gguf.inp` files. GPT-2's ids are those of its `.out` files; those
-of Mistral and SmolLM2 were given by its server (xllamacpp 0.2), and `sentencepiece` on Mistral's original gives the same.
+of Mistral and SmolLM2 were given by its server (xllamacpp 0.2), and `sentencepiece` gives the same for Mistral's.
 """
 
 import itertools
