@@ -83,8 +83,7 @@ CONTESTANTS: dict[str, Callable[[Path, Durability], Iterator[Step]]] = {"batuta"
 
 def _work(name: str, path: Path, durability: Durability, seconds: float, barrier: Any, results: Any) -> None:
     steps = CONTESTANTS[name](path, durability)
-    next(steps)()
-    next(steps)()
+    _one_pair(steps)
     barrier.wait()
     start = end = time.perf_counter()
     pairs, longest = 0, 0.0
@@ -98,11 +97,18 @@ def _work(name: str, path: Path, durability: Durability, seconds: float, barrier
     results.put((pairs / (end - start), longest))
 
 
+def _one_pair(steps: Iterator[Step]) -> None:
+    next(steps)()
+    next(steps)()
+
+
 def run(name: str, directory: Path, durability: Durability, processes: int, seconds: float) -> Result:
     """Let so many processes share one new ledger. Raises `BenchmarkError` when one of them fails."""
     path = directory / "ledger"
-    next(CONTESTANTS[name](path, durability))()  # the file is made before it is raced for
     context = multiprocessing.get_context("fork")
+    first = context.Process(target=_one_pair, args=(CONTESTANTS[name](path, durability),))
+    first.start()  # the file is made before it is raced for
+    first.join()
     barrier, results = context.Barrier(processes), context.SimpleQueue()
     children = [
         context.Process(target=_work, args=(name, path, durability, seconds, barrier, results))

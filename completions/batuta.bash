@@ -8,7 +8,7 @@ _batuta_at() {
     subcommands='' options='' value=''
     case $1 in
         'batuta')
-            subcommands='pacha config'
+            subcommands='pacha serve config'
             options='-V --version --json -q --quiet -h --help'
             ;;
         'batuta pacha')
@@ -160,8 +160,97 @@ _batuta_at() {
         'batuta pacha store gc')
             options='-n --dry-run --json -q --quiet -h --help'
             ;;
+        'batuta serve')
+            subcommands='template context backends route audit budget'
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta serve template')
+            options='--model --format --template --bos --eos -m --messages --system --user --no-generation-prompt --continue --system-fallback --on-injection --date --count --list --detect --json -q --quiet -h --help'
+            case ${2-} in
+                --model | --format | --bos | --eos | --system | --user | --date) value='' && return 0 ;;
+                --template | -m | --messages) value='<file>' && return 0 ;;
+                --system-fallback) value='error merge drop' && return 0 ;;
+                --on-injection) value='warn error escape strip' && return 0 ;;
+            esac
+            ;;
+        'batuta serve context')
+            options='--model -m --messages --system --user --strategy --window --reserve --tokenizer --system-fallback --json -q --quiet -h --help'
+            case ${2-} in
+                --model | --system | --user | --window | --reserve) value='' && return 0 ;;
+                -m | --messages | --tokenizer) value='<file>' && return 0 ;;
+                --strategy) value='sliding-window middle-out error' && return 0 ;;
+                --system-fallback) value='error merge drop' && return 0 ;;
+            esac
+            ;;
+        'batuta serve backends')
+            options='--privacy --probe --all --json -q --quiet -h --help'
+            case ${2-} in
+                --privacy) value='sovereign private standard' && return 0 ;;
+            esac
+            ;;
+        'batuta serve route')
+            options='--privacy --latency --throughput --cost --model --backend --queue-depth --no-spillover --configured --explain --input-tokens --max-output-tokens -m --messages --system --user --json -q --quiet -h --help'
+            case ${2-} in
+                --privacy) value='sovereign private standard' && return 0 ;;
+                --latency) value='realtime interactive batch' && return 0 ;;
+                --throughput) value='low medium high' && return 0 ;;
+                --cost) value='frugal balanced premium' && return 0 ;;
+                --model | --backend | --queue-depth | --input-tokens | --max-output-tokens | --system | --user) value='' && return 0 ;;
+                -m | --messages) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta serve audit')
+            subcommands='verify head'
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta serve audit verify')
+            options='--head --json -q --quiet -h --help'
+            case ${2-} in
+                --head | [1-9]*) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta serve audit head')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                [1-9]*) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta serve budget')
+            subcommands='status check record history set reset'
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta serve budget status')
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta serve budget check')
+            options='--estimate --model --backend --input-tokens --max-output-tokens --allow-unpriced --json -q --quiet -h --help'
+            case ${2-} in
+                --estimate | --model | --backend | --input-tokens | --max-output-tokens) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta serve budget record')
+            options='--cost --model --backend --input-tokens --output-tokens --allow-unpriced --json -q --quiet -h --help'
+            case ${2-} in
+                --cost | --model | --backend | --input-tokens | --output-tokens) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta serve budget history')
+            options='--days --csv --json -q --quiet -h --help'
+            case ${2-} in
+                --days) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta serve budget set')
+            options='--daily-budget --max-request-cost --warning-threshold --timezone --json -q --quiet -h --help'
+            case ${2-} in
+                --daily-budget | --max-request-cost | --warning-threshold | --timezone) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta serve budget reset')
+            options='-y --yes --json -q --quiet -h --help'
+            ;;
         'batuta config')
-            subcommands='path show get set init'
+            subcommands='path show get set unset init'
             options='--json -q --quiet -h --help'
             ;;
         'batuta config path')
@@ -173,14 +262,20 @@ _batuta_at() {
         'batuta config get')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy' && return 0 ;;
             esac
             ;;
         'batuta config set')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy' && return 0 ;;
                 [1-9]*) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta config unset')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy' && return 0 ;;
             esac
             ;;
         'batuta config init')

@@ -57,7 +57,8 @@ complete -c batuta -f
 
 # batuta
 complete -c batuta -n '__batuta_at' -a pacha -d 'Make model files trustworthy: sign, verify, encrypt, hash, store.'
-complete -c batuta -n '__batuta_at' -a config -d 'See and change the configuration: path, show, get, set, init.'
+complete -c batuta -n '__batuta_at' -a serve -d 'Make model requests correct, private and within budget.'
+complete -c batuta -n '__batuta_at' -a config -d 'See and change the configuration: path, show, get, set, unset, init.'
 complete -c batuta -n '__batuta_at' -s V -l version -d 'Print the version and exit.'
 complete -c batuta -n '__batuta_at' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at' -s q -l quiet -d 'Print errors only.'
@@ -272,11 +273,166 @@ complete -c batuta -n '__batuta_in \'pacha store gc\'' -l json -d 'Print one JSO
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s h -l help -d 'Show this message and exit.'
 
+# batuta serve
+complete -c batuta -n '__batuta_at serve' -a template -d 'Turn messages into the prompt a model was trained on, byte for byte.'
+complete -c batuta -n '__batuta_at serve' -a context -d 'Count the tokens of a conversation, as the model\'s template renders it, and say whether they fit.'
+complete -c batuta -n '__batuta_at serve' -a backends -d 'List the backends: tier, address, whether the tier admits them, and with --probe how deep their queue is.'
+complete -c batuta -n '__batuta_at serve' -a route -d 'Tell where a request would go: the backend\'s name. Nothing is sent.'
+complete -c batuta -n '__batuta_at serve' -a audit -d 'Check the log of what the privacy gate allowed and refused.'
+complete -c batuta -n '__batuta_at serve' -a budget -d 'Keep spending within a daily budget, and see what it went to.'
+complete -c batuta -n '__batuta_at serve' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_at serve' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_at serve' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve template
+complete -c batuta -n '__batuta_in \'serve template\'' -l model -x -d 'The model\'s name, its GGUF file or its folder.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l format -x -d 'A format by its name; --list shows them.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l template -r -F -d 'A Jinja template.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l bos -x -d 'What bos_token is in --template.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l eos -x -d 'What eos_token is in --template.'
+complete -c batuta -n '__batuta_in \'serve template\'' -s m -l messages -r -F -d 'The conversation as JSON: a list of {"role", "content"}, or an object with "messages"; - is stdin.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l system -x -d 'The system message; - reads stdin.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l user -x -d 'The user\'s message; - reads stdin.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l no-generation-prompt -d 'Leave out what makes the assistant speak.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l continue -d 'End within the assistant\'s last message, for the model to go on with.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l system-fallback -x -a 'error merge drop' -d 'What becomes of a system message that the format has no place for: merge puts it into the first user message.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l on-injection -x -a 'warn error escape strip' -d 'What to do about control tokens in the text of users and tools.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l date -x -d 'The date for templates that state one (default: today).'
+complete -c batuta -n '__batuta_in \'serve template\'' -l count -d 'Print the number of the prompt\'s tokens instead.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l list -d 'List the formats that have a name.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l detect -d 'Say which format --model has, and how that is known.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve template\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve template\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve context
+complete -c batuta -n '__batuta_in \'serve context\'' -l model -x -d 'The model\'s name, or its GGUF file.'
+complete -c batuta -n '__batuta_in \'serve context\'' -s m -l messages -r -F -d 'The conversation as JSON: a list of {"role", "content"}, or an object with "messages"; - is stdin.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l system -x -d 'The system message; - reads stdin.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l user -x -d 'The user\'s message; - reads stdin.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l strategy -x -a 'sliding-window middle-out error' -d 'Write the conversation shortened to what fits: without its oldest turns; without the oldest after the first; or not at all.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l window -x -d 'The context window, for prompt and answer together.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l reserve -x -d 'The part of it kept for the answer.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l tokenizer -r -F -d 'A GGUF file, a tokenizer.json or a folder to count tokens with.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l system-fallback -x -a 'error merge drop' -d 'What becomes of a system message that the format has no place for: merge puts it into the first user message.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve context\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve context\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve backends
+complete -c batuta -n '__batuta_in \'serve backends\'' -l privacy -x -a 'sovereign private standard' -d 'The tier to judge by. By default that of the configuration.'
+complete -c batuta -n '__batuta_in \'serve backends\'' -l probe -d 'Ask each one that the tier allows how it is.'
+complete -c batuta -n '__batuta_in \'serve backends\'' -l all -d 'List every kind that batuta knows, configured or not.'
+complete -c batuta -n '__batuta_in \'serve backends\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve backends\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve backends\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve route
+complete -c batuta -n '__batuta_in \'serve route\'' -l privacy -x -a 'sovereign private standard' -d 'How far the request may go. Default: the config\'s.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l latency -x -a 'realtime interactive batch' -d 'How soon an answer is wanted.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l throughput -x -a 'low medium high' -d 'How many requests at once.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l cost -x -a 'frugal balanced premium' -d 'How much an answer may cost.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l model -x -d 'The model that is to answer.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l backend -x -d 'Ask whether this one may take the request.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l queue-depth -x -d 'Decide from this queue of the local backend; nothing is asked of any server.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l no-spillover -d 'The local backend or none.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l configured -d 'The backends of the configuration or none.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l explain -d 'Show what every gate said of every backend.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l input-tokens -x -d 'Tokens of the prompt.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l max-output-tokens -x -d 'The longest answer asked for.'
+complete -c batuta -n '__batuta_in \'serve route\'' -s m -l messages -r -F -d 'The conversation as JSON: a list of {"role", "content"}, or an object with "messages"; - is stdin.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l system -x -d 'The system message; - reads stdin.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l user -x -d 'The user\'s message; - reads stdin.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve route\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve route\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve audit
+complete -c batuta -n '__batuta_at serve audit' -a verify -d 'Check that no decision was changed, taken out, added or moved.'
+complete -c batuta -n '__batuta_at serve audit' -a head -d 'Print what to keep elsewhere: the head of each file, and one of the whole log.'
+complete -c batuta -n '__batuta_at serve audit' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_at serve audit' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_at serve audit' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve audit verify
+complete -c batuta -n '__batuta_in \'serve audit verify\'' -l head -r -F -d 'What `audit head` printed: a hash, or a FILE that it was saved to (- is stdin). Must be in the log.'
+complete -c batuta -n '__batuta_in \'serve audit verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve audit verify\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve audit verify\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'serve audit verify\' 1+ --head' -F
+
+# batuta serve audit head
+complete -c batuta -n '__batuta_in \'serve audit head\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve audit head\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve audit head\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'serve audit head\' 1+' -F
+
+# batuta serve budget
+complete -c batuta -n '__batuta_at serve budget' -a status -d 'Show what is spent, reserved and left of the day\'s budget, and when the next day begins.'
+complete -c batuta -n '__batuta_at serve budget' -a check -d 'Tell whether a request can be afforded: exit 0, or 5 when the budget refuses or the price is not known.'
+complete -c batuta -n '__batuta_at serve budget' -a record -d 'Note what a request cost, given as an amount or as tokens. It may exceed the budget; the next check then refuses.'
+complete -c batuta -n '__batuta_at serve budget' -a history -d 'List what was spent by day, model and backend, the newest day first. What `reset` forgave is still there.'
+complete -c batuta -n '__batuta_at serve budget' -a set -d 'Write the limits to the configuration file: all that are given, or none when one of them is wrong.'
+complete -c batuta -n '__batuta_at serve budget' -a reset -d 'Forgive what was spent today, so that the whole budget is there again.'
+complete -c batuta -n '__batuta_at serve budget' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_at serve budget' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_at serve budget' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve budget status
+complete -c batuta -n '__batuta_in \'serve budget status\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve budget status\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve budget status\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve budget check
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l estimate -x -d 'What the request may cost, such as 0.42.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l model -x -d 'The model, as its provider calls it.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l backend -x -d 'Where it runs: a configured backend, or a kind such as Groq.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l input-tokens -x -d 'Tokens of the prompt.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l max-output-tokens -x -d 'The longest answer that is allowed.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l allow-unpriced -d 'Count a model whose price is not known as free, with a warning.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve budget record
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l cost -x -d 'What was paid, such as 0.42.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l model -x -d 'The model, as its provider calls it.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l backend -x -d 'Where it runs: a configured backend, or a kind such as Groq.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l input-tokens -x -d 'Tokens of the prompt.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l output-tokens -x -d 'Tokens of the answer.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l allow-unpriced -d 'Count a model whose price is not known as free, with a warning.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve budget history
+complete -c batuta -n '__batuta_in \'serve budget history\'' -l days -x -d 'How many days, today included.'
+complete -c batuta -n '__batuta_in \'serve budget history\'' -l csv -d 'Print CSV with a line of headings, RFC 4180.'
+complete -c batuta -n '__batuta_in \'serve budget history\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve budget history\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve budget history\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve budget set
+complete -c batuta -n '__batuta_in \'serve budget set\'' -l daily-budget -x -d 'What all requests of a day may cost together.'
+complete -c batuta -n '__batuta_in \'serve budget set\'' -l max-request-cost -x -d 'What a single request may cost.'
+complete -c batuta -n '__batuta_in \'serve budget set\'' -l warning-threshold -x -d 'From 0 to 1: when to warn, once a day.'
+complete -c batuta -n '__batuta_in \'serve budget set\'' -l timezone -x -d 'Whose midnight begins a day: Europe/Berlin.'
+complete -c batuta -n '__batuta_in \'serve budget set\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve budget set\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve budget set\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve budget reset
+complete -c batuta -n '__batuta_in \'serve budget reset\'' -s y -l yes -d 'Do not ask.'
+complete -c batuta -n '__batuta_in \'serve budget reset\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve budget reset\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve budget reset\'' -s h -l help -d 'Show this message and exit.'
+
 # batuta config
 complete -c batuta -n '__batuta_at config' -a path -d 'Print where the configuration file is, or would be. --json also tells whether it exists.'
 complete -c batuta -n '__batuta_at config' -a show -d 'Print the effective configuration as TOML: defaults, then the file, then BATUTA_... environment variables.'
 complete -c batuta -n '__batuta_at config' -a get -d 'Print one effective value, bare; a list as JSON. An unknown key is exit 2.'
 complete -c batuta -n '__batuta_at config' -a set -d 'Write one value to the configuration file, whose comments and order stay.'
+complete -c batuta -n '__batuta_at config' -a unset -d 'Take one key out of the configuration file, so that its default holds again. Comments of other lines stay.'
 complete -c batuta -n '__batuta_at config' -a init -d 'Write a configuration file that explains every key, each in a comment with its default.'
 complete -c batuta -n '__batuta_at config' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at config' -s q -l quiet -d 'Print errors only.'
@@ -297,13 +453,19 @@ complete -c batuta -n '__batuta_in \'config show\'' -s h -l help -d 'Show this m
 complete -c batuta -n '__batuta_in \'config get\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config get\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config get\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth'
+complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy'
 
 # batuta config set
 complete -c batuta -n '__batuta_in \'config set\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config set\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config set\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth'
+complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy'
+
+# batuta config unset
+complete -c batuta -n '__batuta_in \'config unset\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'config unset\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'config unset\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy'
 
 # batuta config init
 complete -c batuta -n '__batuta_in \'config init\'' -s f -l force -d 'Replace a file that is there; what it says is lost.'

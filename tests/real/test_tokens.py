@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from batuta_cli.serve.gguf import read_metadata
 from batuta_cli.serve.tokens import Tokenizer, tokenizer_for
 from tests.real.support_llamacpp import LlamaCpp, llama_cpp, tiny_model
-from tests.serve.tokens.support_tokens import gpt2, llama_spm
+from tests.serve.tokens.support_tokens import gpt2, mistral_v1
 
 ARRAYS = {"tokens": "[str]", "merges": "[str]", "scores": "[f32]", "token_type": "[i32]"}
 
@@ -26,15 +26,15 @@ def vocabulary(path: Path, directory: Path, splits: str | None = None) -> Path:
     return tiny_model(directory / "tiny.gguf", fields)
 
 
-@pytest.fixture(scope="module", params=["smollm", "Llama 2", "llama-bpe", "tekken", "deepseek-v3", "default"])
+@pytest.fixture(scope="module", params=["smollm", "mistral-v1", "llama-bpe", "tekken", "deepseek-v3", "default"])
 def both(
     request: pytest.FixtureRequest, gguf: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Tokenizer, LlamaCpp]]:
     directory = tmp_path_factory.mktemp("model")
     if request.param == "smollm":
         path = gguf
-    elif request.param == "Llama 2":
-        path = vocabulary(llama_spm(directory), directory)
+    elif request.param == "mistral-v1":
+        path = vocabulary(mistral_v1(directory), directory)
     else:
         path = vocabulary(gpt2(directory), directory, request.param)
     with llama_cpp(path) as server:

@@ -4,7 +4,8 @@ SQLite's own waiting is a sleep of up to 100 ms between tries, which is unfair: 
 for seconds. The kernel wakes those who wait in `flock` at once. It has no time limit, and a holder may be stopped by a
 debugger; so a thread does the waiting, and gives the lock back when nobody wants it any more.
 
-A lock belongs to its own open file, so that forks, threads and crashes release what they should and nothing else.
+Each lock is an open file of its own, so that threads and crashes release what they should and nothing else. A child
+that is forked meanwhile gets a copy of that file, with which it would hold its parent's lock: it closes the copy.
 """
 
 import contextlib
@@ -24,19 +25,38 @@ def turn(path: str, patience: float) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(descriptor)
+        _close(descriptor)
         descriptor = _Waiter(path).wait(patience)
     except OSError:
-        os.close(descriptor)
+        _close(descriptor)
         raise
     try:
         yield
     finally:
-        os.close(descriptor)
+        _close(descriptor)
+
+
+_OPEN: set[int] = set()
 
 
 def _open(path: str) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    _OPEN.add(descriptor)
+    return descriptor
+
+
+def _close(descriptor: int) -> None:
+    _OPEN.discard(descriptor)
+    fcntl.flock(descriptor, fcntl.LOCK_UN)  # for all copies, also one that a child has not closed yet
+    os.close(descriptor)
+
+
+def _after_fork() -> None:
+    while _OPEN:
+        os.close(_OPEN.pop())
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Waiter:
@@ -75,5 +95,5 @@ class _Waiter:
             if self._wanted and self._error is None:
                 self._descriptor = descriptor
             elif descriptor >= 0:
-                os.close(descriptor)
+                _close(descriptor)
         self._over.set()

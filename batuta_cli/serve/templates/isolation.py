@@ -40,7 +40,7 @@ _ANSWER = 64 * 1024 * 1024  # bytes of an answer beyond what the messages make o
 _GROWTH = 16
 _PIECE = 1 << 20
 
-_START = "import sys; sys.path += sys.argv[1:]; from batuta_cli.serve.templates.worker import main; main()"
+_START = "import sys; sys.path += {paths!r}; from batuta_cli.serve.templates.worker import main; main()"
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Isolated:
         try:
             # -I: neither the environment nor the working directory say what is imported.
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _START, *paths],
+                [sys.executable, "-I", "-S", "-c", _START.format(paths=paths)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # where a crash of minijinja could quote messages

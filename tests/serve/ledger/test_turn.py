@@ -88,6 +88,23 @@ def test_a_holder_that_is_killed_or_stopped_keeps_nobody_for_ever(path: str) -> 
             assert held(path)
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_child_that_is_forked_meanwhile_does_not_keep_its_parents_lock(path: str, dies: bool) -> None:
+    script = (
+        "import os, signal, sys; sys.path.insert(0, sys.argv[3])\nfrom batuta_cli.serve.ledger.turn import turn\n"
+        "with turn(sys.argv[1], 1):\n"
+        "    if os.fork() == 0: print('forked', flush=True); sys.stdin.read(); os._exit(0)\n"
+        "    if sys.argv[2] == 'True': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os._exit(0)\n"
+    )
+    root = str(Path(__file__).resolve().parents[3])
+    command = [sys.executable, "-c", script, path, str(dies), root]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == b"forked\n"
+        assert parent.wait() == (-signal.SIGKILL if dies else 0)
+        assert not held(path)  # and the child lives on until its stdin is closed
+
+
 def test_a_lock_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), turn(str(tmp_path / "missing" / "lock"), 1):
         raise AssertionError

@@ -1,7 +1,8 @@
 """Vocabularies and vectors of llama.cpp.
 
-`vectors/llama-spm.gguf.xz` is its `models/ggml-vocab-llama-spm.gguf`; `vectors/llamacpp.json` holds the texts of its
-`.gguf.inp` files with the ids of the `.out` files, and those that llama.cpp's server (xllamacpp 0.2) gave for SmolLM2.
+`vectors/mistral-v1.gguf.xz` is the SentencePiece vocabulary of Mistral 7B v0.1, from the PyPI package mistral-common.
+`vectors/llamacpp.json` has the texts of llama.cpp's `.gguf.inp` files. GPT-2's ids are those of its `.out` files; those
+of Mistral and SmolLM2 were given by its server (xllamacpp 0.2), and `sentencepiece` gives the same for Mistral's.
 """
 
 import itertools
@@ -17,10 +18,10 @@ VECTORS = Path(__file__).with_name("vectors")
 ROWS: list[dict[str, Any]] = json.loads((VECTORS / "llamacpp.json").read_text())
 
 
-def llama_spm(directory: Path) -> Path:
-    """Llama 2's vocabulary as a GGUF file."""
-    path = directory / "llama-spm.gguf"
-    path.write_bytes(lzma.decompress((VECTORS / "llama-spm.gguf.xz").read_bytes()))
+def mistral_v1(directory: Path) -> Path:
+    """Mistral 7B v0.1's vocabulary as a GGUF file."""
+    path = directory / "mistral-v1.gguf"
+    path.write_bytes(lzma.decompress((VECTORS / "mistral-v1.gguf.xz").read_bytes()))
     return path
 
 

@@ -12,12 +12,12 @@ from batuta_cli.serve.tokens import tokenizer_for
 from batuta_cli.serve.tokens.estimate import Estimator
 from batuta_cli.serve.tokens.gguf_vocabulary import gguf_tokenizer
 from batuta_cli.serve.tokens.interface import Tokenizer
-from tests.serve.tokens.support_tokens import ROWS, llama_spm
+from tests.serve.tokens.support_tokens import ROWS, mistral_v1
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory, gguf: Path) -> list[Tokenizer]:
-    spm = gguf_tokenizer(llama_spm(tmp_path_factory.mktemp("spm")))
+    spm = gguf_tokenizer(mistral_v1(tmp_path_factory.mktemp("spm")))
     return [tokenizer_for("gpt-4"), tokenizer_for("gpt-4o"), gguf_tokenizer(gguf), spm]
 
 

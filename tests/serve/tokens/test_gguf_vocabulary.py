@@ -14,17 +14,17 @@ from batuta_cli.serve.tokens.bytepair import BytePairTokenizer
 from batuta_cli.serve.tokens.gguf_vocabulary import gguf_tokenizer, pretokenizers
 from batuta_cli.serve.tokens.interface import Tokenizer
 from tests.serve.support_gguf import gguf as gguf_bytes
-from tests.serve.tokens.support_tokens import ROWS, gpt2, llama_spm
+from tests.serve.tokens.support_tokens import ROWS, gpt2, mistral_v1
 
 
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory: pytest.TempPathFactory, gguf: Path) -> dict[str, Tokenizer]:
     directory = tmp_path_factory.mktemp("vocabularies")
-    paths = {"smollm": gguf, "llama-spm": llama_spm(directory), "gpt-2": gpt2(directory)}
+    paths = {"smollm": gguf, "mistral-v1": mistral_v1(directory), "gpt-2": gpt2(directory)}
     return {name: gguf_tokenizer(path) for name, path in paths.items()}
 
 
-@pytest.mark.parametrize("name", ["smollm", "llama-spm", "gpt-2"])
+@pytest.mark.parametrize("name", ["smollm", "mistral-v1", "gpt-2"])
 def test_ids_and_counts_are_those_of_llama_cpp(tokenizers: dict[str, Tokenizer], name: str) -> None:
     rows = [row for row in ROWS if name in row]
     assert len(rows) >= 47
@@ -48,9 +48,9 @@ def test_tokens_of_the_users_own_kind_are_found_in_any_text(tokenizers: dict[str
 
 
 def test_a_sentence_piece_control_token_is_text_in_a_message(tokenizers: dict[str, Tokenizer]) -> None:
-    # <s> is 1; "▁Hi" is 6324: each text after a control token begins with a blank of its own, as in llama.cpp.
-    assert tokenizers["llama-spm"].encode("<s>Hi</s>", special=True) == [1, 6324, 2]
-    assert not {1, 2} & set(tokenizers["llama-spm"].encode("<s>Hi</s>"))
+    # <s> is 1; "▁Hi" is 15359: each text after a control token begins with a blank of its own, as in llama.cpp.
+    assert tokenizers["mistral-v1"].encode("<s>Hi</s>", special=True) == [1, 15359, 2]
+    assert not {1, 2} & set(tokenizers["mistral-v1"].encode("<s>Hi</s>"))
 
 
 def spm_with(directory: Path, pieces: dict[str, int], **fields: Any) -> Tokenizer:
@@ -163,7 +163,7 @@ def test_without_its_package_a_sentence_piece_model_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(MissingDependencyError) as caught:
-        gguf_tokenizer(llama_spm(tmp_path))
+        gguf_tokenizer(mistral_v1(tmp_path))
     assert caught.value.hint == "pip install 'batuta-cli[tokenizers]'"
 
 
