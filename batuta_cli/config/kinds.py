@@ -386,7 +386,7 @@ class Origins(_List[str]):
     def item(self, value: object, number: int) -> str:
         expected = f"must be a list of {self.expected}, and its value {number} is none"
         text = plain_text(value, expected)
-        if not re.fullmatch(r"[a-z][a-z0-9+.-]{0,30}://[!-.0-;<-@\[-~]{1,255}", text) or text != text.lower():
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]{0,30}://(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(:[0-9]{1,5})?", text):
             raise RefusedValueError(expected)
         if re.fullmatch(r"(http://.*:80|https://.*:443)", text):
             raise RefusedValueError(f"{expected}: browsers leave the usual port out")

@@ -92,6 +92,9 @@ def test_a_port_in_use_is_told(batuta: Run) -> None:
         ('[gateway]\norigins = ["localhost:3000"]\n', "origins"),
         ('[gateway]\norigins = ["http://localhost:3000/"]\n', "origins"),
         ('[gateway]\norigins = ["*"]\n', "origins"),
+        ('[gateway]\norigins = ["http://*.example"]\n', "origins"),
+        ('[gateway]\norigins = ["http://Example.org"]\n', "origins"),
+        ('[gateway]\norigins = ["https://example.org:443"]\n', "the usual port"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_told(batuta: Run, home: Path, config: str, message: str) -> None:

@@ -196,7 +196,7 @@ class Gateway:
                 self._metrics.broken()
                 exchange.facts["broken"] = True
                 # Not ended on purpose: the server then cuts the connection, so that nobody takes it for complete.
-                await exchange.part(exchange.reply.broken(refusal))
+                await exchange.last_part(exchange.reply.broken(refusal))
             else:
                 shape = self._error_shape(exchange)
                 body = error_body(shape, refusal, exchange.shown_id)

@@ -70,8 +70,9 @@ class Exchange:
         self._send = send
         self._limits = limits
         self._presence: Presence | None = None
-        self._handing_since = 0.0
-        """When the part of a stream was handed over that has not been taken; 0 for none."""
+        self._handed_at = 0.0
+        """When the part of the stream was handed over that has not been taken yet; 0 when there is none."""
+        self._watch: asyncio.TimerHandle | None = None
 
     def take_id(self) -> None:
         """Use the client's `X-Request-Id` when it is well formed."""
@@ -148,9 +149,35 @@ class Exchange:
         ]
         self.begun = True
         await self._hand({"type": "http.response.start", "status": 200, "headers": start})
+        self._look_later(self._limits.client_seconds)
 
     async def part(self, data: bytes) -> None:
-        """Some events; returns when the client keeps up. Raises `ClientLeftError` when it does not for too long."""
+        """Some events; returns when the client keeps up. When it does not for too long, the block of `present` ends."""
+        self._handed_at = time.perf_counter()
+        try:
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        except OSError:
+            raise ClientLeftError("left") from None
+        self._handed_at = 0.0
+
+    def _look_later(self, seconds: float) -> None:
+        # One timer a stream that looks now and then: a timeout of its own for every event costs more than the event.
+        self._watch = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        waited = time.perf_counter() - self._handed_at if self._handed_at else 0.0
+        if waited < self._limits.client_seconds:
+            self._look_later(self._limits.client_seconds - waited)
+        elif self._presence is not None:
+            self._presence.end(ClientLeftError("reads too slowly"))
+
+    def stop_looking(self) -> None:
+        """The stream is over."""
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def last_part(self, data: bytes) -> None:
+        """Some events after which the stream is left without an end."""
         await self._hand({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end_stream(self, data: bytes) -> None:
@@ -204,5 +231,6 @@ class Presence:
     ) -> None:
         inside, self._inside = self._inside, None
         self._watch.cancel()
+        self._exchange.stop_looking()
         if self._reason is not None and inside is not None and inside.uncancel() == 0:
             raise self._reason from None
