@@ -8,10 +8,12 @@ All blocks run in order in one bash, in an empty folder with a copy of the real 
 """
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ _VARIABLE = (  # what differs from run to run
     (re.compile(r"ed25519:[A-Za-z0-9+/]{43}="), "ed25519:KEY"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "HEX64"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "KEYID"),
+    (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:PORT"),
     (re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(Z|\+00:00)?)?"), "TIME"),
 )
 
@@ -93,7 +96,7 @@ class Shell:
         home.mkdir(mode=0o700)
         shutil.copy(model(), work / "model.gguf")
         environment = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{Path(sys.executable).parent}:{ROOT / 'scripts'}:{os.environ['PATH']}",
             "HOME": str(home),
             "LANG": "C.UTF-8",
             "COLUMNS": "100",
@@ -140,8 +143,10 @@ class Shell:
         """End the shell."""
         assert self._bash.stdin and self._bash.stdout
         self._bash.stdin.close()
-        self._bash.stdout.close()
         self._bash.wait()
+        with contextlib.suppress(ProcessLookupError):  # the servers that were started in it
+            os.killpg(self._bash.pid, signal.SIGTERM)
+        self._bash.stdout.close()
 
 
 def normalise(output: str) -> str:
