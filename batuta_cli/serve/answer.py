@@ -18,7 +18,7 @@ from batuta_cli.serve.failover import FailoverManager, Obstacle, Takeover, conti
 from batuta_cli.serve.leg import Leg, Means, Offer
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.planning import Plan
-from batuta_cli.serve.providers.wire import BackendError, Call, Piece, Usage
+from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece, Usage
 from batuta_cli.serve.seam import BrokenSeamError, Echo, EchoFilter, remaining_tokens
 from batuta_cli.serve.tiers import PrivacyTier
 
@@ -82,7 +82,6 @@ class Answer:
         self._legs: list[Leg] = []
         self._failures: list[str | None] = []
         self._prompted = False
-        self._finished: Piece | None = None
         self._pieces = self._all()
         self._first: Piece | None = None
 
@@ -196,22 +195,31 @@ class Answer:
         return None
 
     async def _relay(self, leg: Leg, echo: EchoFilter | None) -> AsyncGenerator[Piece, None]:
-        """The pieces of a leg that are new to the client; usage is kept back, it is told once at the end."""
+        """The pieces of a leg that are new to the client.
+
+        Usage is kept back, it is told once at the end; so are the ends, until it is sure that nothing comes after.
+        """
         request_id, manager = self.request.request_id, self._source.manager
+        ends: dict[int, FinishReason] = {}
         async with aclosing(leg.pieces()) as pieces:
             async for piece in pieces:
                 text = echo.feed(piece.text) if echo else piece.text
-                if piece.finish_reason and echo:
-                    text += echo.finish()
+                if piece.finish_reason:
+                    ends[piece.index] = piece.finish_reason
                 for name in piece.delta or ():
                     if name in _OBSTACLES:
                         manager.obstruct(request_id, _OBSTACLES[name])
-                if not (text or piece.finish_reason or piece.delta or piece.logprobs):
+                if not (text or piece.delta or piece.logprobs):
                     continue
                 manager.append_tokens(request_id, text)
                 if not text:
                     manager.mark_sent(request_id)
-                yield replace(piece, text=text, usage=None)
+                yield replace(piece, text=text, finish_reason=None, usage=None)
+        if echo and (text := echo.finish()):
+            manager.append_tokens(request_id, text)
+            yield Piece(text)
+        for index, reason in ends.items():
+            yield Piece(finish_reason=reason, index=index)
 
     def _usage(self) -> Usage:
         """Of the whole answer: the prompt once, and all that was said."""

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
 
-from batuta_cli.errors import AuditError, BatutaError, PrivacyError
+from batuta_cli.errors import BatutaError
 from batuta_cli.serve import chat
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget import CostCircuitBreaker, Reservation
@@ -92,9 +92,9 @@ class Leg:
             outcome = Outcome.WORKED
         except BackendError as error:
             outcome = Outcome.FAILED if error.retryable else Outcome.UNKNOWN
-            retry_after, sent = error.retry_after or 0.0, error.status is None
+            retry_after, sent = error.retry_after or 0.0, error.sent
             raise
-        except (PrivacyError, AuditError):
+        except BatutaError:  # of the gate, or of what it would have sent
             sent = False
             raise
         finally:
@@ -126,7 +126,7 @@ class Leg:
         self._means.loads.finish(ticket, outcome, time.monotonic(), jitter=jitter, retry_after=retry_after)
 
     async def _settle(self, reservation: Reservation, *, sent: bool) -> None:
-        """Charge it; `sent` is false when the backend said by its status that it did nothing."""
+        """Charge it; `sent` is false when the backend had nothing to work on, or said by its status that it did not."""
         if not sent:
             await _apart(reservation.release)
             return

@@ -7,7 +7,7 @@ JSON lines in place of events.
 from collections.abc import Iterator
 from typing import Any
 
-from batuta_cli.serve.providers.openai import parsed, read_usage, reported
+from batuta_cli.serve.providers.openai import parsed, read_finish, read_usage, reported
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Usage, number
 
@@ -66,11 +66,9 @@ class CompletionReader:
                 raise BackendError("the backend answered without choices")
             yield Piece(usage=usage)
             return
-        reason = choice.get("finish_reason")
-        self._complete = self._complete or reason is not None
-        finish = None if reason is None else "length" if reason == "length" else "stop"
-        text = choice.get("text")
-        yield Piece(text if isinstance(text, str) else "", finish, usage)  # type: ignore[arg-type]
+        finish, text = read_finish(choice.get("finish_reason")), choice.get("text")
+        self._complete = self._complete or finish is not None
+        yield Piece(text if isinstance(text, str) else "", finish, usage)
 
 
 class OllamaReader:

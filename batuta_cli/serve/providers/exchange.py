@@ -15,12 +15,13 @@ from typing import Any
 import aiohttp
 import orjson
 
+from batuta_cli.errors import OperationError
 from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.backends.profile import ContinuationMethod
 from batuta_cli.serve.providers import anthropic, completion, openai, replicate
 from batuta_cli.serve.providers.connect import GatedSession
-from batuta_cli.serve.providers.sse import Event, EventScanner
+from batuta_cli.serve.providers.sse import EVENT_LIMIT, Event, EventScanner
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader
 
 ANSWER_LIMIT = 64 * 1024 * 1024
@@ -72,10 +73,10 @@ async def exchange(
                 break
             yield piece
             allowed = timeouts.idle
-    except TimeoutError:
-        raise BackendError(f"the backend was silent for {allowed:g} seconds, or took too long") from None
-    except aiohttp.ClientError as error:
-        raise BackendError(_connection_words(error)) from error
+    except (TimeoutError, aiohttp.ClientError) as error:
+        if not reader.complete:
+            # What came is not kept as the cause: it may quote the messages.
+            raise _failure(error, allowed) from None
     finally:
         await pieces.aclose()
     if not reader.complete:
@@ -141,7 +142,7 @@ def _shape(backend: Backend, call: Call) -> tuple[Outgoing, Reader]:
     if profile.wire == "replicate":
         return replicate.outgoing(call), replicate.PredictionReader()
     fields = profile.continuation.body if method is ContinuationMethod.FIELDS else None
-    return openai.outgoing(call, fields, limit=profile.output_limit), openai.ChatReader()
+    return openai.outgoing(call, fields, limit=profile.output_limit), openai.ChatReader(call.options.get("n") or 1)
 
 
 def _url(base_url: str, path: str) -> str:
@@ -161,6 +162,7 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
         status=status,
         retryable=status not in _OWN_FAULT,
         retry_after=_retry_after(response.headers.get("Retry-After", "")),
+        sent=False,
     )
 
 
@@ -181,23 +183,34 @@ def _events_of(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
     scanner = EventScanner()
     async for data in response.content.iter_any():
-        for event in scanner.feed(data):
+        try:
+            events = list(scanner.feed(data))
+        except OperationError as error:
+            raise BackendError(error.message) from None
+        for event in events:
             yield event
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
-    async for line in response.content:
-        if line.strip():
-            yield Event("", line)
+    rest = b""
+    async for data in response.content.iter_any():
+        *lines, rest = (rest + data).split(b"\n")
+        if len(rest) > EVENT_LIMIT:
+            raise BackendError(f"the backend sent a line of more than {EVENT_LIMIT:,} bytes")
+        for line in lines:
+            if line.strip():
+                yield Event("", line)
+    if rest.strip():
+        yield Event("", rest)
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    body = b""
+    body = bytearray()
     async for data in response.content.iter_any():
         body += data
         if len(body) > ANSWER_LIMIT:
             raise BackendError(f"the backend's answer has more than {ANSWER_LIMIT:,} bytes")
-    return body
+    return bytes(body)
 
 
 def _document(body: bytes) -> Any:
@@ -207,9 +220,11 @@ def _document(body: bytes) -> Any:
         raise BackendError("the backend's answer is not JSON") from None
 
 
-def _connection_words(error: aiohttp.ClientError) -> str:
+def _failure(error: Exception, allowed: float) -> BackendError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return "the certificate of the backend cannot be verified"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return "the backend cannot be reached"
-    return "the connection to the backend broke"
+        return BackendError("the certificate of the backend cannot be verified", sent=False)
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return BackendError("the backend cannot be reached", sent=False)
+    if isinstance(error, TimeoutError):
+        return BackendError(f"the backend was silent for {allowed:g} seconds, or took too long")
+    return BackendError("the connection to the backend broke")

@@ -22,6 +22,8 @@ _FINISH: dict[str, FinishReason] = {
     "function_call": "tool_calls",
     "content_filter": "content_filter",
 }
+_GIVEN_UP = frozenset(("abort", "error", "cancelled", "canceled", "insufficient_system_resource"))
+"""How vLLM, SGLang and services say that they did not finish the answer."""
 _EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call")
 
 
@@ -45,14 +47,15 @@ def outgoing(call: Call, continuation: dict[str, Any] | None = None, *, limit: s
 class ChatReader:
     """Reads `chat.completion` and `chat.completion.chunk`."""
 
-    def __init__(self) -> None:
-        self._finished = False
+    def __init__(self, choices: int = 1) -> None:
+        self._choices = choices
+        self._finished: set[int] = set()
         self._done = False
 
     @property
     def complete(self) -> bool:
-        """After a `finish_reason`, or `[DONE]`."""
-        return self._finished or self._done
+        """After the `finish_reason` of every choice, or `[DONE]`."""
+        return len(self._finished) >= self._choices or self._done
 
     def event(self, event: Event) -> Iterator[Piece]:
         if event.data.strip() == b"[DONE]":
@@ -81,16 +84,30 @@ class ChatReader:
     def _choice(self, choice: dict[str, Any], part: str) -> Piece | None:
         content = choice.get(part)
         content = content if isinstance(content, dict) else {}
-        text, reason = content.get("content"), choice.get("finish_reason")
+        text, index = content.get("content"), number(choice.get("index")) or 0
         extra = {name: content[name] for name in _EXTRA if content.get(name)}
-        if reason is not None:
-            self._finished = True
-        finish = _FINISH.get(reason, "stop") if isinstance(reason, str) else None
+        finish = read_finish(choice.get("finish_reason"))
+        if finish:
+            self._finished.add(index)
         logprobs = choice.get("logprobs")
         if not (text or extra or finish or logprobs):
             return None
         text = text if isinstance(text, str) else ""
-        return Piece(text, finish, None, extra or None, number(choice.get("index")) or 0, logprobs)
+        return Piece(text, finish, None, extra or None, index, logprobs)
+
+
+def read_finish(reason: object) -> FinishReason | None:
+    """Why an answer has ended; LocalAI has an empty reason while it has not.
+
+    Raises `BackendError` when its backend gave it up.
+    """
+    if not reason:
+        return None
+    if not isinstance(reason, str):
+        return "stop"
+    if reason in _GIVEN_UP:
+        raise BackendError("the backend gave up on its answer")
+    return _FINISH.get(reason, "stop")
 
 
 def read_usage(value: object) -> Usage | None:

@@ -21,7 +21,7 @@ def outgoing(call: Call) -> Outgoing:
     """The request that makes a prediction. Raises `BackendError` for a model that is not `owner/name`."""
     owner, _, name = call.model.partition("/")
     if not owner or not name or not set(call.model.removeprefix(owner + "/")).isdisjoint("/?#%"):
-        raise BackendError("a model at Replicate is called owner/name", retryable=True)
+        raise BackendError("a model at Replicate is called owner/name", retryable=True, sent=False)
     system = "\n\n".join(m.content for m in call.messages if m.role in (Role.SYSTEM, Role.DEVELOPER))
     sampling = {name: call.options[name] for name in _SAME if call.options.get(name) is not None}
     inputs = {"prompt": _prompt(call.messages), "max_tokens": call.max_tokens, **sampling}

@@ -18,6 +18,7 @@ class BackendError(OperationError):
     """A backend answered with an error, or with something that is no answer. Exit 1.
 
     `retryable`: another backend may do better; False when the request itself is at fault. `retry_after`: seconds.
+    `sent`: the backend may have worked on the request, so it may want to be paid.
     """
 
     kind = "backend_error"
@@ -29,12 +30,14 @@ class BackendError(OperationError):
         status: int | None = None,
         retryable: bool = True,
         retry_after: float | None = None,
+        sent: bool = True,
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.retryable = retryable
         self.retry_after = retry_after
+        self.sent = sent
 
 
 @dataclass(frozen=True)
