@@ -100,7 +100,7 @@ class Leg:
         finally:
             self._finish(ticket, outcome, retry_after)
             if reservation is not None:
-                await asyncio.shield(self._settle(reservation, sent=sent))
+                await self._settle(reservation, sent=sent)
 
     async def _reserve(self, bound: int) -> Reservation:
         breaker, name = self._means.breaker, self.offer.backend.name
@@ -116,9 +116,10 @@ class Leg:
 
         work = asyncio.get_running_loop().run_in_executor(None, reserve)
         try:
-            return await asyncio.shield(work)
+            return await _to_its_end(work)
         except asyncio.CancelledError:
-            work.add_done_callback(_give_back)
+            if work.exception() is None:  # the client has left meanwhile
+                await _apart(work.result().release)
             raise
 
     def _finish(self, ticket: Ticket, outcome: Outcome, retry_after: float) -> None:
@@ -156,12 +157,20 @@ class Leg:
         return chat.Leg(self.offer.backend.name, self.cost, failed)
 
 
-def _give_back(work: "asyncio.Future[Reservation]") -> None:
-    """Release what was reserved for a client that has left meanwhile."""
-    if not work.cancelled() and work.exception() is None:
-        asyncio.get_running_loop().run_in_executor(None, work.result().release)
-
-
 async def _apart(work: Callable[[], T]) -> T:
     """Do blocking work in a thread. It is never abandoned half-way: money may hang on it."""
-    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, work))
+    return await _to_its_end(asyncio.get_running_loop().run_in_executor(None, work))
+
+
+async def _to_its_end(work: "asyncio.Future[T]") -> T:
+    """Wait for work in a thread, also when this is cancelled; it is cancelled then as soon as the work is done."""
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait((work,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        work.exception()  # else asyncio complains that nobody looked at it
+        raise cancelled
+    return work.result()
