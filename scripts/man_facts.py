@@ -5,9 +5,9 @@ INTERRUPTED = 130
 DESCRIPTION = """\
 batuta makes running language models safe and affordable. batuta pacha signs, verifies, encrypts and stores model \
 files: GGUF, safetensors, or whole directories of any size. batuta serve makes model requests correct, private and \
-within budget: the exact prompt, exact token counts, which backend may take a request, a daily budget, and answers that \
-survive their backend, as commands and as a gateway for the clients of OpenAI and Anthropic. Commands work without a \
-network unless they are there to talk to a backend, and without a question wherever their options answer it.
+within budget: the exact prompt, exact token counts, which backend may take a request, a daily budget, and answers \
+that survive their backend, as commands and as a gateway for the clients of OpenAI and Anthropic. Commands work \
+without a network unless they are there to talk to a backend, and without a question wherever their options answer it.
 
 Results go to stdout; progress, notes and errors to stderr. With --json exactly one JSON document is printed on \
 stdout, after a failure too: ok, command, result, and error with its kind, message, hint and exit_code. The name - is \
