@@ -5,7 +5,8 @@ less than 1 ms at the median. Measured beside a direct call and a bare relay tha
 
 Each server under test has the first core of the machine to itself; the load and the backend, which answers from memory,
 share the others. A connection asks again as soon as it has its answer. "batuta, free" is a backend without a price,
-"batuta, paid" one whose every request is reserved and settled in the ledger. Contestants take turns; what is added is
+"batuta, paid" one whose every request is reserved and settled in the ledger. litellm's proxy takes part where
+`make bench-litellm` has installed it. Contestants take turns; what is added is
 the difference of medians to the direct call within a round. --size is not used.
 """
 
@@ -14,6 +15,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -182,6 +184,30 @@ def gateway_environment(directory: Path, name: str, url: str, environment: Mappi
     return dict(environment) | places | {"HOME": str(home), "BENCH_KEY": "none"}
 
 
+LITELLM = Path(__file__).resolve().parent.parent / ".venv" / "litellm" / "bin" / "litellm"
+
+
+def start_litellm(servers: contextlib.ExitStack, directory: Path, url: str, cores: set[int]) -> int:
+    """litellm's proxy before the same backend, with one worker; returns its port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    parameters = {"model": "openai/m", "api_base": f"{url}/v1", "api_key": "none"}
+    config = directory / "litellm.json"  # JSON is YAML
+    config.write_text(json.dumps({"model_list": [{"model_name": "m", "litellm_params": parameters}]}))
+    command = [str(LITELLM), "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+    log = servers.enter_context(open(directory / "litellm.log", "w+b"))
+    process = subprocess.Popen(command, stdout=log, stderr=log)
+    os.sched_setaffinity(process.pid, cores)
+    servers.callback(process.wait)
+    servers.callback(process.terminate)
+    end = time.monotonic() + 4 * _PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return port
+        time.sleep(0.2)
+    raise BenchmarkError(f"litellm did not start: {(directory / 'litellm.log').read_text()[-2000:]}")
+
+
 def race(
     report: Report, ports: dict[str, int], options: argparse.Namespace, *, streamed: bool, connections: int
 ) -> None:
@@ -249,6 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for label, name in (("batuta, free", "llamacpp"), ("batuta, paid", "groq")):
             environment = gateway_environment(directory, name, url, batuta.environment)
             ports[label] = start(name, [str(batuta.path), "serve", "gateway", "--port", "0"], {cores[0]}, environment)
+        if LITELLM.exists():
+            ports["litellm"] = start_litellm(servers, directory, url, {cores[0]})
         for streamed in (False, True):
             for count in counts:
                 race(report, ports, options, streamed=streamed, connections=count)
