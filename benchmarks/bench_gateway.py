@@ -195,8 +195,8 @@ def start_litellm(servers: contextlib.ExitStack, directory: Path, url: str, core
     config = directory / "litellm.json"  # JSON is YAML
     config.write_text(json.dumps({"model_list": [{"model_name": "m", "litellm_params": parameters}]}))
     command = [str(LITELLM), "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
-    log = servers.enter_context(open(directory / "litellm.log", "w+b"))
-    process = subprocess.Popen(command, stdout=log, stderr=log)
+    with open(directory / "litellm.log", "w+b") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     os.sched_setaffinity(process.pid, cores)
     servers.callback(process.wait)
     servers.callback(process.terminate)
