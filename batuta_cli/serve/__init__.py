@@ -23,7 +23,16 @@ if TYPE_CHECKING:
         Reservation,
     )
     from batuta_cli.serve.context import ContextManager, ContextWindow
-    from batuta_cli.serve.failover import FailoverConfig, FailoverManager, FailoverRequest, StreamingContext, Takeover
+    from batuta_cli.serve.failover import (
+        FailoverConfig,
+        FailoverManager,
+        FailoverRequest,
+        Obstacle,
+        StreamingContext,
+        Takeover,
+        UnknownRequestError,
+        continuation,
+    )
     from batuta_cli.serve.ledger import Ledger, open_ledger
     from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, read_messages
     from batuta_cli.serve.planning import (
@@ -70,7 +79,16 @@ _MODULES = {
         "Reservation",
     ),
     "context": ("ContextManager", "ContextWindow"),
-    "failover": ("FailoverConfig", "FailoverManager", "FailoverRequest", "StreamingContext", "Takeover"),
+    "failover": (
+        "FailoverConfig",
+        "FailoverManager",
+        "FailoverRequest",
+        "Obstacle",
+        "StreamingContext",
+        "Takeover",
+        "UnknownRequestError",
+        "continuation",
+    ),
     "ledger": ("Ledger", "open_ledger"),
     "messages": ("ChatMessage", "Role", "ToolCall", "read_messages"),
     # Not `plan`: a module of that name would take the place of the function.
@@ -126,6 +144,7 @@ __all__ = [
     "Local",
     "NamedFormat",
     "Need",
+    "Obstacle",
     "Plan",
     "PlanRequest",
     "PrivacyTier",
@@ -151,6 +170,8 @@ __all__ = [
     "ToolCall",
     "Truncation",
     "TruncationStrategy",
+    "UnknownRequestError",
+    "continuation",
     "count_messages",
     "count_prompt",
     "detect_format",
