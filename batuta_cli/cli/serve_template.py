@@ -200,25 +200,10 @@ def _engine(
 
 
 def _found(model: str) -> "Detection":
-    """The format of a model; what the configuration says of it comes first."""
     from batuta_cli import config
-    from batuta_cli.serve.templates.detection import Detection, detect_format
-    from batuta_cli.serve.templates.formats import named_format
+    from batuta_cli.serve.templates.detection import detect_format
 
-    configured = config.load().models.get(model)
-    if configured is None or not configured.template:
-        return detect_format(model)
-    named = named_format(configured.template)
-    return Detection(
-        format=named.family,
-        variant=named.variant,
-        name=named.name,
-        evidence="the configuration",
-        confidence="high",
-        template=None,
-        bos_token=named.bos_token,
-        eos_token=named.eos_token,
-    )
+    return detect_format(model, config.load().models)
 
 
 def _described(found: "Detection") -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from batuta_cli.config import Model
 from batuta_cli.errors import NotFoundError, UsageError
 from batuta_cli.serve.templates import names
 from batuta_cli.serve.templates.detection import Detection, detect_format
@@ -158,6 +159,16 @@ def test_the_casual_name_of_llama_2_is_the_chat_model_and_the_base_repository_is
         with pytest.raises(UsageError, match="base model") as caught:
             detect_format(base)
         assert "--format raw" in str(caught.value.hint)
+
+
+def test_the_config_has_the_first_word_on_a_model() -> None:
+    models = {"llama-2-70b": Model(template="chatml"), "our-own": Model(template="gemma"), "gemma-2b": Model()}
+    assert detect_format("llama-2-70b", models).name == "chatml"
+    found = detect_format("our-own", models)
+    assert (found.format, found.evidence, found.confidence) == (TemplateFormat.GEMMA, "the configuration", "high")
+    assert detect_format("gemma-2b-it", models) == detect_format("gemma-2b-it")
+    with pytest.raises(UsageError, match="llama9"):
+        detect_format("x", {"x": Model(template="llama9")})
 
 
 def test_the_evidence_tells_a_known_name_from_a_pattern() -> None:
