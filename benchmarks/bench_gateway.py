@@ -55,6 +55,8 @@ class Result:
     """Requests a second, or events."""
     latencies: tuple[float, float]
     """Median and 99th percentile, in seconds."""
+    seconds: float
+    """How long the run took."""
 
 
 class Caller(asyncio.Protocol):
@@ -138,7 +140,7 @@ def measure(port: int, *, streamed: bool, connections: int, options: argparse.Na
     seconds = time.perf_counter() - began
     taken.sort()
     each = options.events if streamed else 1
-    return Result(len(taken) * each / seconds, (taken[len(taken) // 2], taken[int(len(taken) * 0.99)]))
+    return Result(len(taken) * each / seconds, (taken[len(taken) // 2], taken[int(len(taken) * 0.99)]), seconds)
 
 
 @contextlib.contextmanager
