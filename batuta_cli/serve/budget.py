@@ -253,7 +253,10 @@ class CostCircuitBreaker:
         )
 
     def history(self, days: int = 30) -> list[Entry]:
-        """What was spent on the last days, today included, by day, model and backend; the newest first."""
+        """What was spent on the last days, today included, by day, model and backend; the newest first.
+
+        Raises `UsageError` unless 1 ≤ days ≤ 100,000, and `LedgerError`.
+        """
         if not 1 <= days <= 100_000:
             raise UsageError("days must be from 1 to 100000")
         today = self._account.moment().day

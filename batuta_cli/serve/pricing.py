@@ -11,12 +11,13 @@ endpoints of Azure and Vertex, priority service) says so in the config.
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Self
 
 from batuta_cli.errors import ConfigError, UnknownPriceError, UsageError
 from batuta_cli.files import display
 from batuta_cli.serve.catalogue import ListPrice, catalogue, names_its_host
-from batuta_cli.serve.money import Usd, to_nano
+from batuta_cli.serve.money import Usd, to_nano, to_usd
 
 if TYPE_CHECKING:
     from batuta_cli.config import Model
@@ -86,6 +87,10 @@ class TokenPricing:
             + _divide_up(input_tokens * input_price, _MILLION)
             + _divide_up(output_tokens * output_price, _MILLION)
         )
+
+    def cost_usd(self, input_tokens: int, output_tokens: int) -> Decimal:
+        """The same in dollars, exactly: what `CostCircuitBreaker.check` and `Reservation.settle` take."""
+        return to_usd(self.cost(input_tokens, output_tokens))
 
 
 FREE = TokenPricing(0, 0)

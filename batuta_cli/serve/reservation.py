@@ -54,7 +54,8 @@ class Reservation:
     def dispatched(self) -> None:
         """Say that the request is about to be sent: from here on it counts in full if it is never settled.
 
-        Raises `LedgerError` when the reservation has expired, or cannot be marked: then do not send the request.
+        Raises `LedgerError` when the reservation has expired, or cannot be marked, and `UsageError` when it was settled
+        or released: then do not send the request.
         """
         if not self._open:
             raise UsageError("this reservation is settled or released")

@@ -186,6 +186,12 @@ def test_each_side_is_rounded_up_to_whole_nano_dollars(input: int, output: int, 
     assert cost == ceil(Fraction(input * prompt, 10**6)) + ceil(Fraction(output * answer, 10**6))
 
 
+def test_the_cost_in_dollars_is_what_the_breaker_takes_to_the_nano_dollar() -> None:
+    price = TokenPricing.usd(input="0.70", output="0.90")
+    assert price.cost_usd(1, 0) == Decimal("0.000000700")
+    assert price.cost_usd(10**15, 10**15 + 1) == Decimal("1600000000.0000009")
+
+
 def test_one_token_of_the_cheapest_model_is_not_free() -> None:
     assert TokenPricing(1, 1).cost(1, 0) == 1
     assert TokenPricing(1, 1).cost(0, 1) == 1
