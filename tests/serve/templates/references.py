@@ -91,6 +91,14 @@ def chatml(messages: Messages, generate: bool) -> str:
     return prompt + "<|im_start|>assistant\n" * generate
 
 
+def _chatml_with(default: str) -> Reference:
+    def render(messages: Messages, generate: bool) -> str:
+        told = messages[0].role is Role.SYSTEM
+        return chatml(messages if told else [ChatMessage.system(default), *messages], generate)
+
+    return render
+
+
 def _qwen_results(run: Messages) -> str:
     return "".join(f"\n<tool_response>\n{m.content}\n</tool_response>" for m in run)
 
@@ -112,6 +120,22 @@ def qwen25(messages: Messages, generate: bool) -> str:
             parts = ([m.content] if m.content or not m.tool_calls else []) + _qwen_calls(m.tool_calls)
             prompt += f"<|im_start|>{role}" + "".join(f"\n{part}" for part in parts) + "<|im_end|>\n"
     return prompt + "<|im_start|>assistant\n" * generate
+
+
+def qwq(messages: Messages, generate: bool) -> str:
+    prompt = ""
+    for role, run in groupby(messages, key=lambda m: m.role):
+        members = list(run)
+        if role is Role.TOOL:
+            prompt += f"<|im_start|>user{_qwen_results(members)}<|im_end|>\n"
+            continue
+        for m in members:
+            content = m.content
+            if role is Role.ASSISTANT:
+                content = content.rpartition("</think>")[2].lstrip("\n")
+            parts = ([content] if m.content or not m.tool_calls else []) + _qwen_calls(m.tool_calls)
+            prompt += f"<|im_start|>{role}" + "".join(f"\n{part}" for part in parts) + "<|im_end|>\n"
+    return prompt + "<|im_start|>assistant\n<think>\n" * generate
 
 
 def qwen3(messages: Messages, generate: bool) -> str:
@@ -145,6 +169,10 @@ def qwen3(messages: Messages, generate: bool) -> str:
     return prompt + "<|im_start|>assistant\n" * generate
 
 
+def qwen3_thinking(messages: Messages, generate: bool) -> str:
+    return qwen3(messages, generate) + "<think>\n" * generate
+
+
 def _llama3_turn(role: str, content: str) -> str:
     return f"<|start_header_id|>{role}<|end_header_id|>\n\n{content}<|eot_id|>"
 
@@ -175,6 +203,12 @@ def gemma(messages: Messages, generate: bool) -> str:
     return "<bos>" + "".join(turns) + "<start_of_turn>model\n" * generate
 
 
+def gemma3(messages: Messages, generate: bool) -> str:
+    system, turns = _system(messages)
+    prompt = gemma(turns, generate)
+    return prompt if system is None else prompt.replace("user\n", f"user\n{system}\n\n", 1)
+
+
 def phi3(messages: Messages, generate: bool) -> str:
     forms = {Role.USER: "<|user|>\n{}<|end|>\n<|assistant|>\n", Role.ASSISTANT: "{}<|end|>\n"}
     return "<s>" + "".join(forms[m.role].replace("{}", m.content) for m in messages)
@@ -193,6 +227,11 @@ def phi4(messages: Messages, generate: bool) -> str:
         Role.ASSISTANT: "{}<|im_end|>",
     }
     return "".join(forms[m.role].replace("{}", m.content) for m in messages)
+
+
+def phi4_mini(messages: Messages, generate: bool) -> str:
+    turns = "".join(f"<|{m.role}|>{m.content}<|end|>" for m in messages)
+    return turns + ("<|assistant|>" if generate else "<|endoftext|>")
 
 
 def zephyr(messages: Messages, generate: bool) -> str:
@@ -239,6 +278,36 @@ def deepseek_r1(messages: Messages, generate: bool) -> str:
     if open_results:
         return prompt + "<｜tool▁outputs▁end｜>"
     return prompt + "<｜Assistant｜><think>\n" * generate
+
+
+def _deepseek_v3(*, thinks: bool) -> Reference:
+    """V3-0324 and R1-0528, which leaves thoughts out and marks the turn of the assistant after a last question late."""
+
+    def render(messages: Messages, generate: bool) -> str:
+        system, turns = _system(messages)
+        prompt, end, turn = "<｜begin▁of▁sentence｜>" + (system or ""), "<｜end▁of▁sentence｜>", "<｜Assistant｜>"
+        for role, run in groupby(turns, key=lambda m: m.role):
+            members = list(run)
+            texts = [m.content for m in members]
+            if role is Role.USER:
+                prompt += "".join(f"<｜User｜>{text}{turn}" for text in texts)
+            elif role is Role.TOOL:
+                results = "\n".join(f"<｜tool▁output▁begin｜>{text}<｜tool▁output▁end｜>" for text in texts)
+                prompt += f"<｜tool▁outputs▁begin｜>{results}<｜tool▁outputs▁end｜>"
+            else:
+                for m in members:
+                    calls = "\n".join(
+                        f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>{c.name}\n```json\n{c.arguments}\n```<｜tool▁call▁end｜>"
+                        for c in m.tool_calls
+                    )
+                    prompt += m.content.rpartition("</think>")[2] if thinks else m.content
+                    prompt += (f"<｜tool▁calls▁begin｜>{calls}<｜tool▁calls▁end｜>" if calls else "") + end
+        last = messages[-1].role
+        if last is Role.USER and thinks and not generate:
+            return prompt.removesuffix(turn)
+        return prompt + turn * (generate and last not in (Role.USER, Role.TOOL))
+
+    return render
 
 
 def vicuna(messages: Messages, generate: bool) -> str:
@@ -311,17 +380,25 @@ REFERENCES: dict[str, Reference] = {
     "mistral-v3-tekken": _mistral(3, tekken=True),
     "mistral-v7": _mistral(7),
     "chatml": chatml,
+    "qwen2": _chatml_with("You are a helpful assistant."),
     "qwen2.5": qwen25,
     "qwen3": qwen3,
+    "qwen3-thinking": qwen3_thinking,
+    "qwq": qwq,
+    "smollm2": _chatml_with("You are a helpful AI assistant named SmolLM, trained by Hugging Face"),
     "llama3": llama3,
     "llama3.1": llama31,
     "gemma": gemma,
+    "gemma3": gemma3,
     "phi3": phi3,
     "phi3.5": phi35,
     "phi4": phi4,
+    "phi4-mini": phi4_mini,
     "zephyr": zephyr,
     "deepseek-v2": deepseek_v2,
+    "deepseek-v3": _deepseek_v3(thinks=False),
     "deepseek-r1": deepseek_r1,
+    "deepseek-r1-0528": _deepseek_v3(thinks=True),
     "vicuna": vicuna,
     "alpaca": alpaca,
     "gpt-oss": gpt_oss,
