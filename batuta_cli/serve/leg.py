@@ -24,6 +24,7 @@ from batuta_cli.serve.pricing import TokenPricing
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.exchange import Timeouts, exchange
 from batuta_cli.serve.providers.wire import BackendError, Call, Piece, Usage
+from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.tokens.interface import TokenCount
 
 T = TypeVar("T")
@@ -38,13 +39,15 @@ class Offer:
     pricing: TokenPricing
     input_tokens: int
     """An upper bound."""
+    tier: PrivacyTier
+    """Of the connection: the request's, or a stricter one."""
 
 
 @dataclass(frozen=True)
 class Means:
     """What legs work with; one set a process."""
 
-    session: GatedSession
+    session: Callable[[PrivacyTier], GatedSession]
     breaker: CostCircuitBreaker
     loads: Loads
     timeouts: Timeouts
@@ -79,7 +82,7 @@ class Leg:
         ticket = self._means.loads.start(self.offer.backend.name, time.monotonic())
         outcome, retry_after, sent = Outcome.UNKNOWN, 0.0, True
         answer = exchange(
-            self._means.session,
+            self._means.session(self.offer.tier),
             self.offer.backend,
             self.offer.base_url,
             self._call,

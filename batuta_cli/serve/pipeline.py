@@ -29,6 +29,7 @@ from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.models import LARGEST_RESERVE
 from batuta_cli.serve.planning import BackendState, Need, Plan, PlanRequest, Snapshot, plan
 from batuta_cli.serve.pricing import FREE
+from batuta_cli.serve.privacy import UNRESOLVED
 from batuta_cli.serve.providers.exchange import Timeouts
 from batuta_cli.serve.refusal import refusal
 from batuta_cli.serve.tiers import PrivacyTier
@@ -150,7 +151,7 @@ class Pipeline:
             tokenizer = tokenizer_for(self._counted_as(request.model))
             return TokenCount(tokenizer.count(text), tokenizer.exact, tokenizer.name)
 
-        return Means(self.world.session(request.privacy), self.breaker, self.world.loads, self._timeouts, count)
+        return Means(self.world.session, self.breaker, self.world.loads, self._timeouts, count)
 
     async def choices(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Choice]]:
         """The plan as things stand now, and its backends in order."""
@@ -241,7 +242,10 @@ class Pipeline:
         probe = self.world.probes.get(name)
         base_url = probe.base_url if probe and probe.base_url else backend.base_urls[0]
         tokens = asked.input_tokens.tokens if asked.input_tokens else 0
-        offer = Offer(backend, base_url, state.price or FREE, tokens)
+        tier = asked.privacy
+        if state.price is FREE and state.place == UNRESOLVED and tier is PrivacyTier.STANDARD:
+            tier = PrivacyTier.PRIVATE  # it is free because it should be near, so it is not sent anywhere else
+        offer = Offer(backend, base_url, state.price or FREE, tokens, tier)
         return Choice(offer, state.tier, _max_tokens(asked, state))
 
 

@@ -29,7 +29,8 @@ UNIX = "unix:"
 """Stands before the path of a Unix socket."""
 
 PRIVATE_CLOUD = "a private cloud behind a verified certificate"
-"""The reason of a verdict that a host name decided."""
+UNRESOLVED = "depends on the address of the host name"
+"""Reasons of verdicts that a host name decided, or has not decided yet."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def foresee(tier: PrivacyTier, url: str, *, networks: Networks = NO_NETWORKS) ->
         return judge(tier, host, networks=networks)
     verdict = judge(tier, host, tls_name=host if tls else None, networks=networks)
     if not verdict.allowed and may_resolve(tier, host, tls=tls, networks=networks):
-        return Verdict(True, tier, "depends on the address of the host name")
+        return Verdict(True, tier, UNRESOLVED)
     if verdict.tier is PrivacyTier.STANDARD:
         return verdict._replace(reason="a host name")
     return verdict

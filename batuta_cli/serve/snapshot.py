@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from batuta_cli.errors import ConfigError, UnknownPriceError
 from batuta_cli.serve.backends import ServingBackend
@@ -18,7 +19,7 @@ from batuta_cli.serve.load import Loads
 from batuta_cli.serve.models import default_reserve, known_model
 from batuta_cli.serve.planning import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.pricing import FREE, TokenPricing, own_prices, price_for
-from batuta_cli.serve.privacy import PRIVATE_CLOUD, Networks, foresee
+from batuta_cli.serve.privacy import UNRESOLVED, Networks, foresee, is_private_host
 from batuta_cli.serve.router import Limits, RouterConfig
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.words import folded, unknown
@@ -85,6 +86,9 @@ class Observer:
         self._local = _named(router.local_backend, names, "local_backend") if router.local_backend else ""
         self._spillover = tuple(_named(name, names, "spillover_backends") for name in router.spillover_backends)
         self._own_prices = own_prices(config.models)
+        self._own_servers = frozenset(
+            b.name for b in backends if b.kind.is_local and not any(map(_is_private_cloud, b.base_urls))
+        )
         self._tier = {backend.name: lru_cache(16)(partial(expected_tier, config, backend)) for backend in backends}
         self._window = lru_cache(_REMEMBERED)(self._look_up_window)
         self._price = lru_cache(_REMEMBERED)(self._look_up_price)
@@ -110,7 +114,10 @@ class Observer:
         remote = frozenset(probe.remote_models if probe else ())
         if backend.profile.remote_models.has(model, remote):
             remote |= {model}
-        free = _is_free(backend, tier, place) and model not in remote
+        # A server of a local kind that stands somewhere public is somebody's, who may send a bill; so does a private
+        # cloud. A host name that may yet turn out to be elsewhere is held to be near when a request is sent.
+        free = backend.name in self._own_servers and tier is not PrivacyTier.STANDARD and model not in remote
+        free = free and (place != UNRESOLVED or model not in self._own_prices)
         reported = probe.queue_depth if probe else None
         counted = seen.loads.depth(backend.name, seen.now) if seen.loads else None
         return BackendState(
@@ -146,12 +153,11 @@ class Observer:
             return None
 
 
-def _is_free(backend: "Backend", tier: PrivacyTier, place: str) -> bool:
-    """Whether it is sure to be on the user's own machines.
-
-    A server of a local kind that stands somewhere public is somebody's, who may send a bill; so does a private cloud.
-    """
-    return backend.kind.is_local and tier is not PrivacyTier.STANDARD and place != PRIVATE_CLOUD
+def _is_private_cloud(url: str) -> bool:
+    try:
+        return is_private_host(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
 
 
 def take_snapshot(config: "Config", backends: "Sequence[Backend]", request: PlanRequest, seen: Seen) -> Snapshot:

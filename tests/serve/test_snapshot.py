@@ -232,7 +232,14 @@ def test_a_cloud_model_is_known_by_its_name_before_the_server_was_asked(model: s
     assert not only(snapshot(config(vllm=Table(base_url=LOCAL)), model=model)).remote_models
 
 
-def test_a_private_cloud_is_never_free_whatever_its_profile_says() -> None:
-    cloud = config(vllm=Table(base_url="https://mine.openai.azure.com/openai/v1"))
-    found = only(snapshot(cloud, model="test"))
-    assert (found.tier, found.price) == (PRIVATE, None)
+@pytest.mark.parametrize("privacy", [None, NEAR])
+def test_a_private_cloud_is_never_free_whatever_its_profile_says(privacy: Privacy | None) -> None:
+    cloud = config(privacy, vllm=Table(base_url="https://mine.openai.azure.com/openai/v1"))
+    assert only(snapshot(cloud, model="test")).price is None
+
+
+def test_a_host_name_that_may_lie_near_costs_what_its_owner_says() -> None:
+    hosted = config(NEAR, vllm=Table(base_url="https://gpu.example/v1"))
+    priced, other = only(snapshot(hosted, model="priced")).price, only(snapshot(hosted, model="other")).price
+    assert priced is not None and not priced.is_free
+    assert other is not None and other.is_free
