@@ -16,6 +16,7 @@ from batuta_cli.serve.gateway import keys
 from tests.conftest import Run
 from tests.serve.gateway.live import ROOT, Live, live
 from tests.serve.gateway.support import CHAT, chat
+from tests.serve.support_server import free_port
 
 
 def test_it_tells_its_address_answers_and_ends_well(environment: dict[str, str]) -> None:
@@ -35,11 +36,6 @@ def test_ctrl_c_ends_it_as_interrupted(environment: dict[str, str]) -> None:
         gateway.send(signal.SIGINT)
         assert gateway.end() == 130
         assert not any("Traceback" in line for line in gateway.lines)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def until_served(gateway: Live, port: int) -> None:

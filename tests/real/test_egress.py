@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.real.support_inside import LEAVING, NEAR, ODD, SECRET
-from tests.serve.providers.test_egress import make_certificates
+from tests.serve.support_certificates import make_certificates
 
 ROOT = Path(__file__).parents[2]
 NETWORK = ["unshare", "--map-root-user", "--net", "--mount"]
