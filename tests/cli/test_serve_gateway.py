@@ -181,6 +181,7 @@ def test_workers_share_the_port_and_their_metrics_and_end_together(environment: 
         assert len(workers) == 2
         for _ in range(20):
             assert gateway.ask(CHAT, chat())[0] == 200
+            gateway.await_request()  # counted after the client has its answer, before the log has its line
         text = gateway.ask("/metrics")[2].decode()
         assert f'batuta_requests_total{{route="{CHAT}",status="200"}} 20.0' in text
         assert 'batuta_budget_usd{part="limit"} 10.0' in text
