@@ -21,7 +21,9 @@ from batuta_cli.serve.tiers import PrivacyTier
 Headers = Sequence[tuple[bytes, bytes]]
 
 _LOOPBACK_HOST = re.compile(rb"(?:127(?:\.[0-9]{1,3}){3}|localhost|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
-_FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-real-ip"))
+_FORWARDED = frozenset(
+    (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via")
+)
 _ONCE = frozenset((b"host", b"origin", b"authorization", b"x-api-key", b"x-batuta-privacy", b"content-type"))
 _JSON = re.compile(rb"application/json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 

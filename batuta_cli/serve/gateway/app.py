@@ -33,7 +33,6 @@ from batuta_cli.serve.gateway.exchange import (
     Scope,
     Send,
 )
-from batuta_cli.serve.gateway.fields import parse_object
 from batuta_cli.serve.gateway.interface import Answer, OpenPipeline, Pipeline, Plan
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.gateway.openai_api import ChatCompletions, Completions
@@ -45,7 +44,7 @@ from batuta_cli.serve.gateway.refusals import (
     openai_error,
     refusal_for,
 )
-from batuta_cli.serve.gateway.replies import Shape
+from batuta_cli.serve.gateway.replies import Shape, read
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.tiers import PrivacyTier
 
@@ -293,7 +292,7 @@ class Gateway:
             close = {b"connection": b"close"}
             raise Refusal(503, "shutting_down", "the gateway is shutting down", retry_after=1, headers=close)
         tier = tier_for(exchange.headers, self._settings.privacy)
-        asked = shape.read(parse_object(await exchange.body()))
+        asked = await read(shape, await exchange.body())
         reply = shape.reply(asked, exchange.id, int(time.time()))
         exchange.reply = reply if asked.stream else None
         request = ChatRequest(
@@ -324,10 +323,13 @@ class Gateway:
                     headers = [*_headers(answer), (b"x-batuta-cost", format_usd(summary.cost).encode())]
                     await exchange.respond(200, reply.whole(pieces, summary), headers=headers)
         finally:
-            if answer is not None:
-                await answer.aclose()
-                self._metrics.under_way(-1, backend)
-            self._leave(exchange)
+            try:
+                if answer is not None:
+                    await answer.aclose()
+            finally:  # also when the ledger fails at the end
+                if answer is not None:
+                    self._metrics.under_way(-1, backend)
+                self._leave(exchange)
 
     def _enter(self, exchange: Exchange) -> None:
         self._under_way.add(exchange)

@@ -1,13 +1,17 @@
 """What the three shapes of answers have in common."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from batuta_cli.serve.chat import Summary
-from batuta_cli.serve.gateway.fields import Asked
+from batuta_cli.serve.gateway.fields import Asked, parse_object
 from batuta_cli.serve.gateway.refusals import ErrorShape, Refusal
 from batuta_cli.serve.providers.wire import Piece
+
+_SHORT = 64 * 1024
+"""Bytes of a body that is read in about a millisecond."""
 
 
 class Reply(Protocol):
@@ -41,6 +45,13 @@ class Shape(Protocol):
 
     def reply(self, asked: Asked, name: str, created: int) -> Reply:
         """The writer of one answer; `name` is unique to it, `created` is in Unix seconds."""
+
+
+async def read(shape: Shape, body: bytes) -> Asked:
+    """What is asked for. A long conversation takes seconds to read, in which others are served. Raises `Refusal`."""
+    if len(body) <= _SHORT:
+        return shape.read(parse_object(body))
+    return await asyncio.get_running_loop().run_in_executor(None, lambda: shape.read(parse_object(body)))
 
 
 @dataclass

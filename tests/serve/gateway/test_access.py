@@ -37,7 +37,9 @@ def test_without_keys_nobody_beyond_the_loopback_is(tmp_path: Path, path: str, c
     run(tmp_path, scenario)
 
 
-@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "x-real-ip"])
+@pytest.mark.parametrize(
+    "header", ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "x-real-ip", "via"]
+)
 def test_what_a_proxy_forwards_is_not_from_the_loopback(tmp_path: Path, header: str) -> None:
     assert ask(tmp_path, CHAT, chat(), headers={header: "127.0.0.1"}).status == 401
 

@@ -3,17 +3,20 @@
 import asyncio
 import io
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from batuta_cli.errors import LedgerError
 from batuta_cli.serve.gateway import keys
 from batuta_cli.serve.gateway.app import Gateway
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.gateway.logs import Log
-from tests.serve.gateway.scripted import SECRET, Pipeline, not_ready
+from batuta_cli.serve.gateway.openai_api import ChatCompletions
+from tests.serve.gateway.scripted import SECRET, Answer, Pipeline, not_ready
 from tests.serve.gateway.support import CHAT, MESSAGES, REMOTE, Asking, ask, chat, message, run
 
 
@@ -200,3 +203,33 @@ def test_a_websocket_is_turned_away(tmp_path: Path) -> None:
         assert [m["type"] for m in sent] == ["websocket.close"]
 
     run(tmp_path, scenario)
+
+
+def test_an_answer_that_cannot_be_closed_is_over_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(_: Any) -> None:
+        raise LedgerError("the ledger is locked")
+
+    async def scenario(asking: Asking) -> None:
+        monkeypatch.setattr(Answer, "aclose", fails)
+        await asking.ask(CHAT, chat())
+        monkeypatch.undo()
+        metrics = (await asking.ask("/metrics")).body.decode()
+        assert 'batuta_in_flight{backend="scripted"} 0.0' in metrics
+        await asking.gateway.drain(30)  # waits for nobody
+        assert asking.log[-1]["under_way"] == 0
+
+    run(tmp_path, scenario)
+
+
+def test_others_are_served_while_a_long_request_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    read = ChatCompletions.read
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return read(*arguments)
+
+    monkeypatch.setattr(ChatCompletions, "read", noted)
+    for text in ("short", "long " * 20_000):
+        assert ask(tmp_path, CHAT, chat(text=text)).status == 200
+    assert threads == [True, False]
