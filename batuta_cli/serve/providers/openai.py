@@ -4,6 +4,7 @@ Usage is always asked for (`stream_options.include_usage`); some send it in a ch
 with the last chunk, some not at all.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,5 +134,6 @@ def reported(document: object) -> BackendError:
     """The error that a backend reports; its text is not quoted, because it may quote the messages."""
     error = document.get("error") if isinstance(document, dict) else None
     code = error.get("code") or error.get("type") if isinstance(error, dict) else None
-    shown = f" ({code})" if isinstance(code, str | int) and len(str(code)) <= 60 and str(code).isprintable() else ""
+    is_word = isinstance(code, str | int) and re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", str(code))
+    shown = f" ({code})" if is_word else ""
     return BackendError(f"the backend reports an error{shown}")
