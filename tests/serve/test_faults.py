@@ -206,3 +206,22 @@ def test_a_line_of_ollama_may_be_long_and_must_not_be_endless(tmp_path: Path) ->
         assert asyncio.run(generated(one.base_url)) == "done"
         with pytest.raises(BackendError, match="line of more than"):
             asyncio.run(generated(two.base_url))
+
+
+# Half a character
+
+
+def test_a_character_that_came_in_two_events_reaches_the_client_as_one(tmp_path: Path) -> None:
+    """A server whose strings are UTF-16 cuts where it likes."""
+    halves = [
+        b'data: {"choices": [{"index": 0, "delta": {"content": "%s"}}]}\n\n' % t for t in (b"a\\ud83d", b"\\ude00b")
+    ]
+    pieces = said(tmp_path, [stream_head(), *halves, chunk(finish="stop")])
+    assert [piece.text for piece in pieces if piece.text] == ["a", "\N{GRINNING FACE}b"]
+
+
+@pytest.mark.parametrize("end", [[], [chunk(finish="stop")]])
+def test_half_a_character_alone_is_never_given_on(tmp_path: Path, end: list[bytes]) -> None:
+    half = b'data: {"choices": [{"index": 0, "delta": {"content": "a\\ud83d"}}]}\n\n'
+    pieces = said(tmp_path, [stream_head(), half, *end], [stream_head(), chat_stream(["\N{GRINNING FACE}b"])])
+    assert text_of(pieces) == ("a�" if end else "a\N{GRINNING FACE}b")
