@@ -11,7 +11,7 @@ import pytest
 
 from batuta_cli.config import Backend as Table
 from batuta_cli.config import Model, Router
-from batuta_cli.errors import BatutaError, ConfigError
+from batuta_cli.errors import BatutaError, ConfigError, InvalidInputError
 from batuta_cli.serve.audit import AuditLog
 from batuta_cli.serve.backends import Backend, ServingBackend
 from batuta_cli.serve.budget import CircuitBreakerConfig, CostCircuitBreaker
@@ -225,3 +225,11 @@ def test_half_a_character_alone_is_never_given_on(tmp_path: Path, end: list[byte
     half = b'data: {"choices": [{"index": 0, "delta": {"content": "a\\ud83d"}}]}\n\n'
     pieces = said(tmp_path, [stream_head(), half, *end], [stream_head(), chat_stream(["\N{GRINNING FACE}b"])])
     assert text_of(pieces) == ("a�" if end else "a\N{GRINNING FACE}b")
+
+
+@pytest.mark.parametrize("options", [{"seed": 2**70}, {"stop": "\ud800"}], ids=["a huge number", "half a character"])
+def test_what_cannot_be_sent_is_the_fault_of_who_asks(tmp_path: Path, options: dict[str, Any]) -> None:
+    with servers(lambda *_: [stream_head(), chat_stream(["Hi"])]) as [one]:
+        breaker, error = paid(tmp_path, one.base_url, request(options=options))
+    assert isinstance(error, InvalidInputError)
+    assert (one.requests, breaker.status().spent, breaker.status().reserved) == ([], 0, 0)

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from batuta_cli.errors import OperationError
+from batuta_cli.errors import InvalidInputError, OperationError
 from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.backends.profile import ContinuationMethod
@@ -55,7 +55,8 @@ async def exchange(
 ) -> AsyncGenerator[Piece, None]:
     """The pieces of a backend's answer, the end included.
 
-    Raises `BackendError`, and what the gate raises: `PrivacyError`, `AuditError`.
+    Raises `BackendError`, `InvalidInputError` for options that JSON does not have, and what the gate raises:
+    `PrivacyError`, `AuditError`.
     """
     sender = _Sender(session, backend, request_id, timeouts)
     outgoing, reader = _shape(backend, call)
@@ -125,7 +126,7 @@ class _Sender:
             backend=self.backend.name,
             request_id=self.request_id,
             headers=headers | self.backend.auth_headers(),
-            data=None if body is None else orjson.dumps(body),
+            data=None if body is None else _encoded(body),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeouts.connect),
         )
 
@@ -211,6 +212,13 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > ANSWER_LIMIT:
             raise BackendError(f"the backend's answer has more than {ANSWER_LIMIT:,} bytes")
     return bytes(body)
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # its text may quote the body
+        raise InvalidInputError("the request has a number or a text that cannot be sent as JSON") from None
 
 
 def _document(body: bytes) -> Any:
