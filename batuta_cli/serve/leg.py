@@ -65,8 +65,8 @@ class Leg:
         self._request_id = request_id
         self._text: list[str] = []
 
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
-        """What the backend says.
+    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
+        """What the backend says; pieces that came together are in one list.
 
         Raises `BackendError`, `CostError` when the budget refuses, `PrivacyError`, `AuditError`, `LedgerError`.
         """
@@ -85,10 +85,11 @@ class Leg:
         )
         try:
             async with aclosing(answer):
-                async for piece in answer:
-                    self.usage = piece.usage or self.usage
-                    self._text.append(piece.text)
-                    yield piece
+                async for pieces in answer:
+                    for piece in pieces:
+                        self.usage = piece.usage or self.usage
+                        self._text.append(piece.text)
+                    yield pieces
             outcome = Outcome.WORKED
         except BackendError as error:
             outcome = Outcome.FAILED if error.retryable else Outcome.UNKNOWN
