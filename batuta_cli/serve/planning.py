@@ -9,7 +9,7 @@ A plan never names a backend that a gate refused. What is not known passes, and 
 is refused, because it could be any.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,8 @@ class BackendState:
     """None: not known, so it may have any."""
     remote_models: frozenset[str] = frozenset()
     """Those that its server sends elsewhere."""
+    tells_remote: bool = True
+    """False when it does not say which these are, though it may have some."""
     window: int | None = None
     """Tokens that prompt and answer of the request's model have together."""
     reserve: int | None = None
@@ -337,11 +339,18 @@ def _judged(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ca
 
 def _tier(request: PlanRequest, state: BackendState) -> Gate:
     tier, place = state.tier, state.place
-    if request.model in state.remote_models:
+    if is_remote(request.model, state.remote_models):
         tier, place = PrivacyTier.STANDARD, "its server sends this model's requests elsewhere"
+    elif not state.tells_remote:
+        tier, place = PrivacyTier.STANDARD, "its server does not tell which models' requests it sends elsewhere"
     passed = request.privacy.admits(tier)
     detail = f"{tier}" if passed else f"{request.privacy} does not admit {tier}"
     return Gate(GateName.TIER, passed, detail + (f": {place}" if place else ""))
+
+
+def is_remote(model: str, remote_models: Collection[str]) -> bool:
+    """Whether a model is among those that its server sends elsewhere; Ollama takes any case, and `:latest` as said."""
+    return model.lower().removesuffix(":latest") in {name.lower().removesuffix(":latest") for name in remote_models}
 
 
 def _capability(request: PlanRequest, state: BackendState) -> Gate:

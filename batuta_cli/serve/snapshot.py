@@ -16,7 +16,7 @@ from batuta_cli.errors import ConfigError, UnknownPriceError
 from batuta_cli.serve.backends import ServingBackend
 from batuta_cli.serve.load import Loads
 from batuta_cli.serve.models import default_reserve, known_model
-from batuta_cli.serve.planning import BackendState, PlanRequest, Snapshot
+from batuta_cli.serve.planning import BackendState, PlanRequest, Snapshot, is_remote
 from batuta_cli.serve.pricing import FREE, TokenPricing, own_prices, price_for
 from batuta_cli.serve.privacy import Networks, foresee
 from batuta_cli.serve.router import Limits, RouterConfig
@@ -109,7 +109,7 @@ class Observer:
         window, reserve = self._window(model, probe.context_length if probe else None)
         remote = frozenset(probe.remote_models if probe else ())
         # A server of a local kind that stands somewhere public is somebody's, who may send a bill.
-        free = backend.kind.is_local and tier is not PrivacyTier.STANDARD and model not in remote
+        free = backend.kind.is_local and tier is not PrivacyTier.STANDARD and not is_remote(model, remote)
         reported = probe.queue_depth if probe else None
         counted = seen.loads.depth(backend.name, seen.now) if seen.loads else None
         return BackendState(
@@ -119,6 +119,7 @@ class Observer:
             place,
             backend.models or (probe.models if probe else ()) or None,
             remote,
+            probe.tells_remote if probe else True,
             window,
             reserve,
             FREE if free else self._price(model, backend.kind, seen.day),

@@ -69,7 +69,16 @@ class World:
 
     async def refresh(self, *, tier: PrivacyTier, timeout: float = 2.0) -> None:
         """Ask every backend that `tier` admits. Raises `AuditError`."""
-        results = await probe_all(self.session(tier), self.backends, timeout=timeout)
+        await self._ask(self.backends, tier, timeout)
+
+    async def ask_who_sends_elsewhere(self, tier: PrivacyTier) -> None:
+        """Ask those that may send their models' requests elsewhere and were not asked yet. Raises `AuditError`."""
+        unknown = [b for b in self.backends if b.profile.remote_models.path and b.name not in self._probes]
+        if unknown and tier is not PrivacyTier.STANDARD:
+            await self._ask(unknown, tier, 2.0)
+
+    async def _ask(self, backends: Sequence[Backend], tier: PrivacyTier, timeout: float) -> None:
+        results = await probe_all(self.session(tier), backends, timeout=timeout)
         now = time.monotonic()
         for result in results:
             name = result.backend.name

@@ -1,8 +1,10 @@
 """What a backend, a client or the network may do at the worst moment, and what must come of it."""
 
 import asyncio
+import contextlib
 import json
 import socket
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from batuta_cli.config import Backend as Table
 from batuta_cli.config import Model, Router
-from batuta_cli.errors import BatutaError, ConfigError, InvalidInputError
+from batuta_cli.errors import BatutaError, ConfigError, InvalidInputError, NoBackendError, PrivacyError
 from batuta_cli.serve.audit import AuditLog
 from batuta_cli.serve.backends import Backend, ServingBackend
 from batuta_cli.serve.budget import CircuitBreakerConfig, CostCircuitBreaker
@@ -198,7 +200,7 @@ def test_a_line_of_ollama_may_be_long_and_must_not_be_endless(tmp_path: Path) ->
         call = Call(MODEL, (ChatMessage.user("Say it."),), 10, stream=True, prompt="Say it.")
         async with GatedSession(PrivacyTier.SOVEREIGN, AuditLog(tmp_path)) as session:
             pieces = exchange(session, backend, url, call, request_id="r", timeouts=Timeouts())
-            return text_of([piece async for piece in pieces])
+            return text_of([piece async for together in pieces for piece in together])
 
     line = json.dumps({"response": "done", "done": True, "context": list(range(50_000))}).encode() + b"\n"
     endless = [b"x" * 2**20] * 20
@@ -233,3 +235,47 @@ def test_what_cannot_be_sent_is_the_fault_of_who_asks(tmp_path: Path, options: d
         breaker, error = paid(tmp_path, one.base_url, request(options=options))
     assert isinstance(error, InvalidInputError)
     assert (one.requests, breaker.status().spent, breaker.status().reserved) == ([], 0, 0)
+
+
+# Models that a local server sends elsewhere
+
+
+def ollama(*, tells: bool) -> Callable[..., list[Any]]:
+    found = {
+        "/": b"Ollama is running",
+        "/api/version": b'{"version": "0.13.0"}',
+        "/v1/models": b'{"data": [{"id": "alias:latest"}, {"id": "near:latest"}, {"id": "big:cloud"}]}',
+        "/api/tags": b'{"models": [{"name": "near:latest"}, {"name": "alias:latest", "remote_host": "https://far"}]}',
+    }
+
+    def script(path: str, headers: dict[str, str], body: Any) -> list[Any]:
+        if body is not None:
+            return [stream_head(), chat_stream(["Hi"])]
+        known = path in found and (tells or path != "/api/tags")
+        return [response(found[path])] if known else [response(b"", status="404 Not Found")]
+
+    return script
+
+
+@pytest.mark.parametrize("tier", ["sovereign", "private"])
+@pytest.mark.parametrize(
+    ("model", "tells", "asked"),
+    [
+        ("near", True, 1),
+        ("near:latest", True, 1),
+        ("alias", True, 0),
+        ("alias:latest", True, 0),
+        ("Alias", True, 0),
+        ("big:cloud", True, 0),
+        ("near", False, 0),
+    ],
+)
+def test_a_server_is_asked_which_models_it_sends_elsewhere_before_it_is_sent_anything(
+    tmp_path: Path, model: str, tells: bool, asked: int, tier: str
+) -> None:
+    with servers(ollama(tells=tells)) as [one]:
+        table = Table(profile="ollama", base_url=one.base_url)
+        made = pipeline(tmp_path, {"one": table}, models={model: Model(100_000, 64)})
+        with contextlib.suppress(PrivacyError, NoBackendError):
+            ask(made, request(model=model, privacy=PrivacyTier.parse(tier)))
+        assert sum(body is not None for _, _, body in one.requests) == asked
