@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from batuta_cli.errors import BatutaError, CostError, PrivacyError
+from batuta_cli.errors import BatutaError, CostError, LedgerError, PrivacyError
 from batuta_cli.serve.backends.profile import ContinuationMethod
 from batuta_cli.serve.chat import ChatRequest, Summary
 from batuta_cli.serve.failover import FailoverManager, Obstacle, Takeover, continuation
@@ -66,7 +66,10 @@ class Source(Protocol):
 
 
 class Answer:
-    """An answer in flight: `async for piece in answer`. Made by `Pipeline.start`, which has the first piece already."""
+    """An answer in flight: `async for piece in answer`. Made by `Pipeline.start`, which has the first piece already.
+
+    For whoever can use several at once there is `more`.
+    """
 
     def __init__(self, source: Source, request: ChatRequest) -> None:
         self.request = request
@@ -83,40 +86,42 @@ class Answer:
         self._failures: list[str | None] = []
         self._prompted = False
         self._pieces = self._all()
-        self._first: Piece | None = None
+        self._first: list[Piece] = []
 
     async def open(self) -> None:
         """Wait for the first piece; what is raised here can still be told by a status."""
-        try:
-            self._first = await anext(self._pieces)
-        except StopAsyncIteration:
-            self._first = None
+        self._first = await anext(self._pieces, [])
+
+    async def more(self) -> list[Piece]:
+        """The next pieces, as many as there are by now; none when the answer is complete."""
+        if self._first:
+            first, self._first = self._first, []
+            return first
+        return await anext(self._pieces, [])
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        if self._first is not None:
-            first, self._first = self._first, None
-            yield first
-        async for piece in self._pieces:
-            yield piece
+        while pieces := await self.more():
+            for piece in pieces:
+                yield piece
 
     async def aclose(self) -> None:
         """Nobody listens any more: the backend is cut off, and charged for what was seen."""
         await self._pieces.aclose()
 
-    async def _all(self) -> AsyncGenerator[Piece, None]:
+    async def _all(self) -> AsyncGenerator[list[Piece], None]:
         request, manager = self.request, self._source.manager
         manager.start_tracking(request.request_id, "", tier=request.privacy, obstacles=_own_obstacles(request))
         try:
-            async with aclosing(self._run()) as pieces:
-                async for piece in pieces:
-                    yield piece
+            async with aclosing(self._run()) as run:
+                async for pieces in run:
+                    yield pieces
         finally:
             manager.complete(request.request_id)
         await self._sum_up()
         usage = self._usage()
-        yield Piece(usage=usage)
+        yield [Piece(usage=usage)]
 
-    async def _run(self) -> AsyncGenerator[Piece, None]:
+    async def _run(self) -> AsyncGenerator[list[Piece], None]:
         tried: set[str] = set()
         first_error: BatutaError | None = None
         while True:
@@ -127,14 +132,14 @@ class Answer:
             choice, call, echo = step
             tried.add(choice.offer.backend.name)
             if call.max_tokens <= 0:  # the text is as long as it may be, only its end is missing
-                yield Piece(finish_reason="length")
+                yield [Piece(finish_reason="length")]
                 return
             leg = Leg(self._means, choice.offer, call, self.request.request_id)
             self.backend = choice.offer.backend.name
             try:
-                async with aclosing(self._relay(leg, echo)) as pieces:
-                    async for piece in pieces:
-                        yield piece
+                async with aclosing(self._relay(leg, echo)) as relay:
+                    async for pieces in relay:
+                        yield pieces
                 self._legs.append(leg)
                 self._failures.append(None)
                 return
@@ -194,32 +199,47 @@ class Answer:
             return longer, call, EchoFilter(text, echo=expected, trims=profile.trims_space)
         return None
 
-    async def _relay(self, leg: Leg, echo: EchoFilter | None) -> AsyncGenerator[Piece, None]:
+    async def _relay(self, leg: Leg, echo: EchoFilter | None) -> AsyncGenerator[list[Piece], None]:
         """The pieces of a leg that are new to the client.
 
         Usage is kept back, it is told once at the end; so are the ends, until it is sure that nothing comes after.
         """
-        request_id, manager = self.request.request_id, self._source.manager
+        manager = self._source.manager
         ends: dict[int, FinishReason] = {}
-        async with aclosing(leg.pieces()) as pieces:
-            async for piece in pieces:
-                text = echo.feed(piece.text) if echo else piece.text
-                if piece.finish_reason:
-                    ends[piece.index] = piece.finish_reason
-                for name in piece.delta or ():
-                    if name in _OBSTACLES:
-                        manager.obstruct(request_id, _OBSTACLES[name])
-                if not (text or piece.delta or piece.logprobs):
-                    continue
-                manager.append_tokens(request_id, text)
-                if not text:
-                    manager.mark_sent(request_id)
-                yield replace(piece, text=text, finish_reason=None, usage=None)
+        async with aclosing(leg.pieces()) as said:
+            async for pieces in said:
+                new: list[Piece] = []
+                try:
+                    for piece in pieces:
+                        self._take(piece, echo, ends, new)
+                except BrokenSeamError:
+                    if new:  # they count as sent
+                        yield new
+                    raise
+                if new:
+                    yield new
+        last = [Piece(finish_reason=reason, index=index) for index, reason in ends.items()]
         if echo and (text := echo.finish()):
-            manager.append_tokens(request_id, text)
-            yield Piece(text)
-        for index, reason in ends.items():
-            yield Piece(finish_reason=reason, index=index)
+            manager.append_tokens(self.request.request_id, text)
+            last.insert(0, Piece(text))
+        if last:
+            yield last
+
+    def _take(self, piece: Piece, echo: EchoFilter | None, ends: dict[int, FinishReason], new: list[Piece]) -> None:
+        """Put what a piece has of an end to `ends`, and what it has for the client to `new`."""
+        request_id, manager = self.request.request_id, self._source.manager
+        text = echo.feed(piece.text) if echo else piece.text
+        if piece.finish_reason:
+            ends[piece.index] = piece.finish_reason
+        for name in piece.delta or ():
+            if name in _OBSTACLES:
+                manager.obstruct(request_id, _OBSTACLES[name])
+        if not (text or piece.delta or piece.logprobs):
+            return
+        manager.append_tokens(request_id, text)
+        if not text:
+            manager.mark_sent(request_id)
+        new.append(Piece(text, None, None, piece.delta, piece.index, piece.logprobs))
 
     def _usage(self) -> Usage:
         """Of the whole answer: the prompt once, and all that was said."""
@@ -231,6 +251,12 @@ class Answer:
         known = last.usage.input_tokens - (said - last.said) if last.usage else first.offer.input_tokens
         return Usage(max(known, 0), said)
 
+    async def _budget_left(self) -> int | None:
+        try:
+            return await self._source.budget_left()
+        except LedgerError:  # the answer is complete, and paid for
+            return None
+
     async def _sum_up(self) -> None:
         usage = self._usage()
         cost = sum(leg.cost for leg in self._legs)
@@ -240,7 +266,7 @@ class Answer:
             output_tokens=usage.output_tokens,
             exact=all(leg.usage is not None for leg in self._legs),
             cost=cost,
-            budget_left=await self._source.budget_left() if cost else None,
+            budget_left=await self._budget_left() if cost else None,
             legs=tuple(leg.report(failed) for leg, failed in zip(self._legs, self._failures, strict=True)),
             prompted=self._prompted,
         )

@@ -29,7 +29,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from batuta_cli import paths
 from batuta_cli.errors import AuditError, BatutaError, InvalidInputError
@@ -43,11 +43,11 @@ NO_HASH = "0" * 64
 _LONGEST_FIELD = 300  # characters; a host name has at most 253
 _LONGEST_LINE = 64 * 1024  # bytes; six escaped fields of the longest are 11 KiB
 _FIELDS = ("sequence", "time", "request", "tier", "backend", "address", "decision", "reason", "previous")
+_json = json.encoder.encode_basestring_ascii
 _HASH = re.compile(rb',"hash":"([0-9a-f]{64})"\}')
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """What the gate said of one connection."""
 
     request_id: str
@@ -103,18 +103,15 @@ class AuditLog:
         if self._fd < 0 or os.fstat(self._fd).st_nlink == 0:  # somebody took the file away
             self._open()
         now = dt.datetime.now(dt.UTC)
-        values = (
-            self._sequence + 1,
-            f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond:06}Z",
-            decision.request_id[:_LONGEST_FIELD],
-            str(decision.tier),
-            decision.backend[:_LONGEST_FIELD],
-            decision.address[:_LONGEST_FIELD],
-            "allowed" if decision.allowed else "refused",
-            decision.reason[:_LONGEST_FIELD],
-            self._previous,
-        )
-        text = json.dumps(dict(zip(_FIELDS, values, strict=True)), separators=(",", ":")).encode()
+        # One for each request: put together by hand, which takes a fifth of what json.dumps does.
+        text = (
+            f'{{"sequence":{self._sequence + 1},"time":"{now.isoformat(timespec="microseconds")[:26]}Z",'
+            f'"request":{_json(decision.request_id[:_LONGEST_FIELD])},"tier":"{decision.tier}",'
+            f'"backend":{_json(decision.backend[:_LONGEST_FIELD])},'
+            f'"address":{_json(decision.address[:_LONGEST_FIELD])},'
+            f'"decision":"{"allowed" if decision.allowed else "refused"}",'
+            f'"reason":{_json(decision.reason[:_LONGEST_FIELD])},"previous":"{self._previous}"}}'
+        ).encode()
         digest = hashlib.sha256(text).hexdigest()
         line = text[:-1] + f',"hash":"{digest}"}}\n'.encode()
         try:

@@ -71,8 +71,8 @@ class Leg:
         self._beside: list[str] = []
         """Reasoning, calls of tools: said as well, and to be paid for."""
 
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
-        """What the backend says.
+    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
+        """What the backend says; pieces that came together are in one list.
 
         Raises `BackendError`, `CostError` when the budget refuses, `PrivacyError`, `AuditError`, `LedgerError`.
         """
@@ -91,12 +91,13 @@ class Leg:
         )
         try:
             async with aclosing(answer):
-                async for piece in answer:
-                    self.usage = piece.usage or self.usage
-                    self._text.append(piece.text)
-                    if piece.delta:
-                        self._beside += _texts(piece.delta)
-                    yield piece
+                async for pieces in answer:
+                    for piece in pieces:
+                        self.usage = piece.usage or self.usage
+                        self._text.append(piece.text)
+                        if piece.delta:
+                            self._beside += _texts(piece.delta)
+                    yield pieces
             outcome = Outcome.WORKED
         except BackendError as error:
             outcome = Outcome.FAILED if error.retryable else Outcome.UNKNOWN

@@ -28,6 +28,9 @@ class Role(Word):
     TOOL = "tool"
 
 
+_ROLES = {role.value: role for role in Role}
+
+
 @dataclass(frozen=True)
 class ToolCall:
     """A function the assistant asks to be called; `arguments` is the JSON text that the model wrote."""
@@ -182,8 +185,8 @@ def _role(value: object) -> Role:
         return value
     if not isinstance(value, str):
         raise InvalidInputError(f"role must be text, not {_json_type(value)}")
-    if value in list(Role):
-        return Role(value)
+    if known := _ROLES.get(value):
+        return known
     error = unknown("role", value, list(Role))
     raise InvalidInputError(error.message, hint=error.hint)
 

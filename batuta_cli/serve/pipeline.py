@@ -156,6 +156,7 @@ class Pipeline:
     async def choices(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Choice]]:
         """The plan as things stand now, and its backends in order."""
         asked = self._plan_request(request)
+        await self.world.ask_who_sends_elsewhere(request.privacy)
         snapshot = self.world.snapshot(asked, None, without)
         made = plan(asked, snapshot)
         # Small requests to free backends, which are most of them, need neither a tokenizer nor the ledger.

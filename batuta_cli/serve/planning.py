@@ -75,6 +75,8 @@ class BackendState:
     """None: not known, so it may have any."""
     remote_models: frozenset[str] = frozenset()
     """Those that its server sends elsewhere."""
+    tells_remote: bool = True
+    """False when it does not say which these are, though it may have some."""
     window: int | None = None
     """Tokens that prompt and answer of the request's model have together."""
     reserve: int | None = None
@@ -339,6 +341,8 @@ def _tier(request: PlanRequest, state: BackendState) -> Gate:
     tier, place = state.tier, state.place
     if request.model in state.remote_models:
         tier, place = PrivacyTier.STANDARD, "its server sends this model's requests elsewhere"
+    elif not state.tells_remote:
+        tier, place = PrivacyTier.STANDARD, "its server does not tell which models' requests it sends elsewhere"
     passed = request.privacy.admits(tier)
     detail = f"{tier}" if passed else f"{request.privacy} does not admit {tier}"
     return Gate(GateName.TIER, passed, detail + (f": {place}" if place else ""))

@@ -105,6 +105,7 @@ def judge(
     return Verdict(tier.admits(near), near, reason)
 
 
+@lru_cache(maxsize=1024)
 def read_address(text: str) -> Address | None:
     """The IP address that `text` is, an IPv4-mapped one unmapped; None for anything else.
 

@@ -127,6 +127,7 @@ class Observer:
             place,
             backend.models or (probe.models if probe else ()) or None,
             remote,
+            probe.tells_remote if probe else True,
             window,
             reserve,
             FREE if free else self._price(model, backend.kind, seen.day),

@@ -7,6 +7,7 @@ queue every `LOAD` seconds while requests are under way, so that readings are ne
 import asyncio
 import contextlib
 import datetime as dt
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -69,7 +70,16 @@ class World:
 
     async def refresh(self, *, tier: PrivacyTier, timeout: float = 2.0) -> None:
         """Ask every backend that `tier` admits. Raises `AuditError`."""
-        results = await probe_all(self.session(tier), self.backends, timeout=timeout)
+        await self._ask(self.backends, tier, timeout)
+
+    async def ask_who_sends_elsewhere(self, tier: PrivacyTier) -> None:
+        """Ask those that may send their models' requests elsewhere and were not asked yet. Raises `AuditError`."""
+        unknown = [b for b in self.backends if b.profile.remote_models.path and b.name not in self._probes]
+        if unknown and tier is not PrivacyTier.STANDARD:
+            await self._ask(unknown, tier, 2.0)
+
+    async def _ask(self, backends: Sequence[Backend], tier: PrivacyTier, timeout: float) -> None:
+        results = await probe_all(self.session(tier), backends, timeout=timeout)
         now = time.monotonic()
         for result in results:
             name = result.backend.name
@@ -90,8 +100,12 @@ class World:
             if not busy and time.monotonic() - last < REFRESH:
                 continue
             last = time.monotonic()
-            with contextlib.suppress(BatutaError):  # an unwritable log refuses requests, where it is told
+            try:
                 await self.refresh(tier=tier)
+            except BatutaError:  # an unwritable log refuses requests, where it is told
+                continue
+            except Exception as error:  # a look that fails must not be the last one
+                logging.getLogger("batuta").warning("the backends cannot be looked at: %s", type(error).__name__)
 
     def snapshot(self, request: PlanRequest, budget: BudgetStatus | None, without: frozenset[str]) -> Snapshot:
         """What a plan is made from. Raises `ConfigError`."""

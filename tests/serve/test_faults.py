@@ -1,8 +1,10 @@
 """What a backend, a client or the network may do at the worst moment, and what must come of it."""
 
 import asyncio
+import contextlib
 import json
 import socket
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,15 @@ import pytest
 
 from batuta_cli.config import Backend as Table
 from batuta_cli.config import Model, Router
-from batuta_cli.errors import BatutaError, ConfigError
+from batuta_cli.errors import (
+    BatutaError,
+    ConfigError,
+    InvalidInputError,
+    LedgerError,
+    NoBackendError,
+    PrivacyError,
+    UsageError,
+)
 from batuta_cli.serve.audit import AuditLog
 from batuta_cli.serve.backends import Backend, ServingBackend
 from batuta_cli.serve.budget import CircuitBreakerConfig, CostCircuitBreaker
@@ -198,7 +208,7 @@ def test_a_line_of_ollama_may_be_long_and_must_not_be_endless(tmp_path: Path) ->
         call = Call(MODEL, (ChatMessage.user("Say it."),), 10, stream=True, prompt="Say it.")
         async with GatedSession(PrivacyTier.SOVEREIGN, AuditLog(tmp_path)) as session:
             pieces = exchange(session, backend, url, call, request_id="r", timeouts=Timeouts())
-            return text_of([piece async for piece in pieces])
+            return text_of([piece async for together in pieces for piece in together])
 
     line = json.dumps({"response": "done", "done": True, "context": list(range(50_000))}).encode() + b"\n"
     endless = [b"x" * 2**20] * 20
@@ -206,3 +216,104 @@ def test_a_line_of_ollama_may_be_long_and_must_not_be_endless(tmp_path: Path) ->
         assert asyncio.run(generated(one.base_url)) == "done"
         with pytest.raises(BackendError, match="line of more than"):
             asyncio.run(generated(two.base_url))
+
+
+# Half a character
+
+
+def test_a_character_that_came_in_two_events_reaches_the_client_as_one(tmp_path: Path) -> None:
+    """A server whose strings are UTF-16 cuts where it likes."""
+    halves = [
+        b'data: {"choices": [{"index": 0, "delta": {"content": "%s"}}]}\n\n' % t for t in (b"a\\ud83d", b"\\ude00b")
+    ]
+    pieces = said(tmp_path, [stream_head(), *halves, chunk(finish="stop")])
+    assert [piece.text for piece in pieces if piece.text] == ["a", "\N{GRINNING FACE}b"]
+
+
+@pytest.mark.parametrize("end", [[], [chunk(finish="stop")]])
+def test_half_a_character_alone_is_never_given_on(tmp_path: Path, end: list[bytes]) -> None:
+    half = b'data: {"choices": [{"index": 0, "delta": {"content": "a\\ud83d"}}]}\n\n'
+    pieces = said(tmp_path, [stream_head(), half, *end], [stream_head(), chat_stream(["\N{GRINNING FACE}b"])])
+    assert text_of(pieces) == ("a�" if end else "a\N{GRINNING FACE}b")
+
+
+@pytest.mark.parametrize("options", [{"seed": 2**70}, {"stop": "\ud800"}], ids=["a huge number", "half a character"])
+def test_what_cannot_be_sent_is_the_fault_of_who_asks(tmp_path: Path, options: dict[str, Any]) -> None:
+    with servers(lambda *_: [stream_head(), chat_stream(["Hi"])]) as [one]:
+        breaker, error = paid(tmp_path, one.base_url, request(options=options))
+    assert isinstance(error, InvalidInputError)
+    assert (one.requests, breaker.status().spent, breaker.status().reserved) == ([], 0, 0)
+
+
+# Models that a local server sends elsewhere
+
+
+def ollama(*, tells: bool) -> Callable[..., list[Any]]:
+    found = {
+        "/": b"Ollama is running",
+        "/api/version": b'{"version": "0.13.0"}',
+        "/v1/models": b'{"data": [{"id": "alias:latest"}, {"id": "near:latest"}, {"id": "big:cloud"}]}',
+        "/api/tags": b'{"models": [{"name": "near:latest"}, {"name": "alias:latest", "remote_host": "https://far"}]}',
+    }
+
+    def script(path: str, headers: dict[str, str], body: Any) -> list[Any]:
+        if body is not None:
+            return [stream_head(), chat_stream(["Hi"])]
+        known = path in found and (tells or path != "/api/tags")
+        return [response(found[path])] if known else [response(b"", status="404 Not Found")]
+
+    return script
+
+
+@pytest.mark.parametrize("tier", ["sovereign", "private"])
+@pytest.mark.parametrize(
+    ("model", "tells", "asked"),
+    [
+        ("near", True, 1),
+        ("near:latest", True, 1),
+        ("alias", True, 0),
+        ("alias:latest", True, 0),
+        ("Alias", True, 0),
+        ("big:cloud", True, 0),
+        ("near", False, 0),
+    ],
+)
+def test_a_server_is_asked_which_models_it_sends_elsewhere_before_it_is_sent_anything(
+    tmp_path: Path, model: str, tells: bool, asked: int, tier: str
+) -> None:
+    with servers(ollama(tells=tells)) as [one]:
+        table = Table(profile="ollama", base_url=one.base_url)
+        made = pipeline(tmp_path, {"one": table}, models={model: Model(100_000, 64)})
+        with contextlib.suppress(PrivacyError, NoBackendError):
+            ask(made, request(model=model, privacy=PrivacyTier.parse(tier)))
+        assert sum(body is not None for _, _, body in one.requests) == asked
+
+
+# Odd requests, odd ledgers
+
+
+@pytest.mark.parametrize("number", [0, -5])
+def test_an_answer_of_no_tokens_cannot_be_asked_for(number: int) -> None:
+    with pytest.raises(UsageError, match="max_tokens"):
+        request(max_tokens=number)
+
+
+def test_a_ledger_that_cannot_be_read_afterwards_does_not_spoil_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaker = CostCircuitBreaker(CircuitBreakerConfig())
+    status, asked = breaker.status, []
+
+    def once() -> Any:
+        asked.append(1)
+        if len(asked) > 1:
+            raise LedgerError("the ledger is gone")
+        return status()
+
+    monkeypatch.setattr(breaker, "status", once)
+    with servers(lambda *_: [stream_head(), chat_stream(["Hi"])]) as [one]:
+        tables = backends(one=("openai", one.base_url))
+        answer, pieces = ask(pipeline(tmp_path, tables, breaker=breaker, models={MODEL: priced()}))
+    assert (text_of(pieces), len(asked)) == ("Hi", 2)
+    assert answer.summary is not None
+    assert (answer.summary.cost > 0, answer.summary.budget_left) == (True, None)

@@ -112,7 +112,7 @@ def test_before_the_first_byte_a_request_starts_over_anywhere(tmp_path: Path) ->
 
 def test_what_cannot_be_continued_exactly_is_an_error_and_never_a_clean_end(tmp_path: Path) -> None:
     with servers(speaker(TEXT, cut=900), speaker(TEXT)) as [one, two]:
-        tables = backends(one=("vllm", one.base_url), two=("localai", two.base_url))
+        tables = backends(one=("vllm", one.base_url), two=("candle", two.base_url))
         made = pipeline(tmp_path, tables)
         with pytest.raises(BackendError):
             ask(made)

@@ -46,6 +46,7 @@ from batuta_cli.serve.gateway.refusals import (
 )
 from batuta_cli.serve.gateway.replies import Shape, read
 from batuta_cli.serve.money import format_usd
+from batuta_cli.serve.providers.wire import Piece
 from batuta_cli.serve.tiers import PrivacyTier
 
 CLIENT_LEFT = 499
@@ -310,18 +311,20 @@ class Gateway:
                 if asked.stream:
                     await exchange.begin_stream(_headers(answer))
                     data = reply.begin()
-                    async for piece in answer:
-                        data += reply.piece(piece)
+                    while pieces := await answer.more():
+                        data += b"".join(map(reply.piece, pieces))
                         if data:
                             await exchange.part(data)
                             data = b""
                     summary = self._ended(exchange, answer)
                     await exchange.end_stream(data + reply.end(summary) + _comment(summary))
                 else:
-                    pieces = [piece async for piece in answer]
+                    all_pieces: list[Piece] = []
+                    while pieces := await answer.more():
+                        all_pieces += pieces
                     summary = self._ended(exchange, answer)
                     headers = [*_headers(answer), (b"x-batuta-cost", format_usd(summary.cost).encode())]
-                    await exchange.respond(200, reply.whole(pieces, summary), headers=headers)
+                    await exchange.respond(200, reply.whole(all_pieces, summary), headers=headers)
         finally:
             try:
                 if answer is not None:

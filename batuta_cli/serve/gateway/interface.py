@@ -4,7 +4,7 @@
 frees its backend.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -49,8 +49,8 @@ class Answer(Protocol):
     def summary(self) -> Summary | None:
         """What it took; None before it has ended."""
 
-    def __aiter__(self) -> AsyncIterator[Piece]:
-        """Its pieces; ends only when the answer is complete, and raises when it cannot be completed."""
+    async def more(self) -> Sequence[Piece]:
+        """Its next pieces; none only when the answer is complete, and raises when it cannot be completed."""
 
     async def aclose(self) -> None:
         """Nobody listens any more: frees the backend and settles the budget."""

@@ -8,6 +8,7 @@ asynchronous exists and share the listening sockets; one that dies is started ag
 import asyncio
 import contextlib
 import errno
+import gc
 import ipaddress
 import json
 import os
@@ -124,6 +125,9 @@ async def _serve(
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            # What was loaded until now stays; to look through it again and again would be a tenth of the work.
+            gc.collect()
+            gc.freeze()
             announce()
 
     config = uvicorn.Config(

@@ -16,9 +16,10 @@ import contextlib
 import errno
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -248,8 +249,7 @@ class GatedSession:
             await self._session.close()
             self._session = None
 
-    @contextlib.asynccontextmanager
-    async def request(
+    def request(
         self,
         method: str,
         url: str,
@@ -259,8 +259,8 @@ class GatedSession:
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
         timeout: aiohttp.ClientTimeout | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send one request; the block has the response, whose body is still to be read.
+    ) -> "_Request":
+        """Send one request: `async with` it, and the block has the response, whose body is still to be read.
 
         Args:
             backend: on whose behalf, for the log and for messages.
@@ -272,15 +272,13 @@ class GatedSession:
             UsageError: the URL is none, or has a user in it.
             aiohttp.ClientError, TimeoutError: it failed on its way.
         """
-        target = _checked(url)
-        options = {"headers": headers, "data": data, "timeout": timeout or aiohttp.ClientTimeout()}
-        response = await self._sent(method, target, backend, request_id, options)
-        async with response:
-            yield response
+        options = {"headers": headers, "data": data, "timeout": timeout or _NO_TIMEOUT}
+        return _Request(self._sent(method, url, backend, request_id, options))
 
     async def _sent(
-        self, method: str, target: URL, backend: str, request_id: str, options: dict[str, Any]
+        self, method: str, url: str, backend: str, request_id: str, options: dict[str, Any]
     ) -> aiohttp.ClientResponse:
+        target = _checked(url)
         session = self._opened()
         again = False
         while True:
@@ -308,9 +306,11 @@ class GatedSession:
                 _current.reset(token)
 
     def _proxy_to(self, target: URL) -> str | None:
+        if not self._proxy:
+            return None
         host = target.raw_host or ""
         near = is_localhost(host) or judge(PrivacyTier.SOVEREIGN, host, networks=self.gate.networks).allowed
-        return None if near else self._proxy or None
+        return None if near else self._proxy
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:  # needs a running loop
@@ -323,6 +323,26 @@ class GatedSession:
         return self._session
 
 
+_NO_TIMEOUT = aiohttp.ClientTimeout()
+
+
+class _Request:
+    """A request that is sent when its block begins; one that is never begun is never sent."""
+
+    def __init__(self, sent: Coroutine[Any, Any, aiohttp.ClientResponse]) -> None:
+        self._sent = sent
+
+    async def __aenter__(self) -> aiohttp.ClientResponse:
+        self._response = await self._sent
+        return await self._response.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._response.__aexit__(kind, error, trace)
+
+
+@lru_cache(maxsize=256)
 def _checked(url: str) -> URL:
     try:
         target = URL(url)

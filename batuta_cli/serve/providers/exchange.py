@@ -1,6 +1,6 @@
 """One call to one backend, from the request to the last piece of its answer.
 
-The answer comes as `Piece`s, streamed or not. It ends well only when the backend says that it is complete; anything
+The answer comes as `Piece`s, those together that came together. It ends well only when the backend says that it is complete; anything
 else is a `BackendError`: another status than 200, something that is no answer, silence for longer than the timeouts
 allow, a stream that stops. Leaving the generator closes the connection, by which the backend learns that nobody
 listens any more.
@@ -10,18 +10,20 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import aiohttp
 import orjson
 
-from batuta_cli.errors import OperationError
+from batuta_cli.errors import InvalidInputError, OperationError
 from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.backends.profile import ContinuationMethod
+from batuta_cli.serve.deadline import Deadline
 from batuta_cli.serve.providers import anthropic, completion, openai, replicate
 from batuta_cli.serve.providers.connect import GatedSession
-from batuta_cli.serve.providers.sse import EVENT_LIMIT, Event, EventScanner
+from batuta_cli.serve.providers.sse import EventScanner, LineScanner
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader
 
 ANSWER_LIMIT = 64 * 1024 * 1024
@@ -52,33 +54,33 @@ async def exchange(
     *,
     request_id: str,
     timeouts: Timeouts,
-) -> AsyncGenerator[Piece, None]:
-    """The pieces of a backend's answer, the end included.
+) -> AsyncGenerator[list[Piece], None]:
+    """The pieces of a backend's answer, the end included; those in a list came together.
 
-    Raises `BackendError`, and what the gate raises: `PrivacyError`, `AuditError`.
+    Raises `BackendError`, `InvalidInputError` for options that JSON does not have, and what the gate raises:
+    `PrivacyError`, `AuditError`.
     """
     sender = _Sender(session, backend, request_id, timeouts)
     outgoing, reader = _shape(backend, call)
-    pieces = sender.answer(_url(base_url, outgoing.path), call, outgoing, reader)
+    answer = sender.answer(_url(base_url, outgoing.path), call, outgoing, reader)
     loop = asyncio.get_running_loop()
     end = loop.time() + timeouts.total
     allowed = timeouts.first_token
     try:
         while True:
-            try:
-                # The scope ends before the piece is given on: it must not cancel whoever takes it.
-                async with asyncio.timeout_at(min(end, loop.time() + allowed)):
-                    piece = await anext(pieces)
-            except StopAsyncIteration:
+            # The scope ends before the pieces are given on: it must not cancel whoever takes them.
+            with Deadline(min(end - loop.time(), allowed)):
+                pieces = await anext(answer, None)
+            if pieces is None:
                 break
-            yield piece
+            yield pieces
             allowed = timeouts.idle
     except (TimeoutError, aiohttp.ClientError) as error:
         if not reader.complete:
             # What came is not kept as the cause: it may quote the messages.
             raise _failure(error, allowed) from None
     finally:
-        await pieces.aclose()
+        await answer.aclose()
     if not reader.complete:
         raise BackendError("the backend's stream ended before its answer was complete")
 
@@ -92,7 +94,9 @@ class _Sender:
     request_id: str
     timeouts: Timeouts
 
-    async def answer(self, url: str, call: Call, outgoing: Outgoing, reader: Reader) -> AsyncGenerator[Piece, None]:
+    async def answer(
+        self, url: str, call: Call, outgoing: Outgoing, reader: Reader
+    ) -> AsyncGenerator[list[Piece], None]:
         """The pieces, as long as they come."""
         if self.backend.profile.wire == "replicate" and call.stream:
             async with self._send("POST", url, outgoing.body, Prefer="respond-async") as response:
@@ -107,12 +111,10 @@ class _Sender:
         async with sent as response:
             _check_status(response)
             if call.stream:
-                async for event in _events_of(response):
-                    for piece in reader.event(event):
-                        yield piece
+                async for pieces in _streamed(response, reader):
+                    yield pieces
             else:
-                for piece in reader.whole(_document(await _body(response))):
-                    yield piece
+                yield list(reader.whole(_document(await _body(response))))
 
     def _send(
         self, method: str, url: str, body: dict[str, Any] | None, **headers: str
@@ -125,9 +127,14 @@ class _Sender:
             backend=self.backend.name,
             request_id=self.request_id,
             headers=headers | self.backend.auth_headers(),
-            data=None if body is None else orjson.dumps(body),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeouts.connect),
+            data=None if body is None else _encoded(body),
+            timeout=_client_timeout(self.timeouts.connect),
         )
+
+
+@cache
+def _client_timeout(connect: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect)
 
 
 def _shape(backend: Backend, call: Call) -> tuple[Outgoing, Reader]:
@@ -171,37 +178,29 @@ def _retry_after(value: str) -> float | None:
     return min(float(value), _LARGEST_RETRY_AFTER) if value.isascii() and value.isdecimal() else None
 
 
-def _events_of(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
-    kind = response.content_type
-    if kind == "application/x-ndjson":
-        return _lines(response)
-    if kind == "text/event-stream":
-        return _events(response)
-    raise BackendError(f"the backend answered with {display(kind[:60])}, which is no stream of events")
-
-
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
-    scanner = EventScanner()
+async def _streamed(response: aiohttp.ClientResponse, reader: Reader) -> AsyncIterator[list[Piece]]:
+    scanner = _scanner(response.content_type)
     async for data in response.content.iter_any():
+        pieces: list[Piece] = []
         try:
-            events = list(scanner.feed(data))
+            for event in scanner.feed(data):
+                pieces += reader.event(event)
         except OperationError as error:
-            raise BackendError(error.message) from None
-        for event in events:
-            yield event
+            if pieces:  # what came before the error came well
+                yield pieces
+            raise error if isinstance(error, BackendError) else BackendError(error.message) from None
+        if pieces:
+            yield pieces
+    if rest := [piece for event in scanner.end() for piece in reader.event(event)]:
+        yield rest
 
 
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
-    rest = b""
-    async for data in response.content.iter_any():
-        *lines, rest = (rest + data).split(b"\n")
-        if len(rest) > EVENT_LIMIT:
-            raise BackendError(f"the backend sent a line of more than {EVENT_LIMIT:,} bytes")
-        for line in lines:
-            if line.strip():
-                yield Event("", line)
-    if rest.strip():
-        yield Event("", rest)
+def _scanner(kind: str) -> "EventScanner | LineScanner":
+    if kind == "application/x-ndjson":
+        return LineScanner()
+    if kind == "text/event-stream":
+        return EventScanner()
+    raise BackendError(f"the backend answered with {display(kind[:60])}, which is no stream of events")
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
@@ -211,6 +210,13 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > ANSWER_LIMIT:
             raise BackendError(f"the backend's answer has more than {ANSWER_LIMIT:,} bytes")
     return bytes(body)
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # its text may quote the body
+        raise InvalidInputError("the request has a number or a text that cannot be sent as JSON") from None
 
 
 def _document(body: bytes) -> Any:

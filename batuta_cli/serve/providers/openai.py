@@ -4,6 +4,8 @@ Usage is always asked for (`stream_options.include_usage`); some send it in a ch
 with the last chunk, some not at all.
 """
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +52,7 @@ class ChatReader:
     def __init__(self, choices: int = 1) -> None:
         self._choices = choices
         self._finished: set[int] = set()
+        self._halves: dict[int, str] = {}
         self._done = False
 
     @property
@@ -89,11 +92,21 @@ class ChatReader:
         finish = read_finish(choice.get("finish_reason"))
         if finish:
             self._finished.add(index)
+        text = self._joined(index, text if isinstance(text, str) else "", ended=bool(finish))
         logprobs = choice.get("logprobs")
         if not (text or extra or finish or logprobs):
             return None
-        text = text if isinstance(text, str) else ""
-        return Piece(text, finish, None, extra or None, index, logprobs)
+        return Piece(text, finish, None, mended(extra) or None, index, logprobs)
+
+    def _joined(self, index: int, text: str, *, ended: bool) -> str:
+        """The text, half a character at its end kept back for the other half."""
+        text = self._halves.pop(index, "") + text
+        if text.isascii():
+            return text
+        if not ended and "\ud800" <= text[-1] <= "\udbff":
+            text, self._halves[index] = text[:-1], text[-1]
+        whole: str = mended(text)
+        return whole
 
 
 def read_finish(reason: object) -> FinishReason | None:
@@ -123,15 +136,33 @@ def parsed(data: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
-        document = None
+        document = _with_halves(data)
     if not isinstance(document, dict):
         raise BackendError("the backend sent an event that is no JSON object")
     return document
+
+
+def _with_halves(data: bytes) -> object:
+    """JSON that may have halves of characters, as servers cut them whose strings are UTF-16; None when it is none."""
+    try:
+        return json.loads(data) if b"\\u" in data else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def mended(value: Any) -> Any:
+    """JSON without halves of characters: two of them are one, one alone is a replacement character."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [mended(each) for each in value]
+    return {mended(name): mended(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def reported(document: object) -> BackendError:
     """The error that a backend reports; its text is not quoted, because it may quote the messages."""
     error = document.get("error") if isinstance(document, dict) else None
     code = error.get("code") or error.get("type") if isinstance(error, dict) else None
-    shown = f" ({code})" if isinstance(code, str | int) and len(str(code)) <= 60 and str(code).isprintable() else ""
+    is_word = isinstance(code, str | int) and re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", str(code))
+    shown = f" ({code})" if is_word else ""
     return BackendError(f"the backend reports an error{shown}")

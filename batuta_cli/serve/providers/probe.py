@@ -53,6 +53,8 @@ class ProbeResult:
     models: tuple[str, ...] = ()
     remote_models: tuple[str, ...] = ()
     """Models that the server itself sends elsewhere."""
+    tells_remote: bool = True
+    """False when a server that may do so was asked which, and did not say."""
     context_length: int | None = None
     """Tokens a request may have."""
     error: str | None = None
@@ -202,6 +204,7 @@ class _Prober:
             healthy=True,
             models=names,
             remote_models=_remote(profile, names, listed.json),
+            tells_remote=not remote.path or isinstance(listed.json, dict),
             queue_depth=_busy(slots.json) if depth is None else depth,
             slots=_number(facts, describe.slots) if describe else None,
             context_length=_number(facts, describe.context_length) if describe else None,

@@ -79,5 +79,31 @@ class EventScanner:
         elif name == b"event":
             self._type = value.decode(errors="replace")
 
+    def end(self) -> Iterator[Event]:
+        """What the end of the stream completes: nothing, see above."""
+        return iter(())
+
     def _too_large(self) -> OperationError:
         return OperationError(f"the backend sent an event of more than {self._limit:,} bytes")
+
+
+class LineScanner:
+    """Turns pieces of a stream of lines into events, one a line; that is how Ollama's own API streams."""
+
+    def __init__(self, limit: int = EVENT_LIMIT) -> None:
+        self._limit = limit
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """The lines that `piece` completes. Raises `OperationError` when one is larger than the limit."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        if len(self._rest) > self._limit:
+            raise OperationError(f"the backend sent a line of more than {self._limit:,} bytes")
+        for line in lines:
+            if line.strip():
+                yield Event("", line)
+
+    def end(self) -> Iterator[Event]:
+        """The last line, which needs no line feed."""
+        if self._rest.strip():
+            yield Event("", self._rest)

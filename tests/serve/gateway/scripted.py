@@ -11,7 +11,7 @@ import datetime as dt
 import os
 import sys
 import types
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -157,6 +157,7 @@ class Answer:
         self._steps = iter(steps)
         self._said: list[str] = []
         self._say = say
+        self._output = 0
         self._ahead: Piece | None = None
 
     async def open(self) -> None:
@@ -171,18 +172,18 @@ class Answer:
             await self._say.wait(self._request.model)
         return None
 
-    async def __aiter__(self) -> AsyncIterator[Piece]:
-        output = 0
-        while self._ahead is not None:
-            piece, self._ahead = self._ahead, None
+    async def more(self) -> list[Piece]:
+        if self.summary is not None:
+            return []
+        piece, self._ahead = self._ahead or await self._next(), None
+        if piece is not None:
             self.taken += 1
-            output += bool(piece.text)
-            yield piece
-            self._ahead = await self._next()
+            self._output += bool(piece.text)
+            return [piece]
         legs = (Leg("first", 0, "backend_error"), Leg("scripted", COST))
         words = sum(len(m.content.split()) for m in self._request.messages)
-        self.summary = Summary("scripted", words, output, True, COST, 5_000_000_000, legs)
-        yield Piece(usage=Usage(words, output))
+        self.summary = Summary("scripted", words, self._output, True, COST, 5_000_000_000, legs)
+        return [Piece(usage=Usage(words, self._output))]
 
     async def aclose(self) -> None:
         self.closed += 1

@@ -56,10 +56,11 @@ def run(
         async with GatedSession(PrivacyTier.SOVEREIGN, AuditLog(tmp_path / "audit")) as session:
             target = backend(server.base_url, profile)
             answer = exchange(session, target, target.base_urls[0], asked or call(), request_id="r1", timeouts=timeouts)
-            found = []
-            async for piece in answer:
-                found.append(piece)
-                if len(found) == take:
+            found: list[Piece] = []
+            async for together in answer:
+                found += together
+                if take is not None and len(found) >= take:
+                    found = found[:take]
                     break
             await answer.aclose()
             return found
