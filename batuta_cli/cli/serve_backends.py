@@ -6,6 +6,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
+from batuta_cli.cli.probing import probed
 
 if TYPE_CHECKING:
     from batuta_cli.serve.backends import Backend
@@ -61,13 +62,14 @@ def backends(
         kinds = {backend.kind for backend in known}
         known += tuple(default_backend(kind) for kind in ServingBackend if kind not in kinds)
     verdicts = {backend.name: _verdict(backend, tier, networks) for backend in known}
-    probed: dict[str, ProbeResult] = {}
+    found: dict[str, ProbeResult] = {}
     if probe:
-        asked = [b for b in known if verdicts[b.name].allowed and (b.configured or b.kind.is_local)]
-        probed = _probe(asked, tier, networks, settings.network.proxy)
-    result = [_described(b, verdicts[b.name], probed.get(b.name)) for b in known]
+        found = probed(
+            [b for b in known if verdicts[b.name].allowed and (b.configured or b.kind.is_local)], tier, settings
+        )
+    result = [_described(b, verdicts[b.name], found.get(b.name)) for b in known]
     columns = ("NAME", "TIER", "ADDRESS", "STATE", *(("QUEUE", "MODELS") if probe else ()))
-    rows = [_row(b, verdicts[b.name], probed.get(b.name), probe) for b in known]
+    rows = [_row(b, verdicts[b.name], found.get(b.name), probe) for b in known]
     return console.Outcome({"privacy": str(tier), "backends": result}, console.Table(columns, rows))
 
 
@@ -77,19 +79,6 @@ def _verdict(backend: "Backend", tier: "PrivacyTier", networks: "Networks") -> "
     if not backend.base_urls:  # judged by what it would be
         return Verdict(tier.admits(backend.kind.tier), backend.kind.tier, "its usual place")
     return foresee(tier, backend.base_urls[0], networks=networks)
-
-
-def _probe(asked: list["Backend"], tier: "PrivacyTier", networks: "Networks", proxy: str) -> dict[str, "ProbeResult"]:
-    from batuta_cli.serve.audit import AuditLog
-    from batuta_cli.serve.providers.probe import probe
-
-    log = AuditLog()
-    found = probe(asked, tier, networks=networks, audit=log, proxy=proxy)
-    if log.lost:
-        console.warn(
-            f"{log.directory}: the audit log cannot be written; a sovereign or private request would be refused"
-        )
-    return {result.backend.name: result for result in found}
 
 
 def _described(backend: "Backend", verdict: "Verdict", probed: "ProbeResult | None") -> dict[str, Any]:

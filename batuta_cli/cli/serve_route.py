@@ -8,6 +8,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.conversation import Messages, Source, System, User
+from batuta_cli.cli.probing import probed
 from batuta_cli.errors import LedgerError, NoBackendError, UsageError
 from batuta_cli.files import display
 
@@ -93,7 +94,7 @@ def route(
         settings = replace(settings, router=replace(settings.router, local_backend="", spillover_backends=()))
     if no_spillover:
         settings = replace(settings, router=replace(settings.router, spillover_enabled=False))
-    probes = _probed(settings, request, backends) if probing else {}
+    probes = _looked_at(settings, request, backends) if probing else {}
     snapshot, trouble = _snapshot(settings, backends, request, probes, queue_depth)
     return _shown(plan(request, snapshot), trouble, settings, backends, explain=explain)
 
@@ -149,22 +150,17 @@ def _asked(name: str, backends: "Sequence[Backend]", *, configured: bool) -> "Ba
     raise unknown("backend", name, known if configured else dict.fromkeys([*known, *ServingBackend]))
 
 
-def _probed(settings: "Config", request: "PlanRequest", backends: "Sequence[Backend]") -> "Mapping[str, ProbeResult]":
-    from batuta_cli.serve.audit import AuditLog
-    from batuta_cli.serve.privacy import Networks
-    from batuta_cli.serve.providers.probe import probe
+def _looked_at(
+    settings: "Config", request: "PlanRequest", backends: "Sequence[Backend]"
+) -> "Mapping[str, ProbeResult]":
     from batuta_cli.serve.snapshot import expected_tier
 
-    log = AuditLog()
     allowed = [b for b in backends if request.privacy.admits(expected_tier(settings, b)[0])]
-    networks = Networks.configured(settings)
-    found = probe(allowed, request.privacy, networks=networks, audit=log, proxy=settings.network.proxy)
-    if log.lost:
-        console.warn(f"{display(str(log.directory))}: the audit log cannot be written")
-    for result in found:
+    found = probed(allowed, request.privacy, settings)
+    for result in found.values():
         if result.healthy or settings.backends:
             console.note(_seen(result))
-    return {result.backend.name: result for result in found}
+    return found
 
 
 def _seen(result: "ProbeResult") -> str:

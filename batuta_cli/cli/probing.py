@@ -1,0 +1,30 @@
+"""Asking backends how they are, as `serve backends --probe` and `serve route` do."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from batuta_cli.cli import console
+from batuta_cli.files import display
+
+if TYPE_CHECKING:
+    from batuta_cli.config import Config
+    from batuta_cli.serve.backends import Backend
+    from batuta_cli.serve.providers.probe import ProbeResult
+    from batuta_cli.serve.tiers import PrivacyTier
+
+
+def probed(backends: "Sequence[Backend]", tier: "PrivacyTier", settings: "Config") -> "dict[str, ProbeResult]":
+    """What each backend says of itself, by name, in the order asked. Raises `AuditError`, `MissingDependencyError`."""
+    from batuta_cli.serve.audit import AuditLog
+    from batuta_cli.serve.privacy import Networks
+    from batuta_cli.serve.providers.probe import probe
+
+    log = AuditLog()
+    networks = Networks.configured(settings)
+    found = probe(backends, tier, networks=networks, audit=log, proxy=settings.network.proxy)
+    if log.lost:
+        console.warn(
+            f"{display(str(log.directory))}: the audit log cannot be written; a sovereign or private request would be"
+            " refused"
+        )
+    return {result.backend.name: result for result in found}
