@@ -62,8 +62,8 @@ class Result:
 class Caller(asyncio.Protocol):
     """One connection that asks again as soon as it has its answer."""
 
-    def __init__(self, request: bytes, streamed: bool, latencies: list[float]) -> None:
-        self._request, self._streamed, self._latencies = request, streamed, latencies
+    def __init__(self, request: bytes, latencies: list[float]) -> None:
+        self._request, self._latencies = request, latencies
         self._data = b""
         self._end = -1
         self._began = 0.0
@@ -123,7 +123,7 @@ async def load(port: int, *, streamed: bool, connections: int, seconds: float) -
     latencies: list[float] = []
     loop = asyncio.get_running_loop()
     callers = [
-        (await loop.create_connection(lambda: Caller(request, streamed, latencies), "127.0.0.1", port))[1]
+        (await loop.create_connection(lambda: Caller(request, latencies), "127.0.0.1", port))[1]
         for _ in range(connections)
     ]
     await asyncio.wait([caller.done for caller in callers], timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
