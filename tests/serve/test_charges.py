@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
+from batuta_cli.config import Backend as Table
 from batuta_cli.config import Model, Privacy
 from batuta_cli.errors import BatutaError, PrivacyError
 from batuta_cli.serve.budget import BudgetStatus, CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.chat import ChatRequest
+from batuta_cli.serve.providers import replicate
+from batuta_cli.serve.providers.wire import BackendError
 from batuta_cli.serve.tiers import PrivacyTier
-from tests.serve.support_backend import STALL, FaultServer, Script, chunk, stream_head
-from tests.serve.support_pipeline import MODEL, backends, pipeline, request
+from tests.serve.support_backend import STALL, FaultServer, Script, chunk, response, stream_head
+from tests.serve.support_pipeline import MODEL, ask, backends, pipeline, request
 
 PRICED = Model(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
 A_TOKEN = 1000
@@ -120,3 +123,23 @@ def test_what_is_free_because_it_should_be_near_is_not_sent_anywhere_else(
                 await made.start(request(privacy=PrivacyTier.STANDARD))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("then", ["500 Internal Server Error", "429 Too Many Requests", ""])
+def test_a_prediction_that_was_made_is_paid_for_though_its_stream_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    model = "meta/test-model"
+
+    def script(path: str, *_: Any) -> Script:
+        made = path.endswith("/predictions")
+        return [response(b"{}", "application/json", "201 Created" if made else then)]
+
+    with FaultServer(script) as server:
+        stream = f"{server.base_url}/stream" if then else "http://127.0.0.1:1/stream"
+        monkeypatch.setattr(replicate, "stream_url", lambda _: stream)
+        breaker = CostCircuitBreaker(CircuitBreakerConfig())
+        tables = {"one": Table(profile="replicate", base_url=server.base_url, models=(model,))}
+        with pytest.raises(BackendError):
+            ask(pipeline(tmp_path, tables, breaker=breaker, models={model: PRICED}), request(model=model))
+    assert breaker.status().spent > 0

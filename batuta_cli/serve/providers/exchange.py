@@ -1,9 +1,9 @@
 """One call to one backend, from the request to the last piece of its answer.
 
-The answer comes as `Piece`s, those together that came together. It ends well only when the backend says that it is complete; anything
-else is a `BackendError`: another status than 200, something that is no answer, silence for longer than the timeouts
-allow, a stream that stops. Leaving the generator closes the connection, by which the backend learns that nobody
-listens any more.
+The answer comes as `Piece`s, those together that came together. It ends well only when the backend says that it is
+complete; anything else is a `BackendError`: another status than 200, something that is no answer, silence for longer
+than the timeouts allow, a stream that stops. Leaving the generator closes the connection, by which the backend learns
+that nobody listens any more.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from batuta_cli.errors import InvalidInputError, OperationError
+from batuta_cli.errors import InvalidInputError, OperationError, PrivacyError
 from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.backends.profile import ContinuationMethod
@@ -98,7 +98,8 @@ class _Sender:
         self, url: str, call: Call, outgoing: Outgoing, reader: Reader
     ) -> AsyncGenerator[list[Piece], None]:
         """The pieces, as long as they come."""
-        if self.backend.profile.wire == "replicate" and call.stream:
+        made = self.backend.profile.wire == "replicate" and call.stream
+        if made:
             async with self._send("POST", url, outgoing.body, Prefer="respond-async") as response:
                 _check_status(response)
                 url = replicate.stream_url(_document(await _body(response)))
@@ -108,13 +109,18 @@ class _Sender:
         else:
             headers = {"Prefer": "wait"} if self.backend.profile.wire == "replicate" else {}
             sent = self._send("POST", url, outgoing.body, Accept="application/json", **headers)
-        async with sent as response:
-            _check_status(response)
-            if call.stream:
-                async for pieces in _streamed(response, reader):
-                    yield pieces
-            else:
-                yield list(reader.whole(_document(await _body(response))))
+        try:
+            async with sent as response:
+                _check_status(response)
+                if call.stream:
+                    async for pieces in _streamed(response, reader):
+                        yield pieces
+                else:
+                    yield list(reader.whole(_document(await _body(response))))
+        except (BackendError, PrivacyError, aiohttp.ClientConnectorError):
+            if made:  # the prediction is under way all the same, and wants to be paid
+                raise BackendError("the stream of the backend's answer cannot be read, or gave up") from None
+            raise
 
     def _send(
         self, method: str, url: str, body: dict[str, Any] | None, **headers: str
