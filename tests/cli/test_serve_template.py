@@ -72,7 +72,7 @@ def test_json_says_how_the_format_is_known_and_whether_the_prompt_has_its_bos(ba
     found = result(batuta("serve", "template", "--format", "qwen2.5", "--user", "Hi", "--json", code=0))
     assert found["adds_bos"] is False
     found = result(batuta("serve", "template", "--model", gguf, "--user", "Hi", "--json", code=0))
-    assert (found["format"], found["name"]) == ("ChatML", "") and str(gguf) in found["evidence"]
+    assert (found["format"], found["name"]) == ("ChatML", "smollm2") and str(gguf) in found["evidence"]
 
 
 def test_tokens_are_counted_exactly_where_the_tokenizer_is_known(batuta: Run, gguf: Path) -> None:

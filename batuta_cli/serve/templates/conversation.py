@@ -126,7 +126,6 @@ def as_own_context(conversation: Conversation) -> list[dict[str, Any]]:
     for turn, shaped in zip(conversation, made, strict=True):
         if turn.message.role is Role.TOOL:
             shaped["json"] = json.dumps(_parsed(turn.message.content or "{}"), ensure_ascii=False)
-            shaped["is_json"] = _is_json(turn.message.content or "{}")
         elif turn.message.tool_calls:
             for call, given in zip(turn.message.tool_calls, shaped["tool_calls"], strict=True):
                 given["text"] = call.arguments

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _SYSTEM = ChatMessage.system("Answer briefly.")
 _ASK, _ANSWER, _MORE = ChatMessage.user("Hello?"), ChatMessage.assistant("Here I am."), ChatMessage.user("What is 2+2?")
 _CALL = ChatMessage.assistant("", [ToolCall(id="call00001", name="sum", arguments='{"a": 2}')])
+_THOUGHT_CALL = ChatMessage.assistant("<think>\nSum.\n</think>\n\n", _CALL.tool_calls)
 
 _Conversation = Sequence[ChatMessage]
 
@@ -33,6 +34,7 @@ _DECIDE: Final[tuple[_Conversation, ...]] = ((_ASK,), (_ASK, _ANSWER, _MORE), (_
 _PREFER: Final[tuple[_Conversation, ...]] = (
     (_ASK, ChatMessage.assistant("<think>\nI?\n</think>\n\nHere I am."), _MORE),
     (_ASK, _CALL, ChatMessage.tool("4", tool_call_id="call00001"), ChatMessage.assistant("It is 4."), _MORE),
+    (_ASK, _THOUGHT_CALL, ChatMessage.tool("4", tool_call_id="call00001")),
 )
 
 _BOS, _EOS = "\ue000", "\ue001"  # private use: they stand for tokens that the model's files do not tell

@@ -69,15 +69,14 @@ def _mistral(version: int, *, tekken: bool = False) -> Reference:
                     prompt += f"[TOOL_CALLS]{piece(_json(listed))}"
                 prompt += "</s>"
             elif role is Role.TOOL:
-                try:
-                    value = json.loads(content or "{}")
-                except ValueError:
-                    value = content
                 if version < 7:
+                    try:
+                        value = json.loads(content or "{}")
+                    except ValueError:
+                        value = content
                     result = piece(_json({"content": value, "call_id": run[0].tool_call_id}))
                 else:
-                    text = content if value is content else _json(value)
-                    result = f"{piece(str(run[0].tool_call_id))}[TOOL_CONTENT]{piece(text)}"
+                    result = f"{piece(str(run[0].tool_call_id))}[TOOL_CONTENT]{piece(content)}"
                 prompt += f"[TOOL_RESULTS]{result}[/TOOL_RESULTS]"
             elif version >= 7:
                 prompt += f"[SYSTEM_PROMPT]{piece(content)}[/SYSTEM_PROMPT]"
@@ -379,6 +378,7 @@ REFERENCES: dict[str, Reference] = {
     "mistral-v3": _mistral(3),
     "mistral-v3-tekken": _mistral(3, tekken=True),
     "mistral-v7": _mistral(7),
+    "mistral-v7-tekken": _mistral(7, tekken=True),
     "chatml": chatml,
     "qwen2": _chatml_with("You are a helpful assistant."),
     "qwen2.5": qwen25,

@@ -25,10 +25,10 @@ OPENHERMES = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 HERMES_3 = "{{bos_token}}" + OPENHERMES
-SMOLLM2 = OPENHERMES.replace(
+QWEN_15 = OPENHERMES.replace(
     "{{'<|im_start|>'",
     "{% if loop.first and messages[0]['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant<|im_end|>\n' }}"
     "{% endif %}{{'<|im_start|>'",
     1,
 )
@@ -99,7 +99,7 @@ def gguf(path: Path, **fields: str | int | list[str]) -> Path:
     [
         (OPENHERMES, "<s>", "<|im_end|>", "chatml", TemplateFormat.CHATML),
         (HERMES_3, "<|begin_of_text|>", "<|im_end|>", "chatml", TemplateFormat.CHATML),
-        (SMOLLM2, "<|im_start|>", "<|im_end|>", "", TemplateFormat.CHATML),
+        (QWEN_15, "", "<|im_end|>", "", TemplateFormat.CHATML),  # qwen2 has a full stop there
         (ZEPHYR, "<s>", "</s>", "zephyr", TemplateFormat.ZEPHYR),
         (ZEPHYR, "<|endoftext|>", "<|endoftext|>", "", None),  # stablelm-zephyr-3b
         (GEMMA_2, "<bos>", "<eos>", "gemma", TemplateFormat.GEMMA),

@@ -21,7 +21,10 @@ ANSWERS = {name: answer for answer, row in TABLE.items() for name in row}
 
 FILE_ENDINGS = (".gguf", ".bin")
 # As people say them: the chat model. Of a repository or a quantised copy: the base model.
-CASUAL = re.compile(r"(.*/)?(llama-?2(-\d+b)?|llama-?3|mistral(-7b)?|mixtral|tinyllama)(-bnb-4bit)?", re.IGNORECASE)
+CASUAL = re.compile(
+    r"(.*/)?(llama-?2(-\d+b)?|llama-?3|mistral(-7b)?|mixtral|tinyllama|smollm2-\d+(\.\d)?[mb])(-bnb-4bit)?",
+    re.IGNORECASE,
+)
 PLAIN = sorted(n for n in ANSWERS if ":" not in n and not n.endswith(FILE_ENDINGS) and not CASUAL.fullmatch(n))
 QUANTISED = (
     "-GGUF",
@@ -171,6 +174,14 @@ def test_the_config_has_the_first_word_on_a_model() -> None:
         detect_format("x", {"x": Model(template="llama9")})
 
 
+def test_the_name_by_which_servers_call_smollm2_is_the_chat_model_and_the_repository_of_that_name_is_not() -> None:
+    found = detect_format("smollm2-135m")
+    assert (found.name, found.confidence) == ("smollm2", "medium")
+    for base in ("HuggingFaceTB/SmolLM2-135M", "SmolLM2-135M.Q4_K_M.gguf"):
+        with pytest.raises(UsageError, match="base model"):
+            detect_format(base)
+
+
 def test_the_evidence_tells_a_known_name_from_a_pattern() -> None:
     known, pattern = detect_format("TheBloke/zephyr-7B-beta-GGUF"), detect_format("zephyr:7b")
     assert (known.confidence, pattern.confidence) == ("high", "medium")
@@ -187,11 +198,11 @@ def test_the_evidence_tells_a_known_name_from_a_pattern() -> None:
         ("llava:7b", "images"),
         ("Meta-Llama-Guard-2-8B", "judges"),
         ("codellama/CodeLlama-70b-Instruct-hf", "its own"),
-        ("google/gemma-3-4b-it", "like gemma"),
-        ("Qwen/Qwen2-7B-Instruct", "system text"),
-        ("mistralai/Mistral-Small-24B-Instruct-2501", "v7-tekken"),
-        ("deepseek-ai/DeepSeek-V3", "between deepseek-v2 and deepseek-r1"),
-        ("Qwen/QwQ-32B", "thought"),
+        ("google/medgemma-4b-it", "like gemma3"),
+        ("Qwen/Qwen1.5-7B-Chat", "system text"),
+        ("mistralai/Magistral-Small-2506", "v7-tekken"),
+        ("deepseek-ai/DeepSeek-V3.1", "like deepseek-v3"),
+        ("HuggingFaceTB/SmolLM3-3B", "thought"),
     ],
 )
 def test_a_known_model_without_a_format_here_is_told_why(model: str, reason: str) -> None:

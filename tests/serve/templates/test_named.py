@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batuta_cli.errors import TemplateError, UsageError
 from batuta_cli.serve.messages import ChatMessage, parse_messages
+from batuta_cli.serve.templates.detection import detect_format
 from batuta_cli.serve.templates.engine import ChatTemplateEngine
 from batuta_cli.serve.templates.formats import NamedFormat, SystemPlace, TemplateFormat, named_format, named_formats
 from tests.serve.templates.conversations import TEXT, conversations
@@ -70,6 +71,21 @@ def test_any_conversation_renders_as_by_the_reference(format: NamedFormat) -> No
         assert prompt == reference(messages, generate)
 
     check()
+
+
+def test_the_template_of_the_real_smollm2_is_recognised_and_writes_the_same_prompts(gguf: Path) -> None:
+    found = detect_format(gguf)
+    assert found.name == "smollm2"
+    own, named = ChatTemplateEngine.from_detection(found), ChatTemplateEngine("smollm2")
+
+    @settings(max_examples=30)
+    @given(conversations(), st.booleans())
+    def check(messages: list[ChatMessage], generate: bool) -> None:
+        prompt = own.apply(messages, add_generation_prompt=generate)
+        assert prompt == named.apply(messages, add_generation_prompt=generate)
+
+    check()
+    own.close()
 
 
 @pytest.mark.parametrize("format", [f for f in named_formats().values() if f.joins], ids=lambda f: f.name)
