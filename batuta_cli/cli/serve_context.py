@@ -81,7 +81,7 @@ def context(
             {**_size(model, manager), **(error.result or {}), "fits": False, "dropped": []}, error=error
         )
     if not kept.after.exact:
-        console.note(f"an upper estimate: {kept.after.method}")
+        console.note(f"an upper estimate: {_how(kept.after)}")
     if kept.dropped:
         console.note(
             f"dropped {len(kept.dropped):,} of {len(conversation):,} messages: {_ranges(kept.dropped)};"
@@ -110,7 +110,7 @@ def _judged(model: str, manager: "ContextManager", conversation: "Sequence[ChatM
     fits = f"yes, {left:,} left" if left >= 0 else f"no, {-left:,} too many"
     dated = f", {manager.as_of}" if manager.as_of else ""
     lines = (
-        ("tokens", f"{counted.tokens:,} ({'exact' if counted.exact else 'at most'}: {counted.method})"),
+        ("tokens", f"{counted.tokens:,} ({'exact' if counted.exact else 'at most'}: {_how(counted)})"),
         ("window", f"{size.window:,} ({manager.source}{dated})"),
         ("reserve", f"{size.reserve:,}"),
         ("limit", f"{size.limit:,}"),
@@ -118,6 +118,11 @@ def _judged(model: str, manager: "ContextManager", conversation: "Sequence[ChatM
     )
     text = "\n".join(f"{name:<8} {display(value)}" for name, value in lines)
     return console.Outcome(result, text, error=None if left >= 0 else overflow(counted.tokens, size.limit))
+
+
+def _how(counted: "TokenCount") -> str:
+    """How the tokens were counted, for a line that has said already that they are an estimate."""
+    return counted.method.removeprefix("upper estimate: ")
 
 
 def _size(model: str, manager: "ContextManager") -> dict[str, Any]:

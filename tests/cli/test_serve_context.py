@@ -210,3 +210,11 @@ def test_a_hundred_thousand_messages_are_shortened(batuta: Run, work: Path) -> N
     found = result(batuta("serve", "context", "--model", "gpt-4", *arguments, code=0))
     assert found["limit"] - 60 < found["tokens"] <= found["limit"]
     assert found["messages"] == [whole[0], *whole[len(found["dropped"]) + 1 :]]
+
+
+def test_an_upper_estimate_is_called_so_once(batuta: Run, chat: Path) -> None:
+    arguments = ("serve", "context", "--model", "claude-3-opus", "--messages", chat)
+    tokens = report(batuta(*arguments, code=0).stdout)["tokens"]
+    assert tokens.endswith("(at most: the tokenizer of claude-3-opus is not known)")
+    said = batuta(*arguments, "--strategy", "error", code=0).stderr
+    assert said.splitlines() == ["an upper estimate: the tokenizer of claude-3-opus is not known"]
