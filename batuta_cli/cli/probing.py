@@ -8,6 +8,7 @@ from batuta_cli.files import display
 
 if TYPE_CHECKING:
     from batuta_cli.config import Config
+    from batuta_cli.serve.audit import AuditLog
     from batuta_cli.serve.backends import Backend
     from batuta_cli.serve.providers.probe import ProbeResult
     from batuta_cli.serve.tiers import PrivacyTier
@@ -22,9 +23,14 @@ def probed(backends: "Sequence[Backend]", tier: "PrivacyTier", settings: "Config
     log = AuditLog()
     networks = Networks.configured(settings)
     found = probe(backends, tier, networks=networks, audit=log, proxy=settings.network.proxy)
+    warn_if_lost(log)
+    return {result.backend.name: result for result in found}
+
+
+def warn_if_lost(log: "AuditLog") -> None:
+    """Tell when decisions of the privacy gate could not be written down, which standard requests survive."""
     if log.lost:
         console.warn(
             f"{display(str(log.directory))}: the audit log cannot be written; a sovereign or private request would be"
             " refused"
         )
-    return {result.backend.name: result for result in found}

@@ -117,9 +117,12 @@ def _request(
 
 async def _run(request: "ChatRequest") -> console.Outcome:
     from batuta_cli import config
+    from batuta_cli.cli.probing import warn_if_lost
+    from batuta_cli.serve.audit import AuditLog
     from batuta_cli.serve.pipeline import Pipeline
 
-    async with Pipeline(config.load()) as pipeline:
+    audit = AuditLog()
+    async with Pipeline(config.load(), audit=audit) as pipeline:
         if not pipeline.config.backends:
             console.note("no backend is configured, so the local ones are tried; batuta config init explains how")
         await pipeline.world.refresh(tier=request.privacy, timeout=1.0)
@@ -128,6 +131,7 @@ async def _run(request: "ChatRequest") -> console.Outcome:
             text = await _show(answer, live=request.stream and not console.settings.json and not console.settings.quiet)
         finally:
             await answer.aclose()
+            warn_if_lost(audit)
         return _outcome(answer, text)
 
 

@@ -63,6 +63,16 @@ def test_stdin_is_a_prompt_and_quiet_prints_the_answer_alone(batuta: Run) -> Non
 
 
 @pytest.mark.usefixtures("configured")
+def test_a_standard_request_without_an_audit_log_is_answered_with_a_warning(batuta: Run, home: Path) -> None:
+    audit = home / "state/batuta/audit"
+    audit.parent.mkdir(parents=True)
+    audit.touch()
+    arguments = ("serve", "chat", QUESTION, "--model", MODEL, "--max-tokens", "3", "--privacy")
+    assert f"warning: {audit}: the audit log cannot be written" in batuta(*arguments, "standard", code=0).stderr
+    assert "nothing was sent" in batuta(*arguments, "sovereign", code=1).stderr
+
+
+@pytest.mark.usefixtures("configured")
 def test_exit_codes_say_why_there_is_no_answer(batuta: Run, home: Path) -> None:
     chat = ("serve", "chat", QUESTION)
     assert "it does not have nothing-7b" in batuta(*chat, "--model", "nothing-7b", code=7).stderr
