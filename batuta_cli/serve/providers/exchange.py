@@ -1,9 +1,9 @@
 """One call to one backend, from the request to the last piece of its answer.
 
-The answer comes as `Piece`s, those together that came together. It ends well only when the backend says that it is complete; anything
-else is a `BackendError`: another status than 200, something that is no answer, silence for longer than the timeouts
-allow, a stream that stops. Leaving the generator closes the connection, by which the backend learns that nobody
-listens any more.
+The answer comes as `Piece`s, those together that came together. It ends well only when the backend says that it is
+complete; anything else is a `BackendError`: another status than 200, something that is no answer, silence for longer
+than the timeouts allow, a stream that stops. Leaving the generator closes the connection, by which the backend learns
+that nobody listens any more.
 """
 
 import asyncio
