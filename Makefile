@@ -17,7 +17,7 @@ BENCH ?=
 # pytest workers; the tests run real processes, and a machine has at least two cores
 JOBS ?= 2
 
-.PHONY: help test check demo docs prices bench bench-tools clean
+.PHONY: help test check demo docs prices bench bench-tools bench-litellm clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -63,8 +63,13 @@ bench-tools: .venv/.bench-tools
 	@.venv/peers/bin/python -m pip --quiet --disable-pip-version-check install model_signing==1.1.1 pyOpenSSL 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@touch $@
 
-bench: .venv/.bench-tools ## Measure the README's claims against b3sum, age, minisign, sha256sum, model_signing
+bench: .venv/.bench-tools ## Measure the README's claims, each beside its peers
 	@for script in benchmarks/bench_*.py; do python "$$script" $(BENCH); done
+
+bench-litellm: .venv/.ready ## Measure the gateway beside litellm's proxy, which is 742 MB
+	@test -x .venv/litellm/bin/litellm || { $(PYTHON) -m venv .venv/litellm && \
+		.venv/litellm/bin/python -m pip --quiet --disable-pip-version-check install 'litellm[proxy]'; }
+	@python benchmarks/bench_gateway.py $(BENCH)
 
 clean: ## Remove what the other targets made
 	@rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,7 +5,8 @@ less than 1 ms at the median. Measured beside a direct call and a bare relay tha
 
 Each server under test has the first core of the machine to itself; the load and the backend, which answers from memory,
 share the others. A connection asks again as soon as it has its answer. "batuta, free" is a backend without a price,
-"batuta, paid" one whose every request is reserved and settled in the ledger. Contestants take turns; what is added is
+"batuta, paid" one whose every request is reserved and settled in the ledger. litellm's proxy takes part where
+`make bench-litellm` has installed it. Contestants take turns; what is added is
 the difference of medians to the direct call within a round. --size is not used.
 """
 
@@ -14,6 +15,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -53,6 +55,8 @@ class Result:
     """Requests a second, or events."""
     latencies: tuple[float, float]
     """Median and 99th percentile, in seconds."""
+    seconds: float
+    """How long the run took."""
 
 
 class Caller(asyncio.Protocol):
@@ -136,7 +140,7 @@ def measure(port: int, *, streamed: bool, connections: int, options: argparse.Na
     seconds = time.perf_counter() - began
     taken.sort()
     each = options.events if streamed else 1
-    return Result(len(taken) * each / seconds, (taken[len(taken) // 2], taken[int(len(taken) * 0.99)]))
+    return Result(len(taken) * each / seconds, (taken[len(taken) // 2], taken[int(len(taken) * 0.99)]), seconds)
 
 
 @contextlib.contextmanager
@@ -180,6 +184,30 @@ def gateway_environment(directory: Path, name: str, url: str, environment: Mappi
     (home / "config" / "batuta" / "config.toml").write_text(CONFIG.format(name=name, url=url, key=key))
     places = {f"XDG_{what.upper()}_HOME": str(home / what) for what in ("config", "data", "state", "cache")}
     return dict(environment) | places | {"HOME": str(home), "BENCH_KEY": "none"}
+
+
+LITELLM = Path(__file__).resolve().parent.parent / ".venv" / "litellm" / "bin" / "litellm"
+
+
+def start_litellm(servers: contextlib.ExitStack, directory: Path, url: str, cores: set[int]) -> int:
+    """litellm's proxy before the same backend, with one worker; returns its port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    parameters = {"model": "openai/m", "api_base": f"{url}/v1", "api_key": "none"}
+    config = directory / "litellm.json"  # JSON is YAML
+    config.write_text(json.dumps({"model_list": [{"model_name": "m", "litellm_params": parameters}]}))
+    command = [str(LITELLM), "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+    with open(directory / "litellm.log", "w+b") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    os.sched_setaffinity(process.pid, cores)
+    servers.callback(process.wait)
+    servers.callback(process.terminate)
+    end = time.monotonic() + 4 * _PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return port
+        time.sleep(0.2)
+    raise BenchmarkError(f"litellm did not start: {(directory / 'litellm.log').read_text()[-2000:]}")
 
 
 def race(
@@ -249,6 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for label, name in (("batuta, free", "llamacpp"), ("batuta, paid", "groq")):
             environment = gateway_environment(directory, name, url, batuta.environment)
             ports[label] = start(name, [str(batuta.path), "serve", "gateway", "--port", "0"], {cores[0]}, environment)
+        if LITELLM.exists():
+            ports["litellm"] = start_litellm(servers, directory, url, {cores[0]})
         for streamed in (False, True):
             for count in counts:
                 race(report, ports, options, streamed=streamed, connections=count)

@@ -161,7 +161,7 @@ _batuta_at() {
             options='-n --dry-run --json -q --quiet -h --help'
             ;;
         'batuta serve')
-            subcommands='template context backends route audit budget'
+            subcommands='template context backends route chat gateway audit budget keys'
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve template')
@@ -197,6 +197,20 @@ _batuta_at() {
                 --cost) value='frugal balanced premium' && return 0 ;;
                 --model | --backend | --queue-depth | --input-tokens | --max-output-tokens | --system | --user) value='' && return 0 ;;
                 -m | --messages) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta serve chat')
+            options='-M --model --system -m --messages --max-tokens --temperature --seed --no-stream --stream --privacy --backend --json -q --quiet -h --help'
+            case ${2-} in
+                -M | --model | --system | --max-tokens | --temperature | --seed | --backend | [1-9]*) value='' && return 0 ;;
+                -m | --messages) value='<file>' && return 0 ;;
+                --privacy) value='standard private sovereign' && return 0 ;;
+            esac
+            ;;
+        'batuta serve gateway')
+            options='--host --port --workers --json -q --quiet -h --help'
+            case ${2-} in
+                --host | --port | --workers) value='' && return 0 ;;
             esac
             ;;
         'batuta serve audit')
@@ -249,6 +263,25 @@ _batuta_at() {
         'batuta serve budget reset')
             options='-y --yes --json -q --quiet -h --help'
             ;;
+        'batuta serve keys')
+            subcommands='create list revoke'
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta serve keys create')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta serve keys list')
+            options='--json -q --quiet -h --help'
+            ;;
+        'batuta serve keys revoke')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1) value='' && return 0 ;;
+            esac
+            ;;
         'batuta config')
             subcommands='path show get set unset init'
             options='--json -q --quiet -h --help'
@@ -262,20 +295,20 @@ _batuta_at() {
         'batuta config get')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config set')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
                 [1-9]*) value='' && return 0 ;;
             esac
             ;;
         'batuta config unset')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config init')

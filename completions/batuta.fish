@@ -278,8 +278,11 @@ complete -c batuta -n '__batuta_at serve' -a template -d 'Turn messages into the
 complete -c batuta -n '__batuta_at serve' -a context -d 'Count the tokens of a conversation, as the model\'s template renders it, and say whether they fit.'
 complete -c batuta -n '__batuta_at serve' -a backends -d 'List the backends: tier, address, whether the tier admits them, and with --probe how deep their queue is.'
 complete -c batuta -n '__batuta_at serve' -a route -d 'Tell where a request would go: the backend\'s name. Nothing is sent.'
+complete -c batuta -n '__batuta_at serve' -a chat -d 'Send one request and print the answer.'
+complete -c batuta -n '__batuta_at serve' -a gateway -d 'Answer OpenAI\'s and Anthropic\'s clients over HTTP, within privacy and budget.'
 complete -c batuta -n '__batuta_at serve' -a audit -d 'Check the log of what the privacy gate allowed and refused.'
 complete -c batuta -n '__batuta_at serve' -a budget -d 'Keep spending within a daily budget, and see what it went to.'
+complete -c batuta -n '__batuta_at serve' -a keys -d 'Make, list and revoke the gateway\'s client keys.'
 complete -c batuta -n '__batuta_at serve' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at serve' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at serve' -s h -l help -d 'Show this message and exit.'
@@ -346,6 +349,28 @@ complete -c batuta -n '__batuta_in \'serve route\'' -l user -x -d 'The user\'s m
 complete -c batuta -n '__batuta_in \'serve route\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve route\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve route\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve chat
+complete -c batuta -n '__batuta_in \'serve chat\'' -s M -l model -x -d 'The model that answers.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l system -x -d 'The system message; - reads stdin.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -s m -l messages -r -F -d 'The conversation as JSON: a list of {"role", "content"}, or an object with "messages"; - is stdin.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l max-tokens -x -d 'The most tokens of an answer.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l temperature -x -d '0 for the likeliest words; up to 2.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l seed -x -d 'Asks for repeatable sampling.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l no-stream -l stream -d 'Show the answer as it comes; the default, but for --json.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l privacy -x -a 'standard private sovereign' -d 'How far the request may go.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l backend -x -d 'Ask this backend alone.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve gateway
+complete -c batuta -n '__batuta_in \'serve gateway\'' -l host -x -d 'Where to listen [127.0.0.1].'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -l port -x -d '[8484]; 0: any free one.'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -l workers -x -d 'Processes that share the port [1].'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve audit
 complete -c batuta -n '__batuta_at serve audit' -a verify -d 'Check that no decision was changed, taken out, added or moved.'
@@ -427,6 +452,29 @@ complete -c batuta -n '__batuta_in \'serve budget reset\'' -l json -d 'Print one
 complete -c batuta -n '__batuta_in \'serve budget reset\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve budget reset\'' -s h -l help -d 'Show this message and exit.'
 
+# batuta serve keys
+complete -c batuta -n '__batuta_at serve keys' -a create -d 'Make a client key and print it, this once: only its SHA-256 is kept.'
+complete -c batuta -n '__batuta_at serve keys' -a list -d 'List the client keys, the revoked ones included.'
+complete -c batuta -n '__batuta_at serve keys' -a revoke -d 'Revoke a client key; a running gateway refuses it at once.'
+complete -c batuta -n '__batuta_at serve keys' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_at serve keys' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_at serve keys' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve keys create
+complete -c batuta -n '__batuta_in \'serve keys create\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve keys create\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve keys create\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve keys list
+complete -c batuta -n '__batuta_in \'serve keys list\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve keys list\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve keys list\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve keys revoke
+complete -c batuta -n '__batuta_in \'serve keys revoke\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve keys revoke\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve keys revoke\'' -s h -l help -d 'Show this message and exit.'
+
 # batuta config
 complete -c batuta -n '__batuta_at config' -a path -d 'Print where the configuration file is, or would be. --json also tells whether it exists.'
 complete -c batuta -n '__batuta_at config' -a show -d 'Print the effective configuration as TOML: defaults, then the file, then BATUTA_... environment variables.'
@@ -453,19 +501,19 @@ complete -c batuta -n '__batuta_in \'config show\'' -s h -l help -d 'Show this m
 complete -c batuta -n '__batuta_in \'config get\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config get\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config get\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy'
+complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds'
 
 # batuta config set
 complete -c batuta -n '__batuta_in \'config set\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config set\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config set\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy'
+complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds'
 
 # batuta config unset
 complete -c batuta -n '__batuta_in \'config unset\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy'
+complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds'
 
 # batuta config init
 complete -c batuta -n '__batuta_in \'config init\'' -s f -l force -d 'Replace a file that is there; what it says is lost.'

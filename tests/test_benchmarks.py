@@ -25,6 +25,7 @@ TINY = {
     "ledger": ["--seconds", "0.05"],
     "templates": ["--seconds", "0.01"],
     "gateway": ["--seconds", "0.05", "--connections", "1,4", "--events", "5"],
+    "gateway_memory": ["--requests", "100"],
     "tokens": [],
 }
 

@@ -64,7 +64,7 @@ def bash_offers(models: Path, environment: dict[str, str]) -> Offers:
 
 
 def test_bash_offers_the_groups(bash_offers: Offers) -> None:
-    assert bash_offers("batuta", "") == ["pacha", "config"]
+    assert bash_offers("batuta", "") == ["pacha", "serve", "config"]
 
 
 def test_bash_offers_the_commands_that_begin_with_what_was_typed(bash_offers: Offers) -> None:
@@ -294,7 +294,7 @@ def test_fish_offers_commands_with_what_they_do(fish_offers: Offers) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("batuta ", {"pacha", "config"}),
+        ("batuta ", {"pacha", "serve", "config"}),
         ("batuta --json pacha -q ver", {"verify"}),
         ("batuta pacha keys ", {"list", "export", "import"}),
         ("batuta pacha trust re", {"remove", "revoke", "retire"}),

@@ -23,6 +23,15 @@ Messages = Annotated[
 ]
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="The system message; - reads stdin.")]
 User = Annotated[str | None, typer.Option("--user", metavar="TEXT", help="The user's message; - reads stdin.")]
+Fallback = Annotated[
+    str,
+    typer.Option(
+        "--system-fallback",
+        metavar="error|merge|drop",
+        help="What becomes of a system message that the format has no place for: merge puts it into the first"
+        " user message.",
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,7 @@ from batuta_cli.cli.command import command_group
 
 app = command_group("serve", "Make model requests correct, private and within budget.")
 
-for commands in (serve_template.commands, serve_context.commands, serve_backends.commands, serve_route.commands):
-    app.add_typer(commands)
-for running in (serve_chat.commands, serve_gateway.commands):
-    app.add_typer(running)
+for module in (serve_template, serve_context, serve_backends, serve_route, serve_chat, serve_gateway):
+    app.add_typer(module.commands)
 for group in (serve_audit.group, serve_budget.group, serve_keys.group):
     app.add_typer(group)

@@ -42,8 +42,8 @@ def backends(
 ) -> console.Outcome:
     """List the backends: tier, address, whether the tier admits them, and with --probe how deep their queue is.
 
-    The tier of a backend is that of its address, whatever its name. Without a configuration the local backends at
-    their usual addresses are the set. --all never sends anything to a hosted backend that is not configured.
+    The tier of a backend is that of its address, whatever its name. Without a configuration every kind is listed, and
+    --probe asks the local ones at their usual addresses; a hosted backend that is not configured is never asked.
     """
     from batuta_cli import config
     from batuta_cli.serve.backends import ServingBackend, configured_backends, default_backend
@@ -55,8 +55,9 @@ def backends(
     networks = Networks.configured(settings)
     known = configured_backends(settings)
     if not settings.backends:
-        console.note("no backend is configured, so these are the local ones; batuta config init explains how")
-    if everything:
+        shown = "the local ones" if probe and not everything else "all that batuta knows"
+        console.note(f"no backend is configured, so these are {shown}; batuta config init explains how")
+    if everything or not (settings.backends or probe):
         kinds = {backend.kind for backend in known}
         known += tuple(default_backend(kind) for kind in ServingBackend if kind not in kinds)
     verdicts = {backend.name: _verdict(backend, tier, networks) for backend in known}

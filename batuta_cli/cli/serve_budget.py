@@ -9,6 +9,8 @@ from batuta_cli.cli.command import Command, command_group, examples
 from batuta_cli.errors import CostError, OperationError, UnknownPriceError, UsageError
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from batuta_cli.config import Config
     from batuta_cli.serve.budget import BudgetStatus, CostCircuitBreaker
 
@@ -327,7 +329,7 @@ def _breaker(configuration: "Config | None" = None) -> "CostCircuitBreaker":
     return CostCircuitBreaker.from_config(budget, on_alert=lambda alert: console.warn(alert.message))
 
 
-def _dollars(nano: int) -> Any:
+def _dollars(nano: int) -> "Decimal":
     from batuta_cli.serve.money import to_usd
 
     return to_usd(nano)

@@ -14,7 +14,7 @@ from batuta_cli.files import display
 if TYPE_CHECKING:
     from batuta_cli.serve.answer import Answer
     from batuta_cli.serve.chat import ChatRequest
-    from batuta_cli.serve.pipeline import Pipeline
+    from batuta_cli.serve.messages import ChatMessage
 
 commands = typer.Typer()
 
@@ -73,7 +73,7 @@ def chat(
     return asyncio.run(_run(request))
 
 
-def _conversation(prompt: list[str] | None, system: str | None, messages: str | None) -> Any:
+def _conversation(prompt: list[str] | None, system: str | None, messages: str | None) -> "tuple[ChatMessage, ...]":
     if messages is not None and prompt:
         raise UsageError("--messages has the whole conversation, so a prompt cannot be added to it")
     user = None if messages is not None else " ".join(prompt or ["-"])
@@ -84,7 +84,7 @@ def _conversation(prompt: list[str] | None, system: str | None, messages: str | 
 
 def _request(
     model: str,
-    conversation: Any,
+    conversation: "tuple[ChatMessage, ...]",
     sampling: dict[str, Any],
     *,
     stream: bool,
@@ -128,7 +128,7 @@ async def _run(request: "ChatRequest") -> console.Outcome:
             text = await _show(answer, live=request.stream and not console.settings.json and not console.settings.quiet)
         finally:
             await answer.aclose()
-        return _outcome(answer, text, pipeline)
+        return _outcome(answer, text)
 
 
 async def _show(answer: "Answer", *, live: bool) -> str:
@@ -151,7 +151,7 @@ def _safe(text: str) -> str:
     return "".join(c if c in "\n\t" else display(c) for c in text)
 
 
-def _outcome(answer: "Answer", text: str, pipeline: "Pipeline") -> console.Outcome:
+def _outcome(answer: "Answer", text: str) -> console.Outcome:
     from batuta_cli.serve.money import format_usd
 
     summary = answer.summary

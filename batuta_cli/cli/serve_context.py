@@ -1,15 +1,22 @@
 """`batuta serve context`: whether a conversation fits a model's context window, and the part of it that does."""
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.conversation import Messages, Source, System, User
+from batuta_cli.cli.conversation import Fallback, Messages, Source, System, User
 from batuta_cli.errors import ContextOverflowError
 from batuta_cli.files import display
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batuta_cli.serve.context import ContextManager
+    from batuta_cli.serve.messages import ChatMessage
+    from batuta_cli.serve.tokens import TokenCount
 
 commands = typer.Typer()
 
@@ -43,14 +50,7 @@ def context(
         str | None,
         typer.Option(metavar="FILE", help="A GGUF file, a tokenizer.json or a folder to count tokens with."),
     ] = None,
-    system_fallback: Annotated[
-        str,
-        typer.Option(
-            metavar="error|merge|drop",
-            help="What becomes of a system message that the format has no place for: merge puts it into the first"
-            " user message.",
-        ),
-    ] = "error",
+    system_fallback: Fallback = "error",
 ) -> console.Outcome:
     """Count the tokens of a conversation, as the model's template renders it, and say whether they fit.
 
@@ -101,7 +101,7 @@ def context(
     return console.Outcome(result, raw=json.dumps(listed, indent=2).encode() + b"\n")
 
 
-def _judged(model: str, manager: Any, conversation: Any) -> console.Outcome:
+def _judged(model: str, manager: "ContextManager", conversation: "Sequence[ChatMessage]") -> console.Outcome:
     from batuta_cli.serve.truncation import overflow
 
     counted, size = manager.count(conversation), manager.size
@@ -120,7 +120,7 @@ def _judged(model: str, manager: Any, conversation: Any) -> console.Outcome:
     return console.Outcome(result, text, error=None if left >= 0 else overflow(counted.tokens, size.limit))
 
 
-def _size(model: str, manager: Any) -> dict[str, Any]:
+def _size(model: str, manager: "ContextManager") -> dict[str, Any]:
     return {
         "model": model,
         "window": manager.size.window,
@@ -131,7 +131,7 @@ def _size(model: str, manager: Any) -> dict[str, Any]:
     }
 
 
-def _count(counted: Any) -> dict[str, Any]:
+def _count(counted: "TokenCount") -> dict[str, Any]:
     return {"tokens": counted.tokens, "exact": counted.exact, "method": counted.method}
 
 

@@ -1,21 +1,25 @@
 """`batuta serve keys`: who may use the gateway."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, command_group, examples
+from batuta_cli.errors import UsageError
 from batuta_cli.files import display
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from batuta_cli.serve.gateway.keys import ClientKey
 
 group = command_group("keys", "Make, list and revoke the gateway's client keys.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")]
 
 
-@group.command(
-    cls=Command, epilog=examples("batuta serve keys create laptop", "KEY=$(batuta serve keys create ci --quiet)")
-)
+@group.command(cls=Command, epilog=examples("batuta serve keys create laptop", "KEY=$(batuta serve keys create ci)"))
 def create(name: Name) -> console.Outcome:
     """Make a client key and print it, this once: only its SHA-256 is kept.
 
@@ -23,6 +27,8 @@ def create(name: Name) -> console.Outcome:
     """
     from batuta_cli.serve.gateway import keys
 
+    if console.settings.quiet and not console.settings.json:
+        raise UsageError("with --quiet nobody would see the key, and it is shown this once", hint="leave --quiet out")
     key, entry = keys.create(name)
     console.note(
         f"the key of {display(name)} is shown this once; clients send it as Authorization: Bearer or x-api-key"
@@ -54,7 +60,7 @@ def revoke(name: Name) -> console.Outcome:
     return console.Outcome(_entry(entry), f"revoked the key of {display(name)}")
 
 
-def _entry(entry: Any) -> dict[str, Any]:
+def _entry(entry: "ClientKey") -> dict[str, Any]:
     return {
         "name": entry.name,
         "sha256": entry.sha256,
@@ -63,5 +69,5 @@ def _entry(entry: Any) -> dict[str, Any]:
     }
 
 
-def _time(time: Any) -> str | None:
+def _time(time: "dt.datetime | None") -> str | None:
     return f"{time:%Y-%m-%dT%H:%M:%SZ}" if time else None

@@ -2,15 +2,22 @@
 
 import datetime as dt
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.conversation import Messages, Source, System, User
+from batuta_cli.cli.conversation import Fallback, Messages, Source, System, User
 from batuta_cli.errors import InvalidInputError, TemplateError, UsageError
 from batuta_cli.files import display, is_control, read_limited
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batuta_cli.serve.messages import ChatMessage
+    from batuta_cli.serve.templates.detection import Detection
+    from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
 commands = typer.Typer()
 
@@ -46,14 +53,7 @@ def template(
     continued: Annotated[
         bool, typer.Option("--continue", help="End within the assistant's last message, for the model to go on with.")
     ] = False,
-    system_fallback: Annotated[
-        str,
-        typer.Option(
-            metavar="error|merge|drop",
-            help="What becomes of a system message that the format has no place for: merge puts it into the first"
-            " user message.",
-        ),
-    ] = "error",
+    system_fallback: Fallback = "error",
     on_injection: Annotated[
         str,
         typer.Option(
@@ -106,7 +106,7 @@ def template(
 
 
 def _prompt(
-    engine: Any,
+    engine: "ChatTemplateEngine",
     described: dict[str, Any],
     source: Source,
     on_injection: str,
@@ -148,7 +148,9 @@ def _prompt(
     return console.Outcome(result, raw=prompt.encode())
 
 
-def _applied(engine: Any, messages: Any, fallback: str, options: dict[str, Any]) -> tuple[str, str]:
+def _applied(
+    engine: "ChatTemplateEngine", messages: "Sequence[ChatMessage]", fallback: str, options: dict[str, Any]
+) -> tuple[str, str]:
     """The prompt, and what was done about the system message."""
     from batuta_cli.serve.templates.conversation import SystemFallback
 
@@ -175,7 +177,9 @@ def _counted(prompt: str, model: str, result: dict[str, Any]) -> console.Outcome
     return console.Outcome({**result, **numbers}, str(counted.tokens))
 
 
-def _engine(model: str | None, format: str | None, path: str | None, bos: str, eos: str) -> tuple[Any, dict[str, Any]]:
+def _engine(
+    model: str | None, format: str | None, path: str | None, bos: str, eos: str
+) -> "tuple[ChatTemplateEngine, dict[str, Any]]":
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
     if model is not None:
@@ -195,29 +199,14 @@ def _engine(model: str | None, format: str | None, path: str | None, bos: str, e
     return ChatTemplateEngine.from_template(text, bos, eos), own
 
 
-def _found(model: str) -> Any:
-    """The format of a model; what the configuration says of it comes first."""
+def _found(model: str) -> "Detection":
     from batuta_cli import config
-    from batuta_cli.serve.templates.detection import Detection, detect_format
-    from batuta_cli.serve.templates.formats import named_format
+    from batuta_cli.serve.templates.detection import detect_format
 
-    configured = config.load().models.get(model)
-    if configured is None or not configured.template:
-        return detect_format(model)
-    named = named_format(configured.template)
-    return Detection(
-        format=named.family,
-        variant=named.variant,
-        name=named.name,
-        evidence="the configuration",
-        confidence="high",
-        template=None,
-        bos_token=named.bos_token,
-        eos_token=named.eos_token,
-    )
+    return detect_format(model, config.load().models)
 
 
-def _described(found: Any) -> dict[str, Any]:
+def _described(found: "Detection") -> dict[str, Any]:
     return {
         "format": found.format,
         "name": found.name,

@@ -61,6 +61,7 @@ __all__ = [
     "set_value",
     "set_values",
     "table_name",
+    "unset",
 ]
 
 

@@ -124,7 +124,6 @@ class Router:
     max_queue_depth: Annotated[
         int, Key(Integer(1, 1_000_000), "Queue depth from which a backend takes no further request.")
     ] = 50
-
     local_backend: Annotated[
         str, Key(Line("a backend"), "The backend that requests go to first. Empty: the first local one that serves.")
     ] = ""
@@ -180,7 +179,6 @@ class Backend:
         str,
         Key(Line("a backend"), "Which of the known backends it is, such as vllm. Empty: the one of that NAME."),
     ] = ""
-
     base_url: Annotated[
         str, Key(BaseUrl(), "Address of its API, such as http://127.0.0.1:8080/v1. Empty: the usual one of that NAME.")
     ] = ""

@@ -8,7 +8,63 @@ Each name is imported from its module when it is first used, so that a program p
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batuta_cli.serve.backends import BackendSelector, ServingBackend
+    from batuta_cli.serve.budget import (
+        Alert,
+        BudgetStatus,
+        CircuitBreakerConfig,
+        CostCircuitBreaker,
+        CostError,
+        DailyBudgetExceeded,
+        RequestTooExpensive,
+        Reservation,
+    )
+    from batuta_cli.serve.context import ContextManager, ContextWindow
+    from batuta_cli.serve.failover import (
+        FailoverConfig,
+        FailoverManager,
+        FailoverRequest,
+        Obstacle,
+        StreamingContext,
+        Takeover,
+        UnknownRequestError,
+        continuation,
+    )
+    from batuta_cli.serve.ledger import Ledger, open_ledger
+    from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, read_messages
+    from batuta_cli.serve.planning import (
+        BackendState,
+        Candidate,
+        Gate,
+        GateName,
+        Need,
+        Plan,
+        PlanRequest,
+        Snapshot,
+        plan,
+    )
+    from batuta_cli.serve.pricing import TokenPricing, price_for
+    from batuta_cli.serve.router import (
+        Limits,
+        Local,
+        Reason,
+        Reject,
+        RouterConfig,
+        RoutingDecision,
+        Spillover,
+        SpilloverRouter,
+    )
+    from batuta_cli.serve.templates.control import Finding, Injection, scan_control_tokens
+    from batuta_cli.serve.templates.conversation import SystemFallback
+    from batuta_cli.serve.templates.detection import Detection, detect_format
+    from batuta_cli.serve.templates.engine import ChatTemplateEngine
+    from batuta_cli.serve.templates.formats import NamedFormat, TemplateFormat, named_format, named_formats
+    from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
+    from batuta_cli.serve.tokens import TokenCount, Tokenizer, count_messages, count_prompt, tokenizer_for
+    from batuta_cli.serve.truncation import Truncation, TruncationStrategy
 
 _MODULES = {
     "backends": ("BackendSelector", "ServingBackend"),
@@ -23,13 +79,31 @@ _MODULES = {
         "Reservation",
     ),
     "context": ("ContextManager", "ContextWindow"),
-    "failover": ("FailoverConfig", "FailoverManager", "FailoverRequest", "StreamingContext", "Takeover"),
-    "ledger": ("open_ledger",),
+    "failover": (
+        "FailoverConfig",
+        "FailoverManager",
+        "FailoverRequest",
+        "Obstacle",
+        "StreamingContext",
+        "Takeover",
+        "UnknownRequestError",
+        "continuation",
+    ),
+    "ledger": ("Ledger", "open_ledger"),
     "messages": ("ChatMessage", "Role", "ToolCall", "read_messages"),
     # Not `plan`: a module of that name would take the place of the function.
-    "planning": ("BackendState", "Need", "Plan", "PlanRequest", "Snapshot", "plan"),
+    "planning": ("BackendState", "Candidate", "Gate", "GateName", "Need", "Plan", "PlanRequest", "Snapshot", "plan"),
     "pricing": ("TokenPricing", "price_for"),
-    "router": ("Local", "Reject", "RouterConfig", "RoutingDecision", "Spillover", "SpilloverRouter"),
+    "router": (
+        "Limits",
+        "Local",
+        "Reason",
+        "Reject",
+        "RouterConfig",
+        "RoutingDecision",
+        "Spillover",
+        "SpilloverRouter",
+    ),
     "templates.control": ("Finding", "Injection", "scan_control_tokens"),
     "templates.conversation": ("SystemFallback",),
     "templates.detection": ("Detection", "detect_format"),
@@ -41,7 +115,75 @@ _MODULES = {
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted(_WHERE)  # noqa: PLE0605 - made of the table above
+__all__ = [
+    "Alert",
+    "BackendSelector",
+    "BackendState",
+    "BudgetStatus",
+    "Candidate",
+    "ChatMessage",
+    "ChatTemplateEngine",
+    "CircuitBreakerConfig",
+    "ContextManager",
+    "ContextWindow",
+    "CostCircuitBreaker",
+    "CostError",
+    "CostTier",
+    "DailyBudgetExceeded",
+    "Detection",
+    "FailoverConfig",
+    "FailoverManager",
+    "FailoverRequest",
+    "Finding",
+    "Gate",
+    "GateName",
+    "Injection",
+    "LatencyTier",
+    "Ledger",
+    "Limits",
+    "Local",
+    "NamedFormat",
+    "Need",
+    "Obstacle",
+    "Plan",
+    "PlanRequest",
+    "PrivacyTier",
+    "Reason",
+    "Reject",
+    "RequestTooExpensive",
+    "Reservation",
+    "Role",
+    "RouterConfig",
+    "RoutingDecision",
+    "ServingBackend",
+    "Snapshot",
+    "Spillover",
+    "SpilloverRouter",
+    "StreamingContext",
+    "SystemFallback",
+    "Takeover",
+    "TemplateFormat",
+    "ThroughputTier",
+    "TokenCount",
+    "TokenPricing",
+    "Tokenizer",
+    "ToolCall",
+    "Truncation",
+    "TruncationStrategy",
+    "UnknownRequestError",
+    "continuation",
+    "count_messages",
+    "count_prompt",
+    "detect_format",
+    "named_format",
+    "named_formats",
+    "open_ledger",
+    "plan",
+    "price_for",
+    "read_messages",
+    "scan_control_tokens",
+    "tokenizer_for",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -99,7 +99,7 @@ class Account:
         if standing.warned or not 0 < standing.spent >= self._warn_at:
             return
         try:
-            first = self._ledger.warn_once(self.moment(), standing.day)
+            first = self._ledger.warn_once(standing.day)
         except LedgerError:  # what was spent is written; to fail now would have it charged again. The next one warns
             return
         if first:

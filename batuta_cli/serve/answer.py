@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from batuta_cli.errors import BatutaError, CostError, PrivacyError
+from batuta_cli.errors import BatutaError, CostError, LedgerError, PrivacyError
 from batuta_cli.serve.backends.profile import ContinuationMethod
 from batuta_cli.serve.chat import ChatRequest, Summary
 from batuta_cli.serve.failover import FailoverManager, Obstacle, Takeover, continuation
@@ -242,6 +242,12 @@ class Answer:
         known = last.usage.input_tokens - (said - last.said) if last.usage else first.offer.input_tokens
         return Usage(max(known, 0), said)
 
+    async def _budget_left(self) -> int | None:
+        try:
+            return await self._source.budget_left()
+        except LedgerError:  # the answer is complete, and paid for
+            return None
+
     async def _sum_up(self) -> None:
         usage = self._usage()
         cost = sum(leg.cost for leg in self._legs)
@@ -251,7 +257,7 @@ class Answer:
             output_tokens=usage.output_tokens,
             exact=all(leg.usage is not None for leg in self._legs),
             cost=cost,
-            budget_left=await self._source.budget_left() if cost else None,
+            budget_left=await self._budget_left() if cost else None,
             legs=tuple(leg.report(failed) for leg, failed in zip(self._legs, self._failures, strict=True)),
             prompted=self._prompted,
         )

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from batuta_cli.errors import UsageError
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.tiers import LatencyTier, PrivacyTier
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request; its privacy tier is required and never changes."""
+    """One request; its privacy tier is required and never changes. Raises `UsageError` for `max_tokens` below 1."""
 
     request_id: str
     model: str
@@ -24,6 +25,10 @@ class ChatRequest:
     latency: LatencyTier = LatencyTier.INTERACTIVE
     backend: str | None = None
     """The only backend that may take it, when the caller named one."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:  # the bound of what it may cost hangs on it
+            raise UsageError("max_tokens must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Summary:
     cost: int
     """Nano-dollars, all legs together."""
     budget_left: int | None
-    """Nano-dollars; None when nothing was paid for."""
+    """Nano-dollars; None when nothing was paid for, or when the ledger cannot be read."""
     legs: tuple[Leg, ...]
     prompted: bool = False
     """A backend was asked in words to continue, so the seam may show."""

@@ -1,14 +1,15 @@
 """One backend's part of an answer: reserve, send, relay, settle.
 
-A leg is charged once, whatever becomes of it: at the usage that the backend reports, else at what was seen, counted
-here; at nothing when nothing was sent. The ledger and the tokenizers may block, so they run in threads of their own,
+A leg is charged once, whatever becomes of it: at the usage that the backend reports at its end, else at what was seen,
+counted here; in full when an answer in one piece never came, because nobody knows how far it got; at nothing when
+nothing was sent. The ledger and the tokenizers may block, so they run in threads of their own,
 and only where money is at stake.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -64,6 +65,8 @@ class Leg:
         self._call = call
         self._request_id = request_id
         self._text: list[str] = []
+        self._beside: list[str] = []
+        """Reasoning, calls of tools: said as well, and to be paid for."""
 
     async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """What the backend says; pieces that came together are in one list.
@@ -89,6 +92,8 @@ class Leg:
                     for piece in pieces:
                         self.usage = piece.usage or self.usage
                         self._text.append(piece.text)
+                        if piece.delta:
+                            self._beside += _texts(piece.delta)
                     yield pieces
             outcome = Outcome.WORKED
         except BackendError as error:
@@ -101,7 +106,7 @@ class Leg:
         finally:
             self._finish(ticket, outcome, retry_after)
             if reservation is not None:
-                await self._settle(reservation, sent=sent)
+                await self._settle(reservation, sent=sent, whole=outcome is Outcome.WORKED)
 
     async def _reserve(self, bound: int) -> Reservation:
         breaker, name = self._means.breaker, self.offer.backend.name
@@ -127,18 +132,29 @@ class Leg:
         jitter = random.random()  # noqa: S311 - spreads retries, decides nothing else
         self._means.loads.finish(ticket, outcome, time.monotonic(), jitter=jitter, retry_after=retry_after)
 
-    async def _settle(self, reservation: Reservation, *, sent: bool) -> None:
+    async def _settle(self, reservation: Reservation, *, sent: bool, whole: bool) -> None:
         """Charge it; `sent` is false when the backend had nothing to work on, or said by its status that it did not."""
         if not sent:
             await _apart(reservation.release)
             return
 
         def settle() -> None:
-            usage = self.usage or Usage(self.offer.input_tokens, self._means.count(self.seen).tokens)
+            usage = self._used(whole)
             self.cost = self.offer.pricing.cost(usage.input_tokens, usage.output_tokens)
             reservation.settle(to_usd(self.cost), input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
 
         await _apart(settle)
+
+    def _used(self, whole: bool) -> Usage:
+        """What there is to pay for, the most that it can be where the backend has not said so at the end."""
+        if whole and self.usage:
+            return self.usage
+        if not whole and not self._call.stream:  # it may have said anything, up to its limit
+            return Usage(self.offer.input_tokens, self._call.max_tokens * (self._call.options.get("n") or 1))
+        seen = self._means.count(self.seen + "".join(self._beside)).tokens
+        if self.usage:  # of a stream that was cut off; some backends count as they go
+            return Usage(self.usage.input_tokens, max(self.usage.output_tokens, seen))
+        return Usage(self.offer.input_tokens, seen)
 
     @property
     def seen(self) -> str:
@@ -156,6 +172,14 @@ class Leg:
     def report(self, failed: str | None = None) -> chat.Leg:
         """What is told of it afterwards."""
         return chat.Leg(self.offer.backend.name, self.cost, failed)
+
+
+def _texts(value: object) -> list[str]:
+    """All texts in a part of JSON."""
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return [text for part in inner for text in _texts(part)]
 
 
 async def _apart(work: Callable[[], T]) -> T:

@@ -225,7 +225,10 @@ def _tool_calls(value: object) -> tuple[ToolCall, ...]:
             raise InvalidInputError("a tool call needs an id and a function")
         name, arguments = function.get("name"), function.get("arguments", "{}")
         if isinstance(arguments, dict):
-            arguments = json.dumps(arguments, ensure_ascii=False)
+            try:
+                arguments = json.dumps(arguments, ensure_ascii=False)
+            except RecursionError:
+                raise InvalidInputError("the arguments of a tool call nest too deeply") from None
         if not isinstance(name, str) or not isinstance(arguments, str):
             raise InvalidInputError("the function of a tool call needs a name, and arguments as JSON text")
         calls.append(ToolCall(call["id"], name, arguments))

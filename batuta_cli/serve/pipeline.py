@@ -12,9 +12,9 @@ ends is complete; one that is not raises.
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeVar
 
 from batuta_cli.config import Config
 from batuta_cli.errors import BatutaError, InvalidInputError, UsageError
@@ -47,7 +47,11 @@ class Gauges:
     budget: BudgetStatus
 
 
+T = TypeVar("T")
+
 _NO_MODEL = "a model that is not named"
+_FILES = (".gguf", ".json")
+"""How names end that `tokenizer_for` takes for files, there or not."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ class Pipeline:
         made = plan(asked, snapshot)
         # Small requests to free backends, which are most of them, need neither a tokenizer nor the ledger.
         if made.backend is None or _state(snapshot, str(made.backend)).price is not FREE:
-            asked = replace(asked, input_tokens=self._input_tokens(request))
+            asked = replace(asked, input_tokens=await _apart(lambda: self._input_tokens(request)))
             snapshot = self.world.snapshot(asked, await self._budget(), without)
             made = plan(asked, snapshot)
         if not without:
@@ -169,7 +173,7 @@ class Pipeline:
         from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
         own = self.config.models.get(model)
-        engine = ChatTemplateEngine.from_model(own.template if own and own.template else model)
+        engine = ChatTemplateEngine.from_model(own.template if own and own.template else self._named_alone(model))
         return engine.apply(messages)
 
     async def budget_left(self) -> int | None:
@@ -183,7 +187,7 @@ class Pipeline:
         return refusal(made, retry_after=wait, max_request_cost=self.breaker.config.max_request_cost)
 
     async def _budget(self) -> BudgetStatus:
-        return await asyncio.get_running_loop().run_in_executor(None, self.breaker.status)
+        return await _apart(self.breaker.status)
 
     def _plan_request(self, request: ChatRequest) -> PlanRequest:
         options = request.options
@@ -209,20 +213,22 @@ class Pipeline:
             counted = count_messages(self._counted_as(request.model), request.messages)
         except (UsageError, InvalidInputError):  # its template cannot render this; the backend's own may
             return _bound(request)
-        tools = request.options.get("tools")
-        if not tools:
+        more = sum(overhead + len(text.encode()) for text, overhead in _described(request))
+        if not more:
             return counted
-        return TokenCount(counted.tokens + len(str(tools).encode()), False, f"{counted.method}; tools by their bytes")
+        return TokenCount(counted.tokens + more, False, f"{counted.method}; tools and formats by their bytes")
 
     def _counted_as(self, model: str) -> str:
-        """What tells the tokenizer of a model: its own file, as configured, or its name.
-
-        A client's name is never taken for a file of this machine.
-        """
+        """What tells the tokenizer of a model: its own file, as configured, or its name."""
         own = self.config.models.get(model)
         if own and own.tokenizer:
             return own.tokenizer
-        return _NO_MODEL if os.path.lexists(os.path.expanduser(model)) else model
+        return self._named_alone(model)
+
+    @staticmethod
+    def _named_alone(model: str) -> str:
+        """The name of a model: a client's is never taken for a file of this machine."""
+        return _NO_MODEL if model.endswith(_FILES) or os.path.lexists(os.path.expanduser(model)) else model
 
     def _named(self, name: str) -> str:
         for backend in self.world.backends:
@@ -240,11 +246,36 @@ class Pipeline:
         return Choice(offer, state.tier, _max_tokens(asked, state))
 
 
+_TOOLS_PROMPT = 600
+"""Tokens that a service adds to explain tools to its model; Claude 3 Opus has the most, 530
+(https://docs.anthropic.com/en/docs/build-with-claude/tool-use/overview)."""
+
+_BYTES = 4  # of a character, at most
+_MESSAGE = 32  # tokens around a message, a call or a result, at most
+
+
 def _bound(request: ChatRequest) -> TokenCount:
     """Tokens that a conversation cannot exceed: no tokenizer makes more than one of a byte."""
-    size = sum(len(message.content) for message in request.messages) * 4 + 32 * len(request.messages)
-    tools = request.options.get("tools")
-    return TokenCount(size + (4 * len(str(tools)) if tools else 0), False, "one token a byte")
+    size = sum(len(message.content) * _BYTES + _MESSAGE for message in request.messages)
+    for message in request.messages:
+        if message.name or message.tool_calls or message.tool_call_id:
+            texts = [message.name or "", message.tool_call_id or ""]
+            for call in message.tool_calls:
+                texts += [call.id, call.name, call.arguments]
+            size += sum(len(text) * _BYTES + _MESSAGE for text in texts)
+    size += sum(overhead + len(text) * _BYTES for text, overhead in _described(request))
+    return TokenCount(size, False, "one token a byte")
+
+
+def _described(request: ChatRequest) -> list[tuple[str, int]]:
+    """What a service writes into the prompt beside the messages, and the tokens it adds to that."""
+    kinds = (("tools", _TOOLS_PROMPT), ("response_format", 0))
+    return [(str(found), overhead) for name, overhead in kinds if (found := request.options.get(name))]
+
+
+async def _apart(work: Callable[[], T]) -> T:
+    """Do in a thread what may take its time; others are served meanwhile."""
+    return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 def _state(snapshot: Snapshot, name: str) -> BackendState:

@@ -28,6 +28,9 @@ Network = IPv4Network | IPv6Network
 UNIX = "unix:"
 """Stands before the path of a Unix socket."""
 
+PRIVATE_CLOUD = "a private cloud behind a verified certificate"
+"""The reason of a verdict that a host name decided."""
+
 
 @dataclass(frozen=True)
 class Networks:
@@ -97,7 +100,7 @@ def judge(
     """
     near, reason = _place(address, networks)
     if near is PrivacyTier.STANDARD and tls_name is not None and is_private_host(tls_name):
-        near, reason = PrivacyTier.PRIVATE, "a private cloud behind a verified certificate"
+        near, reason = PrivacyTier.PRIVATE, PRIVATE_CLOUD
     return Verdict(tier.admits(near), near, reason)
 
 

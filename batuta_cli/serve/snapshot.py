@@ -16,9 +16,9 @@ from batuta_cli.errors import ConfigError, UnknownPriceError
 from batuta_cli.serve.backends import ServingBackend
 from batuta_cli.serve.load import Loads
 from batuta_cli.serve.models import default_reserve, known_model
-from batuta_cli.serve.planning import BackendState, PlanRequest, Snapshot, is_remote
+from batuta_cli.serve.planning import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.pricing import FREE, TokenPricing, own_prices, price_for
-from batuta_cli.serve.privacy import Networks, foresee
+from batuta_cli.serve.privacy import PRIVATE_CLOUD, Networks, foresee
 from batuta_cli.serve.router import Limits, RouterConfig
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.words import folded, unknown
@@ -108,8 +108,9 @@ class Observer:
         tier, place = self._tier[backend.name](probe.base_url if probe else "")
         window, reserve = self._window(model, probe.context_length if probe else None)
         remote = frozenset(probe.remote_models if probe else ())
-        # A server of a local kind that stands somewhere public is somebody's, who may send a bill.
-        free = backend.kind.is_local and tier is not PrivacyTier.STANDARD and not is_remote(model, remote)
+        if backend.profile.remote_models.has(model, remote):
+            remote |= {model}
+        free = _is_free(backend, tier, place) and model not in remote
         reported = probe.queue_depth if probe else None
         counted = seen.loads.depth(backend.name, seen.now) if seen.loads else None
         return BackendState(
@@ -144,6 +145,14 @@ class Observer:
             return price_for(model, local=False, own=self._own_prices, provider=kind, at=day)
         except UnknownPriceError:
             return None
+
+
+def _is_free(backend: "Backend", tier: PrivacyTier, place: str) -> bool:
+    """Whether it is sure to be on the user's own machines.
+
+    A server of a local kind that stands somewhere public is somebody's, who may send a bill; so does a private cloud.
+    """
+    return backend.kind.is_local and tier is not PrivacyTier.STANDARD and place != PRIVATE_CLOUD
 
 
 def take_snapshot(config: "Config", backends: "Sequence[Backend]", request: PlanRequest, seen: Seen) -> Snapshot:

@@ -1,5 +1,6 @@
 """`batuta serve backends`: where each one is, whether a tier may use it, and how it is."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,12 +33,21 @@ def llamacpp(gguf: Path) -> Iterator[str]:
         yield base_url
 
 
-def test_without_a_configuration_the_local_ones_are_listed_and_the_hint_is_config_init(batuta: Run) -> None:
+LOCAL = ["Realizar", "Ollama", "LlamaCpp", "Llamafile", "Candle", "Vllm", "Tgi", "LocalAI"]
+
+
+def test_without_a_configuration_every_kind_is_listed_and_the_hint_is_config_init(batuta: Run) -> None:
     done = batuta("serve", "backends", code=0)
     assert "batuta config init" in done.stderr
     rows = cells(done.stdout)
-    assert list(rows) == ["Realizar", "Ollama", "LlamaCpp", "Llamafile", "Candle", "Vllm", "Tgi", "LocalAI"]
+    assert list(rows)[: len(LOCAL)] == LOCAL
+    assert len(rows) == 20
     assert rows["Ollama"] == ["Ollama", "sovereign", "http://127.0.0.1:11434/v1", "allowed"]
+
+
+def test_without_a_configuration_the_local_ones_alone_are_probed(batuta: Run) -> None:
+    result = json.loads(batuta("serve", "backends", "--probe", "--json", code=0).stdout)["result"]
+    assert [each["name"] for each in result["backends"]] == LOCAL
 
 
 def test_all_lists_every_kind_and_what_has_to_be_set(batuta: Run) -> None:

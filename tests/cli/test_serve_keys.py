@@ -27,6 +27,13 @@ def test_a_key_alone_is_on_stdout_and_never_shown_again(batuta: Run, home: Path)
     assert key not in keys_file(home).read_text()
 
 
+def test_no_key_is_made_that_nobody_would_see(batuta: Run, home: Path) -> None:
+    refused = batuta("serve", "keys", "create", "ci", "--quiet", code=2)
+    assert "--quiet" in refused.stderr and refused.stdout == ""
+    assert not keys_file(home).exists()
+    assert result(batuta("serve", "keys", "create", "ci", "--quiet", "--json", code=0))["key"].startswith("btk_")
+
+
 def test_json_has_the_key_when_it_is_made_and_never_after(batuta: Run) -> None:
     made = result(batuta("serve", "keys", "create", "ci", "--json", code=0))
     assert set(made) == {"name", "sha256", "created", "revoked", "key"}

@@ -13,7 +13,15 @@ import pytest
 
 from batuta_cli.config import Backend as Table
 from batuta_cli.config import Model, Router
-from batuta_cli.errors import BatutaError, ConfigError, InvalidInputError, NoBackendError, PrivacyError
+from batuta_cli.errors import (
+    BatutaError,
+    ConfigError,
+    InvalidInputError,
+    LedgerError,
+    NoBackendError,
+    PrivacyError,
+    UsageError,
+)
 from batuta_cli.serve.audit import AuditLog
 from batuta_cli.serve.backends import Backend, ServingBackend
 from batuta_cli.serve.budget import CircuitBreakerConfig, CostCircuitBreaker
@@ -279,3 +287,33 @@ def test_a_server_is_asked_which_models_it_sends_elsewhere_before_it_is_sent_any
         with contextlib.suppress(PrivacyError, NoBackendError):
             ask(made, request(model=model, privacy=PrivacyTier.parse(tier)))
         assert sum(body is not None for _, _, body in one.requests) == asked
+
+
+# Odd requests, odd ledgers
+
+
+@pytest.mark.parametrize("number", [0, -5])
+def test_an_answer_of_no_tokens_cannot_be_asked_for(number: int) -> None:
+    with pytest.raises(UsageError, match="max_tokens"):
+        request(max_tokens=number)
+
+
+def test_a_ledger_that_cannot_be_read_afterwards_does_not_spoil_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaker = CostCircuitBreaker(CircuitBreakerConfig())
+    status, asked = breaker.status, []
+
+    def once() -> Any:
+        asked.append(1)
+        if len(asked) > 1:
+            raise LedgerError("the ledger is gone")
+        return status()
+
+    monkeypatch.setattr(breaker, "status", once)
+    with servers(lambda *_: [stream_head(), chat_stream(["Hi"])]) as [one]:
+        tables = backends(one=("openai", one.base_url))
+        answer, pieces = ask(pipeline(tmp_path, tables, breaker=breaker, models={MODEL: priced()}))
+    assert (text_of(pieces), len(asked)) == ("Hi", 2)
+    assert answer.summary is not None
+    assert (answer.summary.cost > 0, answer.summary.budget_left) == (True, None)

@@ -146,3 +146,12 @@ def test_any_json_is_a_conversation_or_an_error_of_ours(document: Any) -> None:
 
 def test_a_hundred_thousand_messages_are_read() -> None:
     assert len(read_messages(json.dumps([USER] * 100_000))) == 100_000
+
+
+def test_arguments_of_a_call_that_nest_too_deeply_are_refused() -> None:
+    arguments: dict[str, Any] = {}
+    for _ in range(100_000):
+        arguments = {"a": arguments}
+    call = {"id": "1", "function": {"name": "f", "arguments": arguments}}
+    with pytest.raises(InvalidInputError, match="message 1: the arguments of a tool call nest too deeply"):
+        parse_messages([{"role": "assistant", "content": "", "tool_calls": [call]}])

@@ -175,10 +175,10 @@ def test_a_warning_that_cannot_be_noted_neither_fails_a_settlement_nor_charges_i
     class Forgetful(MemoryLedger):
         fails = True
 
-        def warn_once(self, moment: Moment, day: dt.date) -> bool:
+        def warn_once(self, day: dt.date) -> bool:
             if self.fails:
                 raise LedgerError("locked")
-            return super().warn_once(moment, day)
+            return super().warn_once(day)
 
     heard: list[Alert] = []
     ledger = Forgetful()

@@ -210,3 +210,29 @@ def test_when_nothing_is_configured_there_is_always_a_local_backend_to_decide_fo
             assert all(privacy.admits(b.kind.tier) for b in found)
     local = usual_backends(Config(router=Router(spillover_backends=("groq",))), PlanRequest(STANDARD), local=True)
     assert [b.kind.is_local for b in local] == [True] * 8 + [False]
+
+
+@pytest.mark.parametrize(
+    "model", ["mine:latest", "mine", "Mine", "library/mine", "registry.ollama.ai/library/mine:latest", "mine@sha256:00"]
+)
+def test_a_model_that_the_server_sends_elsewhere_is_known_by_all_its_names(model: str) -> None:
+    settings = config(ollama=Table(base_url="http://127.0.0.1:11434/v1", models=(model,)))
+    (backend,) = configured_backends(settings, {})
+    probe = ProbeResult(backend, LOCAL, healthy=True, models=("mine:latest",), remote_models=("mine:latest",))
+    found = only(snapshot(settings, model=model, probes={"ollama": probe}))
+    assert model in found.remote_models
+    assert found.price is None
+
+
+@pytest.mark.parametrize("model", ["gpt-oss:120b-cloud", "GPT-OSS:120b-Cloud", "glm:cloud", "x-cloud:latest"])
+def test_a_cloud_model_is_known_by_its_name_before_the_server_was_asked(model: str) -> None:
+    assert (
+        model in only(snapshot(config(ollama=Table(base_url="http://127.0.0.1:11434/v1")), model=model)).remote_models
+    )
+    assert not only(snapshot(config(vllm=Table(base_url=LOCAL)), model=model)).remote_models
+
+
+def test_a_private_cloud_is_never_free_whatever_its_profile_says() -> None:
+    cloud = config(vllm=Table(base_url="https://mine.openai.azure.com/openai/v1"))
+    found = only(snapshot(cloud, model="test"))
+    assert (found.tier, found.price) == (PRIVATE, None)

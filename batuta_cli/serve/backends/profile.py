@@ -8,7 +8,7 @@ misspelt fact must not go unnoticed.
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -102,6 +102,15 @@ class RemoteModels:
     suffixes: tuple[str, ...] = ()
     """What the name of a remote model ends with."""
 
+    def has(self, model: str, remote: Collection[str]) -> bool:
+        """Whether a server that sends the models `remote` elsewhere may do so with `model`.
+
+        Ollama takes one model by many names: `mine`, `Mine:latest`, `registry.ollama.ai/library/mine`. So names are
+        compared without case, path and digest; that another owner's model of the same name is refused, too, is safe.
+        """
+        name = _bare(model)
+        return (bool(self.suffixes) and name.endswith(self.suffixes)) or any(name == _bare(other) for other in remote)
+
 
 class ContinuationMethod(Enum):
     """How a backend goes on with a text that another one began."""
@@ -175,6 +184,10 @@ class Profile:
     def is_local(self) -> bool:
         """Whether it usually runs on the user's own machine."""
         return self.tier is PrivacyTier.SOVEREIGN
+
+
+def _bare(model: str) -> str:
+    return model.strip().casefold().rpartition("/")[2].partition("@")[0].removesuffix(":latest")
 
 
 def parse(text: str, file: str) -> Profile:

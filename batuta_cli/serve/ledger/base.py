@@ -133,7 +133,7 @@ class Ledger(Protocol):
     def record(self, moment: Moment, cost: int, use: Use) -> Standing:
         """Note what was spent without a reservation; it may exceed any limit."""
 
-    def warn_once(self, moment: Moment, day: date) -> bool:
+    def warn_once(self, day: date) -> bool:
         """Whether the caller is the one to warn of this day's spending: true once a day."""
 
     def history(self, since: date) -> list[Entry]:

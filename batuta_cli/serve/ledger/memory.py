@@ -50,7 +50,7 @@ class MemoryLedger:
         with self._lock:
             return book.record(self._shelf, moment, cost, use)
 
-    def warn_once(self, moment: Moment, day: date) -> bool:
+    def warn_once(self, day: date) -> bool:
         """See `Ledger`."""
         with self._lock:
             return book.warn_once(self._shelf, day)

@@ -72,7 +72,7 @@ class SqliteLedger:
         """See `Ledger`."""
         return self._write(lambda shelf: book.record(shelf, moment, cost, use))
 
-    def warn_once(self, moment: Moment, day: date) -> bool:
+    def warn_once(self, day: date) -> bool:
         """See `Ledger`."""
         return self._write(lambda shelf: book.warn_once(shelf, day))
 

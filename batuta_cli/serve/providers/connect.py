@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import time
 from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -45,8 +46,13 @@ class _Attempt:
     opened: bool = False
     reused: bool = False
     """It got a connection that was open already."""
+    fresh: bool = False
+    """It must not get one."""
     refusal: BatutaError | None = None
 
+
+_CLOSED_BEFORE = 0.25
+"""Seconds within which a connection that the server had closed shows that it is: a way there and back."""
 
 _current: ContextVar[_Attempt] = ContextVar("attempt")
 
@@ -189,6 +195,9 @@ class _Connector(aiohttp.TCPConnector):
             raise
         return connection
 
+    async def _get(self, key: Any, traces: Any) -> aiohttp.connector.Connection | None:
+        return None if _current.get().fresh else await super()._get(key, traces)
+
     def _make_socket(self, info: Any) -> socket.socket:
         family, kind, protocol, _, address = info
         attempt = _current.get()
@@ -271,8 +280,10 @@ class GatedSession:
     ) -> aiohttp.ClientResponse:
         target = _checked(url)
         session = self._opened()
+        again = False
         while True:
-            attempt = _Attempt(request_id, backend)
+            attempt = _Attempt(request_id, backend, fresh=again)
+            began = time.monotonic()
             token = _current.set(attempt)
             try:
                 return await session.request(
@@ -281,10 +292,12 @@ class GatedSession:
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if attempt.refusal is not None:
                     raise attempt.refusal from None
-                # An open connection that the server had closed meanwhile, as llama.cpp does after each stream. The
-                # next one is another, or a new one at last.
-                if not attempt.reused:
+                # An open connection that the server had closed meanwhile, as llama.cpp does after each stream: once
+                # more, over a new one. After a while it was not that: the server may have worked on the request, and
+                # would be paid twice.
+                if not attempt.reused or time.monotonic() - began > _CLOSED_BEFORE:
                     raise
+                again = True
             except Exception:
                 if attempt.refusal is not None:
                     raise attempt.refusal from None

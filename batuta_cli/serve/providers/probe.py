@@ -194,6 +194,8 @@ class _Prober:
             ask(describe.path if describe else ""),
             ask(remote.path),
         )
+        if remote.path and listed.status != 404 and not isinstance(listed.json, dict):  # 404: an older server
+            return replace(found, error="it does not tell which of its models it sends elsewhere")
         names = _names(_entries(models.json, "data"), "id")
         depth = _gauges(metrics, load.gauges)
         facts = described.json

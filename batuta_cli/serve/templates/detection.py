@@ -2,23 +2,27 @@
 
     detect_format("llama-2-70b").name, detect_format("models/qwen.gguf").evidence
 
-Evidence in this order: the template in the model's own files, when `model` is a path; the table of known names;
-patterns of names. A name tells less than a file: a wrong format is worse than none, so a model whose format has no
-name here, a base model, or one that nobody knows, is a `UsageError` that says so.
+Evidence in this order: the config; the template in the model's own files, when `model` is a path; the table of known
+names; patterns of names. A name tells less than a file: a wrong format is worse than none, so a model whose format has
+no name here, a base model, or one that nobody knows, is a `UsageError` that says so.
 
 Files that are not what they should be are `InvalidInputError`s, those that cannot be read `OperationError`s.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from batuta_cli.errors import NotFoundError, UsageError
 from batuta_cli.files import display
 from batuta_cli.serve.templates import names
-from batuta_cli.serve.templates.formats import TemplateFormat, named_format, named_formats
+from batuta_cli.serve.templates.formats import NamedFormat, TemplateFormat, named_format, named_formats
 from batuta_cli.serve.templates.names import Confidence
+
+if TYPE_CHECKING:
+    from batuta_cli.config import Model
 
 _SHOWN = 100  # characters of a name in a message
 
@@ -43,14 +47,18 @@ class Detection:
     eos_token: str
 
 
-def detect_format(model: str | os.PathLike[str]) -> Detection:
+def detect_format(model: str | os.PathLike[str], models: Mapping[str, "Model"] = {}) -> Detection:
     """The chat format of a model, by the path of its files or by its name.
 
     A path object, and text that begins with `/`, `./`, `../` or `~/`, is a path only; other text is one when it exists.
+    `models` has the config's `[models]`, whose word comes first.
 
     Raises `UsageError` for a model whose format is not known, `NotFoundError` for a path that does not exist.
     """
     text = os.fspath(model)
+    own = models.get(text)
+    if own is not None and own.template:
+        return _of_format(named_format(own.template), "the configuration", "high")
     path = Path(text)
     if text and os.path.lexists(path):
         return _of_files(path)
@@ -109,12 +117,16 @@ def _detection(model: str, known: names.Known, by: str, *, before: str = "") -> 
     named = named_format(known.format or "")
     note = f" ({known.note})" if known.note else ""
     what = "the table of known models" if by == "table" else "the pattern of its name"
+    return _of_format(named, f"{before}{what}: {display(model[:_SHOWN])}{note}", known.confidence)
+
+
+def _of_format(named: NamedFormat, evidence: str, confidence: Confidence) -> Detection:
     return Detection(
         format=named.family,
         variant=named.variant,
         name=named.name,
-        evidence=f"{before}{what}: {display(model[:_SHOWN])}{note}",
-        confidence=known.confidence,
+        evidence=evidence,
+        confidence=confidence,
         template=None,
         bos_token=named.bos_token,
         eos_token=named.eos_token,

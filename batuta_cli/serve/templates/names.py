@@ -96,11 +96,6 @@ def reason(key: str) -> tuple[str, str]:
     return row["text"], row["hint"]
 
 
-def known_names() -> tuple[str, ...]:
-    """The names in the table, as their owners write them."""
-    return tuple(_shown().values())
-
-
 @cache
 def patterns() -> tuple[Pattern, ...]:
     """The patterns in the order in which they are tried."""

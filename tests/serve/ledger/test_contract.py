@@ -171,7 +171,7 @@ def test_a_tombstone_is_forgotten_after_a_week(ledger: Ledger) -> None:
 def test_somebody_is_told_to_warn_once_a_day(ledger: Ledger) -> None:
     ledger.record(at(START), 900, Use())
     day = at(START).day
-    assert [ledger.warn_once(at(START), day) for _ in range(3)] == [True, False, False]
+    assert [ledger.warn_once(day) for _ in range(3)] == [True, False, False]
     assert ledger.standing(at(START)).warned
     assert not ledger.standing(at(START + DAY)).warned
     ledger.reset(at(START))

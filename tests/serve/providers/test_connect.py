@@ -1,6 +1,7 @@
 """The gate in the connector: what leaves, and what does not."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import ssl
@@ -285,6 +286,40 @@ def test_connections_are_kept_apart_by_tier(server: FakeServer, log: AuditLog) -
 
     asyncio.run(ask())
     assert (server.connections, len(server.seen)) == (2, 4)
+
+
+def test_a_request_that_may_have_been_worked_on_is_not_sent_again_and_again(log: AuditLog) -> None:
+    """The server takes it over any number of open connections, and closes each: one more time is enough."""
+    taken: list[bytes] = []
+    waiting = 5
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            nonlocal waiting
+            waiting -= 1
+            if waiting == 0:
+                warm.set()
+            await warm.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            taken.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with server, GatedSession(STANDARD, log) as session:
+
+            async def send() -> None:
+                async with session.request("POST", url, backend="box", data=b"") as response:
+                    await response.read()
+
+            await asyncio.gather(*(send() for _ in range(5)))
+            await send()
+
+    warm = asyncio.Event()
+    asyncio.run(run())
+    assert len(taken) == 1
 
 
 def test_cookies_are_not_kept(log: AuditLog) -> None:

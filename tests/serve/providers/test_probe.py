@@ -222,6 +222,16 @@ def test_models_that_ollama_sends_to_a_cloud_are_named(log: AuditLog) -> None:
     assert set(result.remote_models) == {"gpt-oss:120b-cloud", "glm:cloud", "mine"}
 
 
+@pytest.mark.parametrize("answer", [(500, {}, b""), (200, {}, b"<html>"), (200, {}, b"[]")])
+def test_a_server_that_does_not_tell_which_models_it_sends_to_a_cloud_is_not_relied_upon(
+    answer: Any, log: AuditLog
+) -> None:
+    with serving(OLLAMA | {"/api/tags": answer}) as server:
+        result = ask(at(server.url, "ollama"), log)
+    assert not result.healthy
+    assert result.error == "it does not tell which of its models it sends elsewhere"
+
+
 def test_models_that_localai_sends_to_a_cloud_are_named(log: AuditLog) -> None:
     with serving(OTHERS["LocalAI"]) as server:
         assert ask(at(server.url, "localai"), log).remote_models == ("gpt",)

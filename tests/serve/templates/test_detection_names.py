@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from batuta_cli.config import Model
 from batuta_cli.errors import NotFoundError, UsageError
 from batuta_cli.serve.templates import names
 from batuta_cli.serve.templates.detection import Detection, detect_format
@@ -160,6 +161,16 @@ def test_the_casual_name_of_llama_2_is_the_chat_model_and_the_base_repository_is
         assert "--format raw" in str(caught.value.hint)
 
 
+def test_the_config_has_the_first_word_on_a_model() -> None:
+    models = {"llama-2-70b": Model(template="chatml"), "our-own": Model(template="gemma"), "gemma-2b": Model()}
+    assert detect_format("llama-2-70b", models).name == "chatml"
+    found = detect_format("our-own", models)
+    assert (found.format, found.evidence, found.confidence) == (TemplateFormat.GEMMA, "the configuration", "high")
+    assert detect_format("gemma-2b-it", models) == detect_format("gemma-2b-it")
+    with pytest.raises(UsageError, match="llama9"):
+        detect_format("x", {"x": Model(template="llama9")})
+
+
 def test_the_evidence_tells_a_known_name_from_a_pattern() -> None:
     known, pattern = detect_format("TheBloke/zephyr-7B-beta-GGUF"), detect_format("zephyr:7b")
     assert (known.confidence, pattern.confidence) == ("high", "medium")
@@ -219,9 +230,13 @@ def test_a_pattern_decides_its_examples(pattern: names.Pattern) -> None:
     assert any(f and f[0] is pattern.known for f in found)
 
 
-def test_no_name_stands_twice_in_the_table() -> None:
+def names_in_the_table() -> list[str]:
     table = tomllib.loads((Path(names.__file__).parent / "known_models.toml").read_text(encoding="utf-8"))
-    written = [re.sub(r"[-_.\s]", "", name).casefold() for row in table["models"] for name in row["names"]]
+    return [name for row in table["models"] for name in row["names"]]
+
+
+def test_no_name_stands_twice_in_the_table() -> None:
+    written = [re.sub(r"[-_.\s]", "", name).casefold() for name in names_in_the_table()]
     assert len(written) == len(set(written))
 
 
@@ -231,7 +246,7 @@ def test_a_name_of_absurd_length_is_nobodys() -> None:
 
 
 def test_every_row_of_the_tables_is_whole_and_every_known_name_finds_it() -> None:
-    found = [names.known(name) for name in names.known_names()]
+    found = [names.known(name) for name in names_in_the_table()]
     assert len(found) > 500
     assert all(row and row[1] == "table" for row in found)
     for known in {row[0] for row in found if row} | {pattern.known for pattern in names.patterns()}:
