@@ -9,7 +9,7 @@ A plan never names a backend that a gate refused. What is not known passes, and 
 is refused, because it could be any.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -341,18 +341,13 @@ def _judged(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ca
 
 def _tier(request: PlanRequest, state: BackendState) -> Gate:
     tier, place = state.tier, state.place
-    if is_remote(request.model, state.remote_models):
+    if request.model in state.remote_models:
         tier, place = PrivacyTier.STANDARD, "its server sends this model's requests elsewhere"
     elif not state.tells_remote:
         tier, place = PrivacyTier.STANDARD, "its server does not tell which models' requests it sends elsewhere"
     passed = request.privacy.admits(tier)
     detail = f"{tier}" if passed else f"{request.privacy} does not admit {tier}"
     return Gate(GateName.TIER, passed, detail + (f": {place}" if place else ""))
-
-
-def is_remote(model: str, remote_models: Collection[str]) -> bool:
-    """Whether a model is among those that its server sends elsewhere; Ollama takes any case, and `:latest` as said."""
-    return model.lower().removesuffix(":latest") in {name.lower().removesuffix(":latest") for name in remote_models}
 
 
 def _capability(request: PlanRequest, state: BackendState) -> Gate:

@@ -7,6 +7,7 @@ queue every `LOAD` seconds while requests are under way, so that readings are ne
 import asyncio
 import contextlib
 import datetime as dt
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -99,8 +100,12 @@ class World:
             if not busy and time.monotonic() - last < REFRESH:
                 continue
             last = time.monotonic()
-            with contextlib.suppress(BatutaError):  # an unwritable log refuses requests, where it is told
+            try:
                 await self.refresh(tier=tier)
+            except BatutaError:  # an unwritable log refuses requests, where it is told
+                continue
+            except Exception as error:  # a look that fails must not be the last one
+                logging.getLogger("batuta").warning("the backends cannot be looked at: %s", type(error).__name__)
 
     def snapshot(self, request: PlanRequest, budget: BudgetStatus | None, without: frozenset[str]) -> Snapshot:
         """What a plan is made from. Raises `ConfigError`."""
