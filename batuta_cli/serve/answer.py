@@ -111,44 +111,53 @@ class Answer:
     async def _all(self) -> AsyncGenerator[list[Piece], None]:
         request, manager = self.request, self._source.manager
         manager.start_tracking(request.request_id, "", tier=request.privacy, obstacles=_own_obstacles(request))
+        tried: set[str] = set()
+        first_error: BatutaError | None = None
         try:
-            async with aclosing(self._run()) as run:
-                async for pieces in run:
-                    yield pieces
+            while True:
+                self.plan, choices = await self._source.choices(request, frozenset(tried))
+                step = await self._step(choices, begun=bool(tried))
+                if step is None:
+                    raise first_error or self._source.refusal(self.plan, request)
+                choice, call, echo = step
+                tried.add(choice.offer.backend.name)
+                if call.max_tokens <= 0:  # the text is as long as it may be, only its end is missing
+                    yield [Piece(finish_reason="length")]
+                    break
+                leg = Leg(self._means, choice.offer, call, request.request_id)
+                self.backend = choice.offer.backend.name
+                # Usage is kept back, it is told once at the end; so are the ends, until it is sure that nothing comes
+                # after.
+                ends: dict[int, FinishReason] = {}
+                try:
+                    async with aclosing(leg.pieces()) as said:
+                        async for pieces in said:
+                            broken: BrokenSeamError | None = None
+                            new: list[Piece] = []
+                            try:
+                                for piece in pieces:
+                                    self._take(piece, echo, ends, new)
+                            except BrokenSeamError as error:
+                                broken = error
+                            if new:  # also what came before the seam, for it counts as sent
+                                yield new
+                            if broken:
+                                raise broken
+                    if last := self._last(echo, ends):
+                        yield last
+                    self._legs.append(leg)
+                    self._failures.append(None)
+                    break
+                except (BackendError, BrokenSeamError, CostError, PrivacyError) as error:
+                    self._legs.append(leg)
+                    self._failures.append(error.kind)
+                    first_error = first_error or error
+                    if not self._may_go_on(error):
+                        raise first_error from None
         finally:
             manager.complete(request.request_id)
         await self._sum_up()
-        usage = self._usage()
-        yield [Piece(usage=usage)]
-
-    async def _run(self) -> AsyncGenerator[list[Piece], None]:
-        tried: set[str] = set()
-        first_error: BatutaError | None = None
-        while True:
-            self.plan, choices = await self._source.choices(self.request, frozenset(tried))
-            step = await self._step(choices, begun=bool(tried))
-            if step is None:
-                raise first_error or self._source.refusal(self.plan, self.request)
-            choice, call, echo = step
-            tried.add(choice.offer.backend.name)
-            if call.max_tokens <= 0:  # the text is as long as it may be, only its end is missing
-                yield [Piece(finish_reason="length")]
-                return
-            leg = Leg(self._means, choice.offer, call, self.request.request_id)
-            self.backend = choice.offer.backend.name
-            try:
-                async with aclosing(self._relay(leg, echo)) as relay:
-                    async for pieces in relay:
-                        yield pieces
-                self._legs.append(leg)
-                self._failures.append(None)
-                return
-            except (BackendError, BrokenSeamError, CostError, PrivacyError) as error:
-                self._legs.append(leg)
-                self._failures.append(error.kind)
-                first_error = first_error or error
-                if not self._may_go_on(error):
-                    raise first_error from None
+        yield [Piece(usage=self._usage())]
 
     def _may_go_on(self, error: BatutaError) -> bool:
         """Whether another backend is tried; a refusal before anything was sent takes no attempt."""
@@ -199,32 +208,6 @@ class Answer:
             return longer, call, EchoFilter(text, echo=expected, trims=profile.trims_space)
         return None
 
-    async def _relay(self, leg: Leg, echo: EchoFilter | None) -> AsyncGenerator[list[Piece], None]:
-        """The pieces of a leg that are new to the client.
-
-        Usage is kept back, it is told once at the end; so are the ends, until it is sure that nothing comes after.
-        """
-        manager = self._source.manager
-        ends: dict[int, FinishReason] = {}
-        async with aclosing(leg.pieces()) as said:
-            async for pieces in said:
-                new: list[Piece] = []
-                try:
-                    for piece in pieces:
-                        self._take(piece, echo, ends, new)
-                except BrokenSeamError:
-                    if new:  # they count as sent
-                        yield new
-                    raise
-                if new:
-                    yield new
-        last = [Piece(finish_reason=reason, index=index) for index, reason in ends.items()]
-        if echo and (text := echo.finish()):
-            manager.append_tokens(self.request.request_id, text)
-            last.insert(0, Piece(text))
-        if last:
-            yield last
-
     def _take(self, piece: Piece, echo: EchoFilter | None, ends: dict[int, FinishReason], new: list[Piece]) -> None:
         """Put what a piece has of an end to `ends`, and what it has for the client to `new`."""
         request_id, manager = self.request.request_id, self._source.manager
@@ -240,6 +223,14 @@ class Answer:
         if not text:
             manager.mark_sent(request_id)
         new.append(Piece(text, None, None, piece.delta, piece.index, piece.logprobs))
+
+    def _last(self, echo: EchoFilter | None, ends: dict[int, FinishReason]) -> list[Piece]:
+        """What was held back of a leg that is complete. Raises `BrokenSeamError`."""
+        last = [Piece(finish_reason=reason, index=index) for index, reason in ends.items()]
+        if echo and (text := echo.finish()):
+            self._source.manager.append_tokens(self.request.request_id, text)
+            last.insert(0, Piece(text))
+        return last
 
     def _usage(self) -> Usage:
         """Of the whole answer: the prompt once, and all that was said."""

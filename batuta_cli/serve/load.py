@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.words import Word
@@ -40,8 +41,7 @@ class Outcome(Word):
     """The client left, or the request itself was at fault."""
 
 
-@dataclass(frozen=True)
-class Ticket:
+class Ticket(NamedTuple):
     """One request in flight; `finish` takes it back."""
 
     backend: str
@@ -139,8 +139,12 @@ class Loads:
         return (answers[-1] - answers[0]) / (len(answers) - 1) if len(answers) > 1 else 1.0
 
     def _at(self, backend: str, now: float) -> _State:
-        self.latest = max(self.latest, now)
-        return self._states.setdefault(backend, _State())
+        if now > self.latest:
+            self.latest = now
+        state = self._states.get(backend)
+        if state is None:
+            state = self._states[backend] = _State()
+        return state
 
 
 def rest_after(failures: int, jitter: float) -> float:

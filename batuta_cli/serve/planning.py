@@ -12,7 +12,7 @@ is refused, because it could be any.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batuta_cli.errors import BatutaError, NoBackendError, PrivacyError, QueueFullError
 from batuta_cli.serve.backends import BackendSelector, ServingBackend
@@ -121,8 +121,7 @@ class GateName(Word):
     QUEUE = "queue"
 
 
-@dataclass(frozen=True)
-class Gate:
+class Gate(NamedTuple):
     """What one gate said of one backend."""
 
     name: GateName
@@ -150,16 +149,19 @@ class Candidate:
     @property
     def passed(self) -> bool:
         """Whether every gate let it through."""
-        return all(gate.passed for gate in self.gates)
+        return self.refused_by is None
 
     @property
     def refused_by(self) -> Gate | None:
         """The first gate that did not."""
-        return next((gate for gate in self.gates if not gate.passed), None)
+        for gate in self.gates:
+            if not gate.passed:
+                return gate
+        return None
 
     def passes(self, *names: GateName) -> bool:
         """Whether these gates let it through."""
-        return all(gate.passed for gate in self.gates if gate.name in names)
+        return not [gate for gate in self.gates if not gate.passed and gate.name in names]
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""

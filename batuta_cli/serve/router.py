@@ -8,7 +8,7 @@ A state machine without I/O and without a clock. Not thread-safe: one router bel
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from batuta_cli.errors import ConfigError, UsageError
 from batuta_cli.serve.backends import ServingBackend
@@ -68,8 +68,7 @@ class Reject(RoutingDecision):
     decision: ClassVar[str] = "reject"
 
 
-@dataclass(frozen=True)
-class Lane:
+class Lane(NamedTuple):
     """A backend as the rule sees it."""
 
     backend: str

@@ -112,4 +112,6 @@ class World:
         now = time.monotonic()
         seen = Seen(dt.datetime.now(dt.UTC).date(), self._probes, self.loads, now, self.spilling, budget)
         found = self._observer.snapshot(request, seen)
+        if not without:
+            return found
         return replace(found, backends=tuple(state for state in found.backends if state.name not in without))

@@ -3,14 +3,15 @@ client is still there.
 """
 
 import asyncio
+import os
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from batuta_cli.serve.deadline import Deadline
 from batuta_cli.serve.gateway.refusals import Refusal
 from batuta_cli.serve.gateway.replies import Reply
 
@@ -22,6 +23,9 @@ HeaderList = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
 EVENTS = b"text/event-stream; charset=utf-8"
+
+_UNWATCHED = 0.02
+"""Seconds for which nobody looks whether the client is still there."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -49,7 +53,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
         self.scope = scope
         self.headers: dict[bytes, bytes] = {}
-        self.id = secrets.token_hex(12)
+        self.id = os.urandom(12).hex()
         """Unique, so that what is kept by it (the budget, a stream under way) is never mixed up."""
         self.shown_id = self.id
         """The client's own, when it sent one."""
@@ -93,7 +97,7 @@ class Exchange:
             raise _too_large(limit)
         parts, size = [], 0
         try:
-            async with asyncio.timeout(self._limits.client_seconds):
+            with Deadline(self._limits.client_seconds):
                 while True:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
@@ -187,7 +191,7 @@ class Exchange:
 
     async def _hand(self, *messages: Message) -> None:
         try:
-            async with asyncio.timeout(self._limits.client_seconds):
+            with Deadline(self._limits.client_seconds):
                 for message in messages:
                     await self._send(message)
         except TimeoutError:
@@ -208,11 +212,18 @@ class Presence:
         self._receive = receive
         self._reason: Exception | None = None
         self._inside: asyncio.Task[Any] | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._inside = asyncio.current_task()
-        self._watch = asyncio.create_task(self._wait())
+        loop = asyncio.get_running_loop()
+        self._inside = asyncio.current_task(loop)
+        # Most answers that are not streamed, and all refusals, are there before a client could have left: they need no
+        # task that waits for it.
+        self._timer = loop.call_later(_UNWATCHED, self._begin, loop)
         return self
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watch = loop.create_task(self._wait())
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -230,7 +241,9 @@ class Presence:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         inside, self._inside = self._inside, None
-        self._watch.cancel()
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         self._exchange.stop_looking()
         if self._reason is not None and inside is not None and inside.uncancel() == 0:
             raise self._reason from None

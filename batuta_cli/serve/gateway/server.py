@@ -128,6 +128,7 @@ async def _serve(
             # What was loaded until now stays; to look through it again and again would be a tenth of the work.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(10_000, 20, 20)  # a few hundred requests under way have as many objects, and no rubbish
             announce()
 
     config = uvicorn.Config(

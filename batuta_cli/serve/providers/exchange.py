@@ -7,8 +7,8 @@ that nobody listens any more.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -62,25 +62,29 @@ async def exchange(
     """
     sender = _Sender(session, backend, request_id, timeouts)
     outgoing, reader = _shape(backend, call)
-    answer = sender.answer(_url(base_url, outgoing.path), call, outgoing, reader)
-    loop = asyncio.get_running_loop()
-    end = loop.time() + timeouts.total
+    url = _url(base_url, outgoing.path)
     allowed = timeouts.first_token
     try:
-        while True:
-            # The scope ends before the pieces are given on: it must not cancel whoever takes them.
-            with Deadline(min(end - loop.time(), allowed)):
-                pieces = await anext(answer, None)
-            if pieces is None:
-                break
+        if call.stream:
+            loop = asyncio.get_running_loop()
+            end = loop.time() + timeouts.total
+            async with aclosing(sender.streamed(url, outgoing, reader)) as answer:
+                while True:
+                    # The scope ends before the pieces are given on: it must not cancel whoever takes them.
+                    with Deadline(min(end - loop.time(), allowed)):
+                        pieces = await anext(answer, None)
+                    if pieces is None:
+                        break
+                    yield pieces
+                    allowed = timeouts.idle
+        else:
+            with Deadline(min(timeouts.total, allowed)):
+                pieces = await sender.whole(url, outgoing, reader)
             yield pieces
-            allowed = timeouts.idle
     except (TimeoutError, aiohttp.ClientError) as error:
         if not reader.complete:
             # What came is not kept as the cause: it may quote the messages.
             raise _failure(error, allowed) from None
-    finally:
-        await answer.aclose()
     if not reader.complete:
         raise BackendError("the backend's stream ended before its answer was complete")
 
@@ -94,29 +98,43 @@ class _Sender:
     request_id: str
     timeouts: Timeouts
 
-    async def answer(
-        self, url: str, call: Call, outgoing: Outgoing, reader: Reader
-    ) -> AsyncGenerator[list[Piece], None]:
-        """The pieces, as long as they come."""
-        made = self.backend.profile.wire == "replicate" and call.stream
+    async def whole(self, url: str, outgoing: Outgoing, reader: Reader) -> list[Piece]:
+        """The pieces of an answer that comes at once."""
+        headers = {"Prefer": "wait"} if self.backend.profile.wire == "replicate" else {}
+        async with self._send("POST", url, outgoing.body, Accept="application/json", **headers) as response:
+            _check_status(response)
+            return list(reader.whole(_document(await _body(response))))
+
+    async def streamed(self, url: str, outgoing: Outgoing, reader: Reader) -> AsyncGenerator[list[Piece], None]:
+        """The pieces, as they come."""
+        made = self.backend.profile.wire == "replicate"
         if made:
             async with self._send("POST", url, outgoing.body, Prefer="respond-async") as response:
                 _check_status(response)
                 url = replicate.stream_url(_document(await _body(response)))
             sent = self._send("GET", url, None, Accept="text/event-stream")
-        elif call.stream:
-            sent = self._send("POST", url, outgoing.body, Accept="text/event-stream")
         else:
-            headers = {"Prefer": "wait"} if self.backend.profile.wire == "replicate" else {}
-            sent = self._send("POST", url, outgoing.body, Accept="application/json", **headers)
+            sent = self._send("POST", url, outgoing.body, Accept="text/event-stream")
         try:
             async with sent as response:
                 _check_status(response)
-                if call.stream:
-                    async for pieces in _streamed(response, reader):
+                scanner = _scanner(response.content_type)
+                async for data in response.content.iter_any():
+                    pieces: list[Piece] = []
+                    failure: BackendError | None = None
+                    try:
+                        for event in scanner.feed(data):
+                            pieces += reader.event(event)
+                    except BackendError as error:
+                        failure = error
+                    except OperationError as error:
+                        failure = BackendError(error.message)
+                    if pieces:  # also those before the failure: they came well
                         yield pieces
-                else:
-                    yield list(reader.whole(_document(await _body(response))))
+                    if failure:
+                        raise failure
+                if rest := [piece for event in scanner.end() for piece in reader.event(event)]:
+                    yield rest
         except (BackendError, PrivacyError, aiohttp.ClientConnectorError):
             if made:  # the prediction is under way all the same, and wants to be paid
                 raise BackendError("the stream of the backend's answer cannot be read, or gave up") from None
@@ -182,23 +200,6 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
 def _retry_after(value: str) -> float | None:
     """Seconds; the form with a date is not used by any of the services (RFC 9110, section 10.2.3)."""
     return min(float(value), _LARGEST_RETRY_AFTER) if value.isascii() and value.isdecimal() else None
-
-
-async def _streamed(response: aiohttp.ClientResponse, reader: Reader) -> AsyncIterator[list[Piece]]:
-    scanner = _scanner(response.content_type)
-    async for data in response.content.iter_any():
-        pieces: list[Piece] = []
-        try:
-            for event in scanner.feed(data):
-                pieces += reader.event(event)
-        except OperationError as error:
-            if pieces:  # what came before the error came well
-                yield pieces
-            raise error if isinstance(error, BackendError) else BackendError(error.message) from None
-        if pieces:
-            yield pieces
-    if rest := [piece for event in scanner.end() for piece in reader.event(event)]:
-        yield rest
 
 
 def _scanner(kind: str) -> "EventScanner | LineScanner":
