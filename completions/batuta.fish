@@ -480,7 +480,7 @@ complete -c batuta -n '__batuta_at config' -a path -d 'Print where the configura
 complete -c batuta -n '__batuta_at config' -a show -d 'Print the effective configuration as TOML: defaults, then the file, then BATUTA_... environment variables.'
 complete -c batuta -n '__batuta_at config' -a get -d 'Print one effective value, bare; a list as JSON. An unknown key is exit 2.'
 complete -c batuta -n '__batuta_at config' -a set -d 'Write one value to the configuration file, whose comments and order stay.'
-complete -c batuta -n '__batuta_at config' -a unset -d 'Take one key out of the configuration file, so that its default holds again. Comments of other lines stay.'
+complete -c batuta -n '__batuta_at config' -a unset -d 'Take one key out of the configuration file, so that its default holds again, or a whole backend or model.'
 complete -c batuta -n '__batuta_at config' -a init -d 'Write a configuration file that explains every key, each in a comment with its default.'
 complete -c batuta -n '__batuta_at config' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at config' -s q -l quiet -d 'Print errors only.'

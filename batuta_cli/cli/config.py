@@ -97,6 +97,10 @@ def set_(key: _Key, value: _Value) -> console.Outcome:
     """
     if len(value) != 1:
         raise UsageError(f"a key takes one value, not {len(value)}", hint="put a value that has spaces in quotes")
+    if key.startswith("backends.") and key.endswith(".profile") and value[0]:
+        from batuta_cli.serve.backends import ServingBackend
+
+        ServingBackend.parse(value[0])  # so that a misspelt one is told now, and not by the next request
     change = config.set_value(key, value[0])
     return _changed(change)
 
@@ -104,13 +108,18 @@ def set_(key: _Key, value: _Value) -> console.Outcome:
 @app.command(
     "unset",
     cls=Command,
-    epilog=examples("batuta config unset budget.timezone", "batuta config unset backends.groq.models"),
+    epilog=examples("batuta config unset budget.timezone", "batuta config unset backends.groq"),
 )
 def unset(key: _Key) -> console.Outcome:
-    """Take one key out of the configuration file, so that its default holds again. Comments of other lines stay.
+    """Take one key out of the configuration file, so that its default holds again, or a whole backend or model.
 
-    A key that the file does not have is left as it is, and that is no error.
+    Comments of other lines stay. A key that the file does not have is left as it is, and that is no error.
     """
+    removed = config.unset_table(key)
+    if removed is not None:
+        if not removed:
+            console.note(f"{display(key)} is not in {display(paths.config_file())}")
+        return console.Outcome({"key": key, "changed": removed}, f"{display(key)} is removed" if removed else "")
     change = config.unset(key)
     if change is None:
         console.note(f"{display(key)} is not set in {display(paths.config_file())}")

@@ -53,6 +53,8 @@ def verify(
 
     heads = [found for given in head or [] for found in _heads(given)]
     report = verify_log(_existing(paths), heads)
+    if paths and not report.records and not report.files:
+        raise NotFoundError("there is no audit log at the given path", hint="batuta serve audit verify checks your own")
     for file in report.files:
         if file.incomplete:
             console.warn(f"{display(file.name)}: the last line is incomplete: a crash, or its end was cut off")

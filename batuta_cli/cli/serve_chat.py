@@ -60,6 +60,8 @@ def chat(
     """
     import asyncio
 
+    if console.settings.quiet and not console.settings.json:
+        raise UsageError("--quiet would throw the answer away", hint="2>/dev/null leaves the answer alone; or --json")
     if not model:
         raise UsageError("no model was named", hint="--model NAME; batuta serve backends --probe lists what is there")
     request = _request(
@@ -79,7 +81,10 @@ def _conversation(prompt: list[str] | None, system: str | None, messages: str | 
     user = None if messages is not None else " ".join(prompt or ["-"])
     if user == "-" and sys.stdin.isatty():
         raise UsageError("there is no prompt", hint='batuta serve chat "Why is the sky blue?" --model NAME')
-    return tuple(Source(messages, system, user).read())
+    conversation = tuple(Source(messages, system, user).read())
+    if messages is None and not conversation[-1].content.strip():
+        raise UsageError("the prompt is empty", hint="nothing was sent; did the command before it print anything?")
+    return conversation
 
 
 def _request(
@@ -128,7 +133,7 @@ async def _run(request: "ChatRequest") -> console.Outcome:
         await pipeline.world.refresh(tier=request.privacy, timeout=1.0)
         answer = await pipeline.start(request)
         try:
-            text = await _show(answer, live=request.stream and not console.settings.json and not console.settings.quiet)
+            text = await _show(answer, live=request.stream and not console.settings.json)
         finally:
             await answer.aclose()
             warn_if_lost(audit)

@@ -37,6 +37,9 @@ from batuta_cli.config.schema import (
     Privacy,
     Router,
     Setting,
+    find,
+    is_name,
+    split,
     variable,
 )
 from batuta_cli.errors import ConfigError, OutputExistsError
@@ -62,6 +65,7 @@ __all__ = [
     "set_values",
     "table_name",
     "unset",
+    "unset_table",
 ]
 
 
@@ -210,6 +214,24 @@ def unset(key: str, path: Path | None = None) -> Change | None:
     hidden_by = variable(key_path) if variable(key_path) in os.environ else None
     plain = setting.kind.toml(setting.default)
     return Change(Entry(key_path, setting.default, plain, Origin()), edited.comments_lost, hidden_by)
+
+
+def unset_table(key: str, path: Path | None = None) -> bool | None:
+    """Take a whole backend or model out of the file: `backends.NAME`. False when the file does not have it.
+
+    None when `key` names no such table. Raises `ConfigError` and changes nothing when the file has an error.
+    """
+    table, _, name = key.partition(".")
+    if table not in NAMED or not is_name(table, name):
+        return None
+    path = path or paths.config_file()
+    paths.private_dir(path.parent)
+    with locked(path.with_suffix(".lock")):
+        document = toml.read(path)
+        if document is None or name not in from_document(document).named[table]:
+            return None if find(split(key)) else False
+        write_file(path, toml.remove_table(document, (table, name)).text.encode(), force=True, mode=0o600)
+    return True
 
 
 def init(path: Path | None = None, *, force: bool = False) -> Path:

@@ -167,6 +167,30 @@ def remove(document: Document, path: KeyPath) -> Edit:
     return Edit(tomli_w.dumps(expected), comments_lost="#" in text)
 
 
+def remove_table(document: Document, path: KeyPath) -> Edit:
+    """Take the table `path` out with all its keys; comments between them go with it, others stay."""
+    expected = copy.deepcopy(document.data)
+    outer = expected
+    for part in path[:-1]:
+        outer = outer[part]
+    del outer[path[-1]]
+    if not outer:
+        del expected[path[0]]
+
+    text, lost = document.text, False
+    for statement in reversed(document.statements):
+        if statement.path[: len(path)] == path:
+            start = text.rfind("\n", 0, statement.start) + 1
+            end = text.find("\n", statement.end) + 1 or len(text)
+            lost |= "#" in text[statement.start : end]
+            text = text[:start] + text[end:]
+    if _means(text, expected) or _means(text, expected | {path[0]: {}}):
+        return Edit(text, lost)
+    import tomli_w
+
+    return Edit(tomli_w.dumps(expected), comments_lost="#" in document.text)
+
+
 def _means(text: str, expected: dict[str, Any]) -> bool:
     try:
         return tomllib.loads(text, parse_float=exact) == expected

@@ -77,7 +77,6 @@ class Answer:
         self.backend = ""
         """The one that speaks now."""
         self.tier = request.privacy
-        self.failovers = 0
         self.summary: Summary | None = None
         """Once it has ended."""
         self._source = source
@@ -169,7 +168,6 @@ class Answer:
         if not manager.should_failover(request_id):
             return False
         manager.prepare_failover(request_id)
-        self.failovers += 1
         return True
 
     async def _step(self, choices: Sequence[Choice], *, begun: bool) -> tuple[Choice, Call, EchoFilter | None] | None:

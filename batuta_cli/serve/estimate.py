@@ -4,8 +4,11 @@ import datetime as dt
 from dataclasses import dataclass
 
 from batuta_cli.config import Config
-from batuta_cli.serve.backends import ServingBackend, configured_backends
+from batuta_cli.serve.backends import ServingBackend, configured_backends, default_backend
+from batuta_cli.serve.planning import PlanRequest
 from batuta_cli.serve.pricing import TokenPricing, own_prices, price_for
+from batuta_cli.serve.snapshot import Seen, take_snapshot
+from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.words import folded
 
 
@@ -27,14 +30,16 @@ def place_named(name: str, config: Config) -> Place:
 
 
 def price_at(model: str, place: Place | None, config: Config) -> TokenPricing:
-    """Today's price of a model there; without a place, at the model's maker.
+    """Today's price of a model there, by the rule that plans go by; without a place, at the model's maker.
 
     Raises `UnknownPriceError`, and `ConfigError` for the user's own prices.
     """
-    return price_for(
-        model,
-        local=place is not None and place.kind.is_local,
-        own=own_prices(config.models),
-        provider=place.kind.value if place else None,
-        at=dt.datetime.now(dt.UTC).date(),
-    )
+    day = dt.datetime.now(dt.UTC).date()
+    if place is not None:
+        named = [backend for backend in configured_backends(config) if backend.name == place.name]
+        asked = PlanRequest(PrivacyTier.STANDARD, model)
+        snapshot = take_snapshot(config, named or [default_backend(place.kind)], asked, Seen(day, {}))
+        if (price := snapshot.backends[0].price) is not None:
+            return price
+    provider = place.kind.value if place else None
+    return price_for(model, local=False, own=own_prices(config.models), provider=provider, at=day)

@@ -22,7 +22,7 @@ from batuta_cli.serve.planning import PlanRequest, Snapshot
 from batuta_cli.serve.privacy import Networks
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.probe import ProbeResult, probe_all
-from batuta_cli.serve.snapshot import Observer, Seen
+from batuta_cli.serve.snapshot import Observer, Seen, usual_backends
 from batuta_cli.serve.tiers import PrivacyTier
 
 REFRESH = 15.0
@@ -37,7 +37,7 @@ class World:
 
     def __init__(self, config: Config, audit: AuditLog, backends: Sequence[Backend] | None = None) -> None:
         self.config = config
-        self.backends = tuple(configured_backends(config) if backends is None else backends)
+        self.backends = tuple(_backends(config) if backends is None else backends)
         self.loads = Loads()
         self.spilling = False
         self.networks = Networks.configured(config)
@@ -115,3 +115,10 @@ class World:
         if not without:
             return found
         return replace(found, backends=tuple(state for state in found.backends if state.name not in without))
+
+
+def _backends(config: Config) -> Sequence[Backend]:
+    """Those of the configuration; without any the local ones at their usual addresses, as `serve route` has them."""
+    if config.backends:
+        return configured_backends(config)
+    return usual_backends(config, PlanRequest(PrivacyTier.parse(config.privacy.tier)), local=True)

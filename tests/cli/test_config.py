@@ -176,3 +176,20 @@ def test_unset_brings_the_default_back(batuta: Run, home: Path) -> None:
         is False
     )
     assert "did you mean budget.timezone?" in batuta("config", "unset", "budget.timezon", code=2).stderr
+
+
+def test_unset_takes_a_whole_backend_out(batuta: Run, home: Path) -> None:
+    file = home / "config" / "batuta" / "config.toml"
+    written(file, "# mine\n[backends.y]\nprofile = 'vllm'\n\n[backends.z]\nmodels = ['m'] # keep\n")
+    assert batuta("config", "unset", "backends.y", code=0).stdout == "backends.y is removed\n"
+    assert file.read_text() == "# mine\n\n[backends.z]\nmodels = ['m'] # keep\n"
+    assert "is not in" in batuta("config", "unset", "backends.y", code=0).stderr
+    batuta("config", "set", "models.llama-3.3.template", "llama3", code=0)
+    batuta("config", "unset", "models.llama-3.3", code=0)
+    assert "models" not in json.loads(batuta("config", "show", "--json", code=0).stdout)["result"]
+
+
+def test_a_misspelt_profile_is_refused_when_it_is_set(batuta: Run, home: Path) -> None:
+    done = batuta("config", "set", "backends.y.profile", "vlm", code=2)
+    assert "unknown backend vlm, did you mean Vllm?" in done.stderr
+    assert not (home / "config" / "batuta" / "config.toml").exists()

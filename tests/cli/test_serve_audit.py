@@ -64,9 +64,9 @@ def test_a_saved_head_finds_what_was_cut_off_and_what_was_taken_away(batuta: Run
         fed = (work / "heads.txt").read_text() if form == "-" else None
         done = batuta("serve", "audit", "verify", "--head", form, input=fed, code=0)
         assert "all 2 heads are there" in done.stdout
+    path = first(directory)  # before a third file comes, whose name may sort before
     AuditLog(directory).record(Decision("later", PrivacyTier.STANDARD, "b", "1.1.1.1:443", True, "x"))
     batuta("serve", "audit", "verify", "--head", "heads.txt", code=0)
-    path = first(directory)
     whole = path.read_bytes()
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
     batuta("serve", "audit", "verify", code=0)
@@ -122,3 +122,8 @@ def test_a_name_in_the_log_does_not_drive_the_terminal(batuta: Run, directory: P
     for command in ("head", "verify"):
         assert "\x1b" not in batuta("serve", "audit", command, code=0).stdout
     assert len(batuta("serve", "audit", "head", code=0).stdout.splitlines()) == 3
+
+
+def test_a_path_without_a_log_does_not_pass(batuta: Run, work: Path) -> None:
+    (work / "backup").mkdir()
+    assert "there is no audit log" in batuta("serve", "audit", "verify", "backup", code=1).stderr

@@ -439,3 +439,11 @@ def test_every_command_answers_in_json(budget: Run) -> None:
         found = answer(budget(*command, "--json", code=0))
         assert found["command"] == f"serve budget {command[0]}"
         assert isinstance(found["result"], dict) and json.dumps(found["result"])
+
+
+def test_a_server_of_a_local_kind_at_a_public_address_is_not_free(batuta: Run) -> None:
+    batuta("config", "set", "backends.vllm.base_url", "http://203.0.113.5:8000/v1", code=0)
+    asked = ("--model", "llama-3.3-70b", "--input-tokens", "9", "--max-output-tokens", "9")
+    assert "is not known" in batuta("serve", "budget", "check", "--backend", "vllm", *asked, code=5).stderr
+    batuta("config", "set", "backends.vllm.base_url", "http://127.0.0.1:8000/v1", code=0)
+    batuta("serve", "budget", "check", "--backend", "vllm", *asked, code=0)

@@ -57,9 +57,17 @@ def test_json_tells_all_and_tokens_grow_with_the_prompt(batuta: Run, work: Path)
 
 
 @pytest.mark.usefixtures("configured")
-def test_stdin_is_a_prompt_and_quiet_prints_the_answer_alone(batuta: Run) -> None:
+def test_stdin_is_a_prompt(batuta: Run) -> None:
     done = batuta("serve", "chat", "--model", MODEL, "--no-stream", "--max-tokens", "30", input=QUESTION, code=0)
     assert done.stdout.strip()
+
+
+@pytest.mark.usefixtures("configured")
+def test_nothing_is_sent_for_an_empty_prompt_or_when_the_answer_would_be_thrown_away(batuta: Run) -> None:
+    for empty in ("", " \n"):
+        assert "the prompt is empty" in batuta("serve", "chat", "--model", MODEL, input=empty, code=2).stderr
+        assert "the prompt is empty" in batuta("serve", "chat", empty or " ", "--model", MODEL, code=2).stderr
+    assert "throw the answer away" in batuta("serve", "chat", QUESTION, "--model", MODEL, "--quiet", code=2).stderr
 
 
 @pytest.mark.usefixtures("configured")

@@ -199,7 +199,8 @@ def _check(connection: sqlite3.Connection, path: str) -> None:
     found, version = [connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("application_id", "user_version")]
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if found != APPLICATION_ID:
-        raise LedgerError(f"{name}: is a database of another program", hint="name another file for the ledger")
+        what = "is a database of another program" if tables else "is empty, which a ledger never is"
+        raise LedgerError(f"{name}: {what}", hint=f"move it away, and a new ledger is begun: mv {name} {name}.old")
     if version > VERSION:
         raise LedgerError(
             f"{name}: was written by a newer batuta (version {version} of the ledger, this one knows {VERSION})",

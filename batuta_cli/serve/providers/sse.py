@@ -35,11 +35,6 @@ class EventScanner:
         self._data: list[bytes] = []
         self._size = 0
 
-    @property
-    def truncated(self) -> bool:
-        """Whether the stream, if it ended now, would end inside an event."""
-        return bool(self._data or self._rest.strip(b"\r"))
-
     def feed(self, piece: bytes) -> Iterator[Event]:
         """The events that `piece` completes. Raises `OperationError` when one is larger than the limit."""
         buffer = self._rest + piece
