@@ -3,6 +3,7 @@
 import ctypes
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -15,6 +16,11 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("batuta", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("batuta")
+
+# A shell starts `make test &` with Ctrl-C ignored, which children would inherit, those that are to be interrupted too.
+for number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 NOBODY = 65534
 BATUTA = str(Path(sys.executable).with_name("batuta"))
