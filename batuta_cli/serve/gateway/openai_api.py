@@ -5,6 +5,7 @@ is made per chunk but the JSON string of its text. The prompt of `/v1/completion
 backends behind the gateway are chat models, and a bare text would miss their template.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,7 +108,7 @@ def _usage(summary: Summary) -> dict[str, int]:
     }
 
 
-class _Reply:
+class _Reply(ABC):
     """What both have in common: the frame of a chunk, and how a stream ends."""
 
     object: str
@@ -131,9 +132,9 @@ class _Reply:
         self._finished = self._finished or (piece.finish_reason is not None and piece.index == 0)
         return self.other(piece)
 
+    @abstractmethod
     def other(self, piece: Piece) -> bytes:
         """A piece that is more than text of the first choice."""
-        raise NotImplementedError
 
     def event(self, choice: dict[str, Any]) -> bytes:
         """A chunk with one choice."""
@@ -155,9 +156,9 @@ class _Reply:
         ]
         return orjson.dumps(self._frame | {"choices": choices, "usage": _usage(summary)})
 
+    @abstractmethod
     def content(self, choice: Choice) -> dict[str, Any]:
         """What a whole choice has for its text."""
-        raise NotImplementedError
 
 
 class ChatReply(_Reply):
