@@ -1,4 +1,4 @@
-"""Claim: on one core the gateway answers at least 3,000 requests a second with budget, audit and metrics on, and adds
+"""Aim: on one core the gateway answers at least 3,000 requests a second with budget, audit and metrics on, and adds
 less than 1 ms at the median. Measured beside a direct call and a bare relay that only passes bytes on.
 
     python -m benchmarks.bench_gateway [--seconds 2] [--connections 1,16,64] [--runs 5] [--dir DIRECTORY] [--json]

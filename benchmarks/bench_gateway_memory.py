@@ -1,4 +1,4 @@
-"""Claim: the gateway's memory stays flat over 100,000 requests, streamed ones among them.
+"""Aim: the gateway's memory is flat over 100,000 requests, streamed ones among them. The growth is measured.
 
     python -m benchmarks.bench_gateway_memory [--requests 100000] [--connections 16] [--dir DIRECTORY] [--json]
 

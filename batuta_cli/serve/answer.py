@@ -61,7 +61,7 @@ class Source(Protocol):
     async def budget_left(self) -> int | None:
         """Nano-dollars."""
 
-    def refusal(self, plan: Plan, request: ChatRequest) -> BatutaError:
+    def refusal(self, plan: Plan) -> BatutaError:
         """Why nothing in this plan may take the request."""
 
 
@@ -117,7 +117,7 @@ class Answer:
                 self.plan, choices = await self._source.choices(request, frozenset(tried))
                 step = await self._step(choices, begun=bool(tried))
                 if step is None:
-                    raise first_error or self._source.refusal(self.plan, request)
+                    raise first_error or self._source.refusal(self.plan)
                 choice, call, echo = step
                 tried.add(choice.offer.backend.name)
                 if call.max_tokens <= 0:  # the text is as long as it may be, only its end is missing

@@ -181,7 +181,7 @@ class Pipeline:
         """Nano-dollars that are left of the day."""
         return (await self._budget()).remaining
 
-    def refusal(self, made: Plan, request: ChatRequest) -> BatutaError:
+    def refusal(self, made: Plan) -> BatutaError:
         """Why nobody takes a request."""
         names = [backend.name for backend in self.world.backends]
         wait = self.world.loads.retry_after(names, time.monotonic())
