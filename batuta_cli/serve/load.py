@@ -1,11 +1,12 @@
-"""How busy each backend is, and whether it rests after a failure: what one process knows of the ones it uses.
+"""How busy each backend is, and what cools down after a failure: what one process knows of the backends it uses.
 
 Our own count of requests in flight is exact and immediate; what a backend reports of itself adds the traffic from
-elsewhere, and is believed for `READING_AGE`. A backend that fails rests, longer each time; then one request tries it
-while the others still pass it by.
+elsewhere, and is believed for `READING_AGE`. A failure is attributed to what failed: the backend when it cannot be
+reached, else the model that was asked for at that backend, and nothing when the request itself was at fault.
 
 A state machine without a clock: times are arguments, in seconds of any monotonic clock, and so is randomness. Not
-thread-safe: it belongs to one event loop. Memory: one entry a backend and one a request in flight.
+thread-safe: it belongs to one event loop. Memory: one entry a backend, one a request in flight, and one a failed model
+of a backend, of which there are at most `cooldown.MOST_MODELS`.
 """
 
 import math
@@ -15,30 +16,40 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from batuta_cli.errors import UsageError
+from batuta_cli.serve.cooldown import LONGEST_COOLDOWN, LONGEST_RETRY_AFTER, Cooldown, ModelCooldowns
 from batuta_cli.serve.words import Word
 
 READING_AGE = 5.0
 """Seconds after which what a backend reported counts for nothing (reference/backends.md)."""
 
-FIRST_REST = 1.0
-"""Seconds a backend rests after its first failure, less the jitter; doubled with each further one."""
-
-LONGEST_REST = 60.0
-"""Seconds no rest of our own making exceeds."""
-
-LONGEST_RETRY_AFTER = 3600.0
-"""Seconds for which a backend's own `Retry-After` is obeyed; a wrong one must not put it away for ever."""
-
 _PACE = 8  # intervals between answers that the pace of a backend is the mean of
 
 
 class Outcome(Word):
-    """How a request ended, as far as it says something of the backend."""
+    """How a request ended, as far as it says something of the backend or of the model."""
 
     WORKED = "worked"
     FAILED = "failed"
+    """The backend cannot be reached."""
+    MODEL_FAILED = "model_failed"
+    """The backend answered that it cannot serve the model now: a 401, 403, 404, 429 or 5xx."""
+    BROKEN = "broken"
+    """The backend was reached, but the model's answer did not come, or not to its end."""
+    REQUEST_REFUSED = "request_refused"
+    """The backend answered that the request itself is wrong."""
     UNKNOWN = "unknown"
-    """The client left, or the request itself was at fault."""
+    """The client left, or nothing was sent."""
+
+
+_SAYS: dict[Outcome, tuple[bool | None, bool | None]] = {
+    Outcome.WORKED: (True, True),
+    Outcome.FAILED: (False, None),
+    Outcome.MODEL_FAILED: (True, False),
+    Outcome.BROKEN: (None, False),
+    Outcome.REQUEST_REFUSED: (True, None),
+    Outcome.UNKNOWN: (None, None),
+}
+"""Whether the backend works, and whether the model does there; None: not known."""
 
 
 class Ticket(NamedTuple):
@@ -46,9 +57,18 @@ class Ticket(NamedTuple):
 
     backend: str
     number: int
-    failures: int
-    """Of the backend when the request began. One that began before a failure says nothing new after it."""
     is_trial: bool
+    """It tries a backend, or a model there, again whose cooldown is over."""
+    model: str = ""
+
+
+class Cooling(NamedTuple):
+    """What keeps a request from a backend after a failure."""
+
+    seconds: float
+    """Until it may be tried; 0 while one request tries it."""
+    of_model: bool
+    """Only the model cools down there, not the backend."""
 
 
 @dataclass
@@ -56,15 +76,13 @@ class _State:
     in_flight: int = 0
     reported: int = 0
     reported_at: float = -math.inf
-    failures: int = 0
-    in_a_row: int = 0
-    rests_until: float = -math.inf
-    on_trial: bool = False
+    cooldown: Cooldown = field(default_factory=Cooldown)
+    models: ModelCooldowns = field(default_factory=ModelCooldowns)
     answers: deque[float] = field(default_factory=lambda: deque(maxlen=_PACE + 1))
 
 
 class Loads:
-    """The load and the rests of all backends, by name."""
+    """The load and the cooldowns of all backends, by name."""
 
     def __init__(self) -> None:
         self._states: dict[str, _State] = {}
@@ -73,15 +91,15 @@ class Loads:
         self.latest = 0.0
         """The latest time that any method was told."""
 
-    def start(self, backend: str, now: float) -> Ticket:
+    def start(self, backend: str, now: float, model: str = "") -> Ticket:
         """Count a request that is about to be sent."""
         state = self._at(backend, now)
         state.in_flight += 1
         self._number += 1
         self._open.add(self._number)
-        is_trial = state.in_a_row > 0 and not state.on_trial and now >= state.rests_until
-        state.on_trial |= is_trial
-        return Ticket(backend, self._number, state.failures, is_trial)
+        is_trial = state.cooldown.begin(self._number, now)
+        is_trial |= state.models.begin(model, self._number, now)
+        return Ticket(backend, self._number, is_trial, model)
 
     def finish(
         self, ticket: Ticket, outcome: Outcome, now: float, *, jitter: float = 0.0, retry_after: float = 0.0
@@ -89,7 +107,8 @@ class Loads:
         """Take back a request that has ended.
 
         `jitter`, random from 0 to 1, keeps many processes from trying a backend again all at once. `retry_after` is
-        what the backend asked for, in seconds. Raises `UsageError` for a ticket that was taken back before.
+        what the backend asked for, in seconds; it counts for what failed. Raises `UsageError` for a ticket that was
+        taken back before.
         """
         if ticket.number not in self._open:
             raise UsageError(f"the request {ticket.number} to {ticket.backend} has ended already")
@@ -97,17 +116,10 @@ class Loads:
         state = self._at(ticket.backend, now)
         state.in_flight -= 1
         state.answers.append(now)
-        if ticket.is_trial:
-            state.on_trial = False
-        if ticket.failures != state.failures or outcome is Outcome.UNKNOWN:
-            return
-        if outcome is Outcome.WORKED:
-            state.in_a_row = 0
-            return
-        state.failures += 1
-        state.in_a_row += 1
-        rest = max(rest_after(state.in_a_row, jitter), min(retry_after, LONGEST_RETRY_AFTER))
-        state.rests_until = now + rest
+        backend_works, model_works = _SAYS[outcome]
+        how = {"newest": self._number, "jitter": jitter, "retry_after": retry_after}
+        state.cooldown.end(ticket.number, backend_works, now, **how)
+        state.models.end(ticket.model, ticket.number, model_works, now, **how)
 
     def report(self, backend: str, depth: int, now: float) -> None:
         """Remember how many requests a backend said it has, running and waiting."""
@@ -120,20 +132,26 @@ class Loads:
         fresh = now - state.reported_at <= READING_AGE
         return max(state.in_flight, state.reported) if fresh else state.in_flight
 
-    def rest(self, backend: str, now: float) -> float | None:
-        """None when a backend may be used; else the seconds until it may be tried, 0 while one request tries it."""
+    def cooling(self, backend: str, now: float, model: str = "") -> Cooling | None:
+        """What keeps a request for a model from a backend, the backend's cooldown or the model's; None: nothing."""
         state = self._at(backend, now)
-        if state.in_a_row == 0 or (now >= state.rests_until and not state.on_trial):
-            return None
-        return max(0.0, state.rests_until - now)
+        whole, own = state.cooldown.left(now), state.models.left(model, now)
+        if own is not None and (whole is None or own > whole):
+            return Cooling(own, of_model=True)
+        return None if whole is None else Cooling(whole, of_model=False)
 
-    def retry_after(self, backends: Iterable[str], now: float) -> int:
-        """Whole seconds, at least 1, until one of these backends can be expected to take a request."""
-        waits = [self._wait(backend, now) for backend in backends]
-        return math.ceil(min(max(min(waits, default=LONGEST_REST), 1.0), LONGEST_RETRY_AFTER))
+    def rest(self, backend: str, now: float, model: str = "") -> float | None:
+        """None when a backend may be asked for a model; else the seconds of `cooling`."""
+        found = self.cooling(backend, now, model)
+        return None if found is None else found.seconds
 
-    def _wait(self, backend: str, now: float) -> float:
-        if rest := self.rest(backend, now):
+    def retry_after(self, backends: Iterable[str], now: float, model: str = "") -> int:
+        """Whole seconds, at least 1, until one of these backends can be expected to take a request for a model."""
+        waits = [self._wait(backend, now, model) for backend in backends]
+        return math.ceil(min(max(min(waits, default=LONGEST_COOLDOWN), 1.0), LONGEST_RETRY_AFTER))
+
+    def _wait(self, backend: str, now: float, model: str) -> float:
+        if rest := self.rest(backend, now, model):
             return rest
         answers = self._at(backend, now).answers
         return (answers[-1] - answers[0]) / (len(answers) - 1) if len(answers) > 1 else 1.0
@@ -145,9 +163,3 @@ class Loads:
         if state is None:
             state = self._states[backend] = _State()
         return state
-
-
-def rest_after(failures: int, jitter: float) -> float:
-    """Seconds of rest after so many failures in a row: between half of a doubling step and all of it."""
-    step = min(FIRST_REST * 2.0 ** min(failures - 1, 32), LONGEST_REST)
-    return step * (1.0 - jitter / 2)

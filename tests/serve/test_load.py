@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from batuta_cli.errors import UsageError
-from batuta_cli.serve.load import LONGEST_REST, Loads, Outcome, Ticket, rest_after
+from batuta_cli.serve.cooldown import LONGEST_COOLDOWN, MOST_MODELS, cooldown_after
+from batuta_cli.serve.load import Cooling, Loads, Outcome, Ticket
 
 WORKED, FAILED, UNKNOWN = Outcome.WORKED, Outcome.FAILED, Outcome.UNKNOWN
 
@@ -53,13 +54,13 @@ def test_a_request_is_taken_back_once() -> None:
 
 
 def test_rests_grow_from_one_second_to_one_minute() -> None:
-    assert [rest_after(n, 0.0) for n in range(1, 9)] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    assert [cooldown_after(n, 0.0) for n in range(1, 9)] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
 
 
 @given(failures=st.integers(1, 10_000), jitter=st.floats(0, 1))
 def test_a_rest_is_between_half_of_its_step_and_all_of_it(failures: int, jitter: float) -> None:
-    step = rest_after(failures, 0.0)
-    assert step / 2 <= rest_after(failures, jitter) <= step <= LONGEST_REST
+    step = cooldown_after(failures, 0.0)
+    assert step / 2 <= cooldown_after(failures, jitter) <= step <= LONGEST_COOLDOWN
 
 
 def test_a_failed_backend_rests_and_then_one_request_tries_it() -> None:
@@ -172,9 +173,124 @@ class ManyClients(RuleBasedStateMachine):
     @invariant()
     def no_rest_is_for_ever(self) -> None:
         rest = self.loads.rest("b", self.now)
-        assert rest is None or rest <= LONGEST_REST
+        assert rest is None or rest <= LONGEST_COOLDOWN
         if not any(ticket.is_trial for ticket in self.open):
-            assert self.loads.rest("b", self.now + LONGEST_REST) is None
+            assert self.loads.rest("b", self.now + LONGEST_COOLDOWN) is None
 
 
 TestManyClients = ManyClients.TestCase
+
+
+# Models: a failure is attributed to what failed
+
+
+def fail_model(loads: Loads, model: str, now: float, outcome: Outcome = Outcome.MODEL_FAILED, **how: float) -> None:
+    loads.finish(loads.start("b", now, model), outcome, now, **how)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.MODEL_FAILED, Outcome.BROKEN])
+def test_a_model_that_failed_cools_down_and_the_other_models_of_its_backend_go_on(outcome: Outcome) -> None:
+    loads = Loads()
+    fail_model(loads, "m", 0.0, outcome, retry_after=30.0)
+    assert loads.cooling("b", 0.0, "m") == Cooling(30.0, of_model=True)
+    assert loads.cooling("b", 0.0, "other") is None
+    assert loads.cooling("b", 0.0) is None
+    assert loads.cooling("another backend", 0.0, "m") is None
+
+
+def test_a_backend_that_cannot_be_reached_cools_down_for_all_models() -> None:
+    loads = Loads()
+    fail_model(loads, "m", 0.0, FAILED)
+    assert loads.cooling("b", 0.0, "other") == Cooling(1.0, of_model=False)
+
+
+def test_of_two_cooldowns_the_longer_one_counts() -> None:
+    loads = Loads()
+    for first, second, of_model in ((5.0, 9.0, True), (9.0, 5.0, False)):
+        loads = Loads()
+        ticket = loads.start("b", 0.0, "m")
+        fail_model(loads, "m", 0.0, FAILED, retry_after=first)
+        loads.finish(ticket, Outcome.MODEL_FAILED, 0.0, retry_after=second)
+        assert loads.cooling("b", 0.0, "m") == Cooling(9.0, of_model=of_model)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REQUEST_REFUSED, UNKNOWN])
+def test_a_request_at_fault_and_a_client_that_leaves_cool_nothing(outcome: Outcome) -> None:
+    loads = Loads()
+    for _ in range(100):
+        fail_model(loads, "m", 0.0, outcome)
+    assert loads.cooling("b", 0.0, "m") is None
+
+
+@pytest.mark.parametrize("outcome", [WORKED, Outcome.MODEL_FAILED, Outcome.REQUEST_REFUSED])
+def test_any_answer_shows_that_a_backend_can_be_reached_again(outcome: Outcome) -> None:
+    loads = Loads()
+    fail_model(loads, "m", 0.0, FAILED)
+    fail_model(loads, "m", 1.0, FAILED)
+    loads.finish(loads.start("b", 3.0, "m"), outcome, 3.0)
+    assert loads.cooling("b", 3.0, "other") is None
+    fail_model(loads, "m", 4.0, FAILED)
+    assert loads.cooling("b", 4.0, "other") == Cooling(1.0, of_model=False)  # a new series
+
+
+def test_one_request_tries_a_cooled_down_model_and_its_success_ends_the_series() -> None:
+    loads = Loads()
+    fail_model(loads, "m", 0.0)
+    trial = loads.start("b", 1.0, "m")
+    assert trial.is_trial
+    assert loads.cooling("b", 1.0, "m") == Cooling(0.0, of_model=True)
+    assert not loads.start("b", 1.0, "other").is_trial
+    loads.finish(trial, Outcome.MODEL_FAILED, 1.5)
+    assert loads.rest("b", 1.5, "m") == 2.0
+    trial = loads.start("b", 3.5, "m")
+    loads.finish(trial, WORKED, 4.0)
+    assert loads.rest("b", 4.0, "m") is None
+    fail_model(loads, "m", 5.0)
+    assert loads.rest("b", 5.0, "m") == 1.0
+
+
+def test_many_requests_that_fail_with_one_model_are_one_failure() -> None:
+    loads = Loads()
+    tickets = [loads.start("b", 0.0, "m") for _ in range(50)]
+    for ticket in tickets:
+        loads.finish(ticket, Outcome.MODEL_FAILED, 1.0)
+    assert loads.rest("b", 1.0, "m") == 1.0
+
+
+def test_an_answer_from_before_a_model_failed_does_not_end_its_cooldown() -> None:
+    loads = Loads()
+    old = loads.start("b", 0.0, "m")
+    fail_model(loads, "m", 1.0)
+    loads.finish(old, WORKED, 1.5)
+    assert loads.rest("b", 1.5, "m") == 0.5
+
+
+def test_random_names_of_models_take_bounded_memory_and_do_not_evict_what_still_cools_down() -> None:
+    loads = Loads()
+    fail_model(loads, "real", 0.0, retry_after=600.0)
+    on_trial = loads.start("b", 0.0, "tried")
+    fail_model(loads, "tried", 0.0)
+    loads.finish(on_trial, UNKNOWN, 0.0)
+    on_trial = loads.start("b", 1.0, "tried")
+    assert on_trial.is_trial
+    for number in range(20 * MOST_MODELS):
+        fail_model(loads, f"random-{number}", 1.0 + number * 0.01)
+    state = loads._states["b"]
+    assert len(state.models) == MOST_MODELS
+    assert loads.rest("b", 100.0, "real") == 500.0
+    assert loads.rest("b", 100.0, "tried") == 0.0
+
+
+def test_models_that_recovered_take_no_memory() -> None:
+    loads = Loads()
+    for number in range(100):
+        fail_model(loads, f"m{number}", 0.0)
+        loads.finish(loads.start("b", 2.0, f"m{number}"), WORKED, 2.0)
+    assert len(loads._states["b"].models) == 0
+
+
+def test_clients_are_told_to_come_back_when_the_model_they_ask_for_can_be_tried() -> None:
+    loads = Loads()
+    fail_model(loads, "m", 0.0, retry_after=40.0)
+    assert loads.retry_after(["b"], 0.0, "m") == 40
+    assert loads.retry_after(["b"], 0.0, "other") == 1

@@ -1,0 +1,125 @@
+"""Cooldowns: how long a backend, or one model at a backend, is left alone after a failure.
+
+A cooldown is longer with each failure in a row. When it is over, one request tries again while the others still pass
+by; a success ends the cooldown. A request that began before the latest failure says nothing new about it.
+
+State machines without a clock: times are arguments, in seconds of any monotonic clock. Requests are told apart by
+numbers that grow.
+"""
+
+import math
+from dataclasses import dataclass
+
+FIRST_COOLDOWN = 1.0
+"""Seconds of the first cooldown, less the jitter; doubled with each further failure in a row."""
+
+LONGEST_COOLDOWN = 60.0
+"""Seconds that no cooldown of our own making exceeds."""
+
+LONGEST_RETRY_AFTER = 3600.0
+"""Seconds for which a backend's own `Retry-After` is obeyed; a wrong one must not disable it for ever."""
+
+MOST_MODELS = 256
+"""Models of one backend whose cooldowns are kept. Clients choose the names, so the number is bounded."""
+
+
+def cooldown_after(failures: int, jitter: float) -> float:
+    """Seconds of cooldown after so many failures in a row: between half of a doubling step and all of it."""
+    step = min(FIRST_COOLDOWN * 2.0 ** min(failures - 1, 32), LONGEST_COOLDOWN)
+    return step * (1.0 - jitter / 2)
+
+
+@dataclass
+class Cooldown:
+    """The cooldown of one thing; without a failure it is never on."""
+
+    failures: int = 0
+    """In a row."""
+    newest: int = 0
+    """The number of the newest request that had begun when the latest failure was seen."""
+    until: float = -math.inf
+    trial: int | None = None
+    """The number of the one request that tries again."""
+
+    def left(self, now: float) -> float | None:
+        """Seconds until it may be tried, 0 while one request tries it; None when it may be used."""
+        if not self.failures or (now >= self.until and self.trial is None):
+            return None
+        return max(0.0, self.until - now)
+
+    def begin(self, number: int, now: float) -> bool:
+        """Count a request that is about to be sent; True when it is the one that tries again."""
+        is_trial = self.failures > 0 and self.trial is None and now >= self.until
+        if is_trial:
+            self.trial = number
+        return is_trial
+
+    def end(
+        self, number: int, worked: bool | None, now: float, *, newest: int, jitter: float, retry_after: float
+    ) -> None:
+        """Count a request that has ended; `worked` is None when its end says nothing of this.
+
+        `newest` is the number of the newest request so far. `jitter`, random from 0 to 1, spreads the trials of many
+        processes. `retry_after` is what the backend asked for, in seconds.
+        """
+        if self.trial == number:
+            self.trial = None
+        if worked is None or number <= self.newest:
+            return
+        if worked:
+            self.failures = 0
+            return
+        self.failures += 1
+        self.newest = newest
+        self.until = now + max(cooldown_after(self.failures, jitter), min(retry_after, LONGEST_RETRY_AFTER))
+
+
+class ModelCooldowns:
+    """The cooldowns of the models of one backend. Only models that failed take memory, `MOST_MODELS` at most."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, Cooldown] = {}
+
+    def __len__(self) -> int:
+        return len(self._failed)
+
+    def left(self, model: str, now: float) -> float | None:
+        """As `Cooldown.left`."""
+        found = self._failed.get(model)
+        return found.left(now) if found else None
+
+    def begin(self, model: str, number: int, now: float) -> bool:
+        """As `Cooldown.begin`."""
+        found = self._failed.get(model)
+        return found is not None and found.begin(number, now)
+
+    def end(
+        self,
+        model: str,
+        number: int,
+        worked: bool | None,
+        now: float,
+        *,
+        newest: int,
+        jitter: float,
+        retry_after: float,
+    ) -> None:
+        """As `Cooldown.end`."""
+        found = self._failed.get(model)
+        if found is None:
+            if worked is not False:
+                return
+            if len(self._failed) >= MOST_MODELS:
+                self._evict()
+            found = self._failed[model] = Cooldown()
+        found.end(number, worked, now, newest=newest, jitter=jitter, retry_after=retry_after)
+        if not found.failures:
+            del self._failed[model]
+
+    def _evict(self) -> None:
+        """Forget the model whose cooldown is over for the longest time, or will be over first."""
+        del self._failed[min(self._failed, key=lambda model: self._order(self._failed[model]))]
+
+    @staticmethod
+    def _order(cooldown: Cooldown) -> tuple[bool, float]:
+        return cooldown.trial is not None, cooldown.until
