@@ -6,7 +6,7 @@ the owner opted in) by asking in words. When none may, the first error is raised
 truncated answer never looks complete.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -61,7 +61,10 @@ class Source(Protocol):
     async def budget_left(self) -> int | None:
         """Nano-dollars."""
 
-    def refusal(self, plan: Plan) -> BatutaError:
+    def retry_after(self, request: ChatRequest, backends: Collection[str]) -> int | None:
+        """Whole seconds until one of these backends can be tried with the request; None when there are none."""
+
+    def refusal(self, request: ChatRequest, plan: Plan) -> BatutaError:
         """Why nothing in this plan may take the request."""
 
 
@@ -117,7 +120,9 @@ class Answer:
                 self.plan, choices = await self._source.choices(request, frozenset(tried))
                 step = await self._step(choices, begun=bool(tried))
                 if step is None:
-                    raise first_error or self._source.refusal(self.plan)
+                    if first_error is not None:
+                        raise self._final(first_error, {*tried, *self.plan.suitable})
+                    raise self._source.refusal(request, self.plan)
                 choice, call, echo = step
                 tried.add(choice.offer.backend.name)
                 if call.max_tokens <= 0:  # the text is as long as it may be, only its end is missing
@@ -152,7 +157,7 @@ class Answer:
                     self._failures.append(error.kind)
                     first_error = first_error or error
                     if not self._may_go_on(error):
-                        raise first_error from None
+                        raise self._final(first_error, {*tried, *self.plan.suitable}) from None
         finally:
             manager.complete(request.request_id)
         await self._sum_up()
@@ -169,6 +174,12 @@ class Answer:
             return False
         manager.prepare_failover(request_id)
         return True
+
+    def _final(self, error: BatutaError, suitable: Collection[str]) -> BatutaError:
+        """The error that the client gets; the time to wait is that of the backend that can be tried first."""
+        if isinstance(error, BackendError) and error.retryable:
+            error.retry_after = self._source.retry_after(self.request, suitable)
+        return error
 
     async def _step(self, choices: Sequence[Choice], *, begun: bool) -> tuple[Choice, Call, EchoFilter | None] | None:
         """The next backend and what to ask of it; None when there is none that may be asked."""

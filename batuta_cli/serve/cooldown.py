@@ -9,6 +9,7 @@ numbers that grow.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 FIRST_COOLDOWN = 1.0
 """Seconds of the first cooldown, less the jitter; doubled with each further failure in a row."""
@@ -27,6 +28,19 @@ def cooldown_after(failures: int, jitter: float) -> float:
     """Seconds of cooldown after so many failures in a row: between half of a doubling step and all of it."""
     step = min(FIRST_COOLDOWN * 2.0 ** min(failures - 1, 32), LONGEST_COOLDOWN)
     return step * (1.0 - jitter / 2)
+
+
+class Ended(NamedTuple):
+    """A request that has ended."""
+
+    number: int
+    newest: int
+    """The number of the newest request so far."""
+    now: float
+    jitter: float
+    """Random, from 0 to 1; spreads the trials of many processes."""
+    retry_after: float
+    """What the backend asked for, in seconds."""
 
 
 @dataclass
@@ -54,24 +68,19 @@ class Cooldown:
             self.trial = number
         return is_trial
 
-    def end(
-        self, number: int, worked: bool | None, now: float, *, newest: int, jitter: float, retry_after: float
-    ) -> None:
-        """Count a request that has ended; `worked` is None when its end says nothing of this.
-
-        `newest` is the number of the newest request so far. `jitter`, random from 0 to 1, spreads the trials of many
-        processes. `retry_after` is what the backend asked for, in seconds.
-        """
-        if self.trial == number:
+    def end(self, ended: Ended, worked: bool | None) -> None:
+        """Count a request that has ended; `worked` is None when its end says nothing of this."""
+        if self.trial == ended.number:
             self.trial = None
-        if worked is None or number <= self.newest:
+        if worked is None or ended.number <= self.newest:
             return
         if worked:
             self.failures = 0
             return
         self.failures += 1
-        self.newest = newest
-        self.until = now + max(cooldown_after(self.failures, jitter), min(retry_after, LONGEST_RETRY_AFTER))
+        self.newest = ended.newest
+        wait = max(cooldown_after(self.failures, ended.jitter), min(ended.retry_after, LONGEST_RETRY_AFTER))
+        self.until = ended.now + wait
 
 
 class ModelCooldowns:
@@ -93,17 +102,7 @@ class ModelCooldowns:
         found = self._failed.get(model)
         return found is not None and found.begin(number, now)
 
-    def end(
-        self,
-        model: str,
-        number: int,
-        worked: bool | None,
-        now: float,
-        *,
-        newest: int,
-        jitter: float,
-        retry_after: float,
-    ) -> None:
+    def end(self, model: str, ended: Ended, worked: bool | None) -> None:
         """As `Cooldown.end`."""
         found = self._failed.get(model)
         if found is None:
@@ -112,7 +111,7 @@ class ModelCooldowns:
             if len(self._failed) >= MOST_MODELS:
                 self._evict()
             found = self._failed[model] = Cooldown()
-        found.end(number, worked, now, newest=newest, jitter=jitter, retry_after=retry_after)
+        found.end(ended, worked)
         if not found.failures:
             del self._failed[model]
 

@@ -79,7 +79,7 @@ class Leg:
         choices = self._call.options.get("n") or 1
         bound = self.offer.pricing.cost(self.offer.input_tokens, self._call.max_tokens * choices)
         reservation = await self._reserve(bound) if bound else None
-        ticket = self._means.loads.start(self.offer.backend.name, time.monotonic())
+        ticket = self._means.loads.start(self.offer.backend.name, time.monotonic(), self._call.model)
         outcome, retry_after, sent = Outcome.UNKNOWN, 0.0, True
         answer = exchange(
             self._means.session(self.offer.tier),
@@ -100,7 +100,7 @@ class Leg:
                     yield pieces
             outcome = Outcome.WORKED
         except BackendError as error:
-            outcome = Outcome.FAILED if error.retryable else Outcome.UNKNOWN
+            outcome = _outcome(error)
             retry_after, sent = error.retry_after or 0.0, error.sent
             raise
         except BatutaError:  # of the gate, or of what it would have sent
@@ -175,6 +175,15 @@ class Leg:
     def report(self, failed: str | None = None) -> chat.Leg:
         """What is told of it afterwards."""
         return chat.Leg(self.offer.backend.name, self.cost, failed)
+
+
+def _outcome(error: BackendError) -> Outcome:
+    """What failed by an error: the backend, its model, or the request."""
+    if not error.reached:
+        return Outcome.FAILED
+    if not error.retryable:
+        return Outcome.REQUEST_REFUSED
+    return Outcome.BROKEN if error.status is None else Outcome.MODEL_FAILED
 
 
 def _texts(value: object) -> list[str]:

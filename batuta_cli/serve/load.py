@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from batuta_cli.errors import UsageError
-from batuta_cli.serve.cooldown import LONGEST_COOLDOWN, LONGEST_RETRY_AFTER, Cooldown, ModelCooldowns
+from batuta_cli.serve.cooldown import LONGEST_COOLDOWN, LONGEST_RETRY_AFTER, Cooldown, Ended, ModelCooldowns
 from batuta_cli.serve.words import Word
 
 READING_AGE = 5.0
@@ -117,9 +117,9 @@ class Loads:
         state.in_flight -= 1
         state.answers.append(now)
         backend_works, model_works = _SAYS[outcome]
-        how = {"newest": self._number, "jitter": jitter, "retry_after": retry_after}
-        state.cooldown.end(ticket.number, backend_works, now, **how)
-        state.models.end(ticket.model, ticket.number, model_works, now, **how)
+        ended = Ended(ticket.number, newest=self._number, now=now, jitter=jitter, retry_after=retry_after)
+        state.cooldown.end(ended, backend_works)
+        state.models.end(ticket.model, ended, model_works)
 
     def report(self, backend: str, depth: int, now: float) -> None:
         """Remember how many requests a backend said it has, running and waiting."""

@@ -12,7 +12,7 @@ ends is complete; one that is not raises.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
@@ -132,7 +132,10 @@ class Pipeline:
         now = time.monotonic()
         for backend in self.world.backends:
             probe = self.world.probes.get(backend.name)
-            if (probe is None or probe.healthy) and self.world.loads.rest(backend.name, now) is None:
+            if probe is not None and not probe.healthy:
+                continue
+            models = backend.models or (probe.models if probe else ()) or ("",)
+            if any(self.world.loads.cooling(backend.name, now, model) is None for model in models):
                 return Readiness(True)
         return Readiness(False, "no backend answers")
 
@@ -181,10 +184,13 @@ class Pipeline:
         """Nano-dollars that are left of the day."""
         return (await self._budget()).remaining
 
-    def refusal(self, made: Plan) -> BatutaError:
-        """Why nobody takes a request."""
-        names = [backend.name for backend in self.world.backends]
-        wait = self.world.loads.retry_after(names, time.monotonic())
+    def retry_after(self, request: ChatRequest, backends: Collection[str]) -> int | None:
+        """Whole seconds until one of these backends can be tried with the request; None when there are none."""
+        return self.world.retry_after(backends, request.model) if backends else None
+
+    def refusal(self, request: ChatRequest, made: Plan) -> BatutaError:
+        """Why no backend takes a request."""
+        wait = self.retry_after(request, made.suitable)
         return refusal(made, retry_after=wait, max_request_cost=self.breaker.config.max_request_cost)
 
     async def _budget(self) -> BudgetStatus:

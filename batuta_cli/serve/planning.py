@@ -86,9 +86,11 @@ class BackendState:
     depth: int | None = None
     """Requests it has; None: not known."""
     rest: float | None = None
-    """Seconds for which it rests after a failure; None: it does not."""
+    """Seconds for which it cools down after a failure, or the request's model does there; None: neither does."""
     trouble: str = ""
     """Why it cannot take requests now."""
+    cools_model: bool = False
+    """Only the request's model cools down there; other models of the backend may be used."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,8 @@ class Plan:
     """In the order in which they were asked."""
     fallbacks: tuple[str, ...]
     """Backends that may take it over, in this order."""
+    suitable: tuple[str, ...]
+    """Backends that may take it as soon as they are healthy and their queue is not full: waiting helps for these."""
 
     @property
     def decision(self) -> str:
@@ -266,7 +270,9 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
     routing = decide(first, others, snapshot.limits, spilling=snapshot.spilling)
     if local and not first:  # it cannot take this request, but its queue is as long as it is
         routing = replace(routing, queue_depth=states[local].depth or 0)
-    return Plan(routing, candidates, _fallbacks(routing, candidates, local, snapshot.limits))
+    may = [c for c in candidates if snapshot.limits.spillover_enabled or c.backend == local]
+    suitable = tuple(c.backend for c in may if c.passes(GateName.TIER, *_CAN_SERVE))
+    return Plan(routing, candidates, _fallbacks(routing, may), suitable)
 
 
 _CAN_SERVE = (GateName.CAPABILITY, GateName.CONTEXT, GateName.BUDGET)
@@ -318,12 +324,9 @@ def _lane(candidate: Candidate, state: BackendState) -> Lane:
     return Lane(candidate.backend, state.depth or 0, candidate.passes(GateName.TIER), candidate.passes(GateName.REST))
 
 
-def _fallbacks(
-    routing: RoutingDecision, candidates: Sequence[Candidate], local: str | None, limits: Limits
-) -> tuple[str, ...]:
+def _fallbacks(routing: RoutingDecision, may: Sequence[Candidate]) -> tuple[str, ...]:
     if isinstance(routing, Reject):
         return ()
-    may = [c for c in candidates if limits.spillover_enabled or c.backend == local]
     return tuple(c.backend for c in may if c.passed and c.backend != routing.backend)
 
 
@@ -333,7 +336,7 @@ def _judged(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ca
         _capability(request, state),
         _context(request, state),
         _budget(request, state, snapshot),
-        _rest(state),
+        _rest(request, state),
         _queue(state, snapshot.limits),
     )
     return Candidate(state.name, state.kind, gates)
@@ -399,13 +402,14 @@ def _budget(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ga
     return gate(cost <= left, f"${format_usd(cost)} of ${format_usd(left)} left of the day", cost)
 
 
-def _rest(state: BackendState) -> Gate:
+def _rest(request: PlanRequest, state: BackendState) -> Gate:
     if state.trouble:
         return Gate(GateName.REST, False, state.trouble, state.rest)
     if state.rest is None:
-        return Gate(GateName.REST, True, "it does not rest")
-    detail = f"it failed, and rests for {state.rest:.1f} s" if state.rest else "it failed, and one request tries it"
-    return Gate(GateName.REST, False, detail, state.rest)
+        return Gate(GateName.REST, True, "healthy")
+    what = f"{request.model} is cooling down there" if state.cools_model else "cooling down after a failure"
+    then = f"for {state.rest:.1f} s" if state.rest else "one trial request in flight"
+    return Gate(GateName.REST, False, f"{what}, {then}", state.rest)
 
 
 def _queue(state: BackendState, limits: Limits) -> Gate:

@@ -17,11 +17,11 @@ from batuta_cli.serve.planning import Candidate, Gate, GateName, Plan
 from batuta_cli.serve.router import Reason
 
 
-def refusal(plan: Plan, *, retry_after: int, max_request_cost: int) -> BatutaError:
+def refusal(plan: Plan, *, retry_after: int | None, max_request_cost: int) -> BatutaError:
     """The error for a plan that rejects.
 
-    What waiting helps against comes first, then what the caller can change. `retry_after` is in seconds,
-    `max_request_cost` in nano-dollars.
+    What waiting helps against comes first, then what the caller can change. `retry_after` is in seconds, None
+    when waiting does not help; `max_request_cost` in nano-dollars.
     """
     error = plan.error() or NoBackendError("no backend is left for the request")
     if isinstance(error, NoBackendError):

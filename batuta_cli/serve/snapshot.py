@@ -120,6 +120,7 @@ class Observer:
         free = free and (place != UNRESOLVED or model not in self._own_prices)
         reported = probe.queue_depth if probe else None
         counted = seen.loads.depth(backend.name, seen.now) if seen.loads else None
+        cooling = seen.loads.cooling(backend.name, seen.now, model) if seen.loads else None
         return BackendState(
             backend.name,
             backend.kind,
@@ -132,8 +133,9 @@ class Observer:
             reserve,
             FREE if free else self._price(model, backend.kind, seen.day),
             max((depth for depth in (reported, counted) if depth is not None), default=None),
-            seen.loads.rest(backend.name, seen.now) if seen.loads else None,
+            cooling.seconds if cooling else None,
             "" if probe is None or probe.healthy else probe.error or "it does not answer",
+            cools_model=cooling is not None and cooling.of_model,
         )
 
     def _look_up_window(self, model: str, served: int | None) -> tuple[int | None, int | None]:

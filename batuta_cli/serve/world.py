@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from batuta_cli.config import Config
@@ -46,6 +47,8 @@ class World:
         self._probes: dict[str, ProbeResult] = {}
         self._sessions: dict[PrivacyTier, GatedSession] = {}
         self._task: asyncio.Task[None] | None = None
+        self._looked_at = time.monotonic()
+        """When all backends were last asked."""
 
     async def close(self) -> None:
         """Stop looking, and close all connections."""
@@ -70,6 +73,7 @@ class World:
 
     async def refresh(self, *, tier: PrivacyTier, timeout: float = 2.0) -> None:
         """Ask every backend that `tier` admits. Raises `AuditError`."""
+        self._looked_at = time.monotonic()
         await self._ask(self.backends, tier, timeout)
 
     async def ask_who_sends_elsewhere(self, tier: PrivacyTier) -> None:
@@ -88,18 +92,29 @@ class World:
             # A reading ages; `loads` knows when it counts for nothing, the result would not.
             self._probes[name] = replace(result, queue_depth=None)
 
+    def retry_after(self, backends: Iterable[str], model: str) -> int:
+        """Whole seconds, at least 1, until one of these backends can be expected to take a request for a model.
+
+        A backend that did not answer when it was last asked is not tried before it is asked again.
+        """
+        now = time.monotonic()
+        asked_again = math.ceil(max(1.0, self._looked_at + REFRESH - now))
+        waits = []
+        for name in backends:
+            probe, wait = self._probes.get(name), self.loads.retry_after([name], now, model)
+            waits.append(wait if probe is None or probe.healthy else max(wait, asked_again))
+        return min(waits)
+
     def watch(self, tier: PrivacyTier) -> None:
         """Keep asking in the background."""
         self._task = asyncio.get_running_loop().create_task(self._watch(tier))
 
     async def _watch(self, tier: PrivacyTier) -> None:
-        last = time.monotonic()
         while True:
             await asyncio.sleep(LOAD)
             busy = any(self.loads.depth(b.name, time.monotonic()) for b in self.backends)
-            if not busy and time.monotonic() - last < REFRESH:
+            if not busy and time.monotonic() - self._looked_at < REFRESH:
                 continue
-            last = time.monotonic()
             try:
                 await self.refresh(tier=tier)
             except BatutaError:  # an unwritable log refuses requests, where it is told

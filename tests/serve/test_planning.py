@@ -71,7 +71,7 @@ def test_every_gate_tells_its_number() -> None:
     assert number(found, "groq", GateName.REST) == 2.5
     assert number(found, "groq", GateName.QUEUE) == 3
     assert candidate.gates[3].to_json()["number"] == "0.013"
-    assert refused(found, "groq") == {"rest": "it failed, and rests for 2.5 s"}
+    assert refused(found, "groq") == {"rest": "cooling down after a failure, for 2.5 s"}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,8 @@ def test_every_gate_tells_its_number() -> None:
             "8,193 tokens in a window of 8,192",
         ),
         (replace(GROQ, price=None), asked(), "budget", "the price of m is not known"),
-        (replace(LLAMA, rest=0.0), asked(), "rest", "it failed, and one request tries it"),
+        (replace(LLAMA, rest=0.0), asked(), "rest", "cooling down after a failure, one trial request in flight"),
+        (replace(LLAMA, rest=7.0, cools_model=True), asked(), "rest", "m is cooling down there, for 7.0 s"),
         (replace(LLAMA, trouble="connection refused"), asked(), "rest", "connection refused"),
         (replace(LLAMA, depth=50), asked(), "queue", "50 requests, 50 is full"),
     ],

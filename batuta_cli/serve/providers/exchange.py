@@ -7,9 +7,11 @@ that nobody listens any more.
 """
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 
@@ -192,14 +194,33 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
         f"the backend {words} (HTTP {status})",
         status=status,
         retryable=status not in _OWN_FAULT,
-        retry_after=_retry_after(response.headers.get("Retry-After", "")),
+        retry_after=read_retry_after(response.headers.get("Retry-After", ""), response.headers.get("Date", "")),
         sent=False,
     )
 
 
-def _retry_after(value: str) -> float | None:
-    """Seconds; the form with a date is not used by any of the services (RFC 9110, section 10.2.3)."""
-    return min(float(value), _LARGEST_RETRY_AFTER) if value.isascii() and value.isdecimal() else None
+def read_retry_after(value: str, date: str = "") -> float | None:
+    """Seconds to wait, from 0 to an hour, by a `Retry-After` header; None when it is invalid.
+
+    It holds seconds or a date (RFC 9110, section 10.2.3). `date` is the response's own `Date` header: the difference of
+    the two does not depend on our clock. Without a valid one our clock counts.
+    """
+    value = value.strip()
+    if value.isascii() and value.isdecimal():
+        return min(float(value), _LARGEST_RETRY_AFTER)
+    until = _http_date(value)
+    if until is None:
+        return None
+    return min(max((until - (_http_date(date) or dt.datetime.now(dt.UTC))).total_seconds(), 0.0), _LARGEST_RETRY_AFTER)
+
+
+def _http_date(value: str) -> dt.datetime | None:
+    """A date in one of the three forms of RFC 9110, section 5.6.7; None when it is invalid."""
+    try:
+        found = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
 def _scanner(kind: str) -> "EventScanner | LineScanner":
@@ -235,9 +256,9 @@ def _document(body: bytes) -> Any:
 
 def _failure(error: Exception, allowed: float) -> BackendError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return BackendError("the certificate of the backend cannot be verified", sent=False)
+        return BackendError("the certificate of the backend cannot be verified", sent=False, reached=False)
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return BackendError("the backend cannot be reached", sent=False)
+        return BackendError("the backend cannot be reached", sent=False, reached=False)
     if isinstance(error, TimeoutError):
         return BackendError(f"the backend was silent for {allowed:g} seconds, or took too long")
     return BackendError("the connection to the backend broke")

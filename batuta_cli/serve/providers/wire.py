@@ -17,8 +17,9 @@ from batuta_cli.serve.providers.sse import Event
 class BackendError(OperationError):
     """A backend answered with an error, or with something that is no answer. Exit 1.
 
-    `retryable`: another backend may do better; False when the request itself is at fault. `retry_after`: seconds.
-    `sent`: the backend may have worked on the request, so it may want to be paid.
+    `retryable`: another backend may do better; False when the request itself is at fault. `retry_after`: seconds,
+    for the model that was asked for. `sent`: the backend may have worked on the request, so it may want to be paid.
+    `reached`: a connection to the backend was made.
     """
 
     kind = "backend_error"
@@ -31,6 +32,7 @@ class BackendError(OperationError):
         retryable: bool = True,
         retry_after: float | None = None,
         sent: bool = True,
+        reached: bool = True,
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
@@ -38,6 +40,7 @@ class BackendError(OperationError):
         self.retryable = retryable
         self.retry_after = retry_after
         self.sent = sent
+        self.reached = reached
 
 
 @dataclass(frozen=True)
