@@ -23,9 +23,9 @@ from tests.serve.support_backend import STALL, FaultServer, Script, chunk, respo
 MODEL = "test-model"
 
 
-def backends(**servers: tuple[str, str]) -> dict[str, Table]:
+def backends(models: tuple[str, ...] = (MODEL,), /, **servers: tuple[str, str]) -> dict[str, Table]:
     """The configuration's tables: name = (profile, base_url)."""
-    return {name: Table(profile=profile, base_url=url, models=(MODEL,)) for name, (profile, url) in servers.items()}
+    return {name: Table(profile=profile, base_url=url, models=models) for name, (profile, url) in servers.items()}
 
 
 def pipeline(

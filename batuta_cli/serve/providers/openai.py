@@ -159,10 +159,28 @@ def mended(value: Any) -> Any:
     return {mended(name): mended(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
+_REQUEST_FAULTS = frozenset(
+    (
+        "400",  # llama.cpp and vLLM write the status into `code`
+        "413",
+        "422",
+        "BadRequestError",
+        "context_length_exceeded",
+        "exceed_context_size_error",
+        "invalid_request_error",
+        "request_too_large",
+    )
+)
+"""Codes and types of an error in a response that say that the request is wrong (OpenAI, Anthropic, llama.cpp, vLLM)."""
+
+
 def reported(document: object) -> BackendError:
     """The error that a backend reports; its text is not quoted, because it may quote the messages."""
     error = document.get("error") if isinstance(document, dict) else None
-    code = error.get("code") or error.get("type") if isinstance(error, dict) else None
+    code, kind = (error.get("code"), error.get("type")) if isinstance(error, dict) else (None, None)
+    code = code or kind
     is_word = isinstance(code, str | int) and re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", str(code))
     shown = f" ({code})" if is_word else ""
-    return BackendError(f"the backend reports an error{shown}")
+    request_fault = str(code) in _REQUEST_FAULTS
+    status = 400 if request_fault else None
+    return BackendError(f"the backend reports an error{shown}", status=status, retryable=not request_fault)
