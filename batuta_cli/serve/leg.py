@@ -21,7 +21,7 @@ from batuta_cli.serve.budget import CostCircuitBreaker, Reservation
 from batuta_cli.serve.load import Loads, Outcome, Ticket
 from batuta_cli.serve.money import to_usd
 from batuta_cli.serve.pricing import TokenPricing
-from batuta_cli.serve.providers.connect import GatedSession
+from batuta_cli.serve.providers.connect import Delivery, GatedSession
 from batuta_cli.serve.providers.exchange import Timeouts, exchange
 from batuta_cli.serve.providers.wire import BackendError, Call, Piece, Usage
 from batuta_cli.serve.tiers import PrivacyTier
@@ -80,7 +80,7 @@ class Leg:
         bound = self.offer.pricing.cost(self.offer.input_tokens, self._call.max_tokens * choices)
         reservation = await self._reserve(bound) if bound else None
         ticket = self._means.loads.start(self.offer.backend.name, time.monotonic(), self._call.model)
-        outcome, retry_after, sent = Outcome.UNKNOWN, 0.0, True
+        outcome, retry_after, refused, delivery = Outcome.UNKNOWN, 0.0, False, Delivery()
         answer = exchange(
             self._means.session(self.offer.tier),
             self.offer.backend,
@@ -88,6 +88,8 @@ class Leg:
             self._call,
             request_id=self._request_id,
             timeouts=self._means.timeouts,
+            paid=reservation is not None,
+            delivery=delivery,
         )
         try:
             async with aclosing(answer):
@@ -101,15 +103,12 @@ class Leg:
             outcome = Outcome.WORKED
         except BackendError as error:
             outcome = _outcome(error)
-            retry_after, sent = error.retry_after or 0.0, error.sent
-            raise
-        except BatutaError:  # of the gate, or of what it would have sent
-            sent = False
+            retry_after, refused = error.retry_after or 0.0, not error.sent
             raise
         finally:
             self._finish(ticket, outcome, retry_after)
             if reservation is not None:
-                await self._settle(reservation, sent=sent, whole=outcome is Outcome.WORKED)
+                await self._settle(reservation, sent=delivery.begun and not refused, whole=outcome is Outcome.WORKED)
 
     async def _reserve(self, bound: int) -> Reservation:
         breaker, name = self._means.breaker, self.offer.backend.name

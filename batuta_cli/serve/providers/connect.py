@@ -4,6 +4,8 @@
   that is used again. Each decision is in the audit log before the connection is opened.
 * A host name is asked of a resolver only where the tier allows the question; `localhost` never is.
 * Connections are kept apart by tier, because a session has one tier and connections of its own.
+* A request that may cost money has a connection of its own and is sent once. A server may close an open connection at
+  any moment, and nothing tells then whether it had read the request (RFC 9112, section 9.3.1).
 * Redirects are answers like any other. Cookies are not kept, proxy variables and `.netrc` are not read; only a standard
   request takes the proxy of the configuration, and not to what is local: the proxy has a loopback of its own.
   Certificates are always verified.
@@ -36,11 +38,20 @@ from batuta_cli.serve.tiers import PrivacyTier
 
 
 @dataclass
+class Delivery:
+    """How far a request has come; kept by its sender."""
+
+    begun: bool = False
+    """A connection is open and the request is being written to it, so that the backend may have read it."""
+
+
+@dataclass
 class _Attempt:
     """One request on its way to a connection."""
 
     request_id: str
     backend: str
+    delivery: Delivery
     tls_name: str | None = None
     """The host name that a certificate has to be verified for before anything is sent."""
     opened: bool = False
@@ -168,9 +179,10 @@ class _Resolver(AbstractResolver):
 class _Connector(aiohttp.TCPConnector):
     """Opens connections through the gate."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, *, reuse: bool) -> None:
         super().__init__(
             resolver=_Resolver(gate),
+            force_close=not reuse,
             use_dns_cache=False,  # each connection is judged by an answer of its own
             socket_factory=self._make_socket,
             limit=0,  # the router counts what is on its way
@@ -193,6 +205,7 @@ class _Connector(aiohttp.TCPConnector):
         except BaseException:
             connection.close()
             raise
+        attempt.delivery.begun = True
         return connection
 
     async def _get(self, key: Any, traces: Any) -> aiohttp.connector.Connection | None:
@@ -233,7 +246,8 @@ class GatedSession:
     ) -> None:
         self.gate = Gate(tier, networks, audit)
         self._proxy = proxy if tier is PrivacyTier.STANDARD else ""
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        """By whether their connections are used more than once."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -245,9 +259,8 @@ class GatedSession:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
 
     def request(
         self,
@@ -259,12 +272,16 @@ class GatedSession:
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
         timeout: aiohttp.ClientTimeout | None = None,
+        once: bool = False,
+        delivery: Delivery | None = None,
     ) -> "_Request":
         """Send one request: `async with` it, and the block has the response, whose body is still to be read.
 
         Args:
             backend: on whose behalf, for the log and for messages.
             request_id: of the client's request, for the log.
+            once: it may cost money, so it is sent over a connection of its own and never again.
+            delivery: is told when the request is being written.
 
         Raises:
             PrivacyError: the tier does not admit where it would go.
@@ -273,16 +290,16 @@ class GatedSession:
             aiohttp.ClientError, TimeoutError: it failed on its way.
         """
         options = {"headers": headers, "data": data, "timeout": timeout or _NO_TIMEOUT}
-        return _Request(self._sent(method, url, backend, request_id, options))
+        attempt = _Attempt(request_id, backend, delivery or Delivery())
+        return _Request(self._sent(method, url, attempt, options, once=once))
 
     async def _sent(
-        self, method: str, url: str, backend: str, request_id: str, options: dict[str, Any]
+        self, method: str, url: str, first: _Attempt, options: dict[str, Any], *, once: bool
     ) -> aiohttp.ClientResponse:
         target = _checked(url)
-        session = self._opened()
-        again = False
+        session = self._opened(reuse=not once)
+        attempt = first
         while True:
-            attempt = _Attempt(request_id, backend, fresh=again)
             began = time.monotonic()
             token = _current.set(attempt)
             try:
@@ -293,11 +310,10 @@ class GatedSession:
                 if attempt.refusal is not None:
                     raise attempt.refusal from None
                 # An open connection that the server had closed meanwhile, as llama.cpp does after each stream: once
-                # more, over a new one. After a while it was not that: the server may have worked on the request, and
-                # would be paid twice.
-                if not attempt.reused or time.monotonic() - began > _CLOSED_BEFORE:
+                # more, over a new one. After a while it was not that: the server may have worked on the request.
+                if once or not attempt.reused or time.monotonic() - began > _CLOSED_BEFORE:
                     raise
-                again = True
+                attempt = _Attempt(first.request_id, first.backend, first.delivery, fresh=True)
             except Exception:
                 if attempt.refusal is not None:
                     raise attempt.refusal from None
@@ -312,15 +328,15 @@ class GatedSession:
         near = is_localhost(host) or judge(PrivacyTier.SOVEREIGN, host, networks=self.gate.networks).allowed
         return None if near else self._proxy
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:  # needs a running loop
-            self._session = aiohttp.ClientSession(
-                connector=_Connector(self.gate),
+    def _opened(self, *, reuse: bool) -> aiohttp.ClientSession:
+        if reuse not in self._sessions:  # needs a running loop
+            self._sessions[reuse] = aiohttp.ClientSession(
+                connector=_Connector(self.gate, reuse=reuse),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
                 headers={"User-Agent": f"batuta/{__version__}"},
             )
-        return self._session
+        return self._sessions[reuse]
 
 
 _NO_TIMEOUT = aiohttp.ClientTimeout()

@@ -24,7 +24,7 @@ from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.backends.profile import ContinuationMethod
 from batuta_cli.serve.deadline import Deadline
 from batuta_cli.serve.providers import anthropic, completion, openai, replicate
-from batuta_cli.serve.providers.connect import GatedSession
+from batuta_cli.serve.providers.connect import Delivery, GatedSession
 from batuta_cli.serve.providers.sse import EventScanner, LineScanner
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader
 
@@ -32,6 +32,10 @@ ANSWER_LIMIT = 64 * 1024 * 1024
 """Bytes of an answer that is not streamed."""
 
 _LARGEST_RETRY_AFTER = 3600.0  # seconds; longer ones are no use to a client that waits
+_LOST_BEHIND = frozenset((502, 504, 520, 524))
+"""Statuses of a gateway that got no proper response from the backend behind it, which may have worked on the request
+(RFC 9110, sections 15.6.3 and 15.6.5; https://developers.cloudflare.com/support/troubleshooting/http-status-codes/)."""
+
 _OWN_FAULT = frozenset((400, 405, 413, 415, 422))
 """Statuses by which a backend says that the request is wrong, which it is at any other backend, too."""
 
@@ -56,13 +60,17 @@ async def exchange(
     *,
     request_id: str,
     timeouts: Timeouts,
+    paid: bool = False,
+    delivery: Delivery | None = None,
 ) -> AsyncGenerator[list[Piece], None]:
     """The pieces of a backend's answer, the end included; those in a list came together.
 
+    A `paid` request is sent once, over a connection of its own. `delivery` is told when the request is being written.
     Raises `BackendError`, `InvalidInputError` for options that JSON does not have, and what the gate raises:
     `PrivacyError`, `AuditError`.
     """
-    sender = _Sender(session, backend, request_id, timeouts)
+    delivery = delivery or Delivery()
+    sender = _Sender(session, backend, request_id, timeouts, paid, delivery)
     outgoing, reader = _shape(backend, call)
     url = _url(base_url, outgoing.path)
     allowed = timeouts.first_token
@@ -86,7 +94,7 @@ async def exchange(
     except (TimeoutError, aiohttp.ClientError) as error:
         if not reader.complete:
             # What came is not kept as the cause: it may quote the messages.
-            raise _failure(error, allowed) from None
+            raise _failure(error, allowed, delivery) from None
     if not reader.complete:
         raise BackendError("the backend's stream ended before its answer was complete")
 
@@ -99,6 +107,8 @@ class _Sender:
     backend: Backend
     request_id: str
     timeouts: Timeouts
+    paid: bool
+    delivery: Delivery
 
     async def whole(self, url: str, outgoing: Outgoing, reader: Reader) -> list[Piece]:
         """The pieces of an answer that comes at once."""
@@ -155,6 +165,8 @@ class _Sender:
             headers=headers | self.backend.auth_headers(),
             data=None if body is None else _encoded(body),
             timeout=_client_timeout(self.timeouts.connect),
+            once=self.paid and method == "POST",
+            delivery=self.delivery,
         )
 
 
@@ -195,7 +207,7 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
         status=status,
         retryable=status not in _OWN_FAULT,
         retry_after=read_retry_after(response.headers.get("Retry-After", ""), response.headers.get("Date", "")),
-        sent=False,
+        sent=status in _LOST_BEHIND,
     )
 
 
@@ -254,11 +266,12 @@ def _document(body: bytes) -> Any:
         raise BackendError("the backend's answer is not JSON") from None
 
 
-def _failure(error: Exception, allowed: float) -> BackendError:
+def _failure(error: Exception, allowed: float, delivery: Delivery) -> BackendError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return BackendError("the certificate of the backend cannot be verified", sent=False, reached=False)
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return BackendError("the backend cannot be reached", sent=False, reached=False)
+    refused = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    if refused or not delivery.begun:
+        return BackendError("the backend cannot be reached", sent=delivery.begun, reached=False)
     if isinstance(error, TimeoutError):
         return BackendError(f"the backend was silent for {allowed:g} seconds, or took too long")
     return BackendError("the connection to the backend broke")
