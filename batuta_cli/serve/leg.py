@@ -78,20 +78,22 @@ class Leg:
         """
         choices = self._call.options.get("n") or 1
         bound = self.offer.pricing.cost(self.offer.input_tokens, self._call.max_tokens * choices)
-        reservation = await self._reserve(bound) if bound else None
+        # Before anything is waited for: until then the plan's cooldowns hold, and of many requests one is the trial.
         ticket = self._means.loads.start(self.offer.backend.name, time.monotonic(), self._call.model)
         outcome, retry_after, refused, delivery = Outcome.UNKNOWN, 0.0, False, Delivery()
-        answer = exchange(
-            self._means.session(self.offer.tier),
-            self.offer.backend,
-            self.offer.base_url,
-            self._call,
-            request_id=self._request_id,
-            timeouts=self._means.timeouts,
-            paid=reservation is not None,
-            delivery=delivery,
-        )
+        reservation: Reservation | None = None
         try:
+            reservation = await self._reserve(bound) if bound else None
+            answer = exchange(
+                self._means.session(self.offer.tier),
+                self.offer.backend,
+                self.offer.base_url,
+                self._call,
+                request_id=self._request_id,
+                timeouts=self._means.timeouts,
+                paid=reservation is not None,
+                delivery=delivery,
+            )
             async with aclosing(answer):
                 async for pieces in answer:
                     for piece in pieces:

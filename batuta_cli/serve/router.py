@@ -178,27 +178,29 @@ class SpilloverRouter:
         """A router with the default configuration."""
         return cls(RouterConfig())
 
-    def route(self, queue_depth: int | None = None, *, now: float | None = None) -> RoutingDecision:
+    def route(self, queue_depth: int | None = None, *, now: float | None = None, model: str = "") -> RoutingDecision:
         """Where the next request goes.
 
         `queue_depth` is what is known of the local backend's queue beside our own count; `now`, in seconds, is the
-        latest time that `loads` was told by default. Raises `UsageError` for a negative depth.
+        latest time that `loads` was told by default. A backend where `model` cools down is passed over.
+
+        Raises `UsageError` for a negative depth.
         """
         if queue_depth is not None and queue_depth < 0:
             raise UsageError("a queue depth cannot be negative")
         config, now = self.config, self.loads.latest if now is None else now
-        local = self._lane(config.local_backend, now, queue_depth or 0)
-        lanes = [self._lane(b, now) for b in config.spillover_backends if b is not config.local_backend]
+        local = self._lane(config.local_backend, now, model, queue_depth or 0)
+        lanes = [self._lane(b, now, model) for b in config.spillover_backends if b is not config.local_backend]
         decision = decide(local, lanes, config.limits, spilling=self._spilling)
         self._spilling = config.limits.spills(local.depth, before=self._spilling)
         return decision
 
-    def _lane(self, backend: ServingBackend, now: float, known: int = 0) -> Lane:
+    def _lane(self, backend: ServingBackend, now: float, model: str, known: int = 0) -> Lane:
         return Lane(
             backend,
             max(self.loads.depth(backend, now), known),
             self.config.privacy.admits(backend.tier),
-            self.loads.rest(backend, now) is None,
+            self.loads.cooling(backend, now, model) is None,
         )
 
 

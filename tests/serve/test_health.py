@@ -2,24 +2,29 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from batuta_cli.config import Model
 from batuta_cli.errors import BatutaError, NoBackendError
 from batuta_cli.serve.audit import AuditLog
+from batuta_cli.serve.cooldown import LONGEST_COOLDOWN
 from batuta_cli.serve.pipeline import Pipeline
 from batuta_cli.serve.planning import GateName, Plan
 from batuta_cli.serve.providers.wire import BackendError
 from batuta_cli.serve.world import REFRESH
-from tests.serve.support_backend import Script, chat_stream, chunk, response, stream_head
+from tests.serve.support_backend import STALL, Script, chat_stream, chunk, response, stream_head
 from tests.serve.support_pipeline import MODEL, backends, pipeline, request, servers
 from tests.serve.support_server import free_port
 
 OTHER = "other-model"
 BOTH = (MODEL, OTHER)
+PRICED = Model(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
 
 
 def failing(status: str, *headers: str) -> Callable[..., Script]:
@@ -198,6 +203,18 @@ def test_for_a_model_that_no_backend_has_no_time_to_wait_is_told(tmp_path: Path)
     assert wait_of(failed) is None
 
 
+class Clock:
+    """The monotonic clock of the pipeline; the event loop keeps its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        for module in ("leg", "pipeline", "world"):
+            monkeypatch.setattr(f"batuta_cli.serve.{module}.time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 # What is told of it
 
 
@@ -232,19 +249,19 @@ def test_a_process_is_ready_while_one_model_can_be_asked_for(
 def test_one_request_tries_a_cooled_down_model_while_the_others_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 1000.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+    clock = Clock(monkeypatch)
     healthy = False
 
     def script(_: str, __: dict[str, str], body: Any) -> Script:
         return [stream_head(), chat_stream(["Hi"])] if healthy else failing("503 Service Unavailable")(_, __, body)
 
     async def run(made: Pipeline) -> list[BatutaError | None]:
-        nonlocal now, healthy
+        nonlocal healthy
         async with made:
             with pytest.raises(BackendError):
                 await made.start(request())
-            now, healthy = 1061.0, True
+            clock.now += LONGEST_COOLDOWN
+            healthy = True
             trial = await made.start(request(request_id="trial"))
             refused: list[BatutaError | None] = []
             for model in BOTH:
@@ -279,3 +296,41 @@ def test_a_backend_that_did_not_answer_when_it_was_asked_is_tried_after_it_was_a
     told = wait_of(asyncio.run(run()))
     assert told is not None
     assert REFRESH - 5 <= told <= REFRESH
+
+
+@pytest.mark.parametrize("profile", ["vllm", "openai"], ids=["free", "paid"])
+def test_of_many_requests_at_the_end_of_a_cooldown_one_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    clock = Clock(monkeypatch)
+    tried = threading.Event()
+    failed = threading.Event()
+
+    def script(*_: Any) -> Script:
+        if failed.is_set():
+            tried.set()
+            return [STALL]
+        failed.set()
+        return [response(b"{}", status="503 Service Unavailable")]
+
+    async def run(made: Pipeline) -> list[Any]:
+        async with made:
+            with pytest.raises(BackendError):
+                await made.start(request())
+            clock.now += LONGEST_COOLDOWN
+            tasks = [asyncio.create_task(made.start(request(request_id=f"r{number}"))) for number in range(8)]
+            waiting: set[asyncio.Task[Any]] = set(tasks)
+            async with asyncio.timeout(30):
+                while len(waiting) > 1:
+                    _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            assert await asyncio.to_thread(tried.wait, 30)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(tasks)
+            return [None if task.cancelled() else task.exception() for task in tasks]
+
+    with servers(script) as [one]:
+        tables = backends(one=(profile, one.base_url))
+        refused = asyncio.run(run(pipeline(tmp_path, tables, models={MODEL: PRICED})))
+        assert len(one.requests) == 2
+    assert sum(isinstance(error, NoBackendError) for error in refused) == 7

@@ -76,6 +76,14 @@ def test_a_failed_backend_is_passed_over_and_tried_again_with_one_request() -> N
     assert told(router.route(10, now=101.0)) == "spillover Together"
 
 
+def test_a_backend_where_the_model_cools_down_is_passed_over_for_this_model_alone() -> None:
+    router = SpilloverRouter.with_defaults()
+    ticket = router.loads.start("Groq", 100.0, "m")
+    router.loads.finish(ticket, Outcome.MODEL_FAILED, 100.0)
+    assert told(router.route(10, model="m")) == "spillover Together"
+    assert told(router.route(10, model="other")) == "spillover Groq"
+
+
 def test_a_failed_local_backend_is_replaced_below_the_threshold_too() -> None:
     router = SpilloverRouter(RouterConfig(spillover_enabled=False))
     router.loads.finish(router.loads.start("Realizar", 5.0), Outcome.FAILED, 5.0)
