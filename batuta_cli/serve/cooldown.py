@@ -1,7 +1,8 @@
 """Cooldowns: how long a backend, or one model at a backend, is left alone after a failure.
 
 A cooldown is longer with each failure in a row. When it is over, one request tries again while the others still pass
-by; a success ends the cooldown. A request that began before the latest failure says nothing new about it.
+by, until its answer begins to come; a complete answer ends the series. A request that began before the latest failure
+says nothing new about it.
 
 State machines without a clock: times are arguments, in seconds of any monotonic clock. Requests are told apart by
 numbers that grow.
@@ -54,19 +55,26 @@ class Cooldown:
     until: float = -math.inf
     trial: int | None = None
     """The number of the one request that tries again."""
+    answering: bool = False
+    """Since the latest failure an answer has begun to come, so it may be used before that answer is complete."""
 
     def left(self, now: float) -> float | None:
         """Seconds until it may be tried, 0 while one request tries it; None when it may be used."""
-        if not self.failures or (now >= self.until and self.trial is None):
+        if not self.failures or self.answering or (now >= self.until and self.trial is None):
             return None
         return max(0.0, self.until - now)
 
     def begin(self, number: int, now: float) -> bool:
         """Count a request that is about to be sent; True when it is the one that tries again."""
-        is_trial = self.failures > 0 and self.trial is None and now >= self.until
+        is_trial = self.failures > 0 and not self.answering and self.trial is None and now >= self.until
         if is_trial:
             self.trial = number
         return is_trial
+
+    def respond(self, number: int) -> None:
+        """Note that the answer to a request has begun to come."""
+        if self.failures and number > self.newest:
+            self.answering = True
 
     def end(self, ended: Ended, worked: bool | None) -> None:
         """Count a request that has ended; `worked` is None when its end says nothing of this."""
@@ -74,6 +82,7 @@ class Cooldown:
             self.trial = None
         if worked is None or ended.number <= self.newest:
             return
+        self.answering = False
         if worked:
             self.failures = 0
             return
@@ -101,6 +110,11 @@ class ModelCooldowns:
         """As `Cooldown.begin`."""
         found = self._failed.get(model)
         return found is not None and found.begin(number, now)
+
+    def respond(self, model: str, number: int) -> None:
+        """As `Cooldown.respond`."""
+        if found := self._failed.get(model):
+            found.respond(number)
 
     def end(self, model: str, ended: Ended, worked: bool | None) -> None:
         """As `Cooldown.end`."""

@@ -96,6 +96,8 @@ class Leg:
             )
             async with aclosing(answer):
                 async for pieces in answer:
+                    if not self._text:
+                        self._means.loads.respond(ticket)
                     for piece in pieces:
                         self.usage = piece.usage or self.usage
                         self._text.append(piece.text)

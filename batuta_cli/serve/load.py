@@ -101,6 +101,12 @@ class Loads:
         is_trial |= state.models.begin(model, self._number, now)
         return Ticket(backend, self._number, is_trial, model)
 
+    def respond(self, ticket: Ticket) -> None:
+        """Note that the answer to a request has begun to come: other requests need not wait for its end."""
+        state = self._at(ticket.backend, self.latest)
+        state.cooldown.respond(ticket.number)
+        state.models.respond(ticket.model, ticket.number)
+
     def finish(
         self, ticket: Ticket, outcome: Outcome, now: float, *, jitter: float = 0.0, retry_after: float = 0.0
     ) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from batuta_cli.serve.planning import GateName, Plan
 from batuta_cli.serve.providers.wire import BackendError
 from batuta_cli.serve.world import REFRESH
 from tests.serve.support_backend import STALL, Script, chat_stream, chunk, response, stream_head
-from tests.serve.support_pipeline import MODEL, backends, pipeline, request, servers
+from tests.serve.support_pipeline import MODEL, backends, pipeline, request, servers, text_of
 from tests.serve.support_server import free_port
 
 OTHER = "other-model"
@@ -250,37 +250,37 @@ def test_one_request_tries_a_cooled_down_model_while_the_others_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
-    healthy = False
+    arrived = threading.Event()
+    failed = threading.Event()
 
     def script(_: str, __: dict[str, str], body: Any) -> Script:
-        return [stream_head(), chat_stream(["Hi"])] if healthy else failing("503 Service Unavailable")(_, __, body)
+        if body["model"] == OTHER:
+            return [stream_head(), chat_stream(["Hi"])]
+        if failed.is_set():
+            arrived.set()
+            return [STALL]
+        failed.set()
+        return [response(b"{}", status="503 Service Unavailable")]
 
-    async def run(made: Pipeline) -> list[BatutaError | None]:
-        nonlocal healthy
+    async def run(made: Pipeline) -> str:
         async with made:
             with pytest.raises(BackendError):
                 await made.start(request())
             clock.now += LONGEST_COOLDOWN
-            healthy = True
-            trial = await made.start(request(request_id="trial"))
-            refused: list[BatutaError | None] = []
-            for model in BOTH:
-                try:
-                    await (await made.start(request(request_id=model, model=model))).aclose()
-                    refused.append(None)
-                except BatutaError as error:
-                    refused.append(error)
-            async for _ in trial:
-                pass
-            await (await made.start(request(request_id="after"))).aclose()
-            return refused
+            trial = asyncio.create_task(made.start(request(request_id="trial")))
+            assert await asyncio.to_thread(arrived.wait, 30)
+            with pytest.raises(NoBackendError) as refused:
+                await made.start(request(request_id="same"))
+            other = await made.start(request(request_id="other", model=OTHER))
+            assert text_of([piece async for piece in other]) == "Hi"
+            trial.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await trial
+            return refused.value.message
 
     with servers(script) as [one]:
-        made = pipeline(tmp_path, backends(BOTH, one=("vllm", one.base_url)))
-        same, other = asyncio.run(run(made))
-    assert isinstance(same, NoBackendError)
-    assert "one trial request in flight" in same.message
-    assert other is None
+        told = asyncio.run(run(pipeline(tmp_path, backends(BOTH, one=("vllm", one.base_url)))))
+    assert "one trial request in flight" in told
 
 
 def test_a_backend_that_did_not_answer_when_it_was_asked_is_tried_after_it_was_asked_again(tmp_path: Path) -> None:
@@ -296,6 +296,33 @@ def test_a_backend_that_did_not_answer_when_it_was_asked_is_tried_after_it_was_a
     told = wait_of(asyncio.run(run()))
     assert told is not None
     assert REFRESH - 5 <= told <= REFRESH
+
+
+def test_a_long_answer_to_the_trial_does_not_keep_the_others_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    scripts: Iterator[Script] = iter(
+        [
+            [response(b"{}", status="503 Service Unavailable")],
+            [stream_head(), chunk("The beginning of a long answer"), STALL],
+            [stream_head(), chat_stream(["Hi"])],
+        ]
+    )
+
+    async def run(made: Pipeline) -> str:
+        async with made:
+            with pytest.raises(BackendError):
+                await made.start(request())
+            clock.now += LONGEST_COOLDOWN
+            trial = await made.start(request(request_id="trial"))
+            other = await made.start(request(request_id="other"))
+            said = text_of([piece async for piece in other])
+            await trial.aclose()
+            return said
+
+    with servers(lambda *_: next(scripts)) as [one]:
+        assert asyncio.run(run(pipeline(tmp_path, backends(one=("vllm", one.base_url))))) == "Hi"
 
 
 @pytest.mark.parametrize("profile", ["vllm", "openai"], ids=["free", "paid"])

@@ -249,6 +249,28 @@ def test_one_request_tries_a_cooled_down_model_and_its_success_ends_the_series()
     assert loads.rest("b", 5.0, "m") == 1.0
 
 
+@pytest.mark.parametrize("failure", [FAILED, Outcome.MODEL_FAILED], ids=["backend", "model"])
+def test_others_are_let_in_as_soon_as_the_trial_is_being_answered(failure: Outcome) -> None:
+    loads = Loads()
+    fail_model(loads, "m", 0.0, failure)
+    fail_model(loads, "m", 1.0, failure)
+    trial = loads.start("b", 3.0, "m")
+    assert loads.rest("b", 3.0, "m") == 0.0
+    loads.respond(trial)
+    assert loads.rest("b", 3.0, "m") is None
+    assert not loads.start("b", 3.0, "m").is_trial
+    loads.finish(trial, failure, 4.0)  # broken off all the same: the series goes on
+    assert loads.rest("b", 4.0, "m") == 4.0
+
+
+def test_an_answer_from_before_the_failure_does_not_end_the_cooldown_early() -> None:
+    loads = Loads()
+    old = loads.start("b", 0.0, "m")
+    fail_model(loads, "m", 0.0)
+    loads.respond(old)
+    assert loads.rest("b", 0.5, "m") == 0.5
+
+
 def test_many_requests_that_fail_with_one_model_are_one_failure() -> None:
     loads = Loads()
     tickets = [loads.start("b", 0.0, "m") for _ in range(50)]
