@@ -82,6 +82,7 @@ class Leg:
         ticket = self._means.loads.start(self.offer.backend.name, time.monotonic(), self._call.model)
         outcome, retry_after, refused, delivery = Outcome.UNKNOWN, 0.0, False, Delivery()
         reservation: Reservation | None = None
+        answering = False
         try:
             reservation = await self._reserve(bound) if bound else None
             answer = exchange(
@@ -96,8 +97,9 @@ class Leg:
             )
             async with aclosing(answer):
                 async for pieces in answer:
-                    if not self._text:
+                    if not answering:
                         self._means.loads.respond(ticket)
+                        answering = True
                     for piece in pieces:
                         self.usage = piece.usage or self.usage
                         self._text.append(piece.text)
