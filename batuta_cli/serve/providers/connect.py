@@ -311,7 +311,8 @@ class GatedSession:
                     raise attempt.refusal from None
                 # An open connection that the server had closed meanwhile, as llama.cpp does after each stream: once
                 # more, over a new one. After a while it was not that: the server may have worked on the request.
-                if once or not attempt.reused or time.monotonic() - began > _CLOSED_BEFORE:
+                # A request that is to be sent once never gets an open connection.
+                if not attempt.reused or time.monotonic() - began > _CLOSED_BEFORE:
                     raise
                 attempt = _Attempt(first.request_id, first.backend, first.delivery, fresh=True)
             except Exception:
