@@ -18,9 +18,10 @@ from batuta_cli.serve.failover import FailoverManager, Obstacle, Takeover, conti
 from batuta_cli.serve.leg import Leg, Means, Offer
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.planning import Plan
-from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece, Usage
+from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece
 from batuta_cli.serve.seam import BrokenSeamError, Echo, EchoFilter, remaining_tokens
 from batuta_cli.serve.tiers import PrivacyTier
+from batuta_cli.serve.usage import Usage
 
 _CONTINUE = (
     "Go on exactly where your last message stops. Begin with the very next word, repeat nothing, explain nothing."
@@ -235,7 +236,10 @@ class Answer:
         first, last = self._legs[0], self._legs[-1]
         said = sum(leg.said for leg in self._legs)
         if first.usage:
-            return Usage(first.usage.input_tokens, said)
+            reasoning = [
+                u.reasoning_tokens for leg in self._legs if (u := leg.usage) and u.reasoning_tokens is not None
+            ]
+            return replace(first.usage, output_tokens=said, reasoning_tokens=sum(reasoning) if reasoning else None)
         # What a later leg was asked had the text so far in it.
         known = last.usage.input_tokens - (said - last.said) if last.usage else first.offer.input_tokens
         return Usage(max(known, 0), said)
@@ -253,11 +257,12 @@ class Answer:
             backend=self.backend,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            exact=all(leg.usage is not None for leg in self._legs),
+            exact=all(leg.usage is not None and leg.believed for leg in self._legs),
             cost=cost,
             budget_left=await self._budget_left() if cost else None,
             legs=tuple(leg.report(failed) for leg, failed in zip(self._legs, self._failures, strict=True)),
             prompted=self._prompted,
+            usage=usage,
         )
 
 

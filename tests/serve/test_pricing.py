@@ -162,7 +162,7 @@ def test_the_users_own_price_comes_before_the_table() -> None:
         }
     )
     assert price_for("gpt-4", local=False, own=own, at=TODAY).cost(1_000_000, 1_000_000) == 1_500_000_000
-    assert price_for("gpt-4o", local=False, own=own, at=TODAY) == TokenPricing.usd(input="2.5", output=10)
+    assert price_for("gpt-4o", local=False, own=own, at=TODAY).cost(1_000_000, 1_000_000) == 12_500_000_000
 
 
 def test_half_a_price_of_the_users_own_is_an_error() -> None:

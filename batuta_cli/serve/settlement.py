@@ -1,0 +1,176 @@
+"""What one attempt at a backend is charged: the backend's report, within bounds that are known here.
+
+The functions are pure; `leg.py` calls them in a thread, and charges the whole reservation when they fail.
+
+A reported usage is believed between these bounds:
+
+* Output: at least the text that was relayed.
+* Input: at least the prompt that was sent; what is missing counts at the cheapest kind that the report has.
+* In sum: at most twice the reservation, or what the text that was relayed costs.
+
+The lower bounds are counts where the model's tokenizer is known. Otherwise they are `least_tokens`, which no tokenizer
+in use falls below: an upper estimate must not raise what a backend reports.
+
+Without a report, and for a stream that broke off before its report, the upper estimates count: the prompt, and the
+text that was relayed up to the limit that was sent with the request.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batuta_cli.serve.pricing import TokenPricing
+from batuta_cli.serve.providers.wire import Piece
+from batuta_cli.serve.tokens.interface import TokenCount
+from batuta_cli.serve.usage import CacheWrites, Usage
+
+LONGEST_TOKEN = 128
+"""Characters of the longest token that the vocabularies in use have: a run of one symbol in cl100k and o200k."""
+
+_REASONING = ("reasoning_content", "reasoning")
+"""Two names of one text; some servers send it under both."""
+_BELIEVED = 2
+"""The multiple of the reservation up to which a report is believed."""
+
+
+def least_tokens(text: str) -> int:
+    """The least tokens that a text can have, whatever the tokenizer.
+
+    No vocabulary in use has a token of two words with a blank between, so that each run of other characters has a
+    token of its own, and one more for each `LONGEST_TOKEN` characters. Blanks alone are not counted: they may belong
+    to the token beside them.
+    """
+    return sum(-(-len(word) // LONGEST_TOKEN) for word in text.split())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What was agreed with a backend when the request was sent."""
+
+    pricing: TokenPricing
+    writes: CacheWrites
+    input_most: int
+    """An upper bound of the prompt's tokens."""
+    input_least: int
+    """A lower bound; the count itself where it is exact."""
+    output_most: int
+    """The limit of the answer's tokens, of all choices together."""
+
+    @property
+    def bound(self) -> int:
+        """Nano-dollars that the request can cost at most: the amount to reserve."""
+        return self.pricing.cost(self.input_most, self.output_most, writes=self.writes)
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What is charged."""
+
+    cost: int
+    """Nano-dollars."""
+    usage: Usage
+    """What is paid for, for the ledger's history and the client."""
+
+
+class Transcript:
+    """All that a backend said in one attempt, by choice and kind."""
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[int, str], list[str]] = {}
+        self._others: list[str] = []
+        self.pieces = 0
+        """Pieces with text; local backends send each token by itself."""
+
+    def add(self, piece: Piece) -> None:
+        """Take a piece of the answer."""
+        if piece.text:
+            self.pieces += 1
+            self._texts.setdefault((piece.index, ""), []).append(piece.text)
+        for name, value in (piece.delta or {}).items():
+            if name in _REASONING or name == "refusal":
+                if isinstance(value, str):
+                    self._texts.setdefault((piece.index, name), []).append(value)
+            else:
+                self._others += _texts(value)
+
+    @property
+    def text(self) -> str:
+        """The text of all choices, one after the other."""
+        return "".join("".join(parts) for (_, name), parts in self._texts.items() if not name)
+
+    def least(self, count: Callable[[str], TokenCount], *, prefix: str = "") -> int:
+        """The least tokens of output that this is. A repeated `prefix`, given with the request, is not output.
+
+        Calls of tools are left out: servers write their names, ids and JSON anew. Raises what `count` raises.
+        """
+
+        def lower(text: str) -> int:
+            counted = count(text)
+            return counted.tokens if counted.exact else least_tokens(text)
+
+        return sum(lower(text.removeprefix(prefix)) for text in self._said())
+
+    def most(self, count: Callable[[str], TokenCount]) -> int:
+        """The most tokens that this is, calls of tools included. Raises what `count` raises."""
+        return sum(count(text).tokens for text in self._said()) + count("".join(self._others)).tokens
+
+    def _said(self) -> Iterator[str]:
+        for (index, name), parts in self._texts.items():
+            text = "".join(parts)
+            other = "".join(self._texts.get((index, _REASONING[0]), ())) if name == _REASONING[1] else ""
+            if not other or len(text) > len(other):
+                yield text
+
+
+def whole(reported: Usage, terms: Terms, least_output: int) -> Bill:
+    """The bill of an answer that is complete, and whose usage was reported."""
+    usage = _at_least(reported, terms, least_output)
+    cost = terms.pricing.charge(usage, writes=terms.writes)
+    limit = _BELIEVED * terms.bound
+    if cost <= limit:
+        return Bill(cost, usage)
+    sure = Usage(terms.input_least, least_output)
+    cost = max(limit, terms.pricing.charge(sure))
+    return Bill(cost, Usage(min(usage.input_tokens, terms.input_most), max(least_output, terms.output_most)))
+
+
+def estimated(reported: Usage | None, terms: Terms, least_output: int, most_output: int) -> Bill:
+    """The bill of an answer whose usage was not reported, or not at its end."""
+    output = max(least_output, min(most_output, terms.output_most))
+    if reported is not None:
+        return whole(replace(reported, output_tokens=max(reported.output_tokens, output)), terms, least_output)
+    cost = terms.pricing.cost(terms.input_most, output, writes=terms.writes)
+    return Bill(cost, Usage(terms.input_most, output))
+
+
+def in_full(terms: Terms) -> Bill:
+    """The bill of a request of which nothing is known but that it was sent."""
+    return Bill(terms.bound, Usage(terms.input_most, terms.output_most))
+
+
+def _at_least(reported: Usage, terms: Terms, least_output: int) -> Usage:
+    usage = replace(reported, output_tokens=max(reported.output_tokens, least_output))
+    missing = terms.input_least - usage.input_tokens
+    if missing <= 0:
+        return usage
+    more = replace(usage, input_tokens=terms.input_least)
+    parts = [name for name in ("cached_tokens", "cache_write_tokens") if getattr(usage, name)]
+    ways = [replace(more, **{name: getattr(usage, name) + missing}) for name in parts]
+    rest = usage.input_tokens - sum(getattr(usage, name) for name in parts) - (usage.input_audio_tokens or 0)
+    if rest or not ways:
+        ways.append(more)
+    return min(ways, key=lambda way: terms.pricing.charge(way, writes=terms.writes))
+
+
+def _texts(value: Any) -> list[str]:
+    """All texts in a part of JSON, in their order, however deep they are."""
+    found, parts = [], [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, str):
+            found.append(part)
+        elif isinstance(part, Mapping):
+            parts += reversed(list(part.values()))
+        elif isinstance(part, list):
+            parts += reversed(part)
+    return found
