@@ -200,7 +200,7 @@ class Leg:
         """Count the tokens of an answer that costs nothing; without a count its pieces are told."""
 
         def measure() -> None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(BaseException):  # native code raises one when it panics
                 self._counted = self._guess()
 
         await _surely(measure, otherwise=lambda: None)

@@ -36,11 +36,12 @@ _BELIEVED = 2
 def least_tokens(text: str) -> int:
     """The least tokens that a text can have, whatever the tokenizer.
 
-    No vocabulary in use has a token of two words with a blank between, so that each run of other characters has a
-    token of its own, and one more for each `LONGEST_TOKEN` characters. Blanks alone are not counted: they may belong
-    to the token beside them.
+    No token of the vocabularies in use has letters or digits on both sides of a blank, so that each word has a token of
+    its own; runs of symbols alone are no words here (o200k has the token `//\\n//`). And none is longer than
+    `LONGEST_TOKEN`.
     """
-    return sum(-(-len(word) // LONGEST_TOKEN) for word in text.split())
+    words = sum(1 for word in text.split() if any(map(str.isalnum, word)))
+    return max(words, -(-len(text) // LONGEST_TOKEN))
 
 
 @dataclass(frozen=True, kw_only=True)

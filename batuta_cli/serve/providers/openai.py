@@ -97,7 +97,11 @@ class ChatReader:
         logprobs = choice.get("logprobs")
         if not (text or extra or finish or logprobs):
             return None
-        return Piece(text, finish, None, mended(extra) or None, index, logprobs)
+        try:
+            extra = mended(extra)
+        except RecursionError:
+            raise BackendError("the backend answered with JSON that is nested too deeply") from None
+        return Piece(text, finish, None, extra or None, index, logprobs)
 
     def _joined(self, index: int, text: str, *, ended: bool) -> str:
         """The text, half a character at its end kept back for the other half."""
