@@ -6,6 +6,7 @@ the owner opted in) by asking in words. When none may, the first error is raised
 truncated answer never looks complete.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -190,7 +191,7 @@ class Answer:
                 continue
             text = context.generated
             said = sum(leg.said for leg in self._legs)
-            known = self._means.count(text).tokens
+            known = await self._most_tokens(text)
             left = remaining_tokens(choice.max_tokens, said) or 0
             longer = replace(choice, offer=replace(choice.offer, input_tokens=choice.offer.input_tokens + known))
             if takeover is Takeover.PROMPTED:
@@ -206,6 +207,20 @@ class Answer:
             expected = Echo.UNKNOWN if profile.echoes else Echo.NEVER
             return longer, call, EchoFilter(text, echo=expected, trims=profile.trims_space)
         return None
+
+    async def _most_tokens(self, text: str) -> int:
+        """An upper bound of a text's tokens, counted in a thread; where that fails, the bound of one token a byte."""
+
+        def count() -> int:
+            try:
+                return self._means.count(text).tokens
+            except BaseException:  # native code raises a BaseException when it panics
+                return len(text.encode(errors="surrogatepass"))
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, count)
+        except RuntimeError:  # no thread can be started
+            return len(text.encode(errors="surrogatepass"))
 
     def _take(self, piece: Piece, echo: EchoFilter | None, ends: dict[int, FinishReason], new: list[Piece]) -> None:
         """Put what a piece has of an end to `ends`, and what it has for the client to `new`."""
@@ -247,7 +262,7 @@ class Answer:
     async def _budget_left(self) -> int | None:
         try:
             return await self._source.budget_left()
-        except LedgerError:  # the answer is complete, and paid for
+        except (LedgerError, RuntimeError):  # the answer is complete, and paid for; no thread can be started
             return None
 
     async def _sum_up(self) -> None:

@@ -161,10 +161,11 @@ class Leg:
             try:
                 bill = self._bill(complete=complete)
             except BaseException as error:  # native code raises a BaseException when it panics
-                bill = self._in_full(error)
-            self._pay(reservation, bill)
+                self._pay_in_full(reservation, type(error).__name__)
+            else:
+                self._pay(reservation, bill)
 
-        await _surely(settle, otherwise=lambda: self._pay(reservation, self._in_full(None)))
+        await _surely(settle, otherwise=lambda: self._pay_in_full(reservation, "no thread could be started"))
 
     def _bill(self, *, complete: bool) -> Bill:
         """What there is to pay for. Raises what a tokenizer raises."""
@@ -181,15 +182,14 @@ class Leg:
             self.usage = replace(reported, output_tokens=min(reported.output_tokens, self._terms.output_most))
         return estimated(reported, self._terms, least, self._transcript.most(count))
 
-    def _in_full(self, error: BaseException | None) -> Bill:
-        """The charge of the whole reservation, of which the owner is told."""
-        bill, where = in_full(self._terms), f"{self._call.model}, {self.offer.backend.name}"
-        why = "no thread could be started" if error is None else type(error).__name__
+    def _pay_in_full(self, reservation: Reservation, reason: str) -> None:
+        """Charge the whole reservation, and tell the owner of the budget."""
+        self._pay(reservation, in_full(self._terms))
         message = (
-            f"the tokens of an answer could not be counted ({why}); ${format_usd(bill.cost)} are charged, the whole"
+            f"the tokens of an answer could not be counted ({reason}), so the whole reservation of"
+            f" ${format_usd(self.cost)} is charged ({self._call.model}, {self.offer.backend.name})"
         )
-        self._means.breaker.alert(Alert("charged_in_full", f"{message} reservation ({where})"))
-        return bill
+        self._means.breaker.alert(Alert("charged_in_full", message))
 
     def _pay(self, reservation: Reservation, bill: Bill) -> None:
         self.cost = bill.cost

@@ -97,7 +97,7 @@ class Transcript:
     @property
     def text(self) -> str:
         """The text of all choices, one after the other."""
-        return "".join("".join(parts) for (_, name), parts in self._texts.items() if not name)
+        return _whole("".join("".join(parts) for (_, name), parts in self._texts.items() if not name))
 
     def least(self, count: Callable[[str], TokenCount], *, prefix: str = "") -> int:
         """The least tokens of output that this is. A repeated `prefix`, given with the request, is not output.
@@ -113,11 +113,11 @@ class Transcript:
 
     def most(self, count: Callable[[str], TokenCount]) -> int:
         """The most tokens that this is, calls of tools included. Raises what `count` raises."""
-        return sum(count(text).tokens for text in self._said()) + count("".join(self._others)).tokens
+        return sum(count(text).tokens for text in self._said()) + count(_whole("".join(self._others))).tokens
 
     def _said(self) -> Iterator[str]:
         for (index, name), parts in self._texts.items():
-            text = "".join(parts)
+            text = _whole("".join(parts))
             other = "".join(self._texts.get((index, _REASONING[0]), ())) if name == _REASONING[1] else ""
             if not other or len(text) > len(other):
                 yield text
@@ -161,6 +161,13 @@ def _at_least(reported: Usage, terms: Terms, least_output: int) -> Usage:
     if rest or not ways:
         ways.append(more)
     return min(ways, key=lambda way: terms.pricing.charge(way, writes=terms.writes))
+
+
+def _whole(text: str) -> str:
+    """Text that has UTF-8: JSON may split a character in two halves, or have one of them alone."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _texts(value: Any) -> list[str]:

@@ -30,7 +30,7 @@ from batuta_cli.serve.settlement import LONGEST_TOKEN, Transcript, least_tokens
 from batuta_cli.serve.tokens.interface import TokenCount
 from batuta_cli.serve.tokens.ranks import encoding
 from tests.serve.support_backend import FaultServer, Script, chat_answer, chunk, response, stream_head
-from tests.serve.support_pipeline import MODEL, ask, backends, pipeline, request
+from tests.serve.support_pipeline import MODEL, ask, backends, pipeline, request, servers, speaker, text_of
 from tests.serve.test_charges import A_TOKEN, BOUND, PRICED, delta
 
 LEDGER_FAILURES = [LedgerError("locked"), MemoryError(), RecursionError(), OSError("disk full")]
@@ -329,9 +329,8 @@ def test_when_no_thread_can_be_started_the_reservation_is_charged_once(tmp_path:
                 busy = threading.Event()
                 executor.submit(busy.wait)
                 executor.fails = True
-                with contextlib.suppress(RuntimeError):  # of reading what is left of the day
-                    async for _ in answer:
-                        pass
+                async for _ in answer:
+                    pass
                 executor.fails = False
                 busy.set()
 
@@ -462,3 +461,62 @@ def test_an_answer_that_is_nested_too_deeply_is_an_error_and_what_came_before_is
 def test_an_answer_in_one_piece_is_bounded_as_a_stream_is(tmp_path: Path) -> None:
     script = [response(chat_answer("".join(WORDS), (0, 0)))]
     assert 20 * A_TOKEN < Bill(tmp_path, script, request(stream=False)).spent < 100 * A_TOKEN
+
+
+def test_counting_for_a_settlement_leaves_the_event_loop_to_others(tmp_path: Path) -> None:
+    threads: set[threading.Thread] = set()
+
+    def count(text: str) -> TokenCount:
+        threads.add(threading.current_thread())
+        return TokenCount(len(text), False, "characters")
+
+    Bill(tmp_path, streamed(None), count=count)
+    Bill(tmp_path, streamed(reported(7, 20)), count=count)
+    assert threads and threading.main_thread() not in threads
+
+
+def test_a_stream_is_continued_though_what_it_said_cannot_be_counted(tmp_path: Path) -> None:
+    text, threads = "One sentence that is said by two backends in turn.", set()
+
+    def count(_: str) -> TokenCount:
+        threads.add(threading.current_thread())
+        raise Panic
+
+    with servers(speaker(text, cut=400), speaker(text)) as (one, two):
+        tables = backends(one=("vllm", one.base_url), two=("vllm", two.base_url))
+        made = pipeline(tmp_path, tables)
+        means = made.means
+        made.means = lambda request: replace(means(request), count=count)  # type: ignore[method-assign]
+        answer, pieces = ask(made)
+    assert text_of(pieces) == text
+    assert answer.summary and len(answer.summary.legs) == 2
+    assert threads and threading.main_thread() not in threads
+
+
+def test_half_a_character_does_not_stop_the_count() -> None:
+    transcript, exact = Transcript(), lambda text: TokenCount(len(text.encode()), True, "bytes")
+    for half in ("\ud83d", "\ude00", "\ud83d"):
+        transcript.add(Piece(half))
+    assert transcript.text == "\U0001f600\ufffd"
+    assert transcript.least(exact) == transcript.most(exact) == 7
+
+
+def test_a_request_that_asks_for_cache_writes_reserves_their_price(tmp_path: Path) -> None:
+    model = Model(100_000, 64, input_usd_per_million=Decimal(100), output_usd_per_million=Decimal(0))
+
+    def reserved(control: dict[str, Any]) -> int:
+        breaker, found = CostCircuitBreaker(CircuitBreakerConfig()), []
+
+        def script(*_: Any) -> Script:
+            found.append(breaker.status().reserved)
+            return streamed(reported(7, 20))
+
+        tool = {"type": "function", "function": {"name": "f"}, "cache_control": control}
+        with FaultServer(script) as server:
+            tables = backends(openai=("openai", server.base_url))
+            ask(pipeline(tmp_path, tables, breaker=breaker, models={MODEL: model}), request(options={"tools": [tool]}))
+        return found[0]
+
+    plain, minutes, hour = reserved({}), reserved({"ttl": "5m"}), reserved({"ttl": "1h"})
+    # The control itself is a part of the prompt, so each prompt is a few bytes longer.
+    assert plain * 1.25 <= minutes <= plain * 1.3 < plain * 2 <= hour <= plain * 2.1
