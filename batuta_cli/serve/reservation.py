@@ -1,8 +1,9 @@
 """A part of the budget that is held for one request, and the thread that keeps it held while the process lives.
 
 A reservation ends once: settled at what the request cost, or released because it cost nothing. As a context manager
-one that was left open is released, or charged in full when its request had been dispatched, since then nobody knows.
-That is also what the ledger does with the reservations of a process that died.
+one that was left open is released, or charged in full when its request had been dispatched, since its cost is unknown.
+That is also what the ledger does with the reservations of a process that died. When the ledger fails at the end of the
+context, the thread that renews the leases tries again until it succeeds.
 """
 
 import contextlib
@@ -132,10 +133,10 @@ class Reservation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._open and self._dispatched:
-            self._close(self._hold.amount, (0, 0), requests=1)
+        if self._dispatched:
+            self._close_surely(self._hold.amount, (0, 0), requests=1)
         else:
-            self.release()
+            self.release_surely()
 
 
 class Renewer:

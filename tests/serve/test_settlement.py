@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -29,7 +30,7 @@ from batuta_cli.serve.reservation import Renewer
 from batuta_cli.serve.settlement import LONGEST_TOKEN, Transcript, least_tokens
 from batuta_cli.serve.tokens.interface import TokenCount
 from batuta_cli.serve.tokens.ranks import encoding
-from tests.serve.support_backend import FaultServer, Script, chat_answer, chunk, response, stream_head
+from tests.serve.support_backend import FaultServer, Script, Step, chat_answer, chunk, response, stream_head
 from tests.serve.support_pipeline import MODEL, ask, backends, pipeline, request, servers, speaker, text_of
 from tests.serve.test_charges import A_TOKEN, BOUND, PRICED, delta
 
@@ -45,7 +46,7 @@ class Bill:
     def __init__(
         self,
         tmp_path: Path,
-        script: Script,
+        script: Sequence[Step],
         asked: ChatRequest | None = None,
         *,
         model: Model = PRICED,
@@ -57,7 +58,7 @@ class Bill:
         self.answer: Answer | None = None
         self.pieces: list[Piece] = []
         asked = asked or request()
-        with FaultServer(lambda *_: script) as server:
+        with FaultServer(lambda *_: list(script)) as server:
             tables = backends(openai=("openai", server.base_url))
             tables["openai"] = replace(tables["openai"], models=(asked.model,))
             self.made: Pipeline = pipeline(tmp_path, tables, breaker=self.breaker, models={asked.model: model})
@@ -392,6 +393,19 @@ def test_a_release_that_the_ledger_cannot_take_is_made_later(tmp_path: Path) -> 
     ledger.error = None
     bill.breaker._account.renew()
     assert bill.spent == 0
+
+
+@pytest.mark.parametrize("dispatched", [False, True])
+def test_a_context_at_whose_end_the_ledger_fails_is_closed_later(dispatched: bool) -> None:
+    ledger = Failing(LedgerError("locked"))
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(), ledger, on_alert=lambda alert: None)
+    with breaker.reserve("0.40") as reservation:
+        if dispatched:
+            reservation.dispatched()
+    ledger.error = None
+    breaker._account.renew()
+    assert breaker.status().reserved == 0
+    assert breaker.status().spent == (400_000_000 if dispatched else 0)
 
 
 def test_what_was_never_settled_is_charged_in_full_when_its_process_has_died(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def of_openai(usage: dict[str, Any]) -> Usage | None:
 
 def of_anthropic(start: dict[str, Any], end: dict[str, Any]) -> Usage | None:
     reader = MessagesReader()
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "message_start", "message": {"usage": start}},
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": end},
     ]
