@@ -254,7 +254,9 @@ class Answer:
             reasoning = [
                 u.reasoning_tokens for leg in self._legs if (u := leg.usage) and u.reasoning_tokens is not None
             ]
-            return replace(first.usage, output_tokens=said, reasoning_tokens=sum(reasoning) if reasoning else None)
+            return replace(
+                first.usage, output_tokens=said, reasoning_tokens=min(sum(reasoning), said) if reasoning else None
+            )
         # What a later leg was asked had the text so far in it.
         known = last.usage.input_tokens - (said - last.said) if last.usage else first.offer.input_tokens
         return Usage(max(known, 0), said)

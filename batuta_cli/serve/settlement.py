@@ -79,6 +79,7 @@ class Transcript:
     def __init__(self) -> None:
         self._texts: dict[tuple[int, str], list[str]] = {}
         self._others: list[str] = []
+        self._arguments: dict[tuple[int, object], list[str]] = {}
         self.pieces = 0
         """Pieces with text; local backends send each token by itself."""
 
@@ -93,6 +94,7 @@ class Transcript:
                     self._texts.setdefault((piece.index, name), []).append(value)
             else:
                 self._others += _texts(value)
+                self._note_arguments(piece.index, value)
 
     @property
     def text(self) -> str:
@@ -102,18 +104,30 @@ class Transcript:
     def least(self, count: Callable[[str], TokenCount], *, prefix: str = "") -> int:
         """The least tokens of output that this is. A repeated `prefix`, given with the request, is not output.
 
-        Calls of tools are left out: servers write their names, ids and JSON anew. Raises what `count` raises.
+        Of calls of tools the arguments count, by `least_tokens`: servers write their JSON anew, and add ids and names.
+        Raises what `count` raises.
         """
 
         def lower(text: str) -> int:
             counted = count(text)
             return counted.tokens if counted.exact else least_tokens(text)
 
-        return sum(lower(text.removeprefix(prefix)) for text in self._said())
+        arguments = sum(least_tokens(_whole("".join(parts))) for parts in self._arguments.values())
+        return arguments + sum(lower(text.removeprefix(prefix)) for text in self._said())
 
     def most(self, count: Callable[[str], TokenCount]) -> int:
         """The most tokens that this is, calls of tools included. Raises what `count` raises."""
         return sum(count(text).tokens for text in self._said()) + count(_whole("".join(self._others))).tokens
+
+    def _note_arguments(self, choice: int, calls: Any) -> None:
+        """Keep the arguments of `tool_calls`, or of the older `function_call`, by call."""
+        for call in calls if isinstance(calls, list) else [{"function": calls}]:
+            function = call.get("function") if isinstance(call, Mapping) else None
+            arguments = function.get("arguments") if isinstance(function, Mapping) else None
+            if isinstance(arguments, str):
+                index = call.get("index")
+                key = choice, index if isinstance(index, int) else None
+                self._arguments.setdefault(key, []).append(arguments)
 
     def _said(self) -> Iterator[str]:
         for (index, name), parts in self._texts.items():

@@ -195,6 +195,18 @@ def test_reasoning_that_is_sent_under_two_names_is_counted_once(tmp_path: Path) 
     assert 51 * A_TOKEN <= Bill(tmp_path, [stream_head(), body]).spent < 60 * A_TOKEN
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_the_arguments_of_a_tool_are_paid_for_though_no_tokens_are_reported(tmp_path: Path, old: bool) -> None:
+    parts = [f"word{number} " for number in range(20)]
+    calls = [{"index": 0, "id": "call one two three", "function": {"name": "f", "arguments": part}} for part in parts]
+    said = [
+        delta(function_call={"arguments": part}) if old else delta(tool_calls=[call])
+        for part, call in zip(parts, calls, strict=True)
+    ]
+    body = b"".join(said) + END + chunk(usage=(0, 0)) + DONE
+    assert Bill(tmp_path, [stream_head(), body]).spent == (20 + 2) * A_TOKEN
+
+
 def test_choices_that_come_interleaved_are_counted_each_by_itself() -> None:
     transcript, exact = Transcript(), lambda text: TokenCount(len(tiktoken_count(text)), True, "cl100k")
     for one, other in zip("international", "understanding", strict=True):
