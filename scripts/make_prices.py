@@ -1,9 +1,12 @@
 """Make `batuta_cli/serve/data/prices.json` from genai-prices: `make prices`, which runs this in a venv of its own.
 
 What is kept of each model: the rules by which a name means it, the context window, and what text costs at list price.
-What a request can cost at worst counts, so that it bounds the bill: of several prices in a day (off-peak hours) the
-dearest; reasoning and citations at the dearest price of output; writing to the cache where that happens unasked and
-costs more than input. Left out: batch, flex and priority variants, tools such as web search, images and audio.
+Of several prices in a day (off-peak hours) the dearest is kept, and of the prices of plain output that of citations
+where it is dearer. Cached input, cache writes, reasoning and audio have prices of their own (`KINDS`); a model whose
+provider writes to a cache unasked, and bills that above input, is marked. Left out: batch, flex and priority variants,
+tools such as web search, images.
+
+The same version of genai-prices gives the same file: `as_of` changes only with the rest.
 
 A model without a price for input and output, or with one that is zero, is kept without prices: it must still hide the
 models after it, whose rules might be broader.
@@ -29,9 +32,18 @@ TARGET = Path(__file__).resolve().parents[1] / "batuta_cli" / "serve" / "data" /
 SOURCE = "https://github.com/pydantic/genai-prices"
 LICENSE = "MIT, Copyright (c) Pydantic Services Inc. 2025 to present"
 
-OUTPUT_KINDS = ("output_reasoning_mtok", "output_citation_mtok", "output_text_mtok")
+OUTPUT_KINDS = ("output_citation_mtok", "output_text_mtok")
+KINDS = {
+    "cached": "cache_read_mtok",
+    "cache_write": "cache_write_mtok",
+    "cache_write_1h": "cache_write_1h_mtok",
+    "reasoning": "output_reasoning_mtok",
+    "input_audio": "input_audio_mtok",
+    "output_audio": "output_audio_mtok",
+}
+"""Kinds as `pricing.KindPrices` names them, and the prices of genai-prices."""
 CACHE_ON_REQUEST = ("claude", "nova")
-"""Families that write to a cache only where a request says so, which batuta's never do."""
+"""Families that write to a cache only where a request says so (`cache_control`)."""
 
 NAMES_EVERYWHERE = """
     gpt-4 gpt-4-0613 gpt-4-32k gpt-4o gpt-4o-mini gpt-4o-2024-08-06 gpt-4-turbo gpt-4-turbo-2024-04-09 gpt-5
@@ -51,14 +63,18 @@ def main() -> None:
         check()
         return
     rows = [json.dumps(identifier) + ":" + provider for identifier, provider in sorted(provider_rows())]
-    head = {
-        "source": f"{SOURCE}, genai-prices {version('genai-prices')}",
-        "license": LICENSE,
-        "as_of": dt.datetime.now(dt.UTC).date().isoformat(),
-    }
-    text = json.dumps(head)[:-1] + ', "providers": {\n' + ",\n".join(rows) + "\n}}\n"
-    json.loads(text)
-    TARGET.write_text(text)
+    source = f"{SOURCE}, genai-prices {version('genai-prices')}"
+
+    def table(as_of: str) -> str:
+        head = {"source": source, "license": LICENSE, "as_of": as_of}
+        return json.dumps(head)[:-1] + ', "providers": {\n' + ",\n".join(rows) + "\n}}\n"
+
+    before = TARGET.read_text()
+    text = table(json.loads(before)["as_of"])
+    if text != before:
+        text = table(dt.datetime.now(dt.UTC).date().isoformat())
+        json.loads(text)
+        TARGET.write_text(text)
     print(f"{TARGET}: {len(text):,} bytes, {sum(len(p.models) for p in providers()):,} models", file=sys.stderr)
 
 
@@ -117,19 +133,30 @@ def prices(model: Any) -> Iterator[list[Any]]:
 
 
 def price(listed: Any, model: str) -> list[Any] | None:
-    """`[input, output, request, tiers]` as they are in the table, or None for a price that nobody may rely on."""
-    cache = None if any(family in model for family in CACHE_ON_REQUEST) else listed.cache_write_mtok
-    inputs = [p for p in (listed.input_mtok, listed.input_text_mtok, cache) if p is not None]
+    """`[input, output, request, tiers, kinds, unasked]` of the table, or None for a price that cannot be relied on."""
+    inputs = [p for p in (listed.input_mtok, listed.input_text_mtok) if p is not None]
     outputs = [p for p in (listed.output_mtok, *(getattr(listed, kind) for kind in OUTPUT_KINDS)) if p is not None]
     if not listed.input_mtok or not listed.output_mtok:
         return None
-    starts = sorted({tier.start for p in (*inputs, *outputs) if hasattr(p, "tiers") for tier in p.tiers})
+    kinds = {kind: p for kind, name in KINDS.items() if (p := getattr(listed, name)) is not None}
+    everything = (*inputs, *outputs, *kinds.values())
+    starts = sorted({tier.start for p in everything if hasattr(p, "tiers") for tier in p.tiers})
     per_request = (listed.requests_kcount or Decimal(0)) / 1000
-    if not all(at(inputs, n) and at(outputs, n) for n in (0, *(start + 1 for start in starts))):
+    lengths = (0, *(start + 1 for start in starts))
+    if not all(at(inputs, n) and at(outputs, n) for n in lengths):
         return None
-    tiers = [[start, plain(at(inputs, start + 1)), plain(at(outputs, start + 1))] for start in starts]
-    row: list[Any] = [plain(at(inputs, 0)), plain(at(outputs, 0)), plain(per_request), tiers]
-    return row
+    unasked = "cache_write" in kinds and not any(family in model for family in CACHE_ON_REQUEST)
+    unasked = unasked and any(at([kinds["cache_write"]], n) > at(inputs, n) for n in lengths)
+    tiers = []
+    for start in starts:
+        tier = [start, plain(at(inputs, start + 1)), plain(at(outputs, start + 1)), kinds_at(kinds, start + 1)]
+        tiers.append(tier if tier[-1] else tier[:-1])
+    return [plain(at(inputs, 0)), plain(at(outputs, 0)), plain(per_request), tiers, kinds_at(kinds, 0), unasked]
+
+
+def kinds_at(kinds: dict[str, Any], tokens: int) -> dict[str, str]:
+    """The prices of the kinds for a prompt of so many tokens."""
+    return {kind: plain(at([listed], tokens)) for kind, listed in kinds.items()}
 
 
 def at(listed: Iterable[Any], tokens: int) -> Any:
@@ -147,8 +174,12 @@ def dearest(rows: list[list[Any] | None]) -> list[Any] | None:
         return None
     if len(known) > 1 and any(row[3] for row in known):
         raise ValueError("prices by the hour that have tiers as well: teach this script how")
-    worst = [max((row[i] for row in known), key=Decimal) for i in range(3)] + [known[0][3]]
-    while len(worst) > 2 and worst[-1] in ("0", []):
+    kinds = {kind: max((row[4][kind] for row in known if kind in row[4]), key=Decimal) for kind in known[0][4]}
+    if any(set(row[4]) != set(kinds) for row in known):
+        raise ValueError("prices by the hour that have other kinds of tokens: teach this script how")
+    worst = [max((row[i] for row in known), key=Decimal) for i in range(3)]
+    worst += [known[0][3], kinds, any(row[5] for row in known)]
+    while len(worst) > 2 and worst[-1] in ("0", [], {}, False):
         worst.pop()
     return worst
 
@@ -163,6 +194,7 @@ def check() -> None:
     """Exit 1 when the table says less than genai-prices would charge, or misses a name that it writes out."""
     from batuta_cli.serve.catalogue import catalogue
     from batuta_cli.serve.pricing import pricing
+    from batuta_cli.serve.usage import CacheWrites
 
     table, snapshot = catalogue(), import_module("genai_prices.data_snapshot").get_snapshot()
     usage_of = import_module("genai_prices.types").Usage
@@ -188,17 +220,41 @@ def check() -> None:
             if ours is None or theirs is None or ours.id != theirs.id:
                 wrong.append(f"{provider} {name}: {ours and ours.id} here, {theirs and theirs.id} there")
                 continue
-            tokens = rng.choice((1, 1000, 100_001, 200_001, 272_001, 1_000_000)), rng.choice((0, 1, 5000))
-            usage = usage_of(input_tokens=tokens[0], output_tokens=tokens[1])
+            usage = some_usage(rng)
+            counts_there = {"cache_read_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens}
+            counts_there |= {"cache_write_1h_tokens": usage.cache_write_1h_tokens}
+            counts_there |= {"output_reasoning_tokens": usage.reasoning_tokens}
+            there = usage_of(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, **counts_there)
             when = dt.datetime.combine(day, dt.time(rng.randrange(24)), dt.UTC)
-            bill = theirs.get_prices(when).calc_price(usage)["total_price"] * 10**9
-            cost = pricing(listed).cost(*tokens)
+            bill = theirs.get_prices(when).calc_price(there)["total_price"] * 10**9
+            price_here = pricing(listed)
+            cost = price_here.charge(usage)
+            if price_here.cost(usage.input_tokens, usage.output_tokens, writes=CacheWrites.HOUR) < cost:
+                wrong.append(f"{provider} {name} on {day}: {usage} costs more than its bound")
             counts["same" if cost - bill < 2 else "dearer"] += 1
             if cost < bill:
                 wrong.append(f"{provider} {name} on {day}: {cost} here, {bill} there")
     print(counts, file=sys.stderr)
     if wrong:
         sys.exit("\n".join(wrong))
+
+
+def some_usage(rng: random.Random) -> Any:
+    """Counts of every kind of text token, on both sides of the usual tiers."""
+    from batuta_cli.serve.usage import Usage
+
+    input, output = rng.choice((1, 1000, 100_001, 200_001, 272_001, 1_000_000)), rng.choice((0, 1, 5000))
+    cached = rng.choice((0, rng.randint(0, input)))
+    written = rng.choice((0, rng.randint(0, input - cached)))
+    hour = rng.choice((0, written // 2))
+    return Usage(
+        input,
+        output,
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=hour,
+        reasoning_tokens=rng.choice((0, output // 2)),
+    )
 
 
 def sample(provider: str | None) -> set[str]:

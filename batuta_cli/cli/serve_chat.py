@@ -162,6 +162,7 @@ def _safe(text: str) -> str:
 
 def _outcome(answer: "Answer", text: str) -> console.Outcome:
     from batuta_cli.serve.money import format_usd
+    from batuta_cli.serve.usage import kinds_of
 
     summary = answer.summary
     assert summary is not None  # noqa: S101 - it came to its end
@@ -172,6 +173,7 @@ def _outcome(answer: "Answer", text: str) -> console.Outcome:
         "backend": summary.backend,
         "input_tokens": summary.input_tokens,
         "output_tokens": summary.output_tokens,
+        "kinds": kinds_of(summary.tokens),
         "exact": summary.exact,
         "cost_usd": format_usd(summary.cost),
         "budget_left_usd": left,

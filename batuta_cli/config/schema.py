@@ -204,6 +204,22 @@ class Model:
     output_usd_per_million: Annotated[
         Decimal | None, Key(OptionalMoney(), "US dollars for a million tokens of answer. Empty: as the tables know.")
     ] = None
+    cached_input_usd_per_million: Annotated[
+        Decimal | None,
+        Key(OptionalMoney(), "US dollars for a million prompt tokens read from a cache. Empty: the price of input."),
+    ] = None
+    cache_write_usd_per_million: Annotated[
+        Decimal | None,
+        Key(OptionalMoney(), "The same for tokens written to a cache. Empty: 1.25 times the price of input."),
+    ] = None
+    cache_write_1h_usd_per_million: Annotated[
+        Decimal | None,
+        Key(OptionalMoney(), "The same for tokens written for an hour. Empty: twice the price of input."),
+    ] = None
+    reasoning_usd_per_million: Annotated[
+        Decimal | None,
+        Key(OptionalMoney(), "The same for tokens of reasoning. Empty: the price of output."),
+    ] = None
     template: Annotated[
         str, Key(Line("a format"), "Its chat template, such as llama3; see batuta serve template --list.")
     ] = ""

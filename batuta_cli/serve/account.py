@@ -3,6 +3,7 @@
 The clock, the renewal of leases and the alerts are here; what may be spent is decided in `budget.py` and `ledger/`.
 """
 
+import contextlib
 import datetime as dt
 import os
 from collections.abc import Callable
@@ -24,7 +25,7 @@ _TOKENS = 10**12
 class Alert:
     """Something the owner of the budget should know, said once."""
 
-    kind: Literal["budget_warning", "above_reservation"]
+    kind: Literal["budget_warning", "above_reservation", "charged_in_full", "settled_later"]
     message: str
 
 
@@ -61,7 +62,11 @@ class Account:
             accepted, standing = self._ledger.reserve(moment, hold, self._limit)
             if not accepted:
                 return standing
-            self._renewer.hold(hold.id)
+            try:
+                self._renewer.hold(hold.id)
+            except LedgerError:
+                self._ledger.settle(moment, hold.id, 0, Use(hold.model, hold.backend), requests=0)
+                raise
         return Reservation(hold, self)
 
     def dispatch(self, hold: Hold) -> bool:
@@ -70,7 +75,7 @@ class Account:
 
     def renew(self) -> None:
         """See `reservation.Keeper`."""
-        self._ledger.renew(self.moment(), self._renewer.owner)
+        self._renewer.once()
 
     def settle(self, hold: Hold, cost: int, tokens: tuple[int, int], *, requests: int, unsure: bool) -> None:
         """See `reservation.Keeper`."""
@@ -86,9 +91,21 @@ class Account:
         if standing is not None:
             self._warn_if_due(standing)
         if cost > hold.amount:
-            who = ", ".join(filter(None, (hold.model, hold.backend)))
             message = f"a request cost ${format_usd(cost)}, and ${format_usd(hold.amount)} had been reserved for it"
-            self._on_alert(Alert("above_reservation", f"{message} ({who})" if who else message))
+            self.tell(Alert("above_reservation", message + _whose(hold)))
+
+    def settle_later(self, hold: Hold, settle: Callable[[], None]) -> None:
+        """See `reservation.Keeper`."""
+        self._renewer.owe(hold.id, settle)
+        message = (
+            f"the ledger failed when a request was to be charged; ${format_usd(hold.amount)} stay reserved until it can"
+        )
+        self.tell(Alert("settled_later", message + _whose(hold)))
+
+    def tell(self, alert: Alert) -> None:
+        """Hand an alert on. A failure of the receiver must not undo, or repeat, what the alert is about."""
+        with contextlib.suppress(Exception):
+            self._on_alert(alert)
 
     def record(self, cost: int, model: str | None, backend: str | None, tokens: tuple[int, int]) -> None:
         """Note what was spent without a reservation."""
@@ -104,7 +121,12 @@ class Account:
             return
         if first:
             spent, limit = format_usd(standing.spent), format_usd(self._limit)
-            self._on_alert(Alert("budget_warning", f"${spent} of the day's ${limit} is spent ({standing.day})"))
+            self.tell(Alert("budget_warning", f"${spent} of the day's ${limit} is spent ({standing.day})"))
+
+
+def _whose(hold: Hold) -> str:
+    who = ", ".join(filter(None, (hold.model, hold.backend)))
+    return f" ({who})" if who else ""
 
 
 def log_alert(alert: Alert) -> None:

@@ -6,6 +6,7 @@ the owner opted in) by asking in words. When none may, the first error is raised
 truncated answer never looks complete.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -18,9 +19,10 @@ from batuta_cli.serve.failover import FailoverManager, Obstacle, Takeover, conti
 from batuta_cli.serve.leg import Leg, Means, Offer
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.planning import Plan
-from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece, Usage
+from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece
 from batuta_cli.serve.seam import BrokenSeamError, Echo, EchoFilter, remaining_tokens
 from batuta_cli.serve.tiers import PrivacyTier
+from batuta_cli.serve.usage import Usage
 
 _CONTINUE = (
     "Go on exactly where your last message stops. Begin with the very next word, repeat nothing, explain nothing."
@@ -200,7 +202,7 @@ class Answer:
                 continue
             text = context.generated
             said = sum(leg.said for leg in self._legs)
-            known = self._means.count(text).tokens
+            known = await self._most_tokens(text)
             left = remaining_tokens(choice.max_tokens, said) or 0
             longer = replace(choice, offer=replace(choice.offer, input_tokens=choice.offer.input_tokens + known))
             if takeover is Takeover.PROMPTED:
@@ -216,6 +218,20 @@ class Answer:
             expected = Echo.UNKNOWN if profile.echoes else Echo.NEVER
             return longer, call, EchoFilter(text, echo=expected, trims=profile.trims_space)
         return None
+
+    async def _most_tokens(self, text: str) -> int:
+        """An upper bound of a text's tokens, counted in a thread; where that fails, the bound of one token a byte."""
+
+        def count() -> int:
+            try:
+                return self._means.count(text).tokens
+            except BaseException:  # native code raises a BaseException when it panics
+                return len(text.encode(errors="surrogatepass"))
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, count)
+        except RuntimeError:  # no thread can be started
+            return len(text.encode(errors="surrogatepass"))
 
     def _take(self, piece: Piece, echo: EchoFilter | None, ends: dict[int, FinishReason], new: list[Piece]) -> None:
         """Put what a piece has of an end to `ends`, and what it has for the client to `new`."""
@@ -246,7 +262,12 @@ class Answer:
         first, last = self._legs[0], self._legs[-1]
         said = sum(leg.said for leg in self._legs)
         if first.usage:
-            return Usage(first.usage.input_tokens, said)
+            reasoning = [
+                u.reasoning_tokens for leg in self._legs if (u := leg.usage) and u.reasoning_tokens is not None
+            ]
+            return replace(
+                first.usage, output_tokens=said, reasoning_tokens=min(sum(reasoning), said) if reasoning else None
+            )
         # What a later leg was asked had the text so far in it.
         known = last.usage.input_tokens - (said - last.said) if last.usage else first.offer.input_tokens
         return Usage(max(known, 0), said)
@@ -254,7 +275,7 @@ class Answer:
     async def _budget_left(self) -> int | None:
         try:
             return await self._source.budget_left()
-        except LedgerError:  # the answer is complete, and paid for
+        except (LedgerError, RuntimeError):  # the answer is complete, and paid for; no thread can be started
             return None
 
     async def _sum_up(self) -> None:
@@ -264,11 +285,12 @@ class Answer:
             backend=self.backend,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            exact=all(leg.usage is not None for leg in self._legs),
+            exact=all(leg.usage is not None and leg.believed for leg in self._legs),
             cost=cost,
             budget_left=await self._budget_left() if cost else None,
             legs=tuple(leg.report(failed) for leg, failed in zip(self._legs, self._failures, strict=True)),
             prompted=self._prompted,
+            usage=usage,
         )
 
 

@@ -236,6 +236,10 @@ class CostCircuitBreaker:
         """
         self._account.record(to_nano(actual), model, backend, (input_tokens, output_tokens))
 
+    def alert(self, alert: Alert) -> None:
+        """Hand an alert to `on_alert`. Raises nothing."""
+        self._account.tell(alert)
+
     def status(self) -> BudgetStatus:
         """How the day stands. Raises `LedgerError`."""
         moment = self._account.moment()

@@ -23,6 +23,9 @@ Clause = str | list[Any] | dict[str, list[Any]]
 
 All in lower case."""
 
+Kinds = tuple[tuple[str, str], ...]
+"""Kinds of tokens (the fields of `pricing.KindPrices`) and their prices in dollars."""
+
 # Atomic, or a name made for it could take for ever.
 _TAIL = re.compile(
     r"(?>[-@](?:latest|preview|exp|\d{4}-\d{2}-\d{2}|\d{2}-\d{4}|\d{2}-\d{2}|\d{8}|\d{6}|\d{3,4}|v\d)|:\d)*+"
@@ -39,8 +42,12 @@ class ListPrice:
     input: str
     output: str
     request: str
-    tiers: tuple[tuple[int, str, str], ...]
-    """(more prompt tokens than, input, output), ascending."""
+    tiers: tuple[tuple[int, str, str, Kinds], ...]
+    """(more prompt tokens than, input, output, kinds), ascending."""
+    kinds: Kinds = ()
+    """Prices of the kinds that have their own, by the names of `pricing.KindPrices`."""
+    writes_unasked: bool = False
+    """Prompts are written to a cache, at a price above that of input, though no request asks for it."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +200,18 @@ def read(data: dict[str, Any]) -> Catalogue:
     return Catalogue(data["source"], data["as_of"], providers)
 
 
-def _list_price(since: str, input: str, output: str, request: str = "0", tiers: Any = ()) -> ListPrice:
-    return ListPrice(since, input, output, request, tuple((above, i, o) for above, i, o in tiers))
+def _list_price(
+    since: str, input: str, output: str, request: str = "0", tiers: Any = (), kinds: Any = (), unasked: bool = False
+) -> ListPrice:
+    return ListPrice(since, input, output, request, tuple(_list_tier(*tier) for tier in tiers), _pairs(kinds), unasked)
+
+
+def _list_tier(above: int, input: str, output: str, kinds: Any = ()) -> tuple[int, str, str, Kinds]:
+    return above, input, output, _pairs(kinds)
+
+
+def _pairs(kinds: Any) -> Kinds:
+    return tuple(kinds.items()) if kinds else ()
 
 
 @cache

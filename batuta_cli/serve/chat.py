@@ -7,6 +7,7 @@ from typing import Any
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.tiers import LatencyTier, PrivacyTier
+from batuta_cli.serve.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -59,3 +60,10 @@ class Summary:
     legs: tuple[Leg, ...]
     prompted: bool = False
     """A backend was asked in words to continue, so the seam may show."""
+    usage: Usage | None = None
+    """The tokens with the kinds that were reported."""
+
+    @property
+    def tokens(self) -> Usage:
+        """The tokens, with the kinds where they are known."""
+        return self.usage or Usage(self.input_tokens, self.output_tokens)

@@ -1,31 +1,37 @@
 """One backend's part of an answer: reserve, send, relay, settle.
 
-A leg is charged once, whatever becomes of it: at the usage that the backend reports at its end, else at what was seen,
-counted here; in full when an answer in one piece never came, because nobody knows how far it got; at nothing when
-nothing was sent. The ledger and the tokenizers may block, so they run in threads of their own,
-and only where money is at stake.
+A leg is charged once, whatever becomes of it: at the usage that the backend reports at its end, within the bounds of
+`settlement.py`; without a report at the text that was relayed, counted here; in full when a response that was not
+streamed is lost; at nothing when nothing was sent. When the charge cannot be computed, because a tokenizer fails or no
+thread can be started, the whole reservation is charged. When the ledger fails, the reservation stays, and the thread
+that renews it settles it later. The ledger and the tokenizers may block, so they run in threads.
 """
 
 import asyncio
+import concurrent.futures
+import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from batuta_cli.errors import BatutaError
+from batuta_cli.errors import OperationError
 from batuta_cli.serve import chat
+from batuta_cli.serve.account import Alert
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget import CostCircuitBreaker, Reservation
 from batuta_cli.serve.load import Loads, Outcome, Ticket
-from batuta_cli.serve.money import to_usd
+from batuta_cli.serve.money import format_usd, to_usd
 from batuta_cli.serve.pricing import TokenPricing
 from batuta_cli.serve.providers.connect import Delivery, GatedSession
 from batuta_cli.serve.providers.exchange import Timeouts, exchange
-from batuta_cli.serve.providers.wire import BackendError, Call, Piece, Usage
+from batuta_cli.serve.providers.wire import BackendError, Call, Piece
+from batuta_cli.serve.settlement import Bill, Terms, Transcript, estimated, in_full, whole
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.tokens.interface import TokenCount
+from batuta_cli.serve.usage import Usage, cache_writes
 
 T = TypeVar("T")
 
@@ -41,6 +47,8 @@ class Offer:
     """An upper bound."""
     tier: PrivacyTier
     """Of the connection: the request's, or a stricter one."""
+    least_input_tokens: int = 0
+    """A lower bound of the prompt's tokens; the count itself where it is exact."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +71,29 @@ class Leg:
         self.cost = 0
         """Nano-dollars charged, once it has ended."""
         self.usage: Usage | None = None
-        """As the backend reports it."""
+        """As the backend reports it; once it is paid for, within the bounds of what is believed."""
+        self.believed = True
+        """Whether the usage is what the backend reported."""
         self._means = means
         self._call = call
         self._request_id = request_id
-        self._text: list[str] = []
-        self._beside: list[str] = []
-        """Reasoning, calls of tools: said as well, and to be paid for."""
+        self._transcript = Transcript()
+        self._counted: int | None = None
+        self._terms = Terms(
+            pricing=offer.pricing,
+            writes=cache_writes(call.options),
+            input_most=offer.input_tokens,
+            input_least=offer.least_input_tokens,
+            output_most=call.max_tokens * (call.options.get("n") or 1),
+        )
 
     async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """What the backend says; pieces that came together are in one list.
 
         Raises `BackendError`, `CostError` when the budget refuses, `PrivacyError`, `AuditError`, `LedgerError`.
         """
-        choices = self._call.options.get("n") or 1
-        bound = self.offer.pricing.cost(self.offer.input_tokens, self._call.max_tokens * choices)
+        session = self._means.session(self.offer.tier)
+        bound = self._terms.bound
         # Before anything is waited for: until then the plan's cooldowns hold, and of many requests one is the trial.
         ticket = self._means.loads.start(self.offer.backend.name, time.monotonic(), self._call.model)
         outcome, retry_after, refused, delivery = Outcome.UNKNOWN, 0.0, False, Delivery()
@@ -86,7 +102,7 @@ class Leg:
         try:
             reservation = await self._reserve(bound) if bound else None
             answer = exchange(
-                self._means.session(self.offer.tier),
+                session,
                 self.offer.backend,
                 self.offer.base_url,
                 self._call,
@@ -102,9 +118,7 @@ class Leg:
                         answering = True
                     for piece in pieces:
                         self.usage = piece.usage or self.usage
-                        self._text.append(piece.text)
-                        if piece.delta:
-                            self._beside += _texts(piece.delta)
+                        self._transcript.add(piece)
                     yield pieces
             outcome = Outcome.WORKED
         except BackendError as error:
@@ -114,7 +128,10 @@ class Leg:
         finally:
             self._finish(ticket, outcome, retry_after)
             if reservation is not None:
-                await self._settle(reservation, sent=delivery.begun and not refused, whole=outcome is Outcome.WORKED)
+                complete = outcome is Outcome.WORKED
+                await self._settle(reservation, sent=delivery.begun and not refused, complete=complete)
+            elif not self.usage and self._transcript.pieces:
+                await self._measure()
 
     async def _reserve(self, bound: int) -> Reservation:
         breaker, name = self._means.breaker, self.offer.backend.name
@@ -123,59 +140,87 @@ class Leg:
             reservation = breaker.reserve(to_usd(bound), model=self._call.model, backend=name)
             try:
                 reservation.dispatched()
-            except BatutaError:
-                reservation.release()
+            except BaseException:
+                reservation.release_surely()
                 raise
             return reservation
 
-        work = asyncio.get_running_loop().run_in_executor(None, reserve)
+        work = _thread(reserve)
         try:
             return await _to_its_end(work)
         except asyncio.CancelledError:
             if work.exception() is None:  # the client has left meanwhile
-                await _apart(work.result().release)
+                await _surely(work.result().release_surely)
             raise
 
     def _finish(self, ticket: Ticket, outcome: Outcome, retry_after: float) -> None:
         jitter = random.random()  # noqa: S311 - spreads retries, decides nothing else
         self._means.loads.finish(ticket, outcome, time.monotonic(), jitter=jitter, retry_after=retry_after)
 
-    async def _settle(self, reservation: Reservation, *, sent: bool, whole: bool) -> None:
+    async def _settle(self, reservation: Reservation, *, sent: bool, complete: bool) -> None:
         """Charge it; `sent` is false when the backend had nothing to work on, or said by its status that it did not."""
         if not sent:
-            await _apart(reservation.release)
+            await _surely(reservation.release_surely)
             return
 
         def settle() -> None:
-            usage = self._used(whole)
-            self.cost = self.offer.pricing.cost(usage.input_tokens, usage.output_tokens)
-            reservation.settle(to_usd(self.cost), input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+            try:
+                bill = self._bill(complete=complete)
+            except BaseException as error:  # native code raises a BaseException when it panics
+                self._pay_in_full(reservation, type(error).__name__)
+            else:
+                self._pay(reservation, bill)
 
-        await _apart(settle)
+        await _surely(settle, otherwise=lambda: self._pay_in_full(reservation, "no thread could be started"))
 
-    def _used(self, whole: bool) -> Usage:
-        """What there is to pay for, the most that it can be where the backend has not said so at the end."""
-        if whole and self.usage:
-            return self.usage
-        if not whole and not self._call.stream:  # it may have said anything, up to its limit
-            return Usage(self.offer.input_tokens, self._call.max_tokens * (self._call.options.get("n") or 1))
-        seen = self._means.count(self.seen + "".join(self._beside)).tokens
-        if self.usage:  # of a stream that was cut off; some backends count as they go
-            return Usage(self.usage.input_tokens, max(self.usage.output_tokens, seen))
-        return Usage(self.offer.input_tokens, seen)
+    def _bill(self, *, complete: bool) -> Bill:
+        """What there is to pay for. Raises what a tokenizer raises."""
+        if not complete and not self._call.stream:  # it may have said anything, up to its limit
+            return in_full(self._terms)
+        count, reported = self._means.count, self.usage
+        least = self._transcript.least(count, prefix=self._call.prefix)
+        if complete and reported:
+            bill = whole(reported, self._terms, least)
+            self.usage, self.believed = bill.usage, bill.usage == reported
+            return bill
+        self._counted = self._guess()
+        if reported:  # of a stream that was cut off; some backends count as they go
+            self.usage = replace(reported, output_tokens=min(reported.output_tokens, self._terms.output_most))
+        return estimated(reported, self._terms, least, self._transcript.most(count))
 
-    @property
-    def seen(self) -> str:
-        """The text that came."""
-        return "".join(self._text)
+    def _pay_in_full(self, reservation: Reservation, reason: str) -> None:
+        """Charge the whole reservation, and tell the owner of the budget."""
+        self._pay(reservation, in_full(self._terms))
+        message = (
+            f"the tokens of an answer could not be counted ({reason}), so the whole reservation of"
+            f" ${format_usd(self.cost)} is charged ({self._call.model}, {self.offer.backend.name})"
+        )
+        self._means.breaker.alert(Alert("charged_in_full", message))
+
+    def _pay(self, reservation: Reservation, bill: Bill) -> None:
+        self.cost = bill.cost
+        counts = bill.usage.input_tokens, bill.usage.output_tokens
+        reservation.settle_surely(to_usd(bill.cost), input_tokens=counts[0], output_tokens=counts[1])
+
+    async def _measure(self) -> None:
+        """Count the tokens of an answer that costs nothing; without a count its pieces are told."""
+
+        def measure() -> None:
+            with contextlib.suppress(BaseException):  # native code raises one when it panics
+                self._counted = self._guess()
+
+        await _surely(measure, otherwise=lambda: None)
+
+    def _guess(self) -> int:
+        counted = self._means.count(self._transcript.text)
+        return counted.tokens if counted.exact else self._transcript.pieces
 
     @property
     def said(self) -> int:
         """Tokens that came, by the best guess there is; local backends send each token by itself."""
-        if self.usage:
-            return self.usage.output_tokens
-        counted = self._means.count(self.seen)
-        return counted.tokens if counted.exact else sum(1 for text in self._text if text)
+        if self._counted is None and self.usage is None:
+            return self._transcript.pieces
+        return max(self._counted or 0, self.usage.output_tokens if self.usage else 0)
 
     def report(self, failed: str | None = None) -> chat.Leg:
         """What is told of it afterwards."""
@@ -191,17 +236,33 @@ def _outcome(error: BackendError) -> Outcome:
     return Outcome.BROKEN if error.status is None else Outcome.MODEL_FAILED
 
 
-def _texts(value: object) -> list[str]:
-    """All texts in a part of JSON."""
-    if isinstance(value, str):
-        return [value]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return [text for part in inner for text in _texts(part)]
+async def _surely(work: Callable[[], T], *, otherwise: Callable[[], T] | None = None) -> None:
+    """Do work that settles money in a thread; when no thread can be started, do it, or `otherwise`, here and now."""
+    try:
+        future = _thread(work)
+    except OperationError:
+        (otherwise or work)()
+    else:
+        await _to_its_end(future)
 
 
-async def _apart(work: Callable[[], T]) -> T:
-    """Do blocking work in a thread. It is never abandoned half-way: money may hang on it."""
-    return await _to_its_end(asyncio.get_running_loop().run_in_executor(None, work))
+def _thread(work: Callable[[], T]) -> "asyncio.Future[T]":
+    """Begin work in a thread. Raises `OperationError` when none can be started; the work is never begun then."""
+    done: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def run() -> None:
+        if done.set_running_or_notify_cancel():
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+
+    try:
+        asyncio.get_running_loop().run_in_executor(None, run)
+    except RuntimeError:  # it has been queued all the same, and another thread may have begun it
+        if done.cancel():
+            raise OperationError("cannot start a thread", hint="raise the limit of threads of this process") from None
+    return asyncio.wrap_future(done)
 
 
 async def _to_its_end(work: "asyncio.Future[T]") -> T:

@@ -32,9 +32,11 @@ from batuta_cli.serve.pricing import FREE
 from batuta_cli.serve.privacy import UNRESOLVED
 from batuta_cli.serve.providers.exchange import Timeouts
 from batuta_cli.serve.refusal import refusal
+from batuta_cli.serve.settlement import least_tokens
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.tokens import count_messages, tokenizer_for
 from batuta_cli.serve.tokens.interface import TokenCount
+from batuta_cli.serve.usage import cache_writes
 from batuta_cli.serve.words import folded, unknown
 from batuta_cli.serve.world import World
 
@@ -170,7 +172,7 @@ class Pipeline:
         if not without:
             self.world.spilling = snapshot.limits.spills(made.queue_depth, before=self.world.spilling)
         names = [made.backend, *made.fallbacks] if made.backend is not None else []
-        return made, [self._choice(str(name), snapshot, asked) for name in names]
+        return made, [self._choice(str(name), snapshot, asked, request) for name in names]
 
     async def render(self, model: str, messages: Sequence[ChatMessage]) -> str:
         """The prompt for raw completion, as the model was trained on it."""
@@ -212,6 +214,7 @@ class Pipeline:
             request.latency,
             input_tokens=_bound(request),
             max_output_tokens=request.max_tokens,
+            writes=cache_writes(options),
             needs=frozenset(need for need, asked in needs.items() if asked),
         )
 
@@ -243,7 +246,7 @@ class Pipeline:
                 return backend.name
         raise unknown("backend", name, [backend.name for backend in self.world.backends])
 
-    def _choice(self, name: str, snapshot: Snapshot, asked: PlanRequest) -> Choice:
+    def _choice(self, name: str, snapshot: Snapshot, asked: PlanRequest, request: ChatRequest) -> Choice:
         state = _state(snapshot, name)
         backend = next(backend for backend in self.world.backends if backend.name == name)
         probe = self.world.probes.get(name)
@@ -252,7 +255,8 @@ class Pipeline:
         tier = asked.privacy
         if state.price is FREE and state.place == UNRESOLVED and tier is PrivacyTier.STANDARD:
             tier = PrivacyTier.PRIVATE  # it is free because it should be near, so it is not sent anywhere else
-        offer = Offer(backend, base_url, state.price or FREE, tokens, tier)
+        least = 0 if state.price is None or state.price.is_free else _least(request, asked.input_tokens)
+        offer = Offer(backend, base_url, state.price or FREE, tokens, tier, least)
         return Choice(offer, state.tier, _max_tokens(asked, state))
 
 
@@ -275,6 +279,13 @@ def _bound(request: ChatRequest) -> TokenCount:
             size += sum(len(text) * _BYTES + _MESSAGE for text in texts)
     size += sum(overhead + len(text) * _BYTES for text, overhead in _described(request))
     return TokenCount(size, False, "one token a byte")
+
+
+def _least(request: ChatRequest, counted: TokenCount | None) -> int:
+    """Tokens that the prompt has at least: the count where it is exact, else what no tokenizer falls below."""
+    if counted is not None and counted.exact:
+        return counted.tokens
+    return sum(max(1, least_tokens(message.content)) for message in request.messages)
 
 
 def _described(request: ChatRequest) -> list[tuple[str, int]]:

@@ -19,6 +19,7 @@ from batuta_cli.serve.backends import BackendSelector, ServingBackend
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.router import Lane, Limits, Reason, Reject, RoutingDecision, decide
 from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
+from batuta_cli.serve.usage import CacheWrites
 from batuta_cli.serve.words import Word
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class PlanRequest:
     max_output_tokens: int | None = None
     needs: frozenset[Need] = frozenset()
     allow_unpriced: bool = False
+    writes: CacheWrites = CacheWrites.NONE
+    """The cache writes that the request asks for."""
 
 
 @dataclass(frozen=True)
@@ -393,7 +396,7 @@ def _budget(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ga
     output = _output_limit(request, state)
     if request.input_tokens is None or output is None:
         return gate(True, "how many tokens is not known")
-    cost = state.price.cost(request.input_tokens.tokens, output)
+    cost = state.price.cost(request.input_tokens.tokens, output, writes=request.writes)
     most, left = snapshot.max_request_cost, snapshot.budget_remaining
     if most is not None and cost > most:
         return gate(False, f"${format_usd(cost)}, a single request may cost ${format_usd(most)}", cost)

@@ -16,7 +16,8 @@ from batuta_cli.errors import ConfigError, UnknownPriceError, UsageError
 from batuta_cli.serve.backends import ServingBackend
 from batuta_cli.serve.catalogue import catalogue, read
 from batuta_cli.serve.money import NANO
-from batuta_cli.serve.pricing import FREE, PriceTier, TokenPricing, own_prices, price_for, pricing
+from batuta_cli.serve.pricing import FREE, KindPrices, PriceTier, TokenPricing, own_prices, price_for, pricing
+from batuta_cli.serve.usage import Usage
 
 TODAY = dt.date(2026, 11, 23)
 
@@ -162,7 +163,7 @@ def test_the_users_own_price_comes_before_the_table() -> None:
         }
     )
     assert price_for("gpt-4", local=False, own=own, at=TODAY).cost(1_000_000, 1_000_000) == 1_500_000_000
-    assert price_for("gpt-4o", local=False, own=own, at=TODAY) == TokenPricing.usd(input="2.5", output=10)
+    assert price_for("gpt-4o", local=False, own=own, at=TODAY).cost(1_000_000, 1_000_000) == 12_500_000_000
 
 
 def test_half_a_price_of_the_users_own_is_an_error() -> None:
@@ -302,3 +303,24 @@ def test_for_model_is_the_makers_list_price_today() -> None:
     assert TokenPricing.for_model("gpt-4") == TokenPricing.usd(input="30", output=60.0)
     with pytest.raises(UnknownPriceError):
         TokenPricing.for_model("llama-2-70b")
+
+
+def test_the_prices_of_kinds_are_read_from_the_table_for_each_length_of_prompt() -> None:
+    kinds, long_kinds = {"cached": "0.1", "cache_write": "1.25"}, {"cached": "0.2", "cache_write": "2.5"}
+    offer = table(["m", "=m", None, [["", "1", "2", "0", [[1000, "2", "4", long_kinds]], kinds, True]]]).find("m")
+    listed = offer.price(TODAY)
+    price = pricing(listed)
+    assert price.kinds == KindPrices(cached=NANO // 10, cache_write=NANO * 5 // 4)
+    assert price.tiers == (
+        PriceTier(1000, 2 * NANO, 4 * NANO, KindPrices(cached=NANO // 5, cache_write=NANO * 5 // 2)),
+    )
+    assert price.cost(1000, 0) == 1_250_000 and price.cost(1001, 0) == 2_502_500
+
+
+def test_every_price_of_the_real_table_can_be_counted_with() -> None:
+    """A cached token is never dearer than its bound, and the kinds have names that the prices know."""
+    for provider in catalogue().providers.values():
+        for offer in provider.offers:
+            for listed in offer.prices:
+                price, usage = pricing(listed), Usage(10**6, 10, cached_tokens=10**6)
+                assert price.charge(usage) <= price.cost(10**6, 10), offer.id

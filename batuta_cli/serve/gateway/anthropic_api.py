@@ -33,6 +33,7 @@ from batuta_cli.serve.gateway.refusals import Refusal, anthropic_error, error_bo
 from batuta_cli.serve.gateway.replies import Reply, choices_of
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, check_tool_results
 from batuta_cli.serve.providers.wire import BackendError, Piece
+from batuta_cli.serve.usage import to_anthropic
 
 _STOP_REASONS = {
     "stop": "end_turn",
@@ -276,8 +277,8 @@ class MessageReply:
         return orjson.dumps(message)
 
 
-def _usage(summary: Summary) -> dict[str, int]:
-    return {"input_tokens": summary.input_tokens, "output_tokens": summary.output_tokens}
+def _usage(summary: Summary) -> dict[str, Any]:
+    return to_anthropic(summary.tokens)
 
 
 def _input(arguments: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from batuta_cli.serve.gateway.refusals import Refusal, error_body, openai_error
 from batuta_cli.serve.gateway.replies import Choice, Reply, choices_of
 from batuta_cli.serve.messages import ChatMessage, parse_messages
 from batuta_cli.serve.providers.wire import Piece
+from batuta_cli.serve.usage import to_openai
 
 DONE = b"data: [DONE]\n\n"
 
@@ -100,12 +101,8 @@ def _check_modalities(document: dict[str, Any]) -> None:
         raise wrong("modalities", "must be text; batuta handles text alone", "unsupported_field")
 
 
-def _usage(summary: Summary) -> dict[str, int]:
-    return {
-        "prompt_tokens": summary.input_tokens,
-        "completion_tokens": summary.output_tokens,
-        "total_tokens": summary.input_tokens + summary.output_tokens,
-    }
+def _usage(summary: Summary) -> dict[str, Any]:
+    return to_openai(summary.tokens)
 
 
 class _Reply(ABC):

@@ -7,7 +7,8 @@ from typing import Any
 from batuta_cli.serve.messages import ChatMessage, Role
 from batuta_cli.serve.providers.openai import parsed, reported
 from batuta_cli.serve.providers.sse import Event
-from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Outgoing, Piece, Usage, number
+from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Outgoing, Piece
+from batuta_cli.serve.usage import AnthropicUsage
 
 _FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -90,7 +91,7 @@ class MessagesReader:
 
     def __init__(self) -> None:
         self._complete = False
-        self._input = 0
+        self._usage = AnthropicUsage()
         self._tools = -1
 
     @property
@@ -104,14 +105,15 @@ class MessagesReader:
         if kind == "error":
             raise reported(document)
         if kind == "message_start":
-            self._input = _input_tokens(_table(_table(document, "message"), "usage")) or 0
+            self._usage.add(_table(document, "message").get("usage"))
         elif kind == "content_block_start":
             yield from self._block(_table(document, "content_block"), whole=False)
         elif kind == "content_block_delta":
             yield from self._delta(_table(document, "delta"))
         elif kind == "message_delta":
             reason = _table(document, "delta").get("stop_reason")
-            yield Piece(finish_reason=_finish(reason), usage=self._usage(_table(document, "usage")))
+            self._usage.add(document.get("usage"))
+            yield Piece(finish_reason=_finish(reason), usage=self._usage.usage())
         elif kind == "message_stop":
             self._complete = True
 
@@ -124,9 +126,8 @@ class MessagesReader:
             if isinstance(block, dict):
                 yield from self._block(block, whole=True)
         self._complete = True
-        usage = _table(document, "usage")
-        self._input = _input_tokens(usage) or 0
-        yield Piece(finish_reason=_finish(document.get("stop_reason")), usage=self._usage(usage))
+        self._usage.add(document.get("usage"))
+        yield Piece(finish_reason=_finish(document.get("stop_reason")), usage=self._usage.usage())
 
     def _block(self, block: dict[str, Any], *, whole: bool) -> Iterator[Piece]:
         if block.get("type") == "text" and block.get("text"):
@@ -148,20 +149,9 @@ class MessagesReader:
     def _call(self, call: dict[str, Any]) -> Piece:
         return Piece(delta={"tool_calls": [{"index": self._tools, **call}]})
 
-    def _usage(self, usage: dict[str, Any]) -> Usage | None:
-        output = number(usage.get("output_tokens"))
-        return None if output is None else Usage(_input_tokens(usage) or self._input, output)
-
 
 def _finish(reason: object) -> FinishReason | None:
     return _FINISH.get(reason, "stop") if isinstance(reason, str) else None
-
-
-def _input_tokens(usage: dict[str, Any]) -> int | None:
-    """Cached input counts as input: list price is the bound."""
-    parts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    counts = [count for name in parts if (count := number(usage.get(name))) is not None]
-    return sum(counts) if counts else None
 
 
 def _table(document: dict[str, Any], name: str) -> dict[str, Any]:

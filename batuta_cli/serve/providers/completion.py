@@ -7,9 +7,10 @@ JSON lines in place of events.
 from collections.abc import Iterator
 from typing import Any
 
-from batuta_cli.serve.providers.openai import parsed, read_finish, read_usage, reported
+from batuta_cli.serve.providers.openai import parsed, read_finish, reported
 from batuta_cli.serve.providers.sse import Event
-from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Usage, number
+from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece
+from batuta_cli.serve.usage import from_openai, plain
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop", "frequency_penalty", "presence_penalty")
 
@@ -59,7 +60,7 @@ class CompletionReader:
     def whole(self, document: Any) -> Iterator[Piece]:
         if not isinstance(document, dict) or "error" in document:
             raise reported(document)
-        choices, usage = document.get("choices"), read_usage(document.get("usage"))
+        choices, usage = document.get("choices"), from_openai(document.get("usage"))
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
         if choice is None:
             if usage is None:
@@ -94,6 +95,5 @@ class OllamaReader:
             yield Piece(text)
             return
         self._complete = True
-        counts = number(document.get("prompt_eval_count")), number(document.get("eval_count"))
-        usage = Usage(counts[0], counts[1]) if counts[0] is not None and counts[1] is not None else None
+        usage = plain(document.get("prompt_eval_count"), document.get("eval_count"))
         yield Piece(text, "length" if document.get("done_reason") == "length" else "stop", usage)

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from batuta_cli.serve.providers.sse import Event
-from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Outgoing, Piece, Usage, number
+from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Outgoing, Piece
+from batuta_cli.serve.usage import from_openai, number
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -77,7 +78,7 @@ class ChatReader:
         yield from self._pieces(document, "message")
 
     def _pieces(self, document: dict[str, Any], part: str) -> Iterator[Piece]:
-        choices, usage = document.get("choices"), read_usage(document.get("usage"))
+        choices, usage = document.get("choices"), from_openai(document.get("usage"))
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and (piece := self._choice(choice, part)):
                 yield piece
@@ -96,7 +97,11 @@ class ChatReader:
         logprobs = choice.get("logprobs")
         if not (text or extra or finish or logprobs):
             return None
-        return Piece(text, finish, None, mended(extra) or None, index, logprobs)
+        try:
+            extra = mended(extra)
+        except RecursionError:
+            raise BackendError("the backend answered with JSON that is nested too deeply") from None
+        return Piece(text, finish, None, extra or None, index, logprobs)
 
     def _joined(self, index: int, text: str, *, ended: bool) -> str:
         """The text, half a character at its end kept back for the other half."""
@@ -121,14 +126,6 @@ def read_finish(reason: object) -> FinishReason | None:
     if reason in _GIVEN_UP:
         raise BackendError("the backend gave up on its answer")
     return _FINISH.get(reason, "stop")
-
-
-def read_usage(value: object) -> Usage | None:
-    """The usage of a response, None when there is none that can be believed."""
-    if not isinstance(value, dict):
-        return None
-    counts = number(value.get("prompt_tokens")), number(value.get("completion_tokens"))
-    return None if counts[0] is None or counts[1] is None else Usage(counts[0], counts[1])
 
 
 def parsed(data: bytes) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from batuta_cli.serve.messages import ChatMessage, Role
 from batuta_cli.serve.providers.openai import reported
 from batuta_cli.serve.providers.sse import Event
-from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Usage, number
+from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece
+from batuta_cli.serve.usage import plain
 
 _SAME = ("temperature", "top_p", "seed")
 
@@ -78,7 +79,6 @@ class PredictionReader:
         text = "".join(str(part) for part in output) if isinstance(output, list) else str(output or "")
         metrics = document.get("metrics")
         metrics = metrics if isinstance(metrics, dict) else {}
-        counts = number(metrics.get("input_token_count")), number(metrics.get("output_token_count"))
-        usage = Usage(counts[0], counts[1]) if counts[0] is not None and counts[1] is not None else None
+        usage = plain(metrics.get("input_token_count"), metrics.get("output_token_count"))
         self._complete = True
         yield Piece(text, "stop", usage)

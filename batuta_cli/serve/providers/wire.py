@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from batuta_cli.errors import OperationError
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.usage import Usage as Usage
 
 
 class BackendError(OperationError):
@@ -67,14 +68,6 @@ class Outgoing:
     body: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Usage:
-    """Tokens as a backend counts them."""
-
-    input_tokens: int
-    output_tokens: int
-
-
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -104,8 +97,3 @@ class Reader(Protocol):
 
     def whole(self, document: Any) -> Iterator[Piece]:
         """The pieces of an answer that was not streamed. Raises `BackendError`."""
-
-
-def number(value: object) -> int | None:
-    """A count of tokens, None when it is none: a backend that reports nonsense has reported nothing."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**9 else None

@@ -82,7 +82,7 @@ def test_a_whole_message_is_read() -> None:
     }
     reader = MessagesReader()
     pieces = list(reader.whole(answer))
-    assert (pieces[0], pieces[-1]) == (Piece("Hi"), Piece("", "tool_calls", Usage(25, 7)))
+    assert (pieces[0], pieces[-1]) == (Piece("Hi"), Piece("", "tool_calls", Usage(25, 7, cached_tokens=20)))
     assert reader.complete
 
 
