@@ -1,0 +1,57 @@
+"""The option `--ledger` of the commands that use the budget, and the configuration that they load."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from batuta_cli.config import Config
+
+LedgerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        metavar="URL",
+        help="Use this ledger: sqlite, sqlite:////absolute/path, sqlite:///relative/path or memory:.",
+    ),
+]
+
+
+def load_config(ledger: str | None = None) -> "Config":
+    """The configuration, with the ledger of `--ledger`; warns of limits that contradict each other.
+
+    Raises `ConfigError`, and `UsageError` for a URL that is not a ledger's, without repeating it.
+    """
+    from batuta_cli import config
+
+    found = with_ledger(config.load(), ledger)
+    for warning in found.warnings:
+        console.warn(warning)
+    return found
+
+
+def with_ledger(found: "Config", ledger: str | None) -> "Config":
+    """The configuration with the ledger of `--ledger`. Raises `UsageError`, without repeating the URL."""
+    from batuta_cli.config.ledger_url import LedgerUrlError, parse_ledger_url
+
+    if ledger is None:
+        return found
+    try:
+        parse_ledger_url(ledger)
+    except LedgerUrlError as refused:
+        raise UsageError(f"--ledger: {refused}", hint=refused.hint) from None
+    return replace(found, budget=replace(found.budget, ledger=ledger))
+
+
+def require_file(settings: "Config") -> "Config":
+    """The configuration, when its ledger outlives a command. Raises `UsageError` for `memory:`."""
+    if settings.budget.ledger == "memory:":
+        raise UsageError(
+            "the ledger is memory:, which keeps nothing from one command to the next",
+            hint="name a file: --ledger sqlite, or --ledger sqlite:////absolute/path",
+        )
+    return settings
