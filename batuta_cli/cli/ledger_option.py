@@ -1,5 +1,6 @@
 """The option `--ledger` of the commands that use the budget, and the configuration that they load."""
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,9 +30,14 @@ def load_config(ledger: str | None = None) -> "Config":
     from batuta_cli import config
 
     found = with_ledger(config.load(), ledger)
+    warn_of_limits(found)
+    return found
+
+
+def warn_of_limits(found: "Config") -> None:
+    """Warn of limits that contradict each other."""
     for warning in found.warnings:
         console.warn(warning)
-    return found
 
 
 def with_ledger(found: "Config", ledger: str | None) -> "Config":
@@ -45,6 +51,15 @@ def with_ledger(found: "Config", ledger: str | None) -> "Config":
     except LedgerUrlError as refused:
         raise UsageError(f"--ledger: {refused}", hint=refused.hint) from None
     return replace(found, budget=replace(found.budget, ledger=ledger))
+
+
+def warn_of_new_limits() -> None:
+    """The same after the file was changed, when the environment lets the configuration be read."""
+    from batuta_cli import config
+    from batuta_cli.errors import ConfigError
+
+    with contextlib.suppress(ConfigError):
+        warn_of_limits(config.load())
 
 
 def require_file(settings: "Config") -> "Config":

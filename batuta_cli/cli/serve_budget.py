@@ -6,7 +6,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, command_group, examples
-from batuta_cli.cli.ledger_option import LedgerOption, load_config, require_file, with_ledger
+from batuta_cli.cli.ledger_option import LedgerOption, load_config, require_file, warn_of_new_limits, with_ledger
 from batuta_cli.errors import CostError, MissingLedgerError, OperationError, UnknownPriceError, UsageError
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def set_(
             console.warn(f"the environment variable {change.overridden_by} overrides it")
     if any(change.comments_lost for change in changes):
         console.warn("comments of the file were lost; its form left no place to keep them")
-    load_config()
+    warn_of_new_limits()
     if note:
         console.note(note)
     lines = [f"{change.entry.key} = {change.entry.literal}  ({change.entry.origin})" for change in changes]

@@ -232,12 +232,10 @@ def test_what_audit_head_did_not_print_is_no_list_of_heads() -> None:
     assert read_heads(f"{NO_HASH}  0  empty.jsonl\n{'a' * 64}  1  *\n") == []
 
 
-def test_there_may_be_no_log_yet_but_a_file_that_is_named_must_exist(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_that_does_not_exist_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert verify_log().ok
-    assert not verify_log(heads=["a" * 64]).ok
+    with pytest.raises(NotFoundError, match="no such directory"):
+        verify_log()
     with pytest.raises(NotFoundError):
         verify_log([tmp_path / "missing.jsonl"])
 

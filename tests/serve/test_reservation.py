@@ -130,12 +130,16 @@ def test_what_a_process_that_died_had_reserved_is_settled_by_others(tmp_path: Pa
     assert sums(another()) == (Decimal("0.30"), Decimal(0))
 
 
-def test_money_is_not_lost_when_the_ledger_is_exchanged_under_a_running_request(tmp_path: Path) -> None:
-    ledger = open_ledger(f"sqlite:///{tmp_path}/ledger")
+def test_a_request_is_settled_when_the_ledger_that_was_removed_meanwhile_is_put_back(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    ledger = open_ledger(f"sqlite:///{state}/ledger")
     breaker = CostCircuitBreaker(CircuitBreakerConfig(), ledger)
     reservation = breaker.reserve("0.40", model="m")
-    for file in tmp_path.iterdir():
-        file.unlink()
+    state.rename(tmp_path / "away")
+    with pytest.raises(LedgerError, match="was removed"):
+        reservation.settle("0.25")
+    assert not state.exists()
+    (tmp_path / "away").rename(state)
     reservation.settle("0.25")
     assert sums(breaker) == (Decimal("0.25"), Decimal(0))
     ledger.close()
