@@ -71,5 +71,5 @@ def _number(value: object) -> Decimal | None:
     if isinstance(value, str):
         return Decimal(value) if _TEXT.fullmatch(value) else None
     if isinstance(value, float):
-        return Decimal(repr(value))
+        return Decimal(float.__repr__(value))  # a subclass may print otherwise, as NumPy's does
     return Decimal(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else None

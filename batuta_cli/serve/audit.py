@@ -100,7 +100,7 @@ class AuditLog:
             ) from error
 
     def _append(self, decision: Decision) -> None:
-        if self._fd < 0 or os.fstat(self._fd).st_nlink == 0:  # somebody took the file away
+        if not self._in_place():
             self._open()
         now = dt.datetime.now(dt.UTC)
         # One for each request: put together by hand, which takes a fifth of what json.dumps does.
@@ -123,6 +123,15 @@ class AuditLog:
             raise
         self._size += len(line)
         self._sequence, self._previous = self._sequence + 1, digest
+
+    def _in_place(self) -> bool:
+        """Whether the open file still has its name: it may have been removed, moved or replaced."""
+        if self._fd < 0:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.lstat(self._path))
+        except OSError:
+            return False
 
     def _open(self) -> None:
         self.close()

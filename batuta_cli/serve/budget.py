@@ -22,7 +22,6 @@ from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from batuta_cli.dollars import limit_warnings
 from batuta_cli.errors import CostError, DailyBudgetExceeded, RequestTooExpensive, UsageError
 from batuta_cli.serve.account import Account, Alert, log_alert
 from batuta_cli.serve.day import day_after, time_zone
@@ -89,11 +88,6 @@ class CircuitBreakerConfig:
             repr(self.warning_threshold) if isinstance(self.warning_threshold, float) else self.warning_threshold
         )
         return int((part * self.daily_budget).to_integral_value(ROUND_CEILING))
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is valid, and probably not meant."""
-        return limit_warnings(self.daily_budget_usd, self.max_request_cost_usd)
 
 
 @dataclass(frozen=True)

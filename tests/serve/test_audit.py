@@ -240,6 +240,30 @@ def test_a_log_that_does_not_exist_is_not_found(tmp_path: Path, monkeypatch: pyt
         verify_log([tmp_path / "missing.jsonl"])
 
 
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced by a file", "by a directory", "by a link to nowhere"])
+def test_a_log_whose_file_is_taken_away_goes_on_in_another_file(tmp_path: Path, how: str) -> None:
+    directory = tmp_path / "audit"
+    log = AuditLog(directory)
+    decision = Decision("r", PrivacyTier.SOVEREIGN, "b", "127.0.0.1:1", True, "the loopback")
+    log.record(decision)
+    (path,) = directory.iterdir()
+    path.rename(tmp_path / "away.jsonl")
+    if how == "removed":
+        (tmp_path / "away.jsonl").unlink()
+    elif how == "replaced by a file":
+        path.touch()
+    elif how == "by a directory":
+        path.mkdir()
+    elif how == "by a link to nowhere":
+        path.symlink_to("nowhere")
+    log.record(decision)
+    log.close()
+    (new,) = set(directory.iterdir()) - {path}
+    report = verify_log([new])
+    assert report.ok and report.records == 1
+    assert verify_log([directory]).ok == (how in ("removed", "moved", "replaced by a file"))
+
+
 @pytest.mark.parametrize(
     "line", [b"\n", b"{}\n", b"\xff\n", b"[" * 60_000 + b"\n", b"a" * 70_000 + b"\n", b"a" * 70_000]
 )

@@ -49,6 +49,8 @@ class SqliteLedger:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._journal: sqlite_place.Identity | None = None
+        self._prepared = False
+        """The file has its marker and is of this version."""
 
     def standing(self, moment: Moment) -> Standing:
         """See `Ledger`."""
@@ -110,9 +112,11 @@ class SqliteLedger:
                     self._require_never_kept(anew=anew)
                     sqlite_file.make(self.path)
                 connection = self._connected()
-                # Before the first transaction, so that no ledger in which something is counted lacks it.
-                sqlite_place.leave_marker(self.path)
-                sqlite_file.upgrade(connection)
+                if not self._prepared:
+                    # Before the first transaction, so that no ledger in which something is counted lacks the marker.
+                    sqlite_place.leave_marker(self.path)
+                    sqlite_file.upgrade(connection)
+                    self._prepared = True
                 return self._transaction(connection, "BEGIN IMMEDIATE", body)
 
     def _read(self, body: "Callable[[_Shelf], T]", nothing: T) -> T:
@@ -125,8 +129,8 @@ class SqliteLedger:
 
     def _transaction(self, connection: sqlite3.Connection, begin: str, body: "Callable[[_Shelf], T]") -> T:
         result = _transaction(connection, begin, body)
-        # From its first transaction on, a connection keeps SQLite from removing the journal.
-        self._journal = sqlite_place.identity(sqlite_place.journal(self.path))
+        if self._journal is None:  # from its first transaction on, a connection keeps SQLite from removing the journal
+            self._journal = sqlite_place.identity(sqlite_place.journal(self.path))
         return result
 
     def _require_never_kept(self, *, anew: bool = False) -> None:
@@ -152,7 +156,7 @@ class SqliteLedger:
         return self._connection
 
     def _disconnect(self) -> None:
-        connection, self._connection, self._journal = self._connection, None, None
+        connection, self._connection, self._journal, self._prepared = self._connection, None, None, False
         if connection is not None:
             connection.close()
 
