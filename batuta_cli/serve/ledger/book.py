@@ -126,6 +126,8 @@ class _Now(NamedTuple):
     zone: str
     next: str | None
     earliest: date | None
+    kept: bool
+    """The ledger has recorded the zone."""
 
 
 def standing(shelf: Shelf, moment: Moment) -> Standing:
@@ -283,11 +285,12 @@ def other_zone(kept: str, given: str) -> LedgerError:
 
 
 def _now(shelf: Shelf, moment: Moment) -> _Now:
-    kept = shelf.zoning() or Zoning(moment.zone)
-    day = _day_in(kept.zone, moment)
-    if kept.next is None or kept.after is None or day <= kept.after:
-        return _Now(moment.time, day, kept.zone, kept.next, kept.after)
-    return _Now(moment.time, _day_in(kept.next, moment), kept.next, None, kept.after)
+    found = shelf.zoning()
+    kept = found or Zoning(moment.zone)
+    day, zone, following = _day_in(kept.zone, moment), kept.zone, kept.next
+    if following is not None and kept.after is not None and day > kept.after:
+        day, zone, following = _day_in(following, moment), following, None
+    return _Now(moment.time, day, zone, following, kept.after, kept=found is not None)
 
 
 def _day_in(zone: str, moment: Moment) -> date:
@@ -308,7 +311,7 @@ def _require_zone(now: _Now, moment: Moment) -> None:
 
 
 def _keep_zone(shelf: Shelf, now: _Now) -> None:
-    if shelf.zoning() is None:
+    if not now.kept:
         shelf.put_zoning(Zoning(now.zone))
 
 

@@ -220,9 +220,12 @@ class _Shelf:
         self._execute = connection.execute
 
     def zoning(self) -> Zoning | None:
-        if not sqlite_file.has_zone(self._execute):
+        try:
+            found = self._execute("SELECT name, next, after FROM zone").fetchone()
+        except sqlite3.OperationalError:
+            if sqlite_file.has_zone(self._execute):
+                raise
             return None
-        found = self._execute("SELECT name, next, after FROM zone").fetchone()
         if found is None:
             return None
         name, following, after = found
