@@ -1,14 +1,17 @@
 """`batuta serve gateway`: the server for OpenAI's and Anthropic's clients."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.ledger_option import LedgerOption, load_config
-from batuta_cli.errors import UsageError
+from batuta_cli.errors import LedgerError, UsageError
 from batuta_cli.files import display
+
+if TYPE_CHECKING:
+    from batuta_cli.config import Config
 
 commands = typer.Typer()
 
@@ -60,6 +63,7 @@ def gateway(
             f"the ledger is memory:, and each of {processes} workers would have a budget of its own",
             hint="--workers 1, or a ledger that they share: --ledger sqlite",
         )
+    _warn_of_ledger(settings)
     listener = server.bind(host, port)
     url = server.url_of(listener)
     hosting = server.Hosting(processes, table.drain_seconds, table.client_seconds)
@@ -73,3 +77,16 @@ def gateway(
     if number == signal.SIGINT:
         return _INTERRUPTED
     return console.Outcome({"url": url, "ended_by": signal.Signals(number).name})
+
+
+def _warn_of_ledger(settings: "Config") -> None:
+    """Say at the start what would else be said by the first paid request. Free requests are served all the same."""
+    from batuta_cli.serve.budget import CostCircuitBreaker
+
+    breaker = CostCircuitBreaker.from_config(settings.budget)
+    try:
+        breaker.status()
+    except LedgerError as error:
+        console.warn(f"requests that cost money are refused: {error.message}\nhint: {error.hint}")
+    finally:
+        breaker.ledger.close()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.support import answer, hints, in_a_shell, names_in, on_a_terminal, result, shows_no
 from tests.conftest import Run
+from tests.serve.gateway.live import live
 from tests.serve.ledger.support import rows
 
 EAST = {"BATUTA_BUDGET_TIMEZONE": "Pacific/Kiritimati"}
@@ -254,6 +255,23 @@ def test_a_ledger_in_memory_is_refused_where_it_would_mean_nothing(batuta: Run, 
         assert "memory:, which keeps nothing" in budget(*command, "--ledger", "memory:", code=2).stderr
     many = batuta("serve", "gateway", "--workers", "2", "--ledger", "memory:", code=2)
     assert "each of 2 workers" in many.stderr and "--ledger sqlite" in many.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_gateway_says_at_its_start_that_paid_requests_are_refused(
+    budget: Run, work: Path, environment: dict[str, str], workers: str
+) -> None:
+    url = f"sqlite:///{work}/ledger"
+    budget("record", "--cost", "1", "--ledger", url, code=0)
+    with live(environment, "--ledger", url, "--workers", workers) as gateway:
+        assert not any("refused" in line for line in gateway.lines)
+    with live(environment, "--ledger", url, "--workers", workers, env=EAST) as gateway:
+        assert any("requests that cost money are refused" in line and "UTC" in line for line in gateway.lines)
+        assert gateway.ask("/health")[0] == 200
+    (work / "ledger").unlink()
+    with live(environment, "--ledger", url, "--workers", workers) as gateway:
+        assert any("requests that cost money are refused" in line and "is missing" in line for line in gateway.lines)
+        assert not (work / "ledger").exists()
 
 
 # Limits that contradict each other
