@@ -127,6 +127,20 @@ def test_the_days_after_a_change_are_those_of_the_new_zone(ledger: Ledger) -> No
     assert (str(east.status().day), east.status().spent) == ("2026-11-28", 0)
 
 
+def test_a_day_on_which_nothing_was_spent_is_not_gone_back_behind_either(ledger: Ledger) -> None:
+    clock = Clock(dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC).timestamp())
+    east, west = breaker(ledger, EAST, clock), breaker(ledger, WEST, clock)
+    east.record("0.1")
+    clock.time = dt.datetime(2026, 11, 26, 9, tzinfo=dt.UTC).timestamp()
+    assert str(east.status().day) == "2026-11-26"
+    east.change_timezone(WEST)
+    clock.time += 2 * HOUR  # 27 November in the east, and 25 November in the west
+    assert str(west.status().day) == "2026-11-26"
+    west.record("0.9")
+    clock.time = dt.datetime(2026, 11, 27, 11, 59, tzinfo=dt.UTC).timestamp()
+    assert (str(west.status().day), west.status().spent) == ("2026-11-26", 9 * 10**8)
+
+
 def test_a_change_can_be_taken_back_on_the_same_day(ledger: Ledger) -> None:
     clock = Clock()
     utc = breaker(ledger, "UTC", clock)
