@@ -17,7 +17,7 @@ LedgerOption = Annotated[
     typer.Option(
         "--ledger",
         metavar="URL",
-        help="Use this ledger: sqlite, sqlite:////absolute/path, sqlite:///relative/path or memory:.",
+        help="The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.",
     ),
 ]
 

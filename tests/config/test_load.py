@@ -126,6 +126,15 @@ def test_money_is_exact_however_it_is_written(file: Path, source: str, amount: s
     assert (entry.text, entry.value) == (amount, Decimal(amount))
 
 
+@pytest.mark.parametrize(
+    ("day", "request_", "warned"),
+    [("0.50", "1.00", True), ("1", "1.00", False), ("0.999999999", "1", True), ("0", "1", False), ("0", "0", False)],
+)
+def test_a_request_limit_above_the_daily_budget_is_warned_of(file: Path, day: str, request_: str, warned: bool) -> None:
+    text = f'[budget]\ndaily_budget_usd = "{day}"\nmax_request_cost_usd = "{request_}"\n'
+    assert bool(load(written(file, text), NO_ENV).warnings) is warned
+
+
 # What is said of mistakes
 
 MISTAKES = [
