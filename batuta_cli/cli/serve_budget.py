@@ -276,7 +276,7 @@ def set_(
     """Write the limits to the configuration file: all that are given, or none when one of them is wrong.
 
     --timezone changes the ledger too, from the next day on; today ends when it is over in both time zones. A gateway
-    that is running refuses paid requests from then on, until it is restarted.
+    that is running refuses paid requests from the next day on, until it is restarted.
     """
     from batuta_cli import config
 
