@@ -156,6 +156,10 @@ class LedgerError(DamagedStateError):
     kind = "ledger"
 
 
+class MissingLedgerError(LedgerError):
+    """The ledger's file is missing, and one was kept there before. Exit 1."""
+
+
 class AuditError(OperationError):
     """A decision cannot be written to the audit log, so a sovereign or private request is not sent. Exit 1."""
 

@@ -189,28 +189,28 @@ _batuta_at() {
             esac
             ;;
         'batuta serve route')
-            options='--privacy --latency --throughput --cost --model --backend --queue-depth --no-spillover --configured --explain --input-tokens --max-output-tokens -m --messages --system --user --json -q --quiet -h --help'
+            options='--privacy --latency --throughput --cost --model --backend --queue-depth --no-spillover --configured --explain --input-tokens --max-output-tokens -m --messages --system --user --ledger --json -q --quiet -h --help'
             case ${2-} in
                 --privacy) value='sovereign private standard' && return 0 ;;
                 --latency) value='realtime interactive batch' && return 0 ;;
                 --throughput) value='low medium high' && return 0 ;;
                 --cost) value='frugal balanced premium' && return 0 ;;
-                --model | --backend | --queue-depth | --input-tokens | --max-output-tokens | --system | --user) value='' && return 0 ;;
+                --model | --backend | --queue-depth | --input-tokens | --max-output-tokens | --system | --user | --ledger) value='' && return 0 ;;
                 -m | --messages) value='<file>' && return 0 ;;
             esac
             ;;
         'batuta serve chat')
-            options='-M --model --system -m --messages --max-tokens --temperature --seed --no-stream --stream --privacy --backend --json -q --quiet -h --help'
+            options='-M --model --system -m --messages --max-tokens --temperature --seed --no-stream --stream --privacy --backend --ledger --json -q --quiet -h --help'
             case ${2-} in
-                -M | --model | --system | --max-tokens | --temperature | --seed | --backend | [1-9]*) value='' && return 0 ;;
+                -M | --model | --system | --max-tokens | --temperature | --seed | --backend | --ledger | [1-9]*) value='' && return 0 ;;
                 -m | --messages) value='<file>' && return 0 ;;
                 --privacy) value='standard private sovereign' && return 0 ;;
             esac
             ;;
         'batuta serve gateway')
-            options='--host --port --workers --json -q --quiet -h --help'
+            options='--host --port --workers --ledger --json -q --quiet -h --help'
             case ${2-} in
-                --host | --port | --workers) value='' && return 0 ;;
+                --host | --port | --workers | --ledger) value='' && return 0 ;;
             esac
             ;;
         'batuta serve audit')
@@ -234,34 +234,40 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve budget status')
-            options='--json -q --quiet -h --help'
+            options='--ledger --json -q --quiet -h --help'
+            case ${2-} in
+                --ledger) value='' && return 0 ;;
+            esac
             ;;
         'batuta serve budget check')
-            options='--estimate --model --backend --input-tokens --max-output-tokens --allow-unpriced --json -q --quiet -h --help'
+            options='--estimate --model --backend --input-tokens --max-output-tokens --allow-unpriced --ledger --json -q --quiet -h --help'
             case ${2-} in
-                --estimate | --model | --backend | --input-tokens | --max-output-tokens) value='' && return 0 ;;
+                --estimate | --model | --backend | --input-tokens | --max-output-tokens | --ledger) value='' && return 0 ;;
             esac
             ;;
         'batuta serve budget record')
-            options='--cost --model --backend --input-tokens --output-tokens --allow-unpriced --json -q --quiet -h --help'
+            options='--cost --model --backend --input-tokens --output-tokens --allow-unpriced --ledger --json -q --quiet -h --help'
             case ${2-} in
-                --cost | --model | --backend | --input-tokens | --output-tokens) value='' && return 0 ;;
+                --cost | --model | --backend | --input-tokens | --output-tokens | --ledger) value='' && return 0 ;;
             esac
             ;;
         'batuta serve budget history')
-            options='--days --csv --json -q --quiet -h --help'
+            options='--days --csv --ledger --json -q --quiet -h --help'
             case ${2-} in
-                --days) value='' && return 0 ;;
+                --days | --ledger) value='' && return 0 ;;
             esac
             ;;
         'batuta serve budget set')
-            options='--daily-budget --max-request-cost --warning-threshold --timezone --json -q --quiet -h --help'
+            options='--daily-budget --max-request-cost --warning-threshold --timezone --ledger --json -q --quiet -h --help'
             case ${2-} in
-                --daily-budget | --max-request-cost | --warning-threshold | --timezone) value='' && return 0 ;;
+                --daily-budget | --max-request-cost | --warning-threshold | --timezone | --ledger) value='' && return 0 ;;
             esac
             ;;
         'batuta serve budget reset')
-            options='-y --yes --json -q --quiet -h --help'
+            options='-y --yes --ledger --json -q --quiet -h --help'
+            case ${2-} in
+                --ledger) value='' && return 0 ;;
+            esac
             ;;
         'batuta serve keys')
             subcommands='create list revoke'

@@ -8,6 +8,7 @@ import typer
 from batuta_cli import config, paths
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, command_group, examples
+from batuta_cli.cli.ledger_option import warn_of_limits, warn_of_new_limits
 from batuta_cli.errors import UsageError
 from batuta_cli.files import display
 
@@ -53,7 +54,9 @@ def show(origin: _Origin = False) -> console.Outcome:
     With --origin a table that tells of each value whether it is the default, or in which line of the file or in
     which variable it was given.
     """
-    entries = list(config.load().entries())
+    settings = config.load()
+    warn_of_limits(settings)
+    entries = list(settings.entries())
     result: dict[str, Any] = {}
     for entry in entries:
         table = result
@@ -129,6 +132,8 @@ def unset(key: _Key) -> console.Outcome:
 
 def _changed(change: config.Change) -> console.Outcome:
     entry = change.entry
+    if entry.path[0] == "budget":
+        warn_of_new_limits()
     if change.comments_lost:
         file = display(paths.config_file())
         console.warn(f"{file}: comments of this file were lost; its form left no place to keep them")

@@ -8,7 +8,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, command_group, examples
-from batuta_cli.errors import DamagedStateError, InvalidInputError, NotFoundError, UsageError
+from batuta_cli.errors import DamagedStateError, InvalidInputError, UsageError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
@@ -47,14 +47,13 @@ def verify(
     """Check that no decision was changed, taken out, added or moved.
 
     A chain cannot show that its end was cut off, or that a whole file is gone: --head does, with what `audit head`
-    printed earlier. Exit 1 when the log is damaged. A last line without its end, as a crash leaves it, is a warning.
+    printed earlier. Exit 1 when the log is damaged, and when there is none. A last line without its end, as a crash
+    leaves it, is a warning.
     """
     from batuta_cli.serve.audit import verify_log
 
     heads = [found for given in head or [] for found in _heads(given)]
-    report = verify_log(_existing(paths), heads)
-    if paths and not report.records and not report.files:
-        raise NotFoundError("there is no audit log at the given path", hint="batuta serve audit verify checks your own")
+    report = verify_log(_places(paths), heads)
     for file in report.files:
         if file.incomplete:
             console.warn(f"{display(file.name)}: the last line is incomplete: a crash, or its end was cut off")
@@ -83,20 +82,15 @@ def head(paths: Paths = None) -> console.Outcome:
     """
     from batuta_cli.serve.audit import WHOLE, verify_log
 
-    report = verify_log(_existing(paths))
+    report = verify_log(_places(paths))
     result = _described(report)
     if not report.ok:
         return console.Outcome(result, "", _error(report))
     return console.Outcome(result, f"{report.lines}{report.head}  {report.records}  {WHOLE}")
 
 
-def _existing(paths: list[str] | None) -> list[Path] | None:
-    if not paths:
-        return None
-    for path in paths:
-        if not os.path.exists(path):
-            raise NotFoundError(f"{display(path)}: no such file or directory")
-    return [Path(path) for path in paths]
+def _places(paths: list[str] | None) -> list[Path] | None:
+    return [Path(path) for path in paths] if paths else None
 
 
 def _heads(given: str) -> list[str]:

@@ -6,12 +6,13 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, command_group, examples
-from batuta_cli.errors import CostError, OperationError, UnknownPriceError, UsageError
+from batuta_cli.cli.ledger_option import LedgerOption, load_config, require_file, warn_of_new_limits, with_ledger
+from batuta_cli.errors import CostError, MissingLedgerError, OperationError, UnknownPriceError, UsageError
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from batuta_cli.config import Config
+    from batuta_cli.config import Change, Config
     from batuta_cli.serve.budget import BudgetStatus, CostCircuitBreaker
 
 group = command_group("budget", "Keep spending within a daily budget, and see what it went to.")
@@ -30,17 +31,20 @@ _Unpriced = Annotated[
 
 
 @group.command(cls=Command, epilog=examples("batuta serve budget status", "batuta serve budget status --json"))
-def status() -> console.Outcome:
+def status(ledger: LedgerOption = None) -> console.Outcome:
     """Show what is spent, reserved and left of the day's budget, and when the next day begins.
 
-    Reserved is what requests that are running now may cost at most.
+    Reserved is what requests that are running now may cost at most. Exit 1 when a paid request would be refused because
+    the ledger cannot be used: it is damaged, missing, cannot be written, or counts its days in another time zone.
     """
-    found = _breaker().status()
+    found = _breaker(_config(ledger)).status()
     if found.ahead:
         console.warn(
             f"the ledger's newest day is {found.day}, which is not yet by this clock, so nothing that costs money is"
             " sent; set the clock right, or: batuta serve budget reset"
         )
+    if found.next_timezone:
+        console.note(f"days are counted in {found.next_timezone} when this day is over")
     return console.Outcome(found.to_json(), _drawn(found))
 
 
@@ -98,6 +102,7 @@ def check(
         int | None, typer.Option("--max-output-tokens", metavar="N", min=0, help="The longest answer that is allowed.")
     ] = None,
     allow_unpriced: _Unpriced = False,
+    ledger: LedgerOption = None,
 ) -> console.Outcome:
     """Tell whether a request can be afforded: exit 0, or 5 when the budget refuses or the price is not known.
 
@@ -106,7 +111,7 @@ def check(
     """
     from batuta_cli.serve.money import format_usd, to_nano
 
-    configuration = _config()
+    configuration = _config(ledger)
     request = (model, backend, input_tokens, max_output_tokens)
     if (estimate is None) == all(option is None for option in request):
         raise UsageError(
@@ -152,14 +157,15 @@ def record(
         int | None, typer.Option("--output-tokens", metavar="N", min=0, help="Tokens of the answer.")
     ] = None,
     allow_unpriced: _Unpriced = False,
+    ledger: LedgerOption = None,
 ) -> console.Outcome:
     """Note what a request cost, given as an amount or as tokens. It may exceed the budget; the next check then refuses.
 
-    Amounts are rounded up to a whole nano-dollar.
+    Amounts are digits with a decimal point, such as 0.42 or 1e-05, and are rounded up to a whole nano-dollar.
     """
     from batuta_cli.serve.money import format_usd, to_nano
 
-    configuration = _config()
+    configuration = _config(ledger)
     tokens = (input_tokens or 0, output_tokens or 0)
     if cost is not None:
         spent = to_nano(cost, "--cost")
@@ -171,6 +177,7 @@ def record(
     else:
         spent = _priced(configuration, model, backend, tokens, allow_unpriced)
     breaker = _breaker(configuration)
+    breaker.status()  # with another time zone than the ledger's, an amount would be noted on a day that nobody expects
     breaker.record(
         _dollars(spent),
         model=model,
@@ -198,11 +205,12 @@ def history(
         int, typer.Option("--days", metavar="N", min=1, max=100_000, help="How many days, today included.")
     ] = 30,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a line of headings, RFC 4180.")] = False,
+    ledger: LedgerOption = None,
 ) -> console.Outcome:
     """List what was spent by day, model and backend, the newest day first. What `reset` forgave is still there."""
     from batuta_cli.serve.money import format_usd
 
-    entries = _breaker().history(days)
+    entries = _breaker(_config(ledger)).history(days)
     rows = [
         (
             entry.day.isoformat(),
@@ -263,8 +271,13 @@ def set_(
     timezone: Annotated[
         str | None, typer.Option("--timezone", metavar="ZONE", help="Whose midnight begins a day: Europe/Berlin.")
     ] = None,
+    ledger: LedgerOption = None,
 ) -> console.Outcome:
-    """Write the limits to the configuration file: all that are given, or none when one of them is wrong."""
+    """Write the limits to the configuration file: all that are given, or none when one of them is wrong.
+
+    --timezone changes the ledger too, from the next day on; today ends when it is over in both time zones. A gateway
+    that is running refuses paid requests from the next day on, until it is restarted.
+    """
     from batuta_cli import config
 
     given = {
@@ -276,29 +289,60 @@ def set_(
     values = {f"budget.{key}": value for key, value in given.items() if value is not None}
     if not values:
         raise UsageError("nothing to set", hint="batuta serve budget set --daily-budget 5.00 --max-request-cost 0.50")
-    changes = config.set_values(values)
+    config.check_values(values)
+    changes, note = (config.set_values(values), None) if timezone is None else _rezoned(values, timezone, ledger)
     for change in changes:
         if change.overridden_by:
             console.warn(f"the environment variable {change.overridden_by} overrides it")
     if any(change.comments_lost for change in changes):
         console.warn("comments of the file were lost; its form left no place to keep them")
+    warn_of_new_limits()
+    if note:
+        console.note(note)
     lines = [f"{change.entry.key} = {change.entry.literal}  ({change.entry.origin})" for change in changes]
     return console.Outcome({change.entry.path[-1]: change.entry.plain for change in changes}, "\n".join(lines))
+
+
+def _rezoned(values: dict[str, str], timezone: str, ledger: str | None) -> "tuple[list[Change], str | None]":
+    """Change the time zone of the ledger and the configuration, or neither."""
+    from batuta_cli import config
+
+    settings = with_ledger(config.load(), ledger)
+    if settings.budget.ledger == "memory:":
+        return config.set_values(values), None
+    breaker = _breaker(settings)
+    done = breaker.change_timezone(timezone)
+    try:
+        changes = config.set_values(values)
+    except BaseException:
+        breaker.change_timezone(done.before)
+        raise
+    if done.next_zone is None:
+        return changes, None
+    return changes, (
+        f"the ledger counts today in {done.zone}, and in {done.next_zone} when today is over in both time zones;"
+        " restart a running gateway before that"
+    )
 
 
 @group.command(cls=Command, epilog=examples("batuta serve budget reset", "batuta serve budget reset --yes"))
 def reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    ledger: LedgerOption = None,
 ) -> console.Outcome:
     """Forgive what was spent today, so that the whole budget is there again.
 
     The history keeps what was spent, and requests that are running keep what is reserved for them. Also repairs a
-    ledger that is ahead of the clock, which a clock set wrong leaves behind: later days become today.
+    ledger that is ahead of the clock, which a clock set wrong leaves behind: later days become today. Begins a new,
+    empty ledger when the ledger's file is missing.
     """
     from batuta_cli.serve.money import format_usd
 
-    breaker = _breaker()
-    found = breaker.status()
+    breaker = _breaker(_config(ledger))
+    try:
+        found = breaker.status()
+    except MissingLedgerError:
+        return _begin_anew(breaker, yes)
     if not found.spent and not found.ahead:
         return console.Outcome(_reset(found.day.isoformat(), "0.00", []), "nothing was spent today")
     what = f"forgive the ${format_usd(found.spent)} spent on {found.day}" + (", which becomes today" * found.ahead)
@@ -312,21 +356,28 @@ def reset(
     return console.Outcome(_reset(done.day.isoformat(), format_usd(done.forgiven), moved), text)
 
 
+def _begin_anew(breaker: "CostCircuitBreaker", yes: bool) -> console.Outcome:
+    """A new ledger in the place of one whose file is missing."""
+    question = "the ledger is missing, with what was spent today and its history; begin a new, empty one?"
+    if not yes and not console.confirm(question, hint="--yes answers it"):
+        raise OperationError("nothing was changed")
+    done = breaker.reset()
+    text = "began a new, empty ledger; restart a running gateway, so that it uses the new one"
+    return console.Outcome(_reset(done.day.isoformat(), "0.00", []), text)
+
+
 def _reset(day: str, forgiven: str, moved: list[str]) -> dict[str, Any]:
     return {"day": day, "forgiven_usd": forgiven, "moved_days": moved}
 
 
-def _config() -> "Config":
-    from batuta_cli import config
-
-    return config.load()
+def _config(ledger: str | None) -> "Config":
+    return require_file(load_config(ledger))
 
 
-def _breaker(configuration: "Config | None" = None) -> "CostCircuitBreaker":
+def _breaker(configuration: "Config") -> "CostCircuitBreaker":
     from batuta_cli.serve.budget import CostCircuitBreaker
 
-    budget = (configuration or _config()).budget
-    return CostCircuitBreaker.from_config(budget, on_alert=lambda alert: console.warn(alert.message))
+    return CostCircuitBreaker.from_config(configuration.budget, on_alert=lambda alert: console.warn(alert.message))
 
 
 def _dollars(nano: int) -> "Decimal":

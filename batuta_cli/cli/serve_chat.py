@@ -8,6 +8,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.conversation import Messages, Source, System
+from batuta_cli.cli.ledger_option import LedgerOption, load_config
 from batuta_cli.errors import UsageError
 from batuta_cli.files import display
 
@@ -51,6 +52,7 @@ def chat(
         typer.Option("--privacy", metavar="standard|private|sovereign", help="How far the request may go."),
     ] = None,
     backend: Annotated[str | None, typer.Option("--backend", metavar="NAME", help="Ask this backend alone.")] = None,
+    ledger: LedgerOption = None,
 ) -> console.Outcome:
     """Send one request and print the answer.
 
@@ -72,7 +74,7 @@ def chat(
         privacy=privacy,
         backend=backend,
     )
-    return asyncio.run(_run(request))
+    return asyncio.run(_run(request, ledger))
 
 
 def _conversation(prompt: list[str] | None, system: str | None, messages: str | None) -> "tuple[ChatMessage, ...]":
@@ -120,14 +122,13 @@ def _request(
     )
 
 
-async def _run(request: "ChatRequest") -> console.Outcome:
-    from batuta_cli import config
+async def _run(request: "ChatRequest", ledger: str | None) -> console.Outcome:
     from batuta_cli.cli.probing import warn_if_lost
     from batuta_cli.serve.audit import AuditLog
     from batuta_cli.serve.pipeline import Pipeline
 
     audit = AuditLog()
-    async with Pipeline(config.load(), audit=audit) as pipeline:
+    async with Pipeline(load_config(ledger), audit=audit) as pipeline:
         if not pipeline.config.backends:
             console.note("no backend is configured, so the local ones are tried; batuta config init explains how")
         await pipeline.world.refresh(tier=request.privacy, timeout=1.0)

@@ -1,13 +1,17 @@
 """`batuta serve gateway`: the server for OpenAI's and Anthropic's clients."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.errors import UsageError
+from batuta_cli.cli.ledger_option import LedgerOption, load_config
+from batuta_cli.errors import LedgerError, UsageError
 from batuta_cli.files import display
+
+if TYPE_CHECKING:
+    from batuta_cli.config import Config
 
 commands = typer.Typer()
 
@@ -28,6 +32,7 @@ def gateway(
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, max=64, help="Processes that share the port [1].")
     ] = None,
+    ledger: LedgerOption = None,
 ) -> console.Outcome | int:
     """Answer OpenAI's and Anthropic's clients over HTTP, within privacy and budget.
 
@@ -38,13 +43,12 @@ def gateway(
     import os
     import signal
 
-    from batuta_cli import config
     from batuta_cli.serve import gateway as package
 
     package.check_dependencies()
     from batuta_cli.serve.gateway import keys, server
 
-    settings = config.load()
+    settings = load_config(ledger)
     table = settings.gateway
     host = host or table.host or "127.0.0.1"
     port = table.port if port is None else port
@@ -53,9 +57,16 @@ def gateway(
             f"{display(host)} can be reached from other machines, and there is no client key",
             hint="batuta serve keys create NAME, then start it again",
         )
+    processes = workers or table.workers
+    if settings.budget.ledger == "memory:" and processes > 1:
+        raise UsageError(
+            f"the ledger is memory:, and each of {processes} workers would have a budget of its own",
+            hint="--workers 1, or a ledger that they share: --ledger sqlite",
+        )
+    _warn_of_ledger(settings)
     listener = server.bind(host, port)
     url = server.url_of(listener)
-    hosting = server.Hosting(workers or table.workers, table.drain_seconds, table.client_seconds)
+    hosting = server.Hosting(processes, table.drain_seconds, table.client_seconds)
     quiet = console.settings.quiet
     number = server.serve(
         lambda: package.application(settings, quiet=quiet),
@@ -66,3 +77,16 @@ def gateway(
     if number == signal.SIGINT:
         return _INTERRUPTED
     return console.Outcome({"url": url, "ended_by": signal.Signals(number).name})
+
+
+def _warn_of_ledger(settings: "Config") -> None:
+    """Say at the start what would else be said by the first paid request. Free requests are served all the same."""
+    from batuta_cli.serve.budget import CostCircuitBreaker
+
+    breaker = CostCircuitBreaker.from_config(settings.budget)
+    try:
+        breaker.status()
+    except LedgerError as error:
+        console.warn(f"requests that cost money are refused: {error.message}\nhint: {error.hint}")
+    finally:
+        breaker.ledger.close()

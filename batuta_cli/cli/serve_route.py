@@ -8,6 +8,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.conversation import Messages, Source, System, User
+from batuta_cli.cli.ledger_option import LedgerOption, load_config
 from batuta_cli.cli.probing import probed
 from batuta_cli.errors import LedgerError, NoBackendError, UsageError
 from batuta_cli.files import display
@@ -65,18 +66,18 @@ def route(
     messages: Messages = None,
     system: System = None,
     user: User = None,
+    ledger: LedgerOption = None,
 ) -> console.Outcome:
     """Tell where a request would go: the backend's name. Nothing is sent.
 
     Without --queue-depth and --backend the backends are asked how they are. Exit 6 when the privacy tier refuses, 7
     when no backend is there or the queue is full.
     """
-    from batuta_cli import config
     from batuta_cli.serve.planning import PlanRequest, plan
     from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 
     _check_numbers(queue_depth=queue_depth, input_tokens=input_tokens, max_output_tokens=max_output_tokens)
-    settings = config.load()
+    settings = load_config(ledger)
     request = PlanRequest(
         PrivacyTier.parse(settings.privacy.tier if privacy is None else privacy),
         model,

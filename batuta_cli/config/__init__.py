@@ -42,6 +42,7 @@ from batuta_cli.config.schema import (
     split,
     variable,
 )
+from batuta_cli.dollars import limit_warnings
 from batuta_cli.errors import ConfigError, OutputExistsError
 from batuta_cli.files import display, locked, write_file
 
@@ -58,6 +59,7 @@ __all__ = [
     "Pacha",
     "Privacy",
     "Router",
+    "check_values",
     "documented",
     "init",
     "load",
@@ -108,6 +110,11 @@ class Config:
     models: Mapping[str, Model] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
     """Where the values that are no defaults came from, by `table.key`."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is valid, and probably not meant: limits that contradict each other."""
+        return limit_warnings(self.budget.daily_budget_usd, self.budget.max_request_cost_usd)
 
     def entries(self) -> Iterator[Entry]:
         """Every key with its value, tables and keys in the order of the schema."""
@@ -187,6 +194,12 @@ def set_values(values: Mapping[str, str], path: Path | None = None) -> list[Chan
         hidden_by = variable(key_path) if variable(key_path) in os.environ else None
         changes.append(Change(Entry(key_path, value, setting.kind.toml(value), origin), key_path in lost, hidden_by))
     return changes
+
+
+def check_values(values: Mapping[str, str]) -> None:
+    """Whether `set_values` would take these values. Raises `ConfigError`; writes nothing."""
+    for key, text in values.items():
+        _checked(key, text)
 
 
 def _checked(key: str, text: str) -> tuple[KeyPath, tuple[Setting, Any]]:

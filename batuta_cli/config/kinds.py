@@ -15,14 +15,14 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
+from batuta_cli.config.ledger_url import KNOWN, LedgerUrlError, parse_ledger_url
+from batuta_cli.dollars import EXPECTED, NANO, AmountError, parse_amount
 from batuta_cli.files import is_control
 
 T = TypeVar("T")
 
 Network = IPv4Network | IPv6Network
 
-_MONEY_LIMIT = 10**9
-_MONEY_PLACES = 9  # a nano-dollar is the smallest amount batuta counts in
 _TEXT_LIMIT = 2048
 _COMPARED = 64  # characters of a name that are worth comparing; difflib takes quadratic time
 
@@ -150,32 +150,25 @@ class Fraction(Kind[float]):
 
 @dataclass(frozen=True)
 class Money(Kind[Decimal]):
-    """An amount of US dollars: exact, not negative, at most 10^9, at most 9 decimal places.
+    """An amount of US dollars as `batuta_cli.dollars` reads it, rounded up to 9 decimal places.
 
     A string ("10.00") is what batuta writes. Numbers are taken as well, and exactly: the parser hands over their
     decimal digits, so that no binary fraction comes in between.
     """
 
     def check(self, value: object) -> Decimal:
-        if isinstance(value, str):
-            value = Decimal(value) if re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,9})?", value) else Decimal("nan")
-        elif not isinstance(value, int | Decimal) or isinstance(value, bool):
-            raise RefusedValueError(f"{self._expected}{_not(value)}")
-        if isinstance(value, Decimal) and not value.is_finite():
-            raise RefusedValueError(self._expected)
-        if not 0 <= value <= _MONEY_LIMIT:
-            raise RefusedValueError(self._expected)
-        amount = Decimal(value).copy_abs()  # no negative zero
-        if int(amount.as_tuple().exponent) < -_MONEY_PLACES:
-            raise RefusedValueError(self._expected)
-        return Decimal(f"{amount:f}")
+        if not isinstance(value, str | int | Decimal) or isinstance(value, bool):
+            raise RefusedValueError(f"{EXPECTED}{_not(value)}")
+        try:
+            nano = parse_amount(value)
+        except AmountError as refused:
+            raise RefusedValueError(str(refused)) from None
+        given = Decimal(value).copy_abs()  # no negative zero
+        # As it was written, "10.00", unless it was rounded up.
+        return Decimal(f"{given:f}") if given * NANO == nano else Decimal(f"{Decimal(nano) / NANO:f}")
 
     def toml(self, value: Decimal) -> str:
         return f"{value:f}"
-
-    @property
-    def _expected(self) -> str:
-        return f'must be an amount of US dollars such as "10.00", from 0 to {_MONEY_LIMIT}, at most 9 decimal places'
 
 
 @dataclass(frozen=True)
@@ -270,16 +263,14 @@ class TimeZone(Kind[str]):
 
 @dataclass(frozen=True)
 class Ledger(Kind[str]):
-    """`sqlite`, or the address of a Redis."""
+    """A ledger URL, see `ledger_url`."""
 
     def check(self, value: object) -> str:
-        expected = "must be sqlite or an address such as redis://host:6379/0"
-        text = plain_text(value, expected)
-        if text == "sqlite":
-            return text
-        _check_address(text, ("redis", "rediss"), expected)
-        if not re.fullmatch(r"rediss?://[^/]+(/[0-9]{0,5})?", text):
-            raise RefusedValueError(expected)
+        text = plain_text(value, f"must be {KNOWN}")
+        try:
+            parse_ledger_url(text)
+        except LedgerUrlError as refused:
+            raise RefusedValueError(f"is refused: {refused}", refused.hint) from None
         return text
 
 

@@ -72,15 +72,20 @@ class Budget:
     max_request_cost_usd: Annotated[Decimal, Key(Money(), "US dollars that a single request may cost.")] = Decimal(
         "1.00"
     )
-    timezone: Annotated[str, Key(TimeZone(), "The time zone whose midnight begins a day, such as Europe/Berlin.")] = (
-        "UTC"
-    )
+    timezone: Annotated[
+        str,
+        Key(
+            TimeZone(),
+            "The time zone whose midnight begins a day, such as Europe/Berlin.\n"
+            "Change it with `batuta serve budget set --timezone`, which changes the ledger too.",
+        ),
+    ] = "UTC"
     ledger: Annotated[
         str,
         Key(
             Ledger(),
-            "Where spending is kept: sqlite, for this host, or redis://host:6379/0, for many hosts.\n"
-            "No password belongs in the address. This version has sqlite alone.",
+            "Where spending is kept: sqlite (this user's file), sqlite:////absolute/path, sqlite:///relative/path\n"
+            "(relative to the current directory), or memory: (each process keeps its own and forgets it when it ends).",
         ),
     ] = "sqlite"
     durability: Annotated[

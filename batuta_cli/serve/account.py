@@ -4,7 +4,6 @@ The clock, the renewal of leases and the alerts are here; what may be spent is d
 """
 
 import contextlib
-import datetime as dt
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Literal
 
 from batuta_cli.errors import LedgerError, UsageError
 from batuta_cli.files import is_control
-from batuta_cli.serve.day import day_at
+from batuta_cli.serve.day import day_at, time_zone
 from batuta_cli.serve.ledger.base import Hold, Ledger, Moment, Standing, Use
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.reservation import Renewer, Reservation
@@ -38,13 +37,14 @@ class Account:
     def __init__(
         self,
         ledger: Ledger,
-        zone: dt.tzinfo,
+        zone: str,
         limits: tuple[int, int],
         on_alert: Callable[[Alert], None],
         now: Callable[[], float],
     ) -> None:
         self._ledger = ledger
         self._zone = zone
+        self._calendar = time_zone(zone)
         self._limit, self._warn_at = limits
         self._on_alert = on_alert
         self._now = now
@@ -53,7 +53,7 @@ class Account:
     def moment(self) -> Moment:
         """Now."""
         now = self._now()
-        return Moment(int(now * 1000), day_at(now, self._zone))
+        return Moment(int(now * 1000), day_at(now, self._calendar), self._zone)
 
     def reserve(self, cost: int, moment: Moment, model: str | None, backend: str | None) -> Reservation | Standing:
         """Hold an amount; when it does not fit, how the day stands. What costs nothing is not noted anywhere."""

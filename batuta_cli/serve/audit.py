@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from batuta_cli import paths
-from batuta_cli.errors import AuditError, BatutaError, InvalidInputError
+from batuta_cli.errors import AuditError, BatutaError, InvalidInputError, NotFoundError
 from batuta_cli.files import display, errors_named, open_regular
 from batuta_cli.serve.tiers import PrivacyTier
 
@@ -100,7 +100,7 @@ class AuditLog:
             ) from error
 
     def _append(self, decision: Decision) -> None:
-        if self._fd < 0 or os.fstat(self._fd).st_nlink == 0:  # somebody took the file away
+        if not self._in_place():
             self._open()
         now = dt.datetime.now(dt.UTC)
         # One for each request: put together by hand, which takes a fifth of what json.dumps does.
@@ -123,6 +123,15 @@ class AuditLog:
             raise
         self._size += len(line)
         self._sequence, self._previous = self._sequence + 1, digest
+
+    def _in_place(self) -> bool:
+        """Whether the open file still has its name: it may have been removed, moved or replaced."""
+        if self._fd < 0:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.lstat(self._path))
+        except OSError:
+            return False
 
     def _open(self) -> None:
         self.close()
@@ -194,11 +203,12 @@ def verify_log(where: Sequence[Path] | None = None, heads: Iterable[str] = ()) -
     """Look at every record of a log.
 
     Args:
-        where: files, or directories of them; the log of this user by default, which may not be there yet.
+        where: files, or directories of them; the log of this user by default.
         heads: hashes of records that must be in it, or the head of the whole log.
 
     Raises:
-        NotFoundError, OperationError: a file cannot be read.
+        NotFoundError: a file or directory does not exist, or there is no file of a log in any of them.
+        OperationError: a file or directory cannot be read.
     """
     wanted = {head.lower() for head in heads}
     missing = set(wanted)
@@ -231,10 +241,18 @@ def is_head(text: str) -> bool:
 
 
 def _files(where: Sequence[Path] | None) -> list[Path]:
-    if where is None:
-        directory = paths.audit_dir()
-        return _inside(directory) if directory.is_dir() else []
-    return [file for path in where for file in (_inside(path) if path.is_dir() else [path])]
+    places = [paths.audit_dir()] if where is None else where
+    for path in places:
+        if not path.exists() or (where is None and not path.is_dir()):
+            kind = "file or directory" if where else "directory"
+            raise NotFoundError(
+                f"{display(path)}: no such {kind}: nothing was logged there yet, or the log was removed"
+            )
+    files = [file for path in places for file in (_inside(path) if path.is_dir() else [path])]
+    if not files:
+        shown = ", ".join(display(path) for path in places)
+        raise NotFoundError(f"{shown}: no audit log is there: nothing was logged yet, or the log was removed")
+    return files
 
 
 def _inside(directory: Path) -> list[Path]:
@@ -248,7 +266,11 @@ def _verify_file(path: Path, missing: set[str]) -> FileReport:
     problems: list[str] = []
     records, previous, incomplete = 0, NO_HASH, False
     sequence = 0
-    with os.fdopen(open_regular(path), "rb") as file, errors_named(path):
+    try:
+        descriptor = open_regular(path)
+    except (InvalidInputError, NotFoundError):  # it was there, or named: something else has its name now
+        return FileReport(path.name, 0, NO_HASH, ("is not a regular file, and the log was kept in one",))
+    with os.fdopen(descriptor, "rb") as file, errors_named(path):
         for number, line in enumerate(_lines(file), 1):
             if _is_torn(line):
                 incomplete = True

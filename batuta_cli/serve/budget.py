@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from batuta_cli.errors import CostError, DailyBudgetExceeded, RequestTooExpensive, UsageError
 from batuta_cli.serve.account import Account, Alert, log_alert
 from batuta_cli.serve.day import day_after, time_zone
-from batuta_cli.serve.ledger.base import Entry, Ledger, Moment, Reset, Standing
+from batuta_cli.serve.ledger.base import Entry, Ledger, Moment, Reset, Rezoned, Standing
 from batuta_cli.serve.money import Usd, format_usd, to_nano, to_usd
 from batuta_cli.serve.reservation import Reservation
 
@@ -89,11 +89,6 @@ class CircuitBreakerConfig:
         )
         return int((part * self.daily_budget).to_integral_value(ROUND_CEILING))
 
-    @cached_property
-    def zone(self) -> dt.tzinfo:
-        """The time zone of its days."""
-        return time_zone(self.timezone)
-
 
 @dataclass(frozen=True)
 class BudgetStatus:
@@ -106,10 +101,13 @@ class BudgetStatus:
     warn_at: int
     day: dt.date
     timezone: str
+    """The time zone that the ledger counts its days in."""
     resets_at: dt.datetime
     """When the next day begins, in the budget's time zone."""
     ahead: bool
     """The ledger is more than a day ahead of the clock, so that all that costs anything is refused."""
+    next_timezone: str | None = None
+    """The time zone from the next day on, when it is another one."""
 
     @property
     def remaining(self) -> int:
@@ -153,6 +151,7 @@ class BudgetStatus:
             "warning_at_usd": format_usd(self.warn_at),
             "day": self.day.isoformat(),
             "timezone": self.timezone,
+            "next_timezone": self.next_timezone,
             "resets_at": f"{self.resets_at.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
             "ledger_ahead": self.ahead,
         }
@@ -181,7 +180,7 @@ class CostCircuitBreaker:
         self.config = config or CircuitBreakerConfig()
         self.ledger = ledger
         limits = (self.config.daily_budget, self.config.warn_at)
-        self._account = Account(ledger, self.config.zone, limits, on_alert, now)
+        self._account = Account(ledger, self.config.timezone, limits, on_alert, now)
 
     @classmethod
     def with_defaults(cls) -> Self:
@@ -251,9 +250,10 @@ class CostCircuitBreaker:
             max_request_cost=self.config.max_request_cost,
             warn_at=self.config.warn_at,
             day=standing.day,
-            timezone=self.config.timezone,
+            timezone=standing.zone,
             resets_at=self._over(standing, moment),
             ahead=standing.ahead,
+            next_timezone=standing.next_zone,
         )
 
     def history(self, days: int = 30) -> list[Entry]:
@@ -263,7 +263,9 @@ class CostCircuitBreaker:
         """
         if not 1 <= days <= 100_000:
             raise UsageError("days must be from 1 to 100000")
-        today = self._account.moment().day
+        moment = self._account.moment()
+        standing = self.ledger.standing(moment)
+        today = moment.day if standing.ahead else standing.day
         return self.ledger.history(max(today, dt.date.min + dt.timedelta(days)) - dt.timedelta(days - 1))
 
     def reset(self) -> Reset:
@@ -272,6 +274,15 @@ class CostCircuitBreaker:
         The history keeps what was spent, running requests keep their reservations.
         """
         return self.ledger.reset(self._account.moment())
+
+    def change_timezone(self, zone: str) -> Rezoned:
+        """Have the ledger count its days in another time zone from the next day on.
+
+        The configuration is not changed: a breaker whose configuration has neither zone is refused. Raises
+        `UsageError` for a time zone that does not exist, and `LedgerError`.
+        """
+        time_zone(zone)
+        return self.ledger.rezone(self._account.moment(), zone)
 
     def _affordable(self, estimate: Usd) -> int:
         cost = to_nano(estimate, "the estimate")
@@ -287,7 +298,7 @@ class CostCircuitBreaker:
     def _exceeded(self, cost: int, standing: Standing, moment: Moment) -> DailyBudgetExceeded:
         left = max(0, self.config.daily_budget - standing.spent - standing.reserved)
         over = self._over(standing, moment)
-        shown = f"{over:%Y-%m-%d %H:%M} {self.config.timezone}"
+        shown = f"{over:%Y-%m-%d %H:%M} {standing.zone}"
         return DailyBudgetExceeded(
             f"the request would cost ${format_usd(cost)}, and ${format_usd(left)} is left of the day's"
             f" ${format_usd(self.config.daily_budget)} (spent ${format_usd(standing.spent)}, reserved"
@@ -303,4 +314,9 @@ class CostCircuitBreaker:
 
     def _over(self, standing: Standing, moment: Moment) -> dt.datetime:
         # A day that lies far ahead has no end to wait for: the clock's own is told.
-        return day_after(moment.day if standing.ahead else standing.day, moment.time / 1000, self.config.zone)
+        day = moment.day if standing.ahead else standing.day
+        now, zone = moment.time / 1000, time_zone(standing.zone)
+        over = day_after(day, now, zone)
+        if standing.next_zone:  # the day is over when it is over in both zones
+            over = max(over, day_after(day, now, time_zone(standing.next_zone)).astimezone(zone))
+        return over

@@ -1,5 +1,6 @@
 """`batuta serve audit`: whether the log is whole, and what proves it later."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,39 @@ def test_a_log_that_nobody_touched_is_whole(batuta: Run, directory: Path) -> Non
     assert (found["decisions"], [file["decisions"] for file in found["files"]]) == (6, [3, 3])
 
 
-def test_without_a_log_there_is_nothing_wrong(batuta: Run) -> None:
-    assert "0 decisions in 0 files" in batuta("serve", "audit", "verify", code=0).stdout
-    batuta("serve", "audit", "verify", "--head", "a" * 64, code=1)
+@pytest.mark.parametrize("command", ["verify", "head"])
+def test_without_a_log_there_is_nothing_to_call_whole(batuta: Run, home: Path, work: Path, command: str) -> None:
+    log = home / "state" / "batuta" / "audit"
+    (work / "empty").mkdir()
+    (work / "broken").symlink_to("nowhere")
+    for given in ([], ["missing"], ["empty"], ["broken"], [work / "missing" / "deeper"]):
+        done = batuta("serve", "audit", command, *given, code=1)
+        assert done.stdout == "" and "or the log was removed" in done.stderr
+        assert answer(batuta("serve", "audit", command, *given, "--json", code=1))["error"]["kind"] == "not_found"
+    log.mkdir(parents=True)
+    assert str(log) in batuta("serve", "audit", command, code=1).stderr
+    log.rmdir()
+    log.symlink_to("nowhere")
+    batuta("serve", "audit", command, code=1)
+    log.unlink()
+    log.write_text("not a directory")
+    batuta("serve", "audit", command, code=1)
+
+
+@pytest.mark.parametrize("how", ["removed", "directory", "link to nowhere", "fifo"])
+def test_a_file_of_the_log_that_was_taken_away_is_exit_1(batuta: Run, directory: Path, work: Path, how: str) -> None:
+    (work / "heads").write_text(batuta("serve", "audit", "head", code=0).stdout)
+    path = first(directory)
+    path.unlink()
+    if how == "directory":
+        path.mkdir()
+    elif how == "link to nowhere":
+        path.symlink_to("nowhere")
+    elif how == "fifo":
+        os.mkfifo(path)
+    batuta("serve", "audit", "verify", "--head", "heads", code=1)
+    if how != "removed":  # a chain cannot show that a whole file is gone; its name that is still there does
+        assert path.name in batuta("serve", "audit", "verify", code=1).stderr
 
 
 def test_a_changed_decision_is_exit_1_and_named(batuta: Run, directory: Path) -> None:
@@ -126,4 +157,4 @@ def test_a_name_in_the_log_does_not_drive_the_terminal(batuta: Run, directory: P
 
 def test_a_path_without_a_log_does_not_pass(batuta: Run, work: Path) -> None:
     (work / "backup").mkdir()
-    assert "there is no audit log" in batuta("serve", "audit", "verify", "backup", code=1).stderr
+    assert "no audit log is there" in batuta("serve", "audit", "verify", "backup", code=1).stderr

@@ -69,7 +69,7 @@ def test_status_in_json_has_what_scripts_rely_on(budget: Run) -> None:
 
 def test_status_draws_what_is_spent_reserved_and_left_and_where_the_warning_is(budget: Run, ledger_file: Path) -> None:
     budget("record", "--cost", "5", code=0)
-    ledger = open_ledger(f"sqlite://{ledger_file}")
+    ledger = open_ledger(f"sqlite:///{ledger_file}")
     ledger.reserve(moment(), Hold("r", 2 * 10**9, "me"), 10**12)
     ledger.close()
     lines = budget("status", code=0).stdout.splitlines()
@@ -242,7 +242,7 @@ def test_an_unknown_backend_is_refused_with_the_nearest(budget: Run, home: Path)
 
 
 def test_history_as_csv_reads_back_whatever_the_names(budget: Run, ledger_file: Path) -> None:
-    ledger = open_ledger(f"sqlite://{ledger_file}")
+    ledger = open_ledger(f"sqlite:///{ledger_file}")
     names = ['a,"b"', "'=1+1", "ünï cöde", ""]
     ledger.record(moment(-40), 1, Use("old"))
     ledger.record(moment(-1), 10**18, Use("m"))
@@ -333,7 +333,7 @@ def test_reset_obeys_the_answer(
 def test_a_ledger_ahead_of_the_clock_is_repaired_by_the_command_that_the_error_names(
     budget: Run, ledger_file: Path, environment: dict[str, str], work: Path
 ) -> None:
-    ledger = open_ledger(f"sqlite://{ledger_file}")
+    ledger = open_ledger(f"sqlite:///{ledger_file}")
     ledger.record(moment(400), 5 * 10**9, Use("m"))
     ledger.close()
     refused = budget("check", "--estimate", "0.01", code=1)
@@ -401,7 +401,7 @@ def test_on_a_full_disk_nothing_is_noted_and_the_command_fails(budget: Run, smal
 
 def test_a_ledger_in_redis_is_said_to_be_missing(budget: Run) -> None:
     done = budget("status", env={"BATUTA_BUDGET_LEDGER": "redis://localhost:6379/0"}, code=2)
-    assert "Redis" in done.stderr and "config set budget.ledger sqlite" in done.stderr
+    assert "no Redis ledger" in done.stderr and "config set budget.ledger sqlite" in done.stderr
 
 
 # Several at once, and start-up.

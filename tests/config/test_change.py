@@ -38,7 +38,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "budget.max_request_cost_usd": st.decimals(0, 100, places=2).map("{:f}".format),
     "budget.warning_threshold": st.floats(0, 1).map(abs),
     "budget.timezone": st.sampled_from(sorted(available_timezones() | {"UTC"})),
-    "budget.ledger": st.sampled_from(["sqlite", "redis://h", "rediss://h:1/0", "redis://[::1]:6379/12"]),
+    "budget.ledger": st.sampled_from(["sqlite", "sqlite:////a/b", "sqlite:///a b", "memory:"]),
     "privacy.tier": st.sampled_from(["standard", "private", "sovereign"]),
     "privacy.local_networks": st.lists(NETWORK, max_size=3),
     "privacy.private_networks": st.lists(NETWORK, max_size=3),

@@ -51,7 +51,7 @@ default_key = "alice@example.com"
 [budget]
 daily_budget_usd = "25.50"
 warning_threshold = 1
-ledger = "rediss://cache.example:6379/3"
+ledger = "sqlite:////var/lib/batuta/ledger"
 [privacy]
 tier = "private"
 local_networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.7"]
@@ -66,7 +66,7 @@ api_key_env = "GROQ_API_KEY"
     assert loaded.pacha == config.Pacha(allow_pacha1=True, default_key="alice@example.com")
     assert loaded.budget.daily_budget_usd == Decimal("25.50")
     assert loaded.budget.warning_threshold == 1.0
-    assert loaded.budget.ledger == "rediss://cache.example:6379/3"
+    assert loaded.budget.ledger == "sqlite:////var/lib/batuta/ledger"
     assert loaded.budget.max_request_cost_usd == Decimal("1.00")
     assert loaded.privacy.tier == "private"
     assert loaded.privacy.local_networks == tuple(map(ip_network, ("10.0.0.0/8", "fd00::/8", "192.0.2.7")))
@@ -94,7 +94,7 @@ def test_every_value_knows_its_line_or_its_variable(file: Path) -> None:
         '[privacy]\nlocal_networks = [\n  "10.0.0.0/8",\n'
         "] # end\n[backends]\ngroq = { models = [] }\n"
     )
-    loaded = load(written(file, text), {"BATUTA_BUDGET_LEDGER": "redis://r"})
+    loaded = load(written(file, text), {"BATUTA_BUDGET_LEDGER": "memory:"})
     origins = {entry.key: str(entry.origin) for entry in loaded.entries() if entry.origin.source != "default"}
     assert origins == {
         "budget.timezone": f"{file}:3",
@@ -104,7 +104,18 @@ def test_every_value_knows_its_line_or_its_variable(file: Path) -> None:
     }
 
 
-MONEY = [("3", "3"), ('"0"', "0"), ('"0.000000001"', "0.000000001"), ("0.1", "0.1"), ("1e2", "100"), ("-0.0", "0.0")]
+MONEY = [
+    ("3", "3"),
+    ('"0"', "0"),
+    ('"0.000000001"', "0.000000001"),
+    ("0.1", "0.1"),
+    ("1e2", "100"),
+    ("-0.0", "0.0"),
+    ('"1e-05"', "0.00001"),
+    ('"0.0000000001"', "0.000000001"),
+    ("1e-10", "0.000000001"),
+    ('".5"', "0.5"),
+]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +124,15 @@ MONEY = [("3", "3"), ('"0"', "0"), ('"0.000000001"', "0.000000001"), ("0.1", "0.
 def test_money_is_exact_however_it_is_written(file: Path, source: str, amount: str) -> None:
     entry = load(written(file, f"[budget]\ndaily_budget_usd = {source}\n"), NO_ENV).entry("budget.daily_budget_usd")
     assert (entry.text, entry.value) == (amount, Decimal(amount))
+
+
+@pytest.mark.parametrize(
+    ("day", "request_", "warned"),
+    [("0.50", "1.00", True), ("1", "1.00", False), ("0.999999999", "1", True), ("0", "1", False), ("0", "0", False)],
+)
+def test_a_request_limit_above_the_daily_budget_is_warned_of(file: Path, day: str, request_: str, warned: bool) -> None:
+    text = f'[budget]\ndaily_budget_usd = "{day}"\nmax_request_cost_usd = "{request_}"\n'
+    assert bool(load(written(file, text), NO_ENV).warnings) is warned
 
 
 # What is said of mistakes
@@ -129,13 +149,12 @@ MISTAKES = [
     ("[budget]\ndaily_budget_usd = '-1'", "2: budget.daily_budget_usd must be an amount of US dollars"),
     ("[budget]\ndaily_budget_usd = -1", "2: budget.daily_budget_usd must be an amount of US dollars"),
     ("[budget]\ndaily_budget_usd = 1000000001", "2: budget.daily_budget_usd must be an amount of US dollars"),
-    ("[budget]\ndaily_budget_usd = '1e3'", "2: budget.daily_budget_usd must be an amount of US dollars"),
-    ("[budget]\ndaily_budget_usd = '0.0000000001'", "2: budget.daily_budget_usd must be an amount of US dollars"),
-    ("[budget]\ndaily_budget_usd = 1e-10", "2: budget.daily_budget_usd must be an amount of US dollars"),
+    ("[budget]\ndaily_budget_usd = '$3'", "2: budget.daily_budget_usd must be an amount of US dollars"),
+    ("[budget]\ndaily_budget_usd = '1,000'", "2: budget.daily_budget_usd must be an amount of US dollars"),
     ("[budget]\ndaily_budget_usd = nan", "2: budget.daily_budget_usd must be an amount of US dollars"),
     ("[budget]\ndaily_budget_usd = inf", "2: budget.daily_budget_usd must be an amount of US dollars"),
     ("[budget]\ndaily_budget_usd = 1e99999999999999999999", "2: budget.daily_budget_usd must be an amount"),
-    ("[budget]\ndaily_budget_usd = true", "decimal places, not true or false"),
+    ("[budget]\ndaily_budget_usd = true", "thousands separators, not true or false"),
     ("[budget]\nwarning_threshold = 1.01", "2: budget.warning_threshold must be a number from 0 to 1"),
     ("[budget]\nwarning_threshold = -1", "2: budget.warning_threshold must be a number from 0 to 1"),
     ("[budget]\nwarning_threshold = nan", "2: budget.warning_threshold must be a number from 0 to 1"),
@@ -148,11 +167,17 @@ MISTAKES = [
         "2: budget.timezone must be a time zone such as UTC or Europe/Berlin, not a date",
     ),
     ("[budget.timezone]\n", "1: budget.timezone must be a time zone such as UTC or Europe/Berlin, not a table"),
-    ("[budget]\nledger = 'postgres://x'", "2: budget.ledger must be sqlite or an address"),
-    ("[budget]\nledger = 'redis://'", "2: budget.ledger must be sqlite or an address"),
-    ("[budget]\nledger = 'redis://h:99999'", "2: budget.ledger must be sqlite or an address"),
-    ("[budget]\nledger = 'redis://h/0?password=x'", "2: budget.ledger must be sqlite or an address"),
-    ("[budget]\nledger = 'redis://:hunter2@h/0'", "2: budget.ledger must not have a user or a password in the address"),
+    (
+        "[budget]\nledger = 'postgres://x'",
+        "2: budget.ledger is refused: a ledger URL must be sqlite, sqlite:////absolute",
+    ),
+    ("[budget]\nledger = 'sqlite://host/x'", "sqlite:// takes no host; use sqlite:////absolute/path"),
+    ("[budget]\nledger = 'sqlite:///~/x'", "2: budget.ledger is refused: a ledger URL must not have ~"),
+    (
+        "[budget]\nledger = 'redis://h:6379/0'",
+        "2: budget.ledger is refused: this version of batuta has no Redis",
+    ),
+    ("[budget]\nledger = 'redis://:hunter2@h/0'", "a ledger URL must not have a user or a password"),
     ("[pacha]\nallow_pacha1 = 'yes'", "2: pacha.allow_pacha1 must be true or false, not a string"),
     ("[pacha]\nallow_pacha1 = 1", "2: pacha.allow_pacha1 must be true or false, not a whole number"),
     ("[pacha]\ndefault_key = ' '", "2: pacha.default_key must be an identity"),

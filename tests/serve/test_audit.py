@@ -232,14 +232,36 @@ def test_what_audit_head_did_not_print_is_no_list_of_heads() -> None:
     assert read_heads(f"{NO_HASH}  0  empty.jsonl\n{'a' * 64}  1  *\n") == []
 
 
-def test_there_may_be_no_log_yet_but_a_file_that_is_named_must_exist(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_that_does_not_exist_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert verify_log().ok
-    assert not verify_log(heads=["a" * 64]).ok
+    with pytest.raises(NotFoundError, match="no such directory"):
+        verify_log()
     with pytest.raises(NotFoundError):
         verify_log([tmp_path / "missing.jsonl"])
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced by a file", "by a directory", "by a link to nowhere"])
+def test_a_log_whose_file_is_taken_away_goes_on_in_another_file(tmp_path: Path, how: str) -> None:
+    directory = tmp_path / "audit"
+    log = AuditLog(directory)
+    decision = Decision("r", PrivacyTier.SOVEREIGN, "b", "127.0.0.1:1", True, "the loopback")
+    log.record(decision)
+    (path,) = directory.iterdir()
+    path.rename(tmp_path / "away.jsonl")
+    if how == "removed":
+        (tmp_path / "away.jsonl").unlink()
+    elif how == "replaced by a file":
+        path.touch()
+    elif how == "by a directory":
+        path.mkdir()
+    elif how == "by a link to nowhere":
+        path.symlink_to("nowhere")
+    log.record(decision)
+    log.close()
+    (new,) = set(directory.iterdir()) - {path}
+    report = verify_log([new])
+    assert report.ok and report.records == 1
+    assert verify_log([directory]).ok == (how in ("removed", "moved", "replaced by a file"))
 
 
 @pytest.mark.parametrize(

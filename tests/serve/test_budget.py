@@ -199,7 +199,7 @@ def test_a_budget_of_zero_refuses_all_that_costs_anything() -> None:
 
 def test_what_costs_nothing_passes_without_a_ledger(tmp_path: Path) -> None:
     (tmp_path / "ledger").write_bytes(b"garbage" * 1000)
-    made = breaker(ledger=open_ledger(f"sqlite://{tmp_path}/ledger"))
+    made = breaker(ledger=open_ledger(f"sqlite:///{tmp_path}/ledger"))
     made.check(0)
     with made.reserve(0, model="llama", backend="Ollama") as reservation:
         reservation.dispatched()
@@ -384,7 +384,7 @@ def test_one_warning_a_day_whoever_spends(tmp_path: Path) -> None:
     limits = CircuitBreakerConfig(daily_budget_usd=1, warning_threshold=0.5)
 
     def another() -> CostCircuitBreaker:
-        return CostCircuitBreaker(limits, open_ledger(f"sqlite://{tmp_path}/ledger"), on_alert=heard.append, now=clock)
+        return CostCircuitBreaker(limits, open_ledger(f"sqlite:///{tmp_path}/ledger"), on_alert=heard.append, now=clock)
 
     another().record("0.499999999")
     assert heard == [] and not another().status().warning
@@ -491,6 +491,7 @@ def test_status_in_json_has_money_as_decimal_strings_and_times_in_utc() -> None:
         "warning_at_usd": "8.00",
         "day": "2026-11-23",
         "timezone": "Asia/Tokyo",
+        "next_timezone": None,
         "resets_at": "2026-11-23T15:00:00Z",
         "ledger_ahead": False,
     }

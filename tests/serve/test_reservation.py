@@ -35,7 +35,7 @@ def clock() -> Clock:
 
 @pytest.fixture(params=["memory", "sqlite"])
 def breaker(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[CostCircuitBreaker]:
-    ledger = open_ledger("memory:" if request.param == "memory" else f"sqlite://{tmp_path}/ledger")
+    ledger = open_ledger("memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/ledger")
     yield CostCircuitBreaker(CircuitBreakerConfig(), ledger, now=clock, on_alert=lambda alert: None)
     ledger.close()
 
@@ -114,7 +114,7 @@ def test_to_renew_holds_it_for_another_minute(breaker: CostCircuitBreaker, clock
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_what_a_process_that_died_had_reserved_is_settled_by_others(tmp_path: Path, clock: Clock) -> None:
     def another() -> CostCircuitBreaker:
-        return CostCircuitBreaker(CircuitBreakerConfig(), open_ledger(f"sqlite://{tmp_path}/ledger"), now=clock)
+        return CostCircuitBreaker(CircuitBreakerConfig(), open_ledger(f"sqlite:///{tmp_path}/ledger"), now=clock)
 
     child = os.fork()
     if child == 0:
@@ -130,19 +130,23 @@ def test_what_a_process_that_died_had_reserved_is_settled_by_others(tmp_path: Pa
     assert sums(another()) == (Decimal("0.30"), Decimal(0))
 
 
-def test_money_is_not_lost_when_the_ledger_is_exchanged_under_a_running_request(tmp_path: Path) -> None:
-    ledger = open_ledger(f"sqlite://{tmp_path}/ledger")
+def test_a_request_is_settled_when_the_ledger_that_was_removed_meanwhile_is_put_back(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    ledger = open_ledger(f"sqlite:///{state}/ledger")
     breaker = CostCircuitBreaker(CircuitBreakerConfig(), ledger)
     reservation = breaker.reserve("0.40", model="m")
-    for file in tmp_path.iterdir():
-        file.unlink()
+    state.rename(tmp_path / "away")
+    with pytest.raises(LedgerError, match="was removed"):
+        reservation.settle("0.25")
+    assert not state.exists()
+    (tmp_path / "away").rename(state)
     reservation.settle("0.25")
     assert sums(breaker) == (Decimal("0.25"), Decimal(0))
     ledger.close()
 
 
 def test_a_settlement_that_failed_can_be_tried_again(tmp_path: Path) -> None:
-    ledger = open_ledger(f"sqlite://{tmp_path}/ledger")
+    ledger = open_ledger(f"sqlite:///{tmp_path}/ledger")
     breaker = CostCircuitBreaker(CircuitBreakerConfig(), ledger)
     reservation = breaker.reserve("0.40")
     ledger.close()

@@ -1,15 +1,15 @@
 """Where spending is kept: one small contract, `Ledger`, and one module for each place.
 
-    ledger = open_ledger("sqlite:///var/lib/batuta/ledger.sqlite3")
+    ledger = open_ledger("sqlite:////var/lib/batuta/ledger.sqlite3")
 
 `book.py` has the rules, once; `memory.py` and `sqlite.py` only keep rows. A ledger that cannot be read or written is a
-`LedgerError`, never an empty one: whoever cannot count what is spent must not spend.
+`LedgerError`, never an empty one: a process that cannot count what is spent must not spend.
 """
 
 from typing import Literal
 
 from batuta_cli.errors import UsageError
-from batuta_cli.serve.ledger.base import LEASE, Entry, Hold, Ledger, Moment, Reset, Settled, Standing, Use
+from batuta_cli.serve.ledger.base import LEASE, Entry, Hold, Ledger, Moment, Reset, Rezoned, Settled, Standing, Use
 
 __all__ = [
     "LEASE",
@@ -19,6 +19,7 @@ __all__ = [
     "Ledger",
     "Moment",
     "Reset",
+    "Rezoned",
     "Settled",
     "Standing",
     "Use",
@@ -28,46 +29,25 @@ __all__ = [
 Durability = Literal["normal", "full"]
 """What a power cut may take: the last commits, or nothing. Both survive `kill -9`."""
 
-_HINT = "memory:, sqlite (the usual file), sqlite:///absolute/path or sqlite:relative/path"
-
 
 def open_ledger(url: str, *, durability: Durability = "normal") -> Ledger:
     """The ledger that `url` names; nothing is read or made before it is used.
 
-    `memory:` forgets when the process ends and is no other process's business; `sqlite` is the file of this user,
-    `sqlite:///path` and `sqlite:path` are others. Raises `UsageError` for anything else.
+    `sqlite` is the file of this user, `sqlite:////absolute/path` and `sqlite:///relative/path` (relative to the current
+    directory) are other files. `memory:` is the memory of this process. Raises `UsageError` for anything else, without
+    repeating it.
     """
-    scheme, separator, rest = url.partition(":")
-    if url == "memory:":
+    from batuta_cli.config.ledger_url import LedgerUrlError, parse_ledger_url
+
+    try:
+        found = parse_ledger_url(url)
+    except LedgerUrlError as refused:
+        raise UsageError(str(refused), hint=refused.hint) from None
+    if found.in_memory:
         from batuta_cli.serve.ledger.memory import MemoryLedger
 
         return MemoryLedger()
-    if scheme == "sqlite":
-        from batuta_cli.serve.ledger.sqlite import SqliteLedger
-
-        return SqliteLedger(_sqlite_path(rest) if separator else _usual_path(), durability=durability)
-    if scheme in ("redis", "rediss"):
-        raise UsageError(
-            "this version of batuta keeps no ledger in Redis",
-            hint="batuta config set budget.ledger sqlite keeps it on this host",
-        )
-    raise UsageError("no ledger has such an address", hint=f"known: {_HINT}")
-
-
-def _usual_path() -> str:
     from batuta_cli import paths
+    from batuta_cli.serve.ledger.sqlite import SqliteLedger
 
-    return str(paths.ledger_file())
-
-
-def _sqlite_path(rest: str) -> str:
-    import os
-
-    path = rest
-    if rest.startswith("//"):
-        path = rest[2:]
-        if not path.startswith("/"):
-            raise UsageError("a ledger in SQLite is on this host", hint=f"known: {_HINT}")
-    if not path or path.endswith("/") or "\0" in path:
-        raise UsageError("the address of the ledger names no file", hint=f"known: {_HINT}")
-    return os.path.abspath(path)
+    return SqliteLedger(found.path or str(paths.ledger_file()), durability=durability)

@@ -1,7 +1,10 @@
 """What a ledger promises: the values that go in and out, and the contract that every place fulfils.
 
-Amounts are whole nano-dollars, times whole milliseconds since 1970, days are days of the budget's time zone. A ledger
-has no clock: each call is told the `Moment` it happens at.
+Amounts are whole nano-dollars, times whole milliseconds since 1970. A ledger has no clock: each call is told the
+`Moment` it happens at.
+
+A ledger keeps the time zone that its days are counted in: that of its first use, until `rezone` changes it from the
+next day on. A caller with another zone is refused, so that no zone opens a budget that another one has spent.
 
 Of each day three sums are kept: what was *spent*, what of that was *forgiven* by a reset, and what is *reserved*. Held
 at every moment, for every day: reserved is the sum of its reservations, and spent is the sum of its history.
@@ -23,10 +26,12 @@ GREATEST = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When something happens: the clock's time, and the day it is by the budget's time zone."""
+    """When something happens: the clock's time, and the day it is in the caller's time zone."""
 
     time: int
     day: date
+    zone: str = "UTC"
+    """The caller's time zone, a name of the IANA database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,22 @@ class Standing:
     """Somebody has been warned of this day's spending."""
     ahead: bool = False
     """The ledger's newest day is more than one after the clock's: the clock is, or was, wrong."""
+    zone: str = "UTC"
+    """The time zone that the ledger counts its days in now."""
+    next_zone: str | None = None
+    """The time zone that the ledger counts its days in from the next day on, when that is another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rezoned:
+    """What a change of the time zone did."""
+
+    zone: str
+    """The time zone of the current day."""
+    next_zone: str | None
+    """The time zone from the next day on; None when it stays the same."""
+    before: str
+    """The time zone that held from the next day on before this change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +127,16 @@ class Ledger(Protocol):
     """
 
     def standing(self, moment: Moment) -> Standing:
-        """How the current day stands: the later of the clock's and the ledger's newest. Writes nothing."""
+        """How the current day stands: the later of the clock's and the ledger's newest. Writes nothing.
+
+        Raises `LedgerError` when a paid request would be refused because nothing can be written, or because the
+        ledger counts its days in another time zone.
+        """
 
     def reserve(self, moment: Moment, hold: Hold, limit: int) -> tuple[bool, Standing]:
         """Hold an amount if spent + reserved + amount ≤ limit, and tell whether; and how the day stands now.
 
-        Raises `LedgerError` when the ledger is more than a day ahead of the clock.
+        Raises `LedgerError` when the ledger is more than a day ahead of the clock, or counts its days in another zone.
         """
 
     def dispatch(self, moment: Moment, id: str) -> bool:
@@ -131,7 +156,10 @@ class Ledger(Protocol):
         """
 
     def record(self, moment: Moment, cost: int, use: Use) -> Standing:
-        """Note what was spent without a reservation; it may exceed any limit."""
+        """Note what was spent without a reservation; it may exceed any limit.
+
+        It is noted on the ledger's own day, also when the caller's time zone is another one.
+        """
 
     def warn_once(self, day: date) -> bool:
         """Whether the caller is the one to warn of this day's spending: true once a day."""
@@ -142,7 +170,14 @@ class Ledger(Protocol):
     def reset(self, moment: Moment) -> Reset:
         """Forgive what was spent on the clock's day, and make that the newest: later days are moved to it.
 
-        The history keeps every amount, reservations keep theirs.
+        The history keeps every amount, reservations keep theirs. A ledger whose file is missing is begun anew.
+        """
+
+    def rezone(self, moment: Moment, zone: str) -> Rezoned:
+        """Count days in another time zone from the next day on; at once when nothing has been counted yet.
+
+        The current day ends when it is over in both time zones, so that no day has two budgets. Raises `LedgerError`
+        when the ledger is more than a day ahead of the clock.
         """
 
     def close(self) -> None:

@@ -9,15 +9,30 @@ computed before the first row of a step is written.
 3. A reservation that nobody renews expires: it is spent in full if its request was dispatched, else it is dropped. A
    tombstone stays, so that a late settlement corrects the sums once.
 4. What happens to a reservation happens on its own day.
+5. Days are counted in the zone that the ledger keeps. A change of zone takes effect when the day it was made on is over
+   in the old zone, and that day is the earliest that there is from then on.
 """
 
 from datetime import date, timedelta
 from typing import NamedTuple, Protocol
 
-from batuta_cli.errors import LedgerError
-from batuta_cli.serve.ledger.base import GREATEST, LEASE, REMEMBERED, Hold, Moment, Reset, Settled, Standing, Use
+from batuta_cli.errors import LedgerError, UsageError
+from batuta_cli.serve.day import day_at, time_zone
+from batuta_cli.serve.ledger.base import (
+    GREATEST,
+    LEASE,
+    REMEMBERED,
+    Hold,
+    Moment,
+    Reset,
+    Rezoned,
+    Settled,
+    Standing,
+    Use,
+)
 
 REPAIR = "batuta serve budget reset --yes"
+REZONE = "batuta serve budget set --timezone"
 
 
 class Day(NamedTuple):
@@ -58,6 +73,16 @@ class Tombstone(NamedTuple):
     backend: str
 
 
+class Zoning(NamedTuple):
+    """The time zone that days are counted in, and a change of it."""
+
+    zone: str
+    next: str | None = None
+    """The zone that replaces it when the day `after` is over."""
+    after: date | None = None
+    """The day on which the last change was made; the current day is never before it."""
+
+
 class Counts(NamedTuple):
     """What is added to a line of the history."""
 
@@ -70,6 +95,8 @@ class Counts(NamedTuple):
 class Shelf(Protocol):
     """Rows, within one transaction."""
 
+    def zoning(self) -> Zoning | None: ...
+    def put_zoning(self, row: Zoning) -> None: ...
     def newest(self) -> Day | None: ...
     def day(self, day: date) -> Day | None: ...
     def put_day(self, row: Day) -> None: ...
@@ -90,30 +117,48 @@ class Shelf(Protocol):
         """Mark the day's tombstones as forgiven; no reservation expires later than `latest`."""
 
 
+class _Now(NamedTuple):
+    """A moment by the ledger's own calendar."""
+
+    time: int
+    day: date
+    """The clock's day in `zone`."""
+    zone: str
+    next: str | None
+    earliest: date | None
+    kept: bool
+    """The ledger has recorded the zone."""
+
+
 def standing(shelf: Shelf, moment: Moment) -> Standing:
     """How the current day stands, expired reservations as if they had been swept."""
-    row = _current(shelf, moment)
-    for held in shelf.expired(moment.time):
+    now = _now(shelf, moment)
+    _require_zone(now, moment)
+    row = _current(shelf, now)
+    for held in shelf.expired(now.time):
         if held.day == row.day:
             row = _expire(row, held)
-    return _standing(row, moment)
+    return _standing(row, now)
 
 
 def reserve(shelf: Shelf, moment: Moment, hold: Hold, limit: int) -> tuple[bool, Standing]:
-    """Hold an amount if it fits. Raises `LedgerError` when the ledger is ahead."""
-    row = _current(shelf, moment)
-    if _standing(row, moment).ahead:
-        raise ahead(row.day, moment.day)
-    if sweep(shelf, moment):
-        row = _current(shelf, moment)
-    before = _standing(row, moment)
+    """Hold an amount if it fits. Raises `LedgerError` when the ledger is ahead, or has another time zone."""
+    now = _now(shelf, moment)
+    _require_zone(now, moment)
+    row = _current(shelf, now)
+    if _standing(row, now).ahead:
+        raise ahead(row.day, now.day)
+    _keep_zone(shelf, now)
+    if sweep(shelf, now.time):
+        row = _current(shelf, now)
+    before = _standing(row, now)
     if before.spent + before.reserved + hold.amount > limit:
         return False, before
     row = row._replace(reserved=_sum(row.reserved, hold.amount))
-    expires = moment.time + LEASE
+    expires = now.time + LEASE
     shelf.put_hold(Held(hold.id, row.day, hold.amount, expires, hold.owner, False, hold.model, hold.backend))
     shelf.put_day(row)
-    return True, _standing(row, moment)
+    return True, _standing(row, now)
 
 
 def dispatch(shelf: Shelf, moment: Moment, id: str) -> bool:
@@ -127,6 +172,7 @@ def dispatch(shelf: Shelf, moment: Moment, id: str) -> bool:
 
 def settle(shelf: Shelf, moment: Moment, id: str, cost: int, use: Use, requests: int) -> Settled | None:
     """Turn a reservation, or what is left of one, into what was spent."""
+    now = _now(shelf, moment)
     held = shelf.hold(id)
     if held is not None:
         row = _row(shelf, held.day)
@@ -135,7 +181,7 @@ def settle(shelf: Shelf, moment: Moment, id: str, cost: int, use: Use, requests:
         shelf.add_history(held.day, held.model, held.backend, counts)
         shelf.drop_hold(id)
         shelf.put_day(row)
-        return Settled(_standing(row, moment), held.amount, late=False)
+        return Settled(_standing(row, now), held.amount, late=False)
     tombstone = shelf.tombstone(id)
     if tombstone is None:
         return None
@@ -148,16 +194,18 @@ def settle(shelf: Shelf, moment: Moment, id: str, cost: int, use: Use, requests:
     shelf.add_history(tombstone.day, tombstone.model, tombstone.backend, counts)
     shelf.drop_tombstone(id)
     shelf.put_day(row)
-    return Settled(_standing(row, moment), tombstone.amount, late=True)
+    return Settled(_standing(row, now), tombstone.amount, late=True)
 
 
 def record(shelf: Shelf, moment: Moment, cost: int, use: Use) -> Standing:
-    """Note what was spent, on the current day: money that is gone is written down even when the ledger is ahead."""
-    row = _current(shelf, moment)
+    """Note what was spent, on the current day: also when the ledger is ahead or the caller's zone is another one."""
+    now = _now(shelf, moment)
+    row = _current(shelf, now)
     row = row._replace(spent=_sum(row.spent, cost))
+    _keep_zone(shelf, now)
     shelf.add_history(row.day, use.model, use.backend, Counts(1, use.input_tokens, use.output_tokens, cost))
     shelf.put_day(row)
-    return _standing(row, moment)
+    return _standing(row, now)
 
 
 def warn_once(shelf: Shelf, day: date) -> bool:
@@ -170,34 +218,51 @@ def warn_once(shelf: Shelf, day: date) -> bool:
 
 
 def reset(shelf: Shelf, moment: Moment) -> Reset:
-    """Forgive the clock's day, and move later days to it."""
-    sweep(shelf, moment)
-    row, moved = _row(shelf, moment.day), shelf.days_after(moment.day)
+    """Forgive the clock's day, and move later days to it. Raises `LedgerError` when the zone is another one."""
+    now = _now(shelf, moment)
+    _require_zone(now, moment)
+    sweep(shelf, now.time)
+    row, moved = _row(shelf, now.day), shelf.days_after(now.day)
     forgiven = row.spent - row.forgiven
     for later in moved:
         row = row._replace(spent=_sum(row.spent, later.spent), reserved=_sum(row.reserved, later.reserved))
         forgiven += later.spent - later.forgiven
     for later in moved:
-        shelf.move(later.day, moment.day)
-    shelf.forgive(moment.day, moment.time + LEASE)
+        shelf.move(later.day, now.day)
+    shelf.forgive(now.day, now.time + LEASE)
     shelf.put_day(row._replace(forgiven=row.spent, warned=False))
-    return Reset(moment.day, forgiven, tuple(later.day for later in moved))
+    shelf.put_zoning(Zoning(now.zone, now.next, None if now.earliest is None else min(now.earliest, now.day)))
+    return Reset(now.day, forgiven, tuple(later.day for later in moved))
 
 
-def sweep(shelf: Shelf, moment: Moment) -> bool:
+def rezone(shelf: Shelf, moment: Moment, zone: str) -> Rezoned:
+    """Change the zone when the current day is over. Raises `LedgerError` when the ledger is ahead."""
+    now = _now(shelf, moment)
+    if shelf.newest() is None and now.earliest is None:
+        shelf.put_zoning(Zoning(zone))
+        return Rezoned(zone, None, before=now.zone)
+    row = _current(shelf, now)
+    changed = None if zone == now.zone else zone
+    if changed and _standing(row, now).ahead:
+        raise ahead(row.day, now.day)
+    shelf.put_zoning(Zoning(now.zone, changed, row.day if changed or now.earliest else None))
+    return Rezoned(now.zone, changed, before=now.next or now.zone)
+
+
+def sweep(shelf: Shelf, time: int) -> bool:
     """Settle what has expired, and tell whether there was any."""
-    expired = shelf.expired(moment.time)
+    expired = shelf.expired(time)
     for held in expired:
         row = _expire(_row(shelf, held.day), held)
         charged = held.amount if held.dispatched else 0
         if held.dispatched:
             shelf.add_history(held.day, held.model, held.backend, Counts(1, 0, 0, charged))
-        left = Tombstone(held.id, held.day, held.amount, charged, False, moment.time, held.model, held.backend)
+        left = Tombstone(held.id, held.day, held.amount, charged, False, time, held.model, held.backend)
         shelf.put_tombstone(left)
         shelf.drop_hold(held.id)
         shelf.put_day(row)
     if expired:
-        shelf.drop_tombstones_before(moment.time - REMEMBERED)
+        shelf.drop_tombstones_before(time - REMEMBERED)
     return bool(expired)
 
 
@@ -210,23 +275,70 @@ def ahead(newest: date, today: date) -> LedgerError:
     )
 
 
+def other_zone(kept: str, given: str) -> LedgerError:
+    """The error for a caller whose days are not the ledger's."""
+    return LedgerError(
+        f"the ledger counts its days in {kept}, and the budget's time zone is {given}: nothing that costs money is sent"
+        " while they differ",
+        hint=f"to keep {kept}: {REZONE} {kept}\nto change both from the next day on: {REZONE} {given}",
+    )
+
+
+def _now(shelf: Shelf, moment: Moment) -> _Now:
+    found = shelf.zoning()
+    kept = found or Zoning(moment.zone)
+    day, zone, following = _day_in(kept.zone, moment), kept.zone, kept.next
+    if following is not None and kept.after is not None and day > kept.after:
+        day, zone, following = _day_in(following, moment), following, None
+    return _Now(moment.time, day, zone, following, kept.after, kept=found is not None)
+
+
+def _day_in(zone: str, moment: Moment) -> date:
+    if zone == moment.zone:
+        return moment.day
+    try:
+        return day_at(moment.time / 1000, time_zone(zone))
+    except UsageError as unknown:
+        raise LedgerError(
+            "the ledger counts its days in a time zone that this system does not know",
+            hint="install the tzdata package, or begin a new ledger: move the file away, then: " + REPAIR,
+        ) from unknown
+
+
+def _require_zone(now: _Now, moment: Moment) -> None:
+    if moment.zone not in (now.zone, now.next):
+        raise other_zone(now.zone, moment.zone)
+
+
+def _keep_zone(shelf: Shelf, now: _Now) -> None:
+    if not now.kept:
+        shelf.put_zoning(Zoning(now.zone))
+
+
 def _expire(row: Day, held: Held) -> Day:
     row = row._replace(reserved=row.reserved - held.amount)
     return row._replace(spent=_sum(row.spent, held.amount)) if held.dispatched else row
 
 
-def _current(shelf: Shelf, moment: Moment) -> Day:
+def _current(shelf: Shelf, now: _Now) -> Day:
+    day = now.day if now.earliest is None else max(now.day, now.earliest)
     newest = shelf.newest()
-    return newest if newest is not None and newest.day >= moment.day else Day(moment.day)
+    return newest if newest is not None and newest.day >= day else Day(day)
 
 
 def _row(shelf: Shelf, day: date) -> Day:
     return shelf.day(day) or Day(day)
 
 
-def _standing(row: Day, moment: Moment) -> Standing:
+def _standing(row: Day, now: _Now) -> Standing:
     return Standing(
-        row.day, row.spent - row.forgiven, row.reserved, row.warned, row.day > moment.day + timedelta(days=1)
+        row.day,
+        row.spent - row.forgiven,
+        row.reserved,
+        row.warned,
+        ahead=row.day > now.day + timedelta(days=1),
+        zone=now.zone,
+        next_zone=now.next,
     )
 
 

@@ -7,8 +7,8 @@ import threading
 from datetime import date
 
 from batuta_cli.serve.ledger import book
-from batuta_cli.serve.ledger.base import LEASE, Entry, Hold, Moment, Reset, Settled, Standing, Use
-from batuta_cli.serve.ledger.book import Counts, Day, Held, Tombstone
+from batuta_cli.serve.ledger.base import LEASE, Entry, Hold, Moment, Reset, Rezoned, Settled, Standing, Use
+from batuta_cli.serve.ledger.book import Counts, Day, Held, Tombstone, Zoning
 
 
 class MemoryLedger:
@@ -66,6 +66,11 @@ class MemoryLedger:
         with self._lock:
             return book.reset(self._shelf, moment)
 
+    def rezone(self, moment: Moment, zone: str) -> Rezoned:
+        """See `Ledger`."""
+        with self._lock:
+            return book.rezone(self._shelf, moment, zone)
+
     def close(self) -> None:
         """See `Ledger`. There is nothing to let go of."""
 
@@ -78,6 +83,13 @@ class _Shelf:
         self.holds: dict[str, Held] = {}
         self.tombstones: dict[str, Tombstone] = {}
         self.lines: dict[tuple[date, str, str], Counts] = {}
+        self.zone: Zoning | None = None
+
+    def zoning(self) -> Zoning | None:
+        return self.zone
+
+    def put_zoning(self, row: Zoning) -> None:
+        self.zone = row
 
     def newest(self) -> Day | None:
         return self.days[max(self.days)] if self.days else None

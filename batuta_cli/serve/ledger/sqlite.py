@@ -4,8 +4,8 @@ Each method is one transaction that begins by taking the write lock, so that wha
 writes. After `kill -9` at any moment the file is as some transaction left it. In WAL mode readers neither wait nor keep
 anybody waiting. Writers take turns (`turn.py`); who waits longer than `patience` seconds gets a `LedgerError`.
 
-A process that forks opens the file again: SQLite's connections do not survive a fork. So does a process whose file
-was removed or replaced, lest it keep count in a file that nobody else sees.
+A process that forks opens the file again: SQLite's connections do not survive a fork. A process whose file was removed
+or replaced raises `LedgerError` until it is restarted: what it had counted is not in the file that is there now.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from batuta_cli import paths
-from batuta_cli.errors import LedgerError
+from batuta_cli.errors import LedgerError, OperationError
 from batuta_cli.files import display
-from batuta_cli.serve.ledger import book, sqlite_file
-from batuta_cli.serve.ledger.base import LEASE, Entry, Hold, Moment, Reset, Settled, Standing, Use
-from batuta_cli.serve.ledger.book import Counts, Day, Held, Tombstone
+from batuta_cli.serve.ledger import book, sqlite_file, sqlite_place
+from batuta_cli.serve.ledger.base import LEASE, Entry, Hold, Moment, Reset, Rezoned, Settled, Standing, Use
+from batuta_cli.serve.ledger.book import Counts, Day, Held, Tombstone, Zoning
 from batuta_cli.serve.ledger.turn import turn
 
 T = TypeVar("T")
@@ -40,17 +40,21 @@ class SqliteLedger:
         self.path = path
         self._durability = durability
         self._patience = patience
-        self._forget()
+        self._used: sqlite_place.Identity | None = None
+        """The file that this object has used; it is never given up for another one."""
+        self._begin()
 
-    def _forget(self) -> None:
+    def _begin(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._inode: tuple[int, int] | None = None
+        self._journal: sqlite_place.Identity | None = None
+        self._prepared = False
+        """The file has its marker and is of this version."""
 
     def standing(self, moment: Moment) -> Standing:
         """See `Ledger`."""
-        return self._read(lambda shelf: book.standing(shelf, moment), Standing(moment.day))
+        return self._read(lambda shelf: book.standing(shelf, moment), Standing(moment.day, zone=moment.zone))
 
     def reserve(self, moment: Moment, hold: Hold, limit: int) -> tuple[bool, Standing]:
         """See `Ledger`."""
@@ -82,40 +86,77 @@ class SqliteLedger:
 
     def reset(self, moment: Moment) -> Reset:
         """See `Ledger`."""
-        return self._write(lambda shelf: book.reset(shelf, moment))
+        return self._write(lambda shelf: book.reset(shelf, moment), anew=True)
+
+    def rezone(self, moment: Moment, zone: str) -> Rezoned:
+        """See `Ledger`. Without a file nothing is made: its first use brings the zone along."""
+        with self._exclusively(), self._named_errors():
+            if not sqlite_file.exists(self.path):
+                self._require_never_kept()
+                return Rezoned(zone, None, before=moment.zone)
+        return self._write(lambda shelf: book.rezone(shelf, moment, zone))
 
     def close(self) -> None:
         """See `Ledger`."""
         with self._exclusively():
             self._disconnect()
 
-    def _write(self, body: "Callable[[_Shelf], T]") -> T:
+    def _write(self, body: "Callable[[_Shelf], T]", *, anew: bool = False) -> T:
+        """Run a transaction that writes; `anew` makes a file in the place of one that is missing."""
         with self._exclusively(), self._named_errors():
             if not sqlite_file.exists(self.path):
-                paths.private_dir(Path(self.path).parent)
+                self._require_never_kept(anew=anew)
+                _make_directory(self.path)
             with turn(f"{self.path}.lock", self._patience):
                 if not sqlite_file.exists(self.path):
+                    self._require_never_kept(anew=anew)
                     sqlite_file.make(self.path)
-                return _transaction(self._connected(), "BEGIN IMMEDIATE", body)
+                connection = self._connected()
+                if not self._prepared:
+                    # Before the first transaction, so that no ledger in which something is counted lacks the marker.
+                    sqlite_place.leave_marker(self.path)
+                    sqlite_file.upgrade(connection)
+                    self._prepared = True
+                return self._transaction(connection, "BEGIN IMMEDIATE", body)
 
     def _read(self, body: "Callable[[_Shelf], T]", nothing: T) -> T:
         with self._exclusively(), self._named_errors():
-            if not sqlite_file.exists(self.path):
-                return nothing
-            return _transaction(self._connected(), "BEGIN", body)
+            there = sqlite_file.exists(self.path)
+            if not there:
+                self._require_never_kept()
+            sqlite_place.require_writable(self.path)
+            return self._transaction(self._connected(), "BEGIN", body) if there else nothing
+
+    def _transaction(self, connection: sqlite3.Connection, begin: str, body: "Callable[[_Shelf], T]") -> T:
+        result = _transaction(connection, begin, body)
+        if self._journal is None:  # from its first transaction on, a connection keeps SQLite from removing the journal
+            self._journal = sqlite_place.identity(sqlite_place.journal(self.path))
+        return result
+
+    def _require_never_kept(self, *, anew: bool = False) -> None:
+        if self._used is not None:
+            raise sqlite_place.changed(self.path, "removed")
+        if not anew and sqlite_place.is_marked(self.path):
+            raise sqlite_place.missing(self.path)
 
     def _connected(self) -> sqlite3.Connection:
-        found = os.stat(self.path)
-        inode = (found.st_dev, found.st_ino)
-        if self._connection is not None and self._inode != inode:
-            self._disconnect()
+        found = sqlite_place.identity(self.path)
+        if self._used is not None and self._used != found:
+            raise sqlite_place.changed(self.path, "removed" if found is None else "replaced")
+        if self._connection is not None and self._journal is not None:
+            journal = sqlite_place.journal(self.path)
+            if sqlite_place.identity(journal) != self._journal:
+                raise sqlite_place.changed(journal, "removed or replaced")
         if self._connection is None:
             self._connection = sqlite_file.connect(self.path, self._patience, self._durability)
-            self._inode = inode
+            if sqlite_place.identity(self.path) != found:
+                self._disconnect()
+                raise sqlite_place.changed(self.path, "replaced")
+            self._used = found
         return self._connection
 
     def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._journal, self._prepared = self._connection, None, None, False
         if connection is not None:
             connection.close()
 
@@ -124,7 +165,7 @@ class SqliteLedger:
         """One thread at a time; and what a parent process had open is not this one's."""
         if self._process != os.getpid():
             _INHERITED.append(self._connection)
-            self._forget()
+            self._begin()
         if not self._lock.acquire(timeout=self._patience):
             raise self._locked()
         try:
@@ -136,6 +177,9 @@ class SqliteLedger:
     def _named_errors(self) -> Iterator[None]:
         try:
             yield
+        except LedgerError as error:
+            sqlite_place.name_ledger(error, self.path)
+            raise
         except sqlite3.Error as error:
             raise sqlite_file.explain(error, self.path, self._patience) from error
         except TimeoutError as error:
@@ -148,6 +192,13 @@ class SqliteLedger:
 
     def _locked(self) -> LedgerError:
         return sqlite_file.locked(self.path, self._patience)
+
+
+def _make_directory(path: str) -> None:
+    try:
+        paths.private_dir(Path(path).parent)
+    except OperationError as error:
+        raise LedgerError(f"{display(path)}: {error.message}", hint=sqlite_place.HINT) from error
 
 
 def _transaction(connection: sqlite3.Connection, begin: str, body: "Callable[[_Shelf], T]") -> T:
@@ -167,6 +218,22 @@ class _Shelf:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
+
+    def zoning(self) -> Zoning | None:
+        try:
+            found = self._execute("SELECT name, next, after FROM zone").fetchone()
+        except sqlite3.OperationalError:
+            if sqlite_file.has_zone(self._execute):
+                raise
+            return None
+        if found is None:
+            return None
+        name, following, after = found
+        return Zoning(name, following, None if after is None else date.fromisoformat(after))
+
+    def put_zoning(self, row: Zoning) -> None:
+        after = None if row.after is None else row.after.isoformat()
+        self._execute("INSERT OR REPLACE INTO zone VALUES (1, ?, ?, ?)", (row.zone, row.next, after))
 
     def newest(self) -> Day | None:
         return _day(self._execute("SELECT * FROM day ORDER BY day DESC LIMIT 1").fetchone())

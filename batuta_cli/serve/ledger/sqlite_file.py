@@ -11,16 +11,18 @@ import contextlib
 import os
 import sqlite3
 import stat
+from collections.abc import Callable
 from urllib.parse import quote
 
 from batuta_cli.errors import LedgerError
 from batuta_cli.files import display, kind_of
+from batuta_cli.serve.ledger.sqlite_place import not_writable
 
 APPLICATION_ID = 0x4254424C
 """In the header of the file: BTBL, batuta's budget ledger."""
 
-VERSION = 1
-"""Of the tables below."""
+VERSION = 2
+"""Of the tables below. Version 1 had no table `zone`."""
 
 
 def _whole(name: str, rule: str) -> str:
@@ -75,6 +77,7 @@ _TABLES = {
         "PRIMARY KEY (day, model, backend)",
     ),
 }
+_ZONE = _table("zone", "id INTEGER PRIMARY KEY CHECK (id = 1)", "name TEXT NOT NULL", "next TEXT", "after TEXT")
 
 _UNBALANCED = """SELECT 1 FROM day WHERE
     reserved <> (SELECT COALESCE(SUM(amount), 0) FROM hold WHERE hold.day = day.day)
@@ -104,14 +107,17 @@ def make(path: str) -> None:
     """
     unfinished = f"{path}.new"
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(unfinished)
+        # The journal of a ledger that was removed would be taken for the new one's.
+        for leftover in (unfinished, f"{path}-wal", f"{path}-shm", f"{path}-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(leftover)
         os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         with contextlib.closing(_open(unfinished, 0)) as connection:
             for statement in (
                 "PRAGMA journal_mode = WAL",
                 "BEGIN",
                 *_TABLES.values(),
+                _ZONE,
                 f"PRAGMA application_id = {APPLICATION_ID}",
                 f"PRAGMA user_version = {VERSION}",
                 "COMMIT",
@@ -122,11 +128,32 @@ def make(path: str) -> None:
         raise _cannot_open(path, error) from error
 
 
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Give a ledger of version 1 the table of its time zone. Raises `sqlite3.Error`."""
+    if has_zone(connection.execute):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not has_zone(connection.execute):
+            connection.execute(_ZONE)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def has_zone(execute: Callable[..., sqlite3.Cursor]) -> bool:
+    """Whether the ledger has the table of its time zone."""
+    return int(execute("PRAGMA user_version").fetchone()[0]) >= VERSION
+
+
 def connect(path: str, patience: float, durability: str) -> sqlite3.Connection:
     """Open a ledger that is there. Raises `LedgerError` or `sqlite3.Error`."""
     # SQLite opens what it may not write for reading alone, and would tell only when it is too late.
     if not (os.access(path, os.R_OK | os.W_OK) and os.access(os.path.dirname(path), os.W_OK | os.X_OK)):
-        raise _not_writable(path)
+        raise not_writable(path)
     connection = _open(path, patience)
     try:
         connection.execute(f"PRAGMA synchronous = {durability}")
@@ -154,7 +181,7 @@ def explain(error: sqlite3.Error, path: str, patience: float) -> LedgerError:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return locked(path, patience)
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            return _not_writable(path)
+            return not_writable(path)
         case sqlite3.SQLITE_FULL:
             return LedgerError(f"{name}: the disk is full; nothing was written", hint="make room on that disk")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_FORMAT:
@@ -182,14 +209,7 @@ def damaged(path: str, how: str) -> LedgerError:
     aside = f"mv {name} {name}.damaged"
     return LedgerError(
         f"{name}: damaged, or not a ledger: {how}",
-        hint=f"to begin a new one, and forget what this one counted: {aside}",
-    )
-
-
-def _not_writable(path: str) -> LedgerError:
-    return LedgerError(
-        f"{display(path)}: cannot be written, so nothing that costs money is sent",
-        hint="the file and its directory must be yours to write, on a disk that is not read-only",
+        hint=f"to begin a new one, and forget what this one counted: {aside} && batuta serve budget reset --yes",
     )
 
 
@@ -200,13 +220,16 @@ def _check(connection: sqlite3.Connection, path: str) -> None:
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if found != APPLICATION_ID:
         what = "is a database of another program" if tables else "is empty, which a ledger never is"
-        raise LedgerError(f"{name}: {what}", hint=f"move it away, and a new ledger is begun: mv {name} {name}.old")
+        raise LedgerError(
+            f"{name}: {what}",
+            hint=f"move it away, then begin a new ledger: mv {name} {name}.old && batuta serve budget reset --yes",
+        )
     if version > VERSION:
         raise LedgerError(
             f"{name}: was written by a newer batuta (version {version} of the ledger, this one knows {VERSION})",
             hint="pip install --upgrade batuta-cli",
         )
-    if version != VERSION or not tables.issuperset(_TABLES):
+    if version not in (1, VERSION) or not tables.issuperset({*_TABLES, "zone"} if version == VERSION else _TABLES):
         raise damaged(path, "tables are missing")
     # A millisecond for a year of history; a page of zeros would else pass for an empty table.
     if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):

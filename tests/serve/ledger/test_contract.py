@@ -30,7 +30,7 @@ def at(time: int) -> Moment:
 
 @pytest.fixture(params=["memory", "sqlite"])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    made = open_ledger("memory:" if request.param == "memory" else f"sqlite://{tmp_path}/ledger")
+    made = open_ledger("memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/ledger")
     yield made
     made.close()
 
@@ -194,7 +194,7 @@ def test_a_sum_that_no_integer_holds_is_refused_and_changes_nothing(ledger: Ledg
 
 
 def test_reading_makes_no_file(tmp_path: Path) -> None:
-    ledger = open_ledger(f"sqlite://{tmp_path}/new/ledger")
+    ledger = open_ledger(f"sqlite:///{tmp_path}/new/ledger")
     assert ledger.standing(at(START)).spent == 0
     assert ledger.history(dt.date.min) == []
     assert list(tmp_path.iterdir()) == []

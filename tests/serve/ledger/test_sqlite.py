@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -67,14 +68,14 @@ def test_the_file_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None
     script = (
         "import os, sys, datetime as dt; os.umask(0); sys.path.insert(0, sys.argv[2])\n"
         "from batuta_cli.serve.ledger import *\n"
-        "l = open_ledger('sqlite://' + sys.argv[1]); l.record(Moment(1, dt.date(2023, 1, 1)), 1, Use())\n"
+        "l = open_ledger('sqlite:///' + sys.argv[1]); l.record(Moment(1, dt.date(2023, 1, 1)), 1, Use())\n"
         "for n in sorted(os.listdir(os.path.dirname(sys.argv[1]))): print(n, oct(os.stat(os.path.dirname(sys.argv[1])"
         " + '/' + n).st_mode & 0o777))\n"
     )
     path = tmp_path / "a" / "b" / "ledger"
     root = str(Path(__file__).resolve().parents[3])
     done = subprocess.run([sys.executable, "-c", script, path, root], capture_output=True, text=True, check=True)
-    names = ["ledger", "ledger-shm", "ledger-wal", "ledger.lock"]
+    names = ["ledger", "ledger-shm", "ledger-wal", "ledger.lock", "ledger.recorded"]
     assert done.stdout.split("\n")[:-1] == [f"{name} 0o600" for name in names]
     for directory in (path.parent, path.parent.parent):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -96,20 +97,21 @@ def test_durability_is_how_sqlite_synchronises(path: Path, durability: str, leve
     ledger.close()
 
 
-@pytest.mark.parametrize("name", ["with space", "percent%20", "question?mode=memory", "hash#x", "ümläut", "semi;colon"])
+@pytest.mark.parametrize("name", ["with space", "percent%20", "ümläut", "semi;colon"])
 def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
-    ledger = open_ledger(f"sqlite://{tmp_path}/{name}")
+    ledger = open_ledger(f"sqlite:///{tmp_path}/{name}")
     ledger.record(NOW, 7, Use())
     ledger.close()
-    assert sorted(os.listdir(tmp_path)) == [name, f"{name}.lock"]
+    assert sorted(os.listdir(tmp_path)) == [name, f"{name}.lock", f"{name}.recorded"]
 
 
 def test_addresses_mean_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for url, path in (
-        ("sqlite:///tmp/x", "/tmp/x"),
-        ("sqlite:x/y", f"{tmp_path}/x/y"),
-        ("sqlite:/tmp/x", "/tmp/x"),
+        ("sqlite:////tmp/x", "/tmp/x"),
+        ("sqlite://///tmp/x", "/tmp/x"),
+        ("sqlite:///x/y", f"{tmp_path}/x/y"),
+        ("sqlite:///../x", f"{tmp_path.parent}/x"),
     ):
         ledger = open_ledger(url)
         assert isinstance(ledger, SqliteLedger) and ledger.path == path
@@ -117,19 +119,38 @@ def test_addresses_mean_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     "url",
-    ["", "sqlite:", "sqlite://", "sqlite://host/x", "sqlite:///", "sqlite:x\0y", "mysql://x", "Memory:", "memory"],
-)
-def test_an_address_that_names_no_ledger_is_refused(url: str) -> None:
+    ["", "sqlite:", "sqlite://", "sqlite:///", "sqlite:////", "sqlite:x", "sqlite:/tmp/x", "sqlite:///x\0y", "sqlite:///d/",
+     "sqlite:///.", "mysql://x", "Memory:", "memory", "SQLite:///x", "file:///tmp/x", "/tmp/x", "sqlite:///:memory:"],
+)  # fmt: skip
+def test_a_url_that_names_no_ledger_is_refused(url: str) -> None:
     with pytest.raises(UsageError) as refused:
         open_ledger(url)
-    assert "sqlite:///absolute/path" in str(refused.value.hint)
+    assert "sqlite:////absolute/path" in str(refused.value.hint)
 
 
-@pytest.mark.parametrize("url", ["redis://localhost:6379/0", "rediss://host"])
-def test_redis_is_said_to_be_missing(url: str) -> None:
-    with pytest.raises(UsageError, match="Redis") as refused:
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("sqlite://host/path", "sqlite:// takes no host; use sqlite:////absolute/path"),
+        ("sqlite://tmp", "takes no host"),
+        ("sqlite:////x?mode=memory", "query"),
+        ("sqlite:////x#y", "fragment"),
+        ("sqlite:///~/ledger", "~"),
+        ("sqlite:////home/~me/ledger", "~"),
+        ("redis://localhost:6379/0", "no Redis ledger"),
+        ("rediss://host", "no Redis ledger"),
+        ("redis:host", "no Redis ledger"),
+        ("redis://:hunter2@host/0", "password"),
+        ("rediss://me:hunter2@host", "password"),
+        ("sqlite://me:hunter2@host/x", "password"),
+        ("postgresql://me:hunter2@host/x", "password"),
+    ],
+)
+def test_a_refused_url_is_told_the_rule_and_never_repeated(url: str, rule: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=re.escape(rule)) as refused:
         open_ledger(url)
-    assert refused.value.hint == "batuta config set budget.ledger sqlite keeps it on this host"
+    assert refused.value.hint
+    assert "hunter2" not in f"{refused.value} {refused.value.hint} {refused.value.__cause__}"
 
 
 # Files that are not what they should be.
@@ -168,7 +189,7 @@ def test_the_database_of_another_program_is_refused_and_left_as_it_is(ledger: Sq
 
 
 def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(ledger: SqliteLedger, kept: Path) -> None:
-    change(kept, "PRAGMA user_version = 2")
+    change(kept, "PRAGMA user_version = 3")
     before = kept.read_bytes()
     refuses_everything(ledger, "newer batuta")
     assert kept.read_bytes() == before
@@ -215,7 +236,7 @@ def test_what_a_killed_process_left_of_a_new_ledger_is_in_nobodys_way(ledger: Sq
     assert ledger.standing(NOW).spent == 0
     ledger.record(NOW, 3, Use())
     ledger.close()
-    assert sorted(os.listdir(path.parent)) == [path.name, f"{path.name}.lock"]
+    assert sorted(os.listdir(path.parent)) == [path.name, f"{path.name}.lock", f"{path.name}.recorded"]
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "link", "dangling link"])
@@ -240,7 +261,7 @@ def test_a_ledger_that_cannot_be_written_is_refused_for_reading_too(
     script = (
         "import sys, datetime as dt; sys.path.insert(0, sys.argv[2])\n"
         "from batuta_cli.serve.ledger import *\nfrom batuta_cli.errors import LedgerError\n"
-        "try: print(open_ledger('sqlite://' + sys.argv[1]).standing(Moment(1700000000000, dt.date(2023, 11, 14))))\n"
+        "try: print(open_ledger('sqlite:///' + sys.argv[1]).standing(Moment(1700000000000, dt.date(2023, 11, 14))))\n"
         "except LedgerError as error: print('REFUSED', error)\n"
     )
     root = str(Path(__file__).resolve().parents[3])
@@ -277,7 +298,7 @@ def test_on_a_disk_that_takes_no_more_bytes_what_was_there_stays(kept: Path) -> 
         "import sys, datetime as dt, resource, signal; sys.path.insert(0, sys.argv[2])\n"
         "from batuta_cli.serve.ledger import *\nfrom batuta_cli.errors import LedgerError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))\n"
-        "ledger, done = open_ledger('sqlite://' + sys.argv[1]), 0\n"
+        "ledger, done = open_ledger('sqlite:///' + sys.argv[1]), 0\n"
         "try:\n"
         "    while True: ledger.record(Moment(1700000000000, dt.date(2023, 11, 14)), 1, Use()); done += 1\n"
         "except LedgerError as error: print(done, error)\n"
@@ -348,24 +369,11 @@ def test_a_child_opens_the_file_again_and_leaves_the_parents_connection_alone(le
     assert ledger.standing(NOW).spent == 13
 
 
-def test_a_file_that_was_replaced_is_opened_again(ledger: SqliteLedger, path: Path) -> None:
-    ledger.record(NOW, 7, Use())
-    for file in path.parent.iterdir():
-        file.rename(path.parent / f"old-{file.name}")
-    other = SqliteLedger(str(path))
-    other.record(NOW, 2, Use())
-    ledger.record(NOW, 1, Use())
-    assert other.standing(NOW).spent == ledger.standing(NOW).spent == 3
-    other.close()
-    ledger.close()
-    assert rows(path, "SELECT spent FROM day") == [(3,)]
-
-
 def test_two_processes_that_begin_a_ledger_at_once_begin_one(tmp_path: Path) -> None:
     script = (
         "import sys, datetime as dt; sys.path.insert(0, sys.argv[2]); sys.stdin.read()\n"
         "from batuta_cli.serve.ledger import *\n"
-        "open_ledger('sqlite://' + sys.argv[1]).record(Moment(1, dt.date(2023, 1, 1)), 1, Use())\n"
+        "open_ledger('sqlite:///' + sys.argv[1]).record(Moment(1, dt.date(2023, 1, 1)), 1, Use())\n"
     )
     for number in range(3):
         path = tmp_path / f"new{number}" / "ledger"

@@ -82,13 +82,13 @@ def snapshot(path: Path) -> tuple[list[Any], list[Any], list[Any]]:
 def test_killed_processes_lose_nothing_and_the_budget_holds_at_every_moment(tmp_path: Path, budget: str) -> None:
     path, limit = tmp_path / "ledger", int(float(budget) * 10**9)
     config = CircuitBreakerConfig(daily_budget_usd=budget)
-    CostCircuitBreaker(config, open_ledger(f"sqlite://{path}")).record("0")
+    CostCircuitBreaker(config, open_ledger(f"sqlite:///{path}")).record("0")
     chance, killed = random.Random(20261123), 0  # noqa: S311 - it chooses victims
     journals: list[Path] = []
 
     def start() -> "subprocess.Popen[bytes]":
         journals.append(tmp_path / f"journal-{len(journals)}")
-        arguments = [f"sqlite://{path}", str(journals[-1]), str(len(journals)), budget]
+        arguments = [f"sqlite:///{path}", str(journals[-1]), str(len(journals)), budget]
         return subprocess.Popen([sys.executable, "-c", WORKER, *arguments], cwd=ROOT)
 
     workers = [start() for _ in range(WORKERS)]
@@ -119,7 +119,7 @@ def test_killed_processes_lose_nothing_and_the_budget_holds_at_every_moment(tmp_
             worker.wait()
     assert snapshots > 20 and killed > 3
 
-    later = CostCircuitBreaker(config, open_ledger(f"sqlite://{path}"), now=lambda: time.time() + LEASE / 1000)
+    later = CostCircuitBreaker(config, open_ledger(f"sqlite:///{path}"), now=lambda: time.time() + LEASE / 1000)
     status = later.status()
     assert status.reserved == 0
     certain, least, most, over, cut_off = judge(journals)

@@ -1,0 +1,72 @@
+"""The option `--ledger` of the commands that use the budget, and the configuration that they load."""
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batuta_cli.cli import console
+from batuta_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from batuta_cli.config import Config
+
+LedgerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        metavar="URL",
+        help="The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.",
+    ),
+]
+
+
+def load_config(ledger: str | None = None) -> "Config":
+    """The configuration, with the ledger of `--ledger`; warns of limits that contradict each other.
+
+    Raises `ConfigError`, and `UsageError` for a URL that is not a ledger's, without repeating it.
+    """
+    from batuta_cli import config
+
+    found = with_ledger(config.load(), ledger)
+    warn_of_limits(found)
+    return found
+
+
+def warn_of_limits(found: "Config") -> None:
+    """Warn of limits that contradict each other."""
+    for warning in found.warnings:
+        console.warn(warning)
+
+
+def with_ledger(found: "Config", ledger: str | None) -> "Config":
+    """The configuration with the ledger of `--ledger`. Raises `UsageError`, without repeating the URL."""
+    from batuta_cli.config.ledger_url import LedgerUrlError, parse_ledger_url
+
+    if ledger is None:
+        return found
+    try:
+        parse_ledger_url(ledger)
+    except LedgerUrlError as refused:
+        raise UsageError(f"--ledger: {refused}", hint=refused.hint) from None
+    return replace(found, budget=replace(found.budget, ledger=ledger))
+
+
+def warn_of_new_limits() -> None:
+    """The same after the file was changed, when the environment lets the configuration be read."""
+    from batuta_cli import config
+    from batuta_cli.errors import ConfigError
+
+    with contextlib.suppress(ConfigError):
+        warn_of_limits(config.load())
+
+
+def require_file(settings: "Config") -> "Config":
+    """The configuration, when its ledger outlives a command. Raises `UsageError` for `memory:`."""
+    if settings.budget.ledger == "memory:":
+        raise UsageError(
+            "the ledger is memory:, which keeps nothing from one command to the next",
+            hint="name a file: --ledger sqlite, or --ledger sqlite:////absolute/path",
+        )
+    return settings
