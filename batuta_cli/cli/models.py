@@ -56,11 +56,12 @@ def warn_of_unmatched(path: str, model: str, ignore: Sequence[str], signature: S
     `signature` holds the path inside the model at which its signature will be written, which need not exist yet.
     """
     from batuta_cli.cli.console import warn
-    from batuta_cli.pacha.ignoring import expand_ignored, matching_part
+    from batuta_cli.pacha.ignoring import expand_ignored, is_glob, matching_part
 
     for glob in expand_ignored(model, ignore).unmatched:
         if not any(matching_part([glob], place) for place in signature):
-            warn(f"{display(path)}: --ignore {display(glob)} names nothing in it; a glob begins at the model's root")
+            later = "globs begin at the model's root" if is_glob(glob) else "that path is left out if it appears later"
+            warn(f"{display(path)}: --ignore {display(glob)} names nothing in it; {later}")
 
 
 def total_size(path: str) -> int | None:

@@ -233,7 +233,9 @@ def test_an_ignore_that_names_nothing_is_warned_of(batuta: Run, work: Path, alic
     for glob in ("*.log", "run.log", "F", "caf\u00e9", "sub/sub"):
         for command in (["sign", "m", "--force"], ["hash", "m"]):
             done = batuta("pacha", *command, "--ignore", glob, code=0)
-            assert f"warning: m: --ignore {glob} names nothing in it" in done.stderr
+            assert f"warning: m: --ignore {glob} names nothing in it; " in done.stderr
+            assert ("globs begin at the model's root" in done.stderr) is ("*" in glob)
+            assert ("that path is left out if it appears later" in done.stderr) is ("*" not in glob)
     assert batuta("pacha", "sign", "m", "--force", "--ignore", "sub", "--ignore", "sub/*.log", code=0).stderr == ""
     assert "names nothing" in batuta("pacha", "hash", "model", "--ignore", "f", code=0).stderr
 
