@@ -10,15 +10,18 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import FollowSymlinks, Ignore, opened, read_stdin, shell_path, total_size
+from batuta_cli.cli.models import FollowSymlinks, Ignore, opened, read_stdin, shell_path, total_size, warn_of_unmatched
 from batuta_cli.errors import UsageError, VerificationError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
+    from batuta_cli.pacha.keyring import OwnKey
     from batuta_cli.pacha.signer import Policy
     from batuta_cli.pacha.signing import ModelSignature
 
 commands = typer.Typer()
+
+_SHOWN = 10  # names of files that are left out in the text; --json has all
 
 
 @commands.command(
@@ -56,27 +59,36 @@ def sign(
     """Sign models; the signature is written beside each as PATH.sig."""
     from batuta_cli.cli import secrets
     from batuta_cli.files import atomic_output
-    from batuta_cli.pacha import signing
+    from batuta_cli.pacha import signing, trust
+    from batuta_cli.pacha.ignoring import check_globs
     from batuta_cli.pacha.locate import locate
+    from batuta_cli.pacha.signer import check_may_sign
 
+    check_globs(ignore or ())
     if format not in ("bundle", "pacha1"):
         raise UsageError(f"no such signature format: {display(format)}", hint="bundle or pacha1")
     if output is not None and len(paths) > 1:
         raise UsageError("--output takes one PATH", hint="sign them one by one, or leave --output out")
     if "-" in paths:
         raise UsageError("stdin cannot be signed, it has no name", hint="write it to a file first")
+    store, start = trust.load(), trust.now()
     if key is None:
-        signing_key = _own_key(identity, passphrase_env)
+        own = _own_key(identity)
+        check_may_sign(own.public, store, start)  # before a passphrase is asked for
+        signing_key = secrets.signing_key(str(own.path), passphrase_env=passphrase_env, identity=own.identity)
     else:
         signing_key = secrets.signing_key(key, passphrase_env=passphrase_env, identity=identity)
+    check_may_sign(signing_key.verifying_key, store, start)
 
     def one(path: str) -> Done:
         found = locate(path)
         target = found.signature if output is None else output
-        _refuse_inside(target, found.path, ignore or ())
+        inside = _place_inside(target, found.path, ignore or ())
+        warn_of_unmatched(path, found.path, ignore or (), inside)
         options: dict[str, Any] = {
             "expires_days": expires,
             "ignore": ignore or (),
+            "ignore_paths": inside,
             "follow_symlinks": follow_symlinks,
             "format": format,
         }
@@ -104,32 +116,36 @@ def sign(
     return for_each(paths, one)
 
 
-def _refuse_inside(target: str, model: str, ignore: Sequence[str]) -> None:
-    """Refuse a signature that would be one file more in the directory that it signs."""
-    from fnmatch import fnmatchcase
+def _place_inside(target: str, model: str, ignore: Sequence[str]) -> tuple[str, ...]:
+    """The path inside the model that covers the signature, when that is written there; else nothing.
+
+    Raises `UsageError` for a signature that would be one file more in the directory that it signs.
+    """
+    from glob import escape
+
+    from batuta_cli.pacha.ignoring import matching_part
 
     root, place = os.path.realpath(model), os.path.realpath(target)
     if target == "-" or not os.path.isdir(root) or not place.startswith(os.path.join(root, "")):
-        return
+        return ()
     name = os.path.relpath(place, root)
-    if not any(fnmatchcase(part, pattern) for part in (name, os.path.basename(name)) for pattern in ignore):
+    covered = matching_part(ignore, name)
+    if covered is None:
         raise UsageError(
             f"{display(target)}: lies inside the model, which would change with it",
-            hint=f"choose another --output, or leave it out of the model: --ignore {shell_path(name)}",
+            hint=f"choose another --output, or leave it out of the model: --ignore {shell_path(escape(name))}",
         )
+    return (covered,)
 
 
-def _own_key(identity: str | None, passphrase_env: str | None) -> Any:
-    from batuta_cli.cli import secrets
+def _own_key(identity: str | None) -> "OwnKey":
     from batuta_cli.pacha import keyring
 
-    if identity is None:
-        from batuta_cli import config
+    if identity is not None:
+        return keyring.find_own(identity)
+    from batuta_cli import config
 
-        own = keyring.choose_own(config.load().pacha.default_key)
-    else:
-        own = keyring.find_own(identity)
-    return secrets.signing_key(str(own.path), passphrase_env=passphrase_env, identity=own.identity)
+    return keyring.choose_own(config.load().pacha.default_key)
 
 
 @commands.command(
@@ -172,6 +188,10 @@ def verify(
         raise UsageError("--signature takes one PATH", hint="verify them one by one")
     if [*paths, *(signature or []), key].count("-") > 1:
         raise UsageError("stdin can be read once only", hint="name a file instead of the second -")
+    if identity is not None:
+        from batuta_cli.pacha.keys import refuse_invisible
+
+        refuse_invisible(identity)
     wanted = None if digest is None else ContentAddress.parse(digest)
     # An empty text is something that was asked for: a variable that is not set must not switch a check off.
     if wanted is not None and not signature and (key, identity, name, require) == (None, None, None, None):
@@ -297,7 +317,9 @@ def _verified_text(path: str, verified: Any) -> str:
     when = f" on {format_time(stated.created)}" if stated and stated.created else ""
     lines = [f"{display(path)}: {console.paint('verified', 'good')}, signed by {who}{when}"]
     if verified.ignored:
-        lines.append("  not covered by the signature: " + ", ".join(display(p) for p in verified.ignored))
+        shown = [display(name) for name in verified.ignored[:_SHOWN]]
+        shown += [f"and {len(verified.ignored) - _SHOWN:,} more"] if len(verified.ignored) > _SHOWN else []
+        lines.append("  not covered by the signature: " + ", ".join(shown))
     if stated is None:
         lines.append("  the signature binds the content only, not name, signer or time")
     if verified.unknown_keys:

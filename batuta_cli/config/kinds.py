@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from batuta_cli.config.ledger_url import KNOWN, LedgerUrlError, parse_ledger_url
 from batuta_cli.dollars import EXPECTED, NANO, AmountError, parse_amount
-from batuta_cli.files import is_control
+from batuta_cli.files import display, is_control, is_invisible
 
 T = TypeVar("T")
 
@@ -205,6 +205,8 @@ class Identity(Kind[str]):
         text = plain_text(value, expected)
         if len(text.encode()) > 200 or (text and not text.strip()):
             raise RefusedValueError(expected)
+        if any(map(is_invisible, text)):
+            raise RefusedValueError(f"must not have invisible characters: {display(text)}")
         return text
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from batuta_cli.files import Advance, StrPath
 from batuta_cli.pacha.hashing import Entry, Resource, check_unchanged, hash_entries, scan
+from batuta_cli.pacha.ignoring import files_left_out
 from batuta_cli.pacha.statement import Statement
 
 
@@ -62,6 +63,10 @@ class Model:
             missing=tuple(name for name in differences.missing if name not in changed),
             added=(*differences.added, *(name for name in unusable if name not in signed)),
         )
+
+    def left_out(self, statement: Statement) -> tuple[str, ...]:
+        """The files there are that a statement does not cover, because it says that they are ignored."""
+        return () if statement.is_single_file else files_left_out(self.path, statement.ignore_paths)
 
     def single_file(self) -> Resource | None:
         """The model hashed as one file; None when it is a directory. Raises as `differences`."""
@@ -125,3 +130,7 @@ class HashedModel:
         signed = statement.resources[0]
         same = (signed.size, signed.digest) == (self.resource.size, self.resource.digest)
         return Differences() if same else Differences(changed=(".",))
+
+    def left_out(self, statement: Statement) -> tuple[str, ...]:
+        """Nothing: a single file is covered whole."""
+        return ()

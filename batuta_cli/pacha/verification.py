@@ -20,6 +20,7 @@ from batuta_cli.errors import (
 from batuta_cli.files import Advance, StrPath, display
 from batuta_cli.pacha.content import Differences, HashedModel, Model
 from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of_bytes, content_address
+from batuta_cli.pacha.ignoring import is_glob
 from batuta_cli.pacha.keys import VerifyingKey
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.signer import Policy, Signer, check_own_signature, judge_signer, refuse_pacha1
@@ -43,7 +44,7 @@ class Verification:
     statement: Statement | None = None
     """What the first of the accepted bundles says."""
     ignored: tuple[str, ...] = ()
-    """Patterns of the files that one signature or another does not cover."""
+    """Names of the files in the model that one accepted signature or another does not cover."""
     unknown_keys: tuple[str, ...] = ()
     """Ids, as the file names them, of further signatures that no acceptable key made."""
     warnings: tuple[str, ...] = ()
@@ -74,6 +75,8 @@ class Verification:
 class _Comparable(Protocol):
     def differences(self, statement: Statement) -> Differences: ...
 
+    def left_out(self, statement: Statement) -> tuple[str, ...]: ...
+
 
 def check_content(model: _Comparable, signature: ModelSignature, label: StrPath) -> None:
     """Raise `VerificationError` that tells all differences at once, unless the model is what was signed."""
@@ -85,7 +88,20 @@ def check_content(model: _Comparable, signature: ModelSignature, label: StrPath)
     if not differences:
         return
     raise VerificationError(
-        f"{display(label)}: {_in_words(differences)}", result=differences.as_dict() | {"path": os.fspath(label)}
+        f"{display(label)}: {_in_words(differences)}",
+        hint=None if isinstance(body, Pacha1Signature) else _hint_about_globs(body.statement, differences),
+        result=differences.as_dict() | {"path": os.fspath(label)},
+    )
+
+
+def _hint_about_globs(stated: Statement, differences: Differences) -> str | None:
+    """What to say of globs that earlier versions recorded: they are read as paths now, and the files count as added."""
+    if not differences.added or not any(map(is_glob, stated.ignore_paths)):
+        return None
+    return (
+        "the signature leaves out "
+        + ", ".join(display(path) for path in stated.ignore_paths[:_SHOWN])
+        + ", which is read as a path and not as a pattern; if these files may be left out, have the model signed again"
     )
 
 
@@ -180,11 +196,15 @@ def verify_all(
         raise worst([error, *fatal]) from None
     if fatal:
         raise worst(fatal)
-    return _verified(accepted, tuple(signers.values()), unknown, warnings)
+    return _verified(model, accepted, tuple(signers.values()), unknown, warnings)
 
 
 def _verified(
-    accepted: Sequence[ModelSignature], signers: tuple[Signer, ...], unknown: list[str], warnings: list[str]
+    model: _Comparable,
+    accepted: Sequence[ModelSignature],
+    signers: tuple[Signer, ...],
+    unknown: list[str],
+    warnings: list[str],
 ) -> Verification:
     statements = [s.body.statement for s in accepted if isinstance(s.body, SignedStatement)]
     return Verification(
@@ -192,7 +212,7 @@ def _verified(
         signers,
         ("content", "name", "identity", "time") if len(statements) == len(accepted) else ("content",),
         statements[0] if statements else None,
-        tuple(dict.fromkeys(pattern for stated in statements for pattern in stated.ignore_paths)),
+        tuple(sorted({name for stated in statements for name in model.left_out(stated)})),
         tuple(unknown),
         tuple(dict.fromkeys(warnings)),
     )
@@ -259,7 +279,6 @@ def verify_model(
         check_own_signature(signature)
         check_content(model, signature, "the model")
         statement = signature.body.statement if isinstance(signature.body, SignedStatement) else None
-        ignored = statement.ignore_paths if statement else ()
-        return Verification(signature.address, binds=("content",), statement=statement, ignored=ignored)
+        return Verification(signature.address, binds=("content",), statement=statement)
     policy = Policy(trust or TrustStore(), key, identity, allow_pacha1=allow_pacha1)
     return verify_all(model, [signature], policy, label="the model", actual_name=None)

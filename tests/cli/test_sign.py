@@ -173,6 +173,73 @@ def test_a_signature_inside_the_directory_it_signs_is_refused_unless_it_is_left_
         assert "not covered by the signature: model.sig" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("output", "glob"),
+    [("model.sig", "*.sig"), ("sigs/a.sig", "sigs"), ("sigs/a.sig", "sigs/*"), ("a[1].sig", "a[[]1].sig")],
+)
+def test_a_signature_can_lie_wherever_in_the_model_an_ignore_names_it(
+    batuta: Run, environment: dict[str, str], work: Path, alice: SigningKey, output: str, glob: str
+) -> None:
+    (work / "m" / "sigs").mkdir(parents=True)
+    (work / "m" / "f").write_bytes(b"x")
+    refused = batuta("pacha", "sign", "m", "--output", f"m/{output}", "--ignore", "other", code=2)
+    assert "lies inside the model" in refused.stderr
+    done = batuta("pacha", "sign", "m", "--output", f"m/{output}", "--ignore", glob, code=0)
+    assert done.stderr == ""
+    batuta("pacha", "verify", "m", "--signature", f"m/{output}", code=0)
+    offered = hints(refused)[0].partition("--ignore ")[2]
+    in_a_shell(f"batuta pacha sign m --force --output 'm/{output}' --ignore {offered}", environment, work)
+
+
+@pytest.mark.parametrize("glob", ["", ".", "./", "..", "/", "/etc", "sub/../..", "../m/f", "a\nb/.."])
+def test_an_ignore_that_names_no_path_inside_the_model_is_wrong_usage(
+    batuta: Run, work: Path, alice: SigningKey, glob: str
+) -> None:
+    (work / "m").mkdir()
+    (work / "m" / "f").write_bytes(b"x")
+    for command in (["sign", "m"], ["sign", "model"], ["hash", "m"], ["hash", "model"], ["hash", "missing"]):
+        done = batuta("pacha", *command, "--ignore", "f", "--ignore", glob, code=2)
+        assert "error: --ignore " in done.stderr and "does not name a path inside the model" in done.stderr
+    assert names_in(work) == ["m", "model"]
+
+
+def test_an_ignore_that_leaves_nothing_to_sign_is_wrong_usage(batuta: Run, work: Path, alice: SigningKey) -> None:
+    (work / "m" / "sub").mkdir(parents=True)
+    (work / "m" / "sub" / "f").write_bytes(b"x")
+    for glob in ("*", "**", "sub", "sub/**", "**/f"):
+        done = batuta("pacha", "sign", "m", "--ignore", glob, code=2)
+        assert "m: the directory has no file in it besides the ignored ones" in done.stderr
+    assert names_in(work) == ["m", "model"]
+
+
+def test_an_ignored_name_that_is_not_utf8_cannot_be_recorded_and_its_directory_can(
+    batuta: Run, work: Path, alice: SigningKey
+) -> None:
+    (work / "m" / "sub").mkdir(parents=True)
+    (work / "m" / "f").write_bytes(b"x")
+    (work / "m" / "sub" / os.fsdecode(b"a\xff.tmp")).write_bytes(b"x")
+    done = batuta("pacha", "sign", "m", "--ignore", "**/*.tmp", code=2)
+    assert "m: the ignored paths: sub/a\\xff.tmp is not UTF-8" in done.stderr and "directory" in done.stderr
+    assert names_in(work) == ["m", "model"]
+    batuta("pacha", "sign", "m", "--ignore", "sub", code=0)
+    assert "not covered by the signature: sub/a\\xff.tmp\n" in batuta("pacha", "verify", "m", code=0).stdout
+    batuta("pacha", "hash", "m", "--ignore", "**/*.tmp", code=0)
+
+
+def test_an_ignore_that_names_nothing_is_warned_of(batuta: Run, work: Path, alice: SigningKey) -> None:
+    (work / "m" / "sub").mkdir(parents=True)
+    for name in ("f", "sub/run.log", "caf\u0065\u0301"):
+        (work / "m" / name).write_bytes(b"x")
+    for glob in ("*.log", "run.log", "F", "caf\u00e9", "sub/sub"):
+        for command in (["sign", "m", "--force"], ["hash", "m"]):
+            done = batuta("pacha", *command, "--ignore", glob, code=0)
+            assert f"warning: m: --ignore {glob} names nothing in it; " in done.stderr
+            assert ("globs begin at the model's root" in done.stderr) is ("*" in glob)
+            assert ("that path is left out if it appears later" in done.stderr) is ("*" not in glob)
+    assert batuta("pacha", "sign", "m", "--force", "--ignore", "sub", "--ignore", "sub/*.log", code=0).stderr == ""
+    assert "names nothing" in batuta("pacha", "hash", "model", "--ignore", "f", code=0).stderr
+
+
 def test_devices_pipes_and_links_as_output_are_written_through(
     batuta: Run, environment: dict[str, str], work: Path, alice: SigningKey
 ) -> None:
@@ -220,6 +287,65 @@ def test_the_rust_crate_s_format_takes_single_files_only(batuta: Run, work: Path
     text = (work / "model.sig").read_text()
     fields = ["content_hash", "signature", "signer_key", "signer_id", "timestamp", "algorithm"]
     assert list(json.loads(text)) == fields and text.startswith('{\n  "content_hash": "')
+
+
+SOURCES = {
+    "the only key": [],
+    "--identity": ["--identity", ALICE],
+    "a file": ["--key", "own.key"],
+    "a variable": ["--key", "env:SIGNING_KEY"],
+    "stdin": ["--key", "-"],
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_key_that_is_revoked_or_retired_here_signs_nothing_and_reads_no_model(
+    batuta: Run, home: Path, work: Path, endless: Path, source: str
+) -> None:
+    key = own_key(home)
+    pem = key.to_pem().decode()
+    (work / "own.key").write_text(pem)
+    (work / "own.key").chmod(0o600)
+    before = names_in(work)
+
+    def refused(kind: str, *words: str) -> None:
+        for form in ([], ["--format", "pacha1"]):
+            done = batuta(
+                *("pacha", "sign", "model", *SOURCES[source], *form, "--json"),
+                input=pem if source == "stdin" else None,
+                env={"SIGNING_KEY": pem},
+                code=4,
+            )
+            error = answer(done)["error"]
+            assert error["kind"] == kind and key.verifying_key.key_id in error["message"]
+            assert all(word in error["message"] for word in words)
+            shows_no(pem.splitlines()[1], done)
+        assert names_in(work) == before
+
+    batuta("pacha", "trust", "retire", ALICE, "--from", "2020-01-01", code=0)
+    refused("not_valid_now", ALICE, "2020-01-01T00:00:00Z")
+    batuta("pacha", "trust", "revoke", ALICE, "--reason", "laptop stolen", code=0)
+    refused("revoked_signer", "laptop stolen")
+    batuta("pacha", "trust", "remove", ALICE, code=0)
+    refused("revoked_signer", "laptop stolen")
+
+
+def test_a_key_that_is_to_be_retired_signs_until_then_and_one_of_the_future_not_yet(
+    batuta: Run, home: Path, work: Path, alice: SigningKey
+) -> None:
+    batuta("pacha", "trust", "retire", ALICE, "--from", "2999-01-01", code=0)
+    batuta("pacha", "sign", "model", code=0)
+    batuta("pacha", "verify", "model", code=0)
+    batuta("pacha", "trust", "add", ALICE, alice.verifying_key.inline, "--valid-from", "2999-01-01", code=0)
+    done = batuta("pacha", "sign", "model", "--force", code=4)
+    assert "counts from 2999-01-01T00:00:00Z on" in done.stderr
+
+
+def test_a_revoked_key_is_refused_before_its_passphrase_is_asked_for(batuta: Run, home: Path, work: Path) -> None:
+    (work / "model").write_bytes(b"weights")
+    batuta("pacha", "keygen", "--passphrase-env", "SECRET", env={"SECRET": "correct horse"}, code=0)
+    batuta("pacha", "trust", "revoke", "default", code=0)
+    assert "was revoked" in batuta("pacha", "sign", "model", code=4).stderr
 
 
 def test_an_unreadable_model_or_key_is_an_error_and_nothing_is_written(

@@ -1,13 +1,28 @@
 """`batuta pacha verify`: exit 0 only when everything that was asked for has been checked."""
 
+import base64
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from batuta_cli.pacha.keys import SigningKey
 from batuta_cli.pacha.signing import sign_path
-from tests.cli.support import answer, bundle, hints, names_in, own_key, result, signed_model, trust_file, trust_key
+from tests.cli.support import (
+    answer,
+    bundle,
+    forget_trust,
+    hints,
+    names_in,
+    own_key,
+    resigned,
+    result,
+    signed_model,
+    trust_file,
+    trust_key,
+)
 from tests.conftest import Run
 
 ALICE = "alice@example.com"
@@ -44,7 +59,7 @@ def test_a_changed_model_is_exit_3_even_when_the_signer_is_unknown_as_well(
         done = batuta("pacha", "verify", "model", code=3)
         assert done.stderr == "error: model: the content is not what was signed\n"
         assert done.stdout == ""
-    trust_file(home).unlink()
+    forget_trust(home)
     failed = answer(batuta("pacha", "verify", "model", "--json", code=3))
     assert failed["error"]["kind"] == "verification_failed"
     assert failed["result"][0]["changed"] == ["."]
@@ -108,10 +123,97 @@ def test_what_was_ignored_at_signing_is_shown_and_nothing_else_is_ignored(batuta
     batuta("pacha", "sign", "m", "--ignore", "*.log", "--ignore", ".git", code=0)
     (work / "m" / "train.log").write_text("more")
     done = batuta("pacha", "verify", "m", code=0)
-    assert "not covered by the signature: *.log, .git" in done.stdout
-    assert result(batuta("pacha", "verify", "m", "--json"))[0]["ignored"] == ["*.log", ".git"]
-    (work / "m" / "other.txt").write_text("x")
-    batuta("pacha", "verify", "m", code=3)
+    assert "not covered by the signature: train.log\n" in done.stdout
+    (work / "m" / ".git" / "hooks").mkdir(parents=True)
+    (work / "m" / ".git" / "hooks" / "post-checkout").write_text("#!/bin/sh")
+    assert result(batuta("pacha", "verify", "m", "--json"))[0]["ignored"] == [".git/hooks/post-checkout", "train.log"]
+    shown = result(batuta("pacha", "inspect", "m.sig", "--json", code=0))
+    assert shown["ignored"] == [".git", "train.log"]
+    for name in ("other.txt", "other.log"):
+        (work / "m" / name).write_text("x")
+        assert f"added: {name}" in batuta("pacha", "verify", "m", code=3).stderr
+        (work / "m" / name).unlink()
+
+
+@pytest.mark.parametrize("glob", ["model.sig", "*.sig", "model.*", "./model.sig/", "model.si[g]"])
+def test_a_name_that_is_ignored_at_the_root_hides_nothing_elsewhere(
+    batuta: Run, home: Path, work: Path, glob: str
+) -> None:
+    own_key(home)
+    (work / "m" / "sub").mkdir(parents=True)
+    for name in ("weights", "sub/vocab", "model.sig"):
+        (work / "m" / name).write_text(name)
+    batuta("pacha", "sign", "m", "--ignore", glob, code=0)
+    batuta("pacha", "verify", "m", code=0)
+    for name in ("sub/model.sig/evil.py", "sub/model.sig", "other.sig", "MODEL.SIG", "x/model.sig/a"):
+        added = work / "added" / name
+        added.parent.mkdir(parents=True)
+        added.write_text("import os")
+        shutil.copytree(work / "added", work / "m", dirs_exist_ok=True)
+        shutil.rmtree(work / "added")
+        assert f"added: {name}" in batuta("pacha", "verify", "m", code=3).stderr
+        top = work / "m" / name
+        shutil.rmtree(top.parent) if top.parent.name == "model.sig" else top.unlink()
+    batuta("pacha", "verify", "m", code=0)
+
+
+def test_a_signature_with_patterns_by_an_earlier_version_is_read_by_the_strict_rule(
+    batuta: Run, home: Path, work: Path
+) -> None:
+    key = own_key(home)
+    (work / "m" / "sub").mkdir(parents=True)
+    (work / "m" / "weights").write_text("weights")
+    old = bundle(work / "m", key, identity="alice@example.com", ignore_paths=["model.sig", "*.log"])
+    (work / "m.sig").write_bytes(old)
+    (work / "m" / "model.sig").write_text("x")
+    assert "not covered by the signature: model.sig\n" in batuta("pacha", "verify", "m", code=0).stdout
+    (work / "m" / "sub" / "model.sig").write_text("x")
+    (work / "m" / "run.log").write_text("x")
+    done = batuta("pacha", "verify", "m", code=3)
+    assert "added: run.log" in done.stderr and "added: sub/model.sig" in done.stderr
+    assert "hint: the signature leaves out model.sig, *.log, which is read as a path" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "/etc", "a/../..", "./a", "a/", "a//b"])
+def test_a_signature_that_leaves_out_anything_but_relative_paths_is_malformed(
+    batuta: Run, home: Path, work: Path, path: str
+) -> None:
+    key = own_key(home)
+    model = signed_model(work, key)
+    document = json.loads((work / "model.sig").read_bytes())
+    stated = json.loads(base64.b64decode(document["dsseEnvelope"]["payload"]))
+    stated["predicate"]["serialization"]["ignore_paths"] = [path]
+    (work / "model.sig").write_bytes(resigned(json.dumps(stated).encode(), key))
+    for command in (["verify", str(model)], ["inspect", "model.sig"]):
+        assert "model.sig: predicate.serialization.ignore_paths: " in batuta("pacha", *command, code=2).stderr
+
+
+def test_a_signature_over_no_file_is_malformed(batuta: Run, home: Path, work: Path) -> None:
+    key = own_key(home)
+    signed_model(work, key)
+    (work / "m").mkdir()
+    document = json.loads((work / "model.sig").read_bytes())
+    stated = json.loads(base64.b64decode(document["dsseEnvelope"]["payload"]))
+    stated["predicate"]["resources"] = []
+    (work / "m.sig").write_bytes(resigned(json.dumps(stated).encode(), key))
+    for command in (["verify", "m"], ["inspect", "m.sig"]):
+        assert "m.sig: predicate.resources: " in batuta("pacha", *command, code=2).stderr
+
+
+def test_many_files_left_out_are_counted_in_the_text_and_listed_in_the_json(
+    batuta: Run, home: Path, work: Path
+) -> None:
+    own_key(home)
+    (work / "m" / "logs").mkdir(parents=True)
+    (work / "m" / "weights").write_text("weights")
+    names = [f"logs/{n:02}" for n in range(25)]
+    for name in names:
+        (work / "m" / name).write_text("")
+    (work / "m" / "logs" / "link").symlink_to("/etc/passwd")
+    batuta("pacha", "sign", "m", "--ignore", "logs", code=0)
+    done = batuta("pacha", "verify", "m", code=0)
+    assert "not covered by the signature: logs/00, " in done.stdout and ", and 16 more" in done.stdout
+    assert result(batuta("pacha", "verify", "m", "--json"))[0]["ignored"] == [*names, "logs/link"]
 
 
 def test_links_are_followed_only_when_the_signature_says_so(batuta: Run, home: Path, work: Path) -> None:
@@ -217,7 +319,7 @@ def test_the_signer_asked_for_must_be_the_signer(batuta: Run, home: Path, work: 
     assert failed["error"]["kind"] == "wrong_signer"
     assert "missing.pub" in batuta("pacha", "verify", "model", "--key", "missing.pub", code=1).stderr
     batuta("pacha", "verify", "model", "--key", "model", code=2)
-    trust_file(home).unlink()  # a key that is given needs no trust store
+    forget_trust(home)  # a key that is given needs no trust store
     batuta("pacha", "verify", "model", "--key", "alice.pub", code=0)
 
 
@@ -340,3 +442,37 @@ def test_a_key_that_is_retired_here_stays_retired_when_it_is_given_by_hand(
 ) -> None:
     batuta("pacha", "trust", "retire", ALICE, "--from", "2020-01-01", code=0)
     batuta("pacha", "verify", "model", "--key", alice.verifying_key.inline, code=4)
+
+
+@pytest.mark.parametrize("character", ["\u200b", "\ufeff", "\U000e0061"])
+def test_a_signature_under_a_name_with_invisible_characters_is_shown_escaped_and_is_nobody_who_is_trusted(
+    batuta: Run, work: Path, alice: SigningKey, character: str
+) -> None:
+    name, shown = f"alice{character}@example.com", f"alice{character.encode('unicode_escape').decode()}@example.com"
+    inline = alice.verifying_key.inline
+    (work / "model.sig").write_bytes(bundle(work / "model", alice, identity=name))
+    trusted = batuta("pacha", "verify", "model", code=4)
+    given = batuta("pacha", "verify", "model", "--key", inline, code=0)
+    asked = batuta("pacha", "verify", "model", "--key", inline, "--identity", ALICE, code=4)
+    inspected = batuta("pacha", "inspect", "model.sig", code=0)
+    batuta("pacha", "trust", "remove", ALICE, code=0)
+    unknown = batuta("pacha", "verify", "model", code=4)
+    for done in (trusted, given, asked, inspected, unknown):
+        assert shown in done.stdout + done.stderr
+        assert character not in done.stdout + done.stderr
+    assert f"batuta pacha trust add NAME {inline}" in unknown.stderr
+
+
+def test_a_name_with_invisible_characters_in_an_old_trust_store_matches_nothing_and_can_be_removed(
+    batuta: Run, home: Path, work: Path, alice: SigningKey
+) -> None:
+    name = "alice\u200b@example.com"
+    trust_file(home).write_text(trust_file(home).read_text().replace(ALICE, name))
+    (work / "model.sig").write_bytes(bundle(work / "model", alice, identity=name))
+    done = batuta("pacha", "verify", "model", code=4)
+    assert r"alice\u200b@example.com" in done.stderr and "invisible characters" in done.stderr
+    assert r"alice\u200b@example.com" in batuta("pacha", "trust", "list", code=0).stdout
+    key_id = alice.verifying_key.key_id
+    batuta("pacha", "trust", "retire", key_id, "--from", "2999-01-01", code=0)
+    assert "\u200b" not in batuta("pacha", "trust", "remove", key_id, code=0).stdout
+    batuta("pacha", "trust", "add", ALICE, alice.verifying_key.inline, code=0)
