@@ -133,8 +133,10 @@ def test_no_traceback_reaches_a_user_unless_asked_for(batuta: Run) -> None:
 
 
 def test_control_characters_in_a_name_do_not_reach_the_terminal(batuta: Run) -> None:
+    done = batuta("pacha", "hash", "a\x1b[31mb\tc", code=1)
+    assert done.stderr == "error: a\\x1b[31mb\\tc: no such file or directory\n"
     done = batuta("pacha", "hash", "a\x1b[31mb\nc", code=1)
-    assert done.stderr == "error: a\\x1b[31mb\\nc: no such file or directory\n"
+    assert done.stderr == "error: (value not shown): no such file or directory\n"
 
 
 def _on_a_terminal(command: list[str], env: dict[str, str], cwd: Path) -> str:
