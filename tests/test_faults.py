@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 
 import pytest
 
@@ -70,3 +71,29 @@ def test_a_panic_names_the_module_whose_call_failed() -> None:
         typed = as_typed(error)
     assert typed is not None
     assert typed.message == f"a native library panicked; it was called by {__name__}"
+
+
+def test_the_command_line_reports_a_panic_as_an_error_and_one_document(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from batuta_cli.cli import app
+
+    for error, words in (
+        (PanicException("of `hunter2`"), "a native library panicked"),
+        (RecursionError("hunter2"), "nested too deeply"),
+        (MemoryError("hunter2"), "not enough memory"),
+        (RuntimeError("can't start new thread"), "cannot start a thread"),
+    ):
+
+        def fails(*_: object, raised: BaseException = error, **__: object) -> None:
+            raise raised
+
+        monkeypatch.setattr(app, "app", fails)
+        assert app.run(["--json"]) == 1
+        document = json.loads(capfd.readouterr().out)
+        assert words in document["error"]["message"]
+        assert document["error"]["exit_code"] == 1
+        assert app.run([]) == 1
+        shown = capfd.readouterr().err
+        assert shown.startswith(f"error: {document['error']['message']}\n")
+        assert "hunter2" not in shown and "bug in batuta" not in shown and "Traceback" not in shown

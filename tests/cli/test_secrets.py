@@ -227,7 +227,10 @@ def test_the_installed_command_does_not_repeat_a_key_either(batuta: Run, work: P
         (("pacha", "encrypt", "f", "--password-env", PASSWORD), "give its NAME: --password-env MODEL_KEY"),
         (("pacha", "sign", "f", "--passphrase-env", PASSWORD), "give its NAME: --passphrase-env MODEL_KEY"),
         (("pacha", "encrypt", "model", "--password-file", PASSWORD), "--password-file takes the NAME of a file"),
-        (("pacha", "encrypt", "model", "--password-env", "hunter2"), "--password-env takes the NAME of a variable that holds"),
+        (
+            ("pacha", "encrypt", "model", "--password-env", "hunter2"),
+            "--password-env takes the NAME of a variable that holds",
+        ),
         (("pacha", "sign", "f", "--key", "env:hunter2"), "give the NAME of a variable that is set, not its value"),
     ],
 )
