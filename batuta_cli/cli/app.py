@@ -63,7 +63,13 @@ def root(
 def main() -> NoReturn:
     """The `batuta` command."""
     _replace_closed_streams()
-    sys.exit(run(sys.argv[1:]))
+    try:
+        status = run(sys.argv[1:])
+    except Exception as error:
+        # The report of an error failed. A traceback could repeat what the report would have left out.
+        os.write(2, f"error: the error could not be reported: {type(error).__name__}\n".encode())
+        status = 1
+    sys.exit(status)
 
 
 def _replace_closed_streams() -> None:

@@ -31,7 +31,7 @@ from batuta_cli.files import (
     open_regular,
     same_content_expected,
 )
-from batuta_cli.threads import can_start, native_pool_starts
+from batuta_cli.limits import can_start, native_pool_starts
 
 PREFIX = "blake3:"
 

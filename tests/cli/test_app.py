@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from batuta_cli.cli import app
 from tests.conftest import BATUTA, Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,3 +243,16 @@ def test_arrows_between_the_packages_run_one_way() -> None:
         text = path.read_text()
         assert "batuta_cli.cli" not in text, path
         assert not re.search(r"\bprint\(|sys\.exit|sys\.argv|import typer|import rich", text), path
+
+
+def test_an_error_that_cannot_be_reported_shows_its_type_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fails(arguments: list[str]) -> int:
+        raise ValueError("hunter2")
+
+    monkeypatch.setattr(app, "run", fails)
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 1
+    assert capfd.readouterr().err == "error: the error could not be reported: ValueError\n"

@@ -94,10 +94,10 @@ def test_too_little_memory_is_exit_1_with_its_cause_and_one_document(batuta: Run
     def little() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (100_000 * 1024,) * 2)
 
-    done = batuta("pacha", "encrypt", "model", "--json", env={"MODEL_KEY": "secret"}, preexec_fn=little)
-    assert done.returncode == 1
-    assert "memory" in answer(done)["error"]["message"]
-    assert "Traceback" not in done.stderr and "bug in batuta" not in done.stderr + done.stdout
+    for arguments in (["pacha", "encrypt", "model"], ["serve", "context", "--model", "gpt-4o", "--user", "hi"]):
+        done = batuta(*arguments, "--json", env={"MODEL_KEY": "secret"}, preexec_fn=little, code=1)
+        assert "not enough memory to " in answer(done)["error"]["message"]
+        assert done.stderr == "" and "bug in batuta" not in done.stdout
 
 
 @pytest.fixture

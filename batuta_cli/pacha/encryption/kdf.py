@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from batuta_cli.errors import InvalidInputError, OperationError
 from batuta_cli.faults import NoThreadError
-from batuta_cli.threads import can_start
+from batuta_cli.limits import can_start
 
 KEY_SIZE = 32
 """Bytes of a derived key."""
