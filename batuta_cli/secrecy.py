@@ -20,7 +20,7 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 NOT_SHOWN: Final = "(value not shown)"
@@ -62,7 +62,8 @@ _PASSWORD_FILE = re.compile(r"\.(?:txt|key|pw|pwd|pass|passwd|password|passphras
 
 _WORD = re.compile(r"(?:[^\s\\]|\\(?![nrt]))+")
 _LONG_WORD = 20  # characters: no word of an error message is that long, so parts of such a word betray it
-_PART = 12  # characters in a row that a message and a secret have in common
+_PART = 12  # characters in a row that a message and such a word have in common
+_PASSAGE = 24  # characters in a row, blanks included, that a message and any secret have in common
 _SHORT_LINE = 8  # characters: a shorter line of a secret is not searched for on its own
 _LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # keeps the length, which str.lower does not
 _PEM = re.compile(r"-----BEGIN [^-]+-----.*?(?:-----END [^-]+-----|\Z)", re.DOTALL)
@@ -208,18 +209,18 @@ class Withheld:
 
 
 class _Pieces:
-    """What betrays one secret: the whole of it as it may be spelt, its lines, and parts of its long words."""
+    """What betrays one secret: all of it in each spelling, its lines, parts of its long words, any longer passage."""
 
     def __init__(self, value: str) -> None:
         lines = [line.strip() for line in re.split(r"\n|\r|\\n|\\r", value)]
         whole = {value, value.strip(), *_spellings(value)}
         self._whole = {text.translate(_LOWER) for text in whole if text}
         self._whole |= {line.translate(_LOWER) for line in lines if len(line) >= _SHORT_LINE}
+        low = value.translate(_LOWER)
+        words = [word for word in _WORD.findall(low) if len(word) >= _LONG_WORD]
         self._parts = {
-            word[i : i + _PART]
-            for word in _WORD.findall(value.translate(_LOWER))
-            if len(word) >= _LONG_WORD
-            for i in range(len(word) - _PART + 1)
+            _PART: {part for word in words for part in _windows(word, _PART)},
+            _PASSAGE: set(_windows(low, _PASSAGE)),
         }
 
     def mark(self, text: str, hidden: bytearray) -> None:
@@ -228,10 +229,14 @@ class _Pieces:
             while at >= 0:
                 hidden[at : at + len(whole)] = b"\1" * len(whole)
                 at = text.find(whole, at + 1)
-        if self._parts:
-            for at in range(len(text) - _PART + 1):
-                if text[at : at + _PART] in self._parts:
-                    hidden[at : at + _PART] = b"\1" * _PART
+        for length, parts in self._parts.items():
+            for at, part in enumerate(_windows(text, length) if parts else ()):
+                if part in parts:
+                    hidden[at : at + length] = b"\1" * length
+
+
+def _windows(text: str, length: int) -> Iterator[str]:
+    return (text[i : i + length] for i in range(len(text) - length + 1))
 
 
 def _spellings(value: str) -> Iterable[str]:
