@@ -26,6 +26,7 @@ from batuta_cli.errors import (
     OutputExistsError,
     UsageError,
 )
+from batuta_cli.secrecy import NOT_SHOWN, is_key
 
 StrPath = str | os.PathLike[str]
 
@@ -66,8 +67,13 @@ def is_invisible(character: str) -> bool:
 
 
 def display(name: object) -> str:
-    """`name` as it may stand in a message: control and invisible characters and undecodable bytes as escapes."""
+    """`name` as it may stand in a message: escaped as `escaped` does, and never a private key (see `secrecy`)."""
     text = name if isinstance(name, str) else os.fsdecode(name) if isinstance(name, bytes) else str(name)
+    return NOT_SHOWN if is_key(text) else escaped(text)
+
+
+def escaped(text: str) -> str:
+    """`text` with control and invisible characters and undecodable bytes as backslash escapes."""
     return "".join(_escape(c) for c in text)
 
 

@@ -9,12 +9,16 @@ from typing import Any, NoReturn
 import typer
 
 from batuta_cli import __version__
-from batuta_cli.cli import console
+from batuta_cli.cli import console, given
 from batuta_cli.cli.command import LazyGroup, examples
 from batuta_cli.errors import BatutaError, UsageError
+from batuta_cli.faults import as_typed
 from batuta_cli.files import os_error
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+# How the parser's message about surplus arguments begins. It quotes them, and one of them may be a password.
+_EXTRA = "got unexpected extra argument"
 
 
 class _Root(LazyGroup):
@@ -30,6 +34,7 @@ app = typer.Typer(
     cls=_Root,
     add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # its tracebacks show the values of variables
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -58,7 +63,13 @@ def root(
 def main() -> NoReturn:
     """The `batuta` command."""
     _replace_closed_streams()
-    sys.exit(run(sys.argv[1:]))
+    try:
+        status = run(sys.argv[1:])
+    except Exception as error:
+        # The report of an error failed. A traceback could repeat what the report would have left out.
+        os.write(2, f"error: the error could not be reported: {type(error).__name__}\n".encode())
+        status = 1
+    sys.exit(status)
 
 
 def _replace_closed_streams() -> None:
@@ -74,6 +85,8 @@ def _replace_closed_streams() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status; never raises, never shows a traceback unless BATUTA_DEBUG=1."""
+    given.note(arguments, os.environ)
+    console.settings.command = None
     console.settings.json = "--json" in _before_separator(arguments)  # known even when parsing fails
     console.settings.quiet = not {"--quiet", "-q"}.isdisjoint(_before_separator(arguments))
     for stream in (sys.stdout, sys.stderr):
@@ -94,7 +107,13 @@ def run(arguments: list[str]) -> int:
         return console.fail(_usage_error(error))
     except OSError as error:  # help that cannot be written; all else is named where it happens
         return console.fail(os_error(error, error.filename or "stdout"))
-    except Exception as error:
+    except BaseException as error:
+        typed = as_typed(error)
+        if typed is not None:
+            typed.__cause__ = error
+            return console.fail(typed)
+        if not isinstance(error, Exception):
+            raise  # sys.exit of a signal
         return console.fail(_internal_error(error))
     if isinstance(answer, console.Outcome):
         return console.finish(answer)
@@ -121,10 +140,17 @@ def _usage_error(error: Any) -> UsageError:
     message = error.format_message().strip().rstrip(".")
     message = message[:1].lower() + message[1:]
     context = getattr(error, "ctx", None)
+    if context is not None and message.startswith(_EXTRA):
+        message = f"too many arguments: {context.command_path} takes {_takes(context.command)}"
     if context is None:
         return UsageError(message, hint="batuta --help")
     console.settings.command = context.command_path.partition(" ")[2] or None
     return UsageError(message, hint=f"{context.command_path} --help")
+
+
+def _takes(command: Any) -> str:
+    arguments = [str(p.metavar) for p in command.params if p.param_type_name == "argument"]
+    return " ".join(arguments) if arguments else "options only"
 
 
 def _internal_error(error: Exception) -> BatutaError:

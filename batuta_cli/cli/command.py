@@ -1,6 +1,7 @@
-"""What all commands share: the flags `--json` and `--quiet`, help with examples, groups that load when named.
+"""What all commands share: `--json` and `--quiet`, help with examples, lazy groups, refusal of misplaced secrets.
 
-How help looks is in `help.py`.
+How help looks is in `help.py`. Before a command runs, `given.check` judges every value given to it, by the metavar of
+the parameter alone, so that a new command needs no code of its own for it.
 """
 
 import difflib
@@ -10,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from batuta_cli.cli import console, help
+from batuta_cli.cli import console, given, help
 
 
 def _set_flag(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> None:
@@ -60,6 +61,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         console.settings.command = ctx.command_path.partition(" ")[2]
+        given.check((parameter, ctx.params.get(parameter.name)) for parameter in self.params)
         return super().invoke(ctx)
 
 

@@ -3,6 +3,11 @@
 Results go to stdout; progress, notes and errors to stderr. A command returns an `Outcome`; `finish` shows it as text,
 or under `--json` as exactly one document `{"ok", "command", "result", "error"}`, and says which status to exit with.
 Text of foreign origin is escaped on its way here with `files.display`; cells and error messages are escaped here.
+
+No secret that was given on the command line is repeated: `settings.withheld` takes it out of every message, hint,
+note, warning, question and traceback, of every text and table for people, and of the JSON of a failure. The JSON
+`result` of a success and raw bytes are data that a program goes on with, and are left as they are; that they hold no
+private key is seen to before a command runs (see `command`).
 """
 
 import contextlib
@@ -15,7 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batuta_cli.errors import BatutaError, UsageError
-from batuta_cli.files import Advance, display, os_error
+from batuta_cli.files import Advance, display, escaped, os_error
+from batuta_cli.secrecy import Withheld
 
 PROGRESS_FROM = 64 * 1024 * 1024
 """Work on more bytes than this shows a progress bar (DESIGN §3)."""
@@ -52,6 +58,10 @@ class Settings:
     quiet: bool = False
     command: str | None = None
     notes: list[str] = field(default_factory=list)
+    withheld: Withheld = field(default_factory=Withheld)
+    """What no message repeats."""
+    withheld_from_results: Withheld = field(default_factory=Withheld)
+    """The same without the messages of a conversation, which some results repeat."""
 
 
 settings = Settings()
@@ -120,14 +130,14 @@ def _print_result(outcome: Outcome) -> None:
     elif isinstance(outcome.text, Table):
         _print_table(outcome.text)
     elif outcome.text:
-        print(outcome.text)
+        print(settings.withheld_from_results.redact(outcome.text))
 
 
 def _print_json(result: Any, error: BatutaError | None) -> None:
     document = {
         "ok": error is None,
         "command": settings.command,
-        "result": result,
+        "result": result if error is None else settings.withheld_from_results.redact_all(result),
         "error": None if error is None else describe(error),
     }
     print(json.dumps(document, indent=2))
@@ -135,7 +145,13 @@ def _print_json(result: Any, error: BatutaError | None) -> None:
 
 def describe(error: BatutaError) -> dict[str, Any]:
     """An error as it stands in JSON."""
-    return {"kind": error.kind, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+    redact = settings.withheld.redact
+    return {
+        "kind": error.kind,
+        "message": redact(error.message),
+        "hint": None if error.hint is None else redact(error.hint),
+        "exit_code": error.exit_code,
+    }
 
 
 def report(error: BatutaError) -> None:
@@ -143,7 +159,7 @@ def report(error: BatutaError) -> None:
     if os.environ.get("BATUTA_DEBUG") == "1":
         import traceback
 
-        traceback.print_exception(error, file=sys.stderr)
+        _to_stderr(_escape_lines("".join(traceback.format_exception(error)).rstrip("\n")))
     if not settings.json:
         _print_error(error)
 
@@ -155,7 +171,7 @@ def _print_error(error: BatutaError) -> None:
 
 
 def _escape_lines(text: str) -> str:
-    return "\n".join(display(line) for line in text.split("\n"))
+    return "\n".join(escaped(line) for line in settings.withheld.redact(text).split("\n"))
 
 
 def _to_stderr(text: str) -> None:
@@ -171,7 +187,8 @@ def _forget_stdout() -> None:
 
 
 def _print_table(table: Table) -> None:
-    rows = [[display(cell) for cell in row] for row in table.rows]
+    redact = settings.withheld_from_results.redact
+    rows = [[display(redact(cell)) for cell in row] for row in table.rows]
     if not rows:
         return
     if sys.stdout.isatty():
@@ -224,10 +241,10 @@ def shell_word(text: str) -> str:
     """`text` as one word of a shell command line that is shown to a person."""
     import shlex
 
-    if display(text) == text:
+    if escaped(text) == text:
         return shlex.quote(text)
     # Shells read \n and \xff between $'…', so the escaped name is still the file's.
-    return "$'" + display(text.replace("\\", "\\\\").replace("'", "\\'")) + "'"
+    return "$'" + escaped(text.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
 def ask_secret(question: str, *, confirm: bool = False, hint: str) -> str:
@@ -242,6 +259,7 @@ def ask_secret(question: str, *, confirm: bool = False, hint: str) -> str:
     from getpass import getpass
 
     try:
+        question = _escape_lines(question)
         answer = getpass(f"{question}: ")
         same = not confirm or getpass(f"{question}, again: ") == answer
     except UnicodeError:  # which holds what was typed, so it must not be the context of the error below
@@ -260,7 +278,7 @@ def confirm(question: str, *, hint: str) -> bool:
     except OSError:
         raise UsageError("this has to be confirmed, and there is no terminal to ask on", hint=hint) from None
     try:
-        os.write(terminal, f"{display(question)} [y/N] ".encode())
+        os.write(terminal, f"{_escape_lines(question)} [y/N] ".encode())
         return os.read(terminal, 1024).strip().lower() in (b"y", b"yes")
     finally:
         os.close(terminal)

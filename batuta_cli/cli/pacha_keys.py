@@ -183,7 +183,7 @@ def export_key(
     ),
 )
 def import_key(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A private key; - is stdin.")],
+    file: Annotated[str, typer.Argument(metavar="FILE|env:VAR|-", help="A private key; - is stdin.")],
     identity: Identity = None,
     passphrase_env: PassphraseEnv = None,
     force: Force = False,

@@ -132,7 +132,7 @@ def remove(key: Who) -> console.Outcome:
 @group.command(cls=Command, epilog=examples('batuta pacha trust revoke alice@example.com --reason "laptop stolen"'))
 def revoke(
     key: Who,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for those who meet the revocation.")] = "",
+    reason: Annotated[str, typer.Option(metavar="REASON", help="Why, for those who meet the revocation.")] = "",
 ) -> console.Outcome:
     """Revoke a key for good: it verifies nothing any more, whatever date a signature claims."""
     from batuta_cli.pacha import trust

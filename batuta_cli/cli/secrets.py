@@ -8,6 +8,7 @@ from batuta_cli.errors import UsageError
 from batuta_cli.files import display
 from batuta_cli.pacha.keyring import read_private_file
 from batuta_cli.pacha.keys import KEY_FILE_LIMIT, SigningKey, is_encrypted_key
+from batuta_cli.secrecy import called_variable
 
 ENV_PREFIX = "env:"
 
@@ -16,7 +17,10 @@ def from_env(variable: str) -> bytes:
     """The value of an environment variable. Raises `UsageError` that names it when it is unset or empty."""
     value = os.environb.get(os.fsencode(variable), b"")
     if not value:
-        raise UsageError(f"the environment variable {display(variable)} is not set, or empty")
+        state = "is empty" if variable in os.environ else "is not set"
+        raise UsageError(
+            f"{called_variable(variable)} {state}", hint="give the NAME of a variable that is set, not its value"
+        )
     return value
 
 

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from batuta_cli.config.document import Document, KeyPath
-from batuta_cli.config.kinds import RefusedValueError, did_you_mean, hide_secrets, names_a_secret, nearest
+from batuta_cli.config.kinds import RefusedValueError, did_you_mean, names_a_secret, nearest
 from batuta_cli.config.schema import BACKENDS, NAMED, SETTINGS, TABLES, Setting, find, is_name, split, variable
 from batuta_cli.errors import ConfigError
 from batuta_cli.files import display
+from batuta_cli.secrecy import hide_tokens
 
 _TOLD_AT_ONCE = 10
 _NAME_LENGTH = 64
@@ -155,7 +156,7 @@ def _secret_named(path: KeyPath, name: str) -> tuple[str, str]:
 
 def _shown(path: Collection[str]) -> str:
     """A path from a file or a command line, as it may stand in a message."""
-    return ".".join(display(hide_secrets(part)[:_NAME_LENGTH]) or '""' for part in path)
+    return ".".join(display(hide_tokens(part)[:_NAME_LENGTH]) or '""' for part in path)
 
 
 def parse_key(key: str) -> tuple[KeyPath, Setting]:

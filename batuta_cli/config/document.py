@@ -15,9 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from batuta_cli.config.kinds import exact, hide_secrets
+from batuta_cli.config.kinds import exact
 from batuta_cli.errors import ConfigError, InvalidInputError, NotFoundError
 from batuta_cli.files import display, read_limited
+from batuta_cli.secrecy import hide_tokens
 
 _LIMIT = 256 * 1024  # bytes; tomllib takes quadratic time over some texts
 _DEPTH = 3  # the longest path of a key: backends.NAME.KEY
@@ -116,7 +117,7 @@ def parse(text: str, file: str) -> Document:
         place = re.fullmatch(r"line (\d+), column (\d+)", where or "")
         line = int(place[1]) if place else text.count("\n") + (not text.endswith("\n"))
         column = f" (column {place[2]})" if place else ""
-        reason = hide_secrets(what[:1].lower() + what[1:])
+        reason = hide_tokens(what[:1].lower() + what[1:])
         raise ConfigError(f"{file}:{line}: not valid TOML: {display(reason)}{column}") from None
 
 

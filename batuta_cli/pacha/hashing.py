@@ -29,6 +29,7 @@ from batuta_cli.files import (
     open_regular,
     same_content_expected,
 )
+from batuta_cli.limits import can_start, native_pool_starts
 from batuta_cli.pacha.ignoring import expand_ignored
 
 PREFIX = "blake3:"
@@ -94,7 +95,7 @@ def hash_descriptor(descriptor: int, name: StrPath, advance: Advance | None = No
     with errors_named(name):
         before = os.fstat(descriptor)
         os.lseek(descriptor, 0, os.SEEK_SET)
-    hasher = blake3(max_threads=blake3.AUTO if before.st_size >= 4 * _BUFFER else 1)
+    hasher = blake3(max_threads=blake3_threads() if before.st_size >= 4 * _BUFFER else 1)
     count = before.st_size
     if before.st_size >= 4 * _BUFFER:
         _update_mapped(hasher, descriptor, name, before.st_size, advance)
@@ -103,6 +104,11 @@ def hash_descriptor(descriptor: int, name: StrPath, advance: Advance | None = No
     if count != before.st_size or not same_content_expected(before, os.fstat(descriptor)):
         raise _changed(name)
     return Resource(".", before.st_size, hasher.digest())
+
+
+def blake3_threads() -> int:
+    """`max_threads` for a hasher of much data: all processors, or one where threads cannot be started."""
+    return blake3.AUTO if native_pool_starts() else 1
 
 
 def _update_mapped(hasher: blake3, descriptor: int, name: StrPath, size: int, advance: Advance | None) -> None:
@@ -169,7 +175,7 @@ def hash_stream(descriptor: int, name: StrPath, advance: Advance | None = None) 
 
 def hash_stream_counting(descriptor: int, name: StrPath, advance: Advance | None = None) -> tuple[int, ContentAddress]:
     """As `hash_stream`, with the number of bytes that were read."""
-    hasher = blake3(max_threads=blake3.AUTO)
+    hasher = blake3(max_threads=blake3_threads())
     size = _update_read(hasher, descriptor, name, advance)
     return size, ContentAddress(hasher.digest())
 
@@ -274,6 +280,8 @@ def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> os.stat_result:
 def hash_entries(entries: Sequence[Entry], advance: Advance | None = None) -> list[Resource]:
     """Hash scanned files, two at a time, keeping their order; `advance` is called from both threads.
 
+    Where no threads can be started, one file is hashed after the other.
+
     Raises as `hash_descriptor`, and `ChangedWhileReadError` for a file that is not the one that was scanned.
     """
 
@@ -290,7 +298,7 @@ def hash_entries(entries: Sequence[Entry], advance: Advance | None = None) -> li
     def several(batch: Sequence[Entry]) -> list[Resource]:
         return [one(entry) for entry in batch]
 
-    if len(entries) <= 1:
+    if len(entries) <= 1 or not can_start(2):
         return several(entries)
     from concurrent.futures import ThreadPoolExecutor
 

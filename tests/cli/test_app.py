@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from batuta_cli.cli import app
 from tests.conftest import BATUTA, Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,8 +134,10 @@ def test_no_traceback_reaches_a_user_unless_asked_for(batuta: Run) -> None:
 
 
 def test_control_characters_in_a_name_do_not_reach_the_terminal(batuta: Run) -> None:
+    done = batuta("pacha", "hash", "a\x1b[31mb\tc", code=1)
+    assert done.stderr == "error: a\\x1b[31mb\\tc: no such file or directory\n"
     done = batuta("pacha", "hash", "a\x1b[31mb\nc", code=1)
-    assert done.stderr == "error: a\\x1b[31mb\\nc: no such file or directory\n"
+    assert done.stderr == "error: (value not shown): no such file or directory\n"
 
 
 def _on_a_terminal(command: list[str], env: dict[str, str], cwd: Path) -> str:
@@ -240,3 +243,16 @@ def test_arrows_between_the_packages_run_one_way() -> None:
         text = path.read_text()
         assert "batuta_cli.cli" not in text, path
         assert not re.search(r"\bprint\(|sys\.exit|sys\.argv|import typer|import rich", text), path
+
+
+def test_an_error_that_cannot_be_reported_shows_its_type_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fails(arguments: list[str]) -> int:
+        raise ValueError("hunter2")
+
+    monkeypatch.setattr(app, "run", fails)
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 1
+    assert capfd.readouterr().err == "error: the error could not be reported: ValueError\n"

@@ -10,6 +10,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from batuta_cli.errors import InvalidInputError, OperationError
+from batuta_cli.faults import NoThreadError
+from batuta_cli.limits import can_start
 
 KEY_SIZE = 32
 """Bytes of a derived key."""
@@ -61,7 +63,7 @@ class KdfParameters:
 def derive(password: bytes, salt: bytes, parameters: KdfParameters) -> bytes:
     """The 32-byte Argon2id key of `password`.
 
-    Raises `OperationError` when the memory cannot be had.
+    Raises `OperationError` when the memory cannot be had, `NoThreadError` when the threads cannot be started.
     """
     try:
         kdf = Argon2id(
@@ -72,7 +74,12 @@ def derive(password: bytes, salt: bytes, parameters: KdfParameters) -> bytes:
             memory_cost=parameters.memory_kib,
         )
         return kdf.derive(password)
-    except MemoryError:
+    except MemoryError:  # which `cryptography` also raises when a lane's thread cannot be started
+        if not can_start(parameters.lanes):
+            raise NoThreadError(
+                f"cannot start the {parameters.lanes} threads that derive the key",
+                hint="raise the limit: ulimit -u, the container's pids limit",
+            ) from None
         raise OperationError(f"not enough memory to derive the key: {parameters.memory_kib:,} KiB are needed") from None
     except UnsupportedAlgorithm:
         raise OperationError(

@@ -5,8 +5,9 @@ A password is UTF-8 of 1 byte to 64 KiB. No message, and no exception that a mes
 
 import os
 
-from batuta_cli.errors import InvalidInputError, UsageError
+from batuta_cli.errors import InvalidInputError, NotFoundError, OperationError, UsageError
 from batuta_cli.files import StrPath, display, errors_named, open_stream
+from batuta_cli.secrecy import NOT_SHOWN, called_variable, names_a_file
 
 Password = str | bytes
 
@@ -48,9 +49,20 @@ def password_from_file(path: StrPath) -> bytes:
 
     Exactly one trailing `\n` is dropped, nothing else: a `\r` or a blank before it belongs to the password.
 
-    Raises `NotFoundError` or `OperationError` when it cannot be read, and as `normalise`.
+    Raises `NotFoundError` or `OperationError` when it cannot be read, and as `normalise`. When there is no such file,
+    the name may be the password itself; the error repeats it only as `secrecy.names_a_file` allows.
     """
-    descriptor = open_stream(path)
+    try:
+        descriptor = open_stream(path)
+    except (OperationError, InvalidInputError):
+        if os.path.lexists(path) or names_a_file(os.fsdecode(path)):
+            raise
+        descriptor = None
+    if descriptor is None:  # not raised above, where the error that has the name would be its context
+        raise NotFoundError(
+            f"the password file does not exist {NOT_SHOWN}",
+            hint="--password-file takes the NAME of a file that holds the password, not the password",
+        )
     try:
         return password_from_descriptor(descriptor, path)
     finally:
@@ -74,9 +86,9 @@ def password_from_env(name: str) -> bytes:
     """
     value = os.environ.get(name)
     if not value:
-        state = "is not set" if value is None else "is empty"
-        raise UsageError(
-            f"the environment variable {display(name)} {state}",
-            hint=f"put the password in {display(name)}, or use --password-file FILE",
-        )
+        called = called_variable(name)
+        hint = f"put the password in {name}, or use --password-file FILE"
+        if NOT_SHOWN in called:
+            hint = "--password-env takes the NAME of a variable that holds the password, not the password"
+        raise UsageError(f"{called} {'is not set' if value is None else 'is empty'}", hint=hint)
     return normalise(value, name=f"the password in the environment variable {display(name)}")

@@ -39,7 +39,7 @@ from batuta_cli.files import (
     write_all,
     write_file,
 )
-from batuta_cli.pacha.hashing import ContentAddress, hash_descriptor
+from batuta_cli.pacha.hashing import ContentAddress, blake3_threads, hash_descriptor
 from batuta_cli.pacha.store import names as names_file
 from batuta_cli.pacha.store.layout import Identity, Progress, Store, silent, sync_directory
 from batuta_cli.pacha.store.names import Entry, StoreName
@@ -256,7 +256,7 @@ def _copy(
     order: _Order, source: int, target: int, expected: int | None, advance: Advance | None
 ) -> tuple[ContentAddress, int]:
     """Write what can be read, hashing the very bytes that are written; returns their number as well."""
-    hasher = blake3(max_threads=blake3.AUTO)
+    hasher = blake3(max_threads=blake3_threads())
     total = 0
     buffer = bytearray(_BUFFER)
     view = memoryview(buffer)

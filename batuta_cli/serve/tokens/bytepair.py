@@ -4,8 +4,8 @@ A text is split into pieces by a pattern, and the pieces are merged. tiktoken do
 are done here with the `regex` package, and each piece still goes through tiktoken:
 
 * Patterns applied one after the other, each to what the one before has left.
-* Blanks without end. tiktoken's pattern engine gives up (with a panic, not an exception) at about a million of them
-  in a row, because it keeps one state for each. From 100,000 on the run is cut out and split here.
+* Long runs of blanks. tiktoken's pattern engine fails (with a panic or a ValueError, by its version) at about a
+  million of them in a row, because it keeps one state for each. From 100,000 on the run is cut out and split here.
 """
 
 import functools
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from batuta_cli.errors import OperationError
-from batuta_cli.serve.tokens.interface import ControlTokens, check_text
+from batuta_cli.faults import is_panic
+from batuta_cli.serve.tokens.interface import ControlTokens, cannot_tokenize, check_text
 
 if TYPE_CHECKING:
     import tiktoken
@@ -123,9 +123,9 @@ class BytePairTokenizer:
         try:
             return self._encoding.encode_ordinary(text)
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # of pyo3, which exports no such type
+            if not (is_panic(error) or isinstance(error, ValueError)):  # by its version
                 raise
-            raise OperationError("the tokenizer gave up on the text: too much of it has no break") from None
+        raise cannot_tokenize(text)  # not above: the text of the foreign error would be its context
 
     def _merge(self, piece: str) -> Sequence[int]:
         core: Any = self._encoding._core_bpe

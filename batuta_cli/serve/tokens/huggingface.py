@@ -4,15 +4,27 @@ A `tokenizer.json` needs the package `tokenizers`, from the extra of the same na
 """
 
 import os
+import re
 import threading
 from typing import Any, Final
 
 from batuta_cli.errors import InvalidInputError, MissingDependencyError
+from batuta_cli.faults import is_panic
 from batuta_cli.files import StrPath, display, read_limited
-from batuta_cli.serve.tokens.interface import Tokenizer, check_text
+from batuta_cli.serve.tokens.interface import Tokenizer, cannot_tokenize, check_text
 
 MAX_JSON: Final = 128 * 1024 * 1024
 """Bytes of a `tokenizer.json`. The largest in use have about 35 MiB."""
+
+
+LONGEST_RUN: Final = 4_000_000
+"""White space in a row that the package is given.
+
+Its pattern engine, Oniguruma, panics with "retry-limit-in-match over" when one match takes 10,000,000 steps back, and
+the patterns of models take one or two for each blank. With Llama 3's pattern 8,000,000 blanks were still taken.
+"""
+
+_BLANKS = re.compile(r"\s+")
 
 
 class JsonTokenizer:
@@ -35,9 +47,21 @@ class JsonTokenizer:
 
     def _encoding(self, text: str, special: bool) -> Any:
         check_text(text)
+        _check_runs(text)
         with self._lock:  # whether control tokens are found is a state of the tokenizer, not of the call
             self._tokenizer.encode_special_tokens = not special
-            return self._tokenizer.encode(text, add_special_tokens=False)
+            try:
+                return self._tokenizer.encode(text, add_special_tokens=False)
+            except BaseException as error:
+                if not is_panic(error):
+                    raise
+        raise cannot_tokenize(text)  # not above: the text of the panic would be its context
+
+
+def _check_runs(text: str) -> None:
+    # A panic prints to stderr before Python sees it, so it is not waited for.
+    if len(text) > LONGEST_RUN and any(m.end() - m.start() > LONGEST_RUN for m in _BLANKS.finditer(text)):
+        raise cannot_tokenize(text)
 
 
 def from_directory(path: StrPath) -> Tokenizer:
@@ -62,7 +86,9 @@ def from_json(path: StrPath) -> Tokenizer:
         ) from None
     try:
         tokenizer = tokenizers.Tokenizer.from_buffer(data)
-    except Exception:  # its own errors have no type
+    except BaseException as error:  # its own errors have no type
+        if not (is_panic(error) or isinstance(error, Exception)) or isinstance(error, MemoryError):
+            raise
         raise InvalidInputError(f"{display(path)}: not a tokenizer that the package tokenizers can read") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()

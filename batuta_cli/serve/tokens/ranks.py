@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from batuta_cli.errors import UsageError
+from batuta_cli.limits import check_memory
 from batuta_cli.serve.words import unknown
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ EXPECTED: Final[Mapping[str, str]] = {
 
 ENCODINGS: Final = ("cl100k_base", "o200k_base", "o200k_harmony", "p50k_base", "p50k_edit", "r50k_base")
 """tiktoken's encodings that are made of those files. Its `gpt2` is `r50k_base` under another name."""
+
+_MEMORY: Final = 96 * 1024 * 1024  # bytes; the largest encoding, o200k_base, was measured to take 85 MiB
 
 _no_download: Final = ContextVar("_no_download", default=False)
 _R50K_RANKS = 50_256  # the first so many of p50k_base
@@ -84,9 +87,13 @@ def serve_offline() -> None:
 
 
 def encoding(name: str) -> "tiktoken.Encoding":
-    """One of tiktoken's encodings, made from the packed ranks. Raises `UsageError` for one that is not packed."""
+    """One of tiktoken's encodings, made from the packed ranks.
+
+    Raises `UsageError` for one that is not packed, `OutOfMemoryError`.
+    """
     if name not in ENCODINGS:
         raise unknown("encoding", name, ENCODINGS)
+    check_memory(_MEMORY, f"load the encoding {name}")
     import tiktoken
 
     serve_offline()
