@@ -33,9 +33,8 @@ def gateway(
 
     Point a client's base URL at http://127.0.0.1:8484/v1 (OpenAI) or http://127.0.0.1:8484 (Anthropic). Without a
     client key only this machine is served. SIGTERM lets answers under way finish. The log goes to stderr, one JSON
-    object a line.
+    object a line; its line "listening" has the address.
     """
-    import os
     import signal
 
     from batuta_cli import config
@@ -56,14 +55,13 @@ def gateway(
         )
     listener = server.bind(host, port)
     url = server.url_of(listener)
-    hosting = server.Hosting(workers or table.workers, table.drain_seconds, table.client_seconds)
-    quiet = console.settings.quiet
-    number = server.serve(
-        lambda: package.application(settings, quiet=quiet),
-        listener,
-        hosting,
-        lambda: console.note(f"listening on {url} (process {os.getpid()})"),
+    hosting = server.Hosting(
+        workers=workers or table.workers,
+        drain_seconds=table.drain_seconds,
+        client_seconds=table.client_seconds,
+        quiet=console.settings.quiet,
     )
+    number = server.serve(lambda log: package.application(settings, log=log), listener, hosting)
     if number == signal.SIGINT:
         return _INTERRUPTED
     return console.Outcome({"url": url, "ended_by": signal.Signals(number).name})

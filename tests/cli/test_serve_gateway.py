@@ -133,13 +133,14 @@ def test_a_removed_list_of_keys_refuses_under_a_running_gateway_and_after_a_rest
     key = batuta("serve", "keys", "create", "laptop", code=0).stdout.strip()
     file = home / "data" / "batuta" / "gateway" / "keys.toml"
     bearer = {"Authorization": f"Bearer {key}"}
+    nothing: dict[str, str] = {}
     with live(environment) as gateway:
         assert [gateway.ask("/v1/models")[0], gateway.ask("/v1/models", headers=bearer)[0]] == [401, 200]
         if removed == "file":
             file.unlink()
         else:
             shutil.rmtree(file.parent)
-        for headers in ({}, bearer):
+        for headers in (nothing, bearer):
             status, _, body = gateway.ask("/v1/models", headers=headers)
             assert (status, json.loads(body)["error"]["code"]) == (503, "client_keys")
         assert gateway.ask("/health")[0] == 200
@@ -149,7 +150,7 @@ def test_a_removed_list_of_keys_refuses_under_a_running_gateway_and_after_a_rest
     assert "missing" in batuta("serve", "keys", "list", code=1).stderr
     other = batuta("serve", "keys", "create", "laptop", code=0).stdout.strip()
     with live(environment) as gateway:
-        asked = ({}, bearer, {"Authorization": f"Bearer {other}"})
+        asked = (nothing, bearer, {"Authorization": f"Bearer {other}"})
         assert [gateway.ask("/v1/models", headers=headers)[0] for headers in asked] == [401, 401, 200]
         batuta("serve", "keys", "revoke", "laptop", code=0)
         assert [gateway.ask("/v1/models", headers=headers)[0] for headers in asked] == [401, 401, 401]

@@ -18,6 +18,7 @@ from batuta_cli.errors import (
     UnsafeFileError,
     UsageError,
 )
+from batuta_cli.files import write_file
 from batuta_cli.serve.gateway import keys
 from batuta_cli.serve.gateway.keys import ClientKeys
 
@@ -172,7 +173,7 @@ def test_a_crash_while_the_first_key_is_made_leaves_no_open_door_that_was_to_be_
     file: Path, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
     """Killed before the first of its writes the gateway is as it was; killed before the second it refuses."""
-    real, left = keys.write_file, written
+    real, left = write_file, written
 
     def killed(*arguments: Any, **options: Any) -> None:
         nonlocal left

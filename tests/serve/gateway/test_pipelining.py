@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ MEGABYTES = 64
 """By which the gateway may grow: some connections' buffers, and far less than the requests take."""
 
 
-def post(model: str, **more: object) -> bytes:
+def post(model: str, **more: Any) -> bytes:
     body = json.dumps(chat(model, **more)).encode()
     return HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
