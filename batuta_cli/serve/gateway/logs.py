@@ -34,6 +34,9 @@ are never mixed."""
 MOST_WAITING = 4 * 1024 * 1024
 """Bytes that wait for a reader; some 15,000 requests."""
 
+_PAUSE = 0.02
+"""Seconds between two writes; the lines of a busy gateway are then written together."""
+
 _IDLE = 5.0
 """Seconds after which the thread that writes ends; the next line starts another."""
 
@@ -57,6 +60,9 @@ class Log:
         self._held = 0
         """Bytes that wait or are being written."""
         self._told = 0
+        self._flushing = 0
+        """Callers of `flush` that wait."""
+        self._pausing = False
         self._writer: threading.Thread | None = None
         self._gone = False
         """There is no reader any more."""
@@ -74,14 +80,19 @@ class Log:
                 return
             self._waiting.append(line)
             self._held += len(line)
-            self._changed.notify()
+            if not self._pausing:
+                self._changed.notify_all()
 
     def flush(self, seconds: float = 1.0) -> bool:
         """Wait until all is written, for a limited time; returns whether it was."""
         with self._changed:
-            return self._changed.wait_for(
+            self._flushing += 1
+            self._changed.notify_all()
+            written = self._changed.wait_for(
                 lambda: self._gone or (self._held == 0 and self.dropped == self._told), seconds
             )
+            self._flushing -= 1
+            return written
 
     def _start(self) -> bool:
         """Start the writer with the first line; whether it runs."""
@@ -114,6 +125,9 @@ class Log:
                 self._held -= size
                 self._told += missing
                 self._changed.notify_all()
+                self._pausing = True
+                self._changed.wait_for(lambda: self._flushing > 0, _PAUSE)
+                self._pausing = False
 
     def _put(self, data: bytes) -> None:
         left = memoryview(data)
