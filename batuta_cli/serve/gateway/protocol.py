@@ -1,5 +1,5 @@
 """uvicorn's HTTP protocol with the limits it lacks: on the size of a request's head and the number of its fields, on
-its time, and on the requests that wait on one connection.
+its time, on the trailers of a body, and on the requests that wait on one connection.
 
 Without them a client that sends a header a minute holds a connection for ever, and one that sends requests without
 reading the answers (pipelining) fills the memory before any key is checked. The time for a head runs from the opening
@@ -17,7 +17,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 LARGEST_HEAD = 64 * 1024
-"""Bytes of request line and headers."""
+"""Bytes of request line and headers, and of a body's trailers."""
 
 MOST_FIELDS = 200
 """Header fields of a request. Each takes about 150 bytes of memory however short it is; clients and proxies send
@@ -43,7 +43,8 @@ def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
-            self._head_bytes = 0
+            self._unread = 0
+            """Bytes since the beginning of a head, or since the last part of a body: its trailers."""
             self._in_head = True
             self._deadline: TimerHandle | None = None
             self._end: TimerHandle | None = None
@@ -65,14 +66,13 @@ def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            if self._in_head:
-                # The end of the head may lie in this piece with the body behind it, so only what came before counts.
-                if self._head_bytes > LARGEST_HEAD:
-                    self._give_up(_TOO_LARGE)
-                    return
-                self._head_bytes += len(data)
-                if self._deadline is None:
-                    self._start_clock()
+            # The end of the head may lie in this piece with the body behind it, so only what came before counts.
+            if self._unread > LARGEST_HEAD:
+                self._give_up(_TOO_LARGE)
+                return
+            self._unread += len(data)
+            if self._in_head and self._deadline is None:
+                self._start_clock()
             super().data_received(data)
 
         def on_message_begin(self) -> None:
@@ -86,15 +86,23 @@ def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
             if len(self.headers) >= MOST_FIELDS:
                 self._give_up(_TOO_LARGE)
                 raise _LimitExceededError
-            super().on_header(name, value)
+            if self._in_head:  # else it is a trailer, which is no header (RFC 9110, section 6.5.1)
+                super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
-            self._in_head, self._head_bytes = False, 0
+            self._in_head, self._unread = False, 0
             self._stop_clock()
             super().on_headers_complete()
 
+        def on_chunk_header(self) -> None:
+            self._unread = 0
+
+        def on_body(self, body: bytes) -> None:
+            self._unread = 0
+            super().on_body(body)
+
         def on_message_complete(self) -> None:
-            self._in_head = True
+            self._in_head, self._unread = True, 0
             self._stop_clock()
             super().on_message_complete()
 

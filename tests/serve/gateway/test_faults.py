@@ -3,9 +3,12 @@
 import asyncio
 import io
 import json
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from batuta_cli.config import Config
 from batuta_cli.serve.audit import AuditLog
@@ -13,7 +16,7 @@ from batuta_cli.serve.gateway.app import Gateway
 from batuta_cli.serve.gateway.logs import Log
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.world import World
-from tests.serve.gateway.live import live
+from tests.serve.gateway.live import Live, live
 from tests.serve.gateway.scripted import SECRET, PanicException, Pipeline
 from tests.serve.gateway.support import CHAT, COMPLETIONS, MESSAGES, Asking, chat, message, run
 
@@ -149,3 +152,60 @@ def test_a_cancelled_request_is_no_fault(tmp_path: Path) -> None:
         assert b"batuta_faults_total{" not in (await asking.ask("/metrics")).body
 
     run(tmp_path, scenario)
+
+
+CONFIG = """
+[budget]
+daily_budget_usd = "1000000"
+max_request_cost_usd = "1000"
+[backends.groq]
+base_url = "http://127.0.0.1:9/v1"
+models = ["m"]
+api_key_env = "TEST_KEY"
+[models.m]
+context_window = 100000000
+output_reserve = 1000
+input_usd_per_million = "1"
+output_usd_per_million = "2"
+tokenizer = "{tokenizer}"
+"""
+
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""How Llama 3 splits a text (its tokenizer.json, `pre_tokenizer`)."""
+
+
+def test_eleven_megabytes_of_blanks_are_an_error_in_json_a_line_and_a_metric(
+    environment: dict[str, str], tmp_path: Path, home: Path
+) -> None:
+    """The tokenizer's regular expressions give up on so many blanks, and the package tokenizers panics."""
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated")  # type: ignore[assignment]
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    file = home / "config" / "batuta" / "config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(CONFIG.format(tokenizer=tmp_path / "tokenizer.json"))
+    process = subprocess.Popen(
+        ["batuta", "serve", "gateway", "--port", "0"],
+        env=environment | {"TEST_KEY": "x"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    gateway = Live(process)
+    try:
+        gateway.url = json.loads(gateway.await_line('"event":"listening"'))["url"]
+        status, headers, body = gateway.ask(CHAT, chat("m", " " * 11_000_000, max_tokens=10))
+        assert (status, headers["content-type"]) == (500, "application/json")
+        assert json.loads(body)["error"]["message"] == "internal error"
+        line = gateway.await_request()
+        assert (line["status"], line["error"]) == (500, "native_panic")
+        assert b'batuta_faults_total{kind="native_panic"} 1.0' in gateway.ask("/metrics")[2]
+        gateway.send(signal.SIGTERM)
+        assert gateway.end() == 0
+        assert all(json.loads(line)["event"] for line in gateway.all_lines())
+    finally:
+        gateway.close()

@@ -159,3 +159,41 @@ def _has_connection(client: int, server: int) -> bool:
         if int(local.split(":")[1], 16) == server and int(remote.split(":")[1], 16) == client:
             return state == "01"
     return False
+
+
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def chunked(body: bytes, trailers: bytes = b"") -> bytes:
+    return CHUNKED + b"%x\r\n" % len(body) + body + b"\r\n0\r\n" + trailers + b"\r\n"
+
+
+def test_trailers_without_an_end_do_not_fill_the_memory(gateway: Live) -> None:
+    before = peak(gateway)
+    for start in (b"0\r\nX: ", b"2\r\n{}\r\n0\r\nX: ", b"0\r\n"):
+        connection = gateway.raw(CHUNKED + start)
+        flood(connection, b"x" * 10_000 if start.endswith(b" ") else b"a: b\r\n" * 2000, 20_000)
+    assert peak(gateway) - before < MEGABYTES
+    assert gateway.ask("/health")[0] == 200
+
+
+def test_a_body_of_many_small_chunks_is_read(gateway: Live) -> None:
+    body = json.dumps(chat(text="x" * 20_000)).encode()
+    close = CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    with gateway.raw(close + chunks + b"0\r\n\r\n") as connection:
+        assert everything(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_trailers_are_no_headers(gateway: Live, control: Control) -> None:
+    """A proxy that takes a header out does not look at trailers (RFC 9110, section 6.5.1)."""
+    body = json.dumps(chat(text="after")).encode()
+    second = chunked(body, b"X-Batuta-Privacy: sovereign\r\n")
+    connection = gateway.raw(post("gated"))
+    with control.answer() as line:
+        assert line.hear() == "waiting gated"
+        connection.sendall(second + b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        line.go_on()
+        seen = everything(connection)
+    assert seen.count(b"HTTP/1.1 200 OK") == 3
+    assert seen.count(b"x-batuta-tier: standard") == 2
