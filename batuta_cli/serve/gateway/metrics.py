@@ -89,6 +89,14 @@ class Metrics:
                 registry=registry,
             )
         )
+        self._closed = _Series(
+            prometheus.Counter(
+                "batuta_connections_closed",
+                "Connections that were closed because they exceeded a limit, by limit.",
+                ("limit",),
+                registry=registry,
+            )
+        )
         self._log_dropped = prometheus.Counter(
             "batuta_log_dropped", "Lines of the log that its reader was too slow for.", registry=registry
         )
@@ -128,6 +136,10 @@ class Metrics:
     def fault(self, kind: str) -> None:
         """Something failed that is neither the client's nor a backend's fault."""
         self._faults(kind).inc()
+
+    def connection_closed(self, limit: str) -> None:
+        """A connection exceeded a limit."""
+        self._closed(limit).inc()
 
     def log_dropped(self, total: int) -> None:
         """How many lines this process's log has dropped until now."""

@@ -12,6 +12,7 @@ error written into the middle of that answer would be read as a part of it.
 
 import asyncio
 from asyncio.events import TimerHandle
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -35,8 +36,11 @@ class _LimitExceededError(Exception):
     """Ends the parsing of a connection that has been given up."""
 
 
-def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
-    """The protocol class whose clients have `seconds` for the head of a request."""
+def limited_protocol(seconds: float, closed: Callable[[str], None]) -> type[asyncio.Protocol]:
+    """The protocol class whose clients have `seconds` for the head of a request.
+
+    `closed` is told the limit for which a connection is closed.
+    """
 
     class LimitedProtocol(HttpToolsProtocol):
         """See the module."""
@@ -68,7 +72,7 @@ def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
         def data_received(self, data: bytes) -> None:
             # The end of the head may lie in this piece with the body behind it, so only what came before counts.
             if self._unread > LARGEST_HEAD:
-                self._give_up(_TOO_LARGE)
+                self._give_up("head_bytes", _TOO_LARGE)
                 return
             self._unread += len(data)
             if self._in_head and self._deadline is None:
@@ -78,13 +82,13 @@ def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
         def on_message_begin(self) -> None:
             # httptools stops parsing when a callback raises, and uvicorn then calls `send_400_response`.
             if len(self.pipeline) >= MOST_WAITING:
-                self._give_up(b"")
+                self._give_up("waiting_requests")
                 raise _LimitExceededError
             super().on_message_begin()
 
         def on_header(self, name: bytes, value: bytes) -> None:
             if len(self.headers) >= MOST_FIELDS:
-                self._give_up(_TOO_LARGE)
+                self._give_up("head_fields", _TOO_LARGE)
                 raise _LimitExceededError
             if self._in_head:  # else it is a trailer, which is no header (RFC 9110, section 6.5.1)
                 super().on_header(name, value)
@@ -113,7 +117,7 @@ def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def send_400_response(self, msg: str) -> None:
             if self._answering:
-                self._give_up(b"")
+                self._give_up("malformed")
             elif not self.transport.is_closing():
                 super().send_400_response(msg)
 
@@ -126,16 +130,17 @@ def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
             return self._running is not None and not self._running.response_complete
 
         def _start_clock(self) -> None:
-            self._deadline = self.loop.call_later(seconds, self._give_up, b"" if not self._in_head else _TOO_SLOW)
+            self._deadline = self.loop.call_later(seconds, self._give_up, "time", _TOO_SLOW if self._in_head else b"")
 
         def _stop_clock(self) -> None:
             if self._deadline is not None:
                 self._deadline.cancel()
                 self._deadline = None
 
-        def _give_up(self, response: bytes) -> None:
+        def _give_up(self, limit: str, response: bytes = b"") -> None:
             self._stop_clock()
             if not self.transport.is_closing():
+                closed(limit)
                 if not self._answering:
                     self.transport.write(response)
                 self.transport.close()

@@ -182,7 +182,7 @@ def test_eleven_megabytes_of_blanks_are_an_error_in_json_a_line_and_a_metric(
 ) -> None:
     """The tokenizer's regular expressions give up on so many blanks, and the package tokenizers panics."""
     tokenizer = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated")  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated")
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     file = home / "config" / "batuta" / "config.toml"
     file.parent.mkdir(parents=True)

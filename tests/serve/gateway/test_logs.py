@@ -60,9 +60,12 @@ def test_nothing_is_lost_when_the_gateway_ends_and_its_log_is_read(environment: 
     assert sum(line["event"] == "request" for line in lines) == 2000
 
 
-def test_a_reader_of_the_log_that_stalls_stops_no_request_and_no_shutdown(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reader_of_the_log_that_stalls_stops_no_request_and_no_shutdown(
+    environment: dict[str, str], workers: str
+) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.serve.gateway.scripted", "serve", "gateway", "--port", "0"],
+        [sys.executable, "-m", "tests.serve.gateway.scripted", "serve", "gateway", "--port", "0", "--workers", workers],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,

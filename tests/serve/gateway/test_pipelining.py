@@ -82,6 +82,7 @@ def test_a_connection_with_too_many_waiting_requests_is_closed(gateway: Live, co
         assert line.hear().startswith("freed gated")
     assert b"begun" in (seen := everything(connection))
     assert seen.count(b"HTTP/1.1 ") == 1  # no error in the middle of the answer
+    assert b'batuta_connections_closed_total{limit="waiting_requests"} 1.0' in gateway.ask("/metrics")[2]
 
 
 def test_some_waiting_requests_are_answered_in_their_order(gateway: Live, control: Control) -> None:
