@@ -83,7 +83,7 @@ class Gateway:
         self._settings = settings or Settings()
         self._door = Door(keys or ClientKeys(), self._settings.origins)
         self._log = log or logs.Log()
-        self.metrics = metrics.Metrics()
+        self._metrics = metrics.Metrics()
         self._pipeline: Pipeline | None = None
         self._under_way: set[Exchange] = set()
         self._idle = asyncio.Event()
@@ -140,10 +140,10 @@ class Gateway:
     async def _take_gauges(self) -> None:
         if self._pipeline is not None:
             try:
-                self.metrics.refresh(await self._pipeline.gauges())
+                self._metrics.refresh(await self._pipeline.gauges())
             except BaseException as error:  # a ledger that cannot be read must not hide all else
                 self._log.write("error", "gauges", **logs.describe(self._fault(error)))
-        self.metrics.log_dropped(self._log.dropped)
+        self._metrics.log_dropped(self._log.dropped)
 
     def _fault(self, error: BaseException) -> Exception:
         """The one place that says what is answered and goes on: native panics too, but nothing that ends a task.
@@ -154,7 +154,7 @@ class Gateway:
         if typed is None and not isinstance(error, Exception):
             raise error
         if typed is not None or not isinstance(error, Refusal | BatutaError):
-            self.metrics.fault("internal" if typed is None else typed.kind)
+            self._metrics.fault("internal" if typed is None else typed.kind)
         if typed is None:
             return cast(Exception, error)
         typed.__cause__ = error
@@ -177,13 +177,17 @@ class Gateway:
         for exchange in tuple(self._under_way):
             exchange.cut()
 
+    def connection_closed(self, limit: str) -> None:
+        """The server has closed a connection that exceeded a limit."""
+        self._metrics.connection_closed(limit)
+
     async def _serve(self, exchange: Exchange) -> None:
         try:
             await self._route(exchange)
         except ClientLeftError as left:
             exchange.facts["left"] = left.why
             exchange.status = CLIENT_LEFT
-            self.metrics.left()
+            self._metrics.left()
         except BaseException as failure:
             error = self._fault(failure)
             try:
@@ -192,7 +196,7 @@ class Gateway:
                 exchange.status = exchange.status or 500
                 exchange.facts["refusal_failed"] = type(again).__name__
         seconds = exchange.seconds
-        self.metrics.request(exchange.route, exchange.status, seconds)
+        self._metrics.request(exchange.route, exchange.status, seconds)
         if exchange.route in _PROBES:  # asked for every second or so, and told in the metrics
             return
         self._log.write(
@@ -217,7 +221,7 @@ class Gateway:
             return
         with contextlib.suppress(ClientLeftError):
             if exchange.begun and exchange.reply is not None:
-                self.metrics.broken()
+                self._metrics.broken()
                 exchange.facts["broken"] = True
                 # Not ended on purpose: the server then cuts the connection, so that nobody takes it for complete.
                 await exchange.last_part(exchange.reply.broken(refusal))
@@ -288,7 +292,7 @@ class Gateway:
 
     async def _show_metrics(self, exchange: Exchange) -> None:
         await self._take_gauges()
-        await exchange.respond(200, self.metrics.text(), metrics.CONTENT_TYPE.encode())
+        await exchange.respond(200, self._metrics.text(), metrics.CONTENT_TYPE.encode())
 
     async def _list_models(self, exchange: Exchange) -> None:
         models = [_model(name) for name in self._running().models()]
@@ -329,8 +333,8 @@ class Gateway:
             async with exchange.present():
                 answer = await self._start(pipeline, request)
                 backend = answer.backend
-                self.metrics.under_way(1, backend)
-                self.metrics.first_piece(exchange.seconds)
+                self._metrics.under_way(1, backend)
+                self._metrics.first_piece(exchange.seconds)
                 exchange.facts |= {"backend": backend, "tier": str(answer.tier)}
                 if asked.stream:
                     await exchange.begin_stream(_headers(answer))
@@ -355,7 +359,7 @@ class Gateway:
                     await answer.aclose()
             finally:  # also when the ledger fails at the end
                 if answer is not None:
-                    self.metrics.under_way(-1, backend)
+                    self._metrics.under_way(-1, backend)
                 self._leave(exchange)
 
     def _enter(self, exchange: Exchange) -> None:
@@ -380,7 +384,7 @@ class Gateway:
         summary = answer.summary
         if summary is None:
             raise RuntimeError("an answer ended without a summary")
-        self.metrics.answer(summary)
+        self._metrics.answer(summary)
         exchange.facts |= {
             "backend": summary.backend,
             "input_tokens": summary.input_tokens,

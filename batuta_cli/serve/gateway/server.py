@@ -148,7 +148,7 @@ async def _serve(
 
     config = uvicorn.Config(
         gateway,
-        http=limited_protocol(hosting.client_seconds, gateway.metrics.connection_closed),
+        http=limited_protocol(hosting.client_seconds, gateway.connection_closed),
         ws="none",
         lifespan="on",
         log_config=None,
