@@ -71,3 +71,8 @@ def private_dir(path: Path) -> Path:
 def client_keys_file() -> Path:
     """Whose requests the gateway answers."""
     return Path(_DIRS.user_data_dir) / "gateway" / "keys.toml"
+
+
+def client_keys_marker() -> Path:
+    """Is there once client keys have been required; not beside them, so that removing their directory leaves it."""
+    return state_dir() / "client-keys-required"

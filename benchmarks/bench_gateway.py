@@ -170,8 +170,8 @@ def _port(process: "subprocess.Popen[bytes]", log: Path) -> str:
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end and process.poll() is None:
         for line in log.read_text().splitlines():
-            if line.startswith("listening on "):
-                return line.split()[2].rpartition(":")[2]
+            if '"event":"listening"' in line:
+                return str(json.loads(line)["url"]).rpartition(":")[2]
         time.sleep(0.05)
     raise BenchmarkError(f"a gateway did not start: {log.read_text()[-2000:]}")
 

@@ -38,9 +38,8 @@ def gateway(
 
     Point a client's base URL at http://127.0.0.1:8484/v1 (OpenAI) or http://127.0.0.1:8484 (Anthropic). Without a
     client key only this machine is served. SIGTERM lets answers under way finish. The log goes to stderr, one JSON
-    object a line.
+    object a line; its line "listening" has the address.
     """
-    import os
     import signal
 
     from batuta_cli.serve import gateway as package
@@ -52,7 +51,8 @@ def gateway(
     table = settings.gateway
     host = host or table.host or "127.0.0.1"
     port = table.port if port is None else port
-    if not server.is_loopback(host) and not any(entry.revoked is None for entry in keys.load()):
+    entries = keys.load()  # also for the loopback: a list that cannot be relied upon refuses every request
+    if not server.is_loopback(host) and not any(entry.revoked is None for entry in entries):
         raise UsageError(
             f"{display(host)} can be reached from other machines, and there is no client key",
             hint="batuta serve keys create NAME, then start it again",
@@ -66,14 +66,13 @@ def gateway(
     _warn_of_ledger(settings)
     listener = server.bind(host, port)
     url = server.url_of(listener)
-    hosting = server.Hosting(processes, table.drain_seconds, table.client_seconds)
-    quiet = console.settings.quiet
-    number = server.serve(
-        lambda: package.application(settings, quiet=quiet),
-        listener,
-        hosting,
-        lambda: console.note(f"listening on {url} (process {os.getpid()})"),
+    hosting = server.Hosting(
+        workers=processes,
+        drain_seconds=table.drain_seconds,
+        client_seconds=table.client_seconds,
+        quiet=console.settings.quiet,
     )
+    number = server.serve(lambda log: package.application(settings, log=log), listener, hosting)
     if number == signal.SIGINT:
         return _INTERRUPTED
     return console.Outcome({"url": url, "ended_by": signal.Signals(number).name})

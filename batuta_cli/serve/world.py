@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from batuta_cli.config import Config
 from batuta_cli.errors import BatutaError
+from batuta_cli.faults import as_typed
 from batuta_cli.serve.audit import AuditLog
 from batuta_cli.serve.backends import Backend, configured_backends
 from batuta_cli.serve.budget import BudgetStatus
@@ -119,7 +120,9 @@ class World:
                 await self.refresh(tier=tier)
             except BatutaError:  # an unwritable log refuses requests, where it is told
                 continue
-            except Exception as error:  # a look that fails must not be the last one
+            except BaseException as error:  # a look that fails must not be the last one, be it by a native panic
+                if not isinstance(error, Exception) and as_typed(error) is None:
+                    raise
                 logging.getLogger("batuta").warning("the backends cannot be looked at: %s", type(error).__name__)
 
     def snapshot(self, request: PlanRequest, budget: BudgetStatus | None, without: frozenset[str]) -> Snapshot:

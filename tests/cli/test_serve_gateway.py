@@ -4,6 +4,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -123,6 +124,36 @@ def test_beyond_the_loopback_it_starts_only_with_a_key(
         assert gateway.ask(CHAT, chat())[0] == 401
         assert gateway.ask("/metrics")[0] == 401
         assert gateway.ask(CHAT, chat(), headers={"Authorization": f"Bearer {key}", "Host": "gw.example"})[0] == 200
+
+
+@pytest.mark.parametrize("removed", ["file", "directory"])
+def test_a_removed_list_of_keys_refuses_under_a_running_gateway_and_after_a_restart(
+    environment: dict[str, str], batuta: Run, home: Path, removed: str
+) -> None:
+    key = batuta("serve", "keys", "create", "laptop", code=0).stdout.strip()
+    file = home / "data" / "batuta" / "gateway" / "keys.toml"
+    bearer = {"Authorization": f"Bearer {key}"}
+    nothing: dict[str, str] = {}
+    with live(environment) as gateway:
+        assert [gateway.ask("/v1/models")[0], gateway.ask("/v1/models", headers=bearer)[0]] == [401, 200]
+        if removed == "file":
+            file.unlink()
+        else:
+            shutil.rmtree(file.parent)
+        for headers in (nothing, bearer):
+            status, _, body = gateway.ask("/v1/models", headers=headers)
+            assert (status, json.loads(body)["error"]["code"]) == (503, "client_keys")
+        assert gateway.ask("/health")[0] == 200
+    done = batuta("serve", "gateway", "--port", "0", code=1)
+    assert "the list of client keys is missing" in done.stderr
+    assert "batuta serve keys create" in done.stderr
+    assert "missing" in batuta("serve", "keys", "list", code=1).stderr
+    other = batuta("serve", "keys", "create", "laptop", code=0).stdout.strip()
+    with live(environment) as gateway:
+        asked = (nothing, bearer, {"Authorization": f"Bearer {other}"})
+        assert [gateway.ask("/v1/models", headers=headers)[0] for headers in asked] == [401, 401, 200]
+        batuta("serve", "keys", "revoke", "laptop", code=0)
+        assert [gateway.ask("/v1/models", headers=headers)[0] for headers in asked] == [401, 401, 401]
 
 
 def test_an_unknown_host_is_told(batuta: Run) -> None:

@@ -12,6 +12,7 @@ from batuta_cli.errors import MissingDependencyError
 if TYPE_CHECKING:
     from batuta_cli.config import Config
     from batuta_cli.serve.gateway.app import Gateway
+    from batuta_cli.serve.gateway.logs import Log
 
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus-client learns that there are several workers, read when it is imported."""
@@ -32,8 +33,8 @@ def check_dependencies() -> None:
             )
 
 
-def application(config: "Config | None" = None, *, quiet: bool = False) -> "Gateway":
-    """The gateway of a configuration, by default the user's.
+def application(config: "Config | None" = None, *, log: "Log | None" = None) -> "Gateway":
+    """The gateway of a configuration, by default the user's, with a log of its own unless one is given.
 
     Raises `ConfigError` and `MissingDependencyError`.
     """
@@ -41,7 +42,6 @@ def application(config: "Config | None" = None, *, quiet: bool = False) -> "Gate
     from batuta_cli import config as configuration
     from batuta_cli.serve.gateway.app import Gateway, Settings
     from batuta_cli.serve.gateway.exchange import Limits
-    from batuta_cli.serve.gateway.logs import Log
     from batuta_cli.serve.pipeline import Pipeline
     from batuta_cli.serve.tiers import PrivacyTier
 
@@ -53,4 +53,4 @@ def application(config: "Config | None" = None, *, quiet: bool = False) -> "Gate
     def open_pipeline() -> Pipeline:
         return Pipeline(config, watch=True)
 
-    return Gateway(open_pipeline, settings, log=Log(quiet=quiet))
+    return Gateway(open_pipeline, settings, log=log)

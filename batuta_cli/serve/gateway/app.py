@@ -16,10 +16,12 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import orjson
 
 from batuta_cli.errors import BatutaError, NoBackendError, UsageError
+from batuta_cli.faults import as_typed
 from batuta_cli.serve.chat import ChatRequest, Summary
 from batuta_cli.serve.gateway import METRICS_DIRECTORY, logs, metrics
 from batuta_cli.serve.gateway.access import Door, check_json, read_headers, tier_for
@@ -120,7 +122,8 @@ class Gateway:
                 if refresher:
                     refresher.cancel()
                 self._pipeline = None
-        except Exception as error:
+        except BaseException as failure:
+            error = self._fault(failure)
             self._log.write("error", "pipeline", **logs.describe(error))
             self.startup_error = error
             phase = "startup" if self._pipeline is None and not self.draining else "shutdown"
@@ -138,8 +141,24 @@ class Gateway:
         if self._pipeline is not None:
             try:
                 self._metrics.refresh(await self._pipeline.gauges())
-            except BatutaError as error:  # a ledger that cannot be read must not hide all else
-                self._log.write("error", "gauges", **logs.describe(error))
+            except BaseException as error:  # a ledger that cannot be read must not hide all else
+                self._log.write("error", "gauges", **logs.describe(self._fault(error)))
+        self._metrics.log_dropped(self._log.dropped)
+
+    def _fault(self, error: BaseException) -> Exception:
+        """The one place that says what is answered and goes on: native panics too, but nothing that ends a task.
+
+        Counts what is no refusal, and raises `error` when it is a cancellation or ends the process.
+        """
+        typed = as_typed(error)
+        if typed is None and not isinstance(error, Exception):
+            raise error
+        if typed is not None or not isinstance(error, Refusal | BatutaError):
+            self._metrics.fault("internal" if typed is None else typed.kind)
+        if typed is None:
+            return cast(Exception, error)
+        typed.__cause__ = error
+        return typed
 
     async def drain(self, seconds: float) -> None:
         """Take no new work, wait for what is under way, and after `seconds` end it with an error."""
@@ -158,6 +177,10 @@ class Gateway:
         for exchange in tuple(self._under_way):
             exchange.cut()
 
+    def connection_closed(self, limit: str) -> None:
+        """The server has closed a connection that exceeded a limit."""
+        self._metrics.connection_closed(limit)
+
     async def _serve(self, exchange: Exchange) -> None:
         try:
             await self._route(exchange)
@@ -165,8 +188,13 @@ class Gateway:
             exchange.facts["left"] = left.why
             exchange.status = CLIENT_LEFT
             self._metrics.left()
-        except Exception as error:
-            await self._refuse(exchange, error)
+        except BaseException as failure:
+            error = self._fault(failure)
+            try:
+                await self._refuse(exchange, error)
+            except Exception as again:  # the line of the log is written all the same
+                exchange.status = exchange.status or 500
+                exchange.facts["refusal_failed"] = type(again).__name__
         seconds = exchange.seconds
         self._metrics.request(exchange.route, exchange.status, seconds)
         if exchange.route in _PROBES:  # asked for every second or so, and told in the metrics

@@ -81,6 +81,26 @@ class Metrics:
         self._left = prometheus.Counter(
             "batuta_clients_left", "Clients that left before their answer was complete.", registry=registry
         )
+        self._faults = _Series(
+            prometheus.Counter(
+                "batuta_faults",
+                "Failures of the gateway itself: native panics, missing memory and threads, errors in the program.",
+                ("kind",),
+                registry=registry,
+            )
+        )
+        self._closed = _Series(
+            prometheus.Counter(
+                "batuta_connections_closed",
+                "Connections that were closed because they exceeded a limit, by limit.",
+                ("limit",),
+                registry=registry,
+            )
+        )
+        self._log_dropped = prometheus.Counter(
+            "batuta_log_dropped", "Lines of the log that its reader was too slow for.", registry=registry
+        )
+        self._known_dropped = 0
         self._in_flight = self._gauge("batuta_in_flight", "Requests under way by backend.", "livesum", "backend")
         self._depth = self._gauge("batuta_queue_depth", "Requests at a backend.", "livemax", "backend")
         self._budget = self._gauge(
@@ -112,6 +132,19 @@ class Metrics:
     def broken(self) -> None:
         """A stream could not be completed."""
         self._broken.inc()
+
+    def fault(self, kind: str) -> None:
+        """Something failed that is neither the client's nor a backend's fault."""
+        self._faults(kind).inc()
+
+    def connection_closed(self, limit: str) -> None:
+        """A connection exceeded a limit."""
+        self._closed(limit).inc()
+
+    def log_dropped(self, total: int) -> None:
+        """How many lines this process's log has dropped until now."""
+        self._log_dropped.inc(total - self._known_dropped)
+        self._known_dropped = total
 
     def left(self) -> None:
         """A client has left."""

@@ -22,8 +22,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batuta_cli.errors import BatutaError, OperationError, UsageError
+from batuta_cli.faults import as_typed
 from batuta_cli.files import display, os_error
 from batuta_cli.serve.gateway import METRICS_DIRECTORY
+from batuta_cli.serve.gateway.logs import Log, describe, format_line
+from batuta_cli.serve.gateway.standard_error import StandardError
 
 if TYPE_CHECKING:
     from batuta_cli.serve.gateway.app import Gateway
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 _RESTART_AFTER = 1.0  # seconds, lest a worker that cannot live takes a whole core
 _BACKLOG = 2048
 
-MakeGateway = Callable[[], "Gateway"]
+MakeGateway = Callable[[Log], "Gateway"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Hosting:
     workers: int = 1
     drain_seconds: float = 30.0
     client_seconds: float = 60.0
+    quiet: bool = False
+    """Whether the log has errors alone."""
 
 
 def _signals() -> tuple[signal.Signals, ...]:
@@ -87,14 +92,23 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(make: MakeGateway, listener: socket.socket, hosting: Hosting, announce: Callable[[], None]) -> int:
-    """Serve until a signal ends it; `announce` is called once requests are taken. Returns the signal's number.
+def serve(make: MakeGateway, listener: socket.socket, hosting: Hosting) -> int:
+    """Serve until a signal ends it; the log says `listening` once requests are taken. Returns the signal's number.
 
     Raises what the pipeline raises when it cannot be opened.
     """
-    if hosting.workers == 1:
-        return _run(_serve(make(), listener, hosting, announce))
-    return _Supervisor(make, listener, hosting).run(announce)
+    if hosting.workers > 1:
+        return _Supervisor(make, listener, hosting).run()
+    with StandardError(quiet=hosting.quiet) as captured:
+
+        def announce() -> None:
+            captured.log.write("info", "listening", **_listening(listener))
+
+        return _run(_serve(make(captured.log), captured, listener, hosting, announce))
+
+
+def _listening(listener: socket.socket) -> dict[str, Any]:
+    return {"url": url_of(listener), "process": os.getpid()}
 
 
 def _run(main: Coroutine[Any, Any, int]) -> int:
@@ -106,6 +120,7 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
 
 async def _serve(
     gateway: "Gateway",
+    captured: StandardError,
     listener: socket.socket,
     hosting: Hosting,
     announce: Callable[[], None],
@@ -133,7 +148,7 @@ async def _serve(
 
     config = uvicorn.Config(
         gateway,
-        http=limited_protocol(hosting.client_seconds),
+        http=limited_protocol(hosting.client_seconds, gateway.connection_closed),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -148,9 +163,13 @@ async def _serve(
     received: list[int] = []
     draining: list[asyncio.Task[None]] = []
 
+    captured.follow(loop)
+
     async def drain() -> None:
-        await gateway.drain(hosting.drain_seconds)
-        server.should_exit = True
+        try:
+            await gateway.drain(hosting.drain_seconds)
+        finally:
+            server.should_exit = True
 
     def stop(number: int) -> None:
         received.append(number)
@@ -192,14 +211,15 @@ class _Supervisor:
         self._ready: int | None = None
         """Where a worker says how its start went."""
 
-    def run(self, announce: Callable[[], None]) -> int:
+    def run(self) -> int:
         """Until a signal ends it."""
         directory = tempfile.mkdtemp(prefix="batuta-metrics-")
         os.environ[METRICS_DIRECTORY] = directory
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self._waited)
         try:
             self._start_all()
-            announce()
+            if not self._hosting.quiet:  # without a thread, which does not go with the forks of later workers
+                os.write(2, format_line("info", "listening", _listening(self._listener)))
             return self._watch()
         finally:
             self._end()
@@ -234,13 +254,16 @@ class _Supervisor:
         for number in self._waited:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._waited)
-        try:
-            _run(_serve(self._make(), self._listener, self._hosting, self._report, self._lifeline_read))
-        except BaseException as error:
-            known = error if isinstance(error, BatutaError) else None
-            message = known.message if known else f"a worker could not start: {type(error).__name__}"
-            self._report({"message": message, "hint": known.hint if known else None})
-            return 1
+        with StandardError(quiet=self._hosting.quiet) as captured:
+            try:
+                gateway = self._make(captured.log)
+                _run(_serve(gateway, captured, self._listener, self._hosting, self._report, self._lifeline_read))
+            except BaseException as error:
+                captured.log.write("error", "worker", process=os.getpid(), **describe(error))
+                known = error if isinstance(error, BatutaError) else as_typed(error)
+                message = known.message if known else f"a worker could not start: {type(error).__name__}"
+                self._report({"message": message, "hint": known.hint if known else None})
+                return 1
         return 0
 
     def _report(self, failure: dict[str, Any] | None = None) -> None:

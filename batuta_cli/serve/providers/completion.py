@@ -7,7 +7,7 @@ JSON lines in place of events.
 from collections.abc import Iterator
 from typing import Any
 
-from batuta_cli.serve.providers.openai import parsed, read_finish, reported
+from batuta_cli.serve.providers.openai import asked_choices, parsed, read_finish, reported
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece
 from batuta_cli.serve.usage import from_openai, plain
@@ -61,12 +61,13 @@ class CompletionReader:
         if not isinstance(document, dict) or "error" in document:
             raise reported(document)
         choices, usage = document.get("choices"), from_openai(document.get("usage"))
-        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
-        if choice is None:
+        asked = asked_choices(choices, 1)
+        if not asked:
             if usage is None:
                 raise BackendError("the backend answered without choices")
             yield Piece(usage=usage)
             return
+        choice = asked[0][1]
         finish, text = read_finish(choice.get("finish_reason")), choice.get("text")
         self._complete = self._complete or finish is not None
         yield Piece(text if isinstance(text, str) else "", finish, usage)

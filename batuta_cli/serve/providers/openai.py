@@ -6,14 +6,14 @@ with the last chunk, some not at all.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
 
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Outgoing, Piece
-from batuta_cli.serve.usage import from_openai, number
+from batuta_cli.serve.usage import from_openai
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -27,6 +27,7 @@ _FINISH: dict[str, FinishReason] = {
 }
 _GIVEN_UP = frozenset(("abort", "error", "cancelled", "canceled", "insufficient_system_resource"))
 """How vLLM, SGLang and services say that they did not finish the answer."""
+_NOT_ASKED = "the backend answered with choices that were not asked for"
 _EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call")
 
 
@@ -52,8 +53,11 @@ class ChatReader:
 
     def __init__(self, choices: int = 1) -> None:
         self._choices = choices
+        self._seen: set[int] = set()
         self._finished: set[int] = set()
         self._halves: dict[int, str] = {}
+        self._foreign = False
+        """There was a choice that was not asked for."""
         self._done = False
 
     @property
@@ -63,32 +67,43 @@ class ChatReader:
 
     def event(self, event: Event) -> Iterator[Piece]:
         if event.data.strip() == b"[DONE]":
+            if self._foreign and not self._seen:
+                raise BackendError(_NOT_ASKED)
             self._done = True
             return
         document = parsed(event.data)
         if event.type == "error" or "error" in document:
             raise reported(document)
-        yield from self._pieces(document, "delta")
+        choices = asked_choices(document.get("choices"), self._choices)
+        self._foreign |= bool(document.get("choices")) and not choices
+        yield from self._pieces(document, choices, "delta")
 
     def whole(self, document: Any) -> Iterator[Piece]:
         if not isinstance(document, dict) or "error" in document:
             raise reported(document)
         if not isinstance(document.get("choices"), list) or not document["choices"]:
             raise BackendError("the backend answered without choices")
-        yield from self._pieces(document, "message")
+        whole: dict[int, dict[str, Any]] = {}
+        for index, choice in asked_choices(document["choices"], self._choices):
+            whole.setdefault(index, choice)  # a second one with the same index is another answer, not its continuation
+        if not whole:
+            raise BackendError(_NOT_ASKED)
+        yield from self._pieces(document, whole.items(), "message")
 
-    def _pieces(self, document: dict[str, Any], part: str) -> Iterator[Piece]:
-        choices, usage = document.get("choices"), from_openai(document.get("usage"))
-        for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and (piece := self._choice(choice, part)):
+    def _pieces(
+        self, document: dict[str, Any], choices: Iterable[tuple[int, dict[str, Any]]], part: str
+    ) -> Iterator[Piece]:
+        for index, choice in choices:
+            self._seen.add(index)
+            if piece := self._choice(index, choice, part):
                 yield piece
-        if usage:
+        if usage := from_openai(document.get("usage")):
             yield Piece(usage=usage)
 
-    def _choice(self, choice: dict[str, Any], part: str) -> Piece | None:
+    def _choice(self, index: int, choice: dict[str, Any], part: str) -> Piece | None:
         content = choice.get(part)
         content = content if isinstance(content, dict) else {}
-        text, index = content.get("content"), number(choice.get("index")) or 0
+        text = content.get("content")
         extra = {name: content[name] for name in _EXTRA if content.get(name)}
         finish = read_finish(choice.get("finish_reason"))
         if finish:
@@ -112,6 +127,21 @@ class ChatReader:
             text, self._halves[index] = text[:-1], text[-1]
         whole: str = mended(text)
         return whole
+
+
+def asked_choices(choices: object, most: int) -> list[tuple[int, dict[str, Any]]]:
+    """Those of a document's choices that were asked for, each with its index, which is below `most`.
+
+    A choice without an index has that of its place. One with any other index is left out: a client would take it for
+    a further answer, and what is kept for each index would grow without end.
+    """
+    found = []
+    for place, choice in enumerate(choices if isinstance(choices, list) else ()):
+        if isinstance(choice, dict):
+            index = place if choice.get("index") is None else choice["index"]
+            if isinstance(index, int) and not isinstance(index, bool) and 0 <= index < most:
+                found.append((index, choice))
+    return found
 
 
 def read_finish(reason: object) -> FinishReason | None:

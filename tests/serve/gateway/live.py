@@ -82,6 +82,11 @@ class Live:
                 return line
         raise AssertionError(f"ended without {pattern!r}:\n" + "\n".join(self.lines))
 
+    def all_lines(self) -> list[str]:
+        """All lines on stderr, of a gateway that has ended."""
+        self._reader.join(PATIENCE)
+        return self.lines
+
     def await_request(self) -> dict[str, Any]:
         """The next line of the log about a request."""
         line: dict[str, Any] = json.loads(self.await_line('"event":"request"'))
@@ -172,7 +177,7 @@ def live(
     gateway = Live(process)
     try:
         if wait:
-            gateway.url = gateway.await_line("^listening on ").split()[2]
+            gateway.url = json.loads(gateway.await_line('"event":"listening"'))["url"]
         yield gateway
     finally:
         gateway.close()

@@ -8,9 +8,12 @@ and names it in CONTROL: the models `gated` and `hang` connect to it, say what h
 
 import asyncio
 import datetime as dt
+import logging
 import os
 import sys
+import threading
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -55,8 +58,41 @@ class Gauges:
     )
 
 
-Step = Piece | Exception | str
+Step = Piece | BaseException | str
 """A piece, what is raised, or `wait` for the control's word."""
+
+
+class PanicException(BaseException):
+    """What a Rust library raises when it panics: no `Exception`, and of a module that cannot be imported."""
+
+
+def _deep(request: ChatRequest) -> list[Step]:
+    """A recursion without an end."""
+    return _deep(request)
+
+
+def _noisy(request: ChatRequest) -> list[Step]:
+    """What libraries do beside their work: they write to stderr in all the ways there are."""
+    panic = f"thread '<unnamed>' panicked at src/lib.rs:7:5:\nbyte index 1 is not a boundary of `{SECRET}\n{SECRET}`\n"
+    os.write(2, panic.encode())
+    os.write(2, b"half a line")
+    print(f"printed '{SECRET}'", file=sys.stderr)
+    warnings.warn(SECRET, stacklevel=1)
+    logging.getLogger("some.library").error("it failed: %s", SECRET)
+    logging.getLogger("uvicorn.error").critical("as uvicorn %s", SECRET)
+    thread = threading.Thread(target=_raises)
+    thread.start()
+    thread.join()
+    asyncio.get_running_loop().call_soon(_raises)
+    return _echo(request)
+
+
+def _panics() -> None:
+    raise PanicException(SECRET)
+
+
+def _raises() -> None:
+    raise RuntimeError(SECRET)
 
 
 def _call(index: int, id: str | None, name: str | None, arguments: str) -> Piece:
@@ -117,10 +153,14 @@ SCRIPTS: dict[str, Callable[[ChatRequest], list[Step]]] = {
     "break": lambda request: [Piece("half of "), BackendError("the backend's stream ended")],
     "bug": lambda request: [Piece("half of "), RuntimeError(SECRET)],
     "gated": lambda request: [Piece("begun "), "wait", Piece("ended"), Piece(finish_reason="stop")],
+    "panic-late": lambda request: [Piece("half of "), PanicException(SECRET)],
+    "memory-late": lambda request: [Piece("half of "), MemoryError(SECRET)],
+    "deep": _deep,
+    "noisy": _noisy,
     "hang": lambda request: ["wait", Piece("late")],
 }
 
-REFUSALS: dict[str, Exception] = {
+REFUSALS: dict[str, BaseException] = {
     "too-expensive": errors.RequestTooExpensive("the request may cost 2.00, at most 1.00 is allowed"),
     "over-budget": errors.DailyBudgetExceeded("the budget of the day is spent"),
     "unpriced": errors.UnknownPriceError("the price is not known"),
@@ -138,6 +178,9 @@ REFUSALS: dict[str, Exception] = {
     "backend-400": BackendError("the backend answered (HTTP 400)", status=400, retryable=False),
     "backend-401": BackendError("the backend answered (HTTP 401)", status=401),
     "internal": RuntimeError(SECRET),
+    "panic": PanicException(SECRET),
+    "memory": MemoryError(SECRET),
+    "recursion": RecursionError(SECRET),
 }
 REFUSALS["queue-full"].retry_after = 2.4  # type: ignore[attr-defined]
 
@@ -165,7 +208,7 @@ class Answer:
 
     async def _next(self) -> Piece | None:
         for step in self._steps:
-            if isinstance(step, Exception):
+            if isinstance(step, BaseException):
                 raise step
             if isinstance(step, Piece):
                 return step
@@ -240,6 +283,8 @@ class Pipeline:
         self.requests.append(request)
         if request.model in REFUSALS:
             raise REFUSALS[request.model]
+        if request.model == "panic-in-thread":
+            await asyncio.get_running_loop().run_in_executor(None, _panics)
         if request.model not in SCRIPTS:
             raise errors.NoBackendError("no backend can take the request")
         control = Control()

@@ -6,10 +6,19 @@ import stat
 import threading
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from batuta_cli.errors import DamagedStateError, InvalidInputError, NotFoundError, UnsafeFileError, UsageError
+from batuta_cli.errors import (
+    DamagedStateError,
+    InvalidInputError,
+    NotFoundError,
+    OperationError,
+    UnsafeFileError,
+    UsageError,
+)
+from batuta_cli.files import write_file
 from batuta_cli.serve.gateway import keys
 from batuta_cli.serve.gateway.keys import ClientKeys
 
@@ -101,3 +110,86 @@ def test_keys_made_at_the_same_time_are_all_kept(file: Path) -> None:
     for thread in threads:
         thread.join()
     assert {e.name for e in keys.load(file)} == {f"k{n}" for n in range(16)}
+
+
+def test_a_list_that_was_removed_is_an_error_and_not_an_open_door(file: Path) -> None:
+    key, _ = keys.create("alice", file)
+    running = ClientKeys(file)
+    assert running.owner(key.encode()) == "alice"
+    file.unlink()
+    for known in (running, ClientKeys(file)):  # the one that ran, and one after a restart
+        for _ in range(2):
+            with pytest.raises(DamagedStateError, match="missing"):
+                known.required  # noqa: B018 - it is the reading that raises
+            with pytest.raises(DamagedStateError, match="missing"):
+                known.owner(key.encode())
+    for use in (lambda: keys.load(file), lambda: keys.revoke("alice", file)):
+        with pytest.raises(DamagedStateError, match="is missing"):
+            use()
+    other, _ = keys.create("bob", file)
+    for known in (running, ClientKeys(file)):
+        assert (known.required, known.owner(other.encode()), known.owner(key.encode())) == (True, "bob", None)
+
+
+def test_a_list_without_a_key_does_not_open_the_door_again(file: Path) -> None:
+    keys.create("alice", file)
+    running = ClientKeys(file)
+    assert running.required
+    file.write_text("# no keys\n")
+    assert running.required
+    assert ClientKeys(file).required
+
+
+def test_a_list_of_an_earlier_version_gets_its_marker_when_it_is_read(file: Path) -> None:
+    keys.create("alice", file)
+    for marker in set(file.parent.iterdir()) - {file}:
+        marker.unlink()
+    assert ClientKeys(file).required
+    file.unlink()
+    with pytest.raises(DamagedStateError):
+        keys.load(file)
+
+
+def test_a_gateway_remembers_keys_though_it_cannot_write_the_marker(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys.create("alice", file)
+    for marker in set(file.parent.iterdir()) - {file}:
+        marker.unlink()
+    monkeypatch.setattr(keys, "write_file", fails)
+    known = ClientKeys(file)
+    assert known.required
+    file.unlink()
+    with pytest.raises(DamagedStateError):
+        known.required  # noqa: B018
+
+
+def fails(*_: object, **__: object) -> None:
+    raise OperationError("no space left on the device")
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_crash_while_the_first_key_is_made_leaves_no_open_door_that_was_to_be_shut(
+    file: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """Killed before the first of its writes the gateway is as it was; killed before the second it refuses."""
+    real, left = write_file, written
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        nonlocal left
+        if not left:
+            raise KeyboardInterrupt  # nothing of the process is run after this write
+        left -= 1
+        real(*arguments, **options)
+
+    monkeypatch.setattr(keys, "write_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        keys.create("alice", file)
+    monkeypatch.undo()
+    if written:
+        with pytest.raises(DamagedStateError, match="is missing"):
+            ClientKeys(file).required  # noqa: B018
+    else:
+        assert not ClientKeys(file).required
+    key, _ = keys.create("alice", file)
+    assert ClientKeys(file).owner(key.encode()) == "alice"

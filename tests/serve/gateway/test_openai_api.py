@@ -158,7 +158,7 @@ def test_what_is_written_is_what_our_own_reader_of_openai_streams_reads(
 ) -> None:
     reply = ChatReply(Asked(model, (), stream=True, include_usage=usage), "chatcmpl-x", 1)
     data = reply.begin() + b"".join(map(reply.piece, pieces)) + reply.end(SUMMARY)
-    reader, scanner = ChatReader(), EventScanner()
+    reader, scanner = ChatReader(3), EventScanner()
     read = [piece for event in scanner.feed(data) for piece in reader.event(event)]
     assert reader.complete
     for index in range(3):

@@ -25,6 +25,9 @@ EXPECTED = {
     "backend-400": (400, "refused_by_backend", "invalid_request_error", None),
     "backend-401": (502, "backend_error", "api_error", None),
     "internal": (500, "internal_error", "api_error", None),
+    "panic": (500, "internal_error", "api_error", None),
+    "memory": (500, "internal_error", "api_error", None),
+    "recursion": (500, "internal_error", "api_error", None),
 }
 
 

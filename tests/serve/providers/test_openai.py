@@ -119,4 +119,4 @@ def test_usage_that_cannot_be_believed_is_missing_not_zero(usage: Any) -> None:
 def test_several_choices_are_told_apart() -> None:
     choices = [{"index": n, "delta": {"content": str(n)}, "finish_reason": None} for n in (0, 1)]
     data = json.dumps({"choices": choices}).encode()
-    assert list(ChatReader().event(Event("", data))) == [Piece("0"), Piece("1", index=1)]
+    assert list(ChatReader(2).event(Event("", data))) == [Piece("0"), Piece("1", index=1)]
