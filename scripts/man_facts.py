@@ -1,4 +1,4 @@
-"""What the man pages say beyond the commands themselves (DESIGN §3)."""
+"""What the man pages say beyond the commands themselves."""
 
 INTERRUPTED = 130
 

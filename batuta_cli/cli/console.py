@@ -18,7 +18,7 @@ from batuta_cli.errors import BatutaError, UsageError
 from batuta_cli.files import Advance, display, os_error
 
 PROGRESS_FROM = 64 * 1024 * 1024
-"""Work on more bytes than this shows a progress bar (DESIGN §3)."""
+"""Work on more bytes than this shows a progress bar (docs/cli.md#rules-of-every-command)."""
 
 _LABEL_WIDTH = 40  # characters of a path beside the bar, which needs the rest of 80 columns
 

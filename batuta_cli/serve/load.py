@@ -18,7 +18,7 @@ from batuta_cli.errors import UsageError
 from batuta_cli.serve.words import Word
 
 READING_AGE = 5.0
-"""Seconds after which what a backend reported counts for nothing (reference/backends.md)."""
+"""Seconds after which what a backend reported counts for nothing (docs/gateway.md#queue-depth)."""
 
 FIRST_REST = 1.0
 """Seconds a backend rests after its first failure, less the jitter; doubled with each further one."""
