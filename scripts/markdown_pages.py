@@ -154,7 +154,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text as Markdown shows it unchanged; what stands in backquotes stays code."""
+    """Text as Markdown shows it unchanged; text between backquotes stays code."""
     parts = text.split("`")
     for number in range(0, len(parts), 2):
         parts[number] = re.sub(r"([\\*_<>\[\]])", r"\\\1", parts[number])

@@ -146,7 +146,7 @@ class Shell:
             lines.append(line)
         else:
             raise RuntimeError("the shell ended")
-        output = "".join(lines).removesuffix("\n")  # printf began with a line of its own
+        output = "".join(lines).removesuffix("\n")  # printf began with a line break
         if output and not output.endswith("\n"):
             output += "\n"
         return (

@@ -340,7 +340,7 @@ def test_fish_offers_what_can_stand_there(fish_offers: Offers, line: str, words:
 def test_a_completion_is_a_valid_script(shell: str, script: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed; `make test` brings it where there is apt")
-    command = [shell, "-n", COMPLETIONS / script]
+    command = [shell, "-n", str(COMPLETIONS / script)]
     done = subprocess.run(command, env=os.environ | unpacked.libraries(shell), capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_every_document_that_code_cites_has_the_anchor_it_names() -> None:
         for folder in ("batuta_cli", "tests", "scripts", "benchmarks")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in (".py", ".toml", ".jinja")
-        for file, anchor in re.findall(r"\b(docs/[\w-]+\.md)(?:#([\w-]+))?", path.read_text(encoding="utf-8"))
+        for file, anchor in re.findall(r"(?<![\w/])(docs/[\w-]+\.md)(?:#([\w-]+))?", path.read_text(encoding="utf-8"))
     }
     assert ("docs/formats.md", "content-address") in cited
     for file, anchor in cited:
@@ -204,3 +205,34 @@ def test_every_python_example_runs_in_an_empty_folder(
 
 def test_the_python_documentation_has_examples() -> None:
     assert len([path for path, _, _ in PYTHON if path.name == "python.md"]) >= 5
+
+
+def test_every_name_that_the_python_documentation_gives_for_a_rust_name_is_there() -> None:
+    table = (ROOT / "docs/python.md").read_text().partition("## From the Rust crates")[2]
+    names = re.findall(r"`(batuta_cli\.(?:pacha|serve))\.(\w+)`", table)
+    assert len(names) > 30
+    for package, name in names:
+        assert hasattr(import_module(package), name), name
+
+
+def test_the_table_of_recommended_backends_is_what_the_selector_recommends() -> None:
+    from batuta_cli.serve import BackendSelector, LatencyTier, PrivacyTier
+
+    section = (ROOT / "docs/python.md").read_text().partition("### Recommended backends")[2].partition("## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE)
+    assert len(rows) == len(LatencyTier)
+    for latency, cells in rows:
+        for privacy, cell in zip(("SOVEREIGN", "PRIVATE", "STANDARD"), cells.split(" | "), strict=True):
+            found = BackendSelector(privacy=PrivacyTier[privacy], latency=LatencyTier[latency]).recommend()
+            assert ", ".join(map(str, found)) == cell
+
+
+def test_every_row_of_the_benchmarks_names_a_script_that_is_there_and_a_date() -> None:
+    text = (ROOT / "docs/benchmarks.md").read_text().partition("## Aims")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| measured")]
+    assert len(rows) > 12
+    for row in rows:
+        scripts = re.findall(r"`(bench_\w+\.py)`", row)
+        assert scripts and re.search(r"\| 20\d\d-\d\d-\d\d \|$", row), row
+        for script in scripts:
+            assert (ROOT / "benchmarks" / script).exists(), script

@@ -298,7 +298,7 @@ def reflinks(tmp_path: Path) -> Iterator[Path]:
     with image.open("wb") as file:
         file.truncate(400 * MIB)
     mount.mkdir()
-    make = ["mkfs.xfs", "-q", "-m", "reflink=1", image]
+    make = ["mkfs.xfs", "-q", "-m", "reflink=1", str(image)]
     subprocess.run(make, env=os.environ | unpacked.libraries("mkfs.xfs"), check=True)
     tried = subprocess.run(["mount", "-o", "loop", image, mount], capture_output=True, text=True)
     if tried.returncode:
