@@ -236,3 +236,36 @@ def test_every_row_of_the_benchmarks_names_a_script_that_is_there_and_a_date() -
         assert scripts and re.search(r"\| 20\d\d-\d\d-\d\d \|$", row), row
         for script in scripts:
             assert (ROOT / "benchmarks" / script).exists(), script
+
+
+GATEWAY = (ROOT / "docs/gateway.md").read_text()
+
+
+def test_the_gateway_document_lists_every_error_with_its_status() -> None:
+    sources = [path.read_text() for path in (ROOT / "batuta_cli/serve/gateway").rglob("*.py")]
+    raised = {found for text in sources for found in re.findall(r'\b([45]\d\d), "(\w+)"', text)}
+    assert len(raised) > 25
+    table = GATEWAY.partition("## Errors")[2].partition("## ")[0]
+    listed = {
+        (status, code)
+        for statuses, codes in re.findall(r"^\| (\d[\d, ]*) \| (.*?) \|", table, re.MULTILINE)
+        for status in statuses.split(", ")
+        for code in re.findall(r"`(\w+)`", codes)
+    }
+    assert raised - listed == set()
+
+
+def test_the_gateway_document_lists_the_metrics_that_it_shows() -> None:
+    from batuta_cli.serve.gateway.metrics import Metrics
+
+    shown = {family.name for family in Metrics().registry.collect()}
+    listed = re.findall(r"^\| `(batuta_\w+)` \|", GATEWAY, re.MULTILINE)
+    assert {name.removesuffix("_total") for name in listed} == shown
+
+
+def test_code_cites_no_document_that_is_not_in_the_repository() -> None:
+    outside = re.compile(r"\bDESIGN\b|(?<![\w/-])(?:shared|reference)/[\w-]+\.(?:md|json)")
+    for folder in ("batuta_cli", "scripts", "benchmarks", "tests"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".toml", ".jinja") and path != Path(__file__):
+                assert not outside.search(path.read_text(encoding="utf-8")), path
