@@ -72,6 +72,27 @@ def test_pre_commit_accepts_the_file(check: str, file: str, git_environment: dic
     assert done.returncode == 0, done.stdout
 
 
+def test_the_hooks_of_contributors_refuse_a_file_that_ruff_refuses(git_environment: dict[str, str], work: Path) -> None:
+    tools = work / ".venv" / "bin"
+    tools.mkdir(parents=True)
+    (tools / "ruff").symlink_to(Path(sys.executable).with_name("ruff"))
+    shutil.copy(ROOT / ".pre-commit-config.yaml", work)
+    (work / "good.py").write_text("x = 1\n")
+    subprocess.run(["git", "init"], env=git_environment, cwd=work, check=True, capture_output=True)
+
+    def hooks(file: str) -> int:
+        subprocess.run(["git", "add", file], env=git_environment, cwd=work, check=True)
+        command = [PRE_COMMIT, "run", "--files", file]
+        return subprocess.run(command, env=git_environment, cwd=work, capture_output=True).returncode
+
+    subprocess.run(["git", "add", ".pre-commit-config.yaml"], env=git_environment, cwd=work, check=True)
+    assert hooks("good.py") == 0
+    (work / "unused.py").write_text("import os\n")
+    assert hooks("unused.py") == 1
+    (work / "spaced.py").write_text("x  =  1\n")
+    assert hooks("spaced.py") == 1
+
+
 def test_the_verify_hook_refuses_a_commit_with_a_model_or_a_signature_that_does_not_verify(
     batuta: Run, git_environment: dict[str, str], work: Path
 ) -> None:
