@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 TOOLS := .venv/debian
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-export PATH := $(CURDIR)/$(BIN):$(PATH):$(CURDIR)/$(TOOLS)/usr/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH):$(CURDIR)/$(TOOLS)/usr/bin:$(CURDIR)/$(TOOLS)/usr/sbin
 # options of every benchmark, such as BENCH='--runs 9 --dir /mnt/fast'
 BENCH ?=
 # pytest workers; the tests run real processes, and a machine has at least two cores
@@ -33,6 +33,13 @@ help: ## List the targets
 	@$(PYTHON) -m venv .venv/clients  # apart, because the official clients bring pydantic
 	@.venv/clients/bin/python -m pip --quiet --disable-pip-version-check install 'openai>=2' 'anthropic>=1' 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@scripts/debian-tools $(TOOLS) b3sum openssl
+	@scripts/debian-tools $(TOOLS) zsh fish shellcheck mkfs.xfs=xfsprogs || echo "tests that need these are skipped" >&2
+	@touch $@
+
+# OpenSSF's model_signing, which tests and benchmarks run beside batuta; apart, because it brings pydantic.
+.venv/.peers: .venv/.ready
+	@$(PYTHON) -m venv .venv/peers
+	@.venv/peers/bin/python -m pip --quiet --disable-pip-version-check install model_signing==1.1.1 pyOpenSSL 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@touch $@
 
 check: .venv/.ready ## Lint, format check, types
@@ -40,13 +47,13 @@ check: .venv/.ready ## Lint, format check, types
 	@ruff format --quiet --check .
 	@mypy --no-error-summary
 
-test: check ## Everything CI runs: ruff, mypy --strict, all tests
+test: check .venv/.peers ## Everything CI runs: ruff, mypy --strict, all tests
 	@python -m pytest -q -n $(JOBS)
 
-demo: .venv/.ready ## The tour, with a real model and real output
+demo: .venv/.ready ## The tours of docs/, with a real model and real output
 	@scripts/demo
 
-docs: .venv/.ready ## Generate man pages and shell completions from the commands
+docs: .venv/.ready ## Generate man pages, completions, docs/cli.md and docs/configuration.md
 	@python -m scripts.generate_docs
 
 prices: ## Make the table of prices and context windows anew from genai-prices, and compare the two
@@ -57,13 +64,11 @@ prices: ## Make the table of prices and context windows anew from genai-prices, 
 
 bench-tools: .venv/.bench-tools
 
-.venv/.bench-tools: .venv/.ready
+.venv/.bench-tools: .venv/.peers
 	@scripts/debian-tools $(TOOLS) age minisign b3sum
-	@$(PYTHON) -m venv .venv/peers
-	@.venv/peers/bin/python -m pip --quiet --disable-pip-version-check install model_signing==1.1.1 pyOpenSSL 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@touch $@
 
-bench: .venv/.bench-tools ## Measure the README's claims, each beside its peers
+bench: .venv/.bench-tools ## Measure the claims of docs/benchmarks.md, each beside its peers
 	@for script in benchmarks/bench_*.py; do python "$$script" $(BENCH); done
 
 bench-litellm: .venv/.ready ## Measure the gateway beside litellm's proxy, which is 742 MB

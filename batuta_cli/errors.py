@@ -1,7 +1,7 @@
 """Every error a user can meet: a type, an exit code, a message that names the thing, a hint that says what to type.
 
 Core modules raise these; only `cli/` turns them into text, JSON and an exit status. The exit codes are part of
-the interface (see the table in the README): scripts branch on them, so a class never changes its code.
+the interface (docs/cli.md#exit-status): scripts branch on them, so a class never changes its code.
 
 Messages are lower case, without a final full stop, and never carry a secret.
 """
@@ -9,7 +9,7 @@ Messages are lower case, without a final full stop, and never carry a secret.
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-_SEVERITY = (3, 4, 2, 1, 0)  # exit codes, worst first (DESIGN §3)
+_SEVERITY = (3, 4, 2, 1, 0)  # exit codes, worst first (docs/cli.md#exit-status)
 
 
 class BatutaError(Exception):

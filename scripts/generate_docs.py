@@ -1,4 +1,4 @@
-"""Write the man pages and shell completions from the command tree.
+"""Write man pages, shell completions, docs/cli.md and docs/configuration.md from the commands and the configuration.
 
     python -m scripts.generate_docs            write what is stale
     python -m scripts.generate_docs --check    write nothing; exit 1 and name what is stale
@@ -16,15 +16,18 @@ from scripts.completion_fish import fish_completion
 from scripts.completion_zsh import zsh_completion
 from scripts.docs_tree import command_tree
 from scripts.man_pages import man_pages
+from scripts.markdown_pages import markdown_pages
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("completions", "man")
+"""Folders in which every file is generated."""
 
 
 def documents() -> dict[str, str]:
     """Every generated file: its path below the repository, and its text."""
     tree = command_tree()
     pages = {f"man/{name}": text for name, text in man_pages(tree).items()}
+    pages |= {f"docs/{name}": text for name, text in markdown_pages(tree).items()}
     return {
         "completions/batuta.bash": bash_completion(tree),
         "completions/_batuta": zsh_completion(tree),
@@ -37,7 +40,7 @@ def stale(root: Path, wanted: dict[str, str]) -> list[str]:
     """The files below `root` that are missing, differ, or should not be there."""
     present = {
         f"{folder}/{name}" for folder in FOLDERS if (root / folder).is_dir() for name in os.listdir(root / folder)
-    }
+    } | {name for name in wanted if (root / name).is_file()}
     changed = {
         name
         for name, text in wanted.items()
@@ -60,7 +63,7 @@ def write(root: Path, wanted: dict[str, str]) -> list[str]:
 
 def main() -> int:
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Write the man pages and shell completions from the command tree.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when something is stale")
     check = parser.parse_args().check
     changed = stale(ROOT, documents()) if check else write(ROOT, documents())

@@ -31,7 +31,7 @@ def _root_page(tree: Command) -> str:
         section("COMMANDS", *_contents(tree)),
         section("OPTIONS", *map(_option, own)),
         section("OPTIONS OF EVERY COMMAND", *map(_option, shared)),
-        section("EXIT STATUS", *(tagged(bold(str(code)), escape(text)) for code, text in _exit_codes())),
+        section("EXIT STATUS", *(tagged(bold(str(code)), escape(text)) for code, text in exit_codes())),
         section("FILES", *(tagged(italic(path), escape(text)) for path, text in man_facts.FILES)),
         section("ENVIRONMENT", *(tagged(bold(name), escape(text)) for name, text in man_facts.ENVIRONMENT)),
         section("EXAMPLES", example(tree.examples)),
@@ -91,7 +91,7 @@ def _told(text: str, remarks: Iterable[str]) -> str:
     return escape(f"{text} [{'; '.join(remarks)}]" if remarks else text)
 
 
-def _exit_codes() -> list[tuple[int, str]]:
+def exit_codes() -> list[tuple[int, str]]:
     """The codes that something in this version exits with."""
     used = {0, man_facts.INTERRUPTED} | {error.exit_code for error in _descendants(BatutaError)}
     return [(code, text) for code, text in man_facts.EXIT_STATUS.items() if code in used]

@@ -1,10 +1,12 @@
-"""The README's console examples as something that runs: `make demo` shows them, a test checks them.
+"""The console examples of README.md and docs/ as something that runs: `make demo` shows the tours, a test checks all.
 
 A fenced block marked `console` holds commands after `$ ` (and `> ` for further lines), each followed by its output.
-All blocks run in order in one bash, in an empty folder with a copy of the real model, in a home of their own.
+The blocks of a document run in order in one bash, in an empty folder with a copy of the real model and an empty home.
+Documents do not share a shell. A gateway listens on a free port: `127.0.0.1:8484` in a command is replaced by its
+address, and that address in the output by `127.0.0.1:8484`.
 
-    python -m scripts.tour            run them, with the real output on the screen
-    python -m scripts.tour --update   write the real output into the README
+    python -m scripts.tour [FILE ...]            run the tours, or these documents, and show the real output
+    python -m scripts.tour --update [FILE ...]   also write the real output into the documents; default: all of them
 """
 
 import argparse
@@ -14,6 +16,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+TOURS = (ROOT / "docs" / "tour-pacha.md", ROOT / "docs" / "tour-serve.md")
+"""What `make demo` shows."""
+
+_GATEWAY = "127.0.0.1:8484"  # where `batuta serve gateway` listens unless it is told otherwise
 
 _FENCE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _VARIABLE = (  # what differs from run to run
@@ -36,7 +43,7 @@ _VARIABLE = (  # what differs from run to run
 
 @dataclass(frozen=True)
 class Step:
-    """A command of the README and the output it shows there."""
+    """A command of a document and the output it shows there."""
 
     command: str
     shown: str
@@ -45,13 +52,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading of the README."""
+    """A heading of a document."""
 
     text: str
 
 
+def documents() -> list[Path]:
+    """Every document that has console examples: README.md, then those of docs/ by name."""
+    return [path for path in (README, *sorted((ROOT / "docs").glob("*.md"))) if _FENCE.search(path.read_text())]
+
+
 def steps(text: str) -> Iterator[Step | Heading]:
-    """The headings and commands of a README, in order."""
+    """The headings and commands of a document, in order."""
     found: list[tuple[int, Heading | re.Match[str]]] = [
         (m.start(), Heading(m[1])) for m in re.finditer(r"^##+ (.*)$", text, re.MULTILINE)
     ]
@@ -95,12 +107,15 @@ class Shell:
         work.mkdir()
         home.mkdir(mode=0o700)
         shutil.copy(model(), work / "model.gguf")
+        port = _free_port()
+        self._gateway = f"127.0.0.1:{port}"
         environment = {
             "PATH": f"{Path(sys.executable).parent}:{ROOT / 'scripts'}:{os.environ['PATH']}",
             "HOME": str(home),
             "LANG": "C.UTF-8",
             "COLUMNS": "100",
             "GIT_CONFIG_COUNT": "0",
+            "BATUTA_GATEWAY_PORT": str(port),
         }
         for name in ("CONFIG", "DATA", "STATE", "CACHE"):
             environment[f"XDG_{name}_HOME"] = str(home / name.lower())
@@ -118,6 +133,7 @@ class Shell:
     def run(self, command: str) -> str:
         """The output of a command, stdout and stderr as a terminal would show them."""
         assert self._bash.stdin and self._bash.stdout
+        command = command.replace(_GATEWAY, self._gateway)
         end = "--end-of-step--"
         script = f"(exit ${{status:-0}})\n{{ {command}\n}} </dev/null 2>&1\nstatus=$?\nprintf '\\n%s\\n' {end}\n"
         self._bash.stdin.write(script.encode())
@@ -130,11 +146,12 @@ class Shell:
             lines.append(line)
         else:
             raise RuntimeError("the shell ended")
-        output = "".join(lines).removesuffix("\n")  # printf began with a line of its own
+        output = "".join(lines).removesuffix("\n")  # printf began with a line break
         if output and not output.endswith("\n"):
             output += "\n"
         return (
-            output.replace(self._home, "/home/alice")
+            output.replace(self._gateway, _GATEWAY)
+            .replace(self._home, "/home/alice")
             .replace("/home/alice/config", "/home/alice/.config")
             .replace("/home/alice/data", "/home/alice/.local/share")
         )
@@ -156,16 +173,32 @@ def normalise(output: str) -> str:
     return output
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
 def main() -> None:
     """The command line of this script."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--update", action="store_true", help="write the real output into the README")
-    update = parser.parse_args().update
-    text = README.read_text()
+    parser.add_argument("--update", action="store_true", help="write the real output into the documents")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="the documents to run")
+    arguments = parser.parse_args()
+    for document in arguments.files or (documents() if arguments.update else TOURS):
+        text = document.read_text()
+        real = _show(text)
+        if arguments.update:
+            document.write_text(_with_real_output(text, real))
+
+
+def _show(text: str) -> list[tuple[Step, str]]:
+    """Run the commands of one document with their output on the screen; returns each with its real output."""
     real: list[tuple[Step, str]] = []
     with tempfile.TemporaryDirectory(prefix="batuta-tour-") as folder:
         shell = Shell(Path(folder))
         try:
+            title = ""
             for item in steps(text):
                 if isinstance(item, Heading):
                     title = item.text
@@ -179,8 +212,7 @@ def main() -> None:
                 real.append((item, output))
         finally:
             shell.close()
-    if update:
-        README.write_text(_with_real_output(text, real))
+    return real
 
 
 def _with_real_output(text: str, real: list[tuple[Step, str]]) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import unpacked
+
 COMPLETIONS = Path(__file__).resolve().parent.parent / "completions"
 PATIENCE = 20  # seconds until a shell that says nothing has failed
 
@@ -20,7 +22,8 @@ Typed = Callable[[str], list[str]]
 
 def needs(shell: str) -> pytest.MarkDecorator:
     """Leave a test out where the shell it is about is not installed."""
-    return pytest.mark.skipif(shutil.which(shell) is None, reason=f"{shell} is not installed")
+    reason = f"{shell} is not installed; `make test` brings it where there is apt"
+    return pytest.mark.skipif(shutil.which(shell) is None, reason=reason)
 
 
 @pytest.fixture
@@ -225,7 +228,8 @@ def typed_in_zsh(models: Path, environment: dict[str, str], tmp_path: Path) -> T
     """The arguments that batuta gets when a line is typed into zsh."""
     setup = f"fpath=({COMPLETIONS} $fpath)\nautoload -Uz compinit\ncompinit -u -D\nunsetopt beep\n"
     (tmp_path / ".zshrc").write_text(setup + _SHOW_ARGUMENTS)
-    zsh_environment = environment | {"ZDOTDIR": str(tmp_path)}
+    (tmp_path / ".zshenv").write_text(unpacked.zshenv())
+    zsh_environment = environment | unpacked.libraries("zsh") | {"ZDOTDIR": str(tmp_path)}
     return lambda line: _typed_in(["zsh", "-d", "-i"], zsh_environment, models, tmp_path / "answer", line)
 
 
@@ -273,7 +277,7 @@ def fish_offers(models: Path, environment: dict[str, str]) -> Offers:
         script = f"source {COMPLETIONS / 'batuta.fish'}; complete -C $argv[1]"
         done = subprocess.run(
             ["fish", "--no-config", "-c", script, line],
-            env=environment | {"SECRET_VARIABLE": "x"},
+            env=environment | unpacked.libraries("fish") | {"SECRET_VARIABLE": "x"},
             cwd=models,
             capture_output=True,
             text=True,
@@ -335,8 +339,9 @@ def test_fish_offers_what_can_stand_there(fish_offers: Offers, line: str, words:
 @pytest.mark.parametrize(("shell", "script"), [("bash", "batuta.bash"), ("zsh", "_batuta"), ("fish", "batuta.fish")])
 def test_a_completion_is_a_valid_script(shell: str, script: str) -> None:
     if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
-    done = subprocess.run([shell, "-n", COMPLETIONS / script], capture_output=True, text=True)
+        pytest.skip(f"{shell} is not installed; `make test` brings it where there is apt")
+    command = [shell, "-n", str(COMPLETIONS / script)]
+    done = subprocess.run(command, env=os.environ | unpacked.libraries(shell), capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 

@@ -1,4 +1,4 @@
-"""What is generated from the commands: help that helps, man pages that format, and packages that carry all of it."""
+"""What is generated from the commands: help, man pages, docs/cli.md, and the packages that carry the pages."""
 
 import os
 import re
@@ -62,16 +62,46 @@ def test_files_that_differ_are_missing_or_are_left_over_are_stale(tmp_path: Path
 
 
 def test_check_names_what_is_stale_and_exits_1(tmp_path: Path) -> None:
-    for folder in ("scripts", "completions", "man"):
+    for folder in ("scripts", "completions", "man", "docs"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     check = [sys.executable, "-m", "scripts.generate_docs", "--check"]
     assert subprocess.run(check, cwd=tmp_path, capture_output=True, text=True).returncode == 0
 
     (tmp_path / "man/batuta.1").write_text("edited by hand")
+    (tmp_path / "docs/cli.md").unlink()
     done = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True)
 
-    assert (done.returncode, done.stdout) == (1, "man/batuta.1 is stale; run `make docs`\n")
+    stale_ones = ("docs/cli.md", "man/batuta.1")
+    assert done.returncode == 1
+    assert done.stdout == "".join(f"{name} is stale; run `make docs`\n" for name in stale_ones)
     assert (tmp_path / "man/batuta.1").read_text() == "edited by hand"
+
+
+# docs/cli.md and docs/configuration.md.
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_the_command_reference_has_each_command_with_its_options_and_examples(name: str) -> None:
+    section = (ROOT / "docs/cli.md").read_text().partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    for option in LEAVES[name].options:
+        if not option.shared:
+            assert f"* `{', '.join(option.names)}" in section
+    for line in LEAVES[name].examples:
+        assert f"\n{line}\n" in section
+
+
+def test_the_configuration_reference_has_every_key_of_the_file_that_init_writes(batuta: Run, home: Path) -> None:
+    batuta("config", "init", code=0)
+    page = (ROOT / "docs/configuration.md").read_text()
+    table, keys = "", 0
+    for line in (home / "config/batuta/config.toml").read_text().splitlines():
+        if header := re.fullmatch(r"(?:# )?\[(\w+).*\]", line):
+            table = page.partition(f"\n## {header[1]}\n")[2].partition("\n## ")[0]
+        elif key := re.fullmatch(r"# (\w+) = (.*)", line):
+            row = next(row for row in table.splitlines() if row.startswith(f"| `{key[1]}` |"))
+            assert f"| `{key[2]}` |" in row
+            keys += 1
+    assert keys > 30
 
 
 # Help.

@@ -24,7 +24,7 @@ from batuta_cli.files import Advance, display, escaped, os_error
 from batuta_cli.secrecy import Withheld
 
 PROGRESS_FROM = 64 * 1024 * 1024
-"""Work on more bytes than this shows a progress bar (DESIGN §3)."""
+"""Work on more bytes than this shows a progress bar (docs/cli.md#rules-of-every-command)."""
 
 _LABEL_WIDTH = 40  # characters of a path beside the bar, which needs the rest of 80 columns
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-MODEL_KEY = "MODEL_KEY"  # the variable that is looked at without being named (DESIGN §4)
+MODEL_KEY = "MODEL_KEY"  # the variable that is looked at without being named (docs/formats.md#passwords)
 _SUFFIX = ".enc"
 _TAR = "pack it: tar c DIRECTORY | batuta pacha encrypt - --format 2 --output DIRECTORY.tar.enc"
 
@@ -144,7 +144,7 @@ def _decrypted_name(path: str) -> str:
 
 
 def _password(path: str, file: str | None, variable: str | None, *, confirm: bool) -> bytes:
-    """The password, from the first place that was named (DESIGN §4)."""
+    """The password, from the first place that was named (docs/formats.md#passwords)."""
     from batuta_cli.pacha import encryption
 
     if file == path == "-":

@@ -1,7 +1,8 @@
 """BLAKE3 content addresses of files, streams and directories: `blake3:<hex>`.
 
 A file's address is BLAKE3-256 over its bytes. A directory's binds the relative name, size and digest of every regular
-file in it (DESIGN §4). Nothing is skipped silently: what cannot be hashed is an error that names the path.
+file in it (docs/formats.md#content-address). Nothing is skipped silently: what cannot be hashed is an error that names
+the path.
 
 Large files are read through memory-mapped windows, which is as fast as `b3sum` and keeps memory constant. A model that
 changes while it is read is a `ChangedWhileReadError`, never a result: each file is looked at before and after, and the

@@ -20,7 +20,7 @@ from batuta_cli.serve.cooldown import LONGEST_COOLDOWN, LONGEST_RETRY_AFTER, Coo
 from batuta_cli.serve.words import Word
 
 READING_AGE = 5.0
-"""Seconds after which what a backend reported counts for nothing (reference/backends.md)."""
+"""Seconds after which what a backend reported counts for nothing (docs/gateway.md#queue-depth)."""
 
 _PACE = 8  # intervals between answers that the pace of a backend is the mean of
 

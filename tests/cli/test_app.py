@@ -234,7 +234,7 @@ def test_pydantic_is_in_no_runtime_dependency() -> None:
 
 
 def test_arrows_between_the_packages_run_one_way() -> None:
-    """DESIGN §2: cli → pacha → files, config, paths, errors; the core neither prints, nor exits, nor reads argv."""
+    """CONTRIBUTING.md: cli → pacha → files, config, paths, errors; the core never prints, exits or reads argv."""
     core = [p for p in (ROOT / "batuta_cli").rglob("*.py") if "cli" not in p.relative_to(ROOT / "batuta_cli").parts]
     assert len(core) > 20
     for path in core:

@@ -58,12 +58,12 @@ def trusting(*people: Person | TrustedKey, revoked: Sequence[Person] = ()) -> Tr
 
 
 def pae(payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding for in-toto payloads, from DESIGN §4."""
+    """DSSE's pre-authentication encoding for in-toto payloads (docs/formats.md#signature)."""
     return b"DSSEv1 28 application/vnd.in-toto+json " + str(len(payload)).encode() + b" " + payload
 
 
 def directory_address(files: Mapping[str, bytes]) -> str:
-    """The content address of a directory, from DESIGN §4."""
+    """The content address of a directory (docs/formats.md#content-address)."""
     hasher = blake3(derive_key_context="batuta pacha 2026-11-23 directory v1")
     for name in sorted(files):
         raw = name.encode()
@@ -142,7 +142,7 @@ def bundle(stated: Mapping[str, Any], *signers: Person) -> bytes:
 
 
 def rust_signature(content: bytes, person: Person = ALICE, **changes: Any) -> bytes:
-    """A `.sig` file as the Rust crate writes it, from DESIGN §4."""
+    """A `.sig` file as the Rust crate writes it (docs/formats.md#rust-crate-signature)."""
     digits = blake3(content).hexdigest()
     document = {
         "content_hash": digits,

@@ -106,7 +106,7 @@ def test_mapped_windows_give_the_same_digest_as_b3sum(length: int, tmp_path: Pat
 def test_a_directory_has_the_address_that_b3sum_derives_from_names_sizes_and_digests(tmp_path: Path) -> None:
     files = {"config.json": b"{}", "weights/a.bin": b"abc", "weights-2.bin": b"", "zé.txt": b"x"}
     model = forge.write_model(tmp_path / "model", files)
-    # Made with `b3sum --derive-key` over the encoding of DESIGN §4; the order is "-" before "/".
+    # Made with `b3sum --derive-key` over the encoding of docs/formats.md#content-address; the order is "-" before "/".
     expected = "e21e0dfd0385d9c4ab610fe02e429a59c9df230dfc8c4cbe9c301279f14d146e"
     assert content_address(model).hex == expected == forge.directory_address(files)
 

@@ -1,4 +1,4 @@
-"""The signed statement: the fields of DESIGN §4, and every limit a hostile one meets."""
+"""The signed statement: the fields of docs/formats.md#signature, and every limit a hostile one meets."""
 
 import base64
 import datetime as dt

@@ -19,7 +19,7 @@ KEY = SigningKey.parse(
     identity="alice@example.com",
 )
 PEERS = Path(__file__).parents[2] / ".venv" / "peers" / "bin" / "python"
-"""Where `make bench` puts model_signing, whose pydantic must stay out of our own environment."""
+"""Where `make test` puts model_signing, whose pydantic must stay out of our own environment."""
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ print(bytes(sign_sigstore_pb.pae(envelope.payload)).hex())
 """
 
 
-@pytest.mark.skipif(not PEERS.exists(), reason="model_signing is not there: make bench-tools brings it")
+@pytest.mark.skipif(not PEERS.exists(), reason="model_signing is not in .venv/peers: `make .venv/.peers` brings it")
 def test_model_signing_reads_our_bundle_and_finds_the_model_it_describes(
     model: Path, signature: ModelSignature, tmp_path: Path
 ) -> None:

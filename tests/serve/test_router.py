@@ -130,7 +130,7 @@ LIMITS = st.integers(1, 10).flatmap(lambda most: st.builds(Limits, st.integers(0
 
 
 def by_hand(local: Lane | None, others: list[Lane], limits: Limits) -> str:
-    """DESIGN's sentence about `route()`, word for word."""
+    """The rule of docs/gateway.md#local-spillover-or-reject."""
     local_may = local is not None and local.allowed and local.ready
     if local is not None and local_may and local.depth < limits.spillover_threshold:
         return f"local {local.backend}"

@@ -14,7 +14,8 @@ Where the file system can (btrfs, XFS, bcachefs), an object shares its blocks wi
 nothing; everywhere else it is a copy. It is a hard link only when asked for (`link=True`, `--link`), because then the
 object *is* the user's file: that file turns read-only, and whoever edits it in place all the same damages the object.
 
-The store keeps single files. A directory is refused: its address (DESIGN §4) names no bytes that could lie under it.
+The store keeps single files. A directory is refused: its address (docs/formats.md#content-address) names no bytes that
+could lie under it.
 """
 
 from batuta_cli.pacha.store.addition import Added, add, add_stored, add_stream

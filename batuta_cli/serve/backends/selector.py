@@ -1,4 +1,4 @@
-"""Which kinds of backends to try, in which order: DESIGN's table, kept as data.
+"""Which kinds of backends to try, in which order: the table of docs/python.md#recommended-backends.
 
 * privacy and latency choose a cell of `recommendations.toml`;
 * throughput `high` puts the ones made for many requests at once (vLLM, TGI) first among the local ones, at the end

@@ -1,0 +1,309 @@
+"""What the repository offers beside the package: workflows, hooks and examples, each run as far as it can be here."""
+
+import configparser
+import http.client
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import BATUTA, Run
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+PRE_COMMIT = str(Path(sys.executable).with_name("pre-commit"))
+
+
+def _yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+# Continuous integration, templates.
+
+
+def test_ci_calls_make_test_on_every_supported_python() -> None:
+    (job,) = _yaml(ROOT / ".github/workflows/ci.yml")["jobs"].values()
+    assert any(step.get("run", "").startswith("make test") for step in job["steps"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    classified = [c.rpartition(" ")[2] for c in project["classifiers"] if re.search(r":: 3\.\d+$", c)]
+    assert job["strategy"]["matrix"]["python"] == classified
+    assert project["requires-python"] == f">={classified[0]}"
+
+
+@pytest.mark.parametrize("form", ["bug", "feature"])
+def test_an_issue_form_has_what_github_requires(form: str) -> None:
+    """https://docs.github.com/en/communities/using-templates-to-encourage-useful-issues-and-pull-requests"""
+    document = _yaml(ROOT / f".github/ISSUE_TEMPLATE/{form}.yml")
+    assert document["name"] and document["description"]
+    ids = [item["id"] for item in document["body"] if item["type"] != "markdown"]
+    assert len(ids) == len(set(ids)) > 0
+    for item in document["body"]:
+        assert item["type"] in ("markdown", "textarea")
+        assert item["attributes"]["value" if item["type"] == "markdown" else "label"]
+
+
+# pre-commit.
+
+
+@pytest.fixture
+def git_environment(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """As `environment`, for git and pre-commit, with batuta in the path."""
+    who = {f"GIT_{role}_{what}": "alice@example.com" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    places = {"PRE_COMMIT_HOME": str(tmp_path / "pre-commit"), "PATH": f"{Path(BATUTA).parent}:{environment['PATH']}"}
+    return environment | who | places
+
+
+@pytest.mark.parametrize(("check", "file"), [("config", "config"), ("manifest", "hooks")])
+def test_pre_commit_accepts_the_file(check: str, file: str, git_environment: dict[str, str]) -> None:
+    command = [PRE_COMMIT, f"validate-{check}", str(ROOT / f".pre-commit-{file}.yaml")]
+    done = subprocess.run(command, env=git_environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_hooks_of_contributors_refuse_a_file_that_ruff_refuses(git_environment: dict[str, str], work: Path) -> None:
+    tools = work / ".venv" / "bin"
+    tools.mkdir(parents=True)
+    (tools / "ruff").symlink_to(Path(sys.executable).with_name("ruff"))
+    shutil.copy(ROOT / ".pre-commit-config.yaml", work)
+    (work / "good.py").write_text("x = 1\n")
+    subprocess.run(["git", "init"], env=git_environment, cwd=work, check=True, capture_output=True)
+
+    def hooks(file: str) -> int:
+        subprocess.run(["git", "add", file], env=git_environment, cwd=work, check=True)
+        command = [PRE_COMMIT, "run", "--files", file]
+        return subprocess.run(command, env=git_environment, cwd=work, capture_output=True).returncode
+
+    subprocess.run(["git", "add", ".pre-commit-config.yaml"], env=git_environment, cwd=work, check=True)
+    assert hooks("good.py") == 0
+    (work / "unused.py").write_text("import os\n")
+    assert hooks("unused.py") == 1
+    (work / "spaced.py").write_text("x  =  1\n")
+    assert hooks("spaced.py") == 1
+
+
+def test_the_verify_hook_refuses_a_commit_with_a_model_or_a_signature_that_does_not_verify(
+    batuta: Run, git_environment: dict[str, str], work: Path
+) -> None:
+    def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(["git", *arguments], env=git_environment, cwd=work, capture_output=True, text=True)
+
+    (hook,) = _yaml(ROOT / ".pre-commit-hooks.yaml")
+    # With `language: python` pre-commit would install batuta from its repository, which takes a network.
+    hook |= {"language": "system", "args": ["--key", "release.pub"]}
+    del hook["minimum_pre_commit_version"]
+    config = {"repos": [{"repo": "local", "hooks": [hook]}]}
+    (work / ".pre-commit-config.yaml").write_text(json.dumps(config))
+    (work / "model.gguf").write_bytes(b"a model")
+    batuta("pacha", "keygen", "--output", "../release.key", code=0)
+    shutil.move(work / "../release.pub", work / "release.pub")
+    batuta("pacha", "sign", "model.gguf", "--key", "../release.key", code=0)
+    assert git("init").returncode == 0
+    subprocess.run([PRE_COMMIT, "install"], env=git_environment, cwd=work, check=True, capture_output=True)
+    git("add", ".")
+    done = git("commit", "-m", "a signed model")
+    assert done.returncode == 0, done.stderr
+
+    (work / "notes.txt").write_text("nothing to verify")
+    git("add", ".")
+    assert git("commit", "-m", "notes").returncode == 0
+
+    good = (work / "model.gguf.sig").read_bytes()
+    (work / "model.gguf").write_bytes(b"another model")
+    git("add", ".")
+    done = git("commit", "-m", "a changed model")
+    assert done.returncode == 1 and "model.gguf: the content is not what was signed" in done.stderr
+
+    (work / "model.gguf").write_bytes(b"a model")
+    (work / "model.gguf.sig").write_bytes(good.replace(b"sha256", b"sha512") + b"}")
+    git("add", ".")
+    assert git("commit", "-m", "a damaged signature").returncode == 1
+
+    (work / "model.gguf.sig").write_bytes(good)
+    (work / "unsigned.safetensors").write_bytes(b"weights")
+    git("add", ".")
+    assert git("commit", "-m", "an unsigned model").returncode == 1
+
+
+# examples/
+
+
+def _unit() -> list[tuple[str, str]]:
+    """The settings of the unit's sections, in order; a name may be there several times."""
+    text = (EXAMPLES / "batuta-gateway.service").read_text()
+    return [tuple(line.split("=", 1)) for line in text.splitlines() if re.match(r"\w+=", line)]  # type: ignore[misc]
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed (Debian: systemd)")
+    unit = tmp_path / "batuta-gateway.service"
+    unit.write_text((EXAMPLES / unit.name).read_text().replace("/usr/local/bin/batuta", str(BATUTA)))
+    (tmp_path / "home").mkdir()
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit],
+        env={"PATH": os.environ["PATH"], "SYSTEMD_LOG_LEVEL": "warning"},
+        capture_output=True,
+        text=True,
+    )
+    ours = [line for line in done.stderr.splitlines() if "batuta" in line]
+    assert (done.returncode, ours) == (0, []), done.stderr
+
+
+@contextmanager
+def _gateway(command: list[str], environment: dict[str, str], cwd: Path) -> Iterator[str]:
+    """Run a gateway on a free port; gives its URL. SIGTERM must end it well."""
+    log = cwd / "gateway.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([*command, "--port", "0"], env=environment, cwd=cwd, stderr=stderr)
+    try:
+        url = None
+        while url is None:
+            assert process.poll() is None, log.read_text()
+            url = re.search(r"listening on (http://\S+)", log.read_text())
+        yield url[1].replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, log.read_text()
+
+
+def _status(url: str, path: str, headers: dict[str, str]) -> int:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+    try:
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_the_command_of_the_unit_starts_a_gateway_in_the_directories_of_the_unit(work: Path) -> None:
+    settings = _unit()
+    (command,) = [shlex.split(value) for name, value in settings if name == "ExecStart"]
+    assert command[0] == "/usr/local/bin/batuta"
+    environment = dict(value.split("=", 1) for name, value in settings if name == "Environment")
+    under_work = {name: f"{work}{value}" for name, value in environment.items()}
+    (work / "etc/batuta").mkdir(parents=True)
+    (work / "etc/batuta/config.toml").write_text('[backends.vllm]\nmodels = ["m"]\n')
+    with _gateway([str(BATUTA), *command[1:]], {"PATH": os.environ["PATH"], **under_work}, work) as url:
+        assert _status(url, "/health", {}) == 200
+    directories = {name: value for name, value in settings if name.endswith("Directory")}
+    assert directories == {"StateDirectory": "batuta", "CacheDirectory": "batuta"}
+
+
+def test_the_environment_file_of_the_unit_is_no_part_of_the_repository() -> None:
+    parser = configparser.RawConfigParser(strict=False)
+    parser.read_string((EXAMPLES / "batuta-gateway.service").read_text())
+    assert parser["Service"]["EnvironmentFile"] == "-/etc/batuta/environment"  # missing is no error
+    assert parser["Service"]["User"] == "batuta"
+
+
+def test_the_compose_file_refers_to_what_it_defines() -> None:
+    document = _yaml(EXAMPLES / "compose.yaml")
+    services = document["services"]
+    assert set(services) == {"verify", "llamacpp", "gateway"}
+    for service in services.values():
+        assert ("image" in service) != ("build" in service)
+        assert set(service.get("depends_on", {})) <= set(services)
+        assert set(service.get("networks", [])) <= set(document["networks"])
+        named = {volume.split(":")[0] for volume in service.get("volumes", [])}
+        assert {name for name in named if not name.startswith(".")} <= set(document["volumes"])
+    assert services["llamacpp"]["depends_on"]["verify"]["condition"] == "service_completed_successfully"
+    (subnet,) = document["networks"]["models"]["ipam"]["config"]
+    assert services["gateway"]["environment"]["BATUTA_PRIVACY_LOCAL_NETWORKS"] == subnet["subnet"]
+    assert (EXAMPLES / services["gateway"]["build"]["context"]).resolve() == ROOT
+
+
+def test_the_verify_service_of_the_compose_file_lets_only_a_model_of_the_release_key_through(
+    batuta: Run, work: Path
+) -> None:
+    models = work / "models"
+    models.mkdir()
+    (models / "model.gguf").write_bytes(b"a model")
+    batuta("pacha", "keygen", "--output", "release.key", code=0)
+    (work / "release.pub").rename(models / "release.pub")
+    batuta("pacha", "sign", "models/model.gguf", "--key", "release.key", code=0)
+    words = _yaml(EXAMPLES / "compose.yaml")["services"]["verify"]["command"]
+    command = [word.replace("/models", str(models)) for word in words[1:]]
+    batuta(*command, code=0)
+    (models / "model.gguf").write_bytes(b"another model")
+    batuta(*command, code=3)
+
+
+def test_the_gateway_of_the_compose_file_needs_a_key_and_serves_the_model_of_its_backend(
+    batuta: Run, environment: dict[str, str], work: Path
+) -> None:
+    service = _yaml(EXAMPLES / "compose.yaml")["services"]["gateway"]
+    assert service["command"][0] == "batuta"
+    given = {name: value.replace("/state", str(work)) for name, value in service["environment"].items()}
+    given["BATUTA_BACKENDS_LLAMACPP_BASE_URL"] = "http://127.0.0.1:9/v1"  # the discard port: nothing answers
+    refused = batuta(*service["command"][1:], env=given, code=2)
+    assert "serve keys create" in refused.stderr
+    key = batuta("serve", "keys", "create", "laptop", env=given, code=0).stdout.strip()
+    shown = json.loads(batuta("serve", "backends", "--json", env=given, code=0).stdout)["result"]
+    assert shown["privacy"] == "sovereign"
+    assert [(b["backend"], b["addresses"], b["allowed"]) for b in shown["backends"]] == [
+        ("LlamaCpp", ["http://127.0.0.1:9/v1"], True)
+    ]
+    with _gateway([str(BATUTA), *service["command"][1:]], environment | given, work) as url:
+        assert _status(url, "/v1/models", {}) == 401
+        assert _status(url, "/v1/models", {"Authorization": f"Bearer {key}"}) == 200
+
+
+# How to add a backend, a chat format: what the guides say is done in a copy of the package.
+
+
+def _blocks(guide: Path) -> dict[str, str]:
+    """The blocks of a guide that are to be tried, by the name in the comment before each."""
+    found = re.findall(r"^ *<!-- test: ([\w. ]+) -->\n( *)```\w+\n(.*?)^ *```$", guide.read_text(), re.M | re.S)
+    return {name: re.sub(rf"^{indent}", "", body, flags=re.M) for name, indent, body in found}
+
+
+def _copied(work: Path) -> Path:
+    package = work / "batuta_cli"
+    shutil.copytree(ROOT / "batuta_cli", package, ignore=shutil.ignore_patterns("__pycache__"))
+    return package
+
+
+def _batuta_of(work: Path, environment: dict[str, str], *arguments: str) -> str:
+    """Run the copy, and not the installed package; its stdout."""
+    program = f"import sys; sys.path.insert(0, {str(work)!r}); from batuta_cli.cli import app; "
+    program += f"assert app.__file__.startswith({str(work)!r}); app.main()"
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, env=environment, cwd=work, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_backend_that_is_added_as_the_guide_says_can_be_used(work: Path, environment: dict[str, str]) -> None:
+    package = _copied(work)
+    folder = package / "serve/backends"
+    blocks = _blocks(folder / "profiles/README.md")
+    (folder / "profiles/example.toml").write_text(blocks["profile example.toml"])
+    kinds = (folder / "kinds.py").read_text()
+    last = 'GOOGLE_VERTEX = "GoogleVertex"\n'
+    assert kinds.count(last) == 1
+    (folder / "kinds.py").write_text(kinds.replace(last, last + blocks["kind"]))
+    given = environment | {"BATUTA_BACKENDS_EXAMPLE_MODELS": "m"}
+    shown = json.loads(_batuta_of(work, given, "serve", "backends", "--json"))["result"]["backends"]
+    assert [(b["backend"], b["addresses"]) for b in shown] == [("Example", ["http://127.0.0.1:7000/v1"])]
+
+
+def test_a_chat_format_that_is_added_as_the_guide_says_can_be_used(work: Path, environment: dict[str, str]) -> None:
+    folder = _copied(work) / "serve/templates"
+    blocks = _blocks(folder / "README.md")
+    (folder / "example.jinja").write_text(blocks["template example.jinja"])
+    with (folder / "formats.toml").open("a") as formats:
+        formats.write("\n" + blocks["format"])
+    prompt = _batuta_of(work, environment, "serve", "template", "--format", "example", "--user", "Hello")
+    assert prompt == "<s>[user]Hello</s>[assistant]"

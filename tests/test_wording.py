@@ -1,0 +1,103 @@
+"""Documents are written in plain technical English: phrases that hide the subject or the standard term are refused.
+
+`DOCUMENTS` and `CODE` list what is checked. Of a document, code between backquotes and fenced blocks are not prose; of
+a Python file, strings and comments are.
+"""
+
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("[CS]*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS += sorted((ROOT / "batuta_cli").rglob("README.md"))
+GENERATED = {"cli.md", "configuration.md"}
+"""Their prose is that of the code."""
+
+CODE = [ROOT / "scripts" / "tour.py", ROOT / "scripts" / "markdown_pages.py", ROOT / "scripts" / "man_pages.py"]
+"""Python files, or folders of them."""
+
+REFUSED = {
+    r"\b(?:is|are|was|were) none\b": "say what is invalid or missing",
+    r"\b(?:who|what|which|where|when|how)(?:so)?ever\b(?! (?:the )?(?:number|date)\b)": "name the subject",
+    r"\b(?:no|some|any|every)body\b": "name the user, client, process or attacker",
+    r"\blest\b": "say so that … not",
+    r"\bwhat (?:came|comes|lies|stands)\b": "name the thing",
+    r"\b(?:lies|stands) (?:in|there|beside|behind)\b": "say is",
+    r"\bof (?:one's|its|their|his) own\b(?! name)": "say separate, or name the owner",
+    r"\bas (?:it|they) (?:is|are|was|were) wont\b": "say usually",
+    r"\b(?:goes|go) by\b": "say uses, or is recognised by",
+    r"\bis about to be\b": "say will be",
+    r"\bno (?:byte|word|sound) of\b": "say nothing is sent",
+    r"\bfor good\b": "say permanently",
+    r"\b(?:anew|thereof|therein|whence|thence|hither|thither|whilst|amongst|nought|naught)\b": "use the common word",
+    r"\b(?:a|the) stranger(?:'s|s)?\b": "say untrusted",
+    r"\b(?:dies|die) in (?:the )?mid": "say fails",
+    r"\bin mid-(?:sentence|stream)\b": "say during the stream",
+    r"\bat hand\b": "say available",
+    r"\bbears? witness\b": "say proves",
+    r"\bhears? of\b": "say is told, or receives",
+    r"\bwants? (?:a|an) key\b": "say needs",
+    r"\btells (?:of|where|what|which)\b": "say shows or prints",
+    r"\bmakes up for\b": "say corrects",
+    r"\blooked at anew\b": "say checked again",
+}
+"""Phrases, and what to do instead."""
+
+
+def prose_of_code(text: str) -> str:
+    """The strings and comments of a Python file, on the lines where they are."""
+    kinds = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+    lines = [""] * (text.count("\n") + 2)
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in kinds:
+            for number, line in enumerate(token.string.split("\n"), token.start[0] - 1):
+                lines[number] += line + " "
+    return "\n".join(lines)
+
+
+def refused_in(text: str) -> list[str]:
+    """The phrases of a text that are refused, each with its line and what to do instead."""
+    prose = re.sub(r"(?ms)^```.*?^```|`[^`\n]*`", lambda m: "\n" * m[0].count("\n"), text)
+    return [
+        f"line {prose.count(chr(10), 0, match.start()) + 1}: {match[0]!r}: {advice}"
+        for pattern, advice in REFUSED.items()
+        for match in re.finditer(pattern, prose, re.IGNORECASE)
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in DOCUMENTS if path.name not in GENERATED], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_a_document_is_written_plainly(path: Path) -> None:
+    assert refused_in(path.read_text(encoding="utf-8")) == []
+
+
+def test_code_is_written_plainly() -> None:
+    files = [file for path in CODE for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+    found = {str(file.relative_to(ROOT)): refused_in(prose_of_code(file.read_text("utf-8"))) for file in files}
+    assert {name: phrases for name, phrases in found.items() if phrases} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("The key is none of ours.", 1),
+        ("Whoever can write it wins.\nNobody sees it.", 2),
+        ("`User=nobody` runs it.", 0),
+        ("```ini\nUser=nobody\n```", 0),
+        ("A key that other users can read is refused.", 0),
+        ("It keeps count, lest a file be lost.", 1),
+    ],
+)
+def test_phrases_are_found_in_prose_and_not_in_code(text: str, found: int) -> None:
+    assert len(refused_in(text)) == found
+
+
+def test_the_prose_of_code_is_its_strings_and_comments() -> None:
+    code = 'nobody = 1  # whoever reads\n"""First.\n\nIt is none."""\nprint(f"lest {2} know")\n'
+    assert [line.split(": ")[1] for line in refused_in(prose_of_code(code))] == ["'is none'", "'whoever'", "'lest'"]
