@@ -1,5 +1,6 @@
 """`batuta pacha sign` and `batuta pacha verify`."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -96,8 +97,13 @@ def sign(
             if target == "-":
                 signature = signing.sign_path(found.path, signing_key, name=found.name, progress=advance, **options)
             else:
-                with opened(found.path) as inputs, atomic_output(target, force=force, inputs=inputs) as out:
+                with opened(found.path) as inputs, contextlib.ExitStack() as writing:
+                    out = atomic_output(target, force=force, inputs=inputs)
+                    if not inside:
+                        writing.enter_context(out)
                     signature = signing.sign_path(found.path, signing_key, name=found.name, progress=advance, **options)
+                    if inside:  # opened only now: where it has a hidden name while it is written, it would be signed
+                        writing.enter_context(out)
                     out.write(signature.raw)
         public = signing_key.verifying_key
         result = {

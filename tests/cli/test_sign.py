@@ -7,6 +7,7 @@ import resource
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,6 +190,24 @@ def test_a_signature_can_lie_wherever_in_the_model_an_ignore_names_it(
     batuta("pacha", "verify", "m", "--signature", f"m/{output}", code=0)
     offered = hints(refused)[0].partition("--ignore ")[2]
     in_a_shell(f"batuta pacha sign m --force --output 'm/{output}' --ignore {offered}", environment, work)
+
+
+def test_a_signature_inside_the_model_does_not_sign_its_own_hidden_file(
+    batuta: Run, environment: dict[str, str], work: Path, alice: SigningKey
+) -> None:
+    (work / "m").mkdir()
+    (work / "m" / "f").write_bytes(b"x")
+    code = """if True:
+        from batuta_cli import files
+        from batuta_cli.cli.app import main
+        files.AtomicOutput._open_unnamed = lambda self: False  # as on a file system without O_TMPFILE
+        main()
+    """
+    command = [sys.executable, "-c", code, "pacha", "sign", "m", "--output", "m/a.sig", "--ignore", "a.sig"]
+    done = subprocess.run(command, env=environment, cwd=work, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    batuta("pacha", "verify", "m", "--signature", "m/a.sig", code=0)
+    assert names_in(work / "m") == ["a.sig", "f"]
 
 
 @pytest.mark.parametrize("glob", ["", ".", "./", "..", "/", "/etc", "sub/../..", "../m/f", "a\nb/.."])
