@@ -112,8 +112,8 @@ def run(arguments: list[str]) -> int:
         if typed is not None:
             typed.__cause__ = error
             return console.fail(typed)
-        if not isinstance(error, Exception):
-            raise  # sys.exit of a signal
+        if isinstance(error, SystemExit):
+            raise  # a signal
         return console.fail(_internal_error(error))
     if isinstance(answer, console.Outcome):
         return console.finish(answer)
@@ -153,7 +153,7 @@ def _takes(command: Any) -> str:
     return " ".join(arguments) if arguments else "options only"
 
 
-def _internal_error(error: Exception) -> BatutaError:
+def _internal_error(error: BaseException) -> BatutaError:
     # The text of a foreign exception may quote what must not be shown, so only its type is named.
     internal = BatutaError(
         f"internal error: {type(error).__name__}",
