@@ -165,7 +165,7 @@ def server(arguments: Sequence[str], log: Path, cores: set[int], environment: di
 
 def _port(process: "subprocess.Popen[bytes]", log: Path) -> str:
     assert process.stdout is not None
-    if "gateway" not in str(process.args):
+    if not (isinstance(process.args, list) and "gateway" in process.args):
         return process.stdout.readline().decode().strip()
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end and process.poll() is None:

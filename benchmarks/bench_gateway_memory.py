@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = [str(batuta.path), "serve", "gateway", "--port", "0"]
         log = directory / "gateway.log"
         port = int(servers.enter_context(server(command, log, cores, environment)))
-        found = re.search(r"\(process (\d+)\)", log.read_text())
+        found = re.search(r'"process":(\d+)', log.read_text())
         if found is None:
             raise BenchmarkError("the gateway does not tell its process")
         rows, sizes, done = [], [], 0
