@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batuta_cli.serve.budget import CircuitBreakerConfig, CostCircuitBreaker, Reservation
-from batuta_cli.serve.ledger import Durability
-from batuta_cli.serve.ledger.sqlite import SqliteLedger
+from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker, Reservation
+from batuta_cli.serve.budget.ledger import Durability
+from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
 from benchmarks.compare import BenchmarkError, Report, Spread, benchmark, parser
 from benchmarks.programs import Programs
 

@@ -16,7 +16,7 @@ from hashlib import sha1
 from importlib.metadata import version
 from pathlib import Path
 
-from batuta_cli.serve.gguf import read_metadata
+from batuta_cli.serve.models.gguf import read_metadata
 from batuta_cli.serve.tokens.ranks import rank_file, ranks
 from benchmarks.compare import Comparison, Subject, benchmark, parser, race
 

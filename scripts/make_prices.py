@@ -1,4 +1,4 @@
-"""Make `batuta_cli/serve/data/prices.json` from genai-prices: `make prices`, which runs this in a venv of its own.
+"""Make `batuta_cli/serve/models/data/prices.json` from genai-prices: `make prices`, which runs this in a venv of its own.
 
 What is kept of each model: the rules by which a name means it, the context window, and what text costs at list price.
 Of several prices in a day (off-peak hours) the dearest is kept, and of the prices of plain output that of citations
@@ -28,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run by a Python that batuta is not installed in
 
-TARGET = Path(__file__).resolve().parents[1] / "batuta_cli" / "serve" / "data" / "prices.json"
+TARGET = Path(__file__).resolve().parents[1] / "batuta_cli" / "serve" / "models" / "data" / "prices.json"
 SOURCE = "https://github.com/pydantic/genai-prices"
 LICENSE = "MIT, Copyright (c) Pydantic Services Inc. 2025 to present"
 
@@ -192,8 +192,8 @@ def plain(amount: Decimal) -> str:
 
 def check() -> None:
     """Exit 1 when the table says less than genai-prices would charge, or misses a name that it writes out."""
-    from batuta_cli.serve.catalogue import catalogue
-    from batuta_cli.serve.pricing import pricing
+    from batuta_cli.serve.models.catalogue import catalogue
+    from batuta_cli.serve.models.pricing import pricing
     from batuta_cli.serve.usage import CacheWrites
 
     table, snapshot = catalogue(), import_module("genai_prices.data_snapshot").get_snapshot()

@@ -8,16 +8,16 @@ from batuta_cli.files import display
 
 if TYPE_CHECKING:
     from batuta_cli.config import Config
-    from batuta_cli.serve.audit import AuditLog
     from batuta_cli.serve.backends import Backend
+    from batuta_cli.serve.privacy.audit import AuditLog
     from batuta_cli.serve.providers.probe import ProbeResult
     from batuta_cli.serve.tiers import PrivacyTier
 
 
 def probed(backends: "Sequence[Backend]", tier: "PrivacyTier", settings: "Config") -> "dict[str, ProbeResult]":
     """What each backend says of itself, by name, in the order asked. Raises `AuditError`, `MissingDependencyError`."""
-    from batuta_cli.serve.audit import AuditLog
-    from batuta_cli.serve.privacy import Networks
+    from batuta_cli.serve.privacy.audit import AuditLog
+    from batuta_cli.serve.privacy.gate import Networks
     from batuta_cli.serve.providers.probe import probe
 
     log = AuditLog()

@@ -12,7 +12,7 @@ from batuta_cli.errors import DamagedStateError, InvalidInputError, UsageError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
-    from batuta_cli.serve.audit import LogReport
+    from batuta_cli.serve.privacy.audit import LogReport
 
 group = command_group("audit", "Check the log of what the privacy gate allowed and refused.")
 
@@ -50,7 +50,7 @@ def verify(
     printed earlier. Exit 1 when the log is damaged, and when there is none. A last line without its end, as a crash
     leaves it, is a warning.
     """
-    from batuta_cli.serve.audit import verify_log
+    from batuta_cli.serve.privacy.audit import verify_log
 
     heads = [found for given in head or [] for found in _heads(given)]
     report = verify_log(_places(paths), heads)
@@ -80,7 +80,7 @@ def head(paths: Paths = None) -> console.Outcome:
     A line is a hash, the number of decisions, and the name of the file; * stands for the whole log, whose hash is the
     SHA-256 of the lines before it and stays good until the next decision. Those of the files stay good.
     """
-    from batuta_cli.serve.audit import WHOLE, verify_log
+    from batuta_cli.serve.privacy.audit import WHOLE, verify_log
 
     report = verify_log(_places(paths))
     result = _described(report)
@@ -97,7 +97,7 @@ def _heads(given: str) -> list[str]:
     """The hashes that one --head means."""
     from batuta_cli.cli.models import read_stdin
     from batuta_cli.files import read_limited
-    from batuta_cli.serve.audit import is_head, read_heads
+    from batuta_cli.serve.privacy.audit import is_head, read_heads
 
     if is_head(given):
         return [given]

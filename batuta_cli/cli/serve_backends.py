@@ -10,7 +10,7 @@ from batuta_cli.cli.probing import probed
 
 if TYPE_CHECKING:
     from batuta_cli.serve.backends import Backend
-    from batuta_cli.serve.privacy import Networks, Verdict
+    from batuta_cli.serve.privacy.gate import Networks, Verdict
     from batuta_cli.serve.providers.probe import ProbeResult
     from batuta_cli.serve.tiers import PrivacyTier
 
@@ -48,7 +48,7 @@ def backends(
     """
     from batuta_cli import config
     from batuta_cli.serve.backends import ServingBackend, configured_backends, default_backend
-    from batuta_cli.serve.privacy import Networks
+    from batuta_cli.serve.privacy.gate import Networks
     from batuta_cli.serve.tiers import PrivacyTier
 
     settings = config.load()
@@ -74,7 +74,7 @@ def backends(
 
 
 def _verdict(backend: "Backend", tier: "PrivacyTier", networks: "Networks") -> "Verdict":
-    from batuta_cli.serve.privacy import Verdict, foresee
+    from batuta_cli.serve.privacy.gate import Verdict, foresee
 
     if not backend.base_urls:  # judged by what it would be
         return Verdict(tier.admits(backend.kind.tier), backend.kind.tier, "its usual place")
@@ -113,7 +113,7 @@ def _described(backend: "Backend", verdict: "Verdict", probed: "ProbeResult | No
 
 
 def _row(backend: "Backend", verdict: "Verdict", probed: "ProbeResult | None", probe: bool) -> tuple[str, ...]:
-    from batuta_cli.serve.words import folded
+    from batuta_cli.serve.names import folded
 
     address = (probed.base_url if probed else "") or (backend.base_urls[0] if backend.base_urls else "")
     place = address or f"set {' and '.join(backend.missing)}"

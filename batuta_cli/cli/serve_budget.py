@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batuta_cli.config import Change, Config
-    from batuta_cli.serve.budget import BudgetStatus, CostCircuitBreaker
+    from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
 
 group = command_group("budget", "Keep spending within a daily budget, and see what it went to.")
 
@@ -375,7 +375,7 @@ def _config(ledger: str | None) -> "Config":
 
 
 def _breaker(configuration: "Config") -> "CostCircuitBreaker":
-    from batuta_cli.serve.budget import CostCircuitBreaker
+    from batuta_cli.serve.budget.breaker import CostCircuitBreaker
 
     return CostCircuitBreaker.from_config(configuration.budget, on_alert=lambda alert: console.warn(alert.message))
 
@@ -387,7 +387,7 @@ def _dollars(nano: int) -> "Decimal":
 
 
 def _place_name(backend: str | None, configuration: "Config") -> str | None:
-    from batuta_cli.serve.estimate import place_named
+    from batuta_cli.serve.routing.request_price import place_named
 
     return None if backend is None else place_named(backend, configuration).name
 
@@ -396,7 +396,7 @@ def _priced(
     configuration: "Config", model: str, backend: str | None, tokens: tuple[int, int], allow_unpriced: bool
 ) -> int:
     """Nano-dollars for so many tokens."""
-    from batuta_cli.serve.estimate import place_named, price_at
+    from batuta_cli.serve.routing.request_price import place_named, price_at
 
     place = None if backend is None else place_named(backend, configuration)
     try:

@@ -13,9 +13,9 @@ from batuta_cli.errors import UsageError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
-    from batuta_cli.serve.answer import Answer
-    from batuta_cli.serve.chat import ChatRequest
     from batuta_cli.serve.messages import ChatMessage
+    from batuta_cli.serve.pipeline.request import ChatRequest
+    from batuta_cli.serve.pipeline.response import Answer
 
 commands = typer.Typer()
 
@@ -101,7 +101,7 @@ def _request(
     import uuid
 
     from batuta_cli import config
-    from batuta_cli.serve.chat import ChatRequest
+    from batuta_cli.serve.pipeline.request import ChatRequest
     from batuta_cli.serve.tiers import PrivacyTier
 
     limit = sampling.pop("max_tokens")
@@ -124,8 +124,8 @@ def _request(
 
 async def _run(request: "ChatRequest", ledger: str | None) -> console.Outcome:
     from batuta_cli.cli.probing import warn_if_lost
-    from batuta_cli.serve.audit import AuditLog
-    from batuta_cli.serve.pipeline import Pipeline
+    from batuta_cli.serve.pipeline.pipeline import Pipeline
+    from batuta_cli.serve.privacy.audit import AuditLog
 
     audit = AuditLog()
     async with Pipeline(load_config(ledger), audit=audit) as pipeline:

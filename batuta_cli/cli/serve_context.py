@@ -14,7 +14,7 @@ from batuta_cli.files import display
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batuta_cli.serve.context import ContextManager
+    from batuta_cli.serve.context.manager import ContextManager
     from batuta_cli.serve.messages import ChatMessage
     from batuta_cli.serve.tokens import TokenCount
 
@@ -58,9 +58,9 @@ def context(
     with their results are always kept. Exit 8 when the conversation, or what must be kept of it, does not fit.
     """
     from batuta_cli import config
-    from batuta_cli.serve.context import ContextManager
-    from batuta_cli.serve.templates.conversation import SystemFallback
-    from batuta_cli.serve.truncation import TruncationStrategy
+    from batuta_cli.serve.context.manager import ContextManager
+    from batuta_cli.serve.context.truncation import TruncationStrategy
+    from batuta_cli.serve.templates.template_input import SystemFallback
 
     chosen = None if strategy is None else TruncationStrategy.parse(strategy)
     conversation = Source(messages, system, user).read()
@@ -102,7 +102,7 @@ def context(
 
 
 def _judged(model: str, manager: "ContextManager", conversation: "Sequence[ChatMessage]") -> console.Outcome:
-    from batuta_cli.serve.truncation import overflow
+    from batuta_cli.serve.context.truncation import overflow
 
     counted, size = manager.count(conversation), manager.size
     left = size.limit - counted.tokens

@@ -80,7 +80,7 @@ def gateway(
 
 def _warn_of_ledger(settings: "Config") -> None:
     """Say at the start what would else be said by the first paid request. Free requests are served all the same."""
-    from batuta_cli.serve.budget import CostCircuitBreaker
+    from batuta_cli.serve.budget.breaker import CostCircuitBreaker
 
     breaker = CostCircuitBreaker.from_config(settings.budget)
     try:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from batuta_cli.config import Config
     from batuta_cli.serve.backends import Backend
-    from batuta_cli.serve.planning import Plan, PlanRequest, Snapshot
     from batuta_cli.serve.providers.probe import ProbeResult
-    from batuta_cli.serve.tokens.interface import TokenCount
+    from batuta_cli.serve.routing.planning import Plan, PlanRequest, Snapshot
+    from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 commands = typer.Typer()
 
@@ -73,7 +73,7 @@ def route(
     Without --queue-depth and --backend the backends are asked how they are. Exit 6 when the privacy tier refuses, 7
     when no backend is there or the queue is full.
     """
-    from batuta_cli.serve.planning import PlanRequest, plan
+    from batuta_cli.serve.routing.planning import PlanRequest, plan
     from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 
     _check_numbers(queue_depth=queue_depth, input_tokens=input_tokens, max_output_tokens=max_output_tokens)
@@ -107,7 +107,7 @@ def _check_numbers(**numbers: int | None) -> None:
 
 
 def _counted(settings: "Config", model: str, tokens: int | None, source: Source) -> "TokenCount | None":
-    from batuta_cli.serve.tokens.interface import TokenCount
+    from batuta_cli.serve.tokens.tokenizer import TokenCount
 
     if tokens is not None:
         if source.given:
@@ -117,7 +117,7 @@ def _counted(settings: "Config", model: str, tokens: int | None, source: Source)
         return None
     if not model:
         raise UsageError("to count the messages, the model must be known", hint="name it: --model NAME")
-    from batuta_cli.serve.context import ContextManager
+    from batuta_cli.serve.context.manager import ContextManager
 
     manager = ContextManager.for_model(model, window=_ANY_WINDOW, reserve=0, models=settings.models)
     return manager.count(source.read())
@@ -125,7 +125,7 @@ def _counted(settings: "Config", model: str, tokens: int | None, source: Source)
 
 def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, configured: bool) -> "Sequence[Backend]":
     from batuta_cli.serve.backends import configured_backends
-    from batuta_cli.serve.snapshot import usual_backends
+    from batuta_cli.serve.routing.snapshot import usual_backends
 
     if settings.backends:
         return configured_backends(settings)
@@ -139,7 +139,7 @@ def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, conf
 def _asked(name: str, backends: "Sequence[Backend]", *, configured: bool) -> "Backend":
     """The backend that is asked about: a candidate, or any that batuta knows unless `configured`."""
     from batuta_cli.serve.backends import ServingBackend, default_backend
-    from batuta_cli.serve.words import folded, unknown
+    from batuta_cli.serve.names import folded, unknown
 
     for backend in backends:
         if folded(backend.name) == folded(name):
@@ -154,7 +154,7 @@ def _asked(name: str, backends: "Sequence[Backend]", *, configured: bool) -> "Ba
 def _looked_at(
     settings: "Config", request: "PlanRequest", backends: "Sequence[Backend]"
 ) -> "Mapping[str, ProbeResult]":
-    from batuta_cli.serve.snapshot import expected_tier
+    from batuta_cli.serve.routing.snapshot import expected_tier
 
     allowed = [b for b in backends if request.privacy.admits(expected_tier(settings, b)[0])]
     found = probed(allowed, request.privacy, settings)
@@ -182,8 +182,8 @@ def _snapshot(
     """The snapshot; with a ledger that cannot be used, nothing is left of the budget."""
     import datetime as dt
 
-    from batuta_cli.serve.budget import CostCircuitBreaker
-    from batuta_cli.serve.snapshot import Seen, take_snapshot
+    from batuta_cli.serve.budget.breaker import CostCircuitBreaker
+    from batuta_cli.serve.routing.snapshot import Seen, take_snapshot
 
     seen = Seen(dt.datetime.now(dt.UTC).date(), probes, queue_depth=queue_depth)
     snapshot = take_snapshot(settings, backends, request, seen)

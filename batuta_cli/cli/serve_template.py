@@ -152,7 +152,7 @@ def _applied(
     engine: "ChatTemplateEngine", messages: "Sequence[ChatMessage]", fallback: str, options: dict[str, Any]
 ) -> tuple[str, str]:
     """The prompt, and what was done about the system message."""
-    from batuta_cli.serve.templates.conversation import SystemFallback
+    from batuta_cli.serve.templates.template_input import SystemFallback
 
     chosen = SystemFallback.parse(fallback)
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batuta_cli.serve.backends import BackendSelector, ServingBackend
-    from batuta_cli.serve.budget import (
+    from batuta_cli.serve.budget.breaker import (
         Alert,
         BudgetStatus,
         CircuitBreakerConfig,
@@ -22,8 +22,12 @@ if TYPE_CHECKING:
         RequestTooExpensive,
         Reservation,
     )
-    from batuta_cli.serve.context import ContextManager, ContextWindow
-    from batuta_cli.serve.failover import (
+    from batuta_cli.serve.budget.ledger import Ledger, open_ledger
+    from batuta_cli.serve.context.manager import ContextManager, ContextWindow
+    from batuta_cli.serve.context.truncation import Truncation, TruncationStrategy
+    from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, read_messages
+    from batuta_cli.serve.models.pricing import TokenPricing, price_for
+    from batuta_cli.serve.pipeline.failover import (
         FailoverConfig,
         FailoverManager,
         FailoverRequest,
@@ -33,9 +37,7 @@ if TYPE_CHECKING:
         UnknownRequestError,
         continuation,
     )
-    from batuta_cli.serve.ledger import Ledger, open_ledger
-    from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, read_messages
-    from batuta_cli.serve.planning import (
+    from batuta_cli.serve.routing.planning import (
         BackendState,
         Candidate,
         Gate,
@@ -46,8 +48,7 @@ if TYPE_CHECKING:
         Snapshot,
         plan,
     )
-    from batuta_cli.serve.pricing import TokenPricing, price_for
-    from batuta_cli.serve.router import (
+    from batuta_cli.serve.routing.router import (
         Limits,
         Local,
         Reason,
@@ -58,17 +59,16 @@ if TYPE_CHECKING:
         SpilloverRouter,
     )
     from batuta_cli.serve.templates.control import Finding, Injection, scan_control_tokens
-    from batuta_cli.serve.templates.conversation import SystemFallback
     from batuta_cli.serve.templates.detection import Detection, detect_format
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
     from batuta_cli.serve.templates.formats import NamedFormat, TemplateFormat, named_format, named_formats
+    from batuta_cli.serve.templates.template_input import SystemFallback
     from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
     from batuta_cli.serve.tokens import TokenCount, Tokenizer, count_messages, count_prompt, tokenizer_for
-    from batuta_cli.serve.truncation import Truncation, TruncationStrategy
 
 _MODULES = {
     "backends": ("BackendSelector", "ServingBackend"),
-    "budget": (
+    "budget.breaker": (
         "Alert",
         "BudgetStatus",
         "CircuitBreakerConfig",
@@ -78,8 +78,8 @@ _MODULES = {
         "RequestTooExpensive",
         "Reservation",
     ),
-    "context": ("ContextManager", "ContextWindow"),
-    "failover": (
+    "context.manager": ("ContextManager", "ContextWindow"),
+    "pipeline.failover": (
         "FailoverConfig",
         "FailoverManager",
         "FailoverRequest",
@@ -89,12 +89,22 @@ _MODULES = {
         "UnknownRequestError",
         "continuation",
     ),
-    "ledger": ("Ledger", "open_ledger"),
+    "budget.ledger": ("Ledger", "open_ledger"),
     "messages": ("ChatMessage", "Role", "ToolCall", "read_messages"),
     # Not `plan`: a module of that name would take the place of the function.
-    "planning": ("BackendState", "Candidate", "Gate", "GateName", "Need", "Plan", "PlanRequest", "Snapshot", "plan"),
-    "pricing": ("TokenPricing", "price_for"),
-    "router": (
+    "routing.planning": (
+        "BackendState",
+        "Candidate",
+        "Gate",
+        "GateName",
+        "Need",
+        "Plan",
+        "PlanRequest",
+        "Snapshot",
+        "plan",
+    ),
+    "models.pricing": ("TokenPricing", "price_for"),
+    "routing.router": (
         "Limits",
         "Local",
         "Reason",
@@ -111,7 +121,7 @@ _MODULES = {
     "templates.formats": ("NamedFormat", "TemplateFormat", "named_format", "named_formats"),
     "tiers": ("CostTier", "LatencyTier", "PrivacyTier", "ThroughputTier"),
     "tokens": ("TokenCount", "Tokenizer", "count_messages", "count_prompt", "tokenizer_for"),
-    "truncation": ("Truncation", "TruncationStrategy"),
+    "context.truncation": ("Truncation", "TruncationStrategy"),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from batuta_cli.errors import InvalidInputError
-from batuta_cli.serve.words import Word, unknown
+from batuta_cli.serve.names import Word, unknown
 
 _HINT = '--messages takes a JSON list such as [{"role": "user", "content": "Hello"}], or an object with "messages"'
 

@@ -1,6 +1,6 @@
 """What a caller may ask of a backend: how private, how fast, how much at once, how dear."""
 
-from batuta_cli.serve.words import Word
+from batuta_cli.serve.names import Word
 
 
 class PrivacyTier(Word):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batuta_cli.serve.audit import AuditLog, Decision
+from batuta_cli.serve.privacy.audit import AuditLog, Decision
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.cli.support import answer, hints, in_a_shell, result
 from tests.conftest import Run

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from batuta_cli.serve.ledger import Hold, Moment, Use, open_ledger
+from batuta_cli.serve.budget.ledger import Hold, Moment, Use, open_ledger
 from tests.cli.support import answer, hints, in_a_shell, names_in, on_a_terminal, result
 from tests.conftest import BATUTA, Run
 
@@ -419,7 +419,7 @@ def test_check_loads_nothing_that_it_does_not_use(environment: dict[str, str], w
     code = (
         "import sys; from batuta_cli.cli import app; app.run(['serve', 'budget', 'check', '--estimate', '0.05']);"
         "heavy = {'tiktoken', 'minijinja', 'aiohttp', 'rich', 'asyncio', 'cryptography', 'pydantic', 'zoneinfo', 'csv',"
-        " 'logging', 'batuta_cli.serve.catalogue', 'batuta_cli.serve.backends', 'multiprocessing', 'tomli_w'};"
+        " 'logging', 'batuta_cli.serve.models.catalogue', 'batuta_cli.serve.backends', 'multiprocessing', 'tomli_w'};"
         "print(*sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=work, capture_output=True, text=True)

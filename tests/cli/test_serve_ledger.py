@@ -10,8 +10,8 @@ import pytest
 
 from tests.cli.support import answer, hints, in_a_shell, names_in, on_a_terminal, result, shows_no
 from tests.conftest import Run
+from tests.serve.budget.ledger.support import rows
 from tests.serve.gateway.live import live
-from tests.serve.ledger.support import rows
 
 EAST = {"BATUTA_BUDGET_TIMEZONE": "Pacific/Kiritimati"}
 

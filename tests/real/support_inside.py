@@ -252,10 +252,10 @@ def python_cases(directory: Path, outside: Outside, home: str) -> None:
     from batuta_cli.config import Backend as Table
     from batuta_cli.config import Config, Model
     from batuta_cli.errors import BatutaError
-    from batuta_cli.serve.audit import AuditLog, verify_log
-    from batuta_cli.serve.chat import ChatRequest
     from batuta_cli.serve.messages import ChatMessage
-    from batuta_cli.serve.pipeline import Pipeline
+    from batuta_cli.serve.pipeline.pipeline import Pipeline
+    from batuta_cli.serve.pipeline.request import ChatRequest
+    from batuta_cli.serve.privacy.audit import AuditLog, verify_log
     from batuta_cli.serve.tiers import PrivacyTier
 
     log = directory / "log"

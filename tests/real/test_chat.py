@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from batuta_cli.config import Backend as Table
-from batuta_cli.serve.chat import Summary
 from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.pipeline.request import Summary
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.conftest import Run
 from tests.serve.support_pipeline import pipeline, request, text_of

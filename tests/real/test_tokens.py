@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batuta_cli.serve.gguf import read_metadata
+from batuta_cli.serve.models.gguf import read_metadata
 from batuta_cli.serve.tokens import Tokenizer, tokenizer_for
 from tests.real.support_llamacpp import LlamaCpp, llama_cpp, tiny_model
 from tests.serve.tokens.support_tokens import gpt2, mistral_v1

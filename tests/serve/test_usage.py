@@ -16,20 +16,20 @@ from hypothesis import strategies as st
 from batuta_cli import config
 from batuta_cli.config import Model
 from batuta_cli.errors import ConfigError
-from batuta_cli.serve.budget import CircuitBreakerConfig, CostCircuitBreaker
-from batuta_cli.serve.chat import Summary
-from batuta_cli.serve.gateway.anthropic_api import MessageReply
-from batuta_cli.serve.gateway.fields import Asked
-from batuta_cli.serve.gateway.openai_api import ChatReply
+from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
+from batuta_cli.serve.gateway.dialects.anthropic import MessageReply
+from batuta_cli.serve.gateway.dialects.fields import Asked
+from batuta_cli.serve.gateway.dialects.openai import ChatReply
+from batuta_cli.serve.models.pricing import KindPrices, PriceTier, TokenPricing, own_prices, price_for
 from batuta_cli.serve.money import NANO
-from batuta_cli.serve.pricing import KindPrices, PriceTier, TokenPricing, own_prices, price_for
-from batuta_cli.serve.providers.anthropic import MessagesReader
-from batuta_cli.serve.providers.openai import ChatReader
+from batuta_cli.serve.pipeline.request import Summary
+from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader
+from batuta_cli.serve.providers.formats.openai_chat import ChatReader
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.usage import CacheWrites, Usage, cache_writes
+from tests.serve.pipeline.test_charges import PRICED
 from tests.serve.support_backend import FaultServer, response
 from tests.serve.support_pipeline import MODEL, ask, backends, pipeline, request
-from tests.serve.test_charges import PRICED
 
 TODAY = dt.date(2026, 11, 23)
 

@@ -3,8 +3,8 @@
 from functools import cache
 
 from batuta_cli.serve.backends.profile import Profile, load
+from batuta_cli.serve.names import Word, folded
 from batuta_cli.serve.tiers import PrivacyTier
-from batuta_cli.serve.words import Word, folded
 
 
 class ServingBackend(Word):

@@ -41,8 +41,8 @@ def application(config: "Config | None" = None, *, log: "Log | None" = None) -> 
     check_dependencies()
     from batuta_cli import config as configuration
     from batuta_cli.serve.gateway.app import Gateway, Settings
-    from batuta_cli.serve.gateway.exchange import Limits
-    from batuta_cli.serve.pipeline import Pipeline
+    from batuta_cli.serve.gateway.connection import Limits
+    from batuta_cli.serve.pipeline.pipeline import Pipeline
     from batuta_cli.serve.tiers import PrivacyTier
 
     config = config or configuration.load()

@@ -14,8 +14,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from batuta_cli.errors import BatutaError, UsageError
+from batuta_cli.serve.gateway.http_errors import Refusal
 from batuta_cli.serve.gateway.keys import ClientKeys
-from batuta_cli.serve.gateway.refusals import Refusal
 from batuta_cli.serve.tiers import PrivacyTier
 
 Headers = Sequence[tuple[bytes, bytes]]

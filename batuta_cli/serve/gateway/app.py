@@ -22,23 +22,13 @@ import orjson
 
 from batuta_cli.errors import BatutaError, NoBackendError, UsageError
 from batuta_cli.faults import as_typed
-from batuta_cli.serve.chat import ChatRequest, Summary
 from batuta_cli.serve.gateway import METRICS_DIRECTORY, logs, metrics
 from batuta_cli.serve.gateway.access import Door, check_json, read_headers, tier_for
-from batuta_cli.serve.gateway.anthropic_api import Messages
-from batuta_cli.serve.gateway.exchange import (
-    ClientLeftError,
-    Exchange,
-    HeaderList,
-    Limits,
-    Receive,
-    Scope,
-    Send,
-)
-from batuta_cli.serve.gateway.interface import Answer, OpenPipeline, Pipeline, Plan
-from batuta_cli.serve.gateway.keys import ClientKeys
-from batuta_cli.serve.gateway.openai_api import ChatCompletions, Completions
-from batuta_cli.serve.gateway.refusals import (
+from batuta_cli.serve.gateway.connection import ClientLeftError, Exchange, HeaderList, Limits, Receive, Scope, Send
+from batuta_cli.serve.gateway.dialects.anthropic import Messages
+from batuta_cli.serve.gateway.dialects.openai import ChatCompletions, Completions
+from batuta_cli.serve.gateway.dialects.replies import Shape, read
+from batuta_cli.serve.gateway.http_errors import (
     ErrorShape,
     Refusal,
     anthropic_error,
@@ -46,8 +36,10 @@ from batuta_cli.serve.gateway.refusals import (
     openai_error,
     refusal_for,
 )
-from batuta_cli.serve.gateway.replies import Shape, read
+from batuta_cli.serve.gateway.interface import Answer, OpenPipeline, Pipeline, Plan
+from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.money import format_usd
+from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.providers.wire import Piece
 from batuta_cli.serve.tiers import PrivacyTier
 

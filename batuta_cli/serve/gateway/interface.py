@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from batuta_cli.serve.budget import BudgetStatus
-from batuta_cli.serve.chat import ChatRequest, Summary
+from batuta_cli.serve.budget.breaker import BudgetStatus
+from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.providers.wire import Piece
 from batuta_cli.serve.tiers import PrivacyTier
 

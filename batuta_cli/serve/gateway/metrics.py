@@ -12,10 +12,10 @@ import prometheus_client as prometheus
 from prometheus_client import multiprocess
 from prometheus_client.metrics import MetricWrapperBase
 
-from batuta_cli.serve.chat import Summary
 from batuta_cli.serve.gateway import METRICS_DIRECTORY
 from batuta_cli.serve.gateway.interface import Gauges
 from batuta_cli.serve.money import NANO
+from batuta_cli.serve.pipeline.request import Summary
 
 CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
 

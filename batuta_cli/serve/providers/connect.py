@@ -32,8 +32,8 @@ from yarl import URL
 from batuta_cli import __version__
 from batuta_cli.errors import BatutaError, PrivacyError, UsageError
 from batuta_cli.files import display
-from batuta_cli.serve.audit import AuditLog, Decision
-from batuta_cli.serve.privacy import NO_NETWORKS, Networks, Verdict, is_localhost, judge, may_resolve, read_address
+from batuta_cli.serve.privacy.audit import AuditLog, Decision
+from batuta_cli.serve.privacy.gate import NO_NETWORKS, Networks, Verdict, is_localhost, judge, may_resolve, read_address
 from batuta_cli.serve.tiers import PrivacyTier
 
 

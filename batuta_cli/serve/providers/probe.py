@@ -20,10 +20,10 @@ from typing import Any
 import aiohttp
 
 from batuta_cli.errors import PrivacyError, UsageError
-from batuta_cli.serve.audit import AuditLog
 from batuta_cli.serve.backends import Backend, ServingBackend
 from batuta_cli.serve.backends.profile import Identity, Profile
-from batuta_cli.serve.privacy import NO_NETWORKS, Networks
+from batuta_cli.serve.privacy.audit import AuditLog
+from batuta_cli.serve.privacy.gate import NO_NETWORKS, Networks
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.tiers import PrivacyTier
 

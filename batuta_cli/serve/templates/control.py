@@ -16,9 +16,9 @@ from itertools import islice
 
 from batuta_cli.errors import InjectionError
 from batuta_cli.serve.messages import ChatMessage, Role
+from batuta_cli.serve.names import Word
 from batuta_cli.serve.templates.engine import ChatTemplateEngine
 from batuta_cli.serve.templates.formats import TemplateFormat, named_formats
-from batuta_cli.serve.words import Word
 
 FINDINGS_LIMIT = 1000
 """No more are listed: a text of nothing but tokens has millions."""

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from batuta_cli.errors import NotFoundError, UsageError
 from batuta_cli.files import display
-from batuta_cli.serve.templates import names
+from batuta_cli.serve.templates import known_models
 from batuta_cli.serve.templates.formats import NamedFormat, TemplateFormat, named_format, named_formats
-from batuta_cli.serve.templates.names import Confidence
+from batuta_cli.serve.templates.known_models import Confidence
 
 if TYPE_CHECKING:
     from batuta_cli.config import Model
@@ -92,7 +92,7 @@ def _of_files(path: Path) -> Detection:
 def _by_names_of(candidates: Iterable[str], path: Path) -> Detection:
     """From what files without a template are called."""
     for candidate in candidates:
-        found = names.known(candidate)
+        found = known_models.known(candidate)
         if found and found[0].format:
             return _detection(candidate, *found, before=f"no template in {display(path)}; ")
     raise UsageError(
@@ -102,18 +102,18 @@ def _by_names_of(candidates: Iterable[str], path: Path) -> Detection:
 
 
 def _by_name(model: str) -> Detection:
-    found = names.known(model)
+    found = known_models.known(model)
     if found and found[0].format:
         return _detection(model, *found)
     shown = display(model[:_SHOWN]) or "(empty)"
     if found and found[0].reason:
-        reason, hint = names.reason(found[0].reason)
+        reason, hint = known_models.reason(found[0].reason)
         raise UsageError(f"no chat format for {shown}: {reason}", hint=hint)
-    near = names.near(model)
+    near = known_models.near(model)
     raise UsageError(f"unknown model {shown}{f', did you mean {near}?' if near else ''}", hint=_formats_hint())
 
 
-def _detection(model: str, known: names.Known, by: str, *, before: str = "") -> Detection:
+def _detection(model: str, known: known_models.Known, by: str, *, before: str = "") -> Detection:
     named = named_format(known.format or "")
     note = f" ({known.note})" if known.note else ""
     what = "the table of known models" if by == "table" else "the pattern of its name"

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from batuta_cli.serve.messages import ChatMessage
-from batuta_cli.serve.templates.conversation import Conversation, SystemFallback, numbered
 from batuta_cli.serve.templates.formats import TemplateFormat, named_format
 from batuta_cli.serve.templates.prefill import cut, marked
+from batuta_cli.serve.templates.template_input import Conversation, SystemFallback, numbered
 
 if TYPE_CHECKING:
     from batuta_cli.serve.templates.detection import Detection

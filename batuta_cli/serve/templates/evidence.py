@@ -89,7 +89,7 @@ def _of_file(path: Path) -> ModelFiles:
 
 
 def _begins_as_gguf(path: Path) -> bool:
-    from batuta_cli.serve.gguf import MAGIC
+    from batuta_cli.serve.models.gguf import MAGIC
 
     descriptor = open_regular(path)
     try:
@@ -100,7 +100,7 @@ def _begins_as_gguf(path: Path) -> bool:
 
 
 def _of_gguf(path: Path) -> ModelFiles:
-    from batuta_cli.serve.gguf import read_metadata
+    from batuta_cli.serve.models.gguf import read_metadata
 
     metadata = read_metadata(path)
     template = metadata.chat_template

@@ -17,7 +17,9 @@ from typing import Any
 from batuta_cli.errors import TemplateError
 from batuta_cli.files import display
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall
-from batuta_cli.serve.templates.conversation import (
+from batuta_cli.serve.templates.isolation import Allowance, Isolated
+from batuta_cli.serve.templates.render import RenderError, fuel_for
+from batuta_cli.serve.templates.template_input import (
     SYSTEM,
     Conversation,
     Numbered,
@@ -28,8 +30,6 @@ from batuta_cli.serve.templates.conversation import (
     size_of,
     without_system,
 )
-from batuta_cli.serve.templates.isolation import Allowance, Isolated
-from batuta_cli.serve.templates.render import RenderError, fuel_for
 
 TEMPLATE_LIMIT = 1024 * 1024
 """Characters of a template that are looked at; the longest published ones have some 30,000."""

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 
-from batuta_cli.serve.words import Word, folded, unknown
+from batuta_cli.serve.names import Word, folded, unknown
 
 
 class TemplateFormat(Word):

@@ -10,15 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from batuta_cli.errors import TemplateError
-from batuta_cli.serve.templates.conversation import (
-    Conversation,
-    SystemFallback,
-    as_own_context,
-    expressed,
-    size_of,
-)
 from batuta_cli.serve.templates.formats import NamedFormat
 from batuta_cli.serve.templates.render import Renderer, RenderError, fuel_for
+from batuta_cli.serve.templates.template_input import Conversation, SystemFallback, as_own_context, expressed, size_of
 
 
 class OwnTemplate:

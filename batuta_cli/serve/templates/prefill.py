@@ -6,7 +6,7 @@ where the mark stands. Where the template trims its texts, the prompt ends witho
 
 from batuta_cli.errors import TemplateError
 from batuta_cli.serve.messages import Role
-from batuta_cli.serve.templates.conversation import Conversation, cannot
+from batuta_cli.serve.templates.template_input import Conversation, cannot
 
 
 def marked(conversation: Conversation) -> tuple[Conversation, str]:

@@ -6,8 +6,8 @@
 Nothing here uses the network. What needs the extra `tokenizers` says so with a `MissingDependencyError`.
 """
 
-from batuta_cli.serve.tokens.conversation import count_messages, count_prompt
-from batuta_cli.serve.tokens.interface import TokenCount, Tokenizer
+from batuta_cli.serve.tokens.counting import count_messages, count_prompt
 from batuta_cli.serve.tokens.resolve import tokenizer_for
+from batuta_cli.serve.tokens.tokenizer import TokenCount, Tokenizer
 
 __all__ = ["TokenCount", "Tokenizer", "count_messages", "count_prompt", "tokenizer_for"]

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from batuta_cli.faults import is_panic
-from batuta_cli.serve.tokens.interface import ControlTokens, cannot_tokenize, check_text
+from batuta_cli.serve.tokens.tokenizer import ControlTokens, cannot_tokenize, check_text
 
 if TYPE_CHECKING:
     import tiktoken

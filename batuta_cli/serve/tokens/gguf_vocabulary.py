@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from batuta_cli.errors import InvalidInputError
 from batuta_cli.files import StrPath, display
-from batuta_cli.serve.gguf import GgufMetadata, read_metadata
-from batuta_cli.serve.tokens.interface import ControlTokens, Tokenizer
+from batuta_cli.serve.models.gguf import GgufMetadata, read_metadata
+from batuta_cli.serve.tokens.tokenizer import ControlTokens, Tokenizer
 
 _PREFIX: Final = "tokenizer.ggml."
 _ARRAYS: Final = tuple(_PREFIX + name for name in ("tokens", "merges", "scores", "token_type"))

@@ -11,7 +11,7 @@ from typing import Any, Final
 from batuta_cli.errors import InvalidInputError, MissingDependencyError
 from batuta_cli.faults import is_panic
 from batuta_cli.files import StrPath, display, read_limited
-from batuta_cli.serve.tokens.interface import Tokenizer, cannot_tokenize, check_text
+from batuta_cli.serve.tokens.tokenizer import Tokenizer, cannot_tokenize, check_text
 
 MAX_JSON: Final = 128 * 1024 * 1024
 """Bytes of a `tokenizer.json`. The largest in use have about 35 MiB."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from batuta_cli.errors import UsageError
 from batuta_cli.limits import check_memory
-from batuta_cli.serve.words import unknown
+from batuta_cli.serve.names import unknown
 
 if TYPE_CHECKING:
     import tiktoken

@@ -10,10 +10,10 @@ from typing import Final
 
 from batuta_cli.errors import InvalidInputError
 from batuta_cli.files import StrPath, display, errors_named, open_regular
-from batuta_cli.serve import gguf
-from batuta_cli.serve.tokens.estimate import METHOD, Estimator
-from batuta_cli.serve.tokens.interface import Tokenizer
-from batuta_cli.serve.tokens.openai import openai_model, openai_tokenizer
+from batuta_cli.serve.models import gguf
+from batuta_cli.serve.tokens.openai_models import openai_model, openai_tokenizer
+from batuta_cli.serve.tokens.tokenizer import Tokenizer
+from batuta_cli.serve.tokens.upper_estimate import METHOD, Estimator
 
 _KEPT: Final = 8  # tokenizers of files; a large one takes 100 MB
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from batuta_cli.errors import InvalidInputError, MissingDependencyError
 from batuta_cli.files import StrPath, display, read_limited
-from batuta_cli.serve.tokens.interface import ControlTokens, Tokenizer, check_text
+from batuta_cli.serve.tokens.tokenizer import ControlTokens, Tokenizer, check_text
 
 if TYPE_CHECKING:
     import sentencepiece

@@ -110,7 +110,7 @@ def test_local_backends_cost_nothing_and_hosted_ones_have_each_a_place_by_price(
 
 
 def test_the_order_by_price_is_that_of_the_price_table_for_llama_3_3_70b() -> None:
-    text = (resources.files("batuta_cli.serve") / "data" / "prices.json").read_text()
+    text = (resources.files("batuta_cli.serve.models") / "data" / "prices.json").read_text()
     providers = json.loads(text)["providers"]
 
     def dearest(*names: str) -> Decimal:

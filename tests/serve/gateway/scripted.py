@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from batuta_cli import errors
-from batuta_cli.serve.budget import BudgetStatus
-from batuta_cli.serve.chat import ChatRequest, Leg, Summary
+from batuta_cli.serve.budget.breaker import BudgetStatus
+from batuta_cli.serve.pipeline.request import ChatRequest, Leg, Summary
 from batuta_cli.serve.providers.wire import BackendError, Piece, Usage
 
 SECRET = "xyzzy-content-of-a-message"
@@ -313,7 +313,7 @@ def not_ready(reason: str) -> Ready:
 
 def main() -> None:
     """The command `batuta`, over this pipeline."""
-    module: Any = types.ModuleType("batuta_cli.serve.pipeline")
+    module: Any = types.ModuleType("batuta_cli.serve.pipeline.pipeline")
     module.Pipeline = Pipeline
     sys.modules[module.__name__] = module
     from batuta_cli.cli.app import main as batuta

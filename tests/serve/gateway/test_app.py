@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from batuta_cli.errors import LedgerError
 from batuta_cli.serve.gateway import keys
 from batuta_cli.serve.gateway.app import Gateway
+from batuta_cli.serve.gateway.dialects.openai import ChatCompletions
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.gateway.logs import Log
-from batuta_cli.serve.gateway.openai_api import ChatCompletions
 from tests.serve.gateway.scripted import SECRET, Answer, Pipeline, not_ready
 from tests.serve.gateway.support import CHAT, MESSAGES, REMOTE, Asking, ask, chat, message, run
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batuta_cli.serve.gateway.app import Settings
-from batuta_cli.serve.gateway.exchange import Limits
-from batuta_cli.serve.gateway.fields import CHAT_OPTIONS
+from batuta_cli.serve.gateway.connection import Limits
+from batuta_cli.serve.gateway.dialects.fields import CHAT_OPTIONS
 from tests.serve.gateway.support import CHAT, COMPLETIONS, MESSAGES, Asking, ask, chat, message, run
 
 SECRET = "xyzzy-secret"

@@ -11,11 +11,11 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from batuta_cli.config import Config
-from batuta_cli.serve.audit import AuditLog
 from batuta_cli.serve.gateway.app import Gateway
 from batuta_cli.serve.gateway.logs import Log
+from batuta_cli.serve.privacy.audit import AuditLog
+from batuta_cli.serve.routing.monitor import World
 from batuta_cli.serve.tiers import PrivacyTier
-from batuta_cli.serve.world import World
 from tests.serve.gateway.live import Live, live
 from tests.serve.gateway.scripted import SECRET, PanicException, Pipeline
 from tests.serve.gateway.support import CHAT, COMPLETIONS, MESSAGES, Asking, chat, message, run
@@ -126,8 +126,8 @@ def test_the_backends_are_looked_at_again_after_a_panic(tmp_path: Path, monkeypa
             raise PanicException(SECRET)
         seen.set()
 
-    monkeypatch.setattr("batuta_cli.serve.world.LOAD", 0.0)
-    monkeypatch.setattr("batuta_cli.serve.world.REFRESH", 0.0)
+    monkeypatch.setattr("batuta_cli.serve.routing.monitor.LOAD", 0.0)
+    monkeypatch.setattr("batuta_cli.serve.routing.monitor.REFRESH", 0.0)
     monkeypatch.setattr(World, "refresh", refresh)
 
     async def main() -> None:

@@ -140,8 +140,8 @@ def main(directory: Path) -> None:
         os.environ[name] = f"http://{PUBLIC}:80"
 
     from batuta_cli.errors import BatutaError
-    from batuta_cli.serve.audit import AuditLog
-    from batuta_cli.serve.privacy import Networks
+    from batuta_cli.serve.privacy.audit import AuditLog
+    from batuta_cli.serve.privacy.gate import Networks
     from batuta_cli.serve.providers.connect import GatedSession
     from batuta_cli.serve.tiers import PrivacyTier
 

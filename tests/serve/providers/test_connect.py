@@ -17,8 +17,8 @@ import aiohttp
 import pytest
 
 from batuta_cli.errors import AuditError, BatutaError, PrivacyError, UsageError
-from batuta_cli.serve.audit import AuditLog, verify_log
-from batuta_cli.serve.privacy import Networks
+from batuta_cli.serve.privacy.audit import AuditLog, verify_log
+from batuta_cli.serve.privacy.gate import Networks
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.support_server import FakeServer, Reply, serving

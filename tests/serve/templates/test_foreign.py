@@ -16,8 +16,8 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from batuta_cli.errors import TemplateError
-from batuta_cli.serve.gguf import read_metadata
 from batuta_cli.serve.messages import ChatMessage, ToolCall
+from batuta_cli.serve.models.gguf import read_metadata
 from batuta_cli.serve.templates.engine import ChatTemplateEngine
 from tests.serve.templates.conversations import conversations
 

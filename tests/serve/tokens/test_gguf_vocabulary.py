@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from batuta_cli.errors import InvalidInputError, MissingDependencyError
 from batuta_cli.serve.tokens.bytepair import BytePairTokenizer
 from batuta_cli.serve.tokens.gguf_vocabulary import gguf_tokenizer, pretokenizers
-from batuta_cli.serve.tokens.interface import Tokenizer
+from batuta_cli.serve.tokens.tokenizer import Tokenizer
 from tests.serve.support_gguf import gguf as gguf_bytes
 from tests.serve.tokens.support_tokens import ROWS, gpt2, mistral_v1
 

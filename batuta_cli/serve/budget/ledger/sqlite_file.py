@@ -1,0 +1,249 @@
+"""The file of a SQLite ledger: making it, opening it, refusing what is none, and what its errors mean.
+
+A new file has mode 0600, in a directory of mode 0700. It is a ledger when its application id, its version and its
+tables say so. Everything else is a `LedgerError` that names the file, and is left as it is.
+
+The file is never opened but by SQLite: to close any other descriptor of it would drop SQLite's locks
+(https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
+"""
+
+import contextlib
+import os
+import sqlite3
+import stat
+from collections.abc import Callable
+from urllib.parse import quote
+
+from batuta_cli.errors import LedgerError
+from batuta_cli.files import display, kind_of
+from batuta_cli.serve.budget.ledger.sqlite_place import not_writable
+
+APPLICATION_ID = 0x4254424C
+"""In the header of the file: BTBL, batuta's budget ledger."""
+
+VERSION = 2
+"""Of the tables below. Version 1 had no table `zone`."""
+
+
+def _whole(name: str, rule: str) -> str:
+    # STRICT tables would do, but Red Hat 9 has SQLite 3.34, which does not know them.
+    return f"{name} INTEGER NOT NULL CHECK (typeof({name}) = 'integer' AND {name} {rule})"
+
+
+def _table(name: str, *columns: str) -> str:
+    return f"CREATE TABLE {name} ({', '.join(columns)}) WITHOUT ROWID"
+
+
+_TABLES = {
+    "day": _table(
+        "day",
+        "day TEXT PRIMARY KEY",
+        _whole("spent", ">= 0"),
+        _whole("forgiven", "BETWEEN 0 AND spent"),
+        _whole("reserved", ">= 0"),
+        _whole("warned", "IN (0, 1)"),
+    ),
+    "hold": _table(
+        "hold",
+        "id TEXT PRIMARY KEY",
+        "day TEXT NOT NULL",
+        _whole("amount", "> 0"),
+        _whole("expires", "IS NOT NULL"),
+        "owner TEXT NOT NULL",
+        _whole("dispatched", "IN (0, 1)"),
+        "model TEXT NOT NULL",
+        "backend TEXT NOT NULL",
+    ),
+    "tombstone": _table(
+        "tombstone",
+        "id TEXT PRIMARY KEY",
+        "day TEXT NOT NULL",
+        _whole("amount", "> 0"),
+        _whole("charged", "IN (0, amount)"),
+        _whole("forgiven", "IN (0, 1)"),
+        _whole("at", "IS NOT NULL"),
+        "model TEXT NOT NULL",
+        "backend TEXT NOT NULL",
+    ),
+    "history": _table(
+        "history",
+        "day TEXT NOT NULL",
+        "model TEXT NOT NULL",
+        "backend TEXT NOT NULL",
+        _whole("requests", ">= 0"),
+        _whole("input_tokens", ">= 0"),
+        _whole("output_tokens", ">= 0"),
+        _whole("cost", ">= 0"),
+        "PRIMARY KEY (day, model, backend)",
+    ),
+}
+_ZONE = _table("zone", "id INTEGER PRIMARY KEY CHECK (id = 1)", "name TEXT NOT NULL", "next TEXT", "after TEXT")
+
+_UNBALANCED = """SELECT 1 FROM day WHERE
+    reserved <> (SELECT COALESCE(SUM(amount), 0) FROM hold WHERE hold.day = day.day)
+    OR spent <> (SELECT COALESCE(SUM(cost), 0) FROM history WHERE history.day = day.day)
+    UNION ALL SELECT 1 FROM hold WHERE day NOT IN (SELECT day FROM day)
+    UNION ALL SELECT 1 FROM history WHERE day NOT IN (SELECT day FROM day) LIMIT 1"""
+
+
+def exists(path: str) -> bool:
+    """Whether there is something at `path`. Raises `LedgerError` when it is not a regular file, or cannot be told."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        raise _cannot_open(path, error) from error
+    if not stat.S_ISREG(mode):
+        raise LedgerError(f"{display(path)}: is {kind_of(mode)}, not a ledger", hint="name the file itself")
+    return True
+
+
+def make(path: str) -> None:
+    """Make an empty ledger, for its owner alone; only one process at a time may.
+
+    It gets its name when it is complete, so that a file that says nothing is a damaged one, never a new one. Raises
+    `LedgerError` or `sqlite3.Error`.
+    """
+    unfinished = f"{path}.new"
+    try:
+        # The journal of a ledger that was removed would be taken for the new one's.
+        for leftover in (unfinished, f"{path}-wal", f"{path}-shm", f"{path}-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(leftover)
+        os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        with contextlib.closing(_open(unfinished, 0)) as connection:
+            for statement in (
+                "PRAGMA journal_mode = WAL",
+                "BEGIN",
+                *_TABLES.values(),
+                _ZONE,
+                f"PRAGMA application_id = {APPLICATION_ID}",
+                f"PRAGMA user_version = {VERSION}",
+                "COMMIT",
+            ):
+                connection.execute(statement)
+        os.rename(unfinished, path)
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Give a ledger of version 1 the table of its time zone. Raises `sqlite3.Error`."""
+    if has_zone(connection.execute):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not has_zone(connection.execute):
+            connection.execute(_ZONE)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def has_zone(execute: Callable[..., sqlite3.Cursor]) -> bool:
+    """Whether the ledger has the table of its time zone."""
+    return int(execute("PRAGMA user_version").fetchone()[0]) >= VERSION
+
+
+def connect(path: str, patience: float, durability: str) -> sqlite3.Connection:
+    """Open a ledger that is there. Raises `LedgerError` or `sqlite3.Error`."""
+    # SQLite opens what it may not write for reading alone, and would tell only when it is too late.
+    if not (os.access(path, os.R_OK | os.W_OK) and os.access(os.path.dirname(path), os.W_OK | os.X_OK)):
+        raise not_writable(path)
+    connection = _open(path, patience)
+    try:
+        connection.execute(f"PRAGMA synchronous = {durability}")
+        _check(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _open(path: str, patience: float) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{quote(os.fsencode(path))}?mode=rw",  # rw: SQLite would make it for all to read
+        uri=True,
+        isolation_level=None,
+        timeout=patience,
+        check_same_thread=False,
+    )
+
+
+def explain(error: sqlite3.Error, path: str, patience: float) -> LedgerError:
+    """What an error of SQLite's means to a person."""
+    name = display(path)
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return locked(path, patience)
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return not_writable(path)
+        case sqlite3.SQLITE_FULL:
+            return LedgerError(f"{name}: the disk is full; nothing was written", hint="make room on that disk")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_FORMAT:
+            return damaged(path, _said(error))
+        case sqlite3.SQLITE_CANTOPEN:
+            return LedgerError(f"{name}: cannot be opened", hint="the file and its directory must be yours to write")
+        case sqlite3.SQLITE_IOERR:
+            return LedgerError(
+                f"{name}: reading or writing failed ({_said(error)})", hint="is the disk full, or failing?"
+            )
+    return damaged(path, _said(error))
+
+
+def locked(path: str, patience: float) -> LedgerError:
+    """The error for a ledger that another program does not let go of."""
+    return LedgerError(
+        f"{display(path)}: another program has kept it locked for {patience:g} seconds",
+        hint=f"which one: fuser -v {display(path)}",
+    )
+
+
+def damaged(path: str, how: str) -> LedgerError:
+    """The error for a file that cannot be relied upon."""
+    name = display(path)
+    aside = f"mv {name} {name}.damaged"
+    return LedgerError(
+        f"{name}: damaged, or not a ledger: {how}",
+        hint=f"to begin a new one, and forget what this one counted: {aside} && batuta serve budget reset --yes",
+    )
+
+
+def _check(connection: sqlite3.Connection, path: str) -> None:
+    name = display(path)
+    connection.execute("BEGIN")
+    found, version = [connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("application_id", "user_version")]
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if found != APPLICATION_ID:
+        what = "is a database of another program" if tables else "is empty, which a ledger never is"
+        raise LedgerError(
+            f"{name}: {what}",
+            hint=f"move it away, then begin a new ledger: mv {name} {name}.old && batuta serve budget reset --yes",
+        )
+    if version > VERSION:
+        raise LedgerError(
+            f"{name}: was written by a newer batuta (version {version} of the ledger, this one knows {VERSION})",
+            hint="pip install --upgrade batuta-cli",
+        )
+    if version not in (1, VERSION) or not tables.issuperset({*_TABLES, "zone"} if version == VERSION else _TABLES):
+        raise damaged(path, "tables are missing")
+    # A millisecond for a year of history; a page of zeros would else pass for an empty table.
+    if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+        raise damaged(path, "its pages are not in order")
+    if connection.execute(_UNBALANCED).fetchone() is not None:
+        raise damaged(path, "its sums are not those of its rows")
+    connection.execute("COMMIT")
+
+
+def _cannot_open(path: str, error: Exception) -> LedgerError:
+    reason = (getattr(error, "strerror", None) or "not a usable file name").lower()
+    return LedgerError(f"{display(path)}: cannot be opened: {reason}", hint="batuta config get budget.ledger")
+
+
+def _said(error: sqlite3.Error) -> str:
+    # SQLite quotes names of tables and columns at most, which are ours.
+    return display(str(error))[:200]

@@ -1,0 +1,1 @@
+"""Whether a conversation fits the context window of a model, and how it is truncated when it does not."""

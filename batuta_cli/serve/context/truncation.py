@@ -1,0 +1,227 @@
+"""Which messages are left out so that a conversation fits, and nothing else about it changes.
+
+What every strategy keeps, in place and unchanged: system and developer messages, the last user message, and the last
+thing said after it. What goes, goes in whole turns (a user's message and what answers it), so that what is left starts
+with a user after the system, and an assistant's tool calls never part from their results. Only when no other turn is
+left, the steps of the last one go as well, oldest first. Less goes from a larger window; what fits stays as it is.
+
+Counting is the caller's: the prompt as it will be rendered. One exact count costs as much as the prompt is long, so
+the first guess comes from the lengths of the texts, and about twenty counts of prompts near the limit do the rest,
+however long the conversation. This relies on prompts growing with their messages.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Generic, Protocol, TypeVar
+
+from batuta_cli.errors import ContextOverflowError, TemplateError
+from batuta_cli.serve.messages import ChatMessage, Role
+from batuta_cli.serve.names import Word
+
+_PINNED = frozenset((Role.SYSTEM, Role.DEVELOPER))
+_OVERHEAD = 16
+"""Characters that a message has beside its text, roughly; it only steers the first guess."""
+
+_REFUSALS = 32
+"""Shortened conversations that a template may refuse before its error is taken for an answer."""
+
+
+class TruncationStrategy(Word):
+    """What to do with a conversation that is too long.
+
+    SLIDING_WINDOW drops the oldest turns. MIDDLE_OUT keeps the first turn and the newest ones: the first goes only
+    when there is nothing else to drop. ERROR drops nothing.
+    """
+
+    SLIDING_WINDOW = "sliding-window"
+    MIDDLE_OUT = "middle-out"
+    ERROR = "error"
+
+
+class Counted(Protocol):
+    """What a count is to this module: `serve.tokens.TokenCount` has more to say."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole prompt."""
+
+
+C = TypeVar("C", bound=Counted)
+
+
+@dataclass(frozen=True)
+class Truncation(Generic[C]):
+    """The conversation that fits."""
+
+    messages: tuple[ChatMessage, ...]
+    dropped: tuple[int, ...]
+    """Numbers, from 1, of the messages that were left out."""
+    before: C
+    """The count of the whole conversation."""
+    after: C
+    """The count of what is left."""
+
+
+def truncate(
+    messages: Sequence[ChatMessage],
+    count: Callable[[Sequence[ChatMessage]], C],
+    limit: int,
+    strategy: TruncationStrategy = TruncationStrategy.SLIDING_WINDOW,
+) -> Truncation[C]:
+    """The conversation in at most `limit` tokens.
+
+    Raises `ContextOverflowError` that names the missing tokens when what must be kept is longer, and what `count`
+    raises for the whole conversation. A shortened one that the template refuses is passed over.
+    """
+    before = count(messages)
+    if before.tokens <= limit:
+        return Truncation(tuple(messages), (), before, before)
+    if strategy is TruncationStrategy.ERROR:
+        raise overflow(before.tokens, limit)
+    return _Search(messages, count, limit, removals(messages, strategy), before).run()
+
+
+def overflow(tokens: int, limit: int, longest: int | None = None) -> ContextOverflowError:
+    """The error for a prompt of more tokens than the limit.
+
+    `longest` is the number of the longest message when all that may be dropped was dropped.
+    """
+    missing = tokens - limit
+    result = {"tokens": tokens, "limit": limit, "missing": missing}
+    too_long = f"takes {tokens:,} tokens, {missing:,} more than the {limit:,} that the window has for it"
+    if longest is None:
+        hint = "--strategy sliding-window drops the oldest turns; or a larger --window, a smaller --reserve"
+        return ContextOverflowError(f"the prompt {too_long}", hint=hint, result=result)
+    hint = (
+        f"the longest of it is message {longest:,}; system messages, the last user message and the newest reply are"
+        " always kept: shorten them, or give a larger --window or a smaller --reserve"
+    )
+    return ContextOverflowError(f"what must be kept of the messages {too_long}", hint=hint, result=result)
+
+
+def removals(messages: Sequence[ChatMessage], strategy: TruncationStrategy) -> list[list[int]]:
+    """The indexes of what goes first, second, … under a strategy that drops."""
+    turns = list(_turns(messages))
+    first_user = next((n for n, turn in enumerate(turns) if messages[turn[0][0]].role is Role.USER), None)
+    if first_user is None:
+        return [unit for turn in turns for unit in turn][:-1]
+    head, (*older, last) = turns[:first_user], turns[first_user:]
+    opening = [index for turn in head for unit in turn for index in unit]
+    steps = [[index for unit in turn for index in unit] for turn in older]
+    inner = last[1:-1]
+    first = 1 if strategy is TruncationStrategy.MIDDLE_OUT else 0
+    ordered = [*steps[first:], *inner, *steps[:first]]
+    return [opening, *ordered] if opening else ordered
+
+
+def _turns(messages: Sequence[ChatMessage]) -> Iterator[list[list[int]]]:
+    """Turns of units of indexes: a turn begins with a user, a unit is a message with the tool results after it."""
+    turn: list[list[int]] = []
+    for index, message in enumerate(messages):
+        if message.role in _PINNED:
+            continue
+        if message.role is Role.TOOL and turn:
+            turn[-1].append(index)
+            continue
+        if message.role is Role.USER and turn:
+            yield turn
+            turn = []
+        turn.append([index])
+    if turn:
+        yield turn
+
+
+class _Search(Generic[C]):
+    """Finds the fewest steps after which the conversation fits."""
+
+    def __init__(
+        self,
+        messages: Sequence[ChatMessage],
+        count: Callable[[Sequence[ChatMessage]], C],
+        limit: int,
+        steps: list[list[int]],
+        before: C,
+    ) -> None:
+        self.messages = messages
+        self.count = count
+        self.limit = limit
+        self.before = before
+        self.most = len(steps)
+        self.goes_at = [self.most + 1] * len(messages)
+        for number, step in enumerate(steps, 1):
+            for index in step:
+                self.goes_at[index] = number
+        sizes = [_size(message) for message in messages]
+        gone = accumulate((sum(sizes[index] for index in step) for step in steps), initial=0)
+        total = sum(sizes)
+        self.left = [total - size for size in gone]
+        """Characters after each number of steps: descending."""
+        self.refusals = 0
+
+    def run(self) -> Truncation[C]:
+        high, best = self._shortest()
+        low, density, slack = 0, self.before.tokens / self.left[0], 1 / 32
+        while low + 1 < high:
+            if low:
+                step = (low + high) // 2
+            else:  # aim a little above the limit: what is just too long is the cheapest lower bound
+                step = min(max(self._after(self.limit * (1 + slack) / density), 1), high - 1)
+                slack *= 4
+            found, counted = self._first_accepted(step, high)
+            if counted is None:
+                high = step
+            elif counted.tokens > self.limit:
+                low = found
+            else:
+                high, best = step, (found, counted)
+                density = counted.tokens / self.left[found] or density
+        steps, after = best
+        dropped = tuple(number for number, at in enumerate(self.goes_at, 1) if at <= steps)
+        return Truncation(tuple(self._kept(steps)), dropped, self.before, after)
+
+    def _shortest(self) -> tuple[int, tuple[int, C]]:
+        """The most steps that the template accepts, with their count, which must fit."""
+        for steps in range(self.most, 0, -1):
+            counted = self._counted(steps)
+            if counted is None:
+                continue
+            if counted.tokens > self.limit:
+                raise overflow(counted.tokens, self.limit, self._longest(steps))
+            return steps, (steps, counted)
+        raise overflow(self.before.tokens, self.limit, self._longest(0))
+
+    def _longest(self, steps: int) -> int:
+        """The number of the longest message that so many steps leave."""
+        kept = (index for index, at in enumerate(self.goes_at) if at > steps)
+        return 1 + max(kept, key=lambda index: _size(self.messages[index]))
+
+    def _first_accepted(self, start: int, stop: int) -> tuple[int, C | None]:
+        """The first number of steps from `start` whose conversation the template accepts."""
+        for steps in range(start, stop):
+            counted = self._counted(steps)
+            if counted is not None:
+                return steps, counted
+        return stop, None
+
+    def _counted(self, steps: int) -> C | None:
+        try:
+            return self.count(self._kept(steps))
+        except TemplateError:
+            self.refusals += 1
+            if self.refusals > _REFUSALS:
+                raise
+            return None
+
+    def _kept(self, steps: int) -> list[ChatMessage]:
+        return [message for message, at in zip(self.messages, self.goes_at, strict=True) if at > steps]
+
+    def _after(self, size: float) -> int:
+        """How many steps leave at most so many characters."""
+        return bisect_left(self.left, -size, key=lambda left: -left)
+
+
+def _size(message: ChatMessage) -> int:
+    calls = sum(len(call.name) + len(call.arguments) + _OVERHEAD for call in message.tool_calls)
+    return _OVERHEAD + len(message.content) + calls

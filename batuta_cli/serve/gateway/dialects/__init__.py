@@ -1,0 +1,1 @@
+"""The APIs that clients of the gateway speak: one module for each."""

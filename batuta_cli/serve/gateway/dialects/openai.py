@@ -1,0 +1,230 @@
+"""OpenAI's chat completions and completions: reading the requests, writing the answers. Pure.
+
+A chunk of text, by far the most frequent event, is put together from bytes that are prepared once a stream; nothing
+is made per chunk but the JSON string of its text. The prompt of `/v1/completions` becomes one user message: the
+backends behind the gateway are chat models, and a bare text would miss their template.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from batuta_cli.serve.gateway.dialects.fields import (
+    BOOLEAN,
+    CHAT_OPTIONS,
+    CHAT_REFUSED,
+    COMPLETION_OPTIONS,
+    COMPLETION_REFUSED,
+    OBJECT,
+    Asked,
+    checked_messages,
+    refuse_fields,
+    take,
+    take_limit,
+    take_model,
+    take_options,
+    wrong,
+)
+from batuta_cli.serve.gateway.dialects.replies import Choice, Reply, choices_of
+from batuta_cli.serve.gateway.http_errors import Refusal, error_body, openai_error
+from batuta_cli.serve.messages import ChatMessage, parse_messages
+from batuta_cli.serve.pipeline.request import Summary
+from batuta_cli.serve.providers.wire import Piece
+from batuta_cli.serve.usage import to_openai
+
+DONE = b"data: [DONE]\n\n"
+
+
+class ChatCompletions:
+    """`POST /v1/chat/completions`."""
+
+    error = staticmethod(openai_error)
+
+    def read(self, document: dict[str, Any]) -> Asked:
+        model = take_model(document)
+        refuse_fields(document, CHAT_REFUSED)
+        _check_modalities(document)
+        if document.get("messages") is None:
+            raise wrong("messages", "is missing", "missing_field")
+        messages = checked_messages(lambda: parse_messages(document["messages"]))
+        limit, older = take_limit(document, "max_completion_tokens"), take_limit(document, "max_tokens")
+        if limit is not None and older is not None and limit != older:
+            raise wrong("max_tokens", "and max_completion_tokens are the same limit and differ", "invalid_value")
+        stream, usage = _streaming(document)
+        options = take_options(document, CHAT_OPTIONS)
+        return Asked(model, messages, older if limit is None else limit, stream, usage, options)
+
+    def reply(self, asked: Asked, name: str, created: int) -> Reply:
+        return ChatReply(asked, f"chatcmpl-{name}", created)
+
+
+class Completions:
+    """`POST /v1/completions`."""
+
+    error = staticmethod(openai_error)
+
+    def read(self, document: dict[str, Any]) -> Asked:
+        model = take_model(document)
+        refuse_fields(document, COMPLETION_REFUSED)
+        if document.get("best_of") not in (None, 1):
+            raise wrong("best_of", "is not supported", "unsupported_field")
+        prompt = document.get("prompt")
+        if isinstance(prompt, list) and len(prompt) == 1:
+            prompt = prompt[0]
+        if not isinstance(prompt, str):
+            raise wrong("prompt", "must be one text")
+        messages = checked_messages(lambda: [ChatMessage.user(prompt)])
+        stream, usage = _streaming(document)
+        options = take_options(document, COMPLETION_OPTIONS)
+        return Asked(model, messages, take_limit(document, "max_tokens"), stream, usage, options)
+
+    def reply(self, asked: Asked, name: str, created: int) -> Reply:
+        return CompletionReply(asked, f"cmpl-{name}", created)
+
+
+def _streaming(document: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether to stream, and whether with usage."""
+    stream = bool(take(document, "stream", BOOLEAN))
+    options = take(document, "stream_options", OBJECT) or {}
+    usage = options.get("include_usage")
+    if usage is not None and not isinstance(usage, bool):
+        raise wrong("stream_options.include_usage", "must be true or false")
+    if options and not stream:
+        raise wrong("stream_options", "is for streams alone", "invalid_value")
+    return stream, bool(usage)
+
+
+def _check_modalities(document: dict[str, Any]) -> None:
+    if document.get("modalities") not in (None, [], ["text"]):
+        raise wrong("modalities", "must be text; batuta handles text alone", "unsupported_field")
+
+
+def _usage(summary: Summary) -> dict[str, Any]:
+    return to_openai(summary.tokens)
+
+
+class _Reply(ABC):
+    """What both have in common: the frame of a chunk, and how a stream ends."""
+
+    object: str
+    chunk: str
+    before_text: bytes
+    after_text: bytes
+
+    def __init__(self, asked: Asked, name: str, created: int) -> None:
+        frame = orjson.dumps({"id": name, "object": self.chunk, "created": created, "model": asked.model})[:-1]
+        self._head = b"data: " + frame + b',"choices":['
+        self._with_usage = asked.include_usage
+        self._tail = (b'],"usage":null' if asked.include_usage else b"]") + b"}\n\n"
+        self._text_head = self._head + b'{"index":0,' + self.before_text
+        self._text_tail = self.after_text + b',"logprobs":null,"finish_reason":null}' + self._tail
+        self._frame = {"id": name, "object": self.object, "created": created, "model": asked.model}
+        self._finished = False
+
+    def piece(self, piece: Piece) -> bytes:
+        if piece.delta is None and piece.finish_reason is None and piece.index == 0 and piece.logprobs is None:
+            return self._text_head + orjson.dumps(piece.text) + self._text_tail if piece.text else b""
+        self._finished = self._finished or (piece.finish_reason is not None and piece.index == 0)
+        return self.other(piece)
+
+    @abstractmethod
+    def other(self, piece: Piece) -> bytes:
+        """A piece that is more than text of the first choice."""
+
+    def event(self, choice: dict[str, Any]) -> bytes:
+        """A chunk with one choice."""
+        return self._head + orjson.dumps(choice) + self._tail
+
+    def end(self, summary: Summary) -> bytes:
+        last = b"" if self._finished else self.other(Piece(finish_reason="stop"))
+        if self._with_usage:
+            last += self._head + b'],"usage":' + orjson.dumps(_usage(summary)) + b"}\n\n"
+        return last + DONE
+
+    def broken(self, refusal: Refusal) -> bytes:
+        return b"data: " + error_body(openai_error, refusal, "") + b"\n\n"
+
+    def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
+        choices = [
+            {"index": index, **self.content(choice), "logprobs": choice.logprobs, "finish_reason": choice.finish_reason}
+            for index, choice in choices_of(pieces).items()
+        ]
+        return orjson.dumps(self._frame | {"choices": choices, "usage": _usage(summary)})
+
+    @abstractmethod
+    def content(self, choice: Choice) -> dict[str, Any]:
+        """What a whole choice has for its text."""
+
+
+class ChatReply(_Reply):
+    """`chat.completion`, or a stream of `chat.completion.chunk`."""
+
+    object = "chat.completion"
+    chunk = "chat.completion.chunk"
+    before_text = b'"delta":{"content":'
+    after_text = b"}"
+
+    def __init__(self, asked: Asked, name: str, created: int) -> None:
+        super().__init__(asked, name, created)
+        self._begun = {0}
+        self._calls: dict[int, int] = {}
+
+    def begin(self) -> bytes:
+        return self._role(0)
+
+    def _role(self, index: int) -> bytes:
+        delta = {"role": "assistant", "content": ""}
+        return self.event({"index": index, "delta": delta, "logprobs": None, "finish_reason": None})
+
+    def other(self, piece: Piece) -> bytes:
+        delta: dict[str, Any] = {"content": piece.text} if piece.text else {}
+        if piece.delta:
+            delta |= piece.delta
+            if isinstance(delta.get("tool_calls"), list):
+                delta["tool_calls"] = [self._numbered(call, piece.index) for call in delta["tool_calls"]]
+        event = self.event(
+            {"index": piece.index, "delta": delta, "logprobs": piece.logprobs, "finish_reason": piece.finish_reason}
+        )
+        if piece.index in self._begun:
+            return event
+        self._begun.add(piece.index)
+        return self._role(piece.index) + event
+
+    def _numbered(self, call: Any, choice: int) -> Any:
+        # The official client puts a call together by its index; a backend that sends calls whole may leave it out.
+        if isinstance(call, dict) and not isinstance(call.get("index"), int):
+            number = self._calls.get(choice, 0)
+            self._calls[choice] = number + 1
+            return {"index": number, **call}
+        return call
+
+    def content(self, choice: Choice) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None, **choice.more}
+        if choice.calls.calls:
+            message["tool_calls"] = choice.calls.calls
+        if not choice.text and (choice.calls.calls or choice.more.get("refusal")):
+            message["content"] = None
+        return {"message": message}
+
+
+class CompletionReply(_Reply):
+    """`text_completion`, whole or as a stream."""
+
+    object = chunk = "text_completion"
+    before_text = b'"text":'
+    after_text = b""
+
+    def begin(self) -> bytes:
+        return b""
+
+    def other(self, piece: Piece) -> bytes:
+        if not piece.text and piece.finish_reason is None:
+            return b""
+        return self.event(
+            {"index": piece.index, "text": piece.text, "logprobs": None, "finish_reason": piece.finish_reason}
+        )
+
+    def content(self, choice: Choice) -> dict[str, Any]:
+        return {"text": choice.text}

@@ -1,0 +1,220 @@
+"""The table of hosted models in `data/prices.json`: who offers them, for how much, with what context window.
+
+It is made from genai-prices by `make prices`, and read when it is first needed. A name is looked up as genai-prices
+does it, with one rule more: its clauses say `contains` and `starts_with`, so that `claude-3-haiku-ultra` would be
+billed as Claude 3 Haiku. Here what a clause leaves over of a name must be a date, a version or a path; otherwise the
+model is unknown. To be unknown costs the user a line of config, a price that is too low costs him money.
+"""
+
+import datetime as dt
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from batuta_cli.serve.names import folded
+
+Clause = str | list[Any] | dict[str, list[Any]]
+"""`=text` equals, `^text` starts with, `*text` contains, `$text` ends with, `~regex`; a list is any of, `{"and"}` all.
+
+All in lower case."""
+
+Kinds = tuple[tuple[str, str], ...]
+"""Kinds of tokens (the fields of `pricing.KindPrices`) and their prices in dollars."""
+
+# Atomic, or a name made for it could take for ever.
+_TAIL = re.compile(
+    r"(?>[-@](?:latest|preview|exp|\d{4}-\d{2}-\d{2}|\d{2}-\d{4}|\d{2}-\d{2}|\d{8}|\d{6}|\d{3,4}|v\d)|:\d)*+"
+)
+_FREE_TAIL = re.compile(r"^ft:|\.ft-")  # a fine-tuned model ends in names of the customer's choice
+_COMPACT_DATE = re.compile(r"-(20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)")
+
+
+@dataclass(frozen=True)
+class ListPrice:
+    """A price that holds from a day on (UTC); amounts in dollars as decimal text, tokens by the million."""
+
+    since: str
+    input: str
+    output: str
+    request: str
+    tiers: tuple[tuple[int, str, str, Kinds], ...]
+    """(more prompt tokens than, input, output, kinds), ascending."""
+    kinds: Kinds = ()
+    """Prices of the kinds that have their own, by the names of `pricing.KindPrices`."""
+    writes_unasked: bool = False
+    """Prompts are written to a cache, at a price above that of input, though no request asks for it."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A model at a provider. Without prices it is either free or not sold by the token: nobody may rely on it."""
+
+    provider: str
+    id: str
+    match: Clause
+    window: int | None
+    prices: tuple[ListPrice, ...]
+
+    def price(self, at: dt.date) -> ListPrice | None:
+        """The price on a day: the last one that has begun, or the first when none has."""
+        begun = [price for price in self.prices if price.since <= at.isoformat()]
+        return begun[-1] if begun else next(iter(self.prices), None)
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A company that serves models; `match` says which names without a provider are its own."""
+
+    id: str
+    match: Clause
+    fallback: tuple[str, ...]
+    offers: tuple[Offer, ...]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The whole table, with what it was made from."""
+
+    source: str
+    as_of: str
+    providers: dict[str, Provider]
+
+    def find(self, model: str, provider: str | None = None) -> Offer | None:
+        """The offer that `model` means at a provider, given as the name of a backend or the id of a provider.
+
+        Without a provider the model's maker is meant.
+        """
+        name = model.lower()
+        if provider is None:
+            found = self._maker(name)
+        else:
+            found, name = self._at(provider, name)
+        if found is None:
+            return None
+        dashed = _COMPACT_DATE.sub(r"-\1-\2-\3", name)
+        for spelling in dict.fromkeys((name, dashed)):
+            offer = self._first(found, spelling)
+            if offer is not None:
+                return offer if certain(offer.match, spelling) else None
+        return None
+
+    def named(self, model: str) -> Iterator[Offer]:
+        """The offers of every provider that `model` means for certain; the maker's first."""
+        maker = self._maker(model.lower())
+        for provider in dict.fromkeys([maker.id, *self.providers] if maker else self.providers):
+            offer = self.find(model, provider)
+            if offer is not None:
+                yield offer
+
+    def _maker(self, name: str) -> Provider | None:
+        return next((p for p in self.providers.values() if matches(p.match, name)), None)
+
+    def _at(self, backend: str, name: str) -> tuple[Provider | None, str]:
+        row = _backends().get(folded(backend))
+        if row is None:
+            wanted = folded(backend)
+            return next((p for p in self.providers.values() if folded(p.id) == wanted), None), name
+        identifier = row.get("id", "")
+        if "suffix_id" in row:
+            name, _, suffix = name.rpartition(":")
+            identifier = row["suffix_id"] + suffix
+        return self.providers.get(identifier), name.removeprefix(row.get("strip", ""))
+
+    def _first(self, provider: Provider, name: str) -> Offer | None:
+        places = [provider, *(self.providers[other] for other in provider.fallback)]
+        return next((offer for place in places for offer in place.offers if matches(offer.match, name)), None)
+
+
+def names_its_host(backend: str) -> bool:
+    """Whether a backend passes requests on to hosts that the model's name may name: `MODEL:together`."""
+    return "suffix_id" in _backends().get(folded(backend), {})
+
+
+def matches(clause: Clause, name: str) -> bool:
+    """Whether a clause of genai-prices holds for a name in lower case."""
+    if isinstance(clause, list):
+        return any(matches(inner, name) for inner in clause)
+    if isinstance(clause, dict):
+        return all(matches(inner, name) for inner in clause["and"])
+    kind, text = clause[0], clause[1:]
+    if kind == "=":
+        return name == text
+    if kind == "^":
+        return name.startswith(text)
+    if kind == "$":
+        return name.endswith(text)
+    if kind == "*":
+        return text in name
+    return re.search(text, name) is not None
+
+
+def certain(clause: Clause, name: str) -> bool:
+    """Whether a clause that holds for a name leaves nothing over that could make it another model."""
+    if isinstance(clause, list):
+        return any(matches(inner, name) and certain(inner, name) for inner in clause)
+    if isinstance(clause, dict):
+        return matches(clause, name) and any(certain(inner, name) for inner in clause["and"])
+    kind, text = clause[0], clause[1:]
+    if kind == "=":
+        return True
+    if kind == "~":
+        found = re.search(text, name)
+        return found is not None and found.end() > 0 and _is_tail(name, found.end())
+    before, _, _ = name.rpartition(text) if kind == "$" else name.partition(text)
+    # What stands before is a path, a region or a maker: us.anthropic., accounts/x/models/
+    return (before == "" or before[-1] in "./:") and _is_tail(name, len(before) + len(text))
+
+
+def _is_tail(name: str, end: int) -> bool:
+    """Whether a name goes on from `end` with versions alone; a clause may end within one: `claude-sonnet-4-2025`."""
+    if _FREE_TAIL.search(name[:end]):
+        return True
+    while 0 < end < len(name) and name[end - 1].isdigit() and name[end].isdigit():
+        end -= 1
+    if 0 < end < len(name) and name[end - 1] in "-@:":
+        end -= 1
+    return _TAIL.fullmatch(name, end) is not None
+
+
+@cache
+def catalogue() -> Catalogue:
+    """The table, read once."""
+    data = json.loads(files(__package__).joinpath("data", "prices.json").read_bytes())
+    return read(data)
+
+
+def read(data: dict[str, Any]) -> Catalogue:
+    """The table in a parsed `prices.json`."""
+    providers = {}
+    for identifier, row in data["providers"].items():
+        offers = tuple(
+            Offer(identifier, name, match, window, tuple(_list_price(*price) for price in prices))
+            for name, match, window, prices in row["models"]
+        )
+        providers[identifier] = Provider(identifier, row["match"], tuple(row["fallback"]), offers)
+    return Catalogue(data["source"], data["as_of"], providers)
+
+
+def _list_price(
+    since: str, input: str, output: str, request: str = "0", tiers: Any = (), kinds: Any = (), unasked: bool = False
+) -> ListPrice:
+    return ListPrice(since, input, output, request, tuple(_list_tier(*tier) for tier in tiers), _pairs(kinds), unasked)
+
+
+def _list_tier(above: int, input: str, output: str, kinds: Any = ()) -> tuple[int, str, str, Kinds]:
+    return above, input, output, _pairs(kinds)
+
+
+def _pairs(kinds: Any) -> Kinds:
+    return tuple(kinds.items()) if kinds else ()
+
+
+@cache
+def _backends() -> dict[str, dict[str, str]]:
+    table = tomllib.loads(files(__package__).joinpath("data", "providers.toml").read_text())
+    return {folded(name): row for name, row in table.items()}

@@ -1,0 +1,1 @@
+"""The path of one request: plan, reserve, run, fail over, settle."""

@@ -1,0 +1,1 @@
+"""The privacy gate, which decides by addresses, and the audit log of its decisions."""

@@ -1,0 +1,1 @@
+"""The wire formats that backends speak: one module for each."""

@@ -1,0 +1,100 @@
+"""Raw text completion, with a prompt that was rendered here: how some local backends continue a text exactly.
+
+OpenAI's older `/completions`, llama.cpp's `/completion`, and Ollama's `/api/generate` with `raw`, whose stream is
+JSON lines in place of events.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from batuta_cli.serve.providers.formats.openai_chat import asked_choices, parsed, read_finish, reported
+from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece
+from batuta_cli.serve.usage import from_openai, plain
+
+_SAMPLING = ("temperature", "top_p", "seed", "stop", "frequency_penalty", "presence_penalty")
+
+
+def outgoing(call: Call, path: str = "completions") -> Outgoing:
+    """A request to OpenAI's completions."""
+    body = _sampling(call) | {
+        "model": call.model,
+        "prompt": call.prompt + call.prefix,
+        "max_tokens": call.max_tokens,
+        "stream": call.stream,
+    }
+    if call.stream:
+        body["stream_options"] = {"include_usage": True}
+    return Outgoing(path, body)
+
+
+def outgoing_ollama(call: Call) -> Outgoing:
+    """A request to Ollama's own route, which applies no template of its own to a raw prompt."""
+    sampling = _sampling(call)
+    options = {**sampling, "num_predict": call.max_tokens}
+    body = {"model": call.model, "prompt": call.prompt + call.prefix, "raw": True, "stream": call.stream}
+    return Outgoing("/api/generate", body | {"options": options})
+
+
+def _sampling(call: Call) -> dict[str, Any]:
+    return {name: call.options[name] for name in _SAMPLING if call.options.get(name) is not None}
+
+
+class CompletionReader:
+    """Reads `text_completion` objects."""
+
+    def __init__(self) -> None:
+        self._complete = False
+
+    @property
+    def complete(self) -> bool:
+        """After a `finish_reason`, or `[DONE]`."""
+        return self._complete
+
+    def event(self, event: Event) -> Iterator[Piece]:
+        if event.data.strip() == b"[DONE]":
+            self._complete = True
+            return
+        yield from self.whole(parsed(event.data))
+
+    def whole(self, document: Any) -> Iterator[Piece]:
+        if not isinstance(document, dict) or "error" in document:
+            raise reported(document)
+        choices, usage = document.get("choices"), from_openai(document.get("usage"))
+        asked = asked_choices(choices, 1)
+        if not asked:
+            if usage is None:
+                raise BackendError("the backend answered without choices")
+            yield Piece(usage=usage)
+            return
+        choice = asked[0][1]
+        finish, text = read_finish(choice.get("finish_reason")), choice.get("text")
+        self._complete = self._complete or finish is not None
+        yield Piece(text if isinstance(text, str) else "", finish, usage)
+
+
+class OllamaReader:
+    """Reads the objects of `/api/generate`."""
+
+    def __init__(self) -> None:
+        self._complete = False
+
+    @property
+    def complete(self) -> bool:
+        """After `done`."""
+        return self._complete
+
+    def event(self, event: Event) -> Iterator[Piece]:
+        yield from self.whole(parsed(event.data))
+
+    def whole(self, document: Any) -> Iterator[Piece]:
+        if not isinstance(document, dict) or "error" in document:
+            raise reported(document)
+        text = document.get("response")
+        text = text if isinstance(text, str) else ""
+        if not document.get("done"):
+            yield Piece(text)
+            return
+        self._complete = True
+        usage = plain(document.get("prompt_eval_count"), document.get("eval_count"))
+        yield Piece(text, "length" if document.get("done_reason") == "length" else "stop", usage)

@@ -1,0 +1,84 @@
+"""Replicate's predictions (https://replicate.com/docs/reference/http, /docs/topics/predictions/streaming).
+
+A stream takes two requests: one makes the prediction, its answer names the address of the events. That address gets
+the key only when it is one of Replicate's. The inputs are those of Replicate's language models; there is no place for
+a conversation, so that of several turns is rendered here, as lines that begin with who speaks.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from batuta_cli.serve.messages import ChatMessage, Role
+from batuta_cli.serve.providers.formats.openai_chat import reported
+from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece
+from batuta_cli.serve.usage import plain
+
+_SAME = ("temperature", "top_p", "seed")
+
+
+def outgoing(call: Call) -> Outgoing:
+    """The request that makes a prediction. Raises `BackendError` for a model that is not `owner/name`."""
+    owner, _, name = call.model.partition("/")
+    if not owner or not name or not set(call.model.removeprefix(owner + "/")).isdisjoint("/?#%"):
+        raise BackendError("a model at Replicate is called owner/name", retryable=True, sent=False)
+    system = "\n\n".join(m.content for m in call.messages if m.role in (Role.SYSTEM, Role.DEVELOPER))
+    sampling = {name: call.options[name] for name in _SAME if call.options.get(name) is not None}
+    inputs = {"prompt": _prompt(call.messages), "max_tokens": call.max_tokens, **sampling}
+    if system:
+        inputs["system_prompt"] = system
+    return Outgoing(f"models/{call.model}/predictions", {"input": inputs, "stream": call.stream})
+
+
+def _prompt(messages: tuple[ChatMessage, ...]) -> str:
+    turns = [m for m in messages if m.role not in (Role.SYSTEM, Role.DEVELOPER)]
+    if len(turns) == 1:
+        return turns[0].content
+    return "\n".join(f"{m.role.capitalize()}: {m.content}" for m in turns) + "\nAssistant:"
+
+
+def stream_url(document: Any) -> str:
+    """Where the events of a prediction are. Raises `BackendError` when that is not an address of Replicate's."""
+    urls = document.get("urls") if isinstance(document, dict) else None
+    url = urls.get("stream") if isinstance(urls, dict) else None
+    if not isinstance(url, str):
+        raise reported(document)
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not (parts.hostname or "").endswith(".replicate.com"):
+        raise BackendError("the backend names an address for its stream that is not its own")
+    return url
+
+
+class PredictionReader:
+    """Reads a prediction, or the events of its stream."""
+
+    def __init__(self) -> None:
+        self._complete = False
+
+    @property
+    def complete(self) -> bool:
+        """After `done`, or a prediction that succeeded."""
+        return self._complete
+
+    def event(self, event: Event) -> Iterator[Piece]:
+        if event.type == "output":
+            yield Piece(event.data.decode(errors="replace"))
+        elif event.type == "error":
+            raise BackendError("the backend reports an error")
+        elif event.type == "done":
+            if b'"reason"' in event.data:  # canceled, or error
+                raise BackendError("the backend gave up on its answer")
+            self._complete = True
+            yield Piece(finish_reason="stop")
+
+    def whole(self, document: Any) -> Iterator[Piece]:
+        if not isinstance(document, dict) or document.get("status") != "succeeded":
+            raise reported(document)
+        output = document.get("output")
+        text = "".join(str(part) for part in output) if isinstance(output, list) else str(output or "")
+        metrics = document.get("metrics")
+        metrics = metrics if isinstance(metrics, dict) else {}
+        usage = plain(metrics.get("input_token_count"), metrics.get("output_token_count"))
+        self._complete = True
+        yield Piece(text, "stop", usage)

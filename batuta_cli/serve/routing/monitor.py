@@ -1,0 +1,142 @@
+"""What is seen of the backends: who answers, what they have, how busy they are; kept up to date while there is traffic.
+
+`World.refresh` asks all backends anew. A background task does so every `REFRESH` seconds, and asks those that report a
+queue every `LOAD` seconds while requests are under way, so that readings are never older than they count for.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from batuta_cli.config import Config
+from batuta_cli.errors import BatutaError
+from batuta_cli.faults import as_typed
+from batuta_cli.serve.backends import Backend, configured_backends
+from batuta_cli.serve.budget.breaker import BudgetStatus
+from batuta_cli.serve.privacy.audit import AuditLog
+from batuta_cli.serve.privacy.gate import Networks
+from batuta_cli.serve.providers.connect import GatedSession
+from batuta_cli.serve.providers.probe import ProbeResult, probe_all
+from batuta_cli.serve.routing.health import Loads
+from batuta_cli.serve.routing.planning import PlanRequest, Snapshot
+from batuta_cli.serve.routing.snapshot import Observer, Seen, usual_backends
+from batuta_cli.serve.tiers import PrivacyTier
+
+REFRESH = 15.0
+"""Seconds between two looks at every backend."""
+
+LOAD = 2.0
+"""Seconds between two readings of queues; a reading counts for 5 s."""
+
+
+class World:
+    """The backends as they are seen. An asynchronous context manager; use it in one event loop."""
+
+    def __init__(self, config: Config, audit: AuditLog, backends: Sequence[Backend] | None = None) -> None:
+        self.config = config
+        self.backends = tuple(_backends(config) if backends is None else backends)
+        self.loads = Loads()
+        self.spilling = False
+        self.networks = Networks.configured(config)
+        self._audit = audit
+        self._observer = Observer(config, self.backends)
+        self._probes: dict[str, ProbeResult] = {}
+        self._sessions: dict[PrivacyTier, GatedSession] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._looked_at = time.monotonic()
+        """When all backends were last asked."""
+
+    async def close(self) -> None:
+        """Stop looking, and close all connections."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        for session in self._sessions.values():
+            await session.close()
+
+    def session(self, tier: PrivacyTier) -> GatedSession:
+        """The connections of a tier; no tier uses another one's."""
+        if tier not in self._sessions:
+            proxy = self.config.network.proxy
+            self._sessions[tier] = GatedSession(tier, self._audit, self.networks, proxy=proxy)
+        return self._sessions[tier]
+
+    @property
+    def probes(self) -> dict[str, ProbeResult]:
+        """What each backend showed when it was last asked."""
+        return self._probes
+
+    async def refresh(self, *, tier: PrivacyTier, timeout: float = 2.0) -> None:
+        """Ask every backend that `tier` admits. Raises `AuditError`."""
+        self._looked_at = time.monotonic()
+        await self._ask(self.backends, tier, timeout)
+
+    async def ask_who_sends_elsewhere(self, tier: PrivacyTier) -> None:
+        """Ask those that may send their models' requests elsewhere and were not asked yet. Raises `AuditError`."""
+        unknown = [b for b in self.backends if b.profile.remote_models.path and b.name not in self._probes]
+        if unknown and tier is not PrivacyTier.STANDARD:
+            await self._ask(unknown, tier, 2.0)
+
+    async def _ask(self, backends: Sequence[Backend], tier: PrivacyTier, timeout: float) -> None:
+        results = await probe_all(self.session(tier), backends, timeout=timeout)
+        now = time.monotonic()
+        for result in results:
+            name = result.backend.name
+            if result.queue_depth is not None:
+                self.loads.report(name, result.queue_depth, now)
+            # A reading ages; `loads` knows when it counts for nothing, the result would not.
+            self._probes[name] = replace(result, queue_depth=None)
+
+    def retry_after(self, backends: Iterable[str], model: str) -> int:
+        """Whole seconds, at least 1, until one of these backends can be expected to take a request for a model.
+
+        A backend that did not answer when it was last asked is not tried before it is asked again.
+        """
+        now = time.monotonic()
+        asked_again = math.ceil(max(1.0, self._looked_at + REFRESH - now))
+        waits = []
+        for name in backends:
+            probe, wait = self._probes.get(name), self.loads.retry_after([name], now, model)
+            waits.append(wait if probe is None or probe.healthy else max(wait, asked_again))
+        return min(waits)
+
+    def watch(self, tier: PrivacyTier) -> None:
+        """Keep asking in the background."""
+        self._task = asyncio.get_running_loop().create_task(self._watch(tier))
+
+    async def _watch(self, tier: PrivacyTier) -> None:
+        while True:
+            await asyncio.sleep(LOAD)
+            busy = any(self.loads.depth(b.name, time.monotonic()) for b in self.backends)
+            if not busy and time.monotonic() - self._looked_at < REFRESH:
+                continue
+            try:
+                await self.refresh(tier=tier)
+            except BatutaError:  # an unwritable log refuses requests, where it is told
+                continue
+            except BaseException as error:  # a look that fails must not be the last one, be it by a native panic
+                if not isinstance(error, Exception) and as_typed(error) is None:
+                    raise
+                logging.getLogger("batuta").warning("the backends cannot be looked at: %s", type(error).__name__)
+
+    def snapshot(self, request: PlanRequest, budget: BudgetStatus | None, without: frozenset[str]) -> Snapshot:
+        """What a plan is made from. Raises `ConfigError`."""
+        now = time.monotonic()
+        seen = Seen(dt.datetime.now(dt.UTC).date(), self._probes, self.loads, now, self.spilling, budget)
+        found = self._observer.snapshot(request, seen)
+        if not without:
+            return found
+        return replace(found, backends=tuple(state for state in found.backends if state.name not in without))
+
+
+def _backends(config: Config) -> Sequence[Backend]:
+    """Those of the configuration; without any the local ones at their usual addresses, as `serve route` has them."""
+    if config.backends:
+        return configured_backends(config)
+    return usual_backends(config, PlanRequest(PrivacyTier.parse(config.privacy.tier)), local=True)

@@ -1,0 +1,422 @@
+"""The plan of a request: which backends may take it, which one does, and why not the others.
+
+`plan` is a pure function of the request and a snapshot of the world; `snapshot.py` takes such snapshots. Every backend
+passes the same gates in the same order: tier, capability, context, budget, rest, queue; each keeps the number that
+decided. Those that get through go to the router's rule. A request is executed by its plan, and `serve route --explain`
+prints it, so the two cannot differ.
+
+A plan never names a backend that a gate refused. What is not known passes, and says so; only a price that is not known
+is refused, because it could be any.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batuta_cli.errors import BatutaError, NoBackendError, PrivacyError, QueueFullError
+from batuta_cli.serve.backends import BackendSelector, ServingBackend
+from batuta_cli.serve.money import format_usd
+from batuta_cli.serve.names import Word
+from batuta_cli.serve.routing.router import Lane, Limits, Reason, Reject, RoutingDecision, decide
+from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
+from batuta_cli.serve.usage import CacheWrites
+
+if TYPE_CHECKING:
+    from batuta_cli.serve.models.pricing import TokenPricing
+    from batuta_cli.serve.tokens.tokenizer import TokenCount
+
+
+class Need(Word):
+    """What a request may ask of the wire beside text."""
+
+    STREAMING = "streaming"
+    TOOLS = "tools"
+    JSON = "JSON output"
+    CHOICES = "several choices"
+
+
+_OFFERS = {
+    "openai": frozenset(Need),
+    "anthropic": frozenset({Need.STREAMING, Need.TOOLS}),
+    "replicate": frozenset({Need.STREAMING}),
+}
+"""What the shape of a backend's wire, as its profile has it, can carry."""
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What is asked for."""
+
+    privacy: PrivacyTier
+    model: str = ""
+    """Empty: any."""
+    backend: str = ""
+    """Its name, when no other will do."""
+    latency: LatencyTier = LatencyTier.INTERACTIVE
+    throughput: ThroughputTier = ThroughputTier.MEDIUM
+    cost: CostTier = CostTier.BALANCED
+    input_tokens: "TokenCount | None" = None
+    max_output_tokens: int | None = None
+    needs: frozenset[Need] = frozenset()
+    allow_unpriced: bool = False
+    writes: CacheWrites = CacheWrites.NONE
+    """The cache writes that the request asks for."""
+
+
+@dataclass(frozen=True)
+class BackendState:
+    """A backend at one moment."""
+
+    name: str
+    kind: ServingBackend
+    tier: PrivacyTier
+    """The strictest that its address may be used under."""
+    place: str = ""
+    """Why it has that tier."""
+    models: tuple[str, ...] | None = None
+    """None: not known, so it may have any."""
+    remote_models: frozenset[str] = frozenset()
+    """Those that its server sends elsewhere."""
+    tells_remote: bool = True
+    """False when it does not say which these are, though it may have some."""
+    window: int | None = None
+    """Tokens that prompt and answer of the request's model have together."""
+    reserve: int | None = None
+    """Tokens of an answer whose length the request does not limit."""
+    price: "TokenPricing | None" = None
+    """Of the request's model; None: not known."""
+    depth: int | None = None
+    """Requests it has; None: not known."""
+    rest: float | None = None
+    """Seconds for which it cools down after a failure, or the request's model does there; None: neither does."""
+    trouble: str = ""
+    """Why it cannot take requests now."""
+    cools_model: bool = False
+    """Only the request's model cools down there; other models of the backend may be used."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a plan depends on beside the request. Amounts in nano-dollars."""
+
+    backends: tuple[BackendState, ...]
+    limits: Limits = field(default_factory=Limits)
+    spilling: bool = False
+    """Requests spilled over until now."""
+    queue_depth: int | None = None
+    """What else is known of the queue of the local backend, or of the one backend that the request names."""
+    local_backend: str = ""
+    """Empty: the first local one that can take the request."""
+    spillover_backends: tuple[str, ...] = ()
+    """Empty: as the tiers recommend, then the others."""
+    budget_remaining: int | None = None
+    """What is left of the day's budget; None: not known."""
+    max_request_cost: int | None = None
+
+
+class GateName(Word):
+    """The gates, in their order."""
+
+    TIER = "tier"
+    CAPABILITY = "capability"
+    CONTEXT = "context"
+    BUDGET = "budget"
+    REST = "rest"
+    QUEUE = "queue"
+
+
+class Gate(NamedTuple):
+    """What one gate said of one backend."""
+
+    name: GateName
+    passed: bool
+    detail: str
+    number: int | float | None = None
+    """CONTEXT: tokens needed. BUDGET: nano-dollars at most. REST: seconds left. QUEUE: requests. None: not known."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; money as a decimal string of dollars."""
+        number: int | float | str | None = self.number
+        if self.name is GateName.BUDGET and isinstance(number, int):
+            number = format_usd(number)
+        return {"gate": str(self.name), "passed": self.passed, "detail": self.detail, "number": number}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backend with what all gates said of it."""
+
+    backend: str
+    kind: ServingBackend
+    gates: tuple[Gate, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate let it through."""
+        return self.refused_by is None
+
+    @property
+    def refused_by(self) -> Gate | None:
+        """The first gate that did not."""
+        for gate in self.gates:
+            if not gate.passed:
+                return gate
+        return None
+
+    def passes(self, *names: GateName) -> bool:
+        """Whether these gates let it through."""
+        return not [gate for gate in self.gates if not gate.passed and gate.name in names]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "backend": self.backend,
+            "kind": str(self.kind),
+            "passed": self.passed,
+            "gates": [gate.to_json() for gate in self.gates],
+        }
+
+
+_TOLD = 5  # refusals in a message; --explain has them all
+
+_REFUSALS: dict[Reason, tuple[type[BatutaError], str, str]] = {
+    Reason.PRIVACY_VIOLATION: (
+        PrivacyError,
+        "the privacy tier refuses",
+        "batuta serve backends tells the tier of each backend, and why",
+    ),
+    Reason.QUEUE_FULL: (
+        QueueFullError,
+        "every backend that may take the request is busy",
+        "try again later, or let them queue more: batuta config set router.max_queue_depth NUMBER",
+    ),
+    Reason.NO_BACKENDS: (
+        NoBackendError,
+        "no backend can take the request",
+        "batuta serve backends --probe tells how each one is; batuta config init explains how to add one",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a request goes, where it goes next if that fails, and what every gate said."""
+
+    routing: RoutingDecision
+    candidates: tuple[Candidate, ...]
+    """In the order in which they were asked."""
+    fallbacks: tuple[str, ...]
+    """Backends that may take it over, in this order."""
+    suitable: tuple[str, ...]
+    """Backends that may take it as soon as they are healthy and their queue is not full: waiting helps for these."""
+
+    @property
+    def decision(self) -> str:
+        """`local`, `spillover` or `reject`."""
+        return self.routing.decision
+
+    @property
+    def backend(self) -> str | None:
+        """Where it goes; None when it is rejected."""
+        return self.routing.backend
+
+    @property
+    def reason(self) -> str:
+        """One of the words of `Reason`."""
+        return str(self.routing.reason)
+
+    @property
+    def queue_depth(self) -> int:
+        """Of the local backend; 0 where there is none."""
+        return self.routing.queue_depth
+
+    def error(self) -> BatutaError | None:
+        """Why it goes nowhere: `PrivacyError`, `QueueFullError` or `NoBackendError`; None when it goes somewhere."""
+        if not isinstance(self.routing, Reject):
+            return None
+        kind, what, hint = _REFUSALS[self.routing.reason]
+        refused = [(c.backend, c.refused_by) for c in self.candidates]
+        told = [f"{name}: {gate.detail}" for name, gate in refused if gate is not None]
+        more = f", and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+        return kind(what + (": " if told else "") + "; ".join(told[:_TOLD]) + more, hint=hint, result=self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready, as `serve route --json` has it."""
+        return {
+            "decision": self.decision,
+            "backend": None if self.backend is None else str(self.backend),
+            "reason": self.reason,
+            "queue_depth": self.queue_depth,
+            "plan": [candidate.to_json() for candidate in self.candidates],
+        }
+
+
+def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
+    """Plan a request. The same arguments have the same plan."""
+    if request.backend:  # to name it is to allow it
+        snapshot = replace(snapshot, limits=replace(snapshot.limits, spillover_enabled=True))
+    states = {state.name: state for state in _ordered(request, snapshot)}
+    judged = {name: _judged(request, state, snapshot) for name, state in states.items()}
+    local = _local(list(judged.values()), snapshot)
+    if snapshot.spillover_backends and not request.backend:
+        judged = {n: c for n, c in judged.items() if n == local or n in snapshot.spillover_backends}
+    measured = local or (next(iter(judged), None) if request.backend else None)
+    if measured and snapshot.queue_depth is not None:
+        depth = max(states[measured].depth or 0, snapshot.queue_depth)
+        states[measured] = replace(states[measured], depth=depth)
+        judged[measured] = _judged(request, states[measured], snapshot)
+    candidates = tuple(sorted(judged.values(), key=lambda candidate: candidate.backend != local))
+    lanes = [_lane(c, states[c.backend]) for c in candidates if _is_lane(c)]
+    first = next((lane for lane in lanes if lane.backend == local), None)
+    others = [lane for lane in lanes if lane.backend != local]
+    routing = decide(first, others, snapshot.limits, spilling=snapshot.spilling)
+    if local and not first:  # it cannot take this request, but its queue is as long as it is
+        routing = replace(routing, queue_depth=states[local].depth or 0)
+    may = [c for c in candidates if snapshot.limits.spillover_enabled or c.backend == local]
+    suitable = tuple(c.backend for c in may if c.passes(GateName.TIER, *_CAN_SERVE))
+    return Plan(routing, candidates, _fallbacks(routing, may), suitable)
+
+
+_CAN_SERVE = (GateName.CAPABILITY, GateName.CONTEXT, GateName.BUDGET)
+"""A backend that these gates refuse is no lane of the router's."""
+
+
+def _is_lane(candidate: Candidate) -> bool:
+    # What the tier forbids is a forbidden lane, whatever it would cost: the first gate is the one to be told of.
+    forbidden = not candidate.passes(GateName.TIER) and candidate.passes(GateName.CAPABILITY)
+    return forbidden or candidate.passes(*_CAN_SERVE)
+
+
+def _ordered(request: PlanRequest, snapshot: Snapshot) -> list[BackendState]:
+    if request.backend:
+        return [state for state in snapshot.backends if state.name == request.backend]
+    if snapshot.spillover_backends:
+        place = {name: n for n, name in enumerate(snapshot.spillover_backends)}
+        # Those that are not named are there to be the local one.
+        return sorted(snapshot.backends, key=lambda state: place.get(state.name, -1))
+    rank = _ranks(request.privacy, request.latency, request.throughput, request.cost)
+    return sorted(snapshot.backends, key=lambda state: rank[state.kind])
+
+
+@cache
+def _ranks(
+    privacy: PrivacyTier, latency: LatencyTier, throughput: ThroughputTier, cost: CostTier
+) -> dict[ServingBackend, int]:
+    """The place of every kind by what is recommended; those that are not come last.
+
+    A local kind that the table does not have is as good as the best one it has: it costs nothing either.
+    """
+    chosen = BackendSelector(privacy, latency, throughput, cost).recommend()
+    local = next((place for place, kind in enumerate(chosen) if kind.is_local), len(chosen))
+    unlisted = {kind: local if kind.is_local else len(chosen) for kind in ServingBackend}
+    return unlisted | {kind: place for place, kind in enumerate(chosen)}
+
+
+def _local(judged: Sequence[Candidate], snapshot: Snapshot) -> str | None:
+    """The backend that requests go to first: the one that is named, or the first local one that can serve."""
+    if snapshot.local_backend:
+        return next((c.backend for c in judged if c.backend == snapshot.local_backend), None)
+    local = [c for c in judged if c.kind.is_local]
+    serving = [c for c in local if c.passes(GateName.TIER, *_CAN_SERVE)]
+    awake = [c for c in serving if c.passes(GateName.REST)]
+    return next((c.backend for c in awake or serving or local), None)
+
+
+def _lane(candidate: Candidate, state: BackendState) -> Lane:
+    return Lane(candidate.backend, state.depth or 0, candidate.passes(GateName.TIER), candidate.passes(GateName.REST))
+
+
+def _fallbacks(routing: RoutingDecision, may: Sequence[Candidate]) -> tuple[str, ...]:
+    if isinstance(routing, Reject):
+        return ()
+    return tuple(c.backend for c in may if c.passed and c.backend != routing.backend)
+
+
+def _judged(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Candidate:
+    gates = (
+        _tier(request, state),
+        _capability(request, state),
+        _context(request, state),
+        _budget(request, state, snapshot),
+        _rest(request, state),
+        _queue(state, snapshot.limits),
+    )
+    return Candidate(state.name, state.kind, gates)
+
+
+def _tier(request: PlanRequest, state: BackendState) -> Gate:
+    tier, place = state.tier, state.place
+    if request.model in state.remote_models:
+        tier, place = PrivacyTier.STANDARD, "its server sends this model's requests elsewhere"
+    elif not state.tells_remote:
+        tier, place = PrivacyTier.STANDARD, "its server does not tell which models' requests it sends elsewhere"
+    passed = request.privacy.admits(tier)
+    detail = f"{tier}" if passed else f"{request.privacy} does not admit {tier}"
+    return Gate(GateName.TIER, passed, detail + (f": {place}" if place else ""))
+
+
+def _capability(request: PlanRequest, state: BackendState) -> Gate:
+    if lacking := request.needs and [n for n in Need if n in request.needs - _OFFERS[state.kind.profile.wire]]:
+        return Gate(GateName.CAPABILITY, False, f"it cannot do {' or '.join(lacking)}")
+    if not request.model:
+        return Gate(GateName.CAPABILITY, True, "no model was named")
+    if state.models is None:
+        return Gate(GateName.CAPABILITY, True, "which models it has is not known")
+    # Ollama lists `llama3:latest` and takes `llama3`.
+    if request.model in state.models or f"{request.model}:latest" in state.models:
+        return Gate(GateName.CAPABILITY, True, f"it has {request.model}")
+    return Gate(GateName.CAPABILITY, False, f"it does not have {request.model}")
+
+
+def _context(request: PlanRequest, state: BackendState) -> Gate:
+    if request.input_tokens is None:
+        return Gate(GateName.CONTEXT, True, "the length of the prompt is not known")
+    output = _output_limit(request, state) or 0
+    needed = request.input_tokens.tokens + output
+    if state.window is None:
+        return Gate(GateName.CONTEXT, True, f"{needed:,} tokens, the window is not known", needed)
+    return Gate(GateName.CONTEXT, needed <= state.window, f"{needed:,} tokens in a window of {state.window:,}", needed)
+
+
+def _output_limit(request: PlanRequest, state: BackendState) -> int | None:
+    return state.reserve if request.max_output_tokens is None else request.max_output_tokens
+
+
+def _budget(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Gate:
+    def gate(passed: bool, detail: str, cost: int | None = None) -> Gate:
+        return Gate(GateName.BUDGET, passed, detail, cost)
+
+    if state.price is not None and state.price.is_free:
+        return gate(True, "free", 0)
+    if not request.model:
+        return gate(True, "no model was named")
+    if state.price is None:
+        return gate(request.allow_unpriced, f"the price of {request.model} is not known")
+    output = _output_limit(request, state)
+    if request.input_tokens is None or output is None:
+        return gate(True, "how many tokens is not known")
+    cost = state.price.cost(request.input_tokens.tokens, output, writes=request.writes)
+    most, left = snapshot.max_request_cost, snapshot.budget_remaining
+    if most is not None and cost > most:
+        return gate(False, f"${format_usd(cost)}, a single request may cost ${format_usd(most)}", cost)
+    if left is None:
+        return gate(True, f"${format_usd(cost)} at most", cost)
+    return gate(cost <= left, f"${format_usd(cost)} of ${format_usd(left)} left of the day", cost)
+
+
+def _rest(request: PlanRequest, state: BackendState) -> Gate:
+    if state.trouble:
+        return Gate(GateName.REST, False, state.trouble, state.rest)
+    if state.rest is None:
+        return Gate(GateName.REST, True, "healthy")
+    what = f"{request.model} is cooling down there" if state.cools_model else "cooling down after a failure"
+    then = f"for {state.rest:.1f} s" if state.rest else "one trial request in flight"
+    return Gate(GateName.REST, False, f"{what}, {then}", state.rest)
+
+
+def _queue(state: BackendState, limits: Limits) -> Gate:
+    if state.depth is None:
+        return Gate(GateName.QUEUE, True, f"not known, {limits.max_queue_depth} is full")
+    detail = f"{state.depth} requests, {limits.max_queue_depth} is full"
+    return Gate(GateName.QUEUE, state.depth < limits.max_queue_depth, detail, state.depth)

@@ -1,0 +1,278 @@
+"""Anthropic's Messages API: what is asked becomes OpenAI's, what is answered becomes Anthropic's."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batuta_cli.serve.gateway.dialects.anthropic import MessageReply
+from batuta_cli.serve.gateway.dialects.fields import Asked
+from batuta_cli.serve.pipeline.request import ChatRequest, Summary
+from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader
+from batuta_cli.serve.providers.sse import EventScanner
+from batuta_cli.serve.providers.wire import BackendError, Piece
+from tests.serve.gateway.support import MESSAGES, Asking, ask, message, run
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
+def asked(tmp_path: Path, body: Any) -> ChatRequest:
+    """What the pipeline was asked."""
+
+    async def scenario(asking: Asking) -> ChatRequest:
+        response = await asking.ask(MESSAGES, body)
+        assert response.status == 200, response.body
+        return asking.pipeline.requests[0]
+
+    request = run(tmp_path, scenario)
+    assert isinstance(request, ChatRequest)
+    return request
+
+
+def said(request: ChatRequest) -> list[dict[str, Any]]:
+    return [m.to_dict() for m in request.messages]
+
+
+def test_an_answer_has_what_the_reference_lists(tmp_path: Path) -> None:
+    body = ask(tmp_path, MESSAGES, message(text="Hello there")).json
+    assert body.pop("id").startswith("msg_")
+    assert body == {
+        "type": "message",
+        "role": "assistant",
+        "model": "echo",
+        "content": [{"type": "text", "text": "Hello there"}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 2, "output_tokens": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"), [("echo", "end_turn"), ("more", "max_tokens"), ("tools", "tool_use"), ("filtered", "refusal")]
+)
+def test_the_reason_of_an_end_is_named_in_anthropics_words(tmp_path: Path, model: str, reason: str) -> None:
+    assert ask(tmp_path, MESSAGES, message(model)).json["stop_reason"] == reason
+    events = ask(tmp_path, MESSAGES, message(model, stream=True)).events
+    assert [e["delta"]["stop_reason"] for e in events if e["type"] == "message_delta"] == [reason]
+
+
+def test_a_stream_has_the_events_in_their_order(tmp_path: Path) -> None:
+    done = ask(tmp_path, MESSAGES, message("tools", stream=True))
+    events = done.events
+    assert [f"{e['type']} {e.get('index', '')}".strip() for e in events] == [
+        "message_start",
+        "content_block_start 0",
+        "content_block_delta 0",
+        "content_block_stop 0",
+        "content_block_start 1",
+        "content_block_delta 1",
+        "content_block_delta 1",
+        "content_block_stop 1",
+        "content_block_start 2",
+        "content_block_delta 2",
+        "content_block_stop 2",
+        "message_delta",
+        "message_stop",
+    ]
+    names = [line.removeprefix("event: ") for line in done.body.decode().split("\n") if line.startswith("event: ")]
+    assert names == [e["type"] for e in events]
+    assert events[4]["content_block"] == {"type": "tool_use", "id": "call_1", "name": "weather", "input": {}}
+    parts = [e["delta"]["partial_json"] for e in events if e.get("index") == 1 and "delta" in e]
+    assert json.loads("".join(parts)) == {"city": "Łódź"}
+    assert events[-2]["usage"] == {"input_tokens": 3, "output_tokens": 1}
+    assert done.complete
+
+
+def test_tool_calls_of_a_whole_answer_have_their_input_as_an_object(tmp_path: Path) -> None:
+    content = ask(tmp_path, MESSAGES, message("tools")).json["content"]
+    assert content == [
+        {"type": "text", "text": "Let me look. "},
+        {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Łódź"}},
+        {"type": "tool_use", "id": "call_2", "name": "time", "input": {}},
+    ]
+
+
+def test_arguments_that_are_no_json_are_an_error_not_a_call_without_any(tmp_path: Path) -> None:
+    done = ask(tmp_path, MESSAGES, message("bad-tools"))
+    assert (done.status, done.error["type"]) == (502, "api_error")
+
+
+def test_a_stream_that_breaks_ends_in_anthropics_error_event(tmp_path: Path) -> None:
+    done = ask(tmp_path, MESSAGES, message("break", stream=True))
+    assert done.events[-1]["type"] == "error"
+    assert done.events[-1]["error"]["type"] == "api_error"
+    assert "message_stop" not in done.body.decode()
+    assert "message_delta" not in done.body.decode()
+    assert not done.complete
+
+
+def test_a_conversation_with_tools_becomes_openais(tmp_path: Path) -> None:
+    request = asked(
+        tmp_path,
+        {
+            "model": "echo",
+            "max_tokens": 77,
+            "system": [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief.", "cache_control": {}}],
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "hm", "signature": "x"},
+                        {"type": "text", "text": "I look."},
+                        {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Łódź"}},
+                        {"type": "tool_use", "id": "t2", "name": "time", "input": {}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "tool_result", "tool_use_id": "t2", "content": [{"type": "text", "text": "noon"}]},
+                        {"type": "tool_result", "tool_use_id": "t1", "content": "rain"},
+                        {"type": "text", "text": "Well?"},
+                    ],
+                },
+            ],
+            "tools": [
+                {"name": "weather", "description": "the weather", "input_schema": SCHEMA},
+                {"name": "time", "input_schema": {"type": "object"}},
+            ],
+            "tool_choice": {"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
+            "stop_sequences": ["END"],
+            "temperature": 0.5,
+            "top_k": 7,
+            "metadata": {"user_id": "u-1"},
+            "thinking": {"type": "enabled", "budget_tokens": 1024},
+            "service_tier": "auto",
+        },
+    )
+    assert said(request) == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Weather?"},
+        {
+            "role": "assistant",
+            "content": "I look.",
+            "tool_calls": [
+                {"id": "t1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Łódź"}'}},
+                {"id": "t2", "type": "function", "function": {"name": "time", "arguments": "{}"}},
+            ],
+        },
+        {"role": "tool", "content": "noon", "tool_call_id": "t2"},
+        {"role": "tool", "content": "rain", "tool_call_id": "t1"},
+        {"role": "user", "content": "Well?"},
+    ]
+    assert request.max_tokens == 77
+    assert request.options == {
+        "temperature": 0.5,
+        "top_k": 7,
+        "stop": ["END"],
+        "user": "u-1",
+        "tools": [
+            {
+                "type": "function",
+                "function": {"name": "weather", "description": "the weather", "parameters": SCHEMA},
+            },
+            {"type": "function", "function": {"name": "time", "parameters": {"type": "object"}}},
+        ],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "parallel_tool_calls": False,
+    }
+
+
+@pytest.mark.parametrize(("kind", "openai"), [("auto", "auto"), ("any", "required"), ("none", "none")])
+def test_the_choice_of_a_tool_is_mapped(tmp_path: Path, kind: str, openai: str) -> None:
+    tools = [{"name": "f", "input_schema": {}, "type": "custom"}]
+    request = asked(tmp_path, message(tools=tools, tool_choice={"type": kind}))
+    assert request.options["tool_choice"] == openai
+
+
+BLOCK = {"type": "text", "text": "x"}
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no max_tokens": ({"max_tokens": None}, "max_tokens"),
+    "no messages": ({"messages": []}, "messages"),
+    "messages no list": ({"messages": "hi"}, "messages"),
+    "system role": ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
+    "no role": ({"messages": [{"content": "x"}]}, "messages"),
+    "no object": ({"messages": ["x"]}, "messages"),
+    "content null": ({"messages": [{"role": "user", "content": None}]}, "messages"),
+    "content empty": ({"messages": [{"role": "user", "content": []}]}, "messages"),
+    "block no object": ({"messages": [{"role": "user", "content": ["x"]}]}, "messages"),
+    "block without type": ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages"),
+    "block without text": ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages"),
+    "image": ({"messages": [{"role": "user", "content": [BLOCK, {"type": "image", "source": {}}]}]}, "messages"),
+    "system number": ({"system": 7}, "messages"),
+    "system image": ({"system": [{"type": "image"}]}, "messages"),
+    "user calls": (
+        {"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}]}]},
+        "messages",
+    ),
+    "call without input": (
+        {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f"}]}]},
+        "messages",
+    ),
+    "call without name": (
+        {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "a", "input": {}}]}]},
+        "messages",
+    ),
+    "result without id": ({"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "messages"),
+    "result without call": (
+        {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a"}]}]},
+        "messages",
+    ),
+    "NUL": ({"messages": [{"role": "user", "content": "a\0b"}]}, "messages"),
+    "tools no list": ({"tools": {"f": 1}}, "tools"),
+    "stream": ({"stream": "yes"}, "stream"),
+    "tools of text": ({"tools": ["x"]}, "tools"),
+    "tool without schema": ({"tools": [{"name": "f"}]}, "tools"),
+    "tool of the service": ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools"),
+    "choice": ({"tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "tool"}}, "tool_choice"),
+    "stop": ({"stop_sequences": [1]}, "stop_sequences"),
+    "temperature": ({"temperature": "hot"}, "temperature"),
+    "top_k": ({"top_k": 1.5}, "top_k"),
+    "user": ({"metadata": {"user_id": 1}}, "user_id"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_refused_in_anthropics_shape(tmp_path: Path, name: str) -> None:
+    change, field = WRONG[name]
+    done = ask(tmp_path, MESSAGES, message() | change)
+    assert (done.status, done.json["type"], done.error["type"]) == (400, "error", "invalid_request_error")
+    assert done.json["request_id"] == done.headers["x-request-id"]
+    assert field in done.error["message"] or field == "messages"
+
+
+PIECES = st.lists(
+    st.builds(Piece, st.text())
+    | st.integers(0, 2).map(
+        lambda i: Piece(delta={"tool_calls": [{"index": i, "id": f"c{i}", "function": {"name": f"f{i}"}}]})
+    ),
+    max_size=8,
+)
+
+
+@given(PIECES)
+def test_what_is_written_is_what_our_own_reader_of_anthropics_streams_reads(pieces: list[Piece]) -> None:
+    calls = [p.delta["tool_calls"][0]["index"] for p in pieces if p.delta]
+    ordered = sorted(set(calls))
+    pieces.sort(key=lambda p: p.delta["tool_calls"][0]["index"] if p.delta else -1)
+    reply = MessageReply(Asked("m", (), 1), "msg_x")
+    data = reply.begin() + b"".join(map(reply.piece, pieces)) + reply.end(Summary("b", 5, 6, True, 0, None, ()))
+    reader, scanner = MessagesReader(), EventScanner()
+    read = [piece for event in scanner.feed(data) for piece in reader.event(event)]
+    assert reader.complete
+    assert "".join(p.text for p in read) == "".join(p.text for p in pieces)
+    names = [c["function"]["name"] for p in read if p.delta for c in p.delta["tool_calls"] if "name" in c["function"]]
+    assert names == [f"f{i}" for i in ordered]
+    assert [(p.usage.input_tokens, p.usage.output_tokens) for p in read if p.usage] == [(5, 6)]
+
+
+def test_a_call_that_goes_on_after_it_had_ended_breaks_the_stream() -> None:
+    reply = MessageReply(Asked("m", (), 1), "msg_x")
+    for index in (0, 1):
+        reply.piece(Piece(delta={"tool_calls": [{"index": index, "id": "c", "function": {"name": "f"}}]}))
+    with pytest.raises(BackendError):
+        reply.piece(Piece(delta={"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}))

@@ -1,0 +1,404 @@
+"""The path of a request, over backends that do what they are told: one unbroken answer, or an error one can see."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batuta_cli.config import Model, Privacy, Router
+from batuta_cli.errors import (
+    BatutaError,
+    ContextOverflowError,
+    DailyBudgetExceeded,
+    NoBackendError,
+    PrivacyError,
+    QueueFullError,
+    RequestTooExpensive,
+    UnknownPriceError,
+    UsageError,
+)
+from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
+from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.pipeline.failover import FailoverConfig
+from batuta_cli.serve.providers.client import Timeouts
+from batuta_cli.serve.providers.wire import BackendError, Usage
+from batuta_cli.serve.tiers import PrivacyTier
+from tests.serve.support_backend import chat_answer, chat_stream, response, stream_head
+from tests.serve.support_pipeline import (
+    MODEL,
+    STALL,
+    ask,
+    backends,
+    pipeline,
+    refuser,
+    request,
+    servers,
+    speaker,
+    text_of,
+)
+
+TEXT = 'Füchse 🦊 laufen.\n\nThey  run, "fast" and far.'
+"""With characters of two and four bytes, blanks in a row, and what JSON escapes."""
+
+
+def test_an_answer_has_its_text_one_end_and_one_usage(tmp_path: Path) -> None:
+    with servers(speaker(TEXT)) as [one]:
+        answer, pieces = ask(pipeline(tmp_path, backends(one=("vllm", one.base_url))))
+    assert text_of(pieces) == TEXT
+    assert [p.finish_reason for p in pieces if p.finish_reason] == ["stop"]
+    assert [p.usage for p in pieces if p.usage] == [Usage(9, 15)]
+    assert answer.summary is not None
+    assert (answer.summary.backend, answer.summary.cost, answer.summary.exact) == ("one", 0, True)
+    assert one.requests[0][2]["max_tokens"] == 10_000
+
+
+SHORT = 'Fü🦊 "x".'
+
+
+def stream_length() -> int:
+    script = speaker(SHORT)("", {}, {"messages": [{"role": "user"}]})
+    return len(script[1])
+
+
+@pytest.mark.parametrize("cut", range(stream_length()))
+def test_a_stream_cut_after_any_byte_is_continued_without_a_byte_lost_or_repeated(tmp_path: Path, cut: int) -> None:
+    with servers(speaker(SHORT, cut=cut), speaker(SHORT)) as [one, two]:
+        tables = backends(one=("vllm", one.base_url), two=("vllm", two.base_url))
+        answer, pieces = ask(pipeline(tmp_path, tables))
+    assert text_of(pieces) == SHORT
+    assert [p.finish_reason for p in pieces if p.finish_reason] == ["stop"]
+    assert [p.usage is not None for p in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert answer.summary is not None
+
+
+@pytest.mark.parametrize("profile", ["llamacpp", "vllm", "tgi"])
+@pytest.mark.parametrize("cut", [900, 1700])
+def test_backends_continue_in_their_own_way(tmp_path: Path, profile: str, cut: int) -> None:
+    echo = profile == "llamacpp"
+    with servers(speaker(TEXT, cut=cut), speaker(TEXT, echo=echo)) as [one, two]:
+        tables = backends(one=("vllm", one.base_url), two=(profile, two.base_url))
+        _answer, pieces = ask(pipeline(tmp_path, tables))
+    assert text_of(pieces) == TEXT
+    sent = two.requests[0][2]
+    assert sent["messages"][-1]["role"] == "assistant"
+    assert sent.get("continue_final_message") is (None if profile == "tgi" else True)
+    assert sent["max_tokens"] < 10_000
+
+
+def test_the_legs_are_told_afterwards(tmp_path: Path) -> None:
+    with servers(speaker(TEXT, cut=900), speaker(TEXT)) as [one, two]:
+        tables = backends(one=("vllm", one.base_url), two=("vllm", two.base_url))
+        answer, _ = ask(pipeline(tmp_path, tables))
+    assert answer.summary is not None
+    assert [(leg.backend, leg.failed) for leg in answer.summary.legs] == [("one", "backend_error"), ("two", None)]
+
+
+def test_before_the_first_byte_a_request_starts_over_anywhere(tmp_path: Path) -> None:
+    faults: tuple[Callable[..., Any], ...] = (
+        refuser("500 Internal Server Error"),
+        refuser("429 Too Many Requests", "Retry-After: 5"),
+        lambda *_: [],
+    )
+    for fault in faults:
+        with servers(fault, speaker(TEXT)) as [one, two]:
+            tables = backends(one=("vllm", one.base_url), two=("realizar", two.base_url))
+            _answer, pieces = ask(pipeline(tmp_path, tables))
+        assert text_of(pieces) == TEXT
+        assert two.requests[0][2]["messages"] == [{"role": "user", "content": "Say it."}]
+
+
+def test_what_cannot_be_continued_exactly_is_an_error_and_never_a_clean_end(tmp_path: Path) -> None:
+    with servers(speaker(TEXT, cut=900), speaker(TEXT)) as [one, two]:
+        tables = backends(one=("vllm", one.base_url), two=("candle", two.base_url))
+        made = pipeline(tmp_path, tables)
+        with pytest.raises(BackendError):
+            ask(made)
+    assert two.requests == []
+
+
+def test_an_instruction_to_continue_only_when_the_owner_opted_in(tmp_path: Path) -> None:
+    def obedient(path: str, headers: dict[str, str], body: Any) -> list[Any]:
+        said = body["messages"][-2]["content"]
+        assert body["messages"][-1]["role"] == "user"
+        return [stream_head(), chat_stream([TEXT[len(said) :]])]
+
+    with servers(speaker(TEXT, cut=900), obedient) as [one, two]:
+        tables = backends(one=("vllm", one.base_url), two=("openai", two.base_url))
+        made = pipeline(tmp_path, tables, failover=FailoverConfig(prompted=True), models={MODEL: _priced()})
+        answer, pieces = ask(made)
+    assert text_of(pieces) == TEXT
+    assert answer.summary is not None
+    assert answer.summary.prompted
+
+
+def _priced(dollars: str = "1") -> Model:
+    from decimal import Decimal
+
+    price = Decimal(dollars)
+    return Model(100_000, 64, input_usd_per_million=price, output_usd_per_million=price)
+
+
+@pytest.mark.parametrize(
+    "options", [{"response_format": {"type": "json_object"}}, {"n": 2}], ids=["json", "several choices"]
+)
+def test_answers_with_a_form_are_never_continued(tmp_path: Path, options: dict[str, Any]) -> None:
+    with servers(speaker(TEXT, cut=900), speaker(TEXT)) as [one, two]:
+        tables = backends(one=("vllm", one.base_url), two=("vllm", two.base_url))
+        with pytest.raises(BackendError):
+            ask(pipeline(tmp_path, tables), request(options=options))
+    assert two.requests == []
+
+
+def test_attempts_are_limited(tmp_path: Path) -> None:
+    fault = refuser("500 Internal Server Error")
+    with servers(fault, fault, fault, speaker(TEXT)) as running:
+        tables = backends(**{f"b{n}": ("vllm", server.base_url) for n, server in enumerate(running)})
+        with pytest.raises(BackendError, match="HTTP 500"):
+            ask(pipeline(tmp_path, tables))
+    assert [len(server.requests) for server in running] == [1, 1, 1, 0]
+
+
+def test_a_request_at_fault_is_not_tried_elsewhere(tmp_path: Path) -> None:
+    with servers(refuser("400 Bad Request"), speaker(TEXT)) as [one, two]:
+        tables = backends(one=("vllm", one.base_url), two=("vllm", two.base_url))
+        with pytest.raises(BackendError, match="HTTP 400"):
+            ask(pipeline(tmp_path, tables))
+    assert two.requests == []
+
+
+def test_a_backend_that_stalls_is_left_for_another(tmp_path: Path) -> None:
+    with servers(speaker(TEXT, cut=900, then=[STALL]), speaker(TEXT)) as [one, two]:
+        tables = backends(one=("vllm", one.base_url), two=("vllm", two.base_url))
+        _, pieces = ask(pipeline(tmp_path, tables, timeouts=Timeouts(idle=0.2)))
+        assert text_of(pieces) == TEXT
+        assert one.left.wait(10)
+
+
+def test_a_client_that_leaves_frees_the_backend(tmp_path: Path) -> None:
+    async def leave(made: Any) -> None:
+        async with made:
+            answer = await made.start(request())
+            async for _ in answer:
+                break
+            await answer.aclose()
+            assert made.world.loads.depth("one", 0.0) == 0
+
+    with servers(speaker(TEXT, cut=900, then=[STALL])) as [one]:
+        asyncio.run(leave(pipeline(tmp_path, backends(one=("vllm", one.base_url)))))
+        assert one.left.wait(10)
+
+
+# Money
+
+
+def paying(
+    tmp_path: Path, script: Callable[..., Any], *, budget: str = "10", most: str = "1", price: str = "1"
+) -> tuple[CostCircuitBreaker, Any]:
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(budget, max_request_cost_usd=most))
+    with servers(script) as [one]:
+        made = pipeline(
+            tmp_path, backends(one=("openai", one.base_url)), breaker=breaker, models={MODEL: _priced(price)}
+        )
+        try:
+            return breaker, ask(made)
+        except BatutaError as error:
+            return breaker, error
+
+
+def test_a_paid_answer_costs_what_its_usage_says(tmp_path: Path) -> None:
+    breaker, (answer, _) = paying(tmp_path, lambda *_: [stream_head(), chat_stream(["Hi"], usage=(30, 12))], price="2")
+    assert answer.summary.cost == (30 + 12) * 2_000
+    status = breaker.status()
+    assert (status.spent, status.reserved) == (84_000, 0)
+    assert answer.summary.budget_left == 10**10 - 84_000
+
+
+def test_usage_that_is_missing_is_counted_and_not_zero(tmp_path: Path) -> None:
+    breaker, (answer, _) = paying(tmp_path, lambda *_: [stream_head(), chat_stream(["Hello there"], usage=None)])
+    assert breaker.status().spent == answer.summary.cost > 0
+    assert not answer.summary.exact
+
+
+def test_a_refusal_by_status_costs_nothing(tmp_path: Path) -> None:
+    breaker, error = paying(tmp_path, refuser("500 Internal Server Error"))
+    assert isinstance(error, BackendError)
+    assert (breaker.status().spent, breaker.status().reserved) == (0, 0)
+
+
+def test_an_answer_that_broke_off_is_charged_for_what_was_seen(tmp_path: Path) -> None:
+    breaker, error = paying(tmp_path, speaker(TEXT, cut=900))
+    assert isinstance(error, BackendError)
+    assert breaker.status().spent > 0
+    assert breaker.status().reserved == 0
+
+
+@pytest.mark.parametrize(
+    ("budget", "most", "kind"), [("0.005", "1", DailyBudgetExceeded), ("10", "0.005", RequestTooExpensive)]
+)
+def test_the_bound_of_a_request_must_fit_the_budget(tmp_path: Path, budget: str, most: str, kind: type) -> None:
+    # 10,000 tokens of answer at one dollar a million are a cent.
+    breaker, error = paying(tmp_path, speaker(TEXT), budget=budget, most=most)
+    assert isinstance(error, kind) and isinstance(error, BatutaError)
+    assert error.exit_code == 5
+    assert breaker.status().spent == 0
+
+
+def test_a_price_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    with servers(speaker(TEXT)) as [one], pytest.raises(UnknownPriceError):
+        ask(pipeline(tmp_path, backends(one=("openai", one.base_url))))
+    assert one.requests == []
+
+
+def test_two_hundred_at_once_never_overspend_and_none_is_refused_wrongly(tmp_path: Path) -> None:
+    # Each is bounded at 10,000 + 20 nano-dollars a token; the budget has room for all when they are settled in turn.
+    breaker = CostCircuitBreaker(CircuitBreakerConfig("2.1"))
+
+    async def run(made: Any) -> list[Any]:
+        async with made:
+
+            async def one(number: int) -> Any:
+                answer = await made.start(request(request_id=f"r{number}"))
+                return [piece async for piece in answer]
+
+            return await asyncio.gather(*(one(n) for n in range(200)), return_exceptions=True)
+
+    with servers(lambda *_: [stream_head(), chat_stream(["Hi"], usage=(10, 10))]) as [server]:
+        tables = backends(one=("openai", server.base_url))
+        made = pipeline(
+            tmp_path, tables, breaker=breaker, models={MODEL: _priced()}, router=Router(max_queue_depth=1000)
+        )
+        results = asyncio.run(run(made))
+    assert [r for r in results if isinstance(r, BaseException)] == []
+    assert breaker.status().spent == 200 * 20 * 1_000
+
+
+def test_a_small_budget_is_never_overspent_by_many_at_once(tmp_path: Path) -> None:
+    breaker = CostCircuitBreaker(CircuitBreakerConfig("0.055"))  # room for five bounds of a cent each
+
+    async def run(made: Any) -> list[Any]:
+        async with made:
+
+            async def one(number: int) -> Any:
+                answer = await made.start(request(request_id=f"r{number}"))
+                return [piece async for piece in answer]
+
+            return await asyncio.gather(*(one(n) for n in range(40)), return_exceptions=True)
+
+    # Each answer costs all that was reserved for it.
+    with servers(lambda *_: [stream_head(), chat_stream(["Hi"], usage=(1, 10_000))]) as [server]:
+        tables = backends(one=("openai", server.base_url))
+        results = asyncio.run(run(pipeline(tmp_path, tables, breaker=breaker, models={MODEL: _priced()})))
+    done = [r for r in results if isinstance(r, list)]
+    assert 1 <= len(done) <= 5
+    assert all(isinstance(r, DailyBudgetExceeded) for r in results if not isinstance(r, list))
+    assert breaker.status().spent <= breaker.config.daily_budget
+
+
+# Who may not take it
+
+
+def test_a_tier_that_admits_nobody_is_a_privacy_error(tmp_path: Path) -> None:
+    tables = backends(far=("vllm", "http://192.0.2.1:8000/v1"))
+    with pytest.raises(PrivacyError) as caught:
+        ask(pipeline(tmp_path, tables))
+    assert caught.value.exit_code == 6
+
+
+def test_failover_never_crosses_the_tier(tmp_path: Path) -> None:
+    with servers(speaker(TEXT, cut=900)) as [one]:
+        tables = backends(one=("vllm", one.base_url), far=("vllm", "http://192.0.2.1:8000/v1"))
+        with pytest.raises(BackendError):
+            ask(pipeline(tmp_path, tables))
+
+
+def test_a_long_conversation_is_a_context_error(tmp_path: Path) -> None:
+    long = (ChatMessage.user("word " * 200_000),)
+    with servers(speaker(TEXT)) as [one], pytest.raises(ContextOverflowError) as caught:
+        ask(pipeline(tmp_path, backends(one=("vllm", one.base_url))), request(messages=long))
+    assert caught.value.exit_code == 8
+
+
+def test_full_queues_are_told_with_the_time_to_wait(tmp_path: Path) -> None:
+    async def run(made: Any) -> QueueFullError:
+        async with made:
+            first = await made.start(request(request_id="a"))
+            with pytest.raises(QueueFullError) as caught:
+                await made.start(request(request_id="b"))
+            await first.aclose()
+            answer = await made.start(request(request_id="c"))
+            await answer.aclose()
+            return caught.value
+
+    with servers(speaker(TEXT, cut=900, then=[STALL])) as [one]:
+        router = Router(spillover_threshold=1, max_queue_depth=1)
+        error = asyncio.run(run(pipeline(tmp_path, backends(one=("vllm", one.base_url)), router=router)))
+    assert error.exit_code == 7
+    assert error.retry_after is not None
+    assert error.retry_after >= 1
+
+
+def test_past_the_threshold_requests_spill_over(tmp_path: Path) -> None:
+    async def run(made: Any) -> list[str]:
+        async with made:
+            answers = [await made.start(request(request_id=f"r{n}")) for n in range(4)]
+            names = [answer.backend for answer in answers]
+            for answer in answers:
+                await answer.aclose()
+            return names
+
+    with servers(*[speaker(TEXT, cut=900, then=[STALL])] * 2) as [one, two]:
+        tables = backends(one=("vllm", one.base_url), two=("vllm", two.base_url))
+        router = Router(spillover_threshold=2, max_queue_depth=5, local_backend="one", spillover_backends=("two",))
+        assert asyncio.run(run(pipeline(tmp_path, tables, router=router))) == ["one", "one", "two", "two"]
+
+
+def test_a_failed_backend_rests(tmp_path: Path) -> None:
+    async def run(made: Any) -> None:
+        async with made:
+            for n in range(3):
+                answer = await made.start(request(request_id=f"r{n}"))
+                assert answer.backend == "two"
+                await answer.aclose()
+
+    with servers(refuser("503 Service Unavailable"), speaker(TEXT)) as [one, two]:
+        tables = backends(one=("vllm", one.base_url), two=("vllm", two.base_url))
+        asyncio.run(run(pipeline(tmp_path, tables)))
+    assert len(one.requests) == 1
+
+
+def test_a_backend_that_is_not_configured_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown backend oen, did you mean one"):
+        ask(pipeline(tmp_path, backends(one=("vllm", "http://127.0.0.1:1/v1"))), request(backend="oen"))
+
+
+def test_all_down_is_no_backend_or_what_went_wrong_first(tmp_path: Path) -> None:
+    with pytest.raises(BatutaError) as caught:
+        ask(pipeline(tmp_path, backends(one=("vllm", "http://127.0.0.1:1/v1"))))
+    assert isinstance(caught.value, BackendError | NoBackendError)
+
+
+def test_a_whole_answer_comes_in_one(tmp_path: Path) -> None:
+    with servers(lambda *_: [response(chat_answer(TEXT))]) as [one]:
+        _, pieces = ask(pipeline(tmp_path, backends(one=("vllm", one.base_url))), request(stream=False))
+    assert text_of(pieces) == TEXT
+    assert one.requests[0][2]["stream"] is False
+
+
+def test_the_tier_of_the_configuration_is_the_default(tmp_path: Path) -> None:
+    made = pipeline(tmp_path, {}, privacy=Privacy(tier="private"))
+    assert made.tier is PrivacyTier.PRIVATE
+
+
+def test_several_choices_are_bounded_together(tmp_path: Path) -> None:
+    breaker = CostCircuitBreaker(CircuitBreakerConfig("10", max_request_cost_usd="0.025"))
+    with servers(lambda *_: [stream_head(), chat_stream(["Hi"])]) as [one]:
+        tables = backends(one=("openai", one.base_url))
+        for n, kind in ((2, None), (3, RequestTooExpensive)):  # a cent each
+            made = pipeline(tmp_path, tables, breaker=breaker, models={MODEL: _priced()})
+            if kind is None:
+                ask(made, request(options={"n": n}))
+            else:
+                with pytest.raises(kind):
+                    ask(made, request(options={"n": n}))

@@ -1,0 +1,396 @@
+"""The audit log: every decision is in it, and nothing can be done to it unseen but cutting its end."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batuta_cli.errors import AuditError, InvalidInputError, NotFoundError
+from batuta_cli.serve.privacy.audit import NO_HASH, AuditLog, Decision, LogReport, read_heads, verify_log
+from batuta_cli.serve.tiers import PrivacyTier
+
+SOVEREIGN, PRIVATE, STANDARD = PrivacyTier.SOVEREIGN, PrivacyTier.PRIVATE, PrivacyTier.STANDARD
+
+
+def decision(number: int = 1, tier: PrivacyTier = SOVEREIGN, *, allowed: bool = True, backend: str = "ll") -> Decision:
+    return Decision(f"req-{number}", tier, backend, "127.0.0.1:8080", allowed, "the loopback")
+
+
+def written(directory: Path, count: int = 4) -> Path:
+    """The file of a log with some decisions."""
+    log = AuditLog(directory)
+    for number in range(count):
+        log.record(decision(number, allowed=number % 2 == 0))
+    log.close()
+    (path,) = directory.iterdir()
+    return path
+
+
+def verified(data: bytes, directory: Path) -> LogReport:
+    path = directory / "copy.jsonl"
+    path.write_bytes(data)
+    return verify_log([path])
+
+
+def clean(report: LogReport) -> bool:
+    """Nothing at all was remarked upon."""
+    return report.ok and not any(file.incomplete for file in report.files)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return written(tmp_path_factory.mktemp("audit") / "log").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("verified")
+
+
+def test_a_decision_is_one_line_of_json_with_all_that_was_decided(tmp_path: Path) -> None:
+    line = written(tmp_path / "log", 1).read_bytes()
+    assert line.endswith(b"}\n") and line.count(b"\n") == 1
+    record = json.loads(line)
+    assert " ".join(record) == "sequence time request tier backend address decision reason previous hash"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", record.pop("time"))
+    del record["hash"]
+    assert record == {
+        "sequence": 1,
+        "request": "req-0",
+        "tier": "sovereign",
+        "backend": "ll",
+        "address": "127.0.0.1:8080",
+        "decision": "allowed",
+        "reason": "the loopback",
+        "previous": "0" * 64,
+    }
+
+
+def test_the_chain_can_be_checked_with_sha256_alone(data: bytes) -> None:
+    previous = "0" * 64
+    for number, line in enumerate(data.splitlines(), 1):
+        text = re.sub(rb',"hash":"[0-9a-f]{64}"\}$', b"}", line)
+        record = json.loads(line)
+        assert record["hash"] == hashlib.sha256(text).hexdigest()
+        assert (record["sequence"], record["previous"]) == (number, previous)
+        previous = record["hash"]
+
+
+def test_a_log_that_nobody_touched_is_clean(data: bytes, place: Path) -> None:
+    report = verified(data, place)
+    assert clean(report)
+    assert report.records == 4
+    assert report.files[0].head == json.loads(data.splitlines()[-1])["hash"]
+
+
+def test_only_its_owner_can_read_the_log(tmp_path: Path) -> None:
+    previous = os.umask(0)
+    try:
+        path = written(tmp_path / "state" / "log")
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_decision_is_in_the_file_as_soon_as_it_is_recorded(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "log")
+    assert not (tmp_path / "log").exists()
+    for count in range(1, 4):
+        log.record(decision(count))
+        (path,) = (tmp_path / "log").iterdir()
+        assert len(path.read_bytes().splitlines()) == count
+
+
+@given(st.data())
+def test_any_change_of_any_byte_is_seen(data: bytes, place: Path, draw: st.DataObject) -> None:
+    position = draw.draw(st.integers(0, len(data) - 1))
+    value = draw.draw(st.integers(0, 255).filter(lambda v: v != data[position]))
+    assert not clean(verified(data[:position] + bytes([value]) + data[position + 1 :], place))
+
+
+def test_no_single_byte_can_be_flipped_taken_out_or_doubled_unseen(data: bytes, place: Path) -> None:
+    data = b"".join(data.splitlines(keepends=True)[:2])
+    for position in range(len(data)):
+        before, byte, after = data[:position], data[position : position + 1], data[position + 1 :]
+        for changed in (bytes([byte[0] ^ 1]), b"", byte * 2, b"\n"):
+            if changed != byte:
+                assert not clean(verified(before + changed + after, place)), (position, changed)
+
+
+@given(st.data())
+def test_lines_cannot_be_taken_out_repeated_or_moved_unseen(data: bytes, place: Path, draw: st.DataObject) -> None:
+    lines = data.splitlines(keepends=True)
+    chosen = draw.draw(st.lists(st.sampled_from(range(len(lines))), min_size=1, max_size=6))
+    assert verified(b"".join(lines[i] for i in chosen), place).ok is (chosen == list(range(len(chosen))))
+
+
+def test_what_is_wrong_is_told_with_its_line(data: bytes, place: Path) -> None:
+    one, two, three, four = data.splitlines(keepends=True)
+
+    def told(*lines: bytes) -> str:
+        return "; ".join(verified(b"".join(lines), place).files[0].problems)
+
+    assert told(one, three, four) == "line 2 is record 3, where 2 is due"
+    assert told(one, two, two, three, four) == "line 3 is record 2, where 3 is due"
+    assert told(one, two.replace(b"refused", b"allowed"), three, four) == "line 2 was changed"
+    assert told(one, b"hello\n", two, three, four).startswith("line 2 is not a record")
+    assert told(two, three).startswith("line 1 is record 2, where 1 is due")
+
+
+def test_a_record_whose_hash_was_made_anew_breaks_the_chain_after_it(data: bytes, place: Path) -> None:
+    one, two, three, four = data.splitlines(keepends=True)
+    text = re.sub(rb',"hash":"[0-9a-f]{64}"\}\n$', b"}", two).replace(b"refused", b"allowed")
+    forged = text[:-1] + f',"hash":"{hashlib.sha256(text).hexdigest()}"}}\n'.encode()
+    assert verified(one + forged + three + four, place).files[0].problems == (
+        "line 3 does not continue the line before",
+    )
+
+
+def test_records_of_another_file_do_not_fit(data: bytes, place: Path, tmp_path: Path) -> None:
+    other = written(tmp_path / "other").read_bytes().splitlines(keepends=True)
+    own = data.splitlines(keepends=True)
+    assert not verified(b"".join([*own[:2], *other[2:]]), place).ok
+
+
+def test_a_torn_end_is_called_incomplete_and_not_tampering(data: bytes, place: Path) -> None:
+    ends = {0}
+    for line in data.splitlines(keepends=True):
+        ends.add(max(ends) + len(line))
+    for length in range(len(data)):
+        report = verified(data[:length], place)
+        assert report.ok
+        assert report.files[0].incomplete is (length not in ends)
+
+
+def test_a_cut_end_is_found_with_the_head_that_was_kept(data: bytes, place: Path) -> None:
+    head = verified(data, place).files[0].head
+    path = place / "copy.jsonl"
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        assert verify_log([path], [head]).ok is False
+        assert verify_log([path], [head]).lost_heads == (head,)
+
+
+def test_heads_that_were_kept_stay_good_while_the_log_grows(tmp_path: Path) -> None:
+    directory = tmp_path / "log"
+    logs = [AuditLog(directory), AuditLog(directory)]
+    saved = []
+    for number in range(3):
+        for log in logs:
+            log.record(decision(number))
+        report = verify_log([directory])
+        saved += read_heads(f"{report.lines}{report.head}  {report.records}  *\n")
+        assert verify_log([directory], [report.head]).ok  # of the whole log: as long as nothing was added
+    assert len(set(saved)) == 6
+    assert verify_log([directory], saved).ok
+    assert verify_log([directory], [head.upper() for head in saved]).ok
+    logs[0].record(decision())
+    assert not verify_log([directory], [report.head]).ok
+
+
+def test_a_file_that_was_taken_away_is_found_with_the_heads(tmp_path: Path) -> None:
+    directory = tmp_path / "log"
+    for _ in range(2):
+        AuditLog(directory).record(decision())
+    report = verify_log([directory])
+    (directory / report.files[0].name).unlink()
+    assert verify_log([directory]).ok
+    for heads in ([report.head], [file.head for file in report.files]):
+        assert not verify_log([directory], heads).ok
+
+
+def test_the_head_of_the_whole_log_is_the_sha256_of_the_lines(tmp_path: Path) -> None:
+    written(tmp_path / "log")
+    report = verify_log([tmp_path / "log"])
+    done = subprocess.run(["sha256sum"], input=report.lines.encode(), capture_output=True, check=True)
+    assert done.stdout.split()[0].decode() == report.head
+
+
+def test_a_head_in_a_record_that_was_changed_is_not_there(data: bytes, place: Path) -> None:
+    one, two, three, four = data.splitlines(keepends=True)
+    path = place / "copy.jsonl"
+    path.write_bytes(one + two.replace(b"refused", b"allowed") + three + four)
+    assert verify_log([path], [json.loads(two)["hash"]]).lost_heads
+
+
+def test_what_audit_head_did_not_print_is_no_list_of_heads() -> None:
+    for text in ("hello", "0" * 64, f"{'g' * 64}  1  a", f"{'a' * 63}  1  a"):
+        with pytest.raises(InvalidInputError):
+            read_heads(text)
+    assert read_heads(f"{NO_HASH}  0  empty.jsonl\n{'a' * 64}  1  *\n") == []
+
+
+def test_a_log_that_does_not_exist_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with pytest.raises(NotFoundError, match="no such directory"):
+        verify_log()
+    with pytest.raises(NotFoundError):
+        verify_log([tmp_path / "missing.jsonl"])
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced by a file", "by a directory", "by a link to nowhere"])
+def test_a_log_whose_file_is_taken_away_goes_on_in_another_file(tmp_path: Path, how: str) -> None:
+    directory = tmp_path / "audit"
+    log = AuditLog(directory)
+    decision = Decision("r", PrivacyTier.SOVEREIGN, "b", "127.0.0.1:1", True, "the loopback")
+    log.record(decision)
+    (path,) = directory.iterdir()
+    path.rename(tmp_path / "away.jsonl")
+    if how == "removed":
+        (tmp_path / "away.jsonl").unlink()
+    elif how == "replaced by a file":
+        path.touch()
+    elif how == "by a directory":
+        path.mkdir()
+    elif how == "by a link to nowhere":
+        path.symlink_to("nowhere")
+    log.record(decision)
+    log.close()
+    (new,) = set(directory.iterdir()) - {path}
+    report = verify_log([new])
+    assert report.ok and report.records == 1
+    assert verify_log([directory]).ok == (how in ("removed", "moved", "replaced by a file"))
+
+
+@pytest.mark.parametrize(
+    "line", [b"\n", b"{}\n", b"\xff\n", b"[" * 60_000 + b"\n", b"a" * 70_000 + b"\n", b"a" * 70_000]
+)
+def test_a_line_that_is_no_record_hides_nothing_after_it(data: bytes, place: Path, line: bytes) -> None:
+    one, two, three, four = data.splitlines(keepends=True)
+    report = verified(one + line + two + three.replace(b"allowed", b"refused") + four, place)
+    assert len(report.files[0].problems) >= 2
+
+
+def test_foreign_text_in_a_decision_stays_one_ascii_line(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "log")
+    for text in ('x","hash":"' + "a" * 64 + '"}\n', "é\u2028\x1b[31m", "\udcff", "y" * 100_000):
+        log.record(Decision(text, SOVEREIGN, text, text, False, text))
+    (path,) = (tmp_path / "log").iterdir()
+    assert path.read_bytes().isascii()
+    assert clean(verify_log([path]))
+    assert verify_log([path]).records == 4
+    assert max(map(len, path.read_bytes().splitlines())) < 16_384
+
+
+# What happens when it cannot be written
+
+
+def refuses(log: AuditLog) -> None:
+    """Strict tiers raise, a standard one goes ahead and is counted."""
+    for tier in (SOVEREIGN, PRIVATE):
+        with pytest.raises(AuditError) as caught:
+            log.record(decision(tier=tier))
+        assert caught.value.exit_code == 1
+        assert str(log.directory) in caught.value.message
+    lost = log.lost
+    log.record(decision(tier=STANDARD))
+    assert log.lost == lost + 1
+
+
+def test_a_directory_that_cannot_be_made_refuses_sovereign_and_private(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refuses(AuditLog(tmp_path / "file" / "log"))
+
+
+_READ_ONLY = """
+import sys
+from pathlib import Path
+from tests.serve.test_audit import AuditLog, refuses
+refuses(AuditLog(Path(sys.argv[1])))
+print("refused")
+"""
+
+
+def test_a_directory_that_cannot_be_written_refuses_sovereign_and_private(
+    tmp_path: Path, unprivileged: Callable[[], None]
+) -> None:
+    (tmp_path / "log").mkdir(mode=0o500)
+    done = subprocess.run(
+        [sys.executable, "-c", _READ_ONLY, str(tmp_path / "log")],
+        preexec_fn=unprivileged,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "refused\n", done.stderr
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+from tests.serve.test_audit import AuditLog, clean, decision, refuses, verify_log
+log = AuditLog(Path(sys.argv[1]))
+log.record(decision())
+(path,) = Path(sys.argv[1]).iterdir()
+size = path.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + int(sys.argv[2]), resource.RLIM_INFINITY))
+refuses(log)
+assert path.stat().st_size == size, "half a line was left"
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+log.record(decision())
+report = verify_log([Path(sys.argv[1])])
+assert clean(report) and report.records == 2 and len(report.files) == 1, report
+print("refused")
+"""
+
+
+@pytest.mark.parametrize("room", [0, 100])
+def test_a_file_that_can_grow_no_more_refuses_and_keeps_no_half_line(tmp_path: Path, room: int) -> None:
+    arguments = [sys.executable, "-c", _FULL, str(tmp_path / "log"), str(room)]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.stdout == "refused\n", done.stderr
+
+
+def test_a_file_that_somebody_takes_away_is_not_written_to_in_vain(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "log")
+    log.record(decision())
+    (path,) = (tmp_path / "log").iterdir()
+    path.unlink()
+    log.record(decision())
+    (other,) = (tmp_path / "log").iterdir()
+    assert clean(verify_log([other]))
+    assert verify_log([other]).records == 1
+
+
+def _record_some(log: AuditLog) -> None:
+    for number in range(20):
+        log.record(decision(number, backend="child"))
+
+
+def test_many_threads_write_one_unbroken_chain(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "log")
+    threads = [threading.Thread(target=_record_some, args=(log,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    report = verify_log([tmp_path / "log"])
+    assert clean(report)
+    assert [file.records for file in report.files] == [160]
+
+
+def test_a_child_of_fork_goes_on_in_a_file_of_its_own(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "log")
+    log.record(decision())
+    children = [multiprocessing.get_context("fork").Process(target=_record_some, args=(log,)) for _ in range(3)]
+    for child in children:
+        child.start()
+        log.record(decision())
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    log.record(decision())
+    report = verify_log([tmp_path / "log"])
+    assert clean(report)
+    assert sorted(file.records for file in report.files) == [5, 20, 20, 20]
