@@ -178,12 +178,12 @@ class Withheld:
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         values = list(values)
-        self._values: dict[str, _Pieces] = {}
+        self._values: dict[str, _Fragments] = {}
         for value in (*values, *_within_pem(values)):
             if value and is_withheld(value):
-                self._values[value] = _Pieces(value)
+                self._values[value] = _Fragments(value)
         for value in _within_pem(values):
-            self._values.setdefault(value, _Pieces(value))
+            self._values.setdefault(value, _Fragments(value))
 
     def redact(self, text: str) -> str:
         """`text` with `NOT_SHOWN` in the place of every secret, however it is escaped, quoted or cut off."""
@@ -208,7 +208,7 @@ class Withheld:
         return data
 
 
-class _Pieces:
+class _Fragments:
     """What betrays one secret: all of it in each spelling, its lines, parts of its long words, any longer passage."""
 
     def __init__(self, value: str) -> None:

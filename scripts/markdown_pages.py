@@ -26,19 +26,19 @@ _RULES = (
     "Of several paths all are tried, and the exit status is the worst of theirs, in the order 3, 4, 2, 1, 0.",
 )
 
-_VALUES: dict[type[kinds.Kind[Any]], Callable[[Any], str]] = {
+_VALUES: dict[type[kinds.ValueKind[Any]], Callable[[Any], str]] = {
     kinds.BaseUrl: lambda kind: "http or https URL, or empty",
     kinds.Boolean: lambda kind: "`true` or `false`",
-    kinds.Choice: lambda kind: ", ".join(f"`{word}`" for word in kind.words),
+    kinds.OneOf: lambda kind: ", ".join(f"`{word}`" for word in kind.words),
     kinds.EnvName: lambda kind: "name of an environment variable, or empty",
     kinds.Fraction: lambda kind: "number from 0 to 1",
-    kinds.Identity: lambda kind: "identity of at most 200 bytes, or empty",
+    kinds.IdentityKind: lambda kind: "identity of at most 200 bytes, or empty",
     kinds.Integer: lambda kind: f"whole number from {kind.low:,} to {kind.high:,}",
-    kinds.Ledger: lambda kind: "ledger URL",
+    kinds.LedgerUrlKind: lambda kind: "ledger URL",
     kinds.Line: lambda kind: f"name of {kind.what}, or empty",
     kinds.Money: lambda kind: "US dollars",
     kinds.Names: lambda kind: f"list of {kind.of or 'names'}",
-    kinds.Networks: lambda kind: "list of networks in CIDR notation",
+    kinds.NetworksKind: lambda kind: "list of networks in CIDR notation",
     kinds.OptionalMoney: lambda kind: "US dollars, or empty",
     kinds.Origins: lambda kind: "list of web origins",
     kinds.TimeZone: lambda kind: "IANA time zone",

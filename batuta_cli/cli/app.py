@@ -41,7 +41,7 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        raise typer.Exit(console.finish(console.Outcome({"version": __version__}, f"batuta {__version__}")))
+        raise typer.Exit(console.finish(console.CommandResult({"version": __version__}, f"batuta {__version__}")))
 
 
 @app.callback(
@@ -101,7 +101,7 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, EOFError, typer.Abort):
         answer = INTERRUPTED
     except BrokenPipeError:
-        console.finish(console.Outcome(None))
+        console.finish(console.CommandResult(None))
         return 1
     except typer.TyperException as error:
         return console.fail(_usage_error(error))
@@ -115,7 +115,7 @@ def run(arguments: list[str]) -> int:
         if isinstance(error, SystemExit):
             raise  # a signal
         return console.fail(_internal_error(error))
-    if isinstance(answer, console.Outcome):
+    if isinstance(answer, console.CommandResult):
         return console.finish(answer)
     if answer == INTERRUPTED:
         return console.fail(_Interrupted("interrupted"))

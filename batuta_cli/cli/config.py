@@ -32,10 +32,10 @@ _Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a file that
     cls=Command,
     epilog=examples("batuta config path", '$EDITOR "$(batuta config path)"', "batuta config path --json"),
 )
-def path() -> console.Outcome:
+def path() -> console.CommandResult:
     """Print where the configuration file is, or would be. --json also tells whether it exists."""
     file = paths.config_file()
-    return console.Outcome({"path": display(file), "exists": os.path.isfile(file)}, text=display(file))
+    return console.CommandResult({"path": display(file), "exists": os.path.isfile(file)}, text=display(file))
 
 
 @app.command(
@@ -48,7 +48,7 @@ def path() -> console.Outcome:
         "batuta config show --json --origin",
     ),
 )
-def show(origin: _Origin = False) -> console.Outcome:
+def show(origin: _Origin = False) -> console.CommandResult:
     """Print the effective configuration as TOML: defaults, then the file, then BATUTA_... environment variables.
 
     With --origin a table that tells of each value whether it is the default, or in which line of the file or in
@@ -64,9 +64,9 @@ def show(origin: _Origin = False) -> console.Outcome:
             table = table.setdefault(part, {})
         table[entry.path[-1]] = {"value": entry.plain, "origin": entry.origin.to_json()} if origin else entry.plain
     if not origin:
-        return console.Outcome(result, text=_as_toml(entries))
+        return console.CommandResult(result, text=_as_toml(entries))
     rows = [(entry.key, entry.literal, str(entry.origin)) for entry in entries]
-    return console.Outcome(result, text=console.Table(("KEY", "VALUE", "ORIGIN"), rows))
+    return console.CommandResult(result, text=console.Table(("KEY", "VALUE", "ORIGIN"), rows))
 
 
 @app.command(
@@ -74,10 +74,10 @@ def show(origin: _Origin = False) -> console.Outcome:
     cls=Command,
     epilog=examples("batuta config get budget.daily_budget_usd", "batuta config get backends.groq.models"),
 )
-def get(key: _Key) -> console.Outcome:
+def get(key: _Key) -> console.CommandResult:
     """Print one effective value, bare; a list as JSON. An unknown key is exit 2."""
     entry = config.load().entry(key)
-    return console.Outcome(_to_json(entry), text=entry.text)
+    return console.CommandResult(_to_json(entry), text=entry.text)
 
 
 @app.command(
@@ -92,7 +92,7 @@ def get(key: _Key) -> console.Outcome:
         "batuta config set backends.groq.api_key_env GROQ_API_KEY",
     ),
 )
-def set_(key: _Key, value: _Value) -> console.Outcome:
+def set_(key: _Key, value: _Value) -> console.CommandResult:
     """Write one value to the configuration file, whose comments and order stay.
 
     The value is checked first, and so is the file: when either is wrong, nothing is changed. Secrets are never in
@@ -113,7 +113,7 @@ def set_(key: _Key, value: _Value) -> console.Outcome:
     cls=Command,
     epilog=examples("batuta config unset budget.timezone", "batuta config unset backends.groq"),
 )
-def unset(key: _Key) -> console.Outcome:
+def unset(key: _Key) -> console.CommandResult:
     """Take one key out of the configuration file, so that its default holds again, or a whole backend or model.
 
     Comments of other lines stay. A key that the file does not have is left as it is, and that is no error.
@@ -122,15 +122,15 @@ def unset(key: _Key) -> console.Outcome:
     if removed is not None:
         if not removed:
             console.note(f"{display(key)} is not in {display(paths.config_file())}")
-        return console.Outcome({"key": key, "changed": removed}, f"{display(key)} is removed" if removed else "")
+        return console.CommandResult({"key": key, "changed": removed}, f"{display(key)} is removed" if removed else "")
     change = config.unset(key)
     if change is None:
         console.note(f"{display(key)} is not set in {display(paths.config_file())}")
-        return console.Outcome({"key": key, "changed": False})
+        return console.CommandResult({"key": key, "changed": False})
     return _changed(change)
 
 
-def _changed(change: config.Change) -> console.Outcome:
+def _changed(change: config.Change) -> console.CommandResult:
     entry = change.entry
     if entry.path[0] == "budget":
         warn_of_new_limits()
@@ -145,7 +145,7 @@ def _changed(change: config.Change) -> console.Outcome:
         "comments_lost": change.comments_lost,
         "overridden_by": change.overridden_by,
     }
-    return console.Outcome(result, text=f"{entry.key} = {entry.literal}  ({entry.origin})")
+    return console.CommandResult(result, text=f"{entry.key} = {entry.literal}  ({entry.origin})")
 
 
 @app.command(
@@ -153,16 +153,16 @@ def _changed(change: config.Change) -> console.Outcome:
     cls=Command,
     epilog=examples("batuta config init", 'batuta config init && $EDITOR "$(batuta config path)"'),
 )
-def init(force: _Force = False) -> console.Outcome:
+def init(force: _Force = False) -> console.CommandResult:
     """Write a configuration file that explains every key, each in a comment with its default.
 
     Such a file changes nothing until a key is taken out of its comment.
     """
     file = config.init(force=force)
-    return console.Outcome({"path": display(file)}, text=f"wrote {display(file)}")
+    return console.CommandResult({"path": display(file)}, text=f"wrote {display(file)}")
 
 
-def _as_toml(entries: list[config.Entry]) -> str:
+def _as_toml(entries: list[config.ConfigEntry]) -> str:
     lines: list[str] = []
     table: tuple[str, ...] = ()
     for entry in entries:
@@ -173,5 +173,5 @@ def _as_toml(entries: list[config.Entry]) -> str:
     return "\n".join(lines)
 
 
-def _to_json(entry: config.Entry) -> dict[str, Any]:
+def _to_json(entry: config.ConfigEntry) -> dict[str, Any]:
     return {"key": entry.key, "value": entry.plain, "origin": entry.origin.to_json()}

@@ -1,6 +1,6 @@
 """The one place that prints: results, tables, JSON, progress, questions and errors.
 
-Results go to stdout; progress, notes and errors to stderr. A command returns an `Outcome`; `finish` shows it as text,
+Results go to stdout; progress, notes and errors to stderr. A command returns an `CommandResult`; `finish` shows it as text,
 or under `--json` as exactly one document `{"ok", "command", "result", "error"}`, and says which status to exit with.
 Text of foreign origin is escaped on its way here with `files.display`; cells and error messages are escaped here.
 
@@ -40,7 +40,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandResult:
     """What a command found: `result` for `--json`, `text` for a person, `error` when it failed all the same."""
 
     result: Any
@@ -51,7 +51,7 @@ class Outcome:
 
 
 @dataclass
-class Settings:
+class OutputSettings:
     """What the flags that every command has were set to."""
 
     json: bool = False
@@ -64,7 +64,7 @@ class Settings:
     """The same without the messages of a conversation, which some results repeat."""
 
 
-settings = Settings()
+settings = OutputSettings()
 
 
 def wants_colour(stream: Any) -> bool:
@@ -95,7 +95,7 @@ def warn(message: str) -> None:
         _to_stderr(f"{paint('warning:', 'warn', stream=sys.stderr)} {_escape_lines(message)}")
 
 
-def finish(outcome: Outcome) -> int:
+def finish(outcome: CommandResult) -> int:
     """Show the outcome and return the exit status."""
     try:
         if settings.json:
@@ -120,10 +120,10 @@ def finish(outcome: Outcome) -> int:
 
 def fail(error: BatutaError) -> int:
     """Show an error and return its exit status."""
-    return finish(Outcome(result=error.result, error=error))
+    return finish(CommandResult(result=error.result, error=error))
 
 
-def _print_result(outcome: Outcome) -> None:
+def _print_result(outcome: CommandResult) -> None:
     if outcome.raw is not None:
         sys.stdout.flush()
         sys.stdout.buffer.write(outcome.raw)

@@ -35,7 +35,7 @@ Fallback = Annotated[
 
 
 @dataclass(frozen=True)
-class Source:
+class ConversationSource:
     """Where the messages come from, as the options said."""
 
     messages: str | None

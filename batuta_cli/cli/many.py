@@ -17,7 +17,7 @@ class Done:
     text: str
 
 
-def for_each(paths: Iterable[str], work: Callable[[str], Done]) -> console.Outcome:
+def for_each(paths: Iterable[str], work: Callable[[str], Done]) -> console.CommandResult:
     """Run `work` on every path and put the outcomes together."""
     results: list[dict[str, Any]] = []
     lines: list[str] = []
@@ -34,14 +34,14 @@ def for_each(paths: Iterable[str], work: Callable[[str], Done]) -> console.Outco
             lines.append(done.text)
     text = "\n".join(line for line in lines if line)
     if not failures:
-        return console.Outcome(results, text)
+        return console.CommandResult(results, text)
     final = worst(failures)
     if len(results) > 1:
         for failure in failures:
             console.report(failure)
         summary = type(final)(f"{len(failures)} of {len(results)} failed")
-        return console.Outcome(results, text, summary)
-    return console.Outcome(results, text, final)
+        return console.CommandResult(results, text, summary)
+    return console.CommandResult(results, text, final)
 
 
 def _naming(path: str, error: BatutaError) -> BatutaError:

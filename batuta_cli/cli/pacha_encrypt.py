@@ -52,7 +52,7 @@ def encrypt(
         typer.Option(metavar="1|2", help="1 is read by the Rust crate; 2 is for pipes, random access and any size."),
     ] = 1,
     force: Force = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Encrypt a file under a password, as PATH.enc.
 
     The password comes from --password-file, --password-env, the variable MODEL_KEY, or a question on the terminal.
@@ -99,7 +99,7 @@ def decrypt(
         int, typer.Option(metavar="MIB", min=1, max=1024, help="The memory a file may ask for to derive its key.")
     ] = 256,
     force: Force = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Decrypt a file: the original, or nothing.
 
     PATH.enc becomes PATH. A version 2 file written to stdout is released piece by piece, each authenticated: when
@@ -222,8 +222,8 @@ class _Ends:
             if source:
                 os.close(source)
 
-    def outcome(self, done: "EncryptedFile", verb: str) -> console.Outcome:
+    def outcome(self, done: "EncryptedFile", verb: str) -> console.CommandResult:
         result = {"path": self.path, "output": self.target} | asdict(done)
         if self.target == "-":
-            return console.Outcome(result)
-        return console.Outcome(result, f"{display(self.path)}: {verb} to {display(self.target)}")
+            return console.CommandResult(result)
+        return console.CommandResult(result, f"{display(self.path)}: {verb} to {display(self.target)}")

@@ -38,7 +38,7 @@ def hash_paths(
     ] = None,
     ignore: Ignore = None,
     follow_symlinks: FollowSymlinks = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Print content addresses (BLAKE3): blake3:<hex>  PATH."""
     if (check is None) == (not paths):
         raise UsageError("name the PATHs to hash, or one list with --check FILE", hint="batuta pacha hash --help")
@@ -81,7 +81,7 @@ def _hash(path: str, ignore: list[str], follow_symlinks: bool) -> Done:
 _LIST_LIMIT = 64 * 1024 * 1024  # bytes
 
 
-def _check(file: str) -> console.Outcome:
+def _check(file: str) -> console.CommandResult:
     from batuta_cli.files import read_limited
     from batuta_cli.pacha.checklist import parse_list
     from batuta_cli.pacha.hashing import content_address

@@ -22,7 +22,7 @@ _HEADER_LIMIT = 4096  # bytes; the header of an encrypted file has 99, and a pip
 )
 def inspect(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A .sig or .enc file; - is stdin.")],
-) -> console.Outcome:
+) -> console.CommandResult:
     """Show what a .sig or .enc file says about itself. Nothing is verified, no secret is needed."""
     import sys
 
@@ -35,7 +35,7 @@ def inspect(
         return _inspect(opened, file)
 
 
-def _inspect(opened: BinaryIO, name: str) -> console.Outcome:
+def _inspect(opened: BinaryIO, name: str) -> console.CommandResult:
     from batuta_cli.pacha.envelope import SIGNATURE_FILE_LIMIT
 
     start = opened.read(_HEADER_LIMIT)
@@ -50,7 +50,7 @@ def _inspect(opened: BinaryIO, name: str) -> console.Outcome:
     )
 
 
-def _encrypted(opened: BinaryIO, start: bytes, name: str) -> console.Outcome:
+def _encrypted(opened: BinaryIO, start: bytes, name: str) -> console.CommandResult:
     import dataclasses
 
     from batuta_cli.pacha.encryption import describe_stream
@@ -65,7 +65,7 @@ def _encrypted(opened: BinaryIO, start: bytes, name: str) -> console.Outcome:
         return _fields({"kind": "encrypted"} | dataclasses.asdict(describe_stream(header.fileno(), name)))
 
 
-def _signature(raw: bytes, name: str) -> console.Outcome:
+def _signature(raw: bytes, name: str) -> console.CommandResult:
     from batuta_cli.pacha.pacha1 import Pacha1Signature
     from batuta_cli.pacha.signing import ModelSignature
     from batuta_cli.pacha.statement import format_time
@@ -107,7 +107,7 @@ def _signature(raw: bytes, name: str) -> console.Outcome:
     )
 
 
-def _fields(result: dict[str, Any]) -> console.Outcome:
+def _fields(result: dict[str, Any]) -> console.CommandResult:
     lines = []
     for name, value in result.items():
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -120,4 +120,4 @@ def _fields(result: dict[str, Any]) -> console.Outcome:
         elif value is not None:
             lines.append(f"{name:17} {display(value)}")
     console.note("nothing was verified; this is what the file says about itself")
-    return console.Outcome(result, "\n".join(lines))
+    return console.CommandResult(result, "\n".join(lines))

@@ -43,7 +43,7 @@ def keygen(
     ] = None,
     passphrase_env: PassphraseEnv = None,
     force: Force = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Make a new Ed25519 key pair and trust its public key.
 
     The private key is PKCS#8 PEM with mode 0600, encrypted when a passphrase is given.
@@ -82,7 +82,7 @@ def _trusting(key: "SigningKey") -> "Callable[[TrustStore], TrustStore]":
     return change
 
 
-def _saved(key: Any, path: Path, *, encrypted: bool) -> console.Outcome:
+def _saved(key: Any, path: Path, *, encrypted: bool) -> console.CommandResult:
     """Trust the public half of a key just written, and report."""
     from batuta_cli.pacha import keyring, trust
 
@@ -107,11 +107,11 @@ def _saved(key: Any, path: Path, *, encrypted: bool) -> console.Outcome:
             f"to trust it elsewhere:\n  batuta pacha trust add {name} {public.inline}",
         )
     )
-    return console.Outcome(result, text)
+    return console.CommandResult(result, text)
 
 
 @group.command("list", cls=Command, epilog=examples("batuta pacha keys list", "batuta pacha keys list --json"))
-def list_keys() -> console.Outcome:
+def list_keys() -> console.CommandResult:
     """List your own key pairs."""
     from batuta_cli.pacha import keyring
 
@@ -129,7 +129,7 @@ def list_keys() -> console.Outcome:
     if not keys:
         console.note("there are no keys yet; batuta pacha keygen --identity you@example.com")
     rows = [(k.identity, k.public.key_id, "yes" if k.encrypted else "no", str(k.path)) for k in keys]
-    return console.Outcome(result, console.Table(("IDENTITY", "KEY ID", "ENCRYPTED", "FILE"), rows))
+    return console.CommandResult(result, console.Table(("IDENTITY", "KEY ID", "ENCRYPTED", "FILE"), rows))
 
 
 @group.command(
@@ -148,7 +148,7 @@ def export_key(
         str, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; - is stdout.")
     ] = "-",
     force: Force = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Write the public key of one of your key pairs, for others to trust."""
     from batuta_cli.files import write_file
     from batuta_cli.pacha import keyring
@@ -169,9 +169,9 @@ def export_key(
     data = writers[format]()
     result = {"key_id": key.key_id, "public_key": key.inline, "text": data.decode()}
     if output == "-":
-        return console.Outcome(result, raw=data)
+        return console.CommandResult(result, raw=data)
     write_file(output, data, force=force)
-    return console.Outcome(result | {"output": output}, f"wrote {display(output)}")
+    return console.CommandResult(result | {"output": output}, f"wrote {display(output)}")
 
 
 @group.command(
@@ -187,7 +187,7 @@ def import_key(
     identity: Identity = None,
     passphrase_env: PassphraseEnv = None,
     force: Force = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Import a private Ed25519 key: PKCS#8 PEM, OpenSSH, or the Rust crate's PEM.
 
     It is stored as PKCS#8, encrypted with the given passphrase, and its public key is trusted.

@@ -34,7 +34,7 @@ _SHOWN = 10  # names of files that are left out in the text; --json has all
     ),
 )
 def sign(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Model files or directories.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="ModelContent files or directories.")],
     identity: Annotated[
         str | None, typer.Option(metavar="ID", help="Which of your keys; with --key, the name to sign as.")
     ] = None,
@@ -56,7 +56,7 @@ def sign(
         str, typer.Option(metavar="bundle|pacha1", help="A Sigstore bundle, or the Rust crate's format.")
     ] = "bundle",
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing signature.")] = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Sign models; the signature is written beside each as PATH.sig."""
     from batuta_cli.cli import secrets
     from batuta_cli.files import atomic_output
@@ -184,7 +184,7 @@ def verify(
     allow_pacha1: Annotated[
         bool, typer.Option("--allow-pacha1", help="Accept the Rust crate's signatures, which bind the content only.")
     ] = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Verify models: exit 0 only when the content is intact and the signer is trusted."""
     from batuta_cli.pacha import trust
     from batuta_cli.pacha.hashing import ContentAddress
@@ -264,7 +264,7 @@ def _match(path: str, address: Any, wanted: Any) -> None:
 
 
 def _verify_signature(path: str, files: list[str], policy: "Policy", wanted: Any, require: int | None) -> Done:
-    from batuta_cli.pacha.content import HashedModel, Model
+    from batuta_cli.pacha.content import HashedModel, ModelContent
     from batuta_cli.pacha.hashing import Resource, hash_stream_counting
     from batuta_cli.pacha.locate import locate
     from batuta_cli.pacha.verification import verify_all, whole_address
@@ -282,7 +282,7 @@ def _verify_signature(path: str, files: list[str], policy: "Policy", wanted: Any
         files = files or [_existing(path, found.path, found.signature)]
         signatures, policy = _load_all(files, policy)
         with console.progress(f"verifying {path}", total_size(found.path)) as advance:
-            model = Model(found.path, advance)
+            model = ModelContent(found.path, advance)
             verified = verify_all(model, signatures, policy, label=path, actual_name=found.name, require=require)
             whole = verified.address if wanted is None else whole_address(found.path, verified, advance)
         stored = found.address

@@ -45,7 +45,7 @@ def add(
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Move the name from another object; replace another signature.")
     ] = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Add files, each with the PATH.sig beside it, and print their addresses.
 
     Blocks are shared with the file where the file system can (btrfs, XFS); else it is copied. What has no name is
@@ -106,7 +106,7 @@ def _line(added: "Added", path: str, *, several: bool) -> str:
 @app.command(
     cls=Command, epilog=examples("batuta pacha store path llama:8b", 'llama-cli -m "$(batuta pacha store path llama)"')
 )
-def path(reference: One) -> console.Outcome:
+def path(reference: One) -> console.CommandResult:
     """Print where an object lies.
 
     Only its kind, size and mode are looked at; `batuta pacha verify NAME` and `store verify` hash it.
@@ -115,13 +115,13 @@ def path(reference: One) -> console.Outcome:
 
     address, found, entry = Store.default().lookup(parse_reference(reference))
     result = {"path": found, "address": str(address), "file": entry.file if entry else None}
-    return console.Outcome(result, display(found))
+    return console.CommandResult(result, display(found))
 
 
 @app.command(
     "list", cls=Command, epilog=examples("batuta pacha store list", "batuta pacha store list --json | jq .result")
 )
-def list_objects() -> console.Outcome:
+def list_objects() -> console.CommandResult:
     """List the objects: names, addresses, sizes in bytes, when they were added (a linked file: last changed)."""
     from batuta_cli.pacha.store import Store
 
@@ -152,7 +152,7 @@ def list_objects() -> console.Outcome:
     if not rows:
         console.note("the store is empty; batuta pacha store add PATH --name NAME")
     rows.sort(key=lambda row: (row[0] == "-", row))
-    return console.Outcome(result, console.Table(("NAME", "ADDRESS", "BYTES", "ADDED"), rows))
+    return console.CommandResult(result, console.Table(("NAME", "ADDRESS", "BYTES", "ADDED"), rows))
 
 
 @app.command(cls=Command, epilog=examples("batuta pacha store verify", "batuta pacha store verify llama:8b"))
@@ -160,7 +160,7 @@ def verify(
     references: Annotated[
         list[str] | None, typer.Argument(metavar="NAME|ADDRESS...", help="Which objects; all of them by default.")
     ] = None,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Hash objects again. A damaged one is set aside and not served any more: exit 3."""
     from batuta_cli.pacha.store import Store, parse_reference, verify
 
@@ -174,7 +174,7 @@ def verify(
     return _reported(report)
 
 
-def _reported(report: "Report") -> console.Outcome:
+def _reported(report: "Report") -> console.CommandResult:
     result = {
         "intact": [str(address) for address in report.intact],
         "damaged": [
@@ -203,7 +203,7 @@ def _reported(report: "Report") -> console.Outcome:
         hint = "add the file it came from again" if report.damaged or report.missing else None
         error = kind("\n  ".join(("not all objects are intact:", *lines)), hint=hint)
     count = len(report.intact)
-    return console.Outcome(result, f"{count:,} {'object is' if count == 1 else 'objects are'} intact", error)
+    return console.CommandResult(result, f"{count:,} {'object is' if count == 1 else 'objects are'} intact", error)
 
 
 @app.command(
@@ -212,7 +212,7 @@ def _reported(report: "Report") -> console.Outcome:
 def remove(
     references: Annotated[list[str], typer.Argument(metavar="NAME|ADDRESS...", help="NAME[:TAG], or blake3:HEX.")],
     force: Annotated[bool, typer.Option("--force", "-f", help="Remove an object together with its names.")] = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Remove a name (the object stays until `gc`), or an object that no name means."""
     from batuta_cli.pacha.store import Store, StoreName, parse_reference
 
@@ -230,7 +230,7 @@ def remove(
 @app.command(cls=Command, epilog=examples("batuta pacha store gc --dry-run", "batuta pacha store gc"))
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would be deleted.")] = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Delete the objects that no name means, their signatures, and what killed additions left behind."""
     from batuta_cli.pacha.store import Store, collect
 
@@ -251,4 +251,4 @@ def gc(
     lines = [f"{verb} {address}, {size:,} bytes" for address, size in done.objects]
     count = len(done.objects)
     summary = f"{verb} {count:,} object{'' if count == 1 else 's'}, {done.freed:,} bytes"
-    return console.Outcome(result, "\n".join((*lines, summary)))
+    return console.CommandResult(result, "\n".join((*lines, summary)))

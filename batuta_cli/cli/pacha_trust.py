@@ -44,7 +44,7 @@ def add(
     valid_until: Annotated[
         str | None, typer.Option(metavar="DATE", help="Count only signatures made before then (UTC).")
     ] = None,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Trust a public key under a name: PEM, OpenSSH, or the Rust crate's PEM."""
     from batuta_cli.pacha import trust
 
@@ -65,7 +65,7 @@ def add(
 
     stored = trust.update(change).find(entry.key) or entry
     until = f", until {stored.valid_until:%Y-%m-%d %H:%M:%SZ}" if stored.valid_until else ""
-    return console.Outcome(_entry(stored), f"trusted {display(name)} (key {entry.key.key_id}){until}")
+    return console.CommandResult(_entry(stored), f"trusted {display(name)} (key {entry.key.key_id}){until}")
 
 
 def _public_key(text: str) -> Any:
@@ -94,7 +94,7 @@ def _entry(entry: Any) -> dict[str, Any]:
 
 
 @group.command("list", cls=Command, epilog=examples("batuta pacha trust list"))
-def list_trusted() -> console.Outcome:
+def list_trusted() -> console.CommandResult:
     """List trusted and revoked keys."""
     from batuta_cli.pacha import trust
     from batuta_cli.pacha.statement import format_time
@@ -116,24 +116,28 @@ def list_trusted() -> console.Outcome:
         rows.append((known.name if known else "-", revocation.key.key_id, state))
     if not rows:
         console.note("no key is trusted yet; batuta pacha trust add NAME KEY")
-    return console.Outcome(result, console.Table(("NAME", "KEY ID", "STATE"), [(a, b, c.strip()) for a, b, c in rows]))
+    return console.CommandResult(
+        result, console.Table(("NAME", "KEY ID", "STATE"), [(a, b, c.strip()) for a, b, c in rows])
+    )
 
 
 @group.command(cls=Command, epilog=examples("batuta pacha trust remove alice@example.com"))
-def remove(key: Who) -> console.Outcome:
+def remove(key: Who) -> console.CommandResult:
     """Stop trusting a key. A revocation of it stays."""
     from batuta_cli.pacha import trust
 
     entry = _known(key, trust.load())
     trust.update(lambda store: store.without_key(entry.key))
-    return console.Outcome(_entry(entry), f"{display(entry.name)} (key {entry.key.key_id}) is not trusted any more")
+    return console.CommandResult(
+        _entry(entry), f"{display(entry.name)} (key {entry.key.key_id}) is not trusted any more"
+    )
 
 
 @group.command(cls=Command, epilog=examples('batuta pacha trust revoke alice@example.com --reason "laptop stolen"'))
 def revoke(
     key: Who,
     reason: Annotated[str, typer.Option(metavar="REASON", help="Why, for those who meet the revocation.")] = "",
-) -> console.Outcome:
+) -> console.CommandResult:
     """Revoke a key for good: it verifies nothing any more, whatever date a signature claims."""
     from batuta_cli.pacha import trust
 
@@ -150,7 +154,7 @@ def revoke(
         public = _public_key(key)
     revocation = trust.Revocation(public, trust.now(), reason)
     revocation = trust.update(lambda current: current.with_revocation(revocation)).revocation_of(public) or revocation
-    return console.Outcome(_revocation(revocation), f"revoked the key {public.key_id}")
+    return console.CommandResult(_revocation(revocation), f"revoked the key {public.key_id}")
 
 
 def _revocation(revocation: Any) -> dict[str, Any]:
@@ -170,7 +174,7 @@ def retire(
     start: Annotated[
         str, typer.Option("--from", metavar="DATE", help="Signatures dated then or later do not count (UTC).")
     ],
-) -> console.Outcome:
+) -> console.CommandResult:
     """Keep what a key signed before a date, and nothing after it.
 
     The date in a signature is the signer's own claim: this assumes that the key was never stolen. If it may have
@@ -191,7 +195,7 @@ def retire(
         "this assumes that the key was never stolen: whoever has it can date a signature back;"
         f" if in doubt, batuta pacha trust revoke {entry.key.key_id}"
     )
-    return console.Outcome(
+    return console.CommandResult(
         _entry(entry), f"{display(entry.name)} (key {entry.key.key_id}) counts until {format_time(until)}"
     )
 

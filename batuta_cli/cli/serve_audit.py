@@ -43,7 +43,7 @@ def verify(
             help="What `audit head` printed: a hash, or a FILE that it was saved to (- is stdin). Must be in the log.",
         ),
     ] = None,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Check that no decision was changed, taken out, added or moved.
 
     A chain cannot show that its end was cut off, or that a whole file is gone: --head does, with what `audit head`
@@ -59,11 +59,11 @@ def verify(
             console.warn(f"{display(file.name)}: the last line is incomplete: a crash, or its end was cut off")
     result = _described(report) | {"missing_heads": list(report.lost_heads)}
     if not report.ok:
-        return console.Outcome(result, "", _error(report))
+        return console.CommandResult(result, "", _error(report))
     text = f"{_count(report)}: every chain is unbroken"
     if heads:
         text += f", and {'the head is' if len(heads) == 1 else f'all {len(heads)} heads are'} there"
-    return console.Outcome(result, text)
+    return console.CommandResult(result, text)
 
 
 @group.command(
@@ -74,7 +74,7 @@ def verify(
         "batuta serve audit verify --head heads.txt",
     ),
 )
-def head(paths: Paths = None) -> console.Outcome:
+def head(paths: Paths = None) -> console.CommandResult:
     """Print what to keep elsewhere: the head of each file, and one of the whole log.
 
     A line is a hash, the number of decisions, and the name of the file; * stands for the whole log, whose hash is the
@@ -85,8 +85,8 @@ def head(paths: Paths = None) -> console.Outcome:
     report = verify_log(_places(paths))
     result = _described(report)
     if not report.ok:
-        return console.Outcome(result, "", _error(report))
-    return console.Outcome(result, f"{report.lines}{report.head}  {report.records}  {WHOLE}")
+        return console.CommandResult(result, "", _error(report))
+    return console.CommandResult(result, f"{report.lines}{report.head}  {report.records}  {WHOLE}")
 
 
 def _places(paths: list[str] | None) -> list[Path] | None:

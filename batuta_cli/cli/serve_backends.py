@@ -40,7 +40,7 @@ def backends(
     everything: Annotated[
         bool, typer.Option("--all", help="List every kind that batuta knows, configured or not.")
     ] = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """List the backends: tier, address, whether the tier admits them, and with --probe how deep their queue is.
 
     The tier of a backend is that of its address, whatever its name. Without a configuration every kind is listed, and
@@ -70,7 +70,7 @@ def backends(
     result = [_described(b, verdicts[b.name], found.get(b.name)) for b in known]
     columns = ("NAME", "TIER", "ADDRESS", "STATE", *(("QUEUE", "MODELS") if probe else ()))
     rows = [_row(b, verdicts[b.name], found.get(b.name), probe) for b in known]
-    return console.Outcome({"privacy": str(tier), "backends": result}, console.Table(columns, rows))
+    return console.CommandResult({"privacy": str(tier), "backends": result}, console.Table(columns, rows))
 
 
 def _verdict(backend: "Backend", tier: "PrivacyTier", networks: "Networks") -> "Verdict":
@@ -113,12 +113,12 @@ def _described(backend: "Backend", verdict: "Verdict", probed: "ProbeResult | No
 
 
 def _row(backend: "Backend", verdict: "Verdict", probed: "ProbeResult | None", probe: bool) -> tuple[str, ...]:
-    from batuta_cli.serve.names import folded
+    from batuta_cli.serve.names import normalised
 
     address = (probed.base_url if probed else "") or (backend.base_urls[0] if backend.base_urls else "")
     place = address or f"set {' and '.join(backend.missing)}"
     # An own name for a kind says nothing of what is there.
-    name = backend.name if folded(backend.name) == folded(backend.kind) else f"{backend.name} ({backend.kind})"
+    name = backend.name if normalised(backend.name) == normalised(backend.kind) else f"{backend.name} ({backend.kind})"
     row = (name, str(verdict.tier), place)
     if not verdict.allowed or probed is None:
         state = "refused" if not verdict.allowed else "not asked" if probe else "allowed"

@@ -31,7 +31,7 @@ _Unpriced = Annotated[
 
 
 @group.command(cls=Command, epilog=examples("batuta serve budget status", "batuta serve budget status --json"))
-def status(ledger: LedgerOption = None) -> console.Outcome:
+def status(ledger: LedgerOption = None) -> console.CommandResult:
     """Show what is spent, reserved and left of the day's budget, and when the next day begins.
 
     Reserved is what requests that are running now may cost at most. Exit 1 when a paid request would be refused because
@@ -45,7 +45,7 @@ def status(ledger: LedgerOption = None) -> console.Outcome:
         )
     if found.next_timezone:
         console.note(f"days are counted in {found.next_timezone} when this day is over")
-    return console.Outcome(found.to_json(), _drawn(found))
+    return console.CommandResult(found.to_json(), _drawn(found))
 
 
 def _drawn(found: "BudgetStatus") -> str:
@@ -103,7 +103,7 @@ def check(
     ] = None,
     allow_unpriced: _Unpriced = False,
     ledger: LedgerOption = None,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Tell whether a request can be afforded: exit 0, or 5 when the budget refuses or the price is not known.
 
     Give what it may cost, or the model with the number of tokens. Nothing is reserved: between the answer and the
@@ -128,15 +128,15 @@ def check(
             cost = _priced(configuration, model, backend, (input_tokens, max_output_tokens), allow_unpriced)
         breaker.check(_dollars(cost))
     except CostError as error:
-        return console.Outcome({"allowed": False, **(error.result or {})}, error=error)
+        return console.CommandResult({"allowed": False, **(error.result or {})}, error=error)
     result: dict[str, Any] = {"allowed": True, "estimate_usd": format_usd(cost)}
     if not cost:
-        return console.Outcome(result, "allowed: it costs nothing")
+        return console.CommandResult(result, "allowed: it costs nothing")
     found = breaker.status()
     left = format_usd(found.remaining)
     keys = ("remaining_usd", "daily_budget_usd", "max_request_cost_usd", "resets_at")
     result |= {key: value for key, value in found.to_json().items() if key in keys}
-    return console.Outcome(
+    return console.CommandResult(
         result, f"allowed: ${format_usd(cost)} of the ${left} that is left of ${format_usd(found.daily_budget)}"
     )
 
@@ -158,7 +158,7 @@ def record(
     ] = None,
     allow_unpriced: _Unpriced = False,
     ledger: LedgerOption = None,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Note what a request cost, given as an amount or as tokens. It may exceed the budget; the next check then refuses.
 
     Amounts are digits with a decimal point, such as 0.42 or 1e-05, and are rounded up to a whole nano-dollar.
@@ -187,7 +187,7 @@ def record(
     )
     found = breaker.status()
     of = f"spent today: ${format_usd(found.spent)} of ${format_usd(found.daily_budget)}"
-    return console.Outcome(
+    return console.CommandResult(
         {"recorded_usd": format_usd(spent)} | found.to_json(), f"recorded ${format_usd(spent)}; {of}"
     )
 
@@ -206,7 +206,7 @@ def history(
     ] = 30,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a line of headings, RFC 4180.")] = False,
     ledger: LedgerOption = None,
-) -> console.Outcome:
+) -> console.CommandResult:
     """List what was spent by day, model and backend, the newest day first. What `reset` forgave is still there."""
     from batuta_cli.serve.money import format_usd
 
@@ -230,15 +230,15 @@ def history(
         "total_usd": format_usd(sum(entry.cost for entry in entries)),
     }
     if csv:
-        return console.Outcome(result, raw=_as_csv([names, *rows]))
+        return console.CommandResult(result, raw=_as_csv([names, *rows]))
     if not rows:
         console.note("nothing was spent")
-        return console.Outcome(result)
+        return console.CommandResult(result)
     sums = [str(sum(getattr(entry, name) for entry in entries)) for name in numbers]
     shown = [tuple(cell or "-" for cell in row) for row in rows]
     total = ("total", "", "", *sums, str(result["total_usd"]))
     headings = ("DAY", "MODEL", "BACKEND", "REQUESTS", "INPUT", "OUTPUT", "USD")
-    return console.Outcome(result, console.Table(headings, [*shown, total]))
+    return console.CommandResult(result, console.Table(headings, [*shown, total]))
 
 
 def _as_csv(rows: list[tuple[str, ...]]) -> bytes:
@@ -272,7 +272,7 @@ def set_(
         str | None, typer.Option("--timezone", metavar="ZONE", help="Whose midnight begins a day: Europe/Berlin.")
     ] = None,
     ledger: LedgerOption = None,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Write the limits to the configuration file: all that are given, or none when one of them is wrong.
 
     --timezone changes the ledger too, from the next day on; today ends when it is over in both time zones. A gateway
@@ -300,7 +300,7 @@ def set_(
     if note:
         console.note(note)
     lines = [f"{change.entry.key} = {change.entry.literal}  ({change.entry.origin})" for change in changes]
-    return console.Outcome({change.entry.path[-1]: change.entry.plain for change in changes}, "\n".join(lines))
+    return console.CommandResult({change.entry.path[-1]: change.entry.plain for change in changes}, "\n".join(lines))
 
 
 def _rezoned(values: dict[str, str], timezone: str, ledger: str | None) -> "tuple[list[Change], str | None]":
@@ -329,7 +329,7 @@ def _rezoned(values: dict[str, str], timezone: str, ledger: str | None) -> "tupl
 def reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     ledger: LedgerOption = None,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Forgive what was spent today, so that the whole budget is there again.
 
     The history keeps what was spent, and requests that are running keep what is reserved for them. Also repairs a
@@ -344,7 +344,7 @@ def reset(
     except MissingLedgerError:
         return _begin_anew(breaker, yes)
     if not found.spent and not found.ahead:
-        return console.Outcome(_reset(found.day.isoformat(), "0.00", []), "nothing was spent today")
+        return console.CommandResult(_reset(found.day.isoformat(), "0.00", []), "nothing was spent today")
     what = f"forgive the ${format_usd(found.spent)} spent on {found.day}" + (", which becomes today" * found.ahead)
     if not yes and not console.confirm(f"{what}?", hint="--yes answers it"):
         raise OperationError("nothing was changed")
@@ -353,17 +353,17 @@ def reset(
     text = f"forgave ${format_usd(done.forgiven)}; the day's whole budget is there again"
     if moved:
         text += f"\n{', '.join(moved)} counted as {done.day} from now on"
-    return console.Outcome(_reset(done.day.isoformat(), format_usd(done.forgiven), moved), text)
+    return console.CommandResult(_reset(done.day.isoformat(), format_usd(done.forgiven), moved), text)
 
 
-def _begin_anew(breaker: "CostCircuitBreaker", yes: bool) -> console.Outcome:
+def _begin_anew(breaker: "CostCircuitBreaker", yes: bool) -> console.CommandResult:
     """A new ledger in the place of one whose file is missing."""
     question = "the ledger is missing, with what was spent today and its history; begin a new, empty one?"
     if not yes and not console.confirm(question, hint="--yes answers it"):
         raise OperationError("nothing was changed")
     done = breaker.reset()
     text = "began a new, empty ledger; restart a running gateway, so that it uses the new one"
-    return console.Outcome(_reset(done.day.isoformat(), "0.00", []), text)
+    return console.CommandResult(_reset(done.day.isoformat(), "0.00", []), text)
 
 
 def _reset(day: str, forgiven: str, moved: list[str]) -> dict[str, Any]:
@@ -387,18 +387,18 @@ def _dollars(nano: int) -> "Decimal":
 
 
 def _place_name(backend: str | None, configuration: "Config") -> str | None:
-    from batuta_cli.serve.routing.request_price import place_named
+    from batuta_cli.serve.routing.request_price import backend_named
 
-    return None if backend is None else place_named(backend, configuration).name
+    return None if backend is None else backend_named(backend, configuration).name
 
 
 def _priced(
     configuration: "Config", model: str, backend: str | None, tokens: tuple[int, int], allow_unpriced: bool
 ) -> int:
     """Nano-dollars for so many tokens."""
-    from batuta_cli.serve.routing.request_price import place_named, price_at
+    from batuta_cli.serve.routing.request_price import backend_named, price_at
 
-    place = None if backend is None else place_named(backend, configuration)
+    place = None if backend is None else backend_named(backend, configuration)
     try:
         return price_at(model, place, configuration).cost(*tokens)
     except UnknownPriceError as error:

@@ -7,7 +7,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.conversation import Messages, Source, System
+from batuta_cli.cli.conversation import ConversationSource, Messages, System
 from batuta_cli.cli.ledger_option import LedgerOption, load_config
 from batuta_cli.errors import UsageError
 from batuta_cli.files import display
@@ -15,7 +15,7 @@ from batuta_cli.files import display
 if TYPE_CHECKING:
     from batuta_cli.serve.messages import ChatMessage
     from batuta_cli.serve.pipeline.request import ChatRequest
-    from batuta_cli.serve.pipeline.response import Answer
+    from batuta_cli.serve.pipeline.response import Response
 
 commands = typer.Typer()
 
@@ -53,7 +53,7 @@ def chat(
     ] = None,
     backend: Annotated[str | None, typer.Option("--backend", metavar="NAME", help="Ask this backend alone.")] = None,
     ledger: LedgerOption = None,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Send one request and print the answer.
 
     The request goes to the first backend that the privacy tier, the context window and the budget allow, and that is
@@ -83,7 +83,7 @@ def _conversation(prompt: list[str] | None, system: str | None, messages: str | 
     user = None if messages is not None else " ".join(prompt or ["-"])
     if user == "-" and sys.stdin.isatty():
         raise UsageError("there is no prompt", hint='batuta serve chat "Why is the sky blue?" --model NAME')
-    conversation = tuple(Source(messages, system, user).read())
+    conversation = tuple(ConversationSource(messages, system, user).read())
     if messages is None and not conversation[-1].content.strip():
         raise UsageError("the prompt is empty", hint="nothing was sent; did the command before it print anything?")
     return conversation
@@ -122,7 +122,7 @@ def _request(
     )
 
 
-async def _run(request: "ChatRequest", ledger: str | None) -> console.Outcome:
+async def _run(request: "ChatRequest", ledger: str | None) -> console.CommandResult:
     from batuta_cli.cli.probing import warn_if_lost
     from batuta_cli.serve.pipeline.pipeline import Pipeline
     from batuta_cli.serve.privacy.audit import AuditLog
@@ -131,7 +131,7 @@ async def _run(request: "ChatRequest", ledger: str | None) -> console.Outcome:
     async with Pipeline(load_config(ledger), audit=audit) as pipeline:
         if not pipeline.config.backends:
             console.note("no backend is configured, so the local ones are tried; batuta config init explains how")
-        await pipeline.world.refresh(tier=request.privacy, timeout=1.0)
+        await pipeline.monitor.refresh(tier=request.privacy, timeout=1.0)
         answer = await pipeline.start(request)
         try:
             text = await _show(answer, live=request.stream and not console.settings.json)
@@ -141,7 +141,7 @@ async def _run(request: "ChatRequest", ledger: str | None) -> console.Outcome:
         return _outcome(answer, text)
 
 
-async def _show(answer: "Answer", *, live: bool) -> str:
+async def _show(answer: "Response", *, live: bool) -> str:
     """Print the answer as it comes, and return it."""
     said = []
     on_terminal = sys.stdout.isatty()
@@ -161,7 +161,7 @@ def _safe(text: str) -> str:
     return "".join(c if c in "\n\t" else display(c) for c in text)
 
 
-def _outcome(answer: "Answer", text: str) -> console.Outcome:
+def _outcome(answer: "Response", text: str) -> console.CommandResult:
     from batuta_cli.serve.money import format_usd
     from batuta_cli.serve.usage import kinds_of
 
@@ -180,15 +180,16 @@ def _outcome(answer: "Answer", text: str) -> console.Outcome:
         "budget_left_usd": left,
         "prompted": summary.prompted,
         "legs": [
-            {"backend": leg.backend, "cost_usd": format_usd(leg.cost), "failed": leg.failed} for leg in summary.legs
+            {"backend": attempt.backend, "cost_usd": format_usd(attempt.cost), "failed": attempt.failed}
+            for attempt in summary.attempts
         ],
     }
     tokens = f"{summary.input_tokens:,} + {summary.output_tokens:,} tokens{'' if summary.exact else ' (counted here)'}"
     cost = f"${format_usd(summary.cost)}" if summary.cost else "free"
     parts = [summary.backend, tokens, cost, *([f"${left} left of the day"] if left else [])]
-    failed = [leg.backend for leg in summary.legs if leg.failed]
+    failed = [attempt.backend for attempt in summary.attempts if attempt.failed]
     if failed:
         parts.append(f"took over from {', '.join(failed)}" + (" by asking in words" if summary.prompted else ""))
     console.note("  ".join(parts))
     live = answer.request.stream and not console.settings.json
-    return console.Outcome(result, "" if live else text)
+    return console.CommandResult(result, "" if live else text)

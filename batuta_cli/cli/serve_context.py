@@ -7,7 +7,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.conversation import Fallback, Messages, Source, System, User
+from batuta_cli.cli.conversation import ConversationSource, Fallback, Messages, System, User
 from batuta_cli.errors import ContextOverflowError
 from batuta_cli.files import display
 
@@ -51,7 +51,7 @@ def context(
         typer.Option(metavar="FILE", help="A GGUF file, a tokenizer.json or a folder to count tokens with."),
     ] = None,
     system_fallback: Fallback = "error",
-) -> console.Outcome:
+) -> console.CommandResult:
     """Count the tokens of a conversation, as the model's template renders it, and say whether they fit.
 
     With --strategy the messages that fit go to stdout as JSON. System messages, the last user message and tool calls
@@ -63,7 +63,7 @@ def context(
     from batuta_cli.serve.templates.template_input import SystemFallback
 
     chosen = None if strategy is None else TruncationStrategy.parse(strategy)
-    conversation = Source(messages, system, user).read()
+    conversation = ConversationSource(messages, system, user).read()
     manager = ContextManager.for_model(
         model,
         window=window,
@@ -77,7 +77,7 @@ def context(
     try:
         kept = manager.truncate(conversation, chosen)
     except ContextOverflowError as error:
-        return console.Outcome(
+        return console.CommandResult(
             {**_size(model, manager), **(error.result or {}), "fits": False, "dropped": []}, error=error
         )
     if not kept.after.exact:
@@ -98,10 +98,10 @@ def context(
         "dropped": list(kept.dropped),
         "messages": listed,
     }
-    return console.Outcome(result, raw=json.dumps(listed, indent=2).encode() + b"\n")
+    return console.CommandResult(result, raw=json.dumps(listed, indent=2).encode() + b"\n")
 
 
-def _judged(model: str, manager: "ContextManager", conversation: "Sequence[ChatMessage]") -> console.Outcome:
+def _judged(model: str, manager: "ContextManager", conversation: "Sequence[ChatMessage]") -> console.CommandResult:
     from batuta_cli.serve.context.truncation import overflow
 
     counted, size = manager.count(conversation), manager.size
@@ -117,7 +117,7 @@ def _judged(model: str, manager: "ContextManager", conversation: "Sequence[ChatM
         ("fits", fits),
     )
     text = "\n".join(f"{name:<8} {display(value)}" for name, value in lines)
-    return console.Outcome(result, text, error=None if left >= 0 else overflow(counted.tokens, size.limit))
+    return console.CommandResult(result, text, error=None if left >= 0 else overflow(counted.tokens, size.limit))
 
 
 def _how(counted: "TokenCount") -> str:

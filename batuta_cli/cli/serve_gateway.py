@@ -33,7 +33,7 @@ def gateway(
         int | None, typer.Option(metavar="N", min=1, max=64, help="Processes that share the port [1].")
     ] = None,
     ledger: LedgerOption = None,
-) -> console.Outcome | int:
+) -> console.CommandResult | int:
     """Answer OpenAI's and Anthropic's clients over HTTP, within privacy and budget.
 
     Point a client's base URL at http://127.0.0.1:8484/v1 (OpenAI) or http://127.0.0.1:8484 (Anthropic). Without a
@@ -75,7 +75,7 @@ def gateway(
     number = server.serve(lambda log: package.application(settings, log=log), listener, hosting)
     if number == signal.SIGINT:
         return _INTERRUPTED
-    return console.Outcome({"url": url, "ended_by": signal.Signals(number).name})
+    return console.CommandResult({"url": url, "ended_by": signal.Signals(number).name})
 
 
 def _warn_of_ledger(settings: "Config") -> None:

@@ -20,7 +20,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")]
 
 
 @group.command(cls=Command, epilog=examples("batuta serve keys create laptop", "KEY=$(batuta serve keys create ci)"))
-def create(name: Name) -> console.Outcome:
+def create(name: Name) -> console.CommandResult:
     """Make a client key and print it, this once: only its SHA-256 is kept.
 
     Once there is a key, every request to the gateway needs one.
@@ -33,11 +33,11 @@ def create(name: Name) -> console.Outcome:
     console.note(
         f"the key of {display(name)} is shown this once; clients send it as Authorization: Bearer or x-api-key"
     )
-    return console.Outcome(_entry(entry) | {"key": key}, raw=key.encode() + b"\n")
+    return console.CommandResult(_entry(entry) | {"key": key}, raw=key.encode() + b"\n")
 
 
 @group.command("list", cls=Command, epilog=examples("batuta serve keys list", "batuta serve keys list --json"))
-def list_keys() -> console.Outcome:
+def list_keys() -> console.CommandResult:
     """List the client keys, the revoked ones included."""
     from batuta_cli.serve.gateway import keys
 
@@ -48,16 +48,18 @@ def list_keys() -> console.Outcome:
         (e.name, _time(e.created) or "", f"revoked {_time(e.revoked)}" if e.revoked else "active", e.sha256[:12])
         for e in entries
     ]
-    return console.Outcome([_entry(e) for e in entries], console.Table(("NAME", "CREATED", "STATE", "SHA-256"), rows))
+    return console.CommandResult(
+        [_entry(e) for e in entries], console.Table(("NAME", "CREATED", "STATE", "SHA-256"), rows)
+    )
 
 
 @group.command(cls=Command, epilog=examples("batuta serve keys revoke laptop"))
-def revoke(name: Name) -> console.Outcome:
+def revoke(name: Name) -> console.CommandResult:
     """Revoke a client key; a running gateway refuses it at once."""
     from batuta_cli.serve.gateway import keys
 
     entry = keys.revoke(name)
-    return console.Outcome(_entry(entry), f"revoked the key of {display(name)}")
+    return console.CommandResult(_entry(entry), f"revoked the key of {display(name)}")
 
 
 def _entry(entry: "ClientKey") -> dict[str, Any]:

@@ -7,7 +7,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.conversation import Messages, Source, System, User
+from batuta_cli.cli.conversation import ConversationSource, Messages, System, User
 from batuta_cli.cli.ledger_option import LedgerOption, load_config
 from batuta_cli.cli.probing import probed
 from batuta_cli.errors import LedgerError, NoBackendError, UsageError
@@ -67,7 +67,7 @@ def route(
     system: System = None,
     user: User = None,
     ledger: LedgerOption = None,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Tell where a request would go: the backend's name. Nothing is sent.
 
     Without --queue-depth and --backend the backends are asked how they are. Exit 6 when the privacy tier refuses, 7
@@ -84,7 +84,7 @@ def route(
         latency=LatencyTier.parse(latency),
         throughput=ThroughputTier.parse(throughput),
         cost=CostTier.parse(cost),
-        input_tokens=_counted(settings, model, input_tokens, Source(messages, system, user)),
+        input_tokens=_counted(settings, model, input_tokens, ConversationSource(messages, system, user)),
         max_output_tokens=max_output_tokens,
     )
     probing = queue_depth is None and backend is None
@@ -106,7 +106,7 @@ def _check_numbers(**numbers: int | None) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must not be negative")
 
 
-def _counted(settings: "Config", model: str, tokens: int | None, source: Source) -> "TokenCount | None":
+def _counted(settings: "Config", model: str, tokens: int | None, source: ConversationSource) -> "TokenCount | None":
     from batuta_cli.serve.tokens.tokenizer import TokenCount
 
     if tokens is not None:
@@ -139,16 +139,16 @@ def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, conf
 def _asked(name: str, backends: "Sequence[Backend]", *, configured: bool) -> "Backend":
     """The backend that is asked about: a candidate, or any that batuta knows unless `configured`."""
     from batuta_cli.serve.backends import ServingBackend, default_backend
-    from batuta_cli.serve.names import folded, unknown
+    from batuta_cli.serve.names import normalised, unknown_name
 
     for backend in backends:
-        if folded(backend.name) == folded(name):
+        if normalised(backend.name) == normalised(name):
             return backend
-    kind = next((kind for kind in ServingBackend if folded(kind) == folded(name)), None)
+    kind = next((kind for kind in ServingBackend if normalised(kind) == normalised(name)), None)
     if kind is not None and not configured:
         return default_backend(kind)
     known = [backend.name for backend in backends]
-    raise unknown("backend", name, known if configured else dict.fromkeys([*known, *ServingBackend]))
+    raise unknown_name("backend", name, known if configured else dict.fromkeys([*known, *ServingBackend]))
 
 
 def _looked_at(
@@ -203,7 +203,7 @@ def _shown(
     backends: "Sequence[Backend]",
     *,
     explain: bool,
-) -> console.Outcome:
+) -> console.CommandResult:
     error = found.error()
     if trouble is not None and error is None:
         console.warn(f"{trouble.message}; nothing that costs money is sent")
@@ -214,7 +214,7 @@ def _shown(
             console.note(f"{each.name}: {each.api_key_env} is not set")
     name = display(found.backend or "")
     text = "\n\n".join(part for part in (name, _explained(found)) if part) if explain else name
-    return console.Outcome(found.to_json(), text, error=trouble if error and trouble else error)
+    return console.CommandResult(found.to_json(), text, error=trouble if error and trouble else error)
 
 
 def _explained(found: "Plan") -> str:

@@ -8,7 +8,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.conversation import Fallback, Messages, Source, System, User
+from batuta_cli.cli.conversation import ConversationSource, Fallback, Messages, System, User
 from batuta_cli.errors import InvalidInputError, TemplateError, UsageError
 from batuta_cli.files import display, is_control, read_limited
 
@@ -68,7 +68,7 @@ def template(
     detect: Annotated[
         bool, typer.Option("--detect", help="Say which format --model has, and how that is known.")
     ] = False,
-) -> console.Outcome:
+) -> console.CommandResult:
     """Turn messages into the prompt a model was trained on, byte for byte.
 
     Into a pipe or file goes exactly the prompt, without a newline. It has its special tokens already: a tokenizer must
@@ -93,7 +93,7 @@ def template(
     return _prompt(
         engine,
         described,
-        Source(messages, system, user),
+        ConversationSource(messages, system, user),
         on_injection,
         counted_for=(model or "this prompt") if count else None,
         fallback=system_fallback,
@@ -108,13 +108,13 @@ def template(
 def _prompt(
     engine: "ChatTemplateEngine",
     described: dict[str, Any],
-    source: Source,
+    source: ConversationSource,
     on_injection: str,
     *,
     counted_for: str | None,
     fallback: str,
     options: dict[str, Any],
-) -> console.Outcome:
+) -> console.CommandResult:
     from batuta_cli.serve.templates.control import guard
 
     messages, findings = guard(source.read(), on_injection, engine)
@@ -144,8 +144,8 @@ def _prompt(
     if counted_for is not None:
         return _counted(prompt, counted_for, result)
     if sys.stdout.isatty():
-        return console.Outcome(result, _for_terminal(prompt))
-    return console.Outcome(result, raw=prompt.encode())
+        return console.CommandResult(result, _for_terminal(prompt))
+    return console.CommandResult(result, raw=prompt.encode())
 
 
 def _applied(
@@ -165,7 +165,7 @@ def _applied(
     return prompt, f"the format has no place for the system message, which {done}"
 
 
-def _counted(prompt: str, model: str, result: dict[str, Any]) -> console.Outcome:
+def _counted(prompt: str, model: str, result: dict[str, Any]) -> console.CommandResult:
     from batuta_cli import config
     from batuta_cli.serve.tokens import count_prompt, tokenizer_for
 
@@ -174,7 +174,7 @@ def _counted(prompt: str, model: str, result: dict[str, Any]) -> console.Outcome
     counted = count_prompt(tokenizer_for(model, tokenizer_path=path or None), prompt)
     console.note(counted.method)
     numbers = {"tokens": counted.tokens, "exact": counted.exact, "method": counted.method}
-    return console.Outcome({**result, **numbers}, str(counted.tokens))
+    return console.CommandResult({**result, **numbers}, str(counted.tokens))
 
 
 def _engine(
@@ -216,7 +216,7 @@ def _described(found: "Detection") -> dict[str, Any]:
     }
 
 
-def _detected(model: str) -> console.Outcome:
+def _detected(model: str) -> console.CommandResult:
     found = _found(model)
     own = found.template is not None
     lines = (
@@ -227,10 +227,10 @@ def _detected(model: str) -> console.Outcome:
     )
     result = {"model": model, **_described(found), "own_template": own}
     result |= {"bos_token": found.bos_token, "eos_token": found.eos_token}
-    return console.Outcome(result, "\n".join(f"{name:<11}{display(value)}" for name, value in lines))
+    return console.CommandResult(result, "\n".join(f"{name:<11}{display(value)}" for name, value in lines))
 
 
-def _formats() -> console.Outcome:
+def _formats() -> console.CommandResult:
     from batuta_cli.serve.templates.formats import named_formats
 
     result = [
@@ -251,7 +251,7 @@ def _formats() -> console.Outcome:
     for f in named_formats().values():
         order, tools = "in turns" if f.alternates else "any", "yes" if f.tool_calls else "no"
         rows.append((f.name, f.family, f.system, order, tools, " ".join(f.stop) or "-"))
-    return console.Outcome(result, console.Table(("NAME", "FAMILY", "SYSTEM", "ORDER", "TOOLS", "STOP"), rows))
+    return console.CommandResult(result, console.Table(("NAME", "FAMILY", "SYSTEM", "ORDER", "TOOLS", "STOP"), rows))
 
 
 def _date(text: str | None) -> dt.date | None:

@@ -28,12 +28,12 @@ from batuta_cli.config.schema import (
     SETTINGS,
     TABLE_DOCS,
     TABLES,
-    Backend,
+    BackendSection,
     Budget,
-    Gateway,
-    Model,
+    GatewaySection,
+    ModelSection,
     Net,
-    Pacha,
+    PachaSection,
     Privacy,
     Router,
     Setting,
@@ -47,16 +47,16 @@ from batuta_cli.errors import ConfigError, OutputExistsError
 from batuta_cli.files import display, locked, write_file
 
 __all__ = [
-    "Backend",
+    "BackendSection",
     "Budget",
     "Change",
     "Config",
-    "Entry",
-    "Gateway",
-    "Model",
+    "ConfigEntry",
+    "GatewaySection",
+    "ModelSection",
     "Net",
     "Origin",
-    "Pacha",
+    "PachaSection",
     "Privacy",
     "Router",
     "check_values",
@@ -72,7 +72,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Entry:
+class ConfigEntry:
     """One key of the configuration with its value, as batuta uses it and as TOML has it."""
 
     path: KeyPath
@@ -100,14 +100,14 @@ class Entry:
 class Config:
     """The effective configuration."""
 
-    pacha: Pacha = field(default_factory=Pacha)
+    pacha: PachaSection = field(default_factory=PachaSection)
     budget: Budget = field(default_factory=Budget)
     privacy: Privacy = field(default_factory=Privacy)
     router: Router = field(default_factory=Router)
     network: Net = field(default_factory=Net)
-    gateway: Gateway = field(default_factory=Gateway)
-    backends: Mapping[str, Backend] = field(default_factory=dict)
-    models: Mapping[str, Model] = field(default_factory=dict)
+    gateway: GatewaySection = field(default_factory=GatewaySection)
+    backends: Mapping[str, BackendSection] = field(default_factory=dict)
+    models: Mapping[str, ModelSection] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
     """Where the values that are no defaults came from, by `table.key`."""
 
@@ -116,7 +116,7 @@ class Config:
         """What is valid, and probably not meant: limits that contradict each other."""
         return limit_warnings(self.budget.daily_budget_usd, self.budget.max_request_cost_usd)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[ConfigEntry]:
         """Every key with its value, tables and keys in the order of the schema."""
         tables: dict[KeyPath, Any] = {(table,): getattr(self, table) for table in TABLES if table not in NAMED}
         tables |= {(table, name): inner for table in NAMED for name, inner in getattr(self, table).items()}
@@ -124,9 +124,9 @@ class Config:
             for name, setting in SETTINGS[prefix[0]].items():
                 path, value = (*prefix, name), getattr(table, name)
                 origin = self.origins.get(".".join(path), Origin())
-                yield Entry(path, value, setting.kind.toml(value), origin)
+                yield ConfigEntry(path, value, setting.kind.toml(value), origin)
 
-    def entry(self, key: str) -> Entry:
+    def entry(self, key: str) -> ConfigEntry:
         """The entry of `table.key`. Raises `ConfigError` when there is no such key, or no such backend."""
         path, _ = parse_key(key)
         for entry in self.entries():
@@ -143,7 +143,7 @@ class Config:
 class Change:
     """What `set_value` or `unset` did."""
 
-    entry: Entry
+    entry: ConfigEntry
     comments_lost: bool
     """The file was written in a way that its comments could not be kept in it."""
     overridden_by: str | None
@@ -160,8 +160,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     found = from_document(document) if document else Found()
     add_environment(found, os.environ if environ is None else environ)
     tables = {table: declared(**found.of((table,))) for table, declared in TABLES.items() if table not in NAMED}
-    backends = {name: Backend(**found.of((BACKENDS, name))) for name in found.named[BACKENDS]}
-    models = {name: Model(**found.of((MODELS, name))) for name in found.named[MODELS]}
+    backends = {name: BackendSection(**found.of((BACKENDS, name))) for name in found.named[BACKENDS]}
+    models = {name: ModelSection(**found.of((MODELS, name))) for name in found.named[MODELS]}
     return Config(**tables, backends=backends, models=models, origins=found.origins)
 
 
@@ -192,7 +192,9 @@ def set_values(values: Mapping[str, str], path: Path | None = None) -> list[Chan
     for key_path, (setting, value) in wanted.items():
         origin = Origin("file", document.file, document.line(key_path))
         hidden_by = variable(key_path) if variable(key_path) in os.environ else None
-        changes.append(Change(Entry(key_path, value, setting.kind.toml(value), origin), key_path in lost, hidden_by))
+        changes.append(
+            Change(ConfigEntry(key_path, value, setting.kind.toml(value), origin), key_path in lost, hidden_by)
+        )
     return changes
 
 
@@ -226,7 +228,7 @@ def unset(key: str, path: Path | None = None) -> Change | None:
         write_file(path, edited.text.encode(), force=True, mode=0o600)
     hidden_by = variable(key_path) if variable(key_path) in os.environ else None
     plain = setting.kind.toml(setting.default)
-    return Change(Entry(key_path, setting.default, plain, Origin()), edited.comments_lost, hidden_by)
+    return Change(ConfigEntry(key_path, setting.default, plain, Origin()), edited.comments_lost, hidden_by)
 
 
 def unset_table(key: str, path: Path | None = None) -> bool | None:

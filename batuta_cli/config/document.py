@@ -36,7 +36,7 @@ KeyPath = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Statement:
+class TomlStatement:
     """A table's header, or a key with its value, and where it stands in the text."""
 
     path: KeyPath
@@ -57,7 +57,7 @@ class Document:
     data: dict[str, Any]
 
     @cached_property
-    def statements(self) -> list[Statement]:
+    def statements(self) -> list[TomlStatement]:
         """All headers and keys, in order."""
         return list(_scan(self.text))
 
@@ -248,7 +248,7 @@ def _commented_default(text: str, key: str, start: int, limit: int) -> tuple[int
     return None
 
 
-def _scan(text: str) -> Iterator[Statement]:
+def _scan(text: str) -> Iterator[TomlStatement]:
     """The statements of a valid document."""
     position, line, counted = 0, 1, 0
     table: KeyPath = ()
@@ -263,12 +263,12 @@ def _scan(text: str) -> Iterator[Statement]:
         if header := _HEADER.match(text, position):
             table = _key_path(header[2])
             position = header.end()
-            yield Statement(table, line, True, start, position, position)
+            yield TomlStatement(table, line, True, start, position, position)
             continue
         key = _KEY.match(text, position)
         assert key is not None  # noqa: S101 - the document is valid: what is no header begins with a key
         value, end = _value(text, key.end() + 1)
-        yield Statement((*table, *_key_path(key[0])), line, False, start, value, end)
+        yield TomlStatement((*table, *_key_path(key[0])), line, False, start, value, end)
         position = end
 
 

@@ -67,7 +67,7 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     return f", did you mean {near}?" if near else ""
 
 
-class Kind(ABC, Generic[T]):
+class ValueKind(ABC, Generic[T]):
     """One kind of value."""
 
     @abstractmethod
@@ -84,7 +84,7 @@ class Kind(ABC, Generic[T]):
 
 
 @dataclass(frozen=True)
-class Boolean(Kind[bool]):
+class Boolean(ValueKind[bool]):
     """True or false; as text also 1, 0, yes, no, on and off."""
 
     def check(self, value: object) -> bool:
@@ -99,7 +99,7 @@ class Boolean(Kind[bool]):
 
 
 @dataclass(frozen=True)
-class Integer(Kind[int]):
+class Integer(ValueKind[int]):
     """A whole number within bounds."""
 
     low: int
@@ -123,7 +123,7 @@ class Integer(Kind[int]):
 
 
 @dataclass(frozen=True)
-class Fraction(Kind[float]):
+class Fraction(ValueKind[float]):
     """A number from 0 to 1."""
 
     def check(self, value: object) -> float:
@@ -139,7 +139,7 @@ class Fraction(Kind[float]):
 
 
 @dataclass(frozen=True)
-class Money(Kind[Decimal]):
+class Money(ValueKind[Decimal]):
     """An amount of US dollars as `batuta_cli.dollars` reads it, rounded up to 9 decimal places.
 
     A string ("10.00") is what batuta writes. Numbers are taken as well, and exactly: the parser hands over their
@@ -162,7 +162,7 @@ class Money(Kind[Decimal]):
 
 
 @dataclass(frozen=True)
-class OptionalMoney(Kind[Decimal | None]):
+class OptionalMoney(ValueKind[Decimal | None]):
     """An amount as `Money` has it, or an empty string for none; zero is an amount."""
 
     def check(self, value: object) -> Decimal | None:
@@ -173,7 +173,7 @@ class OptionalMoney(Kind[Decimal | None]):
 
 
 @dataclass(frozen=True)
-class Choice(Kind[Any]):
+class OneOf(ValueKind[Any]):
     """One of a few words."""
 
     words: tuple[str, ...]
@@ -187,7 +187,7 @@ class Choice(Kind[Any]):
 
 
 @dataclass(frozen=True)
-class Identity(Kind[str]):
+class IdentityKind(ValueKind[str]):
     """Who a signing key belongs to, or nothing; the same rules as `pacha keygen --identity`."""
 
     def check(self, value: object) -> str:
@@ -201,7 +201,7 @@ class Identity(Kind[str]):
 
 
 @dataclass(frozen=True)
-class Line(Kind[str]):
+class Line(ValueKind[str]):
     """A short line of text, or nothing; whether it names something is judged where it is used."""
 
     what: str
@@ -214,7 +214,7 @@ class Line(Kind[str]):
 
 
 @dataclass(frozen=True)
-class EnvName(Kind[str]):
+class EnvName(ValueKind[str]):
     """The name of an environment variable, or nothing.
 
     Upper case only, as POSIX has it (https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html): it
@@ -230,7 +230,7 @@ class EnvName(Kind[str]):
 
 
 @dataclass(frozen=True)
-class TimeZone(Kind[str]):
+class TimeZone(ValueKind[str]):
     """A name of the IANA time zone database."""
 
     def check(self, value: object) -> str:
@@ -254,7 +254,7 @@ class TimeZone(Kind[str]):
 
 
 @dataclass(frozen=True)
-class Ledger(Kind[str]):
+class LedgerUrlKind(ValueKind[str]):
     """A ledger URL, see `ledger_url`."""
 
     def check(self, value: object) -> str:
@@ -267,7 +267,7 @@ class Ledger(Kind[str]):
 
 
 @dataclass(frozen=True)
-class BaseUrl(Kind[str]):
+class BaseUrl(ValueKind[str]):
     """An http or https address, or nothing."""
 
     def check(self, value: object) -> str:
@@ -293,7 +293,7 @@ def _check_address(text: str, schemes: tuple[str, ...], expected: str) -> None:
         raise RefusedValueError(expected)
 
 
-class _List(Kind[tuple[T, ...]]):
+class _List(ValueKind[tuple[T, ...]]):
     """Several values; as text they are separated by commas, or a JSON array."""
 
     expected: str
@@ -322,7 +322,7 @@ class _List(Kind[tuple[T, ...]]):
 
 
 @dataclass(frozen=True)
-class Networks(_List[Network]):
+class NetworksKind(_List[Network]):
     """Address ranges in CIDR notation. Such a list says what counts as near, so a range of everything is refused."""
 
     expected = "networks such as 10.0.0.0/8"

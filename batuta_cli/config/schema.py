@@ -13,21 +13,21 @@ from typing import Annotated, Any, Literal
 from batuta_cli.config.kinds import (
     BaseUrl,
     Boolean,
-    Choice,
     EnvName,
     Fraction,
-    Identity,
+    IdentityKind,
     Integer,
-    Kind,
-    Ledger,
+    LedgerUrlKind,
     Line,
     Money,
     Names,
     Network,
-    Networks,
+    NetworksKind,
+    OneOf,
     OptionalMoney,
     Origins,
     TimeZone,
+    ValueKind,
 )
 
 Tier = Literal["standard", "private", "sovereign"]
@@ -38,12 +38,12 @@ Durability = Literal["normal", "full"]
 class Key:
     """What a field of a table may be, and what it is for."""
 
-    kind: Kind[Any]
+    kind: ValueKind[Any]
     doc: str
 
 
 @dataclass(frozen=True)
-class Pacha:
+class PachaSection:
     """`[pacha]`: signing and verifying."""
 
     allow_pacha1: Annotated[
@@ -55,7 +55,7 @@ class Pacha:
         ),
     ] = False
     default_key: Annotated[
-        str, Key(Identity(), "Whose key `pacha sign` uses when there are several and none is named.")
+        str, Key(IdentityKind(), "Whose key `pacha sign` uses when there are several and none is named.")
     ] = ""
 
 
@@ -83,7 +83,7 @@ class Budget:
     ledger: Annotated[
         str,
         Key(
-            Ledger(),
+            LedgerUrlKind(),
             "Where spending is kept: sqlite (this user's file), sqlite:////absolute/path, sqlite:///relative/path\n"
             "(relative to the current directory), or memory: (each process keeps its own and forgets it when it ends).",
         ),
@@ -91,7 +91,7 @@ class Budget:
     durability: Annotated[
         Durability,
         Key(
-            Choice(("normal", "full")),
+            OneOf(("normal", "full")),
             "What the sqlite ledger survives: normal, that processes are killed; full, a power cut as well,\n"
             "at several times the cost of each request.",
         ),
@@ -105,17 +105,17 @@ class Privacy:
     tier: Annotated[
         Tier,
         Key(
-            Choice(("standard", "private", "sovereign")),
+            OneOf(("standard", "private", "sovereign")),
             "How far a request may go when it does not say so itself: sovereign (this machine and\n"
             "local_networks), private (these, private_networks, and the private clouds) or standard (anywhere).",
         ),
     ] = "standard"
     local_networks: Annotated[
         tuple[Network, ...],
-        Key(Networks(), 'Networks that count as local, such as ["10.1.0.0/16"]. The loopback always does.'),
+        Key(NetworksKind(), 'Networks that count as local, such as ["10.1.0.0/16"]. The loopback always does.'),
     ] = ()
     private_networks: Annotated[
-        tuple[Network, ...], Key(Networks(), "Networks that count as private, in addition to the local ones.")
+        tuple[Network, ...], Key(NetworksKind(), "NetworksKind that count as private, in addition to the local ones.")
     ] = ()
 
 
@@ -154,7 +154,7 @@ class Net:
 
 
 @dataclass(frozen=True)
-class Gateway:
+class GatewaySection:
     """`[gateway]`: the server that `batuta serve gateway` runs."""
 
     host: Annotated[
@@ -177,7 +177,7 @@ class Gateway:
 
 
 @dataclass(frozen=True)
-class Backend:
+class BackendSection:
     """`[backends.NAME]`: one server that runs models."""
 
     profile: Annotated[
@@ -194,7 +194,7 @@ class Backend:
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelSection:
     """`[models."NAME"]`: what batuta cannot know of a model by itself."""
 
     context_window: Annotated[
@@ -239,7 +239,7 @@ class Setting:
 
     table: str
     name: str
-    kind: Kind[Any]
+    kind: ValueKind[Any]
     doc: str
     default: Any
 
@@ -283,14 +283,14 @@ NAMED = {
 """The tables whose keys are tables of the user's own naming."""
 
 TABLES: dict[str, type] = {
-    "pacha": Pacha,
+    "pacha": PachaSection,
     "budget": Budget,
     "privacy": Privacy,
     "router": Router,
     "network": Net,
-    "gateway": Gateway,
-    BACKENDS: Backend,
-    MODELS: Model,
+    "gateway": GatewaySection,
+    BACKENDS: BackendSection,
+    MODELS: ModelSection,
 }
 """Every table and the dataclass it becomes."""
 

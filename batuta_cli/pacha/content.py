@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batuta_cli.files import Advance, StrPath
-from batuta_cli.pacha.hashing import Entry, Resource, check_unchanged, hash_entries, scan
+from batuta_cli.pacha.hashing import FileEntry, Resource, check_unchanged, hash_entries, scan
 from batuta_cli.pacha.ignoring import files_left_out
 from batuta_cli.pacha.statement import Statement
 
@@ -36,12 +36,12 @@ class Differences:
 
 
 @dataclass
-class Model:
+class ModelContent:
     """A model on disk. Each file is hashed once, however many statements it is compared with."""
 
     path: StrPath
     progress: Advance | None = None
-    _hashed: dict[Entry, Resource] = field(default_factory=dict)
+    _hashed: dict[FileEntry, Resource] = field(default_factory=dict)
 
     def differences(self, statement: Statement) -> Differences:
         """Compare with a statement. Raises as `hashing.hash_model`."""
@@ -77,7 +77,7 @@ class Model:
         check_unchanged(self.path, entries)
         return self._hashed[entries[0]]
 
-    def _compare(self, found: dict[str, Entry], signed: dict[str, Resource]) -> Differences:
+    def _compare(self, found: dict[str, FileEntry], signed: dict[str, Resource]) -> Differences:
         both = [name for name in signed if name in found]
         missing = [name for name in signed if name not in found]
         added = [name for name in found if name not in signed]
@@ -95,7 +95,7 @@ class Model:
         )
 
     def _renamed(
-        self, missing: list[str], added: list[str], found: dict[str, Entry], signed: dict[str, Resource]
+        self, missing: list[str], added: list[str], found: dict[str, FileEntry], signed: dict[str, Resource]
     ) -> list[tuple[str, str]]:
         """Pair each missing file with an added one of the same content."""
         by_digest: dict[bytes, list[str]] = {}
@@ -104,12 +104,12 @@ class Model:
                 by_digest.setdefault(resource.digest, []).append(name)
         return [(old, by_digest[digest].pop()) for old in missing if by_digest.get(digest := signed[old].digest)]
 
-    def _hash(self, entries: Sequence[Entry]) -> None:
+    def _hash(self, entries: Sequence[FileEntry]) -> None:
         fresh = [entry for entry in entries if entry not in self._hashed]
         for entry, resource in zip(fresh, hash_entries(fresh, self.progress), strict=True):
             self._hashed[entry] = resource
 
-    def _is(self, entry: Entry, signed: Resource) -> bool:
+    def _is(self, entry: FileEntry, signed: Resource) -> bool:
         resource = self._hashed.get(entry)
         return resource is not None and (resource.size, resource.digest) == (signed.size, signed.digest)
 

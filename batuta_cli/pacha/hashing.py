@@ -182,7 +182,7 @@ def hash_stream_counting(descriptor: int, name: StrPath, advance: Advance | None
 
 
 @dataclass(frozen=True)
-class Entry:
+class FileEntry:
     """A file found in a model: its name inside the model, where it is, its size, and what tells a later change."""
 
     name: str
@@ -205,7 +205,7 @@ def scan(
     follow_symlinks: bool = False,
     allow_empty: bool = False,
     unusable: list[str] | None = None,
-) -> list[Entry]:
+) -> list[FileEntry]:
     """The files of a model in the order in which they are hashed: by code points of their names.
 
     Args:
@@ -226,7 +226,7 @@ def scan(
     if not stat.S_ISDIR(status.st_mode):
         if not stat.S_ISREG(status.st_mode):
             raise InvalidInputError(f"{display(path)}: is {kind_of(status.st_mode)}, not a file or a directory")
-        return [Entry.of(".", os.fspath(path), status)]
+        return [FileEntry.of(".", os.fspath(path), status)]
     entries = sorted(_walk(os.fspath(path), frozenset(ignore), follow_symlinks, unusable), key=lambda entry: entry.name)
     if not entries and not allow_empty:
         besides = " besides the ignored ones" if ignore else ""
@@ -234,7 +234,7 @@ def scan(
     return entries
 
 
-def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: list[str] | None) -> Iterator[Entry]:
+def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: list[str] | None) -> Iterator[FileEntry]:
     directories = [(root, "")]
     while directories:
         directory, prefix = directories.pop()
@@ -254,7 +254,7 @@ def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: li
             if stat.S_ISDIR(status.st_mode):
                 directories.append((item.path, name + "/"))
             else:
-                yield Entry.of(name, item.path, status)
+                yield FileEntry.of(name, item.path, status)
 
 
 def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> os.stat_result:
@@ -278,7 +278,7 @@ def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> os.stat_result:
     )
 
 
-def hash_entries(entries: Sequence[Entry], advance: Advance | None = None) -> list[Resource]:
+def hash_entries(entries: Sequence[FileEntry], advance: Advance | None = None) -> list[Resource]:
     """Hash scanned files, two at a time, keeping their order; `advance` is called from both threads.
 
     Where no threads can be started, one file is hashed after the other.
@@ -286,17 +286,17 @@ def hash_entries(entries: Sequence[Entry], advance: Advance | None = None) -> li
     Raises as `hash_descriptor`, and `ChangedWhileReadError` for a file that is not the one that was scanned.
     """
 
-    def one(entry: Entry) -> Resource:
+    def one(entry: FileEntry) -> Resource:
         descriptor = open_regular(entry.path)
         try:
-            if Entry.of(entry.name, entry.path, os.fstat(descriptor)) != entry:
+            if FileEntry.of(entry.name, entry.path, os.fstat(descriptor)) != entry:
                 raise _changed(entry.path)
             measured = hash_descriptor(descriptor, entry.path, advance)
         finally:
             os.close(descriptor)
         return Resource(entry.name, measured.size, measured.digest)
 
-    def several(batch: Sequence[Entry]) -> list[Resource]:
+    def several(batch: Sequence[FileEntry]) -> list[Resource]:
         return [one(entry) for entry in batch]
 
     if len(entries) <= 1 or not can_start(2):
@@ -307,7 +307,7 @@ def hash_entries(entries: Sequence[Entry], advance: Advance | None = None) -> li
         return [resource for resources in pool.map(several, _batches(entries)) for resource in resources]
 
 
-def _batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+def _batches(entries: Sequence[FileEntry]) -> Iterator[Sequence[FileEntry]]:
     """The work in parts worth handing to a thread: handing over a small file costs more than hashing it."""
     start, size = 0, 0
     for end, entry in enumerate(entries, start=1):
@@ -319,7 +319,7 @@ def _batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
 
 
 def check_unchanged(
-    path: StrPath, entries: Sequence[Entry], *, ignore: Sequence[str] = (), follow_symlinks: bool = False
+    path: StrPath, entries: Sequence[FileEntry], *, ignore: Sequence[str] = (), follow_symlinks: bool = False
 ) -> None:
     """Raise `ChangedWhileReadError` unless a new scan finds what `entries` say; see `scan` for the arguments."""
     again = scan(path, ignore=ignore, follow_symlinks=follow_symlinks, allow_empty=True, unusable=[])

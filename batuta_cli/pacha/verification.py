@@ -18,7 +18,7 @@ from batuta_cli.errors import (
     worst,
 )
 from batuta_cli.files import Advance, StrPath, display
-from batuta_cli.pacha.content import Differences, HashedModel, Model
+from batuta_cli.pacha.content import Differences, HashedModel, ModelContent
 from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of_bytes, content_address
 from batuta_cli.pacha.ignoring import is_glob
 from batuta_cli.pacha.keys import VerifyingKey
@@ -107,7 +107,7 @@ def _hint_about_globs(stated: Statement, differences: Differences) -> str | None
 
 def _pacha1_differences(model: _Comparable, signature: Pacha1Signature) -> Differences:
     resource = model.resource if isinstance(model, HashedModel) else None
-    if isinstance(model, Model):
+    if isinstance(model, ModelContent):
         resource = model.single_file()
     if resource is None:
         return Differences(other_kind="a directory, and a single file was signed")
@@ -251,7 +251,9 @@ def verify_path(
     """
     many = [signatures] if isinstance(signatures, ModelSignature) else list(signatures)
     name = model_name(path) if actual_name is None else actual_name
-    return verify_all(Model(path, progress), many, policy, label=label or path, actual_name=name, require=require)
+    return verify_all(
+        ModelContent(path, progress), many, policy, label=label or path, actual_name=name, require=require
+    )
 
 
 def verify_model(

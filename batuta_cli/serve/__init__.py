@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from batuta_cli.serve.routing.planning import (
         BackendState,
         Candidate,
-        Gate,
         GateName,
+        GateResult,
         Need,
         Plan,
         PlanRequest,
@@ -95,7 +95,7 @@ _MODULES = {
     "routing.planning": (
         "BackendState",
         "Candidate",
-        "Gate",
+        "GateResult",
         "GateName",
         "Need",
         "Plan",
@@ -145,8 +145,8 @@ __all__ = [
     "FailoverManager",
     "FailoverRequest",
     "Finding",
-    "Gate",
     "GateName",
+    "GateResult",
     "Injection",
     "LatencyTier",
     "Ledger",

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from batuta_cli.errors import InvalidInputError
-from batuta_cli.serve.names import Word, unknown
+from batuta_cli.serve.names import NameEnum, unknown_name
 
 _HINT = '--messages takes a JSON list such as [{"role": "user", "content": "Hello"}], or an object with "messages"'
 
 
-class Role(Word):
+class Role(NameEnum):
     """Who speaks."""
 
     SYSTEM = "system"
@@ -187,7 +187,7 @@ def _role(value: object) -> Role:
         raise InvalidInputError(f"role must be text, not {_json_type(value)}")
     if known := _ROLES.get(value):
         return known
-    error = unknown("role", value, list(Role))
+    error = unknown_name("role", value, list(Role))
     raise InvalidInputError(error.message, hint=error.hint)
 
 

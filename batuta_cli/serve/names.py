@@ -9,12 +9,12 @@ from batuta_cli.errors import UsageError
 from batuta_cli.files import display
 
 
-def folded(name: str) -> str:
+def normalised(name: str) -> str:
     """A name as it is compared: `Llama-Cpp`, `llama_cpp` and `LlamaCpp` are one."""
     return re.sub(r"[-_.\s]", "", name).casefold()
 
 
-def unknown(what: str, name: str, choices: Iterable[str]) -> UsageError:
+def unknown_name(what: str, name: str, choices: Iterable[str]) -> UsageError:
     """The error for a name that is none of `choices`: it suggests the nearest, and its hint lists them."""
     from batuta_cli.config.kinds import did_you_mean
 
@@ -23,12 +23,12 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> UsageError:
     return UsageError(message, hint=f"known: {', '.join(known)}" if known else None)
 
 
-class Word(StrEnum):
+class NameEnum(StrEnum):
     """An enumeration whose values are such names; `PrivacyTier("Sovereign")` and `PrivacyTier.SOVEREIGN` are one."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
-        return next((m for m in cls if isinstance(value, str) and folded(m.value) == folded(value)), None)
+        return next((m for m in cls if isinstance(value, str) and normalised(m.value) == normalised(value)), None)
 
     @classmethod
     def what(cls) -> str:
@@ -41,4 +41,4 @@ class Word(StrEnum):
         member = cls._missing_(name)
         if member is not None:
             return member
-        raise unknown(cls.what(), name, [member.value for member in cls])
+        raise unknown_name(cls.what(), name, [member.value for member in cls])

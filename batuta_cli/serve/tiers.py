@@ -1,9 +1,9 @@
 """What a caller may ask of a backend: how private, how fast, how much at once, how dear."""
 
-from batuta_cli.serve.names import Word
+from batuta_cli.serve.names import NameEnum
 
 
-class PrivacyTier(Word):
+class PrivacyTier(NameEnum):
     """How far a request may go; each tier includes the ones before it.
 
     SOVEREIGN: this machine, and networks that were declared local. PRIVATE: also networks declared private and the
@@ -27,7 +27,7 @@ class PrivacyTier(Word):
 _OPENNESS = {tier: number for number, tier in enumerate(PrivacyTier)}
 
 
-class LatencyTier(Word):
+class LatencyTier(NameEnum):
     """How soon an answer is wanted."""
 
     REAL_TIME = "realtime"
@@ -35,7 +35,7 @@ class LatencyTier(Word):
     BATCH = "batch"
 
 
-class ThroughputTier(Word):
+class ThroughputTier(NameEnum):
     """How many requests at once."""
 
     LOW = "low"
@@ -43,7 +43,7 @@ class ThroughputTier(Word):
     HIGH = "high"
 
 
-class CostTier(Word):
+class CostTier(NameEnum):
     """How much an answer may cost beside how good it is."""
 
     FRUGAL = "frugal"

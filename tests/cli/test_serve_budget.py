@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from batuta_cli.serve.budget.ledger import Hold, Moment, Use, open_ledger
+from batuta_cli.serve.budget.ledger import Moment, ReservationRow, Use, open_ledger
 from tests.cli.support import answer, hints, in_a_shell, names_in, on_a_terminal, result
 from tests.conftest import BATUTA, Run
 
@@ -70,7 +70,7 @@ def test_status_in_json_has_what_scripts_rely_on(budget: Run) -> None:
 def test_status_draws_what_is_spent_reserved_and_left_and_where_the_warning_is(budget: Run, ledger_file: Path) -> None:
     budget("record", "--cost", "5", code=0)
     ledger = open_ledger(f"sqlite:///{ledger_file}")
-    ledger.reserve(moment(), Hold("r", 2 * 10**9, "me"), 10**12)
+    ledger.reserve(moment(), ReservationRow("r", 2 * 10**9, "me"), 10**12)
     ledger.close()
     lines = budget("status", code=0).stdout.splitlines()
     assert lines[0] == f"[{'#' * 25}{'=' * 10}{'.' * 5}|{'.' * 10}]  50 %"

@@ -296,7 +296,9 @@ def test_the_documented_file_has_every_key_with_its_default_and_its_meaning(file
     text = config.documented()
     uncommented = re.sub(r"^# (?=\w+ = |\[)", "", text, flags=re.MULTILINE)
     loaded = load(written(file, uncommented), NO_ENV)
-    assert loaded == Config(backends={"llamacpp": config.Backend()}, models={"llama-3.3-70b": config.Model()})
+    assert loaded == Config(
+        backends={"llamacpp": config.BackendSection()}, models={"llama-3.3-70b": config.ModelSection()}
+    )
     assert {entry.origin.source for entry in loaded.entries()} == {"file"}
     for setting in (s for table in SETTINGS.values() for s in table.values()):
         assert f"# {setting.doc.splitlines()[0]}" in text

@@ -63,7 +63,7 @@ api_key_env = "GROQ_API_KEY"
 [backends.empty]
 """
     loaded = load(written(file, text), NO_ENV)
-    assert loaded.pacha == config.Pacha(allow_pacha1=True, default_key="alice@example.com")
+    assert loaded.pacha == config.PachaSection(allow_pacha1=True, default_key="alice@example.com")
     assert loaded.budget.daily_budget_usd == Decimal("25.50")
     assert loaded.budget.warning_threshold == 1.0
     assert loaded.budget.ledger == "sqlite:////var/lib/batuta/ledger"
@@ -71,9 +71,9 @@ api_key_env = "GROQ_API_KEY"
     assert loaded.privacy.tier == "private"
     assert loaded.privacy.local_networks == tuple(map(ip_network, ("10.0.0.0/8", "fd00::/8", "192.0.2.7")))
     assert loaded.backends == {
-        "llamacpp": config.Backend(base_url="http://127.0.0.1:8080/v1", models=("smollm2-135m",)),
-        "groq": config.Backend(api_key_env="GROQ_API_KEY"),
-        "empty": config.Backend(),
+        "llamacpp": config.BackendSection(base_url="http://127.0.0.1:8080/v1", models=("smollm2-135m",)),
+        "groq": config.BackendSection(api_key_env="GROQ_API_KEY"),
+        "empty": config.BackendSection(),
     }
 
 
@@ -81,8 +81,8 @@ def test_a_model_has_a_table_under_its_name_dots_and_all(file: Path) -> None:
     text = '[models."org/llama-3.3-70b:q4"]\ncontext_window = 8192\ninput_usd_per_million = "0"\n[models.empty]\n'
     loaded = load(written(file, text), {"BATUTA_MODELS_ORG_LLAMA_3_3_70B_Q4_TEMPLATE": "llama3.1"})
     assert loaded.models == {
-        "org/llama-3.3-70b:q4": config.Model(8192, input_usd_per_million=Decimal(0), template="llama3.1"),
-        "empty": config.Model(),
+        "org/llama-3.3-70b:q4": config.ModelSection(8192, input_usd_per_million=Decimal(0), template="llama3.1"),
+        "empty": config.ModelSection(),
     }
     assert loaded.models["empty"].input_usd_per_million is None
     assert loaded.entry("models.org/llama-3.3-70b:q4.context_window").value == 8192
@@ -395,9 +395,9 @@ def test_a_variable_overrides_the_file_and_has_the_same_checks(file: Path) -> No
     assert loaded.budget.daily_budget_usd == 5
     assert loaded.privacy.local_networks == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
     assert loaded.backends == {
-        "my-groq": config.Backend(api_key_env="GROQ"),
-        "Big": config.Backend(models=("a,b",)),
-        "new": config.Backend(base_url="https://new.example"),
+        "my-groq": config.BackendSection(api_key_env="GROQ"),
+        "Big": config.BackendSection(models=("a,b",)),
+        "new": config.BackendSection(base_url="https://new.example"),
     }
 
 

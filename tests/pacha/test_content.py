@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from batuta_cli.errors import ChangedWhileReadError, NotFoundError
 from batuta_cli.pacha import content
-from batuta_cli.pacha.content import Differences, HashedModel, Model
-from batuta_cli.pacha.hashing import Entry, Resource, hash_entries
+from batuta_cli.pacha.content import Differences, HashedModel, ModelContent
+from batuta_cli.pacha.hashing import FileEntry, Resource, hash_entries
 from batuta_cli.pacha.statement import Statement, parse
 from tests.pacha.forge import statement, write_model
 
@@ -28,14 +28,14 @@ def stated(signed: bytes | Mapping[str, bytes], *, ignore: list[str] | None = No
 
 
 def test_a_model_as_it_was_signed_has_no_differences(tmp_path: Path) -> None:
-    assert not Model(write_model(tmp_path / "m", SIGNED)).differences(stated(SIGNED))
+    assert not ModelContent(write_model(tmp_path / "m", SIGNED)).differences(stated(SIGNED))
     (tmp_path / "f").write_bytes(b"weights")
-    assert not Model(tmp_path / "f").differences(stated(b"weights"))
+    assert not ModelContent(tmp_path / "f").differences(stated(b"weights"))
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     found = {"a": b"X", "b": b"22 and more", "moved/d": b"333", "new": b"9"}
-    differences = Model(write_model(tmp_path / "m", found)).differences(stated(SIGNED))
+    differences = ModelContent(write_model(tmp_path / "m", found)).differences(stated(SIGNED))
     assert differences == Differences(changed=("a", "b"), missing=("e",), added=("new",), renamed=(("c/d", "moved/d"),))
     assert differences.as_dict() == {
         "changed": ["a", "b"],
@@ -48,12 +48,12 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("extra", ["new", ".hidden", "c/.git/HEAD", "Thumbs.db"])
 def test_the_set_of_files_is_closed(extra: str, tmp_path: Path) -> None:
     model = write_model(tmp_path / "m", SIGNED | {extra: b""})
-    assert Model(model).differences(stated(SIGNED)) == Differences(added=(extra,))
+    assert ModelContent(model).differences(stated(SIGNED)) == Differences(added=(extra,))
 
 
 def test_one_changed_bit_of_the_same_size_is_found(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m", SIGNED | {"e": b"4445"})
-    assert Model(model).differences(stated(SIGNED)) == Differences(changed=("e",))
+    assert ModelContent(model).differences(stated(SIGNED)) == Differences(changed=("e",))
 
 
 def test_a_size_that_was_signed_wrong_is_a_change_even_when_the_digest_fits(tmp_path: Path) -> None:
@@ -61,18 +61,18 @@ def test_a_size_that_was_signed_wrong_is_a_change_even_when_the_digest_fits(tmp_
     document["predicate"]["resources"][0]["annotations"]["size"] = 6
     wrong = parse(json.dumps(document).encode())
     (tmp_path / "f").write_bytes(b"weights")
-    assert Model(tmp_path / "f").differences(wrong).changed == (".",)
+    assert ModelContent(tmp_path / "f").differences(wrong).changed == (".",)
     assert HashedModel(Resource(".", 7, blake3(b"weights").digest())).differences(wrong).changed == (".",)
 
 
 def test_two_files_that_change_places_are_both_changed(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m", {"a": b"2", "b": b"1"})
-    assert Model(model).differences(stated({"a": b"1", "b": b"2"})).changed == ("a", "b")
+    assert ModelContent(model).differences(stated({"a": b"1", "b": b"2"})).changed == ("a", "b")
 
 
 def test_files_with_equal_content_are_paired_one_to_one_when_renamed(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m", {"x": b"same", "y": b"same", "z": b"same"})
-    differences = Model(model).differences(stated({"1": b"same", "2": b"same"}))
+    differences = ModelContent(model).differences(stated({"1": b"same", "2": b"same"}))
     assert sorted(old for old, _ in differences.renamed) == ["1", "2"]
     assert len(differences.added) == 1 and not differences.missing
 
@@ -86,7 +86,7 @@ def test_differences_account_for_every_file_and_are_none_only_for_the_same_files
     signed: dict[str, bytes], found: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     model = write_model(tmp_path_factory.mktemp("m"), found)
-    differences = Model(model).differences(stated(signed))
+    differences = ModelContent(model).differences(stated(signed))
     old = {name for name, _ in differences.renamed}
     new = {name for _, name in differences.renamed}
     assert bool(differences) == (signed != found)
@@ -98,14 +98,14 @@ def test_differences_account_for_every_file_and_are_none_only_for_the_same_files
 
 def test_ignored_files_do_not_count_but_only_those_that_were_signed_as_ignored(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m", SIGNED | {"run.log": b"", ".git/HEAD": b""})
-    assert not Model(model).differences(stated(SIGNED, ignore=["run.log", ".git"]))
-    assert Model(model).differences(stated(SIGNED, ignore=["run.log"])).added == (".git/HEAD",)
+    assert not ModelContent(model).differences(stated(SIGNED, ignore=["run.log", ".git"]))
+    assert ModelContent(model).differences(stated(SIGNED, ignore=["run.log"])).added == (".git/HEAD",)
 
 
 @pytest.mark.parametrize("recorded", ["*.log", "sub", "HEAD", "ru[n].log", ".gi", "RUN.log", "run.log/x", "**"])
 def test_a_recorded_path_leaves_out_itself_and_nothing_that_only_resembles_it(recorded: str, tmp_path: Path) -> None:
     model = write_model(tmp_path / "m", SIGNED | {"run.log": b"", ".git/HEAD": b"", "c/sub": b"", "c/run.log": b""})
-    found = Model(model).differences(stated(SIGNED, ignore=[recorded]))
+    found = ModelContent(model).differences(stated(SIGNED, ignore=[recorded]))
     assert set(found.added) == {"run.log", ".git/HEAD", "c/sub", "c/run.log"}
 
 
@@ -114,16 +114,16 @@ def test_a_recorded_path_leaves_out_whatever_kind_of_thing_has_it(tmp_path: Path
     (model / "link").symlink_to("/etc")
     os.mkfifo(model / "fifo")
     everything = stated(SIGNED, ignore=["dir", "file", "link", "fifo", "nothing", "dir/y", "file/below"])
-    assert not Model(model).differences(everything)
-    assert Model(model).left_out(everything) == ("dir/deep/x", "dir/y", "fifo", "file", "link")
+    assert not ModelContent(model).differences(everything)
+    assert ModelContent(model).left_out(everything) == ("dir/deep/x", "dir/y", "fifo", "file", "link")
 
 
 def test_a_signed_file_that_becomes_a_link_to_the_same_content_is_refused(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m", SIGNED)
     (model / "a").rename(tmp_path / "outside")
     (model / "a").symlink_to("../outside")
-    assert Model(model).differences(stated(SIGNED)) == Differences(changed=("a",))
-    assert not Model(model).differences(stated(SIGNED, links=True))
+    assert ModelContent(model).differences(stated(SIGNED)) == Differences(changed=("a",))
+    assert not ModelContent(model).differences(stated(SIGNED, links=True))
 
 
 def test_what_cannot_be_part_of_a_model_is_told_with_all_else_that_is_wrong(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_what_cannot_be_part_of_a_model_is_told_with_all_else_that_is_wrong(tmp_
     (model / "link").symlink_to("/etc/passwd")
     os.mkfifo(model / "fifo")
     (tmp_path / os.fsdecode(b"m/\xff")).touch()
-    found = Model(model).differences(stated(SIGNED))
+    found = ModelContent(model).differences(stated(SIGNED))
     assert found.changed == ("a",)
     assert sorted(found.added) == ["fifo", "link", "\udcff"]
 
@@ -140,19 +140,19 @@ def test_what_cannot_be_part_of_a_model_is_told_with_all_else_that_is_wrong(tmp_
 def test_a_file_is_not_a_directory_with_one_file_nor_the_reverse(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"1")
     model = write_model(tmp_path / "m", {"a": b"1"})
-    assert Model(tmp_path / "f").differences(stated({"a": b"1"})).other_kind
-    assert Model(model).differences(stated(b"1")).other_kind
+    assert ModelContent(tmp_path / "f").differences(stated({"a": b"1"})).other_kind
+    assert ModelContent(model).differences(stated(b"1")).other_kind
     assert HashedModel(Resource(".", 1, blake3(b"1").digest())).differences(stated({"a": b"1"})).other_kind
 
 
 def test_a_directory_that_was_emptied_misses_every_file(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
-    assert Model(tmp_path / "m").differences(stated(SIGNED)).missing == tuple(SIGNED)
+    assert ModelContent(tmp_path / "m").differences(stated(SIGNED)).missing == tuple(SIGNED)
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="nothing"):
-        Model(tmp_path / "nothing").differences(stated(b""))
+        ModelContent(tmp_path / "nothing").differences(stated(b""))
 
 
 @pytest.mark.parametrize("change", ["truncate", "rewrite", "replace", "add"])
@@ -174,7 +174,7 @@ def test_a_model_that_changes_while_it_is_compared_is_never_a_success(change: st
             pending.pop()()
 
     with pytest.raises(ChangedWhileReadError):
-        Model(model, advance).differences(stated(signed))
+        ModelContent(model, advance).differences(stated(signed))
 
 
 def test_each_file_is_read_once_however_many_statements_it_is_compared_with(
@@ -182,12 +182,12 @@ def test_each_file_is_read_once_however_many_statements_it_is_compared_with(
 ) -> None:
     read: list[str] = []
 
-    def counting(entries: list[Entry], advance: Callable[[int], None] | None) -> list[Resource]:
+    def counting(entries: list[FileEntry], advance: Callable[[int], None] | None) -> list[Resource]:
         read.extend(entry.name for entry in entries)
         return hash_entries(entries, advance)
 
     monkeypatch.setattr(content, "hash_entries", counting)
-    model = Model(write_model(tmp_path / "m", SIGNED))
+    model = ModelContent(write_model(tmp_path / "m", SIGNED))
     for _ in range(3):
         assert not model.differences(stated(SIGNED))
     assert sorted(read) == sorted(SIGNED)
@@ -197,7 +197,7 @@ def test_a_file_that_changes_between_two_statements_is_read_again(tmp_path: Path
     path = tmp_path / "f"
     path.write_bytes(b"weights")
     os.utime(path, ns=(1, 1))
-    model = Model(path)
+    model = ModelContent(path)
     assert not model.differences(stated(b"weights"))
     path.write_bytes(b"WEIGHTS")
     assert model.differences(stated(b"weights")).changed == (".",)
@@ -206,5 +206,5 @@ def test_a_file_that_changes_between_two_statements_is_read_again(tmp_path: Path
 def test_files_of_another_size_are_not_read_at_all(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m", {"a": b"longer than signed"})
     counted: list[int] = []
-    assert Model(model, counted.append).differences(stated({"a": b"1"})).changed == ("a",)
+    assert ModelContent(model, counted.append).differences(stated({"a": b"1"})).changed == ("a",)
     assert counted == []

@@ -249,8 +249,8 @@ def python_cases(directory: Path, outside: Outside, home: str) -> None:
     from aiohttp import ClientError, ClientTimeout
 
     from batuta_cli import config as configuration
-    from batuta_cli.config import Backend as Table
-    from batuta_cli.config import Config, Model
+    from batuta_cli.config import BackendSection as Table
+    from batuta_cli.config import Config, ModelSection
     from batuta_cli.errors import BatutaError
     from batuta_cli.serve.messages import ChatMessage
     from batuta_cli.serve.pipeline.pipeline import Pipeline
@@ -267,20 +267,20 @@ def python_cases(directory: Path, outside: Outside, home: str) -> None:
             "home": Table(profile="vllm", base_url=home, models=(MODEL,)),
         }
         price = 1
-        models = {MODEL: Model(100_000, 64, input_usd_per_million=price, output_usd_per_million=price)}  # type: ignore[arg-type]
+        models = {MODEL: ModelSection(100_000, 64, input_usd_per_million=price, output_usd_per_million=price)}  # type: ignore[arg-type]
         privacy = configuration.Privacy(tier=str(tier), **networks)  # type: ignore[arg-type]
         config = Config(backends=tables, models=models, privacy=privacy)
         request = ChatRequest("r", MODEL, (ChatMessage.user("Say it."),), tier, max_tokens=20, stream=True)
         found: dict[str, str] = {}
         async with Pipeline(config, audit=AuditLog(log)) as made:
-            await made.world.refresh(tier=tier)
+            await made.monitor.refresh(tier=tier)
             for name, asked in (("any", request), ("box", ChatRequest(**(vars(request) | {"backend": "box"})))):
                 try:
                     answer = await made.start(asked)
                     found[name] = "".join([piece.text async for piece in answer])
                 except BatutaError as error:
                     found[name] = error.kind
-            session = made.world.session(tier)
+            session = made.monitor.session(tier)
             try:
                 timeout = ClientTimeout(total=5)
                 body = json.dumps({"messages": [{"role": "user"}]}).encode()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batuta_cli.config import Backend as Table
+from batuta_cli.config import BackendSection as Table
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.pipeline.request import Summary
 from batuta_cli.serve.tiers import PrivacyTier
@@ -108,7 +108,7 @@ def test_a_server_that_is_killed_in_mid_sentence_is_continued_by_another(
 
     async def undisturbed() -> str:
         async with pipeline(tmp_path, {"second": Table(profile="llamacpp", base_url=server)}) as made:
-            await made.world.refresh(tier=PrivacyTier.SOVEREIGN)
+            await made.monitor.refresh(tier=PrivacyTier.SOVEREIGN)
             answer = await made.start(asked)
             return text_of([piece async for piece in answer])
 
@@ -118,7 +118,7 @@ def test_a_server_that_is_killed_in_mid_sentence_is_continued_by_another(
             "second": Table(profile="llamacpp", base_url=server),
         }
         async with pipeline(tmp_path, tables) as made:
-            await made.world.refresh(tier=PrivacyTier.SOVEREIGN)
+            await made.monitor.refresh(tier=PrivacyTier.SOVEREIGN)
             answer = await made.start(asked)
             assert answer.backend == "first"
             pieces, before = [], 0
@@ -136,5 +136,8 @@ def test_a_server_that_is_killed_in_mid_sentence_is_continued_by_another(
     # What was said before the cut is as it was, and the seam shows nowhere: it goes on as an undisturbed answer does.
     assert 0 < before < len(text)
     assert text[: before + 30] == expected[: before + 30]
-    assert [(leg.backend, leg.failed) for leg in summary.legs] == [("first", "backend_error"), ("second", None)]
+    assert [(attempt.backend, attempt.failed) for attempt in summary.attempts] == [
+        ("first", "backend_error"),
+        ("second", None),
+    ]
     assert 60 <= summary.output_tokens <= 81

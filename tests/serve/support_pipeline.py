@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from batuta_cli.config import Backend as Table
-from batuta_cli.config import Config, Model, Privacy, Router
+from batuta_cli.config import BackendSection as Table
+from batuta_cli.config import Config, ModelSection, Privacy, Router
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.pipeline.failover import FailoverConfig
 from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.pipeline.request import ChatRequest
-from batuta_cli.serve.pipeline.response import Answer
+from batuta_cli.serve.pipeline.response import Response
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.providers.wire import Piece
@@ -37,10 +37,10 @@ def pipeline(
     timeouts: Timeouts | None = None,
     router: Router | None = None,
     privacy: Privacy | None = None,
-    models: dict[str, Model] | None = None,
+    models: dict[str, ModelSection] | None = None,
 ) -> Pipeline:
     """A pipeline of its own, with a budget in memory."""
-    own = {MODEL: Model(context_window=100_000, output_reserve=64)} | (models or {})
+    own = {MODEL: ModelSection(context_window=100_000, output_reserve=64)} | (models or {})
     config = Config(
         backends=tables, models=own, router=router or Router(), privacy=privacy or Privacy(tier="sovereign")
     )
@@ -66,10 +66,10 @@ def request(stream: bool = True, **more: Any) -> ChatRequest:
     return ChatRequest(**(fields | more))
 
 
-def ask(made: Pipeline, asked: ChatRequest | None = None) -> tuple[Answer, list[Piece]]:
+def ask(made: Pipeline, asked: ChatRequest | None = None) -> tuple[Response, list[Piece]]:
     """The whole answer to one request."""
 
-    async def run() -> tuple[Answer, list[Piece]]:
+    async def run() -> tuple[Response, list[Piece]]:
         async with made:
             answer = await made.start(asked or request())
             return answer, [piece async for piece in answer]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from batuta_cli.errors import UsageError
 from batuta_cli.files import is_control
-from batuta_cli.serve.names import folded
+from batuta_cli.serve.names import normalised
 from batuta_cli.serve.tiers import LatencyTier, PrivacyTier
 
 
@@ -24,7 +24,7 @@ def test_an_unknown_name_gets_the_nearest_and_the_list() -> None:
 
 @given(st.text())
 def test_any_other_text_is_an_error_without_control_characters(name: str) -> None:
-    if folded(name) in list(PrivacyTier):
+    if normalised(name) in list(PrivacyTier):
         return
     with pytest.raises(UsageError) as caught:
         PrivacyTier.parse(name)

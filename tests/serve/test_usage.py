@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batuta_cli import config
-from batuta_cli.config import Model
+from batuta_cli.config import ModelSection
 from batuta_cli.errors import ConfigError
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.gateway.dialects.anthropic import MessageReply
-from batuta_cli.serve.gateway.dialects.fields import Asked
+from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
 from batuta_cli.serve.gateway.dialects.openai import ChatReply
 from batuta_cli.serve.models.pricing import KindPrices, PriceTier, TokenPricing, own_prices, price_for
 from batuta_cli.serve.money import NANO
@@ -283,7 +283,7 @@ def test_own_prices_of_kinds_come_from_the_config(tmp_path: Path) -> None:
 
 def test_the_price_of_a_kind_alone_is_an_error() -> None:
     with pytest.raises(ConfigError, match="cached_input_usd_per_million without input_usd_per_million"):
-        own_prices({"m": Model(cached_input_usd_per_million=Decimal(1))})
+        own_prices({"m": ModelSection(cached_input_usd_per_million=Decimal(1))})
 
 
 # Through the pipeline, and on to the client.
@@ -315,7 +315,7 @@ def test_clients_of_openais_shape_get_the_kinds() -> None:
         "prompt_tokens_details": {"cached_tokens": 100, "cache_write_tokens": 20},
         "completion_tokens_details": {"reasoning_tokens": 7},
     }
-    reply = ChatReply(Asked("m", ()), "x", 0)
+    reply = ChatReply(ParsedRequest("m", ()), "x", 0)
     assert json.loads(reply.whole([], SUMMARY))["usage"] == wanted
     last = [json.loads(line[6:]) for line in reply.end(SUMMARY).split(b"\n\n") if line.startswith(b"data: {")][-1]
     assert last["usage"] == wanted
@@ -330,7 +330,7 @@ def test_clients_of_anthropics_shape_get_the_kinds() -> None:
         "output_tokens": 9,
         "output_tokens_details": {"thinking_tokens": 7},
     }
-    reply = MessageReply(Asked("m", ()), "x")
+    reply = MessageReply(ParsedRequest("m", ()), "x")
     assert json.loads(reply.whole([], SUMMARY))["usage"] == wanted
     events = [json.loads(line[6:]) for line in reply.end(SUMMARY).split(b"\n") if line.startswith(b"data: {")]
     assert next(event for event in events if event["type"] == "message_delta")["usage"] == wanted

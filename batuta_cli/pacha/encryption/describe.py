@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from batuta_cli.files import StrPath, open_stream
 from batuta_cli.pacha.encryption import v1, v2
-from batuta_cli.pacha.encryption.header import HeaderV1, read_header
+from batuta_cli.pacha.encryption.header import SingleMessageHeader, read_header
 from batuta_cli.pacha.encryption.source import StreamSource
 
 
@@ -47,7 +47,7 @@ def describe_stream(descriptor: int, name: StrPath = "stdin") -> Description:
     header, _ = read_header(StreamSource(descriptor, name, ahead=False).take, name)
     status = os.fstat(descriptor)
     size = status.st_size if stat.S_ISREG(status.st_mode) else None
-    chunk_size = None if isinstance(header, HeaderV1) else header.chunk_size
+    chunk_size = None if isinstance(header, SingleMessageHeader) else header.chunk_size
     plaintext = None
     if size is not None:
         plaintext = v1.plaintext_size(size) if chunk_size is None else v2.plaintext_size(size, chunk_size)

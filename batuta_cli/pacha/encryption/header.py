@@ -27,7 +27,7 @@ _MAX_CHUNK_LOG2 = 24
 
 
 @dataclass(frozen=True, slots=True)
-class HeaderV1:
+class SingleMessageHeader:
     """Version 1: one RFC 8439 message under the key itself."""
 
     SIZE: ClassVar[int] = _START.size
@@ -38,7 +38,7 @@ class HeaderV1:
     nonce: bytes
 
     @classmethod
-    def new(cls) -> "HeaderV1":
+    def new(cls) -> "SingleMessageHeader":
         """A header with a fresh salt and nonce."""
         return cls(salt=os.urandom(SALT_SIZE), nonce=os.urandom(NONCE_SIZE))
 
@@ -48,7 +48,7 @@ class HeaderV1:
 
 
 @dataclass(frozen=True, slots=True)
-class HeaderV2:
+class ChunkedHeader:
     """Version 2 without its commitment, which needs the key: what `prefix` packs are bytes 0 to 66."""
 
     SIZE: ClassVar[int] = _PREFIX_2.size + COMMITMENT_SIZE
@@ -66,7 +66,7 @@ class HeaderV2:
             )
 
     @classmethod
-    def new(cls, kdf: KdfParameters | None = None, chunk_log2: int = 20) -> "HeaderV2":
+    def new(cls, kdf: KdfParameters | None = None, chunk_log2: int = 20) -> "ChunkedHeader":
         """A header with a fresh salt and nonce."""
         return cls(os.urandom(SALT_SIZE), os.urandom(NONCE_SIZE), kdf or KdfParameters(), chunk_log2)
 
@@ -82,7 +82,7 @@ class HeaderV2:
         return _PREFIX_2.pack(MAGIC, self.version, self.salt, self.nonce, _ARGON2ID, *costs, self.chunk_log2)
 
 
-Header = HeaderV1 | HeaderV2
+Header = SingleMessageHeader | ChunkedHeader
 
 
 def is_encrypted(data: bytes) -> bool:
@@ -112,15 +112,15 @@ def read_header(
     if len(start) <= len(MAGIC):
         raise _truncated(name)
     version = start[len(MAGIC)]
-    if version == HeaderV1.version:
-        data = start + take(HeaderV1.SIZE - len(start))
-        if len(data) < HeaderV1.SIZE:
+    if version == SingleMessageHeader.version:
+        data = start + take(SingleMessageHeader.SIZE - len(start))
+        if len(data) < SingleMessageHeader.SIZE:
             raise _truncated(name)
         _, _, salt, nonce = _START.unpack(data)
-        return HeaderV1(salt, nonce), b""
-    if version == HeaderV2.version:
-        data = start + take(HeaderV2.SIZE - len(start))
-        if len(data) < HeaderV2.SIZE:
+        return SingleMessageHeader(salt, nonce), b""
+    if version == ChunkedHeader.version:
+        data = start + take(ChunkedHeader.SIZE - len(start))
+        if len(data) < ChunkedHeader.SIZE:
             raise _truncated(name)
         try:
             return _parse_2(data, memory_limit_kib), data[_PREFIX_2.size :]
@@ -136,11 +136,11 @@ def _truncated(name: StrPath) -> InvalidInputError:
     return InvalidInputError(f"{display(name)}: truncated, the header of an encrypted file is not complete")
 
 
-def _parse_2(data: bytes, memory_limit_kib: int) -> HeaderV2:
+def _parse_2(data: bytes, memory_limit_kib: int) -> ChunkedHeader:
     fields: tuple[Any, ...] = _PREFIX_2.unpack_from(data)
     _, _, salt, nonce, kdf, memory, passes, lanes, chunk_log2 = fields
     if kdf != _ARGON2ID:
         raise InvalidInputError(f"key derivation number {kdf}, known is {_ARGON2ID} (Argon2id)")
     parameters = KdfParameters(memory, passes, lanes)
     parameters.check_memory(memory_limit_kib)
-    return HeaderV2(salt, nonce, parameters, chunk_log2)
+    return ChunkedHeader(salt, nonce, parameters, chunk_log2)

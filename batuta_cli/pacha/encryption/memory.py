@@ -1,7 +1,7 @@
 """Encrypt and decrypt what is in memory. For files and streams of any size see `transfer`."""
 
 from batuta_cli.pacha.encryption import v1, v2
-from batuta_cli.pacha.encryption.header import TAG_SIZE, HeaderV1, read_header
+from batuta_cli.pacha.encryption.header import TAG_SIZE, SingleMessageHeader, read_header
 from batuta_cli.pacha.encryption.kdf import DEFAULT_MEMORY_LIMIT_KIB
 from batuta_cli.pacha.encryption.passwords import Password, normalise
 from batuta_cli.pacha.encryption.sink import MemorySink
@@ -20,7 +20,7 @@ def encrypt_model(data: bytes, password: Password, *, format: int = DEFAULT_FORM
     b'weights'
     """
     secret, header, source = normalise(password), new_header(format), MemorySource(memoryview(data))
-    if isinstance(header, HeaderV1):
+    if isinstance(header, SingleMessageHeader):
         v1.check_size(len(data), _NAME)
         sink = MemorySink(v1.encrypted_size(len(data)))
         v1.encrypt(source, sink, header, password_key(header, secret), _NAME, _ignore)
@@ -49,7 +49,7 @@ def decrypt_model(data: bytes, password: Password, *, allow_kdf_memory_kib: int 
 
     header, commitment = read_header(take, _NAME, memory_limit_kib=allow_kdf_memory_kib)
     sink = MemorySink(len(rest))
-    if isinstance(header, HeaderV1):
+    if isinstance(header, SingleMessageHeader):
         if len(rest) < TAG_SIZE:
             raise v1.wrong_or_damaged(_NAME)
         body, tag = MemorySource(rest[:-TAG_SIZE]), bytes(rest[-TAG_SIZE:])

@@ -15,7 +15,7 @@ from blake3 import blake3
 from batuta_cli.errors import ChangedWhileReadError
 from batuta_cli.files import StrPath, display, open_regular
 from batuta_cli.pacha.encryption import v1, v2
-from batuta_cli.pacha.encryption.header import TAG_SIZE, HeaderV1, HeaderV2, read_header
+from batuta_cli.pacha.encryption.header import TAG_SIZE, ChunkedHeader, SingleMessageHeader, read_header
 from batuta_cli.pacha.encryption.kdf import DEFAULT_MEMORY_LIMIT_KIB
 from batuta_cli.pacha.encryption.passwords import Password, normalise
 from batuta_cli.pacha.encryption.source import RangeSource, StreamSource, pread_into
@@ -45,10 +45,10 @@ def open_encrypted(
         start = StreamSource(descriptor, path, ahead=False)
         header, commitment = read_header(start.take, path, memory_limit_kib=allow_kdf_memory_kib)
         pieces: _Pieces
-        if isinstance(header, HeaderV1):
-            pieces = _PiecesV1(descriptor, path, header, password_key(header, secret))
+        if isinstance(header, SingleMessageHeader):
+            pieces = _SingleMessagePieces(descriptor, path, header, password_key(header, secret))
         else:
-            pieces = _PiecesV2(descriptor, path, header, chunk_cipher(header, commitment, secret, path))
+            pieces = _ChunkedPieces(descriptor, path, header, chunk_cipher(header, commitment, secret, path))
         return io.BufferedReader(_Plaintext(descriptor, pieces))
     except BaseException:
         os.close(descriptor)
@@ -65,12 +65,12 @@ class _Pieces(Protocol):
         """Piece number `index`, authenticated."""
 
 
-class _PiecesV1:
+class _SingleMessagePieces:
     piece_size = v1.PIECE
 
-    def __init__(self, descriptor: int, name: StrPath, header: HeaderV1, key: bytes) -> None:
+    def __init__(self, descriptor: int, name: StrPath, header: SingleMessageHeader, key: bytes) -> None:
         self._descriptor, self._name, self._header, self._key = descriptor, name, header, key
-        self.size = os.fstat(descriptor).st_size - HeaderV1.SIZE - TAG_SIZE
+        self.size = os.fstat(descriptor).st_size - SingleMessageHeader.SIZE - TAG_SIZE
         if self.size < 0:
             raise v1.wrong_or_damaged(name)
         v1.check_size(self.size, name)
@@ -79,20 +79,20 @@ class _PiecesV1:
 
     def _check(self) -> None:
         computed = v1.Authenticator(self._key, self._header.nonce)
-        for block, _ in RangeSource(self._descriptor, self._name, HeaderV1.SIZE, self.size).blocks(v1.PIECE):
+        for block, _ in RangeSource(self._descriptor, self._name, SingleMessageHeader.SIZE, self.size).blocks(v1.PIECE):
             for start in range(0, len(block), v1.PIECE):
                 piece = block[start : start + v1.PIECE]
                 computed.update(piece)
                 self._digests.append(blake3(piece).digest())
         tag = bytearray(TAG_SIZE)
-        pread_into(self._descriptor, memoryview(tag), HeaderV1.SIZE + self.size, self._name)
+        pread_into(self._descriptor, memoryview(tag), SingleMessageHeader.SIZE + self.size, self._name)
         if not hmac.compare_digest(computed.finalize(), tag):
             raise v1.wrong_or_damaged(self._name)
 
     def read(self, index: int) -> memoryview:
         start = index * v1.PIECE
         ciphertext = memoryview(bytearray(min(v1.PIECE, self.size - start)))
-        pread_into(self._descriptor, ciphertext, HeaderV1.SIZE + start, self._name)
+        pread_into(self._descriptor, ciphertext, SingleMessageHeader.SIZE + start, self._name)
         if blake3(ciphertext).digest() != self._digests[index]:
             raise ChangedWhileReadError(f"{display(self._name)}: changed since it was opened")
         plaintext = memoryview(bytearray(len(ciphertext)))
@@ -100,8 +100,8 @@ class _PiecesV1:
         return plaintext
 
 
-class _PiecesV2:
-    def __init__(self, descriptor: int, name: StrPath, header: HeaderV2, cipher: v2.ChunkCipher) -> None:
+class _ChunkedPieces:
+    def __init__(self, descriptor: int, name: StrPath, header: ChunkedHeader, cipher: v2.ChunkCipher) -> None:
         self._descriptor, self._name, self._cipher = descriptor, name, cipher
         self.piece_size = header.chunk_size
         size = v2.plaintext_size(os.fstat(descriptor).st_size, self.piece_size)
@@ -114,7 +114,7 @@ class _PiecesV2:
     def read(self, index: int) -> memoryview:
         start = index * self.piece_size
         chunk = memoryview(bytearray(min(self.piece_size, self.size - start) + TAG_SIZE))
-        position = HeaderV2.SIZE + index * (self.piece_size + TAG_SIZE)
+        position = ChunkedHeader.SIZE + index * (self.piece_size + TAG_SIZE)
         pread_into(self._descriptor, chunk, position, self._name)  # what is missing stays zero and fails the tag
         plaintext = memoryview(bytearray(len(chunk) - TAG_SIZE))
         self._cipher.open_into(index, index == self._last, chunk, plaintext)

@@ -19,7 +19,7 @@ _Read = Callable[[memoryview], int]
 _AIM = 4 * 1024 * 1024
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Bytes to be encrypted or decrypted."""
 
     def blocks(self, unit: int) -> Iterator[Block]:
@@ -41,7 +41,7 @@ class StreamSource:
         return bytes(data[: _fill(self._read, memoryview(data), 0)])
 
     def blocks(self, unit: int) -> Iterator[Block]:
-        """See `Source`. Raises `OperationError` when reading fails."""
+        """See `ByteSource`. Raises `OperationError` when reading fails."""
         return _read_ahead(self._read, _block_size(unit) if self._ahead else unit)
 
     def _read(self, view: memoryview) -> int:
@@ -59,7 +59,7 @@ class RangeSource:
         self._length = length
 
     def blocks(self, unit: int) -> Iterator[Block]:
-        """See `Source`. A file that has shrunk gives less. Raises `OperationError` when reading fails."""
+        """See `ByteSource`. A file that has shrunk gives less. Raises `OperationError` when reading fails."""
         position, end = self._start, self._start + self._length
 
         def read(view: memoryview) -> int:
@@ -79,7 +79,7 @@ class MemorySource:
         self._data = data
 
     def blocks(self, unit: int) -> Iterator[Block]:
-        """See `Source`."""
+        """See `ByteSource`."""
         size = _block_size(unit)
         for start in range(0, max(len(self._data), 1), size):
             yield self._data[start : start + size], start + size >= len(self._data)

@@ -27,7 +27,7 @@ from batuta_cli.files import (
     write_all,
 )
 from batuta_cli.pacha.encryption import v1, v2
-from batuta_cli.pacha.encryption.header import TAG_SIZE, Header, HeaderV1, read_header
+from batuta_cli.pacha.encryption.header import TAG_SIZE, Header, SingleMessageHeader, read_header
 from batuta_cli.pacha.encryption.kdf import DEFAULT_MEMORY_LIMIT_KIB
 from batuta_cli.pacha.encryption.passwords import Password, normalise
 from batuta_cli.pacha.encryption.sink import FileSink, StreamSink
@@ -126,7 +126,7 @@ def encrypt(job: Job, header: Header) -> EncryptedFile:
     before = os.fstat(job.source)
     regular = stat.S_ISREG(before.st_mode)
     stream = StreamSource(job.source, job.source_name, ahead=regular)
-    if isinstance(header, HeaderV1):
+    if isinstance(header, SingleMessageHeader):
         if regular:
             v1.check_size(before.st_size, job.source_name)
         key = password_key(header, job.secret)
@@ -201,7 +201,7 @@ def decrypt(job: Job, memory_limit_kib: int, *, in_place: bool) -> EncryptedFile
     stream = StreamSource(job.source, job.source_name, ahead=stat.S_ISREG(status.st_mode))
     header, commitment = read_header(stream.take, job.source_name, memory_limit_kib=memory_limit_kib)
     job.progress(header.SIZE)
-    if not isinstance(header, HeaderV1):
+    if not isinstance(header, SingleMessageHeader):
         cipher = chunk_cipher(header, commitment, job.secret, job.source_name)
         with job.sink(header.chunk_size) as sink:
             size = v2.decrypt(stream, sink, header, cipher, job.source_name, job.progress)
@@ -214,7 +214,7 @@ def decrypt(job: Job, memory_limit_kib: int, *, in_place: bool) -> EncryptedFile
     return EncryptedFile(header.version, size, v1.encrypted_size(size))
 
 
-def _decrypt_v1(job: Job, header: HeaderV1, descriptor: int, start: int, end: int) -> int:
+def _decrypt_v1(job: Job, header: SingleMessageHeader, descriptor: int, start: int, end: int) -> int:
     """Decrypt the ciphertext and tag that lie from `start` to `end` in `descriptor`, in two passes."""
     name, length = job.source_name, end - start - TAG_SIZE
     if length < 0:

@@ -3,7 +3,7 @@
 from batuta_cli.errors import UsageError
 from batuta_cli.files import StrPath
 from batuta_cli.pacha.encryption import kdf
-from batuta_cli.pacha.encryption.header import Header, HeaderV1, HeaderV2
+from batuta_cli.pacha.encryption.header import ChunkedHeader, Header, SingleMessageHeader
 from batuta_cli.pacha.encryption.v2 import ChunkCipher
 
 DEFAULT_FORMAT = 1
@@ -15,10 +15,10 @@ FORMATS = (1, 2)
 
 def new_header(version: int) -> Header:
     """A header for a new file. Raises `UsageError` for a version that cannot be written."""
-    if version == HeaderV1.version:
-        return HeaderV1.new()
-    if version == HeaderV2.version:
-        return HeaderV2.new()
+    if version == SingleMessageHeader.version:
+        return SingleMessageHeader.new()
+    if version == ChunkedHeader.version:
+        return ChunkedHeader.new()
     raise UsageError(f"encryption format {version} is not known", hint="choose --format 1 or --format 2")
 
 
@@ -27,7 +27,7 @@ def password_key(header: Header, password: bytes) -> bytes:
     return kdf.derive(password, header.salt, header.kdf)
 
 
-def chunk_cipher(header: HeaderV2, commitment: bytes | None, password: bytes, name: StrPath) -> ChunkCipher:
+def chunk_cipher(header: ChunkedHeader, commitment: bytes | None, password: bytes, name: StrPath) -> ChunkCipher:
     """The cipher of a version 2 file; `commitment` is None when the file is new.
 
     Raises `DecryptionError` for a wrong password, before any chunk is read.

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from batuta_cli.errors import ChangedWhileReadError, DecryptionError, InvalidInputError
 from batuta_cli.files import Advance, StrPath, display
-from batuta_cli.pacha.encryption.header import TAG_SIZE, HeaderV1
+from batuta_cli.pacha.encryption.header import TAG_SIZE, SingleMessageHeader
 from batuta_cli.pacha.encryption.sink import Sink, put
-from batuta_cli.pacha.encryption.source import Source
+from batuta_cli.pacha.encryption.source import ByteSource
 
 PIECE = 1024 * 1024
 """Bytes handed to the primitives at a time: they stay in the processor's cache between the two."""
@@ -30,12 +30,12 @@ _BLOCK = 64
 
 def encrypted_size(plaintext: int) -> int:
     """The size of the file that `plaintext` bytes become."""
-    return HeaderV1.SIZE + plaintext + TAG_SIZE
+    return SingleMessageHeader.SIZE + plaintext + TAG_SIZE
 
 
 def plaintext_size(encrypted: int) -> int | None:
     """The size of the plaintext in a file of `encrypted` bytes; None when no such file can be."""
-    size = encrypted - HeaderV1.SIZE - TAG_SIZE
+    size = encrypted - SingleMessageHeader.SIZE - TAG_SIZE
     return size if 0 <= size <= MAX_PLAINTEXT else None
 
 
@@ -48,7 +48,9 @@ def check_size(plaintext: int, name: StrPath) -> None:
         )
 
 
-def encrypt(source: Source, sink: Sink, header: HeaderV1, key: bytes, name: StrPath, progress: Advance) -> int:
+def encrypt(
+    source: ByteSource, sink: Sink, header: SingleMessageHeader, key: bytes, name: StrPath, progress: Advance
+) -> int:
     """Encrypt all of `source`; returns the number of plaintext bytes.
 
     Args:
@@ -72,7 +74,9 @@ def encrypt(source: Source, sink: Sink, header: HeaderV1, key: bytes, name: StrP
     return total
 
 
-def check(source: Source, header: HeaderV1, key: bytes, tag: bytes, name: StrPath, progress: Advance) -> None:
+def check(
+    source: ByteSource, header: SingleMessageHeader, key: bytes, tag: bytes, name: StrPath, progress: Advance
+) -> None:
     """Pass 1: compare `tag` with that of the ciphertext in `source`, decrypting nothing.
 
     Raises `DecryptionError` when it is another one.
@@ -86,7 +90,13 @@ def check(source: Source, header: HeaderV1, key: bytes, tag: bytes, name: StrPat
 
 
 def decrypt(
-    source: Source, sink: Sink, header: HeaderV1, key: bytes, tag: bytes, name: StrPath, progress: Advance
+    source: ByteSource,
+    sink: Sink,
+    header: SingleMessageHeader,
+    key: bytes,
+    tag: bytes,
+    name: StrPath,
+    progress: Advance,
 ) -> int:
     """Pass 2: decrypt what `check` has found good; returns the number of plaintext bytes.
 
@@ -144,7 +154,7 @@ class Authenticator:
         return self._poly1305.finalize()
 
 
-def _pieces(source: Source) -> Iterator[memoryview]:
+def _pieces(source: ByteSource) -> Iterator[memoryview]:
     for block, _ in source.blocks(PIECE):
         for start in range(0, len(block), PIECE):
             yield block[start : start + PIECE]

@@ -17,9 +17,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from batuta_cli.files import Advance, StrPath
-from batuta_cli.pacha.encryption.header import TAG_SIZE, HeaderV2
+from batuta_cli.pacha.encryption.header import TAG_SIZE, ChunkedHeader
 from batuta_cli.pacha.encryption.sink import Sink, put
-from batuta_cli.pacha.encryption.source import Source
+from batuta_cli.pacha.encryption.source import ByteSource
 from batuta_cli.pacha.encryption.v1 import wrong_or_damaged
 
 _COMMITMENT_CONTEXT = "batuta pacha 2026-11-23 PACHAENC v2 commitment"
@@ -29,12 +29,12 @@ _PAYLOAD_CONTEXT = "batuta pacha 2026-11-23 PACHAENC v2 payload"
 def encrypted_size(plaintext: int, chunk_size: int) -> int:
     """The size of the file that `plaintext` bytes become."""
     chunks = max(1, -(-plaintext // chunk_size))
-    return HeaderV2.SIZE + plaintext + chunks * TAG_SIZE
+    return ChunkedHeader.SIZE + plaintext + chunks * TAG_SIZE
 
 
 def plaintext_size(encrypted: int, chunk_size: int) -> int | None:
     """The size of the plaintext in a file of `encrypted` bytes; None when no such file can be."""
-    full, rest = divmod(encrypted - HeaderV2.SIZE, chunk_size + TAG_SIZE)
+    full, rest = divmod(encrypted - ChunkedHeader.SIZE, chunk_size + TAG_SIZE)
     if full < 0:
         return None
     if rest == 0 and full > 0:
@@ -47,7 +47,7 @@ def plaintext_size(encrypted: int, chunk_size: int) -> int | None:
 class ChunkCipher:
     """Seals and opens the chunks of one file."""
 
-    def __init__(self, header: HeaderV2, password_key: bytes, commitment: bytes | None, name: StrPath) -> None:
+    def __init__(self, header: ChunkedHeader, password_key: bytes, commitment: bytes | None, name: StrPath) -> None:
         """Take the key that Argon2id made; `commitment` is the one in the file, None when the file is new.
 
         Raises `DecryptionError` when the commitment is not that of this key and header.
@@ -81,7 +81,7 @@ def _nonce(index: int, last: bool) -> bytes:
     return index.to_bytes(11, "big") + bytes([last])
 
 
-def encrypt(source: Source, sink: Sink, header: HeaderV2, cipher: ChunkCipher, progress: Advance) -> int:
+def encrypt(source: ByteSource, sink: Sink, header: ChunkedHeader, cipher: ChunkCipher, progress: Advance) -> int:
     """Encrypt all of `source`; returns the number of plaintext bytes, of which `progress` hears as they are done."""
     put(sink, cipher.header_bytes)
     size, index, total = header.chunk_size, 0, 0
@@ -97,7 +97,9 @@ def encrypt(source: Source, sink: Sink, header: HeaderV2, cipher: ChunkCipher, p
     return total
 
 
-def decrypt(source: Source, sink: Sink, header: HeaderV2, cipher: ChunkCipher, name: StrPath, progress: Advance) -> int:
+def decrypt(
+    source: ByteSource, sink: Sink, header: ChunkedHeader, cipher: ChunkCipher, name: StrPath, progress: Advance
+) -> int:
     """Decrypt the chunks in `source`; returns the number of plaintext bytes.
 
     `sink` is given a chunk once it is authenticated, and not before. `progress` hears of the ciphertext bytes done.

@@ -20,19 +20,19 @@ could lie under it.
 
 from batuta_cli.pacha.store.addition import Added, add, add_stored, add_stream
 from batuta_cli.pacha.store.layout import Progress, Store, StoredObject
-from batuta_cli.pacha.store.names import Entry, Reference, StoreName, parse_reference
+from batuta_cli.pacha.store.names import Reference, StoredName, StoreName, parse_reference
 from batuta_cli.pacha.store.upkeep import Collected, Damaged, Report, collect, verify
 
 __all__ = [
     "Added",
     "Collected",
     "Damaged",
-    "Entry",
     "Progress",
     "Reference",
     "Report",
     "Store",
     "StoreName",
+    "StoredName",
     "StoredObject",
     "add",
     "add_stored",

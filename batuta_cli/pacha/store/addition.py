@@ -41,8 +41,8 @@ from batuta_cli.files import (
 )
 from batuta_cli.pacha.hashing import ContentAddress, blake3_threads, hash_descriptor
 from batuta_cli.pacha.store import names as names_file
-from batuta_cli.pacha.store.layout import Identity, Progress, Store, silent, sync_directory
-from batuta_cli.pacha.store.names import Entry, StoreName
+from batuta_cli.pacha.store.layout import FileIdentity, Progress, Store, silent, sync_directory
+from batuta_cli.pacha.store.names import StoredName, StoreName
 
 Sharing = Literal["reflink", "copy", "link", "present"]
 """How an object came to be: blocks shared with the source, a copy, the source itself, or it was there already."""
@@ -330,7 +330,7 @@ def _place(
     when there is no intact one, and nothing to `put` in its place.
     """
     store, target = order.store, order.store.object_path(address)
-    intact: Identity | None = None
+    intact: FileIdentity | None = None
     while True:
         with store.locked(), errors_named(target):
             names = store.names()
@@ -344,7 +344,7 @@ def _place(
                 if present is None and put is not None:
                     _put(target, put)
                 if order.name is not None:
-                    names[order.name] = Entry(address, size, order.file)
+                    names[order.name] = StoredName(address, size, order.file)
                     names_file.save(store.names_path, names)
                 signed = os.path.lexists(store.signature_path(address))
                 how: Sharing = "present" if present is not None else sharing
@@ -374,9 +374,9 @@ def _check_replaced(order: _Order, names: names_file.Names, address: ContentAddr
                 )
 
 
-def _identity(path: str) -> Identity | None:
+def _identity(path: str) -> FileIdentity | None:
     try:
-        return Identity.of(os.lstat(path))
+        return FileIdentity.of(os.lstat(path))
     except FileNotFoundError:
         return None
 

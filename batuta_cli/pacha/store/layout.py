@@ -22,7 +22,7 @@ from batuta_cli.errors import DamagedStateError, NotFoundError, UsageError
 from batuta_cli.files import Advance, display, errors_named, kind_of, locked, open_regular
 from batuta_cli.pacha.hashing import ContentAddress, hash_descriptor
 from batuta_cli.pacha.store import names as names_file
-from batuta_cli.pacha.store.names import Entry, Reference, StoreName
+from batuta_cli.pacha.store.names import Reference, StoredName, StoreName
 
 Progress = Callable[[str, int | None], contextlib.AbstractContextManager[Advance | None]]
 """Called with a label and the number of bytes (None: unknown) for each pass over data; what is entered listens."""
@@ -39,7 +39,7 @@ def silent(label: str, total: int | None) -> Iterator[Advance | None]:
 
 
 @dataclass(frozen=True)
-class Identity:
+class FileIdentity:
     """Tells whether the file at an object's place is still the one that was looked at before."""
 
     device: int
@@ -71,7 +71,7 @@ class StoredObject:
 class Examined:
     """What hashing an object has shown. It is intact when `identity` is there, and absent when nothing is."""
 
-    identity: Identity | None = None
+    identity: FileIdentity | None = None
     set_aside: str | None = None
     """Where the damaged object lies now."""
     reason: str = ""
@@ -131,7 +131,7 @@ class Store:
                 paths.private_dir(self.root / directory)
             yield
 
-    def names(self) -> dict[StoreName, Entry]:
+    def names(self) -> dict[StoreName, StoredName]:
         """All names; none when there is no store yet. Raises `DamagedStateError`."""
         try:
             return names_file.load(self.names_path)
@@ -143,7 +143,7 @@ class Store:
             hint="restore it from a backup; a file with the line [names] alone says that no object has a name",
         )
 
-    def lookup(self, reference: Reference) -> tuple[ContentAddress, str, Entry | None]:
+    def lookup(self, reference: Reference) -> tuple[ContentAddress, str, StoredName | None]:
         """The address of an object, the path it is served at, and the entry of its (first) name.
 
         Looks at kind, size and mode only, because hashing 40 GB to answer with a path would be absurd; `verify`
@@ -245,7 +245,7 @@ class Store:
         except FileNotFoundError:
             return Examined()
         if not stat.S_ISREG(before.st_mode):
-            return self._set_aside(address, Identity.of(before), f"is {kind_of(before.st_mode)}")
+            return self._set_aside(address, FileIdentity.of(before), f"is {kind_of(before.st_mode)}")
         try:
             descriptor = open_regular(path, follow_symlinks=False)
         except NotFoundError:
@@ -260,15 +260,15 @@ class Store:
         finally:
             os.close(descriptor)
         if found.digest != address.digest:
-            return self._set_aside(address, Identity.of(status), f"the content is blake3:{found.digest.hex()}")
-        return Examined(Identity.of(status), made_read_only=writable)
+            return self._set_aside(address, FileIdentity.of(status), f"the content is blake3:{found.digest.hex()}")
+        return Examined(FileIdentity.of(status), made_read_only=writable)
 
-    def _set_aside(self, address: ContentAddress, seen: Identity, reason: str) -> Examined:
+    def _set_aside(self, address: ContentAddress, seen: FileIdentity, reason: str) -> Examined:
         path = self.object_path(address)
         with self.locked(), errors_named(path):
             paths.private_dir(self.root / "damaged")
             try:
-                if Identity.of(os.lstat(path)) != seen:
+                if FileIdentity.of(os.lstat(path)) != seen:
                     return Examined()  # an addition has replaced it already
             except FileNotFoundError:
                 return Examined()

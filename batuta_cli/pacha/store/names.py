@@ -69,7 +69,7 @@ def parse_reference(text: str) -> Reference:
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredName:
     """What a name means: the object's address, its size in bytes, and the name of the file it was added from."""
 
     address: ContentAddress
@@ -77,10 +77,10 @@ class Entry:
     file: str | None = None
 
 
-Names = Mapping[StoreName, Entry]
+Names = Mapping[StoreName, StoredName]
 
 
-def load(path: Path) -> dict[StoreName, Entry]:
+def load(path: Path) -> dict[StoreName, StoredName]:
     """Read `names.toml`. Raises `NotFoundError`, `DamagedStateError`."""
     try:
         return _parse(tomllib.loads(read_limited(path, _FILE_LIMIT).decode()))
@@ -101,12 +101,12 @@ def save(path: Path, names: Names) -> None:
     write_file(path, tomli_w.dumps({"names": rows}).encode(), force=True, mode=0o600)
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: StoredName) -> dict[str, Any]:
     row: dict[str, Any] = {"address": str(entry.address), "size": entry.size}
     return row if entry.file is None else row | {"file": entry.file}
 
 
-def _parse(document: dict[str, Any]) -> dict[StoreName, Entry]:
+def _parse(document: dict[str, Any]) -> dict[StoreName, StoredName]:
     # A table without [names] is damage as well: an emptied file must not look like a store without names.
     _only(document, {"names"})
     rows = document["names"]
@@ -118,14 +118,14 @@ def _parse(document: dict[str, Any]) -> dict[StoreName, Entry]:
     return names
 
 
-def _entry(row: Any) -> Entry:
+def _entry(row: Any) -> StoredName:
     if not isinstance(row, dict):
         raise TypeError("an entry is not a table")
     _only(row, {"address", "size", "file"})
     address, size, file = row["address"], row["size"], row.get("file")
     if not isinstance(address, str) or type(size) is not int or size < 0 or not isinstance(file, str | None):
         raise TypeError("an entry is not address, size and file")
-    return Entry(ContentAddress.parse(address), size, file)
+    return StoredName(ContentAddress.parse(address), size, file)
 
 
 def _only(table: dict[str, Any], allowed: set[str]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from batuta_cli.config import Backend as Table
+from batuta_cli.config import BackendSection as Table
 from batuta_cli.config import Config
 from batuta_cli.errors import ConfigError
 from batuta_cli.serve.backends.kinds import ServingBackend

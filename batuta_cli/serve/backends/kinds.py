@@ -3,11 +3,11 @@
 from functools import cache
 
 from batuta_cli.serve.backends.profile import Profile, load
-from batuta_cli.serve.names import Word, folded
+from batuta_cli.serve.names import NameEnum, normalised
 from batuta_cli.serve.tiers import PrivacyTier
 
 
-class ServingBackend(Word):
+class ServingBackend(NameEnum):
     """A kind of backend; its facts are in `profiles/<name>.toml`."""
 
     REALIZAR = "Realizar"
@@ -54,7 +54,7 @@ class ServingBackend(Word):
 @cache
 def profile(backend: ServingBackend) -> Profile:
     """What is known of a kind of backend."""
-    return load(folded(backend.value))
+    return load(normalised(backend.value))
 
 
 @cache

@@ -50,7 +50,7 @@ class Auth:
 
 
 @dataclass(frozen=True)
-class Identity:
+class ServerIdentity:
     """One way in which the server shows whose it is: GET `path`, then all that is given must hold.
 
     `path` counts from the root of the server. A JSON check looks at the answer of status 200 alone.
@@ -68,7 +68,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadSignal:
     """Where the depth of the queue is read. Paths count from the root of the server."""
 
     metrics: str = ""
@@ -168,11 +168,11 @@ class Profile:
     """Answers 200 when ready, 503 while loading; relative to the base URL, or from the root with a leading slash."""
     models: str = ""
     """Lists the models; as `health`."""
-    identity: tuple[Identity, ...] = ()
+    identity: tuple[ServerIdentity, ...] = ()
     """Any of them will do; none for a service that its certificate identifies."""
     embeds: tuple[str, ...] = ()
     """Other kinds whose server this one may contain, so that their identity is acceptable for it."""
-    load: Load = field(default_factory=Load)
+    load: LoadSignal = field(default_factory=LoadSignal)
     describe: Describe | None = None
     remote_models: RemoteModels = field(default_factory=RemoteModels)
     continuation: Continuation = field(default_factory=Continuation)

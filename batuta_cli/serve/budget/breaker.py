@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from batuta_cli.errors import CostError, DailyBudgetExceeded, RequestTooExpensive, UsageError
 from batuta_cli.serve.budget.budget_day import day_after, time_zone
-from batuta_cli.serve.budget.ledger.base import Entry, Ledger, Moment, Reset, Rezoned, Standing
-from batuta_cli.serve.budget.operations import Account, Alert, log_alert
+from batuta_cli.serve.budget.ledger.base import DayStatus, Ledger, LedgerEntry, Moment, Reset, Rezoned
+from batuta_cli.serve.budget.operations import Alert, BudgetOperations, log_alert
 from batuta_cli.serve.budget.reservation import Reservation
 from batuta_cli.serve.money import Usd, format_usd, to_nano, to_usd
 
@@ -180,7 +180,7 @@ class CostCircuitBreaker:
         self.config = config or CircuitBreakerConfig()
         self.ledger = ledger
         limits = (self.config.daily_budget, self.config.warn_at)
-        self._account = Account(ledger, self.config.timezone, limits, on_alert, now)
+        self._account = BudgetOperations(ledger, self.config.timezone, limits, on_alert, now)
 
     @classmethod
     def with_defaults(cls) -> Self:
@@ -204,19 +204,19 @@ class CostCircuitBreaker:
         if not cost:
             return
         moment = self._account.moment()
-        standing = self.ledger.standing(moment)
-        if standing.ahead:
+        day_status = self.ledger.day_status(moment)
+        if day_status.ahead:
             from batuta_cli.serve.budget.ledger.rules import ahead
 
-            raise ahead(standing.day, moment.day)
-        if standing.spent + standing.reserved + cost > self.config.daily_budget:
-            raise self._exceeded(cost, standing, moment)
+            raise ahead(day_status.day, moment.day)
+        if day_status.spent + day_status.reserved + cost > self.config.daily_budget:
+            raise self._exceeded(cost, day_status, moment)
 
     def reserve(self, estimate: Usd, *, model: str | None = None, backend: str | None = None) -> Reservation:
         """Hold the most that a request can cost, until it is settled. Raises as `check`."""
         cost, moment = self._affordable(estimate), self._account.moment()
         held = self._account.reserve(cost, moment, model, backend)
-        if isinstance(held, Standing):
+        if isinstance(held, DayStatus):
             raise self._exceeded(cost, held, moment)
         return held
 
@@ -242,21 +242,21 @@ class CostCircuitBreaker:
     def status(self) -> BudgetStatus:
         """How the day stands. Raises `LedgerError`."""
         moment = self._account.moment()
-        standing = self.ledger.standing(moment)
+        day_status = self.ledger.day_status(moment)
         return BudgetStatus(
-            spent=standing.spent,
-            reserved=standing.reserved,
+            spent=day_status.spent,
+            reserved=day_status.reserved,
             daily_budget=self.config.daily_budget,
             max_request_cost=self.config.max_request_cost,
             warn_at=self.config.warn_at,
-            day=standing.day,
-            timezone=standing.zone,
-            resets_at=self._over(standing, moment),
-            ahead=standing.ahead,
-            next_timezone=standing.next_zone,
+            day=day_status.day,
+            timezone=day_status.zone,
+            resets_at=self._over(day_status, moment),
+            ahead=day_status.ahead,
+            next_timezone=day_status.next_zone,
         )
 
-    def history(self, days: int = 30) -> list[Entry]:
+    def history(self, days: int = 30) -> list[LedgerEntry]:
         """What was spent on the last days, today included, by day, model and backend; the newest first.
 
         Raises `UsageError` unless 1 ≤ days ≤ 100,000, and `LedgerError`.
@@ -264,8 +264,8 @@ class CostCircuitBreaker:
         if not 1 <= days <= 100_000:
             raise UsageError("days must be from 1 to 100000")
         moment = self._account.moment()
-        standing = self.ledger.standing(moment)
-        today = moment.day if standing.ahead else standing.day
+        day_status = self.ledger.day_status(moment)
+        today = moment.day if day_status.ahead else day_status.day
         return self.ledger.history(max(today, dt.date.min + dt.timedelta(days)) - dt.timedelta(days - 1))
 
     def reset(self) -> Reset:
@@ -295,14 +295,14 @@ class CostCircuitBreaker:
             )
         return cost
 
-    def _exceeded(self, cost: int, standing: Standing, moment: Moment) -> DailyBudgetExceeded:
-        left = max(0, self.config.daily_budget - standing.spent - standing.reserved)
-        over = self._over(standing, moment)
-        shown = f"{over:%Y-%m-%d %H:%M} {standing.zone}"
+    def _exceeded(self, cost: int, day_status: DayStatus, moment: Moment) -> DailyBudgetExceeded:
+        left = max(0, self.config.daily_budget - day_status.spent - day_status.reserved)
+        over = self._over(day_status, moment)
+        shown = f"{over:%Y-%m-%d %H:%M} {day_status.zone}"
         return DailyBudgetExceeded(
             f"the request would cost ${format_usd(cost)}, and ${format_usd(left)} is left of the day's"
-            f" ${format_usd(self.config.daily_budget)} (spent ${format_usd(standing.spent)}, reserved"
-            f" ${format_usd(standing.reserved)}); the next day begins at {shown}",
+            f" ${format_usd(self.config.daily_budget)} (spent ${format_usd(day_status.spent)}, reserved"
+            f" ${format_usd(day_status.reserved)}); the next day begins at {shown}",
             hint="where it went: batuta serve budget history; more: batuta serve budget set --daily-budget USD",
             result={
                 "estimate_usd": format_usd(cost),
@@ -312,11 +312,11 @@ class CostCircuitBreaker:
             },
         )
 
-    def _over(self, standing: Standing, moment: Moment) -> dt.datetime:
+    def _over(self, day_status: DayStatus, moment: Moment) -> dt.datetime:
         # A day that lies far ahead has no end to wait for: the clock's own is told.
-        day = moment.day if standing.ahead else standing.day
-        now, zone = moment.time / 1000, time_zone(standing.zone)
+        day = moment.day if day_status.ahead else day_status.day
+        now, zone = moment.time / 1000, time_zone(day_status.zone)
         over = day_after(day, now, zone)
-        if standing.next_zone:  # the day is over when it is over in both zones
-            over = max(over, day_after(day, now, time_zone(standing.next_zone)).astimezone(zone))
+        if day_status.next_zone:  # the day is over when it is over in both zones
+            over = max(over, day_after(day, now, time_zone(day_status.next_zone)).astimezone(zone))
         return over

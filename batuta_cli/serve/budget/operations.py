@@ -12,7 +12,7 @@ from typing import Literal
 from batuta_cli.errors import LedgerError, UsageError
 from batuta_cli.files import is_control
 from batuta_cli.serve.budget.budget_day import day_at, time_zone
-from batuta_cli.serve.budget.ledger.base import Hold, Ledger, Moment, Standing, Use
+from batuta_cli.serve.budget.ledger.base import DayStatus, Ledger, Moment, ReservationRow, Use
 from batuta_cli.serve.budget.reservation import Renewer, Reservation
 from batuta_cli.serve.money import format_usd
 
@@ -28,7 +28,7 @@ class Alert:
     message: str
 
 
-class Account:
+class BudgetOperations:
     """A ledger with a clock, with the thread that renews its reservations, and with somebody who hears of alerts.
 
     Methods raise `LedgerError`, and `UsageError` for a name or a number of tokens that is none.
@@ -55,13 +55,15 @@ class Account:
         now = self._now()
         return Moment(int(now * 1000), day_at(now, self._calendar), self._zone)
 
-    def reserve(self, cost: int, moment: Moment, model: str | None, backend: str | None) -> Reservation | Standing:
+    def reserve(self, cost: int, moment: Moment, model: str | None, backend: str | None) -> Reservation | DayStatus:
         """Hold an amount; when it does not fit, how the day stands. What costs nothing is not noted anywhere."""
-        hold = Hold(os.urandom(16).hex(), cost, self._renewer.owner, _label(model, "model"), _label(backend, "backend"))
+        hold = ReservationRow(
+            os.urandom(16).hex(), cost, self._renewer.owner, _label(model, "model"), _label(backend, "backend")
+        )
         if cost:
-            accepted, standing = self._ledger.reserve(moment, hold, self._limit)
+            accepted, day_status = self._ledger.reserve(moment, hold, self._limit)
             if not accepted:
-                return standing
+                return day_status
             try:
                 self._renewer.hold(hold.id)
             except LedgerError:
@@ -69,7 +71,7 @@ class Account:
                 raise
         return Reservation(hold, self)
 
-    def dispatch(self, hold: Hold) -> bool:
+    def dispatch(self, hold: ReservationRow) -> bool:
         """See `reservation.Keeper`."""
         return self._ledger.dispatch(self.moment(), hold.id)
 
@@ -77,24 +79,24 @@ class Account:
         """See `reservation.Keeper`."""
         self._renewer.once()
 
-    def settle(self, hold: Hold, cost: int, tokens: tuple[int, int], *, requests: int, unsure: bool) -> None:
+    def settle(self, hold: ReservationRow, cost: int, tokens: tuple[int, int], *, requests: int, unsure: bool) -> None:
         """See `reservation.Keeper`."""
         use = Use(hold.model, hold.backend, *map(_number_of_tokens, tokens))
-        standing: Standing | None = None
+        day_status: DayStatus | None = None
         if hold.amount:
             settled = self._ledger.settle(self.moment(), hold.id, cost, use, requests=requests)
             self._renewer.drop(hold.id)
-            standing = settled.standing if settled else None
-        if standing is None and cost and not unsure:
+            day_status = settled.day_status if settled else None
+        if day_status is None and cost and not unsure:
             # It was held for free, or the ledger has been exchanged under our hands: the money is gone in any case.
-            standing = self._ledger.record(self.moment(), cost, use)
-        if standing is not None:
-            self._warn_if_due(standing)
+            day_status = self._ledger.record(self.moment(), cost, use)
+        if day_status is not None:
+            self._warn_if_due(day_status)
         if cost > hold.amount:
             message = f"a request cost ${format_usd(cost)}, and ${format_usd(hold.amount)} had been reserved for it"
             self.tell(Alert("above_reservation", message + _whose(hold)))
 
-    def settle_later(self, hold: Hold, settle: Callable[[], None]) -> None:
+    def settle_later(self, hold: ReservationRow, settle: Callable[[], None]) -> None:
         """See `reservation.Keeper`."""
         self._renewer.owe(hold.id, settle)
         message = (
@@ -112,19 +114,19 @@ class Account:
         use = Use(_label(model, "model"), _label(backend, "backend"), *map(_number_of_tokens, tokens))
         self._warn_if_due(self._ledger.record(self.moment(), cost, use))
 
-    def _warn_if_due(self, standing: Standing) -> None:
-        if standing.warned or not 0 < standing.spent >= self._warn_at:
+    def _warn_if_due(self, day_status: DayStatus) -> None:
+        if day_status.warned or not 0 < day_status.spent >= self._warn_at:
             return
         try:
-            first = self._ledger.warn_once(standing.day)
+            first = self._ledger.warn_once(day_status.day)
         except LedgerError:  # what was spent is written; to fail now would have it charged again. The next one warns
             return
         if first:
-            spent, limit = format_usd(standing.spent), format_usd(self._limit)
-            self.tell(Alert("budget_warning", f"${spent} of the day's ${limit} is spent ({standing.day})"))
+            spent, limit = format_usd(day_status.spent), format_usd(self._limit)
+            self.tell(Alert("budget_warning", f"${spent} of the day's ${limit} is spent ({day_status.day})"))
 
 
-def _whose(hold: Hold) -> str:
+def _whose(hold: ReservationRow) -> str:
     who = ", ".join(filter(None, (hold.model, hold.backend)))
     return f" ({who})" if who else ""
 

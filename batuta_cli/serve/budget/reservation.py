@@ -16,30 +16,30 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from batuta_cli.errors import BatutaError, LedgerError, UsageError
-from batuta_cli.serve.budget.ledger.base import LEASE, Hold
+from batuta_cli.serve.budget.ledger.base import LEASE, ReservationRow
 from batuta_cli.serve.money import Usd, to_nano, to_usd
 
 
 class Keeper(Protocol):
     """What a reservation asks of the breaker that made it."""
 
-    def dispatch(self, hold: Hold) -> bool:
+    def dispatch(self, hold: ReservationRow) -> bool:
         """Note that the request is about to be sent; false when the reservation has expired."""
 
     def renew(self) -> None:
         """Begin the leases of this process anew."""
 
-    def settle(self, hold: Hold, cost: int, tokens: tuple[int, int], *, requests: int, unsure: bool) -> None:
+    def settle(self, hold: ReservationRow, cost: int, tokens: tuple[int, int], *, requests: int, unsure: bool) -> None:
         """Charge the cost in nano-dollars; `unsure` when an attempt before may have succeeded."""
 
-    def settle_later(self, hold: Hold, settle: Callable[[], None]) -> None:
+    def settle_later(self, hold: ReservationRow, settle: Callable[[], None]) -> None:
         """Call `settle` until it succeeds, from the thread that renews the leases."""
 
 
 class Reservation:
     """An amount held for one request; made by `CostCircuitBreaker.reserve`."""
 
-    def __init__(self, hold: Hold, keeper: Keeper) -> None:
+    def __init__(self, hold: ReservationRow, keeper: Keeper) -> None:
         self._hold = hold
         self._keeper = keeper
         self._dispatched = False

@@ -19,7 +19,7 @@ from batuta_cli.serve.context.truncation import Truncation, TruncationStrategy, 
 from batuta_cli.serve.messages import ChatMessage
 
 if TYPE_CHECKING:
-    from batuta_cli.config import Model
+    from batuta_cli.config import ModelSection
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
     from batuta_cli.serve.tokens import TokenCount
 
@@ -75,7 +75,7 @@ class ContextManager:
         reserve: int | None = None,
         tokenizer: str | None = None,
         system_fallback: str = "error",
-        models: Mapping[str, "Model"] = {},
+        models: Mapping[str, "ModelSection"] = {},
     ) -> Self:
         """The manager for a model's name or its file.
 

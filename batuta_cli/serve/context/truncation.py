@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 from batuta_cli.errors import ContextOverflowError, TemplateError
 from batuta_cli.serve.messages import ChatMessage, Role
-from batuta_cli.serve.names import Word
+from batuta_cli.serve.names import NameEnum
 
 _PINNED = frozenset((Role.SYSTEM, Role.DEVELOPER))
 _OVERHEAD = 16
@@ -28,7 +28,7 @@ _REFUSALS = 32
 """Shortened conversations that a template may refuse before its error is taken for an answer."""
 
 
-class TruncationStrategy(Word):
+class TruncationStrategy(NameEnum):
     """What to do with a conversation that is too long.
 
     SLIDING_WINDOW drops the oldest turns. MIDDLE_OUT keeps the first turn and the newest ones: the first goes only

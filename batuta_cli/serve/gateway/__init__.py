@@ -40,15 +40,15 @@ def application(config: "Config | None" = None, *, log: "Log | None" = None) -> 
     """
     check_dependencies()
     from batuta_cli import config as configuration
-    from batuta_cli.serve.gateway.app import Gateway, Settings
-    from batuta_cli.serve.gateway.connection import Limits
+    from batuta_cli.serve.gateway.app import Gateway, GatewaySettings
+    from batuta_cli.serve.gateway.connection import ConnectionLimits
     from batuta_cli.serve.pipeline.pipeline import Pipeline
     from batuta_cli.serve.tiers import PrivacyTier
 
     config = config or configuration.load()
     table = config.gateway
-    limits = Limits(table.max_body_bytes, table.client_seconds)
-    settings = Settings(PrivacyTier(config.privacy.tier), table.origins, limits)
+    limits = ConnectionLimits(table.max_body_bytes, table.client_seconds)
+    settings = GatewaySettings(PrivacyTier(config.privacy.tier), table.origins, limits)
 
     def open_pipeline() -> Pipeline:
         return Pipeline(config, watch=True)

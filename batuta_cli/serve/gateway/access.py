@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from batuta_cli.errors import BatutaError, UsageError
-from batuta_cli.serve.gateway.http_errors import Refusal
+from batuta_cli.serve.gateway.http_errors import HttpError
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.tiers import PrivacyTier
 
@@ -29,17 +29,17 @@ _JSON = re.compile(rb"application/json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 
 
 def read_headers(headers: Headers) -> dict[bytes, bytes]:
-    """The headers by name. Raises `Refusal` when one that decides comes twice."""
+    """The headers by name. Raises `HttpError` when one that decides comes twice."""
     found = dict(headers)
     if len(found) != len(headers):
         names = [name for name, _ in headers]
         for name in _ONCE.intersection(names):
             if names.count(name) > 1:
-                raise Refusal(400, "duplicate_header", f"the header {name.decode()} comes twice")
+                raise HttpError(400, "duplicate_header", f"the header {name.decode()} comes twice")
     return found
 
 
-class Door:
+class AccessCheck:
     """Says who is let in."""
 
     def __init__(self, keys: ClientKeys, origins: Collection[str]) -> None:
@@ -47,20 +47,20 @@ class Door:
         self._origins = frozenset(origin.encode() for origin in origins)
 
     def admit(self, client: Sequence[object] | None, headers: Mapping[bytes, bytes]) -> str:
-        """The name of the client's key, empty when none is needed. Raises `Refusal`."""
+        """The name of the client's key, empty when none is needed. Raises `HttpError`."""
         origin = headers.get(b"origin")
         if origin is not None and origin not in self._origins:
-            raise Refusal(403, "origin", "web pages of this origin are not listed in [gateway] origins")
+            raise HttpError(403, "origin", "web pages of this origin are not listed in [gateway] origins")
         try:
             required = self._keys.required
         except BatutaError:
-            raise Refusal(503, "client_keys", "the list of client keys cannot be read") from None
+            raise HttpError(503, "client_keys", "the list of client keys cannot be read") from None
         if required:
             return self._owner(headers)
         if not _is_loopback(client) or not _FORWARDED.isdisjoint(headers):
-            raise Refusal(401, "missing_key", "beyond the loopback a client key is required")
+            raise HttpError(401, "missing_key", "beyond the loopback a client key is required")
         if not _LOOPBACK_HOST.fullmatch(headers.get(b"host", b"")):
-            raise Refusal(403, "host", "the Host is not a name of the loopback, such as 127.0.0.1 or localhost")
+            raise HttpError(403, "host", "the Host is not a name of the loopback, such as 127.0.0.1 or localhost")
         return ""
 
     def _owner(self, headers: Mapping[bytes, bytes]) -> str:
@@ -68,10 +68,10 @@ class Door:
         if scheme.lower() != b"bearer":
             key = headers.get(b"x-api-key", b"")
         if not key.strip():
-            raise Refusal(401, "missing_key", "a client key is required", headers={b"www-authenticate": b"Bearer"})
+            raise HttpError(401, "missing_key", "a client key is required", headers={b"www-authenticate": b"Bearer"})
         owner = self._keys.owner(key.strip())
         if owner is None:
-            raise Refusal(401, "invalid_api_key", "the client key is not known, or was revoked")
+            raise HttpError(401, "invalid_api_key", "the client key is not known, or was revoked")
         return owner
 
     def cors(self, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
@@ -99,9 +99,9 @@ def _is_loopback(client: Sequence[object] | None) -> bool:
 
 
 def check_json(headers: Mapping[bytes, bytes]) -> None:
-    """Raise `Refusal` unless the body is declared as JSON, which a foreign page cannot do without being asked."""
+    """Raise `HttpError` unless the body is declared as JSON, which a foreign page cannot do without being asked."""
     if not _JSON.fullmatch(headers.get(b"content-type", b"").strip()):
-        raise Refusal(415, "content_type", "the content type must be application/json")
+        raise HttpError(415, "content_type", "the content type must be application/json")
 
 
 def tier_for(headers: Mapping[bytes, bytes], default: PrivacyTier) -> PrivacyTier:
@@ -113,7 +113,7 @@ def tier_for(headers: Mapping[bytes, bytes], default: PrivacyTier) -> PrivacyTie
         tier = PrivacyTier.parse(asked.decode("latin-1").strip())
     except UsageError:
         words = ", ".join(PrivacyTier)
-        raise Refusal(400, "invalid_value", f"X-Batuta-Privacy must be one of {words}", "X-Batuta-Privacy") from None
+        raise HttpError(400, "invalid_value", f"X-Batuta-Privacy must be one of {words}", "X-Batuta-Privacy") from None
     if not default.admits(tier):
-        raise Refusal(403, "privacy", f"X-Batuta-Privacy may not loosen the tier, which is {default} here")
+        raise HttpError(403, "privacy", f"X-Batuta-Privacy may not loosen the tier, which is {default} here")
     return tier

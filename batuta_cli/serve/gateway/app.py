@@ -23,18 +23,26 @@ import orjson
 from batuta_cli.errors import BatutaError, NoBackendError, UsageError
 from batuta_cli.faults import as_typed
 from batuta_cli.serve.gateway import METRICS_DIRECTORY, logs, metrics
-from batuta_cli.serve.gateway.access import Door, check_json, read_headers, tier_for
-from batuta_cli.serve.gateway.connection import ClientLeftError, Exchange, HeaderList, Limits, Receive, Scope, Send
+from batuta_cli.serve.gateway.access import AccessCheck, check_json, read_headers, tier_for
+from batuta_cli.serve.gateway.connection import (
+    ClientLeftError,
+    Connection,
+    ConnectionLimits,
+    HeaderList,
+    Receive,
+    Scope,
+    Send,
+)
 from batuta_cli.serve.gateway.dialects.anthropic import Messages
 from batuta_cli.serve.gateway.dialects.openai import ChatCompletions, Completions
-from batuta_cli.serve.gateway.dialects.replies import Shape, read
+from batuta_cli.serve.gateway.dialects.replies import Dialect, read
 from batuta_cli.serve.gateway.http_errors import (
-    ErrorShape,
-    Refusal,
+    ErrorFormat,
+    HttpError,
     anthropic_error,
     error_body,
+    http_error_for,
     openai_error,
-    refusal_for,
 )
 from batuta_cli.serve.gateway.interface import Answer, OpenPipeline, Pipeline, Plan
 from batuta_cli.serve.gateway.keys import ClientKeys
@@ -52,12 +60,12 @@ _LONGEST_PLAN = 1000  # characters of a header
 
 
 @dataclass(frozen=True)
-class Settings:
+class GatewaySettings:
     """What the operator chose."""
 
     privacy: PrivacyTier = PrivacyTier.STANDARD
     origins: tuple[str, ...] = ()
-    limits: Limits = field(default_factory=Limits)
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
 
 
 class Gateway:
@@ -66,30 +74,30 @@ class Gateway:
     def __init__(
         self,
         open_pipeline: OpenPipeline,
-        settings: Settings | None = None,
+        settings: GatewaySettings | None = None,
         *,
         keys: ClientKeys | None = None,
         log: logs.Log | None = None,
     ) -> None:
         self._open_pipeline = open_pipeline
-        self._settings = settings or Settings()
-        self._door = Door(keys or ClientKeys(), self._settings.origins)
+        self._settings = settings or GatewaySettings()
+        self._door = AccessCheck(keys or ClientKeys(), self._settings.origins)
         self._log = log or logs.Log()
         self._metrics = metrics.Metrics()
         self._pipeline: Pipeline | None = None
-        self._under_way: set[Exchange] = set()
+        self._under_way: set[Connection] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
         """No new work is taken, and `/ready` says so."""
         self.startup_error: Exception | None = None
         """Why the pipeline could not be opened."""
-        self._posts: dict[str, Shape] = {
+        self._posts: dict[str, Dialect] = {
             "/v1/chat/completions": ChatCompletions(),
             "/v1/completions": Completions(),
             "/v1/messages": Messages(),
         }
-        self._gets: dict[str, Callable[[Exchange], Awaitable[None]]] = {
+        self._gets: dict[str, Callable[[Connection], Awaitable[None]]] = {
             _MODELS: self._list_models,
             "/metrics": self._show_metrics,
         }
@@ -101,7 +109,7 @@ class Gateway:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
         else:
-            await self._serve(Exchange(scope, receive, send, self._settings.limits))
+            await self._serve(Connection(scope, receive, send, self._settings.limits))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -119,7 +127,7 @@ class Gateway:
             self._log.write("error", "pipeline", **logs.describe(error))
             self.startup_error = error
             phase = "startup" if self._pipeline is None and not self.draining else "shutdown"
-            await send({"type": f"lifespan.{phase}.failed", "message": refusal_for(error).message})
+            await send({"type": f"lifespan.{phase}.failed", "message": http_error_for(error).message})
             return
         self._log.flush()
         await send({"type": "lifespan.shutdown.complete"})
@@ -145,7 +153,7 @@ class Gateway:
         typed = as_typed(error)
         if typed is None and not isinstance(error, Exception):
             raise error
-        if typed is not None or not isinstance(error, Refusal | BatutaError):
+        if typed is not None or not isinstance(error, HttpError | BatutaError):
             self._metrics.fault("internal" if typed is None else typed.kind)
         if typed is None:
             return cast(Exception, error)
@@ -173,7 +181,7 @@ class Gateway:
         """The server has closed a connection that exceeded a limit."""
         self._metrics.connection_closed(limit)
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: Connection) -> None:
         try:
             await self._route(exchange)
         except ClientLeftError as left:
@@ -204,10 +212,10 @@ class Gateway:
             **exchange.facts,
         )
 
-    async def _refuse(self, exchange: Exchange, error: Exception) -> None:
-        refusal = refusal_for(error)
+    async def _refuse(self, exchange: Connection, error: Exception) -> None:
+        refusal = http_error_for(error)
         exchange.facts["code"] = refusal.code
-        if not isinstance(error, Refusal):
+        if not isinstance(error, HttpError):
             exchange.facts |= logs.describe(error)
         if exchange.over:
             return
@@ -222,13 +230,13 @@ class Gateway:
                 body = error_body(shape, refusal, exchange.shown_id)
                 await exchange.respond(refusal.status, body, headers=refusal.all_headers)
 
-    def _error_shape(self, exchange: Exchange) -> ErrorShape:
+    def _error_shape(self, exchange: Connection) -> ErrorFormat:
         shape = self._posts.get(exchange.route)
         if shape is not None:
             return shape.error
         return anthropic_error if b"anthropic-version" in exchange.headers else openai_error
 
-    async def _route(self, exchange: Exchange) -> None:
+    async def _route(self, exchange: Connection) -> None:
         scope = exchange.scope
         path, method = scope["path"], scope["method"]
         exchange.headers = read_headers(scope["headers"])
@@ -255,11 +263,11 @@ class Gateway:
             _check_method(method, ("GET", "HEAD"))
             await self._show_model(exchange, path.removeprefix(_MODELS + "/"))
         else:
-            raise Refusal(404, "not_found", "there is nothing at this address")
+            raise HttpError(404, "not_found", "there is nothing at this address")
 
     # What is not an answer of a model
 
-    async def _probe(self, exchange: Exchange) -> None:
+    async def _probe(self, exchange: Connection) -> None:
         _check_method(exchange.scope["method"], ("GET", "HEAD"))
         if exchange.route == "/health":
             await exchange.respond(200, b'{"status":"ok"}')
@@ -271,22 +279,22 @@ class Gateway:
             state = self._pipeline.ready()
             ready, reason = state.ok, state.reason
         document = {"status": "ready" if ready else "not ready"}
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(HttpError):
             self._door.admit(exchange.scope.get("client"), exchange.headers)
             document |= {} if ready else {"reason": reason}
         await exchange.respond(200 if ready else 503, orjson.dumps(document))
 
-    async def _preflight(self, exchange: Exchange) -> None:
+    async def _preflight(self, exchange: Connection) -> None:
         allowed = b"authorization, x-api-key, content-type, x-request-id, x-batuta-privacy, anthropic-version"
         headers = [(b"access-control-allow-methods", b"GET, POST"), (b"access-control-allow-headers", allowed)]
         exchange.route = "preflight"
         await exchange.respond(200, b"{}", headers=[*headers, (b"access-control-max-age", b"600")])
 
-    async def _show_metrics(self, exchange: Exchange) -> None:
+    async def _show_metrics(self, exchange: Connection) -> None:
         await self._take_gauges()
         await exchange.respond(200, self._metrics.text(), metrics.CONTENT_TYPE.encode())
 
-    async def _list_models(self, exchange: Exchange) -> None:
+    async def _list_models(self, exchange: Connection) -> None:
         models = [_model(name) for name in self._running().models()]
         ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {}
         empty = {"first_id": None, "last_id": None}
@@ -294,24 +302,24 @@ class Gateway:
             200, orjson.dumps({"object": "list", "data": models, "has_more": False, **empty, **ends})
         )
 
-    async def _show_model(self, exchange: Exchange, name: str) -> None:
+    async def _show_model(self, exchange: Connection, name: str) -> None:
         if name not in self._running().models():
             raise _unknown_model()
         await exchange.respond(200, orjson.dumps(_model(name)))
 
     def _running(self) -> Pipeline:
         if self._pipeline is None:
-            raise Refusal(503, "starting", "the gateway is starting or shutting down", retry_after=1)
+            raise HttpError(503, "starting", "the gateway is starting or shutting down", retry_after=1)
         return self._pipeline
 
     # Answers of models
 
-    async def _answer(self, exchange: Exchange, shape: Shape) -> None:
+    async def _answer(self, exchange: Connection, shape: Dialect) -> None:
         check_json(exchange.headers)
         pipeline = self._running()
         if self.draining:
             close = {b"connection": b"close"}
-            raise Refusal(503, "shutting_down", "the gateway is shutting down", retry_after=1, headers=close)
+            raise HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1, headers=close)
         tier = tier_for(exchange.headers, self._settings.privacy)
         asked = await read(shape, await exchange.body())
         reply = shape.reply(asked, exchange.id, int(time.time()))
@@ -354,11 +362,11 @@ class Gateway:
                     self._metrics.under_way(-1, backend)
                 self._leave(exchange)
 
-    def _enter(self, exchange: Exchange) -> None:
+    def _enter(self, exchange: Connection) -> None:
         self._under_way.add(exchange)
         self._idle.clear()
 
-    def _leave(self, exchange: Exchange) -> None:
+    def _leave(self, exchange: Connection) -> None:
         self._under_way.discard(exchange)
         if not self._under_way:
             self._idle.set()
@@ -372,7 +380,7 @@ class Gateway:
                 raise _unknown_model() from None
             raise
 
-    def _ended(self, exchange: Exchange, answer: Answer) -> Summary:
+    def _ended(self, exchange: Connection, answer: Answer) -> Summary:
         summary = answer.summary
         if summary is None:
             raise RuntimeError("an answer ended without a summary")
@@ -382,20 +390,20 @@ class Gateway:
             "input_tokens": summary.input_tokens,
             "output_tokens": summary.output_tokens,
             "cost_usd": format_usd(summary.cost),
-            "legs": len(summary.legs),
+            "legs": len(summary.attempts),
         }
         return summary
 
 
 def _check_method(method: str, allowed: tuple[str, ...]) -> None:
     if method not in allowed:
-        raise Refusal(
+        raise HttpError(
             405, "method_not_allowed", f"use {allowed[0]} here", headers={b"allow": ", ".join(allowed).encode()}
         )
 
 
-def _unknown_model() -> Refusal:
-    return Refusal(404, "model_not_found", "there is no such model here; GET /v1/models lists them", "model")
+def _unknown_model() -> HttpError:
+    return HttpError(404, "model_not_found", "there is no such model here; GET /v1/models lists them", "model")
 
 
 def _model(name: str) -> dict[str, object]:
@@ -428,5 +436,5 @@ def _header_value(text: str) -> bytes:
 
 def _comment(summary: Summary) -> bytes:
     """The cost of a stream, as a comment: clients pass over it (WHATWG HTML, section 9.2.6)."""
-    facts = {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "legs": len(summary.legs)}
+    facts = {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "legs": len(summary.attempts)}
     return b": batuta %s\n\n" % orjson.dumps(facts)

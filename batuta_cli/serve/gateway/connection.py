@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from batuta_cli.serve.deadline import Deadline
 from batuta_cli.serve.gateway.dialects.replies import Reply
-from batuta_cli.serve.gateway.http_errors import Refusal
+from batuta_cli.serve.gateway.http_errors import HttpError
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -31,7 +31,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 @dataclass(frozen=True)
-class Limits:
+class ConnectionLimits:
     """What a client may take."""
 
     body_bytes: int = 32 * 1024 * 1024
@@ -47,10 +47,10 @@ class ClientLeftError(Exception):
         self.why = why
 
 
-class Exchange:
+class Connection:
     """One request and its response."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: ConnectionLimits) -> None:
         self.scope = scope
         self.headers: dict[bytes, bytes] = {}
         self.id = os.urandom(12).hex()
@@ -73,7 +73,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._limits = limits
-        self._presence: Presence | None = None
+        self._presence: DisconnectWatcher | None = None
         self._handed_at = 0.0
         """When the part of the stream was handed over that has not been taken yet; 0 when there is none."""
         self._watch: asyncio.TimerHandle | None = None
@@ -90,7 +90,7 @@ class Exchange:
         return time.perf_counter() - self.began
 
     async def body(self) -> bytes:
-        """The whole body. Raises `Refusal` when it is too large or too slow, `ClientLeftError` when it breaks off."""
+        """The whole body. Raises `HttpError` when it is too large or too slow, `ClientLeftError` when it breaks off."""
         limit = self._limits.body_bytes
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length[:20]) > limit:
@@ -110,19 +110,19 @@ class Exchange:
                     if not message.get("more_body", False):
                         return parts[0] if len(parts) == 1 else b"".join(parts)
         except TimeoutError:
-            raise Refusal(
+            raise HttpError(
                 408, "timeout", "the request took too long to arrive", headers={b"connection": b"close"}
             ) from None
 
-    def present(self) -> "Presence":
+    def present(self) -> "DisconnectWatcher":
         """A block that is left with `ClientLeftError` as soon as the client is gone, or reads too slowly."""
-        self._presence = Presence(self, self._receive)
+        self._presence = DisconnectWatcher(self, self._receive)
         return self._presence
 
     def cut(self) -> None:
         """End it with an error: the gateway is going down."""
         if self._presence is not None:
-            self._presence.end(Refusal(503, "shutting_down", "the gateway is shutting down", retry_after=1))
+            self._presence.end(HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1))
 
     async def respond(self, status: int, body: bytes, kind: bytes = JSON, headers: Iterable[Any] = ()) -> None:
         """A whole response."""
@@ -200,14 +200,14 @@ class Exchange:
             raise ClientLeftError("left") from None
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(413, "body_too_large", f"the body has more than {limit:,} bytes")
+def _too_large(limit: int) -> HttpError:
+    return HttpError(413, "body_too_large", f"the body has more than {limit:,} bytes")
 
 
-class Presence:
+class DisconnectWatcher:
     """Waits for the client to leave, and ends the block then. As `asyncio.timeout`, it cancels and takes that back."""
 
-    def __init__(self, exchange: Exchange, receive: Receive) -> None:
+    def __init__(self, exchange: Connection, receive: Receive) -> None:
         self._exchange = exchange
         self._receive = receive
         self._reason: Exception | None = None

@@ -28,7 +28,7 @@ from batuta_cli.errors import (
     UnknownPriceError,
     UsageError,
 )
-from batuta_cli.serve.pipeline.splice import BrokenSeamError
+from batuta_cli.serve.pipeline.splice import SpliceError
 from batuta_cli.serve.providers.wire import BackendError
 
 _TYPES = {
@@ -48,7 +48,7 @@ _AGAIN = 5.0  # seconds until backends are looked at anew; see the rest of a fai
 
 
 @dataclass(eq=False)  # not frozen: contextlib sets the traceback of what passes through it
-class Refusal(Exception):
+class HttpError(Exception):
     """A request that is not answered."""
 
     status: int
@@ -96,7 +96,7 @@ RULES: tuple[tuple[type[BatutaError], Rule], ...] = (
     (ContextOverflowError, Rule(400, "context_length_exceeded")),
     (LedgerError, Rule(503, "ledger", "the ledger cannot be used, so nothing paid for is sent", _AGAIN)),
     (AuditError, Rule(503, "audit", "the audit log cannot be written, so nothing private is sent", _AGAIN)),
-    (BrokenSeamError, Rule(502, "backend_error")),
+    (SpliceError, Rule(502, "backend_error")),
     (DamagedStateError, Rule(500, "internal_error", "internal error")),
     (MissingDependencyError, Rule(500, "internal_error", "internal error")),
     (ConfigError, Rule(500, "internal_error", "internal error")),
@@ -107,34 +107,34 @@ RULES: tuple[tuple[type[BatutaError], Rule], ...] = (
 _INTERNAL = Rule(500, "internal_error", "internal error")
 
 
-def refusal_for(error: Exception) -> Refusal:
+def http_error_for(error: Exception) -> HttpError:
     """What a client is told of an error."""
-    if isinstance(error, Refusal):
+    if isinstance(error, HttpError):
         return error
     if isinstance(error, BackendError):
         return _backend(error)
     if not isinstance(error, BatutaError):
-        return Refusal(_INTERNAL.status, _INTERNAL.code, str(_INTERNAL.message))
+        return HttpError(_INTERNAL.status, _INTERNAL.code, str(_INTERNAL.message))
     rule = next((rule for kind, rule in RULES if isinstance(error, kind)), _INTERNAL)
     known = getattr(error, "retry_after", None)
-    return Refusal(
+    return HttpError(
         rule.status, rule.code, rule.message or error.message, retry_after=rule.retry_after if known is None else known
     )
 
 
-def _backend(error: BackendError) -> Refusal:
+def _backend(error: BackendError) -> HttpError:
     if not error.retryable and error.status is not None:
-        return Refusal(400, "refused_by_backend", error.message)
+        return HttpError(400, "refused_by_backend", error.message)
     if error.status == 429:
-        return Refusal(429, "backend_busy", error.message, retry_after=error.retry_after or _AGAIN)
-    return Refusal(502, "backend_error", error.message, retry_after=error.retry_after)
+        return HttpError(429, "backend_busy", error.message, retry_after=error.retry_after or _AGAIN)
+    return HttpError(502, "backend_error", error.message, retry_after=error.retry_after)
 
 
-ErrorShape = Callable[[Refusal, str], dict[str, Any]]
+ErrorFormat = Callable[[HttpError, str], dict[str, Any]]
 """From a refusal and the request's id to the body."""
 
 
-def openai_error(refusal: Refusal, request_id: str) -> dict[str, Any]:
+def openai_error(refusal: HttpError, request_id: str) -> dict[str, Any]:
     """The body as OpenAI has it."""
     return {
         "error": {
@@ -146,12 +146,12 @@ def openai_error(refusal: Refusal, request_id: str) -> dict[str, Any]:
     }
 
 
-def anthropic_error(refusal: Refusal, request_id: str) -> dict[str, Any]:
+def anthropic_error(refusal: HttpError, request_id: str) -> dict[str, Any]:
     """The body as Anthropic has it; `code` is beyond it, for those who look."""
     error = {"type": refusal.type, "message": refusal.message, "code": refusal.code}
     return {"type": "error", "error": error, "request_id": request_id}
 
 
-def error_body(shape: ErrorShape, refusal: Refusal, request_id: str) -> bytes:
+def error_body(shape: ErrorFormat, refusal: HttpError, request_id: str) -> bytes:
     """The body of a refusal, or the data of an error event."""
     return orjson.dumps(shape(refusal, request_id))

@@ -123,11 +123,11 @@ class Metrics:
         """An answer has ended."""
         self._tokens(summary.backend, "input").inc(summary.input_tokens)
         self._tokens(summary.backend, "output").inc(summary.output_tokens)
-        for leg in summary.legs:
-            if leg.cost:
-                self._cost(leg.backend).inc(leg.cost / NANO)
-            if leg.failed is not None:
-                self._failovers(leg.backend).inc()
+        for attempt in summary.attempts:
+            if attempt.cost:
+                self._cost(attempt.backend).inc(attempt.cost / NANO)
+            if attempt.failed is not None:
+                self._failovers(attempt.backend).inc()
 
     def broken(self) -> None:
         """A stream could not be completed."""

@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from batuta_cli.serve.names import folded
+from batuta_cli.serve.names import normalised
 
 Clause = str | list[Any] | dict[str, list[Any]]
 """`=text` equals, `^text` starts with, `*text` contains, `$text` ends with, `~regex`; a list is any of, `{"and"}` all.
@@ -51,7 +51,7 @@ class ListPrice:
 
 
 @dataclass(frozen=True)
-class Offer:
+class HostedModel:
     """A model at a provider. Without prices it is either free or not sold by the token: nobody may rely on it."""
 
     provider: str
@@ -73,7 +73,7 @@ class Provider:
     id: str
     match: Clause
     fallback: tuple[str, ...]
-    offers: tuple[Offer, ...]
+    offers: tuple[HostedModel, ...]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Catalogue:
     as_of: str
     providers: dict[str, Provider]
 
-    def find(self, model: str, provider: str | None = None) -> Offer | None:
+    def find(self, model: str, provider: str | None = None) -> HostedModel | None:
         """The offer that `model` means at a provider, given as the name of a backend or the id of a provider.
 
         Without a provider the model's maker is meant.
@@ -103,7 +103,7 @@ class Catalogue:
                 return offer if certain(offer.match, spelling) else None
         return None
 
-    def named(self, model: str) -> Iterator[Offer]:
+    def named(self, model: str) -> Iterator[HostedModel]:
         """The offers of every provider that `model` means for certain; the maker's first."""
         maker = self._maker(model.lower())
         for provider in dict.fromkeys([maker.id, *self.providers] if maker else self.providers):
@@ -115,24 +115,24 @@ class Catalogue:
         return next((p for p in self.providers.values() if matches(p.match, name)), None)
 
     def _at(self, backend: str, name: str) -> tuple[Provider | None, str]:
-        row = _backends().get(folded(backend))
+        row = _backends().get(normalised(backend))
         if row is None:
-            wanted = folded(backend)
-            return next((p for p in self.providers.values() if folded(p.id) == wanted), None), name
+            wanted = normalised(backend)
+            return next((p for p in self.providers.values() if normalised(p.id) == wanted), None), name
         identifier = row.get("id", "")
         if "suffix_id" in row:
             name, _, suffix = name.rpartition(":")
             identifier = row["suffix_id"] + suffix
         return self.providers.get(identifier), name.removeprefix(row.get("strip", ""))
 
-    def _first(self, provider: Provider, name: str) -> Offer | None:
+    def _first(self, provider: Provider, name: str) -> HostedModel | None:
         places = [provider, *(self.providers[other] for other in provider.fallback)]
         return next((offer for place in places for offer in place.offers if matches(offer.match, name)), None)
 
 
 def names_its_host(backend: str) -> bool:
     """Whether a backend passes requests on to hosts that the model's name may name: `MODEL:together`."""
-    return "suffix_id" in _backends().get(folded(backend), {})
+    return "suffix_id" in _backends().get(normalised(backend), {})
 
 
 def matches(clause: Clause, name: str) -> bool:
@@ -193,7 +193,7 @@ def read(data: dict[str, Any]) -> Catalogue:
     providers = {}
     for identifier, row in data["providers"].items():
         offers = tuple(
-            Offer(identifier, name, match, window, tuple(_list_price(*price) for price in prices))
+            HostedModel(identifier, name, match, window, tuple(_list_price(*price) for price in prices))
             for name, match, window, prices in row["models"]
         )
         providers[identifier] = Provider(identifier, row["match"], tuple(row["fallback"]), offers)
@@ -217,4 +217,4 @@ def _pairs(kinds: Any) -> Kinds:
 @cache
 def _backends() -> dict[str, dict[str, str]]:
     table = tomllib.loads(files(__package__).joinpath("data", "providers.toml").read_text())
-    return {folded(name): row for name, row in table.items()}
+    return {normalised(name): row for name, row in table.items()}

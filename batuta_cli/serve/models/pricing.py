@@ -25,7 +25,7 @@ from batuta_cli.serve.money import Usd, to_nano, to_usd
 from batuta_cli.serve.usage import CacheWrites, Usage
 
 if TYPE_CHECKING:
-    from batuta_cli.config import Model
+    from batuta_cli.config import ModelSection
 
 _MILLION = 10**6
 _WRITE = 125
@@ -226,7 +226,7 @@ def price_for(
     raise UnknownPriceError(f"the price of {display(model)}{where} is not known", hint=_hint(model, provider))
 
 
-def own_prices(models: Mapping[str, "Model"]) -> dict[str, TokenPricing]:
+def own_prices(models: Mapping[str, "ModelSection"]) -> dict[str, TokenPricing]:
     """The prices that the config's `[models]` tables give.
 
     Raises `ConfigError` when a model has a price for its input or its output alone, or for a kind without both.

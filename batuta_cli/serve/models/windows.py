@@ -21,7 +21,7 @@ from batuta_cli.files import display, errors_named
 from batuta_cli.serve.models.catalogue import catalogue
 
 if TYPE_CHECKING:
-    from batuta_cli.config import Model
+    from batuta_cli.config import ModelSection
 
 AS_OF = "2026-11-23"
 """When `data/models.toml` was compared with its sources."""
@@ -53,7 +53,7 @@ def default_reserve(window: int) -> int:
     return min(LARGEST_RESERVE, window // 4)
 
 
-def known_model(name: str, models: Mapping[str, "Model"] = {}, *, files: bool = True) -> ModelInfo | None:
+def known_model(name: str, models: Mapping[str, "ModelSection"] = {}, *, files: bool = True) -> ModelInfo | None:
     """What is known of a model by its name or its GGUF file, or None. `models` has the config's `[models]`.
 
     `files=False` for a name that a stranger gave: it is never taken for a file of this machine.
@@ -68,7 +68,7 @@ def known_model(name: str, models: Mapping[str, "Model"] = {}, *, files: bool = 
     return ModelInfo(name, own.context_window, reserve, "the config")
 
 
-def require_model(name: str, models: Mapping[str, "Model"] = {}) -> ModelInfo:
+def require_model(name: str, models: Mapping[str, "ModelSection"] = {}) -> ModelInfo:
     """As `known_model`. Raises `UsageError` that suggests the nearest names and says how to give a window."""
     info = known_model(name, models)
     if info is not None:
@@ -141,7 +141,7 @@ def _plain(name: str) -> str:
     return re.sub(rf"(?:(?<=\w)[-._:](?>{words})(?=[-.:]|$))++", "", name)
 
 
-def _suggestion(name: str, models: Mapping[str, "Model"]) -> str:
+def _suggestion(name: str, models: Mapping[str, "ModelSection"]) -> str:
     from batuta_cli.config.kinds import did_you_mean
 
     offers = [offer.id for provider in catalogue().providers.values() for offer in provider.offers if offer.window]

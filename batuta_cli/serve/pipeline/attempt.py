@@ -25,10 +25,10 @@ from batuta_cli.serve.models.pricing import TokenPricing
 from batuta_cli.serve.money import format_usd, to_usd
 from batuta_cli.serve.pipeline import request
 from batuta_cli.serve.pipeline.settlement import Bill, Terms, Transcript, estimated, in_full, whole
-from batuta_cli.serve.providers.client import Timeouts, exchange
+from batuta_cli.serve.providers.client import Timeouts, send_call
 from batuta_cli.serve.providers.connect import Delivery, GatedSession
 from batuta_cli.serve.providers.wire import BackendError, Call, Piece
-from batuta_cli.serve.routing.health import Loads, Outcome, Ticket
+from batuta_cli.serve.routing.health import AttemptOutcome, BackendHealth, Ticket
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 from batuta_cli.serve.usage import Usage, cache_writes
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Offer:
+class Target:
     """A backend with all that is needed to send it a request."""
 
     backend: Backend
@@ -52,38 +52,38 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Means:
+class AttemptDependencies:
     """What legs work with; one set a process."""
 
     session: Callable[[PrivacyTier], GatedSession]
     breaker: CostCircuitBreaker
-    loads: Loads
+    health: BackendHealth
     timeouts: Timeouts
     count: Callable[[str], TokenCount]
     """Tokens of a text, an upper estimate where nothing better is known."""
 
 
-class Leg:
+class Attempt:
     """One attempt at one backend. `pieces` may be iterated once."""
 
-    def __init__(self, means: Means, offer: Offer, call: Call, request_id: str) -> None:
-        self.offer = offer
+    def __init__(self, dependencies: AttemptDependencies, target: Target, call: Call, request_id: str) -> None:
+        self.target = target
         self.cost = 0
         """Nano-dollars charged, once it has ended."""
         self.usage: Usage | None = None
         """As the backend reports it; once it is paid for, within the bounds of what is believed."""
         self.believed = True
         """Whether the usage is what the backend reported."""
-        self._means = means
+        self._dependencies = dependencies
         self._call = call
         self._request_id = request_id
         self._transcript = Transcript()
         self._counted: int | None = None
         self._terms = Terms(
-            pricing=offer.pricing,
+            pricing=target.pricing,
             writes=cache_writes(call.options),
-            input_most=offer.input_tokens,
-            input_least=offer.least_input_tokens,
+            input_most=target.input_tokens,
+            input_least=target.least_input_tokens,
             output_most=call.max_tokens * (call.options.get("n") or 1),
         )
 
@@ -92,35 +92,35 @@ class Leg:
 
         Raises `BackendError`, `CostError` when the budget refuses, `PrivacyError`, `AuditError`, `LedgerError`.
         """
-        session = self._means.session(self.offer.tier)
+        session = self._dependencies.session(self.target.tier)
         bound = self._terms.bound
         # Before anything is waited for: until then the plan's cooldowns hold, and of many requests one is the trial.
-        ticket = self._means.loads.start(self.offer.backend.name, time.monotonic(), self._call.model)
-        outcome, retry_after, refused, delivery = Outcome.UNKNOWN, 0.0, False, Delivery()
+        ticket = self._dependencies.health.start(self.target.backend.name, time.monotonic(), self._call.model)
+        outcome, retry_after, refused, delivery = AttemptOutcome.UNKNOWN, 0.0, False, Delivery()
         reservation: Reservation | None = None
         answering = False
         try:
             reservation = await self._reserve(bound) if bound else None
-            answer = exchange(
+            response = send_call(
                 session,
-                self.offer.backend,
-                self.offer.base_url,
+                self.target.backend,
+                self.target.base_url,
                 self._call,
                 request_id=self._request_id,
-                timeouts=self._means.timeouts,
+                timeouts=self._dependencies.timeouts,
                 paid=reservation is not None,
                 delivery=delivery,
             )
-            async with aclosing(answer):
-                async for pieces in answer:
+            async with aclosing(response):
+                async for pieces in response:
                     if not answering:
-                        self._means.loads.respond(ticket)
+                        self._dependencies.health.respond(ticket)
                         answering = True
                     for piece in pieces:
                         self.usage = piece.usage or self.usage
                         self._transcript.add(piece)
                     yield pieces
-            outcome = Outcome.WORKED
+            outcome = AttemptOutcome.WORKED
         except BackendError as error:
             outcome = _outcome(error)
             retry_after, refused = error.retry_after or 0.0, not error.sent
@@ -128,13 +128,13 @@ class Leg:
         finally:
             self._finish(ticket, outcome, retry_after)
             if reservation is not None:
-                complete = outcome is Outcome.WORKED
+                complete = outcome is AttemptOutcome.WORKED
                 await self._settle(reservation, sent=delivery.begun and not refused, complete=complete)
             elif not self.usage and self._transcript.pieces:
                 await self._measure()
 
     async def _reserve(self, bound: int) -> Reservation:
-        breaker, name = self._means.breaker, self.offer.backend.name
+        breaker, name = self._dependencies.breaker, self.target.backend.name
 
         def reserve() -> Reservation:
             reservation = breaker.reserve(to_usd(bound), model=self._call.model, backend=name)
@@ -153,9 +153,9 @@ class Leg:
                 await _surely(work.result().release_surely)
             raise
 
-    def _finish(self, ticket: Ticket, outcome: Outcome, retry_after: float) -> None:
+    def _finish(self, ticket: Ticket, outcome: AttemptOutcome, retry_after: float) -> None:
         jitter = random.random()  # noqa: S311 - spreads retries, decides nothing else
-        self._means.loads.finish(ticket, outcome, time.monotonic(), jitter=jitter, retry_after=retry_after)
+        self._dependencies.health.finish(ticket, outcome, time.monotonic(), jitter=jitter, retry_after=retry_after)
 
     async def _settle(self, reservation: Reservation, *, sent: bool, complete: bool) -> None:
         """Charge it; `sent` is false when the backend had nothing to work on, or said by its status that it did not."""
@@ -177,7 +177,7 @@ class Leg:
         """What there is to pay for. Raises what a tokenizer raises."""
         if not complete and not self._call.stream:  # it may have said anything, up to its limit
             return in_full(self._terms)
-        count, reported = self._means.count, self.usage
+        count, reported = self._dependencies.count, self.usage
         least = self._transcript.least(count, prefix=self._call.prefix)
         if complete and reported:
             bill = whole(reported, self._terms, least)
@@ -193,9 +193,9 @@ class Leg:
         self._pay(reservation, in_full(self._terms))
         message = (
             f"the tokens of an answer could not be counted ({reason}), so the whole reservation of"
-            f" ${format_usd(self.cost)} is charged ({self._call.model}, {self.offer.backend.name})"
+            f" ${format_usd(self.cost)} is charged ({self._call.model}, {self.target.backend.name})"
         )
-        self._means.breaker.alert(Alert("charged_in_full", message))
+        self._dependencies.breaker.alert(Alert("charged_in_full", message))
 
     def _pay(self, reservation: Reservation, bill: Bill) -> None:
         self.cost = bill.cost
@@ -212,7 +212,7 @@ class Leg:
         await _surely(measure, otherwise=lambda: None)
 
     def _guess(self) -> int:
-        counted = self._means.count(self._transcript.text)
+        counted = self._dependencies.count(self._transcript.text)
         return counted.tokens if counted.exact else self._transcript.pieces
 
     @property
@@ -222,18 +222,18 @@ class Leg:
             return self._transcript.pieces
         return max(self._counted or 0, self.usage.output_tokens if self.usage else 0)
 
-    def report(self, failed: str | None = None) -> request.Leg:
+    def report(self, failed: str | None = None) -> request.AttemptReport:
         """What is told of it afterwards."""
-        return request.Leg(self.offer.backend.name, self.cost, failed)
+        return request.AttemptReport(self.target.backend.name, self.cost, failed)
 
 
-def _outcome(error: BackendError) -> Outcome:
+def _outcome(error: BackendError) -> AttemptOutcome:
     """What failed by an error: the backend, its model, or the request."""
     if not error.reached:
-        return Outcome.FAILED
+        return AttemptOutcome.FAILED
     if not error.retryable:
-        return Outcome.REQUEST_REFUSED
-    return Outcome.BROKEN if error.status is None else Outcome.MODEL_FAILED
+        return AttemptOutcome.REQUEST_REFUSED
+    return AttemptOutcome.BROKEN if error.status is None else AttemptOutcome.MODEL_FAILED
 
 
 async def _surely(work: Callable[[], T], *, otherwise: Callable[[], T] | None = None) -> None:

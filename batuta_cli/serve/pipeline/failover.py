@@ -18,7 +18,7 @@ from typing import Self
 from batuta_cli.errors import NoBackendError, QueueFullError, UsageError
 from batuta_cli.files import display
 from batuta_cli.serve.backends.profile import Continuation, ContinuationMethod
-from batuta_cli.serve.names import Word
+from batuta_cli.serve.names import NameEnum
 from batuta_cli.serve.tiers import PrivacyTier
 
 MAX_TRACKED = 100_000
@@ -38,7 +38,7 @@ class UnknownRequestError(UsageError, KeyError):
     __str__ = UsageError.__str__  # KeyError shows the repr
 
 
-class Obstacle(Word):
+class Obstacle(NameEnum):
     """Why a text must not be continued by another backend."""
 
     TOOL_CALLS = "tool calls"
@@ -50,7 +50,7 @@ class Obstacle(Word):
     HALF_CHARACTER = "half a character"
 
 
-class Takeover(Word):
+class Takeover(NameEnum):
     """How a backend may take over a request.
 
     EXACT: it continues what was said. RESTART: it gets the request as it was, from the start. PROMPTED: it is asked in

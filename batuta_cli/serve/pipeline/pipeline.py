@@ -23,17 +23,17 @@ from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.models.pricing import FREE
 from batuta_cli.serve.models.windows import LARGEST_RESERVE
-from batuta_cli.serve.names import folded, unknown
-from batuta_cli.serve.pipeline.attempt import Means, Offer
+from batuta_cli.serve.names import normalised, unknown_name
+from batuta_cli.serve.pipeline.attempt import AttemptDependencies, Target
 from batuta_cli.serve.pipeline.failover import FailoverConfig, FailoverManager
 from batuta_cli.serve.pipeline.request import ChatRequest
-from batuta_cli.serve.pipeline.response import Answer, Choice
+from batuta_cli.serve.pipeline.response import Choice, Response
 from batuta_cli.serve.pipeline.settlement import least_tokens
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import UNRESOLVED
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.routing.errors import refusal
-from batuta_cli.serve.routing.monitor import World
+from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import BackendState, Need, Plan, PlanRequest, Snapshot, plan
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.tokens import count_messages, tokenizer_for
@@ -88,32 +88,32 @@ class Pipeline:
         """Of requests that do not say."""
         self.breaker = breaker or CostCircuitBreaker.from_config(config.budget)
         self.manager = FailoverManager(failover or FailoverConfig())
-        self.world = World(config, audit or AuditLog(), backends)
+        self.monitor = BackendMonitor(config, audit or AuditLog(), backends)
         self._timeouts = timeouts or Timeouts()
         self._watch = watch
 
     async def __aenter__(self) -> Self:
         if self._watch:
-            await self.world.refresh(tier=self.tier)
-            self.world.watch(self.tier)
+            await self.monitor.refresh(tier=self.tier)
+            self.monitor.watch(self.tier)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.world.close()
+        await self.monitor.close()
 
-    async def start(self, request: ChatRequest) -> Answer:
+    async def start(self, request: ChatRequest) -> Response:
         """Send a request; returns with the first piece of its answer.
 
         Raises `PrivacyError`, `CostError`, `NoBackendError`, `ContextOverflowError`, `BackendError`, `AuditError`,
         `LedgerError`, and `UsageError` for a backend that is not configured.
         """
-        answer = Answer(self, request)
+        response = Response(self, request)
         try:
-            await answer.open()
+            await response.open()
         except BaseException:
-            await answer.aclose()
+            await response.aclose()
             raise
-        return answer
+        return response
 
     async def explain(self, request: ChatRequest) -> Plan:
         """The plan of a request, which is not sent."""
@@ -121,10 +121,10 @@ class Pipeline:
 
     def models(self) -> list[str]:
         """The models that the backends are configured with, or said they have."""
-        probes = self.world.probes
+        probes = self.monitor.probes
         names = [
             name
-            for backend in self.world.backends
+            for backend in self.monitor.backends
             for name in backend.models or (probes[backend.name].models if backend.name in probes else ())
         ]
         return sorted(set(names))
@@ -132,45 +132,45 @@ class Pipeline:
     def ready(self) -> Readiness:
         """Whether some backend would take a request now."""
         now = time.monotonic()
-        for backend in self.world.backends:
-            probe = self.world.probes.get(backend.name)
+        for backend in self.monitor.backends:
+            probe = self.monitor.probes.get(backend.name)
             if probe is not None and not probe.healthy:
                 continue
             models = backend.models or (probe.models if probe else ()) or ("",)
-            if any(self.world.loads.cooling(backend.name, now, model) is None for model in models):
+            if any(self.monitor.health.cooling(backend.name, now, model) is None for model in models):
                 return Readiness(True)
         return Readiness(False, "no backend answers")
 
     async def gauges(self) -> Gauges:
         """How things stand. Raises `LedgerError`."""
         now = time.monotonic()
-        depths = {backend.name: self.world.loads.depth(backend.name, now) for backend in self.world.backends}
+        depths = {backend.name: self.monitor.health.depth(backend.name, now) for backend in self.monitor.backends}
         return Gauges(depths, await self._budget())
 
     # What answers ask for; see `answer.Source`.
 
-    def means(self, request: ChatRequest) -> Means:
+    def dependencies(self, request: ChatRequest) -> AttemptDependencies:
         """What the legs of a request work with."""
 
         def count(text: str) -> TokenCount:
             tokenizer = tokenizer_for(self._counted_as(request.model))
             return TokenCount(tokenizer.count(text), tokenizer.exact, tokenizer.name)
 
-        return Means(self.world.session, self.breaker, self.world.loads, self._timeouts, count)
+        return AttemptDependencies(self.monitor.session, self.breaker, self.monitor.health, self._timeouts, count)
 
     async def choices(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Choice]]:
         """The plan as things stand now, and its backends in order."""
         asked = self._plan_request(request)
-        await self.world.ask_who_sends_elsewhere(request.privacy)
-        snapshot = self.world.snapshot(asked, None, without)
+        await self.monitor.ask_who_sends_elsewhere(request.privacy)
+        snapshot = self.monitor.snapshot(asked, None, without)
         made = plan(asked, snapshot)
         # Small requests to free backends, which are most of them, need neither a tokenizer nor the ledger.
         if made.backend is None or _state(snapshot, str(made.backend)).price is not FREE:
             asked = replace(asked, input_tokens=await _apart(lambda: self._input_tokens(request)))
-            snapshot = self.world.snapshot(asked, await self._budget(), without)
+            snapshot = self.monitor.snapshot(asked, await self._budget(), without)
             made = plan(asked, snapshot)
         if not without:
-            self.world.spilling = snapshot.limits.spills(made.queue_depth, before=self.world.spilling)
+            self.monitor.spilling = snapshot.limits.spills(made.queue_depth, before=self.monitor.spilling)
         names = [made.backend, *made.fallbacks] if made.backend is not None else []
         return made, [self._choice(str(name), snapshot, asked, request) for name in names]
 
@@ -188,7 +188,7 @@ class Pipeline:
 
     def retry_after(self, request: ChatRequest, backends: Collection[str]) -> int | None:
         """Whole seconds until one of these backends can be tried with the request; None when there are none."""
-        return self.world.retry_after(backends, request.model) if backends else None
+        return self.monitor.retry_after(backends, request.model) if backends else None
 
     def refusal(self, request: ChatRequest, made: Plan) -> BatutaError:
         """Why no backend takes a request."""
@@ -241,23 +241,23 @@ class Pipeline:
         return _NO_MODEL if model.endswith(_FILES) or os.path.lexists(os.path.expanduser(model)) else model
 
     def _named(self, name: str) -> str:
-        for backend in self.world.backends:
-            if folded(backend.name) == folded(name):
+        for backend in self.monitor.backends:
+            if normalised(backend.name) == normalised(name):
                 return backend.name
-        raise unknown("backend", name, [backend.name for backend in self.world.backends])
+        raise unknown_name("backend", name, [backend.name for backend in self.monitor.backends])
 
     def _choice(self, name: str, snapshot: Snapshot, asked: PlanRequest, request: ChatRequest) -> Choice:
         state = _state(snapshot, name)
-        backend = next(backend for backend in self.world.backends if backend.name == name)
-        probe = self.world.probes.get(name)
+        backend = next(backend for backend in self.monitor.backends if backend.name == name)
+        probe = self.monitor.probes.get(name)
         base_url = probe.base_url if probe and probe.base_url else backend.base_urls[0]
         tokens = asked.input_tokens.tokens if asked.input_tokens else 0
         tier = asked.privacy
         if state.price is FREE and state.place == UNRESOLVED and tier is PrivacyTier.STANDARD:
             tier = PrivacyTier.PRIVATE  # it is free because it should be near, so it is not sent anywhere else
         least = 0 if state.price is None or state.price.is_free else _least(request, asked.input_tokens)
-        offer = Offer(backend, base_url, state.price or FREE, tokens, tier, least)
-        return Choice(offer, state.tier, _max_tokens(asked, state))
+        target = Target(backend, base_url, state.price or FREE, tokens, tier, least)
+        return Choice(target, state.tier, _max_tokens(asked, state))
 
 
 _TOOLS_PROMPT = 600

@@ -33,7 +33,7 @@ class ChatRequest:
 
 
 @dataclass(frozen=True)
-class Leg:
+class AttemptReport:
     """One backend's part of an answer."""
 
     backend: str
@@ -57,7 +57,7 @@ class Summary:
     """Nano-dollars, all legs together."""
     budget_left: int | None
     """Nano-dollars; None when nothing was paid for, or when the ledger cannot be read."""
-    legs: tuple[Leg, ...]
+    attempts: tuple[AttemptReport, ...]
     prompted: bool = False
     """A backend was asked in words to continue, so the seam may show."""
     usage: Usage | None = None

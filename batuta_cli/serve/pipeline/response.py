@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from batuta_cli.errors import BatutaError, CostError, LedgerError, PrivacyError
 from batuta_cli.serve.backends.profile import ContinuationMethod
 from batuta_cli.serve.messages import ChatMessage
-from batuta_cli.serve.pipeline.attempt import Leg, Means, Offer
+from batuta_cli.serve.pipeline.attempt import Attempt, AttemptDependencies, Target
 from batuta_cli.serve.pipeline.failover import FailoverManager, Obstacle, Takeover, continuation
 from batuta_cli.serve.pipeline.request import ChatRequest, Summary
-from batuta_cli.serve.pipeline.splice import BrokenSeamError, Echo, EchoFilter, remaining_tokens
+from batuta_cli.serve.pipeline.splice import Echo, Splice, SpliceError, remaining_tokens
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece
 from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.tiers import PrivacyTier
@@ -41,17 +41,17 @@ _OBSTACLES = {
 class Choice:
     """A backend that the plan has for a request, and the tier its address belongs to."""
 
-    offer: Offer
+    target: Target
     tier: PrivacyTier
     max_tokens: int
 
 
-class Source(Protocol):
+class ResponseSource(Protocol):
     """What an answer asks of the pipeline."""
 
     manager: FailoverManager
 
-    def means(self, request: ChatRequest) -> Means:
+    def dependencies(self, request: ChatRequest) -> AttemptDependencies:
         """What the legs of a request work with."""
 
     async def choices(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Choice]]:
@@ -70,13 +70,13 @@ class Source(Protocol):
         """Why nothing in this plan may take the request."""
 
 
-class Answer:
+class Response:
     """An answer in flight: `async for piece in answer`. Made by `Pipeline.start`, which has the first piece already.
 
     For whoever can use several at once there is `more`.
     """
 
-    def __init__(self, source: Source, request: ChatRequest) -> None:
+    def __init__(self, source: ResponseSource, request: ChatRequest) -> None:
         self.request = request
         self.plan: Plan | None = None
         self.backend = ""
@@ -85,8 +85,8 @@ class Answer:
         self.summary: Summary | None = None
         """Once it has ended."""
         self._source = source
-        self._means = source.means(request)
-        self._legs: list[Leg] = []
+        self._dependencies = source.dependencies(request)
+        self._legs: list[Attempt] = []
         self._failures: list[str | None] = []
         self._prompted = False
         self._pieces = self._all()
@@ -126,24 +126,24 @@ class Answer:
                         raise self._final(first_error, {*tried, *self.plan.suitable})
                     raise self._source.refusal(request, self.plan)
                 choice, call, echo = step
-                tried.add(choice.offer.backend.name)
+                tried.add(choice.target.backend.name)
                 if call.max_tokens <= 0:  # the text is as long as it may be, only its end is missing
                     yield [Piece(finish_reason="length")]
                     break
-                leg = Leg(self._means, choice.offer, call, request.request_id)
-                self.backend = choice.offer.backend.name
+                attempt = Attempt(self._dependencies, choice.target, call, request.request_id)
+                self.backend = choice.target.backend.name
                 # Usage is kept back, it is told once at the end; so are the ends, until it is sure that nothing comes
                 # after.
                 ends: dict[int, FinishReason] = {}
                 try:
-                    async with aclosing(leg.pieces()) as said:
+                    async with aclosing(attempt.pieces()) as said:
                         async for pieces in said:
-                            broken: BrokenSeamError | None = None
+                            broken: SpliceError | None = None
                             new: list[Piece] = []
                             try:
                                 for piece in pieces:
                                     self._take(piece, echo, ends, new)
-                            except BrokenSeamError as error:
+                            except SpliceError as error:
                                 broken = error
                             if new:  # also what came before the seam, for it counts as sent
                                 yield new
@@ -151,11 +151,11 @@ class Answer:
                                 raise broken
                     if last := self._last(echo, ends):
                         yield last
-                    self._legs.append(leg)
+                    self._legs.append(attempt)
                     self._failures.append(None)
                     break
-                except (BackendError, BrokenSeamError, CostError, PrivacyError) as error:
-                    self._legs.append(leg)
+                except (BackendError, SpliceError, CostError, PrivacyError) as error:
+                    self._legs.append(attempt)
                     self._failures.append(error.kind)
                     first_error = first_error or error
                     if not self._may_go_on(error):
@@ -183,7 +183,7 @@ class Answer:
             error.retry_after = self._source.retry_after(self.request, suitable)
         return error
 
-    async def _step(self, choices: Sequence[Choice], *, begun: bool) -> tuple[Choice, Call, EchoFilter | None] | None:
+    async def _step(self, choices: Sequence[Choice], *, begun: bool) -> tuple[Choice, Call, Splice | None] | None:
         """The next backend and what to ask of it; None when there is none that may be asked."""
         request, manager = self.request, self._source.manager
         for choice in choices:
@@ -191,7 +191,7 @@ class Answer:
             context = manager.context(request.request_id)
             if not begun or not (context.generated or context.reached_client):
                 return choice, call, None
-            profile = choice.offer.backend.profile.continuation
+            profile = choice.target.backend.profile.continuation
             takeover = continuation(
                 profile, context, model=request.model, tier=choice.tier, prompted=manager.config.prompted
             )
@@ -201,14 +201,14 @@ class Answer:
             if takeover is Takeover.ERROR:
                 continue
             text = context.generated
-            said = sum(leg.said for leg in self._legs)
+            said = sum(attempt.said for attempt in self._legs)
             known = await self._most_tokens(text)
             left = remaining_tokens(choice.max_tokens, said) or 0
-            longer = replace(choice, offer=replace(choice.offer, input_tokens=choice.offer.input_tokens + known))
+            longer = replace(choice, target=replace(choice.target, input_tokens=choice.target.input_tokens + known))
             if takeover is Takeover.PROMPTED:
                 self._prompted = True
                 messages = (*request.messages, ChatMessage.assistant(text), ChatMessage.user(_CONTINUE))
-                return longer, replace(call, messages=messages, max_tokens=left), EchoFilter(text)
+                return longer, replace(call, messages=messages, max_tokens=left), Splice(text)
             call = replace(call, prefix=text, max_tokens=left)
             if profile.method is ContinuationMethod.COMPLETION:
                 try:
@@ -216,7 +216,7 @@ class Answer:
                 except BatutaError:
                     continue
             expected = Echo.UNKNOWN if profile.echoes else Echo.NEVER
-            return longer, call, EchoFilter(text, echo=expected, trims=profile.trims_space)
+            return longer, call, Splice(text, echo=expected, trims=profile.trims_space)
         return None
 
     async def _most_tokens(self, text: str) -> int:
@@ -224,7 +224,7 @@ class Answer:
 
         def count() -> int:
             try:
-                return self._means.count(text).tokens
+                return self._dependencies.count(text).tokens
             except BaseException:  # native code raises a BaseException when it panics
                 return len(text.encode(errors="surrogatepass"))
 
@@ -233,7 +233,7 @@ class Answer:
         except RuntimeError:  # no thread can be started
             return len(text.encode(errors="surrogatepass"))
 
-    def _take(self, piece: Piece, echo: EchoFilter | None, ends: dict[int, FinishReason], new: list[Piece]) -> None:
+    def _take(self, piece: Piece, echo: Splice | None, ends: dict[int, FinishReason], new: list[Piece]) -> None:
         """Put what a piece has of an end to `ends`, and what it has for the client to `new`."""
         request_id, manager = self.request.request_id, self._source.manager
         text = echo.feed(piece.text) if echo else piece.text
@@ -249,8 +249,8 @@ class Answer:
             manager.mark_sent(request_id)
         new.append(Piece(text, None, None, piece.delta, piece.index, piece.logprobs))
 
-    def _last(self, echo: EchoFilter | None, ends: dict[int, FinishReason]) -> list[Piece]:
-        """What was held back of a leg that is complete. Raises `BrokenSeamError`."""
+    def _last(self, echo: Splice | None, ends: dict[int, FinishReason]) -> list[Piece]:
+        """What was held back of a leg that is complete. Raises `SpliceError`."""
         last = [Piece(finish_reason=reason, index=index) for index, reason in ends.items()]
         if echo and (text := echo.finish()):
             self._source.manager.append_tokens(self.request.request_id, text)
@@ -260,16 +260,16 @@ class Answer:
     def _usage(self) -> Usage:
         """Of the whole answer: the prompt once, and all that was said."""
         first, last = self._legs[0], self._legs[-1]
-        said = sum(leg.said for leg in self._legs)
+        said = sum(attempt.said for attempt in self._legs)
         if first.usage:
             reasoning = [
-                u.reasoning_tokens for leg in self._legs if (u := leg.usage) and u.reasoning_tokens is not None
+                u.reasoning_tokens for attempt in self._legs if (u := attempt.usage) and u.reasoning_tokens is not None
             ]
             return replace(
                 first.usage, output_tokens=said, reasoning_tokens=min(sum(reasoning), said) if reasoning else None
             )
         # What a later leg was asked had the text so far in it.
-        known = last.usage.input_tokens - (said - last.said) if last.usage else first.offer.input_tokens
+        known = last.usage.input_tokens - (said - last.said) if last.usage else first.target.input_tokens
         return Usage(max(known, 0), said)
 
     async def _budget_left(self) -> int | None:
@@ -280,15 +280,15 @@ class Answer:
 
     async def _sum_up(self) -> None:
         usage = self._usage()
-        cost = sum(leg.cost for leg in self._legs)
+        cost = sum(attempt.cost for attempt in self._legs)
         self.summary = Summary(
             backend=self.backend,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            exact=all(leg.usage is not None and leg.believed for leg in self._legs),
+            exact=all(attempt.usage is not None and attempt.believed for attempt in self._legs),
             cost=cost,
             budget_left=await self._budget_left() if cost else None,
-            legs=tuple(leg.report(failed) for leg, failed in zip(self._legs, self._failures, strict=True)),
+            attempts=tuple(attempt.report(failed) for attempt, failed in zip(self._legs, self._failures, strict=True)),
             prompted=self._prompted,
             usage=usage,
         )

@@ -171,8 +171,8 @@ def _at_least(reported: Usage, terms: Terms, least_output: int) -> Usage:
     more = replace(usage, input_tokens=terms.input_least)
     parts = [name for name in ("cached_tokens", "cache_write_tokens") if getattr(usage, name)]
     ways = [replace(more, **{name: getattr(usage, name) + missing}) for name in parts]
-    rest = usage.input_tokens - sum(getattr(usage, name) for name in parts) - (usage.input_audio_tokens or 0)
-    if rest or not ways:
+    cooldown = usage.input_tokens - sum(getattr(usage, name) for name in parts) - (usage.input_audio_tokens or 0)
+    if cooldown or not ways:
         ways.append(more)
     return min(ways, key=lambda way: terms.pricing.charge(way, writes=terms.writes))
 

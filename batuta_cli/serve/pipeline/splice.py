@@ -8,13 +8,13 @@ Texts are `str`, so no character is ever cut. Where a text cannot be joined, tha
 """
 
 from batuta_cli.errors import OperationError
-from batuta_cli.serve.names import Word
+from batuta_cli.serve.names import NameEnum
 
 ECHO_EVIDENCE = 16
 """Characters from which a repetition counts as an echo where nothing is known; a shorter one may be the text's own."""
 
 
-class Echo(Word):
+class Echo(NameEnum):
     """Whether a backend repeats the text it continues before it goes on.
 
     llama.cpp does so always when it answers in one piece, and never when it streams (seen on xllamacpp 2026.10).
@@ -25,13 +25,13 @@ class Echo(Word):
     UNKNOWN = "unknown"
 
 
-class BrokenSeamError(OperationError):
+class SpliceError(OperationError):
     """A backend did not continue the text it was given, so what it said cannot be joined to it. Exit 1."""
 
     kind = "broken_seam"
 
 
-class EchoFilter:
+class Splice:
     """Takes the echo of `prefix` off the text that continues it, piece by piece as it arrives.
 
     `trims`: the backend drops white space at the end of `prefix`, and so may write it a second time.
@@ -50,7 +50,7 @@ class EchoFilter:
     def feed(self, text: str) -> str:
         """What of the text so far is new.
 
-        Raises `BrokenSeamError` when the echo is missing of a backend that always gives one.
+        Raises `SpliceError` when the echo is missing of a backend that always gives one.
         """
         if self._echo and text:
             text = self._without_echo(text)
@@ -61,11 +61,11 @@ class EchoFilter:
         return text
 
     def finish(self) -> str:
-        """What was held back, when the backend has said that its text is complete. Raises `BrokenSeamError`."""
+        """What was held back, when the backend has said that its text is complete. Raises `SpliceError`."""
         if not self._matched or not self._echo:
             return ""
         if self._required:
-            raise _broken()
+            raise _not_continued()
         held, self._echo = self._echo[: self._matched], ""
         return self.feed(held)
 
@@ -77,13 +77,13 @@ class EchoFilter:
                 self._echo = ""
             return text[expected:]
         if self._required:
-            raise _broken()
+            raise _not_continued()
         held, self._echo = self._echo[: self._matched], ""
         return held + text
 
 
-def _broken() -> BrokenSeamError:
-    return BrokenSeamError("the backend answered with another text than the one it was to continue")
+def _not_continued() -> SpliceError:
+    return SpliceError("the backend answered with another text than the one it was to continue")
 
 
 def remaining_tokens(max_tokens: int | None, sent: int) -> int | None:

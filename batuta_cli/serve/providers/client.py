@@ -52,7 +52,7 @@ class Timeouts:
     total: float = 3600.0
 
 
-async def exchange(
+async def send_call(
     session: GatedSession,
     backend: Backend,
     base_url: str,

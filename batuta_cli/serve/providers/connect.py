@@ -68,7 +68,7 @@ _CLOSED_BEFORE = 0.25
 _current: ContextVar[_Attempt] = ContextVar("attempt")
 
 
-class Gate:
+class ConnectionGate:
     """The judgement of one tier, with its log."""
 
     def __init__(self, tier: PrivacyTier, networks: Networks, audit: AuditLog) -> None:
@@ -138,7 +138,7 @@ def _as_os_error() -> Any:
 class _Resolver(AbstractResolver):
     """Asks the system's resolver, when the gate lets it, and gives on what the gate admits of the answer."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: ConnectionGate) -> None:
         self._gate = gate
 
     async def resolve(
@@ -179,7 +179,7 @@ class _Resolver(AbstractResolver):
 class _Connector(aiohttp.TCPConnector):
     """Opens connections through the gate."""
 
-    def __init__(self, gate: Gate, *, reuse: bool) -> None:
+    def __init__(self, gate: ConnectionGate, *, reuse: bool) -> None:
         super().__init__(
             resolver=_Resolver(gate),
             force_close=not reuse,
@@ -244,7 +244,7 @@ class GatedSession:
     def __init__(
         self, tier: PrivacyTier, audit: AuditLog, networks: Networks = NO_NETWORKS, *, proxy: str = ""
     ) -> None:
-        self.gate = Gate(tier, networks, audit)
+        self.gate = ConnectionGate(tier, networks, audit)
         self._proxy = proxy if tier is PrivacyTier.STANDARD else ""
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         """By whether their connections are used more than once."""

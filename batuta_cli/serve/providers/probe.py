@@ -21,7 +21,7 @@ import aiohttp
 
 from batuta_cli.errors import PrivacyError, UsageError
 from batuta_cli.serve.backends import Backend, ServingBackend
-from batuta_cli.serve.backends.profile import Identity, Profile
+from batuta_cli.serve.backends.profile import Profile, ServerIdentity
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import NO_NETWORKS, Networks
 from batuta_cli.serve.providers.connect import GatedSession
@@ -246,7 +246,7 @@ def _url(base_url: str, path: str) -> str:
     return base_url.removesuffix("/v1") + path if path.startswith("/") else f"{base_url}/{path}"
 
 
-def _shows(identity: Identity, answer: _Answer) -> bool:
+def _shows(identity: ServerIdentity, answer: _Answer) -> bool:
     """Whether an answer shows the identity."""
     if identity.header:
         return answer.headers.get(identity.header.lower(), "").startswith(identity.begins)

@@ -13,7 +13,7 @@ from batuta_cli.errors import (
     UnknownPriceError,
 )
 from batuta_cli.files import display
-from batuta_cli.serve.routing.planning import Candidate, Gate, GateName, Plan
+from batuta_cli.serve.routing.planning import Candidate, GateName, GateResult, Plan
 from batuta_cli.serve.routing.router import Reason
 
 
@@ -26,7 +26,7 @@ def refusal(plan: Plan, *, retry_after: int | None, max_request_cost: int) -> Ba
     error = plan.error() or NoBackendError("no backend is left for the request")
     if isinstance(error, NoBackendError):
         error.retry_after = retry_after
-    if plan.reason != Reason.NO_BACKENDS or _refused(plan, GateName.REST):
+    if plan.reason != Reason.NO_BACKENDS or _refused(plan, GateName.COOLDOWN):
         return error
     if budget := _refused(plan, GateName.BUDGET):
         return _cost_error(*budget[0], max_request_cost, plan)
@@ -37,13 +37,13 @@ def refusal(plan: Plan, *, retry_after: int | None, max_request_cost: int) -> Ba
     return error
 
 
-def _refused(plan: Plan, name: GateName) -> list[tuple[Candidate, Gate]]:
+def _refused(plan: Plan, name: GateName) -> list[tuple[Candidate, GateResult]]:
     """The candidates that this gate was the first to refuse."""
     refused = ((candidate, candidate.refused_by) for candidate in plan.candidates)
     return [(candidate, gate) for candidate, gate in refused if gate is not None and gate.name is name]
 
 
-def _cost_error(candidate: Candidate, gate: Gate, max_request_cost: int, plan: Plan) -> BatutaError:
+def _cost_error(candidate: Candidate, gate: GateResult, max_request_cost: int, plan: Plan) -> BatutaError:
     message, result = f"{display(candidate.backend)}: {gate.detail}", plan.to_json()
     if gate.number is None:
         hint = "give the model a price under [models] in config.toml"

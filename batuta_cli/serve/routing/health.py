@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from batuta_cli.errors import UsageError
-from batuta_cli.serve.names import Word
+from batuta_cli.serve.names import NameEnum
 from batuta_cli.serve.routing.cooldown import LONGEST_COOLDOWN, LONGEST_RETRY_AFTER, Cooldown, Ended, ModelCooldowns
 
 READING_AGE = 5.0
@@ -25,7 +25,7 @@ READING_AGE = 5.0
 _PACE = 8  # intervals between answers that the pace of a backend is the mean of
 
 
-class Outcome(Word):
+class AttemptOutcome(NameEnum):
     """How a request ended, as far as it says something of the backend or of the model."""
 
     WORKED = "worked"
@@ -41,13 +41,13 @@ class Outcome(Word):
     """The client left, or nothing was sent."""
 
 
-_SAYS: dict[Outcome, tuple[bool | None, bool | None]] = {
-    Outcome.WORKED: (True, True),
-    Outcome.FAILED: (False, None),
-    Outcome.MODEL_FAILED: (True, False),
-    Outcome.BROKEN: (None, False),
-    Outcome.REQUEST_REFUSED: (True, None),
-    Outcome.UNKNOWN: (None, None),
+_SAYS: dict[AttemptOutcome, tuple[bool | None, bool | None]] = {
+    AttemptOutcome.WORKED: (True, True),
+    AttemptOutcome.FAILED: (False, None),
+    AttemptOutcome.MODEL_FAILED: (True, False),
+    AttemptOutcome.BROKEN: (None, False),
+    AttemptOutcome.REQUEST_REFUSED: (True, None),
+    AttemptOutcome.UNKNOWN: (None, None),
 }
 """Whether the backend works, and whether the model does there; None: not known."""
 
@@ -81,7 +81,7 @@ class _State:
     answers: deque[float] = field(default_factory=lambda: deque(maxlen=_PACE + 1))
 
 
-class Loads:
+class BackendHealth:
     """The load and the cooldowns of all backends, by name."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Loads:
         state.models.respond(ticket.model, ticket.number)
 
     def finish(
-        self, ticket: Ticket, outcome: Outcome, now: float, *, jitter: float = 0.0, retry_after: float = 0.0
+        self, ticket: Ticket, outcome: AttemptOutcome, now: float, *, jitter: float = 0.0, retry_after: float = 0.0
     ) -> None:
         """Take back a request that has ended.
 
@@ -146,7 +146,7 @@ class Loads:
             return Cooling(own, of_model=True)
         return None if whole is None else Cooling(whole, of_model=False)
 
-    def rest(self, backend: str, now: float, model: str = "") -> float | None:
+    def cooldown(self, backend: str, now: float, model: str = "") -> float | None:
         """None when a backend may be asked for a model; else the seconds of `cooling`."""
         found = self.cooling(backend, now, model)
         return None if found is None else found.seconds
@@ -157,8 +157,8 @@ class Loads:
         return math.ceil(min(max(min(waits, default=LONGEST_COOLDOWN), 1.0), LONGEST_RETRY_AFTER))
 
     def _wait(self, backend: str, now: float, model: str) -> float:
-        if rest := self.rest(backend, now, model):
-            return rest
+        if cooldown := self.cooldown(backend, now, model):
+            return cooldown
         answers = self._at(backend, now).answers
         return (answers[-1] - answers[0]) / (len(answers) - 1) if len(answers) > 1 else 1.0
 

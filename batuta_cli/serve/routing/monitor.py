@@ -22,7 +22,7 @@ from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import Networks
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.probe import ProbeResult, probe_all
-from batuta_cli.serve.routing.health import Loads
+from batuta_cli.serve.routing.health import BackendHealth
 from batuta_cli.serve.routing.planning import PlanRequest, Snapshot
 from batuta_cli.serve.routing.snapshot import Observer, Seen, usual_backends
 from batuta_cli.serve.tiers import PrivacyTier
@@ -34,13 +34,13 @@ LOAD = 2.0
 """Seconds between two readings of queues; a reading counts for 5 s."""
 
 
-class World:
+class BackendMonitor:
     """The backends as they are seen. An asynchronous context manager; use it in one event loop."""
 
     def __init__(self, config: Config, audit: AuditLog, backends: Sequence[Backend] | None = None) -> None:
         self.config = config
         self.backends = tuple(_backends(config) if backends is None else backends)
-        self.loads = Loads()
+        self.health = BackendHealth()
         self.spilling = False
         self.networks = Networks.configured(config)
         self._audit = audit
@@ -89,7 +89,7 @@ class World:
         for result in results:
             name = result.backend.name
             if result.queue_depth is not None:
-                self.loads.report(name, result.queue_depth, now)
+                self.health.report(name, result.queue_depth, now)
             # A reading ages; `loads` knows when it counts for nothing, the result would not.
             self._probes[name] = replace(result, queue_depth=None)
 
@@ -102,7 +102,7 @@ class World:
         asked_again = math.ceil(max(1.0, self._looked_at + REFRESH - now))
         waits = []
         for name in backends:
-            probe, wait = self._probes.get(name), self.loads.retry_after([name], now, model)
+            probe, wait = self._probes.get(name), self.health.retry_after([name], now, model)
             waits.append(wait if probe is None or probe.healthy else max(wait, asked_again))
         return min(waits)
 
@@ -113,7 +113,7 @@ class World:
     async def _watch(self, tier: PrivacyTier) -> None:
         while True:
             await asyncio.sleep(LOAD)
-            busy = any(self.loads.depth(b.name, time.monotonic()) for b in self.backends)
+            busy = any(self.health.depth(b.name, time.monotonic()) for b in self.backends)
             if not busy and time.monotonic() - self._looked_at < REFRESH:
                 continue
             try:
@@ -128,7 +128,7 @@ class World:
     def snapshot(self, request: PlanRequest, budget: BudgetStatus | None, without: frozenset[str]) -> Snapshot:
         """What a plan is made from. Raises `ConfigError`."""
         now = time.monotonic()
-        seen = Seen(dt.datetime.now(dt.UTC).date(), self._probes, self.loads, now, self.spilling, budget)
+        seen = Seen(dt.datetime.now(dt.UTC).date(), self._probes, self.health, now, self.spilling, budget)
         found = self._observer.snapshot(request, seen)
         if not without:
             return found

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batuta_cli.errors import BatutaError, NoBackendError, PrivacyError, QueueFullError
 from batuta_cli.serve.backends import BackendSelector, ServingBackend
 from batuta_cli.serve.money import format_usd
-from batuta_cli.serve.names import Word
+from batuta_cli.serve.names import NameEnum
 from batuta_cli.serve.routing.router import Lane, Limits, Reason, Reject, RoutingDecision, decide
 from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 from batuta_cli.serve.usage import CacheWrites
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 
-class Need(Word):
+class Need(NameEnum):
     """What a request may ask of the wire beside text."""
 
     STREAMING = "streaming"
@@ -88,7 +88,7 @@ class BackendState:
     """Of the request's model; None: not known."""
     depth: int | None = None
     """Requests it has; None: not known."""
-    rest: float | None = None
+    cooldown: float | None = None
     """Seconds for which it cools down after a failure, or the request's model does there; None: neither does."""
     trouble: str = ""
     """Why it cannot take requests now."""
@@ -115,18 +115,18 @@ class Snapshot:
     max_request_cost: int | None = None
 
 
-class GateName(Word):
+class GateName(NameEnum):
     """The gates, in their order."""
 
     TIER = "tier"
     CAPABILITY = "capability"
     CONTEXT = "context"
     BUDGET = "budget"
-    REST = "rest"
+    COOLDOWN = "rest"
     QUEUE = "queue"
 
 
-class Gate(NamedTuple):
+class GateResult(NamedTuple):
     """What one gate said of one backend."""
 
     name: GateName
@@ -149,7 +149,7 @@ class Candidate:
 
     backend: str
     kind: ServingBackend
-    gates: tuple[Gate, ...]
+    gates: tuple[GateResult, ...]
 
     @property
     def passed(self) -> bool:
@@ -157,7 +157,7 @@ class Candidate:
         return self.refused_by is None
 
     @property
-    def refused_by(self) -> Gate | None:
+    def refused_by(self) -> GateResult | None:
         """The first gate that did not."""
         for gate in self.gates:
             if not gate.passed:
@@ -319,12 +319,14 @@ def _local(judged: Sequence[Candidate], snapshot: Snapshot) -> str | None:
         return next((c.backend for c in judged if c.backend == snapshot.local_backend), None)
     local = [c for c in judged if c.kind.is_local]
     serving = [c for c in local if c.passes(GateName.TIER, *_CAN_SERVE)]
-    awake = [c for c in serving if c.passes(GateName.REST)]
+    awake = [c for c in serving if c.passes(GateName.COOLDOWN)]
     return next((c.backend for c in awake or serving or local), None)
 
 
 def _lane(candidate: Candidate, state: BackendState) -> Lane:
-    return Lane(candidate.backend, state.depth or 0, candidate.passes(GateName.TIER), candidate.passes(GateName.REST))
+    return Lane(
+        candidate.backend, state.depth or 0, candidate.passes(GateName.TIER), candidate.passes(GateName.COOLDOWN)
+    )
 
 
 def _fallbacks(routing: RoutingDecision, may: Sequence[Candidate]) -> tuple[str, ...]:
@@ -339,13 +341,13 @@ def _judged(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ca
         _capability(request, state),
         _context(request, state),
         _budget(request, state, snapshot),
-        _rest(request, state),
+        _cooldown(request, state),
         _queue(state, snapshot.limits),
     )
     return Candidate(state.name, state.kind, gates)
 
 
-def _tier(request: PlanRequest, state: BackendState) -> Gate:
+def _tier(request: PlanRequest, state: BackendState) -> GateResult:
     tier, place = state.tier, state.place
     if request.model in state.remote_models:
         tier, place = PrivacyTier.STANDARD, "its server sends this model's requests elsewhere"
@@ -353,39 +355,41 @@ def _tier(request: PlanRequest, state: BackendState) -> Gate:
         tier, place = PrivacyTier.STANDARD, "its server does not tell which models' requests it sends elsewhere"
     passed = request.privacy.admits(tier)
     detail = f"{tier}" if passed else f"{request.privacy} does not admit {tier}"
-    return Gate(GateName.TIER, passed, detail + (f": {place}" if place else ""))
+    return GateResult(GateName.TIER, passed, detail + (f": {place}" if place else ""))
 
 
-def _capability(request: PlanRequest, state: BackendState) -> Gate:
+def _capability(request: PlanRequest, state: BackendState) -> GateResult:
     if lacking := request.needs and [n for n in Need if n in request.needs - _OFFERS[state.kind.profile.wire]]:
-        return Gate(GateName.CAPABILITY, False, f"it cannot do {' or '.join(lacking)}")
+        return GateResult(GateName.CAPABILITY, False, f"it cannot do {' or '.join(lacking)}")
     if not request.model:
-        return Gate(GateName.CAPABILITY, True, "no model was named")
+        return GateResult(GateName.CAPABILITY, True, "no model was named")
     if state.models is None:
-        return Gate(GateName.CAPABILITY, True, "which models it has is not known")
+        return GateResult(GateName.CAPABILITY, True, "which models it has is not known")
     # Ollama lists `llama3:latest` and takes `llama3`.
     if request.model in state.models or f"{request.model}:latest" in state.models:
-        return Gate(GateName.CAPABILITY, True, f"it has {request.model}")
-    return Gate(GateName.CAPABILITY, False, f"it does not have {request.model}")
+        return GateResult(GateName.CAPABILITY, True, f"it has {request.model}")
+    return GateResult(GateName.CAPABILITY, False, f"it does not have {request.model}")
 
 
-def _context(request: PlanRequest, state: BackendState) -> Gate:
+def _context(request: PlanRequest, state: BackendState) -> GateResult:
     if request.input_tokens is None:
-        return Gate(GateName.CONTEXT, True, "the length of the prompt is not known")
+        return GateResult(GateName.CONTEXT, True, "the length of the prompt is not known")
     output = _output_limit(request, state) or 0
     needed = request.input_tokens.tokens + output
     if state.window is None:
-        return Gate(GateName.CONTEXT, True, f"{needed:,} tokens, the window is not known", needed)
-    return Gate(GateName.CONTEXT, needed <= state.window, f"{needed:,} tokens in a window of {state.window:,}", needed)
+        return GateResult(GateName.CONTEXT, True, f"{needed:,} tokens, the window is not known", needed)
+    return GateResult(
+        GateName.CONTEXT, needed <= state.window, f"{needed:,} tokens in a window of {state.window:,}", needed
+    )
 
 
 def _output_limit(request: PlanRequest, state: BackendState) -> int | None:
     return state.reserve if request.max_output_tokens is None else request.max_output_tokens
 
 
-def _budget(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Gate:
-    def gate(passed: bool, detail: str, cost: int | None = None) -> Gate:
-        return Gate(GateName.BUDGET, passed, detail, cost)
+def _budget(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> GateResult:
+    def gate(passed: bool, detail: str, cost: int | None = None) -> GateResult:
+        return GateResult(GateName.BUDGET, passed, detail, cost)
 
     if state.price is not None and state.price.is_free:
         return gate(True, "free", 0)
@@ -405,18 +409,18 @@ def _budget(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ga
     return gate(cost <= left, f"${format_usd(cost)} of ${format_usd(left)} left of the day", cost)
 
 
-def _rest(request: PlanRequest, state: BackendState) -> Gate:
+def _cooldown(request: PlanRequest, state: BackendState) -> GateResult:
     if state.trouble:
-        return Gate(GateName.REST, False, state.trouble, state.rest)
-    if state.rest is None:
-        return Gate(GateName.REST, True, "healthy")
+        return GateResult(GateName.COOLDOWN, False, state.trouble, state.cooldown)
+    if state.cooldown is None:
+        return GateResult(GateName.COOLDOWN, True, "healthy")
     what = f"{request.model} is cooling down there" if state.cools_model else "cooling down after a failure"
-    then = f"for {state.rest:.1f} s" if state.rest else "one trial request in flight"
-    return Gate(GateName.REST, False, f"{what}, {then}", state.rest)
+    then = f"for {state.cooldown:.1f} s" if state.cooldown else "one trial request in flight"
+    return GateResult(GateName.COOLDOWN, False, f"{what}, {then}", state.cooldown)
 
 
-def _queue(state: BackendState, limits: Limits) -> Gate:
+def _queue(state: BackendState, limits: Limits) -> GateResult:
     if state.depth is None:
-        return Gate(GateName.QUEUE, True, f"not known, {limits.max_queue_depth} is full")
+        return GateResult(GateName.QUEUE, True, f"not known, {limits.max_queue_depth} is full")
     detail = f"{state.depth} requests, {limits.max_queue_depth} is full"
-    return Gate(GateName.QUEUE, state.depth < limits.max_queue_depth, detail, state.depth)
+    return GateResult(GateName.QUEUE, state.depth < limits.max_queue_depth, detail, state.depth)

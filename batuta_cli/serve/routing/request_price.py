@@ -6,30 +6,30 @@ from dataclasses import dataclass
 from batuta_cli.config import Config
 from batuta_cli.serve.backends import ServingBackend, configured_backends, default_backend
 from batuta_cli.serve.models.pricing import TokenPricing, own_prices, price_for
-from batuta_cli.serve.names import folded
+from batuta_cli.serve.names import normalised
 from batuta_cli.serve.routing.planning import PlanRequest
 from batuta_cli.serve.routing.snapshot import Seen, take_snapshot
 from batuta_cli.serve.tiers import PrivacyTier
 
 
 @dataclass(frozen=True)
-class Place:
+class PricedBackend:
     """Where a request is run: what the user calls it, and what kind of backend it is."""
 
     name: str
     kind: ServingBackend
 
 
-def place_named(name: str, config: Config) -> Place:
+def backend_named(name: str, config: Config) -> PricedBackend:
     """The configured backend of that name, or the kind that it means. Raises `UsageError` that suggests the nearest."""
     for backend in configured_backends(config):
-        if folded(backend.name) == folded(name):
-            return Place(backend.name, backend.kind)
+        if normalised(backend.name) == normalised(name):
+            return PricedBackend(backend.name, backend.kind)
     kind = ServingBackend.parse(name)
-    return Place(kind.value, kind)
+    return PricedBackend(kind.value, kind)
 
 
-def price_at(model: str, place: Place | None, config: Config) -> TokenPricing:
+def price_at(model: str, place: PricedBackend | None, config: Config) -> TokenPricing:
     """Today's price of a model there, by the rule that plans go by; without a place, at the model's maker.
 
     Raises `UnknownPriceError`, and `ConfigError` for the user's own prices.

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from batuta_cli.errors import ConfigError, UsageError
 from batuta_cli.serve.backends import ServingBackend
-from batuta_cli.serve.names import Word
-from batuta_cli.serve.routing.health import Loads
+from batuta_cli.serve.names import NameEnum
+from batuta_cli.serve.routing.health import BackendHealth
 from batuta_cli.serve.tiers import PrivacyTier
 
 if TYPE_CHECKING:
     from batuta_cli.config import Router as Table
 
 
-class Reason(Word):
+class Reason(NameEnum):
     """Why a request goes where it goes."""
 
     BELOW_THRESHOLD = "below_threshold"
@@ -170,7 +170,7 @@ class SpilloverRouter:
 
     def __init__(self, config: RouterConfig) -> None:
         self.config = config
-        self.loads = Loads()
+        self.health = BackendHealth()
         self._spilling = False
 
     @classmethod
@@ -188,7 +188,7 @@ class SpilloverRouter:
         """
         if queue_depth is not None and queue_depth < 0:
             raise UsageError("a queue depth cannot be negative")
-        config, now = self.config, self.loads.latest if now is None else now
+        config, now = self.config, self.health.latest if now is None else now
         local = self._lane(config.local_backend, now, model, queue_depth or 0)
         lanes = [self._lane(b, now, model) for b in config.spillover_backends if b is not config.local_backend]
         decision = decide(local, lanes, config.limits, spilling=self._spilling)
@@ -198,9 +198,9 @@ class SpilloverRouter:
     def _lane(self, backend: ServingBackend, now: float, model: str, known: int = 0) -> Lane:
         return Lane(
             backend,
-            max(self.loads.depth(backend, now), known),
+            max(self.health.depth(backend, now), known),
             self.config.privacy.admits(backend.tier),
-            self.loads.cooling(backend, now, model) is None,
+            self.health.cooling(backend, now, model) is None,
         )
 
 

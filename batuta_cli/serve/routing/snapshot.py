@@ -17,9 +17,9 @@ from batuta_cli.errors import ConfigError, UnknownPriceError
 from batuta_cli.serve.backends import ServingBackend
 from batuta_cli.serve.models.pricing import FREE, TokenPricing, own_prices, price_for
 from batuta_cli.serve.models.windows import default_reserve, known_model
-from batuta_cli.serve.names import folded, unknown
+from batuta_cli.serve.names import normalised, unknown_name
 from batuta_cli.serve.privacy.gate import UNRESOLVED, Networks, foresee, is_private_host
-from batuta_cli.serve.routing.health import Loads
+from batuta_cli.serve.routing.health import BackendHealth
 from batuta_cli.serve.routing.planning import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.routing.router import Limits, RouterConfig
 from batuta_cli.serve.tiers import PrivacyTier
@@ -43,7 +43,7 @@ class Seen:
     """In UTC; prices change."""
     probes: "Mapping[str, ProbeResult]"
     """By the name of the backend; those that were not asked are taken to be well."""
-    loads: Loads | None = None
+    health: BackendHealth | None = None
     now: float = 0.0
     """The time by the clock of `loads`, in seconds."""
     spilling: bool = False
@@ -119,8 +119,8 @@ class Observer:
         free = backend.name in self._own_servers and tier is not PrivacyTier.STANDARD and model not in remote
         free = free and (place != UNRESOLVED or model not in self._own_prices)
         reported = probe.queue_depth if probe else None
-        counted = seen.loads.depth(backend.name, seen.now) if seen.loads else None
-        cooling = seen.loads.cooling(backend.name, seen.now, model) if seen.loads else None
+        counted = seen.health.depth(backend.name, seen.now) if seen.health else None
+        cooling = seen.health.cooling(backend.name, seen.now, model) if seen.health else None
         return BackendState(
             backend.name,
             backend.kind,
@@ -193,7 +193,7 @@ def _tier_of(config: "Config", backend: "Backend", url: str, networks: Networks)
 
 def _named(name: str, names: Sequence[str], key: str) -> str:
     for known in names:
-        if folded(known) == folded(name):
+        if normalised(known) == normalised(name):
             return known
-    error = unknown("backend", name, names)
+    error = unknown_name("backend", name, names)
     raise ConfigError(f"router.{key}: {error.message}", hint=error.hint)

@@ -16,7 +16,7 @@ from itertools import islice
 
 from batuta_cli.errors import InjectionError
 from batuta_cli.serve.messages import ChatMessage, Role
-from batuta_cli.serve.names import Word
+from batuta_cli.serve.names import NameEnum
 from batuta_cli.serve.templates.engine import ChatTemplateEngine
 from batuta_cli.serve.templates.formats import TemplateFormat, named_formats
 
@@ -29,7 +29,7 @@ _PIECE = 64
 _HTML = frozenset(("<s>", "</s>"))  # struck-out text: a token only where the format in use has it
 
 
-class Injection(Word):
+class Injection(NameEnum):
     """What to do about control tokens in the text of users and tools."""
 
     WARN = "warn"

@@ -22,7 +22,7 @@ from batuta_cli.serve.templates.formats import NamedFormat, TemplateFormat, name
 from batuta_cli.serve.templates.known_models import Confidence
 
 if TYPE_CHECKING:
-    from batuta_cli.config import Model
+    from batuta_cli.config import ModelSection
 
 _SHOWN = 100  # characters of a name in a message
 
@@ -47,7 +47,7 @@ class Detection:
     eos_token: str
 
 
-def detect_format(model: str | os.PathLike[str], models: Mapping[str, "Model"] = {}) -> Detection:
+def detect_format(model: str | os.PathLike[str], models: Mapping[str, "ModelSection"] = {}) -> Detection:
     """The chat format of a model, by the path of its files or by its name.
 
     A path object, and text that begins with `/`, `./`, `../` or `~/`, is a path only; other text is one when it exists.

@@ -25,7 +25,7 @@ from batuta_cli.serve.templates.template_input import (
     Numbered,
     SystemFallback,
     as_context,
-    cannot,
+    inexpressible,
     no_system,
     size_of,
     without_system,
@@ -104,7 +104,7 @@ class ForeignTemplate:
         elif system is not None and self._problem(without_system(conversation, SystemFallback.DROP), run) is None:
             culprit = problem[0] if problem[0].role in SYSTEM else system
             raise no_system(culprit, "the template has no place for this system message")
-        raise cannot(*problem)
+        raise inexpressible(*problem)
 
     def _problem(self, conversation: Conversation, run: Callable[..., str]) -> tuple[Numbered, str] | None:
         """The first message that the template cannot express, and what it does instead."""

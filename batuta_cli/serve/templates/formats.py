@@ -10,10 +10,10 @@ from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 
-from batuta_cli.serve.names import Word, folded, unknown
+from batuta_cli.serve.names import NameEnum, normalised, unknown_name
 
 
-class TemplateFormat(Word):
+class TemplateFormat(NameEnum):
     """A family of chat formats."""
 
     LLAMA2 = "Llama2"
@@ -100,9 +100,9 @@ def named_format(name: str | TemplateFormat) -> NamedFormat:
     Raises `UsageError` that suggests the nearest name and lists them all.
     """
     formats = named_formats()
-    wanted = folded(name)
-    found = next((f for f in formats.values() if folded(f.name) == wanted), None)
-    found = found or next((f for f in formats.values() if f.plain and folded(f.family) == wanted), None)
+    wanted = normalised(name)
+    found = next((f for f in formats.values() if normalised(f.name) == wanted), None)
+    found = found or next((f for f in formats.values() if f.plain and normalised(f.family) == wanted), None)
     if found is None:
-        raise unknown("format", name, formats)
+        raise unknown_name("format", name, formats)
     return found

@@ -6,7 +6,7 @@ where the mark stands. Where the template trims its texts, the prompt ends witho
 
 from batuta_cli.errors import TemplateError
 from batuta_cli.serve.messages import Role
-from batuta_cli.serve.templates.template_input import Conversation, cannot
+from batuta_cli.serve.templates.template_input import Conversation, inexpressible
 
 
 def marked(conversation: Conversation) -> tuple[Conversation, str]:
@@ -16,9 +16,9 @@ def marked(conversation: Conversation) -> tuple[Conversation, str]:
     """
     last = conversation[-1]
     if last.role is not Role.ASSISTANT:
-        raise cannot(last, f"only an assistant's message can be continued, and this is of the role {last.role}")
+        raise inexpressible(last, f"only an assistant's message can be continued, and this is of the role {last.role}")
     if last.message.tool_calls:
-        raise cannot(last, "tool calls cannot be continued")
+        raise inexpressible(last, "tool calls cannot be continued")
     number = 0
     while any(_mark(number) in turn.message.content for turn in conversation):
         number += 1

@@ -45,7 +45,7 @@ class RenderError(Exception):
         self.refused = refused
 
 
-class _Refusal(Exception):
+class _TemplateRaised(Exception):
     pass
 
 
@@ -83,7 +83,7 @@ class Renderer:
         self._environment.fuel = fuel
         try:
             return self._environment.render_template("chat", **context)
-        except _Refusal as refusal:
+        except _TemplateRaised as refusal:
             said = str(refusal)
             raise RenderError(said[:_SHOWN] if said in self._source else "", refused=True) from None
         except self._error as error:
@@ -109,7 +109,7 @@ def _as_condition(match: re.Match[str]) -> str:
 
 
 def _refuse(text: object = "") -> None:
-    raise _Refusal(str(text))
+    raise _TemplateRaised(str(text))
 
 
 def _to_json(value: object, indent: int | None = None, **options: Any) -> str:

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 from batuta_cli.errors import TemplateError
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall
-from batuta_cli.serve.names import Word
+from batuta_cli.serve.names import NameEnum
 from batuta_cli.serve.templates.formats import NamedFormat, SystemPlace
 
 SYSTEM = frozenset((Role.SYSTEM, Role.DEVELOPER))
 
 
-class SystemFallback(Word):
+class SystemFallback(NameEnum):
     """What becomes of a system message that a format cannot express."""
 
     ERROR = "error"
@@ -54,14 +54,14 @@ def numbered(messages: Sequence[ChatMessage]) -> Conversation:
     return tuple(Numbered(number, message) for number, message in enumerate(messages, 1))
 
 
-def cannot(turn: Numbered, what: str, *, hint: str | None = None) -> TemplateError:
+def inexpressible(turn: Numbered, what: str, *, hint: str | None = None) -> TemplateError:
     """The error for a message that a format or a template cannot express."""
     return TemplateError(f"message {turn.number}: {what}", hint=hint)
 
 
 def no_system(turn: Numbered, what: str) -> TemplateError:
     """The error for a system message without a place."""
-    return cannot(
+    return inexpressible(
         turn,
         what,
         hint="--system-fallback merge puts it into the first user message, --system-fallback drop leaves it out",
@@ -83,10 +83,10 @@ def expressed(conversation: Conversation, format: NamedFormat, fallback: SystemF
     for turn in conversation:
         message = turn.message
         if message.role is Role.TOOL and not format.tool_calls:
-            raise cannot(turn, f"the format {format.name} has no tool results")
+            raise inexpressible(turn, f"the format {format.name} has no tool results")
         if message.tool_calls and len(message.tool_calls) > format.tool_calls:
             most = "one tool call in a message" if format.tool_calls else "no tool calls"
-            raise cannot(turn, f"the format {format.name} has {most}")
+            raise inexpressible(turn, f"the format {format.name} has {most}")
     if format.joins is not None:
         conversation = _joined(conversation, format.joins)
     _check_turns(conversation, format)
@@ -100,7 +100,7 @@ def without_system(conversation: Conversation, fallback: SystemFallback) -> Conv
     if fallback is SystemFallback.MERGE:
         user = next((i for i, turn in enumerate(rest) if turn.role is Role.USER), None)
         if user is None:
-            raise cannot(systems[0], "there is no user message that the system message could be merged into")
+            raise inexpressible(systems[0], "there is no user message that the system message could be merged into")
         texts = [turn.message.content for turn in (*systems, rest[user])]
         rest[user] = rest[user].with_content("\n".join(texts))
     return tuple(rest)
@@ -204,9 +204,9 @@ def _check_turns(conversation: Conversation, format: NamedFormat) -> None:
         return
     turns = [turn for turn in conversation if turn.role not in SYSTEM]
     if turns and turns[0].role is not Role.USER:
-        raise cannot(turns[0], f"the format {format.name} begins with a user message")
+        raise inexpressible(turns[0], f"the format {format.name} begins with a user message")
     if format.alternates:
         for before, turn in pairwise(turns):
             if before.role is turn.role:
                 both = f"user and assistant take turns, and both are {turn.role}"
-                raise cannot(turn, f"in the format {format.name} {both}")
+                raise inexpressible(turn, f"in the format {format.name} {both}")

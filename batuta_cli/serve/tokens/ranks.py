@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from batuta_cli.errors import UsageError
 from batuta_cli.limits import check_memory
-from batuta_cli.serve.names import unknown
+from batuta_cli.serve.names import unknown_name
 
 if TYPE_CHECKING:
     import tiktoken
@@ -92,7 +92,7 @@ def encoding(name: str) -> "tiktoken.Encoding":
     Raises `UsageError` for one that is not packed, `OutOfMemoryError`.
     """
     if name not in ENCODINGS:
-        raise unknown("encoding", name, ENCODINGS)
+        raise unknown_name("encoding", name, ENCODINGS)
     check_memory(_MEMORY, f"load the encoding {name}")
     import tiktoken
 

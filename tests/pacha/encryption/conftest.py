@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from batuta_cli.pacha.encryption import memory, transfer
-from batuta_cli.pacha.encryption.header import HeaderV1
+from batuta_cli.pacha.encryption.header import SingleMessageHeader
 
 from .helpers import CHEAP, cheap_header
 
@@ -14,7 +14,7 @@ from .helpers import CHEAP, cheap_header
 def cheap() -> Iterator[None]:
     """Both versions at the lowest cost, version 2 in chunks of 4 KiB. Of the module, so that hypothesis may use it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(HeaderV1, "kdf", CHEAP)
+        patch.setattr(SingleMessageHeader, "kdf", CHEAP)
         patch.setattr(memory, "new_header", cheap_header)
         patch.setattr(transfer, "new_header", cheap_header)
         yield

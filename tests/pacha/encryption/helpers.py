@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batuta_cli.pacha.encryption.header import Header, HeaderV1, HeaderV2
+from batuta_cli.pacha.encryption.header import ChunkedHeader, Header, SingleMessageHeader
 from batuta_cli.pacha.encryption.kdf import KdfParameters
 
 from . import reference
@@ -22,7 +22,7 @@ CHEAP = KdfParameters(*reference.CHEAP)
 
 
 def cheap_header(version: int) -> Header:
-    return HeaderV1.new() if version == 1 else HeaderV2.new(CHEAP, reference.CHUNK_LOG2)
+    return SingleMessageHeader.new() if version == 1 else ChunkedHeader.new(CHEAP, reference.CHUNK_LOG2)
 
 
 def noise(size: int) -> bytes:

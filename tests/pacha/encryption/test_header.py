@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from batuta_cli.errors import InvalidInputError, UsageError
-from batuta_cli.pacha.encryption.header import Header, HeaderV1, HeaderV2, is_encrypted, read_header
+from batuta_cli.pacha.encryption.header import ChunkedHeader, Header, SingleMessageHeader, is_encrypted, read_header
 from batuta_cli.pacha.encryption.kdf import KdfParameters
 
 from .helpers import NONCE, SALT
@@ -27,7 +27,7 @@ def with_costs(memory: int, passes: int, lanes: int) -> bytes:
 
 def test_version_1_is_53_bytes_and_has_fixed_costs() -> None:
     header, commitment = parse(V1 + b"ciphertext")
-    assert header == HeaderV1(SALT, NONCE)
+    assert header == SingleMessageHeader(SALT, NONCE)
     assert header.kdf == KdfParameters(65_536, 3, 4)
     assert commitment == b""
     assert header.pack() == V1
@@ -35,13 +35,13 @@ def test_version_1_is_53_bytes_and_has_fixed_costs() -> None:
 
 def test_version_2_is_99_bytes_and_carries_its_costs() -> None:
     header, commitment = parse(V2 + b"ciphertext")
-    assert header == HeaderV2(SALT, NONCE, KdfParameters(65_536, 3, 4), 20)
-    assert isinstance(header, HeaderV2)
+    assert header == ChunkedHeader(SALT, NONCE, KdfParameters(65_536, 3, 4), 20)
+    assert isinstance(header, ChunkedHeader)
     assert header.prefix() == V2[:67]
     assert commitment == COMMITMENT
 
 
-@pytest.mark.parametrize("new", [HeaderV1.new, HeaderV2.new])
+@pytest.mark.parametrize("new", [SingleMessageHeader.new, ChunkedHeader.new])
 def test_salt_and_nonce_are_never_used_twice(new: Callable[[], Header]) -> None:
     headers = [new() for _ in range(20)]
     assert len({header.salt for header in headers}) == len({header.nonce for header in headers}) == 20
@@ -89,7 +89,7 @@ def test_a_chunk_size_out_of_bounds_is_refused(log2: int) -> None:
 @pytest.mark.parametrize("log2", [12, 24])
 def test_chunk_sizes_at_their_bounds_are_read(log2: int) -> None:
     header, _ = parse(V2[:66] + bytes([log2]) + V2[67:])
-    assert isinstance(header, HeaderV2)
+    assert isinstance(header, ChunkedHeader)
     assert header.chunk_size == 2**log2
 
 

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from batuta_cli.errors import OperationError
 from batuta_cli.pacha.encryption import source
-from batuta_cli.pacha.encryption.source import MemorySource, RangeSource, Source, StreamSource
+from batuta_cli.pacha.encryption.source import ByteSource, MemorySource, RangeSource, StreamSource
 
 from .helpers import noise, pipe_with
 
 
-def read(blocks: Source, unit: int) -> tuple[bytes, list[int], list[bool]]:
+def read(blocks: ByteSource, unit: int) -> tuple[bytes, list[int], list[bool]]:
     """The content, the sizes and the marks of the last one."""
     pieces, sizes, marks = [], [], []
     for block, last in blocks.blocks(unit):

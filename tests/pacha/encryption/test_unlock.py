@@ -1,12 +1,12 @@
 import pytest
 
 from batuta_cli.errors import UsageError
-from batuta_cli.pacha.encryption.header import HeaderV1, HeaderV2
+from batuta_cli.pacha.encryption.header import ChunkedHeader, SingleMessageHeader
 from batuta_cli.pacha.encryption.unlock import FORMATS, new_header
 
 
 def test_both_formats_can_be_written() -> None:
-    assert [type(new_header(version)) for version in FORMATS] == [HeaderV1, HeaderV2]
+    assert [type(new_header(version)) for version in FORMATS] == [SingleMessageHeader, ChunkedHeader]
 
 
 @pytest.mark.parametrize("version", [0, 3, -1, 255])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from batuta_cli.errors import ChangedWhileReadError, DecryptionError, InvalidInputError
 from batuta_cli.pacha.encryption import v1
-from batuta_cli.pacha.encryption.header import HeaderV1
+from batuta_cli.pacha.encryption.header import SingleMessageHeader
 from batuta_cli.pacha.encryption.memory import decrypt_model, encrypt_model
 from batuta_cli.pacha.encryption.sink import MemorySink
 from batuta_cli.pacha.encryption.source import MemorySource
@@ -18,7 +18,7 @@ from . import reference
 from .helpers import NONCE, PASSWORD, SALT, SECRET, noise
 
 KEY = bytes(range(50, 82))
-HEADER = HeaderV1(SALT, NONCE)
+HEADER = SingleMessageHeader(SALT, NONCE)
 MIB = 1024 * 1024
 
 # Made once with argon2-cffi 25.1 (hash_secret_raw(..., 3, 65536, 4, 32, Type.ID, version=0x13)) and PyNaCl 1.6.2, that

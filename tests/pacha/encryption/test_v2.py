@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from batuta_cli.errors import DecryptionError
 from batuta_cli.pacha.encryption import v2
-from batuta_cli.pacha.encryption.header import HeaderV2
+from batuta_cli.pacha.encryption.header import ChunkedHeader
 from batuta_cli.pacha.encryption.kdf import KdfParameters
 from batuta_cli.pacha.encryption.memory import decrypt_model, encrypt_model
 
@@ -47,7 +47,7 @@ def test_a_file_of_other_tools_decrypts_and_is_made_again() -> None:
     assert hashlib.sha256(made).hexdigest() == digest
     assert decrypt_model(made, PASSWORD) == data
     cipher = v2.ChunkCipher(
-        HeaderV2(SALT, NONCE, KdfParameters(64, 2, 3), 12), reference.key(SECRET, SALT, (64, 2, 3)), None, "data"
+        ChunkedHeader(SALT, NONCE, KdfParameters(64, 2, 3), 12), reference.key(SECRET, SALT, (64, 2, 3)), None, "data"
     )
     assert cipher.header_bytes.hex() == start
 
@@ -69,7 +69,7 @@ def test_what_the_second_implementation_writes_is_read(data: bytes) -> None:
 
 
 def test_the_defaults_are_chunks_of_a_mebibyte_and_the_costs_of_version_1() -> None:
-    header = HeaderV2.new()
+    header = ChunkedHeader.new()
     assert (header.chunk_size, header.kdf) == (1024 * 1024, KdfParameters(65_536, 3, 4))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.config import Backend as Table
+from batuta_cli.config import BackendSection as Table
 from batuta_cli.config import Config
 from batuta_cli.errors import ConfigError
 from batuta_cli.serve.backends import Backend, ServingBackend, configured_backends, default_backend

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from batuta_cli.config import Model
+from batuta_cli.config import ModelSection
 from batuta_cli.errors import ContextOverflowError, TemplateError, UsageError
 from batuta_cli.serve import ChatMessage, ContextManager, ContextWindow, TruncationStrategy
 from batuta_cli.serve.tokens.tokenizer import TokenCount
@@ -70,8 +70,8 @@ def test_a_model_has_the_window_and_the_reserve_of_the_table() -> None:
         ({"window": 100_000}, ContextWindow(100_000, 1024)),
         ({"reserve": 0}, ContextWindow(4096, 0)),
         ({"window": 500, "reserve": 499}, ContextWindow(500, 499)),
-        ({"models": {"llama-2-70b": Model(context_window=3000)}}, ContextWindow(3000, 750)),
-        ({"models": {"llama-2-70b": Model(context_window=3000)}, "window": 2000}, ContextWindow(2000, 500)),
+        ({"models": {"llama-2-70b": ModelSection(context_window=3000)}}, ContextWindow(3000, 750)),
+        ({"models": {"llama-2-70b": ModelSection(context_window=3000)}, "window": 2000}, ContextWindow(2000, 500)),
     ],
 )
 def test_what_is_given_overrides_the_config_and_the_config_the_table(

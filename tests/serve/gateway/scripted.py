@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from batuta_cli import errors
 from batuta_cli.serve.budget.breaker import BudgetStatus
-from batuta_cli.serve.pipeline.request import ChatRequest, Leg, Summary
+from batuta_cli.serve.pipeline.request import AttemptReport, ChatRequest, Summary
 from batuta_cli.serve.providers.wire import BackendError, Piece, Usage
 
 SECRET = "xyzzy-content-of-a-message"
@@ -223,9 +223,9 @@ class Answer:
             self.taken += 1
             self._output += bool(piece.text)
             return [piece]
-        legs = (Leg("first", 0, "backend_error"), Leg("scripted", COST))
+        attempts = (AttemptReport("first", 0, "backend_error"), AttemptReport("scripted", COST))
         words = sum(len(m.content.split()) for m in self._request.messages)
-        self.summary = Summary("scripted", words, self._output, True, COST, 5_000_000_000, legs)
+        self.summary = Summary("scripted", words, self._output, True, COST, 5_000_000_000, attempts)
         return [Piece(usage=Usage(words, self._output))]
 
     async def aclose(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from batuta_cli.serve.gateway.app import Gateway, Settings
+from batuta_cli.serve.gateway.app import Gateway, GatewaySettings
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.gateway.logs import Log
 from tests.serve.gateway.scripted import Pipeline
@@ -112,7 +112,7 @@ class Asking:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, settings: Settings | None = None) -> AsyncIterator[Asking]:
+async def running(tmp_path: Path, settings: GatewaySettings | None = None) -> AsyncIterator[Asking]:
     """A gateway whose keys are in `tmp_path`, started as a server would start it."""
     pipeline, written = Pipeline(), io.BytesIO()
     log = Log(written)
@@ -128,7 +128,7 @@ async def running(tmp_path: Path, settings: Settings | None = None) -> AsyncIter
     await life
 
 
-def run(tmp_path: Path, scenario: Callable[[Asking], Awaitable[Any]], settings: Settings | None = None) -> Any:
+def run(tmp_path: Path, scenario: Callable[[Asking], Awaitable[Any]], settings: GatewaySettings | None = None) -> Any:
     """Run a scenario against a gateway of its own."""
 
     async def main() -> Any:
@@ -138,7 +138,9 @@ def run(tmp_path: Path, scenario: Callable[[Asking], Awaitable[Any]], settings: 
     return asyncio.run(main())
 
 
-def ask(tmp_path: Path, path: str, body: Any = None, *, settings: Settings | None = None, **more: Any) -> Response:
+def ask(
+    tmp_path: Path, path: str, body: Any = None, *, settings: GatewaySettings | None = None, **more: Any
+) -> Response:
     """One request to a gateway of its own."""
     answer = run(tmp_path, lambda asking: asking.ask(path, body, **more), settings)
     assert isinstance(answer, Response)

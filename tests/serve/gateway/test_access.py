@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from batuta_cli.serve.gateway import keys
-from batuta_cli.serve.gateway.app import Settings
+from batuta_cli.serve.gateway.app import GatewaySettings
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.gateway.support import CHAT, LOCAL, MESSAGES, REMOTE, Asking, ask, chat, message, run
 
@@ -79,7 +79,7 @@ def test_a_request_without_a_host_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:8484", PAGE + "/", PAGE.upper()])
 def test_a_web_page_that_is_not_named_is_refused_even_with_a_key(tmp_path: Path, origin: str) -> None:
-    named = Settings(origins=(PAGE,))
+    named = GatewaySettings(origins=(PAGE,))
     done = ask(tmp_path, CHAT, chat(), headers={"origin": origin}, settings=named)
     assert (done.status, done.error["code"]) == (403, "origin")
     bearer = {"authorization": f"Bearer {key_for(tmp_path)}"}
@@ -88,7 +88,7 @@ def test_a_web_page_that_is_not_named_is_refused_even_with_a_key(tmp_path: Path,
 
 
 def test_a_named_web_page_is_served_and_its_browser_is_told_so(tmp_path: Path) -> None:
-    named = Settings(origins=(PAGE,))
+    named = GatewaySettings(origins=(PAGE,))
     done = ask(tmp_path, CHAT, chat(), headers={"origin": PAGE}, settings=named)
     assert (done.status, done.headers["access-control-allow-origin"], done.headers["vary"]) == (200, PAGE, "origin")
     asked = {"origin": PAGE, "access-control-request-method": "POST"}
@@ -176,7 +176,7 @@ def test_a_header_that_decides_may_not_come_twice(tmp_path: Path, name: str) -> 
     values = {"host": "127.0.0.1", "content-type": "application/json", "origin": PAGE, "x-batuta-privacy": "private"}
     sent = [("host", "127.0.0.1"), ("content-type", "application/json")]
     sent += [(name, values.get(name, "x"))] * (1 if name in ("host", "content-type") else 2)
-    done = ask(tmp_path, CHAT, chat(), headers=sent, settings=Settings(origins=(PAGE,)))
+    done = ask(tmp_path, CHAT, chat(), headers=sent, settings=GatewaySettings(origins=(PAGE,)))
     assert (done.status, done.error["code"]) == (400, "duplicate_header")
 
 
@@ -197,7 +197,7 @@ def test_the_privacy_header_tightens_and_never_loosens(
             assert asking.pipeline.requests == []
         assert (await asking.ask(CHAT, chat())).headers["x-batuta-tier"] == default
 
-    run(tmp_path, scenario, Settings(privacy=default))
+    run(tmp_path, scenario, GatewaySettings(privacy=default))
 
 
 @pytest.mark.parametrize("asked", ["", "public", "sovereign,standard", "é"])

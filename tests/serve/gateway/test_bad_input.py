@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batuta_cli.serve.gateway.app import Settings
-from batuta_cli.serve.gateway.connection import Limits
+from batuta_cli.serve.gateway.app import GatewaySettings
+from batuta_cli.serve.gateway.connection import ConnectionLimits
 from batuta_cli.serve.gateway.dialects.fields import CHAT_OPTIONS
 from tests.serve.gateway.support import CHAT, COMPLETIONS, MESSAGES, Asking, ask, chat, message, run
 
@@ -206,7 +206,7 @@ def test_no_conversation_makes_anything_but_an_answer_or_a_refusal(
 
 
 def test_a_body_over_the_limit_is_refused_by_its_declared_length_and_by_its_true_one(tmp_path: Path) -> None:
-    small = Settings(limits=Limits(body_bytes=1000))
+    small = GatewaySettings(limits=ConnectionLimits(body_bytes=1000))
     big = json.dumps(chat(text="x" * 1000)).encode()
     for headers in ({"content-length": str(len(big))}, {}, {"content-length": "9" * 30}):
         done = ask(tmp_path, CHAT, big, headers=headers, settings=small)

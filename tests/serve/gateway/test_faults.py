@@ -14,7 +14,7 @@ from batuta_cli.config import Config
 from batuta_cli.serve.gateway.app import Gateway
 from batuta_cli.serve.gateway.logs import Log
 from batuta_cli.serve.privacy.audit import AuditLog
-from batuta_cli.serve.routing.monitor import World
+from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.gateway.live import Live, live
 from tests.serve.gateway.scripted import SECRET, PanicException, Pipeline
@@ -119,7 +119,7 @@ def test_the_backends_are_looked_at_again_after_a_panic(tmp_path: Path, monkeypa
     looks = 0
     seen = asyncio.Event()
 
-    async def refresh(self: World, *, tier: PrivacyTier) -> None:
+    async def refresh(self: BackendMonitor, *, tier: PrivacyTier) -> None:
         nonlocal looks
         looks += 1
         if looks == 1:
@@ -128,14 +128,14 @@ def test_the_backends_are_looked_at_again_after_a_panic(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("batuta_cli.serve.routing.monitor.LOAD", 0.0)
     monkeypatch.setattr("batuta_cli.serve.routing.monitor.REFRESH", 0.0)
-    monkeypatch.setattr(World, "refresh", refresh)
+    monkeypatch.setattr(BackendMonitor, "refresh", refresh)
 
     async def main() -> None:
-        world = World(Config(), AuditLog(tmp_path / "audit"), [])
-        world.watch(PrivacyTier.SOVEREIGN)
+        monitor = BackendMonitor(Config(), AuditLog(tmp_path / "audit"), [])
+        monitor.watch(PrivacyTier.SOVEREIGN)
         async with asyncio.timeout(30):
             await seen.wait()
-        await world.close()
+        await monitor.close()
 
     asyncio.run(main())
     assert looks >= 2

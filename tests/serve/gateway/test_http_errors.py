@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from batuta_cli import errors
-from batuta_cli.serve.gateway.http_errors import refusal_for
+from batuta_cli.serve.gateway.http_errors import http_error_for
 from tests.serve.gateway.scripted import REFUSALS, SECRET
 from tests.serve.gateway.support import CHAT, COMPLETIONS, MESSAGES, Asking, chat, message, run
 
@@ -83,10 +83,10 @@ def test_the_official_clients_do_not_repeat_what_money_and_privacy_refuse() -> N
     # They send again after 408, 409, 429 and 5xx.
     kinds = (errors.CostError, errors.RequestTooExpensive, errors.DailyBudgetExceeded, errors.UnknownPriceError)
     for kind in (*kinds, errors.PrivacyError, errors.ContextOverflowError):
-        assert refusal_for(kind("x")).status in (400, 402, 403)
+        assert http_error_for(kind("x")).status in (400, 402, 403)
 
 
 def test_a_new_error_of_a_user_is_never_called_internal() -> None:
     for kind in errors.UsageError.__subclasses__():
         expected = 500 if kind in (errors.ConfigError, errors.MissingDependencyError) else 400
-        assert refusal_for(kind("x")).status == expected
+        assert http_error_for(kind("x")).status == expected

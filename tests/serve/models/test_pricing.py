@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batuta_cli import config
-from batuta_cli.config import Model
+from batuta_cli.config import ModelSection
 from batuta_cli.errors import ConfigError, UnknownPriceError, UsageError
 from batuta_cli.serve.backends import ServingBackend
 from batuta_cli.serve.models.catalogue import catalogue, read
@@ -158,8 +158,8 @@ def test_a_local_backend_costs_nothing_whatever_it_runs() -> None:
 def test_the_users_own_price_comes_before_the_table() -> None:
     own = own_prices(
         {
-            "gpt-4": Model(input_usd_per_million=Decimal("1.5"), output_usd_per_million=Decimal(0)),
-            "gpt-4o": Model(context_window=4096),
+            "gpt-4": ModelSection(input_usd_per_million=Decimal("1.5"), output_usd_per_million=Decimal(0)),
+            "gpt-4o": ModelSection(context_window=4096),
         }
     )
     assert price_for("gpt-4", local=False, own=own, at=TODAY).cost(1_000_000, 1_000_000) == 1_500_000_000
@@ -168,9 +168,9 @@ def test_the_users_own_price_comes_before_the_table() -> None:
 
 def test_half_a_price_of_the_users_own_is_an_error() -> None:
     with pytest.raises(ConfigError, match="price for its input alone"):
-        own_prices({"m": Model(input_usd_per_million=Decimal(1))})
+        own_prices({"m": ModelSection(input_usd_per_million=Decimal(1))})
     with pytest.raises(ConfigError, match="price for its output alone"):
-        own_prices({"m": Model(output_usd_per_million=Decimal(0))})
+        own_prices({"m": ModelSection(output_usd_per_million=Decimal(0))})
 
 
 def test_the_config_that_the_hint_asks_for_gives_the_price(tmp_path: Any) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from batuta_cli.config import Model
+from batuta_cli.config import ModelSection
 from batuta_cli.errors import InvalidInputError, UsageError
 from batuta_cli.serve.models.windows import default_reserve, known_model, require_model
 
@@ -110,10 +110,10 @@ def test_a_model_that_hosts_serve_with_different_windows_has_the_smallest() -> N
 
 def test_the_config_overrides_what_the_tables_know() -> None:
     own = {
-        "gpt-4": Model(context_window=5000),
-        "gpt-4o": Model(output_reserve=999),
-        "mine": Model(context_window=100, output_reserve=10),
-        "other": Model(),
+        "gpt-4": ModelSection(context_window=5000),
+        "gpt-4o": ModelSection(output_reserve=999),
+        "mine": ModelSection(context_window=100, output_reserve=10),
+        "other": ModelSection(),
     }
     found = {name: known_model(name, own) for name in own}
     assert found["other"] is None

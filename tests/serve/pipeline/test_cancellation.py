@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.config import Model
+from batuta_cli.config import ModelSection
 from batuta_cli.errors import BatutaError
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.pipeline.pipeline import Pipeline
 from tests.serve.support_backend import chat_stream, chunk, stream_head
 from tests.serve.support_pipeline import MODEL, backends, pipeline, request, servers
 
-PRICED = Model(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
+PRICED = ModelSection(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
 
 
 class _Stepped:
@@ -75,8 +75,8 @@ def left_at(made: Pipeline, breaker: CostCircuitBreaker, step: int, *, waiting: 
 
             with contextlib.suppress(asyncio.CancelledError, BatutaError):
                 await client()
-            for backend in made.world.backends:
-                assert made.world.loads.depth(backend.name, 0.0) == 0, step
+            for backend in made.monitor.backends:
+                assert made.monitor.health.depth(backend.name, 0.0) == 0, step
             assert made.manager._tracked == {}, step
         return stepped.steps >= step
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.config import Backend as Table
-from batuta_cli.config import Model, Privacy
+from batuta_cli.config import BackendSection as Table
+from batuta_cli.config import ModelSection, Privacy
 from batuta_cli.errors import BatutaError, PrivacyError
 from batuta_cli.serve.budget.breaker import BudgetStatus, CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.pipeline.request import ChatRequest
@@ -22,7 +22,7 @@ from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.support_backend import STALL, FaultServer, Script, chunk, response, stream_head
 from tests.serve.support_pipeline import MODEL, ask, backends, pipeline, request
 
-PRICED = Model(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
+PRICED = ModelSection(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
 A_TOKEN = 1000
 """Nano-dollars."""
 BOUND = 10_000 * A_TOKEN

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.config import Model
+from batuta_cli.config import ModelSection
 from batuta_cli.errors import BatutaError, NoBackendError
 from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.privacy.audit import AuditLog
@@ -24,7 +24,7 @@ from tests.serve.support_server import free_port
 
 OTHER = "other-model"
 BOTH = (MODEL, OTHER)
-PRICED = Model(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
+PRICED = ModelSection(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
 
 
 def failing(status: str, *headers: str) -> Callable[..., Script]:
@@ -228,7 +228,7 @@ def test_the_plan_tells_what_cools_down(tmp_path: Path) -> None:
     with servers(failing("429 Too Many Requests", "Retry-After: 30")) as [one]:
         made = pipeline(tmp_path, backends(BOTH, one=("vllm", one.base_url)))
         plans = asyncio.run(run(made))
-    found = [gate for plan in plans for gate in plan.candidates[0].gates if gate.name is GateName.REST]
+    found = [gate for plan in plans for gate in plan.candidates[0].gates if gate.name is GateName.COOLDOWN]
     assert [gate.passed for gate in found] == [False, True]
     assert found[0].detail.startswith(f"{MODEL} is cooling down there, for ")
     assert found[0].number is not None

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.config import Backend as Table
-from batuta_cli.config import Model, Router
+from batuta_cli.config import BackendSection as Table
+from batuta_cli.config import ModelSection, Router
 from batuta_cli.errors import (
     BatutaError,
     ConfigError,
@@ -27,7 +27,7 @@ from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBre
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.privacy.audit import AuditLog
-from batuta_cli.serve.providers.client import Timeouts, exchange
+from batuta_cli.serve.providers.client import Timeouts, send_call
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.wire import BackendError, Call, Piece, Usage
 from batuta_cli.serve.tiers import PrivacyTier
@@ -36,9 +36,9 @@ from tests.serve.support_pipeline import MODEL, STALL, ask, backends, pipeline, 
 from tests.serve.support_server import free_port
 
 
-def priced() -> Model:
+def priced() -> ModelSection:
     """A dollar for a million tokens."""
-    return Model(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
+    return ModelSection(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
 
 
 # The network
@@ -207,7 +207,7 @@ def test_a_line_of_ollama_may_be_long_and_must_not_be_endless(tmp_path: Path) ->
         backend = Backend("ollama", ServingBackend.OLLAMA, (url,))
         call = Call(MODEL, (ChatMessage.user("Say it."),), 10, stream=True, prompt="Say it.")
         async with GatedSession(PrivacyTier.SOVEREIGN, AuditLog(tmp_path)) as session:
-            pieces = exchange(session, backend, url, call, request_id="r", timeouts=Timeouts())
+            pieces = send_call(session, backend, url, call, request_id="r", timeouts=Timeouts())
             return text_of([piece async for together in pieces for piece in together])
 
     line = json.dumps({"response": "done", "done": True, "context": list(range(50_000))}).encode() + b"\n"
@@ -283,7 +283,7 @@ def test_a_server_is_asked_which_models_it_sends_elsewhere_before_it_is_sent_any
 ) -> None:
     with servers(ollama(tells=tells)) as [one]:
         table = Table(profile="ollama", base_url=one.base_url)
-        made = pipeline(tmp_path, {"one": table}, models={model: Model(100_000, 64)})
+        made = pipeline(tmp_path, {"one": table}, models={model: ModelSection(100_000, 64)})
         with contextlib.suppress(PrivacyError, NoBackendError):
             ask(made, request(model=model, privacy=PrivacyTier.parse(tier)))
         assert sum(body is not None for _, _, body in one.requests) == asked

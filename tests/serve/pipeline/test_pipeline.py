@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.config import Model, Privacy, Router
+from batuta_cli.config import ModelSection, Privacy, Router
 from batuta_cli.errors import (
     BatutaError,
     ContextOverflowError,
@@ -92,7 +92,10 @@ def test_the_legs_are_told_afterwards(tmp_path: Path) -> None:
         tables = backends(one=("vllm", one.base_url), two=("vllm", two.base_url))
         answer, _ = ask(pipeline(tmp_path, tables))
     assert answer.summary is not None
-    assert [(leg.backend, leg.failed) for leg in answer.summary.legs] == [("one", "backend_error"), ("two", None)]
+    assert [(attempt.backend, attempt.failed) for attempt in answer.summary.attempts] == [
+        ("one", "backend_error"),
+        ("two", None),
+    ]
 
 
 def test_before_the_first_byte_a_request_starts_over_anywhere(tmp_path: Path) -> None:
@@ -133,11 +136,11 @@ def test_an_instruction_to_continue_only_when_the_owner_opted_in(tmp_path: Path)
     assert answer.summary.prompted
 
 
-def _priced(dollars: str = "1") -> Model:
+def _priced(dollars: str = "1") -> ModelSection:
     from decimal import Decimal
 
     price = Decimal(dollars)
-    return Model(100_000, 64, input_usd_per_million=price, output_usd_per_million=price)
+    return ModelSection(100_000, 64, input_usd_per_million=price, output_usd_per_million=price)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +186,7 @@ def test_a_client_that_leaves_frees_the_backend(tmp_path: Path) -> None:
             async for _ in answer:
                 break
             await answer.aclose()
-            assert made.world.loads.depth("one", 0.0) == 0
+            assert made.monitor.health.depth("one", 0.0) == 0
 
     with servers(speaker(TEXT, cut=900, then=[STALL])) as [one]:
         asyncio.run(leave(pipeline(tmp_path, backends(one=("vllm", one.base_url)))))

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import pytest
 
-from batuta_cli.config import Config, Model, Net
+from batuta_cli.config import Config, ModelSection, Net
 from batuta_cli.errors import BatutaError
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.pipeline.failover import FailoverConfig
@@ -31,7 +31,7 @@ from tests.serve.support_backend import FaultServer, chat_answer, chat_stream, r
 from tests.serve.support_pipeline import MODEL, backends, pipeline, request, text_of
 from tests.serve.support_server import serving
 
-PRICED = Model(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
+PRICED = ModelSection(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
 BOUND = 10_000 * 1000
 """Nano-dollars that the longest answer to `request()` costs."""
 OTHER = "other-model"
@@ -171,7 +171,7 @@ def run(
         return found
 
     tables = backends((MODEL, OTHER), **{f"b{number}": (profile, url) for number, url in enumerate(urls)})
-    own = {MODEL: PRICED, OTHER: PRICED} if profile == "openai" else {OTHER: Model(100_000, 64)}
+    own = {MODEL: PRICED, OTHER: PRICED} if profile == "openai" else {OTHER: ModelSection(100_000, 64)}
     made = pipeline(tmp_path, tables, breaker=bill.breaker, failover=FailoverConfig(), models=own)
     return asyncio.run(all_of_them(made))
 

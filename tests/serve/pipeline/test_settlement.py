@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batuta_cli.config import Model
+from batuta_cli.config import ModelSection
 from batuta_cli.errors import BatutaError, LedgerError
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.budget.ledger.base import Moment, Settled, Use
@@ -25,7 +25,7 @@ from batuta_cli.serve.budget.operations import Alert
 from batuta_cli.serve.budget.reservation import Renewer
 from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.pipeline.request import ChatRequest
-from batuta_cli.serve.pipeline.response import Answer
+from batuta_cli.serve.pipeline.response import Response
 from batuta_cli.serve.pipeline.settlement import LONGEST_TOKEN, Transcript, least_tokens
 from batuta_cli.serve.providers.wire import Piece
 from batuta_cli.serve.tokens.ranks import encoding
@@ -49,13 +49,13 @@ class Bill:
         script: Sequence[Step],
         asked: ChatRequest | None = None,
         *,
-        model: Model = PRICED,
+        model: ModelSection = PRICED,
         ledger: MemoryLedger | None = None,
         count: Any = None,
     ) -> None:
         self.alerts: list[Alert] = []
         self.breaker = CostCircuitBreaker(CircuitBreakerConfig(), ledger, on_alert=self.alerts.append)
-        self.answer: Answer | None = None
+        self.answer: Response | None = None
         self.pieces: list[Piece] = []
         asked = asked or request()
         with FaultServer(lambda *_: list(script)) as server:
@@ -63,8 +63,8 @@ class Bill:
             tables["openai"] = replace(tables["openai"], models=(asked.model,))
             self.made: Pipeline = pipeline(tmp_path, tables, breaker=self.breaker, models={asked.model: model})
             if count:
-                means = self.made.means
-                self.made.means = lambda request: replace(means(request), count=count)  # type: ignore[method-assign]
+                dependencies = self.made.dependencies
+                self.made.dependencies = lambda request: replace(dependencies(request), count=count)  # type: ignore[method-assign]
             with contextlib.suppress(BatutaError):
                 self.answer, self.pieces = ask(self.made, asked)
 
@@ -306,8 +306,8 @@ def test_an_answer_that_costs_nothing_is_complete_though_it_cannot_be_counted(tm
 
     with FaultServer(lambda *_: streamed(None)) as server:
         made = pipeline(tmp_path, backends(near=("vllm", server.base_url)))
-        means = made.means
-        made.means = lambda request: replace(means(request), count=count)  # type: ignore[method-assign]
+        dependencies = made.dependencies
+        made.dependencies = lambda request: replace(dependencies(request), count=count)  # type: ignore[method-assign]
         answer, pieces = ask(made)
     assert "".join(piece.text for piece in pieces) == "".join(WORDS)
     assert answer.summary and answer.summary.output_tokens == 20
@@ -511,11 +511,11 @@ def test_a_stream_is_continued_though_what_it_said_cannot_be_counted(tmp_path: P
     with servers(speaker(text, cut=400), speaker(text)) as (one, two):
         tables = backends(one=("vllm", one.base_url), two=("vllm", two.base_url))
         made = pipeline(tmp_path, tables)
-        means = made.means
-        made.means = lambda request: replace(means(request), count=count)  # type: ignore[method-assign]
+        dependencies = made.dependencies
+        made.dependencies = lambda request: replace(dependencies(request), count=count)  # type: ignore[method-assign]
         answer, pieces = ask(made)
     assert text_of(pieces) == text
-    assert answer.summary and len(answer.summary.legs) == 2
+    assert answer.summary and len(answer.summary.attempts) == 2
     assert threads and threading.main_thread() not in threads
 
 
@@ -528,7 +528,7 @@ def test_half_a_character_does_not_stop_the_count() -> None:
 
 
 def test_a_request_that_asks_for_cache_writes_reserves_their_price(tmp_path: Path) -> None:
-    model = Model(100_000, 64, input_usd_per_million=Decimal(100), output_usd_per_million=Decimal(0))
+    model = ModelSection(100_000, 64, input_usd_per_million=Decimal(100), output_usd_per_million=Decimal(0))
 
     def reserved(control: dict[str, Any]) -> int:
         breaker, found = CostCircuitBreaker(CircuitBreakerConfig()), []

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.config import Backend as Table
+from batuta_cli.config import BackendSection as Table
 from batuta_cli.config import Config
 from batuta_cli.errors import PrivacyError
 from batuta_cli.serve.backends import Backend, configured_backends
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.privacy.audit import AuditLog
-from batuta_cli.serve.providers.client import Timeouts, exchange
+from batuta_cli.serve.providers.client import Timeouts, send_call
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.wire import BackendError, Call, Piece, Usage
 from batuta_cli.serve.tiers import PrivacyTier
@@ -55,7 +55,9 @@ def run(
     async def pieces(server: FaultServer) -> list[Piece]:
         async with GatedSession(PrivacyTier.SOVEREIGN, AuditLog(tmp_path / "audit")) as session:
             target = backend(server.base_url, profile)
-            answer = exchange(session, target, target.base_urls[0], asked or call(), request_id="r1", timeouts=timeouts)
+            answer = send_call(
+                session, target, target.base_urls[0], asked or call(), request_id="r1", timeouts=timeouts
+            )
             found: list[Piece] = []
             async for together in answer:
                 found += together
@@ -166,7 +168,7 @@ def test_a_port_that_nobody_listens_on_is_an_error(tmp_path: Path) -> None:
     async def ask() -> None:
         async with GatedSession(PrivacyTier.SOVEREIGN, AuditLog(tmp_path / "audit")) as session:
             target = backend(gone)
-            async for _ in exchange(session, target, gone, call(), request_id="r", timeouts=PATIENT):
+            async for _ in send_call(session, target, gone, call(), request_id="r", timeouts=PATIENT):
                 pass
 
     with pytest.raises(BackendError, match="the backend cannot be reached"):
@@ -177,7 +179,7 @@ def test_the_gate_stands_before_the_connection(tmp_path: Path) -> None:
     async def ask() -> None:
         async with GatedSession(PrivacyTier.SOVEREIGN, AuditLog(tmp_path / "audit")) as session:
             target = backend("http://192.0.2.1:8000/v1")
-            async for _ in exchange(session, target, target.base_urls[0], call(), request_id="r", timeouts=PATIENT):
+            async for _ in send_call(session, target, target.base_urls[0], call(), request_id="r", timeouts=PATIENT):
                 pass
 
     with pytest.raises(PrivacyError, match=r"sovereign does not admit 192\.0\.2\.1:8000"):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from batuta_cli.config import Backend as Table
+from batuta_cli.config import BackendSection as Table
 from batuta_cli.config import Config
 from batuta_cli.errors import AuditError
 from batuta_cli.serve.backends import Backend, ServingBackend, configured_backends, default_backend
@@ -259,10 +259,10 @@ def test_a_server_that_loads_its_model_says_so(log: AuditLog) -> None:
 
 
 def test_of_several_usual_addresses_the_best_answer_counts(log: AuditLog) -> None:
-    loads: dict[str, Reply] = {"/health": json_reply("{}", 503, Server="llama.cpp")}
+    health: dict[str, Reply] = {"/health": json_reply("{}", 503, Server="llama.cpp")}
     nobody = f"http://127.0.0.1:{free_port()}"
     ready: dict[str, Reply] = {"/health": json_reply("{}", Server="llama.cpp")}
-    with serving(loads) as loading, serving(ready) as well, serving({"/health": json_reply("{}")}) as other:
+    with serving(health) as loading, serving(ready) as well, serving({"/health": json_reply("{}")}) as other:
         for urls, best in (
             ((nobody, other.url), other.url),
             ((other.url, nobody), other.url),

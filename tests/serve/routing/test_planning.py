@@ -60,7 +60,7 @@ def test_a_busy_local_backend_spills_over_to_what_is_free_first() -> None:
 
 def test_every_gate_tells_its_number() -> None:
     request = asked(input_tokens=tokens(1000), max_output_tokens=100)
-    state = replace(GROQ, window=8192, depth=3, rest=2.5)
+    state = replace(GROQ, window=8192, depth=3, cooldown=2.5)
     found = plan(request, Snapshot((state,), budget_remaining=to_nano("0.50"), max_request_cost=to_nano(1)))
     candidate = found.candidates[0]
     assert [str(gate.name) for gate in candidate.gates] == [
@@ -68,7 +68,7 @@ def test_every_gate_tells_its_number() -> None:
     ]  # fmt: skip
     assert number(found, "groq", GateName.CONTEXT) == 1100
     assert number(found, "groq", GateName.BUDGET) == to_nano("0.013")  # 1000 × $10/M + 100 × $30/M
-    assert number(found, "groq", GateName.REST) == 2.5
+    assert number(found, "groq", GateName.COOLDOWN) == 2.5
     assert number(found, "groq", GateName.QUEUE) == 3
     assert candidate.gates[3].to_json()["number"] == "0.013"
     assert refused(found, "groq") == {"rest": "cooling down after a failure, for 2.5 s"}
@@ -105,8 +105,8 @@ def test_every_gate_tells_its_number() -> None:
             "8,193 tokens in a window of 8,192",
         ),
         (replace(GROQ, price=None), asked(), "budget", "the price of m is not known"),
-        (replace(LLAMA, rest=0.0), asked(), "rest", "cooling down after a failure, one trial request in flight"),
-        (replace(LLAMA, rest=7.0, cools_model=True), asked(), "rest", "m is cooling down there, for 7.0 s"),
+        (replace(LLAMA, cooldown=0.0), asked(), "rest", "cooling down after a failure, one trial request in flight"),
+        (replace(LLAMA, cooldown=7.0, cools_model=True), asked(), "rest", "m is cooling down there, for 7.0 s"),
         (replace(LLAMA, trouble="connection refused"), asked(), "rest", "connection refused"),
         (replace(LLAMA, depth=50), asked(), "queue", "50 requests, 50 is full"),
     ],
@@ -148,7 +148,7 @@ def test_a_price_that_is_not_known_can_be_allowed() -> None:
 
 def test_the_first_local_backend_that_can_serve_is_the_local_one() -> None:
     assert plan(asked(), Snapshot((replace(LLAMA, models=("x",)), VLLM))).decision == "local"
-    resting = plan(asked(), Snapshot((replace(LLAMA, rest=3.0), VLLM)))
+    resting = plan(asked(), Snapshot((replace(LLAMA, cooldown=3.0), VLLM)))
     assert (resting.decision, resting.backend) == ("local", "vllm")
 
 
@@ -168,7 +168,7 @@ def test_of_several_local_backends_only_the_named_ones_are_spilled_over_to() -> 
     snapshot = Snapshot((LLAMA, ollama, GROQ, VLLM), spillover_backends=("vllm",))
     found = plan(asked(), snapshot)
     assert (found.backend, found.fallbacks) == ("llama", ("vllm",))
-    resting = replace(snapshot, backends=(replace(LLAMA, rest=1.0), ollama, GROQ, VLLM))
+    resting = replace(snapshot, backends=(replace(LLAMA, cooldown=1.0), ollama, GROQ, VLLM))
     found = plan(asked(), resting)
     assert (found.decision, found.backend, found.fallbacks) == ("local", "ollama", ("vllm",))
     assert plan(asked(), replace(snapshot, backends=(GROQ, VLLM))).decision == "local"
@@ -201,7 +201,7 @@ def test_the_reason_of_a_refusal_tells_whether_waiting_helps() -> None:
     full = plan(asked(privacy=SOVEREIGN), Snapshot((replace(LLAMA, depth=50), GROQ)))
     error = full.error()
     assert isinstance(error, QueueFullError) and "llama: 50 requests" in error.message
-    resting = plan(asked(), Snapshot((replace(LLAMA, rest=1.0),))).error()
+    resting = plan(asked(), Snapshot((replace(LLAMA, cooldown=1.0),))).error()
     assert isinstance(resting, NoBackendError) and not isinstance(resting, QueueFullError)
     assert plan(asked(), Snapshot((LLAMA,))).error() is None
 
@@ -231,7 +231,7 @@ STATES = st.builds(
     reserve=st.none() | st.integers(0, 500),
     price=PRICES,
     depth=st.none() | st.integers(0, 12),
-    rest=st.none() | st.floats(0, 60),
+    cooldown=st.none() | st.floats(0, 60),
     trouble=st.sampled_from(["", "", "", "connection refused"]),
 )
 BACKENDS = st.lists(STATES, max_size=5).map(

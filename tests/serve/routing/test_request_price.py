@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.config import Backend as Table
-from batuta_cli.config import Model
+from batuta_cli.config import BackendSection as Table
+from batuta_cli.config import ModelSection
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.messages import ChatMessage, ToolCall
 from batuta_cli.serve.pipeline import pipeline as module
@@ -55,7 +55,9 @@ def test_tokens_are_not_counted_in_the_event_loop(tmp_path: Path, monkeypatch: p
         return TokenCount(1, True, "told")
 
     monkeypatch.setattr(module, "count_messages", count)
-    made = pipeline(tmp_path, backends(one=("openai", "http://127.0.0.1:1/v1")), models={MODEL: Model(100_000, 64)})
+    made = pipeline(
+        tmp_path, backends(one=("openai", "http://127.0.0.1:1/v1")), models={MODEL: ModelSection(100_000, 64)}
+    )
 
     async def explain() -> None:
         async with made:
@@ -69,7 +71,7 @@ def test_tokens_are_not_counted_in_the_event_loop(tmp_path: Path, monkeypatch: p
 def test_a_clients_model_is_no_file(tmp_path: Path, model: str) -> None:
     with FaultServer(lambda *_: [response(chat_answer("Yes."))]) as server:
         tables = {"one": Table(profile="openai", base_url=server.base_url, models=(model,))}
-        priced = Model(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
+        priced = ModelSection(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
         made = pipeline(tmp_path, tables, models={model: priced})
         assert text_of(ask(made, request(model=model, stream=False))[1]) == "Yes."
 

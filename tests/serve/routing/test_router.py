@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from batuta_cli.config import Router as Table
 from batuta_cli.errors import ConfigError, UsageError
 from batuta_cli.serve.backends import ServingBackend
-from batuta_cli.serve.routing.health import Outcome
+from batuta_cli.serve.routing.health import AttemptOutcome
 from batuta_cli.serve.routing.router import (
     Lane,
     Limits,
@@ -68,28 +68,28 @@ def test_when_the_tier_forbids_everything_that_is_the_reason() -> None:
 
 def test_a_failed_backend_is_passed_over_and_tried_again_with_one_request() -> None:
     router = SpilloverRouter.with_defaults()
-    ticket = router.loads.start("Groq", 100.0)
-    router.loads.finish(ticket, Outcome.FAILED, 100.0)
+    ticket = router.health.start("Groq", 100.0)
+    router.health.finish(ticket, AttemptOutcome.FAILED, 100.0)
     assert told(router.route(10, now=100.5)) == "spillover Together"
     assert told(router.route(10, now=101.0)) == "spillover Groq"
-    router.loads.start("Groq", 101.0)
+    router.health.start("Groq", 101.0)
     assert told(router.route(10, now=101.0)) == "spillover Together"
 
 
 def test_a_backend_where_the_model_cools_down_is_passed_over_for_this_model_alone() -> None:
     router = SpilloverRouter.with_defaults()
-    ticket = router.loads.start("Groq", 100.0, "m")
-    router.loads.finish(ticket, Outcome.MODEL_FAILED, 100.0)
+    ticket = router.health.start("Groq", 100.0, "m")
+    router.health.finish(ticket, AttemptOutcome.MODEL_FAILED, 100.0)
     assert told(router.route(10, model="m")) == "spillover Together"
     assert told(router.route(10, model="other")) == "spillover Groq"
 
 
 def test_a_failed_local_backend_is_replaced_below_the_threshold_too() -> None:
     router = SpilloverRouter(RouterConfig(spillover_enabled=False))
-    router.loads.finish(router.loads.start("Realizar", 5.0), Outcome.FAILED, 5.0)
+    router.health.finish(router.health.start("Realizar", 5.0), AttemptOutcome.FAILED, 5.0)
     assert told(router.route()) == "reject no_backends"
     router = SpilloverRouter.with_defaults()
-    router.loads.finish(router.loads.start("Realizar", 5.0), Outcome.FAILED, 5.0)
+    router.health.finish(router.health.start("Realizar", 5.0), AttemptOutcome.FAILED, 5.0)
     decision = router.route()
     assert (told(decision), decision.reason) == ("spillover Groq", Reason.LOCAL_UNAVAILABLE)
 
@@ -97,13 +97,13 @@ def test_a_failed_local_backend_is_replaced_below_the_threshold_too() -> None:
 def test_the_depth_is_the_largest_of_what_is_known() -> None:
     router = SpilloverRouter.with_defaults()
     for _ in range(10):
-        router.loads.start("Realizar", 0.0)
+        router.health.start("Realizar", 0.0)
     assert told(router.route(3)) == "spillover Groq"
     assert router.route(3).queue_depth == 10
-    router.loads.report("Realizar", 30, 1.0)
+    router.health.report("Realizar", 30, 1.0)
     assert router.route(3).queue_depth == 30
     for name in ("Groq", "Together", "Fireworks"):
-        router.loads.report(name, 50, 1.0)
+        router.health.report(name, 50, 1.0)
     assert told(router.route(12)) == "local Realizar"
     assert told(router.route(50)) == "reject queue_full"
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.config import Backend as Table
-from batuta_cli.config import Config, Model, Privacy, Router
+from batuta_cli.config import BackendSection as Table
+from batuta_cli.config import Config, ModelSection, Privacy, Router
 from batuta_cli.errors import ConfigError
 from batuta_cli.serve.backends import Backend, ServingBackend, configured_backends, default_backend
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.providers.probe import ProbeResult
-from batuta_cli.serve.routing.health import Loads, Outcome
+from batuta_cli.serve.routing.health import AttemptOutcome, BackendHealth
 from batuta_cli.serve.routing.planning import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.routing.router import Limits
 from batuta_cli.serve.routing.snapshot import Observer, Seen, expected_tier, take_snapshot, usual_backends
@@ -32,7 +32,7 @@ def config(privacy: Privacy | None = None, router: Router | None = None, **backe
         router=router or Router(),
         backends=backends,
         models={
-            "priced": Model(
+            "priced": ModelSection(
                 context_window=8192,
                 output_reserve=1000,
                 input_usd_per_million=Decimal(10),
@@ -144,26 +144,26 @@ def test_what_was_seen_is_in_it() -> None:
         "vllm": ProbeResult(backends["vllm"], LOCAL, healthy=True, queue_depth=1, models=("theirs",)),
         "tgi": ProbeResult(backends["tgi"], LOCAL, error="connection refused"),
     }
-    loads = Loads()
+    health = BackendHealth()
     for _ in range(2):
-        loads.start("vllm", 10.0)
-    loads.finish(loads.start("llamacpp", 10.0), Outcome.FAILED, 10.0)
-    llamacpp, vllm, tgi = snapshot(settings, probes=probes, loads=loads, now=10.25).backends
-    assert (llamacpp.models, llamacpp.depth, llamacpp.rest, llamacpp.trouble) == (("mine",), 3, 0.75, "")
-    assert (vllm.models, vllm.depth, vllm.rest) == (("theirs",), 2, None)
+        health.start("vllm", 10.0)
+    health.finish(health.start("llamacpp", 10.0), AttemptOutcome.FAILED, 10.0)
+    llamacpp, vllm, tgi = snapshot(settings, probes=probes, health=health, now=10.25).backends
+    assert (llamacpp.models, llamacpp.depth, llamacpp.cooldown, llamacpp.trouble) == (("mine",), 3, 0.75, "")
+    assert (vllm.models, vllm.depth, vllm.cooldown) == (("theirs",), 2, None)
     assert (tgi.models, tgi.depth, tgi.trouble) == (None, 0, "connection refused")
     unseen = snapshot(settings).backends[0]
-    assert (unseen.depth, unseen.rest, unseen.trouble) == (None, None, "")
+    assert (unseen.depth, unseen.cooldown, unseen.trouble) == (None, None, "")
 
 
 def test_an_observer_remembers_the_tables_and_not_the_state_of_the_backends() -> None:
     settings = config(llamacpp=Table())
     backends = configured_backends(settings, {})
-    observer, loads = Observer(settings, backends), Loads()
+    observer, health = Observer(settings, backends), BackendHealth()
     request = PlanRequest(STANDARD, "priced")
-    seen = Seen(DAY, {}, loads)
+    seen = Seen(DAY, {}, health)
     assert only(observer.snapshot(request, seen)).depth == 0
-    loads.start("llamacpp", 0.0)
+    health.start("llamacpp", 0.0)
     assert only(observer.snapshot(request, seen)).depth == 1
     far = ProbeResult(backends[0], "http://192.0.2.1/v1", healthy=True, context_length=4096)
     found = only(observer.snapshot(request, replace(seen, probes={"llamacpp": far})))

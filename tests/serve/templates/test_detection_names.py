@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from batuta_cli.config import Model
+from batuta_cli.config import ModelSection
 from batuta_cli.errors import NotFoundError, UsageError
 from batuta_cli.serve.templates import known_models
 from batuta_cli.serve.templates.detection import Detection, detect_format
@@ -165,13 +165,17 @@ def test_the_casual_name_of_llama_2_is_the_chat_model_and_the_base_repository_is
 
 
 def test_the_config_has_the_first_word_on_a_model() -> None:
-    models = {"llama-2-70b": Model(template="chatml"), "our-own": Model(template="gemma"), "gemma-2b": Model()}
+    models = {
+        "llama-2-70b": ModelSection(template="chatml"),
+        "our-own": ModelSection(template="gemma"),
+        "gemma-2b": ModelSection(),
+    }
     assert detect_format("llama-2-70b", models).name == "chatml"
     found = detect_format("our-own", models)
     assert (found.format, found.evidence, found.confidence) == (TemplateFormat.GEMMA, "the configuration", "high")
     assert detect_format("gemma-2b-it", models) == detect_format("gemma-2b-it")
     with pytest.raises(UsageError, match="llama9"):
-        detect_format("x", {"x": Model(template="llama9")})
+        detect_format("x", {"x": ModelSection(template="llama9")})
 
 
 def test_the_name_by_which_servers_call_smollm2_is_the_chat_model_and_the_repository_of_that_name_is_not() -> None:

@@ -11,28 +11,28 @@ from typing import Literal
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.budget.ledger.base import (
     LEASE,
-    Entry,
-    Hold,
+    DayStatus,
     Ledger,
+    LedgerEntry,
     Moment,
+    ReservationRow,
     Reset,
     Rezoned,
     Settled,
-    Standing,
     Use,
 )
 
 __all__ = [
     "LEASE",
+    "DayStatus",
     "Durability",
-    "Entry",
-    "Hold",
     "Ledger",
+    "LedgerEntry",
     "Moment",
+    "ReservationRow",
     "Reset",
     "Rezoned",
     "Settled",
-    "Standing",
     "Use",
     "open_ledger",
 ]

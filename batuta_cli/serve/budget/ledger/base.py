@@ -35,7 +35,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class ReservationRow:
     """A reservation: `amount` is kept free until it is settled, or until nobody has renewed it for the lease."""
 
     id: str
@@ -57,7 +57,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class DayStatus:
     """How a day stands. `spent` is without what was forgiven."""
 
     day: date
@@ -89,7 +89,7 @@ class Rezoned:
 class Settled:
     """What a settlement did."""
 
-    standing: Standing
+    day_status: DayStatus
     reserved: int
     """The amount that had been reserved."""
     late: bool
@@ -97,7 +97,7 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LedgerEntry:
     """A line of the history: one day, model and backend."""
 
     day: date
@@ -126,14 +126,14 @@ class Ledger(Protocol):
     All raise `LedgerError` when the ledger cannot be used, and have then changed nothing.
     """
 
-    def standing(self, moment: Moment) -> Standing:
+    def day_status(self, moment: Moment) -> DayStatus:
         """How the current day stands: the later of the clock's and the ledger's newest. Writes nothing.
 
         Raises `LedgerError` when a paid request would be refused because nothing can be written, or because the
         ledger counts its days in another time zone.
         """
 
-    def reserve(self, moment: Moment, hold: Hold, limit: int) -> tuple[bool, Standing]:
+    def reserve(self, moment: Moment, hold: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
         """Hold an amount if spent + reserved + amount ≤ limit, and tell whether; and how the day stands now.
 
         Raises `LedgerError` when the ledger is more than a day ahead of the clock, or counts its days in another zone.
@@ -155,7 +155,7 @@ class Ledger(Protocol):
         such reservation is known (any more).
         """
 
-    def record(self, moment: Moment, cost: int, use: Use) -> Standing:
+    def record(self, moment: Moment, cost: int, use: Use) -> DayStatus:
         """Note what was spent without a reservation; it may exceed any limit.
 
         It is noted on the ledger's own day, also when the caller's time zone is another one.
@@ -164,7 +164,7 @@ class Ledger(Protocol):
     def warn_once(self, day: date) -> bool:
         """Whether the caller is the one to warn of this day's spending: true once a day."""
 
-    def history(self, since: date) -> list[Entry]:
+    def history(self, since: date) -> list[LedgerEntry]:
         """What was spent from that day on, the newest day first."""
 
     def reset(self, moment: Moment) -> Reset:

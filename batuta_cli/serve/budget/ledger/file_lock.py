@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def turn(path: str, patience: float) -> Iterator[None]:
+def file_lock(path: str, patience: float) -> Iterator[None]:
     """Hold the lock of `path` (made if need be, mode 0600) for the length of the block.
 
     Raises `TimeoutError` after `patience` seconds, and `OSError` when there can be no such file.

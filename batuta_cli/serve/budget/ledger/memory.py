@@ -7,7 +7,17 @@ import threading
 from datetime import date
 
 from batuta_cli.serve.budget.ledger import rules
-from batuta_cli.serve.budget.ledger.base import LEASE, Entry, Hold, Moment, Reset, Rezoned, Settled, Standing, Use
+from batuta_cli.serve.budget.ledger.base import (
+    LEASE,
+    DayStatus,
+    LedgerEntry,
+    Moment,
+    ReservationRow,
+    Reset,
+    Rezoned,
+    Settled,
+    Use,
+)
 from batuta_cli.serve.budget.ledger.rules import Counts, Day, Held, Tombstone, Zoning
 
 
@@ -15,67 +25,67 @@ class MemoryLedger:
     """See `Ledger`."""
 
     def __init__(self) -> None:
-        self._shelf = _Shelf()
+        self._rows = _MemoryRows()
         self._lock = threading.Lock()
 
-    def standing(self, moment: Moment) -> Standing:
+    def day_status(self, moment: Moment) -> DayStatus:
         """See `Ledger`."""
         with self._lock:
-            return rules.standing(self._shelf, moment)
+            return rules.day_status(self._rows, moment)
 
-    def reserve(self, moment: Moment, hold: Hold, limit: int) -> tuple[bool, Standing]:
+    def reserve(self, moment: Moment, hold: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
         """See `Ledger`."""
         with self._lock:
-            return rules.reserve(self._shelf, moment, hold, limit)
+            return rules.reserve(self._rows, moment, hold, limit)
 
     def dispatch(self, moment: Moment, id: str) -> bool:
         """See `Ledger`."""
         with self._lock:
-            return rules.dispatch(self._shelf, moment, id)
+            return rules.dispatch(self._rows, moment, id)
 
     def renew(self, moment: Moment, owner: str) -> None:
         """See `Ledger`."""
         with self._lock:
-            for held in self._shelf.holds.values():
+            for held in self._rows.holds.values():
                 if held.owner == owner:
-                    self._shelf.put_hold(held._replace(expires=moment.time + LEASE))
+                    self._rows.put_hold(held._replace(expires=moment.time + LEASE))
 
     def settle(self, moment: Moment, id: str, cost: int, use: Use, *, requests: int = 1) -> Settled | None:
         """See `Ledger`."""
         with self._lock:
-            return rules.settle(self._shelf, moment, id, cost, use, requests)
+            return rules.settle(self._rows, moment, id, cost, use, requests)
 
-    def record(self, moment: Moment, cost: int, use: Use) -> Standing:
+    def record(self, moment: Moment, cost: int, use: Use) -> DayStatus:
         """See `Ledger`."""
         with self._lock:
-            return rules.record(self._shelf, moment, cost, use)
+            return rules.record(self._rows, moment, cost, use)
 
     def warn_once(self, day: date) -> bool:
         """See `Ledger`."""
         with self._lock:
-            return rules.warn_once(self._shelf, day)
+            return rules.warn_once(self._rows, day)
 
-    def history(self, since: date) -> list[Entry]:
+    def history(self, since: date) -> list[LedgerEntry]:
         """See `Ledger`."""
         with self._lock:
-            lines = [Entry(*key, *counts) for key, counts in self._shelf.lines.items() if key[0] >= since]
+            lines = [LedgerEntry(*key, *counts) for key, counts in self._rows.lines.items() if key[0] >= since]
         return sorted(sorted(lines, key=lambda e: (e.model, e.backend)), key=lambda e: e.day, reverse=True)
 
     def reset(self, moment: Moment) -> Reset:
         """See `Ledger`."""
         with self._lock:
-            return rules.reset(self._shelf, moment)
+            return rules.reset(self._rows, moment)
 
     def rezone(self, moment: Moment, zone: str) -> Rezoned:
         """See `Ledger`."""
         with self._lock:
-            return rules.rezone(self._shelf, moment, zone)
+            return rules.rezone(self._rows, moment, zone)
 
     def close(self) -> None:
         """See `Ledger`. There is nothing to let go of."""
 
 
-class _Shelf:
+class _MemoryRows:
     """Rows in dictionaries; see `rules.Shelf`."""
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """The rules of the ledger, once for every place that keeps rows itself.
 
-Each function is the body of one transaction: it reads rows from a `Shelf`, and writes them back. What can fail is
+Each function is the body of one transaction: it reads rows from a `LedgerRows`, and writes them back. What can fail is
 computed before the first row of a step is written.
 
 1. A reservation is a row; day.reserved is the sum of its rows' amounts.
@@ -22,12 +22,12 @@ from batuta_cli.serve.budget.ledger.base import (
     GREATEST,
     LEASE,
     REMEMBERED,
-    Hold,
+    DayStatus,
     Moment,
+    ReservationRow,
     Reset,
     Rezoned,
     Settled,
-    Standing,
     Use,
 )
 
@@ -92,7 +92,7 @@ class Counts(NamedTuple):
     cost: int
 
 
-class Shelf(Protocol):
+class LedgerRows(Protocol):
     """Rows, within one transaction."""
 
     def zoning(self) -> Zoning | None: ...
@@ -130,139 +130,139 @@ class _Now(NamedTuple):
     """The ledger has recorded the zone."""
 
 
-def standing(shelf: Shelf, moment: Moment) -> Standing:
+def day_status(rows: LedgerRows, moment: Moment) -> DayStatus:
     """How the current day stands, expired reservations as if they had been swept."""
-    now = _now(shelf, moment)
+    now = _now(rows, moment)
     _require_zone(now, moment)
-    row = _current(shelf, now)
-    for held in shelf.expired(now.time):
+    row = _current(rows, now)
+    for held in rows.expired(now.time):
         if held.day == row.day:
             row = _expire(row, held)
     return _standing(row, now)
 
 
-def reserve(shelf: Shelf, moment: Moment, hold: Hold, limit: int) -> tuple[bool, Standing]:
+def reserve(rows: LedgerRows, moment: Moment, hold: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
     """Hold an amount if it fits. Raises `LedgerError` when the ledger is ahead, or has another time zone."""
-    now = _now(shelf, moment)
+    now = _now(rows, moment)
     _require_zone(now, moment)
-    row = _current(shelf, now)
+    row = _current(rows, now)
     if _standing(row, now).ahead:
         raise ahead(row.day, now.day)
-    _keep_zone(shelf, now)
-    if sweep(shelf, now.time):
-        row = _current(shelf, now)
+    _keep_zone(rows, now)
+    if sweep(rows, now.time):
+        row = _current(rows, now)
     before = _standing(row, now)
     if before.spent + before.reserved + hold.amount > limit:
         return False, before
     row = row._replace(reserved=_sum(row.reserved, hold.amount))
     expires = now.time + LEASE
-    shelf.put_hold(Held(hold.id, row.day, hold.amount, expires, hold.owner, False, hold.model, hold.backend))
-    shelf.put_day(row)
+    rows.put_hold(Held(hold.id, row.day, hold.amount, expires, hold.owner, False, hold.model, hold.backend))
+    rows.put_day(row)
     return True, _standing(row, now)
 
 
-def dispatch(shelf: Shelf, moment: Moment, id: str) -> bool:
+def dispatch(rows: LedgerRows, moment: Moment, id: str) -> bool:
     """Mark a reservation whose lease has not run out."""
-    held = shelf.hold(id)
+    held = rows.hold(id)
     if held is None or held.expires <= moment.time:
         return False
-    shelf.put_hold(held._replace(dispatched=True, expires=moment.time + LEASE))
+    rows.put_hold(held._replace(dispatched=True, expires=moment.time + LEASE))
     return True
 
 
-def settle(shelf: Shelf, moment: Moment, id: str, cost: int, use: Use, requests: int) -> Settled | None:
+def settle(rows: LedgerRows, moment: Moment, id: str, cost: int, use: Use, requests: int) -> Settled | None:
     """Turn a reservation, or what is left of one, into what was spent."""
-    now = _now(shelf, moment)
-    held = shelf.hold(id)
+    now = _now(rows, moment)
+    held = rows.hold(id)
     if held is not None:
-        row = _row(shelf, held.day)
+        row = _row(rows, held.day)
         row = row._replace(reserved=row.reserved - held.amount, spent=_sum(row.spent, cost))
         counts = Counts(requests, use.input_tokens, use.output_tokens, cost)
-        shelf.add_history(held.day, held.model, held.backend, counts)
-        shelf.drop_hold(id)
-        shelf.put_day(row)
+        rows.add_history(held.day, held.model, held.backend, counts)
+        rows.drop_hold(id)
+        rows.put_day(row)
         return Settled(_standing(row, now), held.amount, late=False)
-    tombstone = shelf.tombstone(id)
+    tombstone = rows.tombstone(id)
     if tombstone is None:
         return None
-    row = _row(shelf, tombstone.day)
+    row = _row(rows, tombstone.day)
     change = cost - tombstone.charged
     # Less was spent than was charged and then forgiven: the rest of the day's spending still counts.
     pardon = min(change, 0) if tombstone.forgiven else 0
     row = row._replace(spent=_sum(row.spent, change), forgiven=row.forgiven + pardon)
     counts = Counts(requests - (tombstone.charged > 0), use.input_tokens, use.output_tokens, change)
-    shelf.add_history(tombstone.day, tombstone.model, tombstone.backend, counts)
-    shelf.drop_tombstone(id)
-    shelf.put_day(row)
+    rows.add_history(tombstone.day, tombstone.model, tombstone.backend, counts)
+    rows.drop_tombstone(id)
+    rows.put_day(row)
     return Settled(_standing(row, now), tombstone.amount, late=True)
 
 
-def record(shelf: Shelf, moment: Moment, cost: int, use: Use) -> Standing:
+def record(rows: LedgerRows, moment: Moment, cost: int, use: Use) -> DayStatus:
     """Note what was spent, on the current day: also when the ledger is ahead or the caller's zone is another one."""
-    now = _now(shelf, moment)
-    row = _current(shelf, now)
+    now = _now(rows, moment)
+    row = _current(rows, now)
     row = row._replace(spent=_sum(row.spent, cost))
-    _keep_zone(shelf, now)
-    shelf.add_history(row.day, use.model, use.backend, Counts(1, use.input_tokens, use.output_tokens, cost))
-    shelf.put_day(row)
+    _keep_zone(rows, now)
+    rows.add_history(row.day, use.model, use.backend, Counts(1, use.input_tokens, use.output_tokens, cost))
+    rows.put_day(row)
     return _standing(row, now)
 
 
-def warn_once(shelf: Shelf, day: date) -> bool:
+def warn_once(rows: LedgerRows, day: date) -> bool:
     """True for the first who asks."""
-    row = _row(shelf, day)
+    row = _row(rows, day)
     if row.warned:
         return False
-    shelf.put_day(row._replace(warned=True))
+    rows.put_day(row._replace(warned=True))
     return True
 
 
-def reset(shelf: Shelf, moment: Moment) -> Reset:
+def reset(rows: LedgerRows, moment: Moment) -> Reset:
     """Forgive the clock's day, and move later days to it. Raises `LedgerError` when the zone is another one."""
-    now = _now(shelf, moment)
+    now = _now(rows, moment)
     _require_zone(now, moment)
-    sweep(shelf, now.time)
-    row, moved = _row(shelf, now.day), shelf.days_after(now.day)
+    sweep(rows, now.time)
+    row, moved = _row(rows, now.day), rows.days_after(now.day)
     forgiven = row.spent - row.forgiven
     for later in moved:
         row = row._replace(spent=_sum(row.spent, later.spent), reserved=_sum(row.reserved, later.reserved))
         forgiven += later.spent - later.forgiven
     for later in moved:
-        shelf.move(later.day, now.day)
-    shelf.forgive(now.day, now.time + LEASE)
-    shelf.put_day(row._replace(forgiven=row.spent, warned=False))
-    shelf.put_zoning(Zoning(now.zone, now.next, None if now.earliest is None else min(now.earliest, now.day)))
+        rows.move(later.day, now.day)
+    rows.forgive(now.day, now.time + LEASE)
+    rows.put_day(row._replace(forgiven=row.spent, warned=False))
+    rows.put_zoning(Zoning(now.zone, now.next, None if now.earliest is None else min(now.earliest, now.day)))
     return Reset(now.day, forgiven, tuple(later.day for later in moved))
 
 
-def rezone(shelf: Shelf, moment: Moment, zone: str) -> Rezoned:
+def rezone(rows: LedgerRows, moment: Moment, zone: str) -> Rezoned:
     """Change the zone when the current day is over. Raises `LedgerError` when the ledger is ahead."""
-    now = _now(shelf, moment)
-    if shelf.newest() is None and now.earliest is None:
-        shelf.put_zoning(Zoning(zone))
+    now = _now(rows, moment)
+    if rows.newest() is None and now.earliest is None:
+        rows.put_zoning(Zoning(zone))
         return Rezoned(zone, None, before=now.zone)
-    row = _current(shelf, now)
+    row = _current(rows, now)
     changed = None if zone == now.zone else zone
     if changed and _standing(row, now).ahead:
         raise ahead(row.day, now.day)
-    shelf.put_zoning(Zoning(now.zone, changed, row.day if changed or now.earliest else None))
+    rows.put_zoning(Zoning(now.zone, changed, row.day if changed or now.earliest else None))
     return Rezoned(now.zone, changed, before=now.next or now.zone)
 
 
-def sweep(shelf: Shelf, time: int) -> bool:
+def sweep(rows: LedgerRows, time: int) -> bool:
     """Settle what has expired, and tell whether there was any."""
-    expired = shelf.expired(time)
+    expired = rows.expired(time)
     for held in expired:
-        row = _expire(_row(shelf, held.day), held)
+        row = _expire(_row(rows, held.day), held)
         charged = held.amount if held.dispatched else 0
         if held.dispatched:
-            shelf.add_history(held.day, held.model, held.backend, Counts(1, 0, 0, charged))
+            rows.add_history(held.day, held.model, held.backend, Counts(1, 0, 0, charged))
         left = Tombstone(held.id, held.day, held.amount, charged, False, time, held.model, held.backend)
-        shelf.put_tombstone(left)
-        shelf.drop_hold(held.id)
-        shelf.put_day(row)
+        rows.put_tombstone(left)
+        rows.drop_hold(held.id)
+        rows.put_day(row)
     if expired:
-        shelf.drop_tombstones_before(time - REMEMBERED)
+        rows.drop_tombstones_before(time - REMEMBERED)
     return bool(expired)
 
 
@@ -284,8 +284,8 @@ def other_zone(kept: str, given: str) -> LedgerError:
     )
 
 
-def _now(shelf: Shelf, moment: Moment) -> _Now:
-    found = shelf.zoning()
+def _now(rows: LedgerRows, moment: Moment) -> _Now:
+    found = rows.zoning()
     kept = found or Zoning(moment.zone)
     day, zone, following = _day_in(kept.zone, moment), kept.zone, kept.next
     if following is not None and kept.after is not None and day > kept.after:
@@ -310,9 +310,9 @@ def _require_zone(now: _Now, moment: Moment) -> None:
         raise other_zone(now.zone, moment.zone)
 
 
-def _keep_zone(shelf: Shelf, now: _Now) -> None:
+def _keep_zone(rows: LedgerRows, now: _Now) -> None:
     if not now.kept:
-        shelf.put_zoning(Zoning(now.zone))
+        rows.put_zoning(Zoning(now.zone))
 
 
 def _expire(row: Day, held: Held) -> Day:
@@ -320,18 +320,18 @@ def _expire(row: Day, held: Held) -> Day:
     return row._replace(spent=_sum(row.spent, held.amount)) if held.dispatched else row
 
 
-def _current(shelf: Shelf, now: _Now) -> Day:
+def _current(rows: LedgerRows, now: _Now) -> Day:
     day = now.day if now.earliest is None else max(now.day, now.earliest)
-    newest = shelf.newest()
+    newest = rows.newest()
     return newest if newest is not None and newest.day >= day else Day(day)
 
 
-def _row(shelf: Shelf, day: date) -> Day:
-    return shelf.day(day) or Day(day)
+def _row(rows: LedgerRows, day: date) -> Day:
+    return rows.day(day) or Day(day)
 
 
-def _standing(row: Day, now: _Now) -> Standing:
-    return Standing(
+def _standing(row: Day, now: _Now) -> DayStatus:
+    return DayStatus(
         row.day,
         row.spent - row.forgiven,
         row.reserved,

@@ -21,8 +21,18 @@ from batuta_cli import paths
 from batuta_cli.errors import LedgerError, OperationError
 from batuta_cli.files import display
 from batuta_cli.serve.budget.ledger import rules, sqlite_file, sqlite_place
-from batuta_cli.serve.budget.ledger.base import LEASE, Entry, Hold, Moment, Reset, Rezoned, Settled, Standing, Use
-from batuta_cli.serve.budget.ledger.file_lock import turn
+from batuta_cli.serve.budget.ledger.base import (
+    LEASE,
+    DayStatus,
+    LedgerEntry,
+    Moment,
+    ReservationRow,
+    Reset,
+    Rezoned,
+    Settled,
+    Use,
+)
+from batuta_cli.serve.budget.ledger.file_lock import file_lock
 from batuta_cli.serve.budget.ledger.rules import Counts, Day, Held, Tombstone, Zoning
 
 T = TypeVar("T")
@@ -52,41 +62,41 @@ class SqliteLedger:
         self._prepared = False
         """The file has its marker and is of this version."""
 
-    def standing(self, moment: Moment) -> Standing:
+    def day_status(self, moment: Moment) -> DayStatus:
         """See `Ledger`."""
-        return self._read(lambda shelf: rules.standing(shelf, moment), Standing(moment.day, zone=moment.zone))
+        return self._read(lambda rows: rules.day_status(rows, moment), DayStatus(moment.day, zone=moment.zone))
 
-    def reserve(self, moment: Moment, hold: Hold, limit: int) -> tuple[bool, Standing]:
+    def reserve(self, moment: Moment, hold: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
         """See `Ledger`."""
-        return self._write(lambda shelf: rules.reserve(shelf, moment, hold, limit))
+        return self._write(lambda rows: rules.reserve(rows, moment, hold, limit))
 
     def dispatch(self, moment: Moment, id: str) -> bool:
         """See `Ledger`."""
-        return self._write(lambda shelf: rules.dispatch(shelf, moment, id))
+        return self._write(lambda rows: rules.dispatch(rows, moment, id))
 
     def renew(self, moment: Moment, owner: str) -> None:
         """See `Ledger`."""
-        self._write(lambda shelf: shelf.renew(owner, moment.time + LEASE))
+        self._write(lambda rows: rows.renew(owner, moment.time + LEASE))
 
     def settle(self, moment: Moment, id: str, cost: int, use: Use, *, requests: int = 1) -> Settled | None:
         """See `Ledger`."""
-        return self._write(lambda shelf: rules.settle(shelf, moment, id, cost, use, requests))
+        return self._write(lambda rows: rules.settle(rows, moment, id, cost, use, requests))
 
-    def record(self, moment: Moment, cost: int, use: Use) -> Standing:
+    def record(self, moment: Moment, cost: int, use: Use) -> DayStatus:
         """See `Ledger`."""
-        return self._write(lambda shelf: rules.record(shelf, moment, cost, use))
+        return self._write(lambda rows: rules.record(rows, moment, cost, use))
 
     def warn_once(self, day: date) -> bool:
         """See `Ledger`."""
-        return self._write(lambda shelf: rules.warn_once(shelf, day))
+        return self._write(lambda rows: rules.warn_once(rows, day))
 
-    def history(self, since: date) -> list[Entry]:
+    def history(self, since: date) -> list[LedgerEntry]:
         """See `Ledger`."""
-        return self._read(lambda shelf: shelf.history(since), [])
+        return self._read(lambda rows: rows.history(since), [])
 
     def reset(self, moment: Moment) -> Reset:
         """See `Ledger`."""
-        return self._write(lambda shelf: rules.reset(shelf, moment), anew=True)
+        return self._write(lambda rows: rules.reset(rows, moment), anew=True)
 
     def rezone(self, moment: Moment, zone: str) -> Rezoned:
         """See `Ledger`. Without a file nothing is made: its first use brings the zone along."""
@@ -94,20 +104,20 @@ class SqliteLedger:
             if not sqlite_file.exists(self.path):
                 self._require_never_kept()
                 return Rezoned(zone, None, before=moment.zone)
-        return self._write(lambda shelf: rules.rezone(shelf, moment, zone))
+        return self._write(lambda rows: rules.rezone(rows, moment, zone))
 
     def close(self) -> None:
         """See `Ledger`."""
         with self._exclusively():
             self._disconnect()
 
-    def _write(self, body: "Callable[[_Shelf], T]", *, anew: bool = False) -> T:
+    def _write(self, body: "Callable[[_SqliteRows], T]", *, anew: bool = False) -> T:
         """Run a transaction that writes; `anew` makes a file in the place of one that is missing."""
         with self._exclusively(), self._named_errors():
             if not sqlite_file.exists(self.path):
                 self._require_never_kept(anew=anew)
                 _make_directory(self.path)
-            with turn(f"{self.path}.lock", self._patience):
+            with file_lock(f"{self.path}.lock", self._patience):
                 if not sqlite_file.exists(self.path):
                     self._require_never_kept(anew=anew)
                     sqlite_file.make(self.path)
@@ -119,7 +129,7 @@ class SqliteLedger:
                     self._prepared = True
                 return self._transaction(connection, "BEGIN IMMEDIATE", body)
 
-    def _read(self, body: "Callable[[_Shelf], T]", nothing: T) -> T:
+    def _read(self, body: "Callable[[_SqliteRows], T]", nothing: T) -> T:
         with self._exclusively(), self._named_errors():
             there = sqlite_file.exists(self.path)
             if not there:
@@ -127,7 +137,7 @@ class SqliteLedger:
             sqlite_place.require_writable(self.path)
             return self._transaction(self._connected(), "BEGIN", body) if there else nothing
 
-    def _transaction(self, connection: sqlite3.Connection, begin: str, body: "Callable[[_Shelf], T]") -> T:
+    def _transaction(self, connection: sqlite3.Connection, begin: str, body: "Callable[[_SqliteRows], T]") -> T:
         result = _transaction(connection, begin, body)
         if self._journal is None:  # from its first transaction on, a connection keeps SQLite from removing the journal
             self._journal = sqlite_place.identity(sqlite_place.journal(self.path))
@@ -201,10 +211,10 @@ def _make_directory(path: str) -> None:
         raise LedgerError(f"{display(path)}: {error.message}", hint=sqlite_place.HINT) from error
 
 
-def _transaction(connection: sqlite3.Connection, begin: str, body: "Callable[[_Shelf], T]") -> T:
+def _transaction(connection: sqlite3.Connection, begin: str, body: "Callable[[_SqliteRows], T]") -> T:
     connection.execute(begin)
     try:
-        result = body(_Shelf(connection))
+        result = body(_SqliteRows(connection))
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -213,7 +223,7 @@ def _transaction(connection: sqlite3.Connection, begin: str, body: "Callable[[_S
     return result
 
 
-class _Shelf:
+class _SqliteRows:
     """Rows in the tables of `sqlite_file.py`; see `rules.Shelf`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -288,11 +298,11 @@ class _Shelf:
         if found.rowcount == 0:
             self._execute("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?)", (*key, *counts))
 
-    def history(self, since: date) -> list[Entry]:
+    def history(self, since: date) -> list[LedgerEntry]:
         rows = self._execute(
             "SELECT * FROM history WHERE day >= ? ORDER BY day DESC, model, backend", (since.isoformat(),)
         )
-        return [Entry(date.fromisoformat(day), *rest) for day, *rest in rows]
+        return [LedgerEntry(date.fromisoformat(day), *rest) for day, *rest in rows]
 
     def days_after(self, day: date) -> list[Day]:
         rows = self._execute("SELECT * FROM day WHERE day > ? ORDER BY day", (day.isoformat(),))

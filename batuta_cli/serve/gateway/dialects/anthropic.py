@@ -19,8 +19,8 @@ from batuta_cli.serve.gateway.dialects.fields import (
     OBJECT,
     STOP,
     TEXT,
-    Asked,
-    Kind,
+    FieldType,
+    ParsedRequest,
     checked_messages,
     take,
     take_limit,
@@ -29,7 +29,7 @@ from batuta_cli.serve.gateway.dialects.fields import (
     wrong,
 )
 from batuta_cli.serve.gateway.dialects.replies import Reply, choices_of
-from batuta_cli.serve.gateway.http_errors import Refusal, anthropic_error, error_body
+from batuta_cli.serve.gateway.http_errors import HttpError, anthropic_error, error_body
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, check_tool_results
 from batuta_cli.serve.pipeline.request import Summary
 from batuta_cli.serve.providers.wire import BackendError, Piece
@@ -41,7 +41,7 @@ _STOP_REASONS = {
     "tool_calls": "tool_use",
     "content_filter": "refusal",
 }
-_OPTIONS: dict[str, Kind] = {"temperature": NUMBER, "top_p": NUMBER, "top_k": INTEGER}
+_OPTIONS: dict[str, FieldType] = {"temperature": NUMBER, "top_p": NUMBER, "top_k": INTEGER}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _UNSEEN = frozenset(("thinking", "redacted_thinking"))
 
@@ -51,7 +51,7 @@ class Messages:
 
     error = staticmethod(anthropic_error)
 
-    def read(self, document: dict[str, Any]) -> Asked:
+    def read(self, document: dict[str, Any]) -> ParsedRequest:
         model = take_model(document)
         limit = take_limit(document, "max_tokens")
         if limit is None:
@@ -63,9 +63,9 @@ class Messages:
         if user := take(take(document, "metadata", OBJECT) or {}, "user_id", TEXT):
             options["user"] = user
         options |= _tools(document)
-        return Asked(model, messages, limit, bool(take(document, "stream", BOOLEAN)), True, options)
+        return ParsedRequest(model, messages, limit, bool(take(document, "stream", BOOLEAN)), True, options)
 
-    def reply(self, asked: Asked, name: str, created: int) -> Reply:
+    def reply(self, asked: ParsedRequest, name: str, created: int) -> Reply:
         return MessageReply(asked, f"msg_{name}")
 
 
@@ -192,7 +192,7 @@ def _event(kind: str, **fields: Any) -> bytes:
 class MessageReply:
     """A `message`, or the events of its stream."""
 
-    def __init__(self, asked: Asked, name: str) -> None:
+    def __init__(self, asked: ParsedRequest, name: str) -> None:
         self._message: dict[str, Any] = {
             "id": name,
             "type": "message",
@@ -258,7 +258,7 @@ class MessageReply:
         last = _event("message_delta", delta=delta, usage=_usage(summary))
         return self._stop() + last + _event("message_stop")
 
-    def broken(self, refusal: Refusal) -> bytes:
+    def broken(self, refusal: HttpError) -> bytes:
         return b"event: error\ndata: " + error_body(anthropic_error, refusal, "") + b"\n\n"
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:

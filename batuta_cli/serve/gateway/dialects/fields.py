@@ -1,4 +1,4 @@
-"""Reading a request's JSON: every field that is used has its type checked here, and what is wrong is a `Refusal`.
+"""Reading a request's JSON: every field that is used has its type checked here, and what is wrong is a `HttpError`.
 
 What a client sends is never quoted in an error, only the name of the field. `CHAT_OPTIONS` lists the fields that are
 passed on to a backend; a field that is in no table is ignored, as the services themselves ignore what they do not
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from batuta_cli.errors import BatutaError
-from batuta_cli.serve.gateway.http_errors import Refusal
+from batuta_cli.serve.gateway.http_errors import HttpError
 from batuta_cli.serve.messages import ChatMessage
 
 MOST_TOKENS = 10_000_000
@@ -25,7 +25,7 @@ _MOST_STOPS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedRequest:
     """What a client asks for, whatever shape it asked in."""
 
     model: str
@@ -37,31 +37,31 @@ class Asked:
     options: Mapping[str, Any] | None = None
 
 
-class Kind(NamedTuple):
+class FieldType(NamedTuple):
     """What a field may be."""
 
     words: str
     holds: Callable[[Any], bool]
 
 
-def wrong(param: str, message: str, code: str = "invalid_type") -> Refusal:
+def wrong(param: str, message: str, code: str = "invalid_type") -> HttpError:
     """The refusal of a field."""
-    return Refusal(400, code, f"{param} {message}", param)
+    return HttpError(400, code, f"{param} {message}", param)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object of a body. Raises `Refusal`."""
+    """The JSON object of a body. Raises `HttpError`."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:  # its text may quote the body
-        raise Refusal(400, "invalid_json", "the body is not valid JSON in UTF-8") from None
+        raise HttpError(400, "invalid_json", "the body is not valid JSON in UTF-8") from None
     if not isinstance(document, dict):
-        raise Refusal(400, "invalid_json", "the body must be a JSON object")
+        raise HttpError(400, "invalid_json", "the body must be a JSON object")
     return document
 
 
-def take(document: Mapping[str, Any], name: str, kind: Kind) -> Any:
-    """A field, None when it is missing or null. Raises `Refusal`."""
+def take(document: Mapping[str, Any], name: str, kind: FieldType) -> Any:
+    """A field, None when it is missing or null. Raises `HttpError`."""
     value = document.get(name)
     if value is not None and not kind.holds(value):
         raise wrong(name, f"must be {kind.words}")
@@ -86,7 +86,7 @@ def take_limit(document: Mapping[str, Any], name: str) -> int | None:
     return None if value is None else int(value)
 
 
-def take_options(document: Mapping[str, Any], table: Mapping[str, Kind]) -> dict[str, Any]:
+def take_options(document: Mapping[str, Any], table: Mapping[str, FieldType]) -> dict[str, Any]:
     """The fields of a table that are there."""
     return {
         name: take(document, name, table[name])
@@ -96,7 +96,7 @@ def take_options(document: Mapping[str, Any], table: Mapping[str, Kind]) -> dict
 
 
 def refuse_fields(document: Mapping[str, Any], table: Mapping[str, str]) -> None:
-    """Raise `Refusal` when a field is used that would change the answer and cannot be had."""
+    """Raise `HttpError` when a field is used that would change the answer and cannot be had."""
     for name, reason in table.items():
         if document.get(name):
             raise wrong(name, reason, "unsupported_field")
@@ -107,7 +107,7 @@ def checked_messages(read: Callable[[], Any]) -> tuple[ChatMessage, ...]:
     try:
         return tuple(read())
     except BatutaError as error:
-        raise Refusal(400, "invalid_messages", error.message, "messages") from None
+        raise HttpError(400, "invalid_messages", error.message, "messages") from None
 
 
 def _integer(value: Any) -> bool:
@@ -145,17 +145,17 @@ def _tool(value: Any) -> bool:
     )
 
 
-TEXT = Kind("text", lambda v: isinstance(v, str))
-BOOLEAN = Kind("true or false", lambda v: isinstance(v, bool))
-INTEGER = Kind("a whole number", _integer)
-NUMBER = Kind("a number", lambda v: _integer(v) or isinstance(v, float))
-OBJECT = Kind(f"an object of at most {_DEEPEST} levels", _object)
-STOP = Kind(
+TEXT = FieldType("text", lambda v: isinstance(v, str))
+BOOLEAN = FieldType("true or false", lambda v: isinstance(v, bool))
+INTEGER = FieldType("a whole number", _integer)
+NUMBER = FieldType("a number", lambda v: _integer(v) or isinstance(v, float))
+OBJECT = FieldType(f"an object of at most {_DEEPEST} levels", _object)
+STOP = FieldType(
     f"text, or a list of at most {_MOST_STOPS} texts",
     lambda v: isinstance(v, str) or (_texts(v) and len(v) <= _MOST_STOPS),
 )
 
-CHAT_OPTIONS: dict[str, Kind] = {
+CHAT_OPTIONS: dict[str, FieldType] = {
     "temperature": NUMBER,
     "top_p": NUMBER,
     "top_k": INTEGER,
@@ -165,17 +165,19 @@ CHAT_OPTIONS: dict[str, Kind] = {
     "logit_bias": OBJECT,
     "logprobs": BOOLEAN,
     "top_logprobs": INTEGER,
-    "n": Kind(f"a whole number from 1 to {MOST_CHOICES}", lambda v: _integer(v) and 1 <= v <= MOST_CHOICES),
+    "n": FieldType(f"a whole number from 1 to {MOST_CHOICES}", lambda v: _integer(v) and 1 <= v <= MOST_CHOICES),
     "seed": INTEGER,
     "stop": STOP,
     "user": TEXT,
-    "response_format": Kind("an object with a type", lambda v: _object(v) and isinstance(v.get("type"), str)),
+    "response_format": FieldType("an object with a type", lambda v: _object(v) and isinstance(v.get("type"), str)),
     "reasoning_effort": TEXT,
     "verbosity": TEXT,
-    "tools": Kind(
+    "tools": FieldType(
         "a list of functions, each with a name", lambda v: isinstance(v, list) and len(v) > 0 and all(map(_tool, v))
     ),
-    "tool_choice": Kind("none, auto, required or a function", lambda v: _named(v) or v in ("none", "auto", "required")),
+    "tool_choice": FieldType(
+        "none, auto, required or a function", lambda v: _named(v) or v in ("none", "auto", "required")
+    ),
     "parallel_tool_calls": BOOLEAN,
 }
 """Fields of a chat completion that are passed on (https://platform.openai.com/docs/api-reference/chat/create);

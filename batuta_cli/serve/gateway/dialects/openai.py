@@ -18,7 +18,7 @@ from batuta_cli.serve.gateway.dialects.fields import (
     COMPLETION_OPTIONS,
     COMPLETION_REFUSED,
     OBJECT,
-    Asked,
+    ParsedRequest,
     checked_messages,
     refuse_fields,
     take,
@@ -27,8 +27,8 @@ from batuta_cli.serve.gateway.dialects.fields import (
     take_options,
     wrong,
 )
-from batuta_cli.serve.gateway.dialects.replies import Choice, Reply, choices_of
-from batuta_cli.serve.gateway.http_errors import Refusal, error_body, openai_error
+from batuta_cli.serve.gateway.dialects.replies import Reply, ReplyChoice, choices_of
+from batuta_cli.serve.gateway.http_errors import HttpError, error_body, openai_error
 from batuta_cli.serve.messages import ChatMessage, parse_messages
 from batuta_cli.serve.pipeline.request import Summary
 from batuta_cli.serve.providers.wire import Piece
@@ -42,7 +42,7 @@ class ChatCompletions:
 
     error = staticmethod(openai_error)
 
-    def read(self, document: dict[str, Any]) -> Asked:
+    def read(self, document: dict[str, Any]) -> ParsedRequest:
         model = take_model(document)
         refuse_fields(document, CHAT_REFUSED)
         _check_modalities(document)
@@ -54,9 +54,9 @@ class ChatCompletions:
             raise wrong("max_tokens", "and max_completion_tokens are the same limit and differ", "invalid_value")
         stream, usage = _streaming(document)
         options = take_options(document, CHAT_OPTIONS)
-        return Asked(model, messages, older if limit is None else limit, stream, usage, options)
+        return ParsedRequest(model, messages, older if limit is None else limit, stream, usage, options)
 
-    def reply(self, asked: Asked, name: str, created: int) -> Reply:
+    def reply(self, asked: ParsedRequest, name: str, created: int) -> Reply:
         return ChatReply(asked, f"chatcmpl-{name}", created)
 
 
@@ -65,7 +65,7 @@ class Completions:
 
     error = staticmethod(openai_error)
 
-    def read(self, document: dict[str, Any]) -> Asked:
+    def read(self, document: dict[str, Any]) -> ParsedRequest:
         model = take_model(document)
         refuse_fields(document, COMPLETION_REFUSED)
         if document.get("best_of") not in (None, 1):
@@ -78,9 +78,9 @@ class Completions:
         messages = checked_messages(lambda: [ChatMessage.user(prompt)])
         stream, usage = _streaming(document)
         options = take_options(document, COMPLETION_OPTIONS)
-        return Asked(model, messages, take_limit(document, "max_tokens"), stream, usage, options)
+        return ParsedRequest(model, messages, take_limit(document, "max_tokens"), stream, usage, options)
 
-    def reply(self, asked: Asked, name: str, created: int) -> Reply:
+    def reply(self, asked: ParsedRequest, name: str, created: int) -> Reply:
         return CompletionReply(asked, f"cmpl-{name}", created)
 
 
@@ -113,7 +113,7 @@ class _Reply(ABC):
     before_text: bytes
     after_text: bytes
 
-    def __init__(self, asked: Asked, name: str, created: int) -> None:
+    def __init__(self, asked: ParsedRequest, name: str, created: int) -> None:
         frame = orjson.dumps({"id": name, "object": self.chunk, "created": created, "model": asked.model})[:-1]
         self._head = b"data: " + frame + b',"choices":['
         self._with_usage = asked.include_usage
@@ -143,7 +143,7 @@ class _Reply(ABC):
             last += self._head + b'],"usage":' + orjson.dumps(_usage(summary)) + b"}\n\n"
         return last + DONE
 
-    def broken(self, refusal: Refusal) -> bytes:
+    def broken(self, refusal: HttpError) -> bytes:
         return b"data: " + error_body(openai_error, refusal, "") + b"\n\n"
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
@@ -154,7 +154,7 @@ class _Reply(ABC):
         return orjson.dumps(self._frame | {"choices": choices, "usage": _usage(summary)})
 
     @abstractmethod
-    def content(self, choice: Choice) -> dict[str, Any]:
+    def content(self, choice: ReplyChoice) -> dict[str, Any]:
         """What a whole choice has for its text."""
 
 
@@ -166,7 +166,7 @@ class ChatReply(_Reply):
     before_text = b'"delta":{"content":'
     after_text = b"}"
 
-    def __init__(self, asked: Asked, name: str, created: int) -> None:
+    def __init__(self, asked: ParsedRequest, name: str, created: int) -> None:
         super().__init__(asked, name, created)
         self._begun = {0}
         self._calls: dict[int, int] = {}
@@ -200,7 +200,7 @@ class ChatReply(_Reply):
             return {"index": number, **call}
         return call
 
-    def content(self, choice: Choice) -> dict[str, Any]:
+    def content(self, choice: ReplyChoice) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None, **choice.more}
         if choice.calls.calls:
             message["tool_calls"] = choice.calls.calls
@@ -226,5 +226,5 @@ class CompletionReply(_Reply):
             {"index": piece.index, "text": piece.text, "logprobs": None, "finish_reason": piece.finish_reason}
         )
 
-    def content(self, choice: Choice) -> dict[str, Any]:
+    def content(self, choice: ReplyChoice) -> dict[str, Any]:
         return {"text": choice.text}

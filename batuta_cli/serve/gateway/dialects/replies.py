@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from batuta_cli.serve.gateway.dialects.fields import Asked, parse_object
-from batuta_cli.serve.gateway.http_errors import ErrorShape, Refusal
+from batuta_cli.serve.gateway.dialects.fields import ParsedRequest, parse_object
+from batuta_cli.serve.gateway.http_errors import ErrorFormat, HttpError
 from batuta_cli.serve.pipeline.request import Summary
 from batuta_cli.serve.providers.wire import Piece
 
@@ -26,29 +26,29 @@ class Reply(Protocol):
     def end(self, summary: Summary) -> bytes:
         """The events after the last piece."""
 
-    def broken(self, refusal: Refusal) -> bytes:
+    def broken(self, refusal: HttpError) -> bytes:
         """The error event of a stream that cannot be completed."""
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         """The JSON of an answer that is not streamed."""
 
 
-class Shape(Protocol):
+class Dialect(Protocol):
     """One of the APIs: how a request is read and an answer written."""
 
     @property
-    def error(self) -> ErrorShape:
+    def error(self) -> ErrorFormat:
         """How an error is told."""
 
-    def read(self, document: dict[str, Any]) -> Asked:
-        """What is asked for. Raises `Refusal`."""
+    def read(self, document: dict[str, Any]) -> ParsedRequest:
+        """What is asked for. Raises `HttpError`."""
 
-    def reply(self, asked: Asked, name: str, created: int) -> Reply:
+    def reply(self, asked: ParsedRequest, name: str, created: int) -> Reply:
         """The writer of one answer; `name` is unique to it, `created` is in Unix seconds."""
 
 
-async def read(shape: Shape, body: bytes) -> Asked:
-    """What is asked for. A long conversation takes seconds to read, in which others are served. Raises `Refusal`."""
+async def read(shape: Dialect, body: bytes) -> ParsedRequest:
+    """What is asked for. A long conversation takes seconds to read, in which others are served. Raises `HttpError`."""
     if len(body) <= _SHORT:
         return shape.read(parse_object(body))
     return await asyncio.get_running_loop().run_in_executor(None, lambda: shape.read(parse_object(body)))
@@ -79,7 +79,7 @@ class Calls:
 
 
 @dataclass
-class Choice:
+class ReplyChoice:
     """One choice of an answer that is not streamed."""
 
     texts: list[str] = field(default_factory=list)
@@ -118,12 +118,12 @@ class Choice:
             kept[name] = (kept.get(name) or []) + value if isinstance(value, list) else value
 
 
-def choices_of(pieces: Sequence[Piece]) -> dict[int, Choice]:
+def choices_of(pieces: Sequence[Piece]) -> dict[int, ReplyChoice]:
     """The choices that pieces make up, by index; always the first."""
-    choices = {0: Choice()}
+    choices = {0: ReplyChoice()}
     for piece in pieces:
         choice = choices.get(piece.index)
         if choice is None:
-            choice = choices[piece.index] = Choice()
+            choice = choices[piece.index] = ReplyChoice()
         choice.add(piece)
     return dict(sorted(choices.items()))

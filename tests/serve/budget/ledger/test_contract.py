@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from batuta_cli.errors import LedgerError
-from batuta_cli.serve.budget.ledger import LEASE, Hold, Ledger, Moment, Use, open_ledger
+from batuta_cli.serve.budget.ledger import LEASE, Ledger, Moment, ReservationRow, Use, open_ledger
 from batuta_cli.serve.budget.ledger.base import REMEMBERED
 from batuta_cli.serve.budget.ledger.memory import MemoryLedger
 from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
@@ -36,7 +36,7 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
 
 
 def hold(ledger: Ledger, amount: int, time: int = START, *, id: str = "r", limit: int = 1000) -> None:
-    accepted, _ = ledger.reserve(at(time), Hold(id, amount, "me", "m", "B"), limit)
+    accepted, _ = ledger.reserve(at(time), ReservationRow(id, amount, "me", "m", "B"), limit)
     assert accepted
 
 
@@ -46,12 +46,12 @@ def test_a_reservation_nobody_renews_is_spent_when_it_was_dispatched_and_dropped
 ) -> None:
     hold(ledger, 60)
     assert ledger.dispatch(at(START), "r") if dispatched else True
-    still = ledger.standing(at(START + LEASE - 1))
+    still = ledger.day_status(at(START + LEASE - 1))
     assert (still.spent, still.reserved) == (0, 60)
-    gone = ledger.standing(at(START + LEASE))
+    gone = ledger.day_status(at(START + LEASE))
     assert (gone.spent, gone.reserved) == (60 if dispatched else 0, 0)
-    ledger.reserve(at(START + LEASE), Hold("other", 1, "me"), 1000)
-    after = ledger.standing(at(START + LEASE))
+    ledger.reserve(at(START + LEASE), ReservationRow("other", 1, "me"), 1000)
+    after = ledger.day_status(at(START + LEASE))
     assert (after.spent, after.reserved) == (60 if dispatched else 0, 1)
 
 
@@ -64,11 +64,11 @@ def test_a_late_settlement_corrects_what_was_charged_once_on_the_day_of_the_rese
     if dispatched:
         ledger.dispatch(at(START), "r")
     tomorrow = START + DAY
-    ledger.reserve(at(tomorrow), Hold("other", 5, "me"), 1000)
+    ledger.reserve(at(tomorrow), ReservationRow("other", 5, "me"), 1000)
     settled = ledger.settle(at(tomorrow), "r", actual, Use("m", "B", 7, 8))
-    assert settled is not None and settled.late and settled.standing.spent == actual
+    assert settled is not None and settled.late and settled.day_status.spent == actual
     assert ledger.settle(at(tomorrow), "r", actual, Use()) is None
-    assert ledger.standing(at(tomorrow)).spent == 0
+    assert ledger.day_status(at(tomorrow)).spent == 0
     (line,) = ledger.history(dt.date(2028, 1, 1))
     assert (line.day, line.model, line.requests, line.cost) == (at(START).day, "m", 1, actual)
     assert (line.input_tokens, line.output_tokens) == (7, 8)
@@ -92,11 +92,11 @@ def test_a_request_cannot_be_dispatched_under_a_reservation_that_has_expired(led
 def test_to_dispatch_and_to_renew_begin_the_lease_anew(ledger: Ledger) -> None:
     hold(ledger, 60)
     ledger.dispatch(at(START + 50_000), "r")
-    assert ledger.standing(at(START + 109_999)).reserved == 60
+    assert ledger.day_status(at(START + 109_999)).reserved == 60
     ledger.renew(at(START + 109_999), "somebody else")
-    assert ledger.standing(at(START + 110_000)).reserved == 0
+    assert ledger.day_status(at(START + 110_000)).reserved == 0
     ledger.renew(at(START + 109_999), "me")
-    assert ledger.standing(at(START + 169_998)).reserved == 60
+    assert ledger.day_status(at(START + 169_998)).reserved == 60
 
 
 def test_what_is_reserved_in_the_evening_does_not_weigh_on_the_next_day(ledger: Ledger) -> None:
@@ -104,16 +104,16 @@ def test_what_is_reserved_in_the_evening_does_not_weigh_on_the_next_day(ledger: 
     hold(ledger, 1000, midnight - 1)
     hold(ledger, 1000, midnight, id="next")
     ledger.settle(at(midnight), "r", 700, Use())
-    assert ledger.standing(at(midnight)).spent == 0
+    assert ledger.day_status(at(midnight)).spent == 0
     assert ledger.history(dt.date(2028, 1, 1))[0].day == dt.date(2028, 2, 28)
 
 
 def test_a_clock_set_back_over_midnight_opens_no_second_budget(ledger: Ledger) -> None:
     ledger.record(at(START + DAY), 900, Use())
     for back in (HOUR, DAY):
-        found = ledger.standing(at(START + DAY - back))
+        found = ledger.day_status(at(START + DAY - back))
         assert (found.spent, found.day, found.ahead) == (900, at(START + DAY).day, False)
-        accepted, _ = ledger.reserve(at(START + DAY - back), Hold("r", 101, "me"), 1000)
+        accepted, _ = ledger.reserve(at(START + DAY - back), ReservationRow("r", 101, "me"), 1000)
         assert not accepted
 
 
@@ -123,23 +123,23 @@ def test_a_ledger_more_than_a_day_ahead_refuses_until_it_is_reset(ledger: Ledger
     future = START + days * DAY
     ledger.record(at(future), 900, Use("late"))
     hold(ledger, 50, future)
-    assert ledger.standing(at(START)).ahead
+    assert ledger.day_status(at(START)).ahead
     with pytest.raises(LedgerError) as refused:
-        ledger.reserve(at(START), Hold("r2", 1, "me"), 1000)
+        ledger.reserve(at(START), ReservationRow("r2", 1, "me"), 1000)
     assert str(at(future).day) in refused.value.message and "batuta serve budget reset" in str(refused.value.hint)
     ledger.record(at(START), 3, Use("late"))  # what was paid is noted all the same
 
     done = ledger.reset(at(START))
     assert (done.forgiven, done.moved) == (908, (at(future).day,))
-    found = ledger.standing(at(START))
+    found = ledger.day_status(at(START))
     assert (found.spent, found.reserved, found.day, found.ahead) == (0, 50, at(START).day, False)
     assert [(e.day, e.model, e.requests, e.cost) for e in ledger.history(dt.date.min)] == [
         (at(START).day, "early", 1, 5),
         (at(START).day, "late", 2, 903),
     ]
-    assert ledger.standing(at(START + LEASE)).reserved == 0  # and not only when the wrong clock's lease runs out
+    assert ledger.day_status(at(START + LEASE)).reserved == 0  # and not only when the wrong clock's lease runs out
     ledger.settle(at(START), "r", 20, Use())
-    assert ledger.standing(at(START)).spent == 20
+    assert ledger.day_status(at(START)).spent == 20
 
 
 def test_after_a_reset_a_late_settlement_takes_nothing_from_what_was_spent_since(ledger: Ledger) -> None:
@@ -149,7 +149,7 @@ def test_after_a_reset_a_late_settlement_takes_nothing_from_what_was_spent_since
     assert ledger.reset(at(later)).forgiven == 60
     ledger.record(at(later), 30, Use())
     settled = ledger.settle(at(later), "r", 10, Use())
-    assert settled is not None and settled.standing.spent == 30
+    assert settled is not None and settled.day_status.spent == 30
     assert sum(e.cost for e in ledger.history(dt.date.min)) == 40
 
 
@@ -158,7 +158,7 @@ def test_after_a_reset_what_a_late_settlement_adds_counts(ledger: Ledger) -> Non
     ledger.dispatch(at(START), "r")
     ledger.reset(at(START + LEASE))
     settled = ledger.settle(at(START + LEASE), "r", 75, Use())
-    assert settled is not None and settled.standing.spent == 15
+    assert settled is not None and settled.day_status.spent == 15
 
 
 def test_a_tombstone_is_forgotten_after_a_week(ledger: Ledger) -> None:
@@ -172,10 +172,10 @@ def test_somebody_is_told_to_warn_once_a_day(ledger: Ledger) -> None:
     ledger.record(at(START), 900, Use())
     day = at(START).day
     assert [ledger.warn_once(day) for _ in range(3)] == [True, False, False]
-    assert ledger.standing(at(START)).warned
-    assert not ledger.standing(at(START + DAY)).warned
+    assert ledger.day_status(at(START)).warned
+    assert not ledger.day_status(at(START + DAY)).warned
     ledger.reset(at(START))
-    assert not ledger.standing(at(START)).warned
+    assert not ledger.day_status(at(START)).warned
 
 
 def test_a_sum_that_no_integer_holds_is_refused_and_changes_nothing(ledger: Ledger) -> None:
@@ -187,7 +187,7 @@ def test_a_sum_that_no_integer_holds_is_refused_and_changes_nothing(ledger: Ledg
     ):
         with pytest.raises(LedgerError, match="larger than the ledger can hold"):
             attempt()
-    found = ledger.standing(at(START))
+    found = ledger.day_status(at(START))
     assert (found.spent, found.reserved) == (2**63 - 10, 5)
     (line,) = ledger.history(dt.date.min)
     assert (line.requests, line.cost) == (1, 2**63 - 10)
@@ -195,7 +195,7 @@ def test_a_sum_that_no_integer_holds_is_refused_and_changes_nothing(ledger: Ledg
 
 def test_reading_makes_no_file(tmp_path: Path) -> None:
     ledger = open_ledger(f"sqlite:///{tmp_path}/new/ledger")
-    assert ledger.standing(at(START)).spent == 0
+    assert ledger.day_status(at(START)).spent == 0
     assert ledger.history(dt.date.min) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -239,7 +239,7 @@ class Model:
         return sum(cost for d, cost, counts in self.charges.values() if d == day and counts)
 
     def seen(self, now: Moment) -> tuple[dt.date, int, int]:
-        """What `standing` shows, expired reservations as if they were swept."""
+        """What `day_status` shows, expired reservations as if they were swept."""
         swept = replace(self, holds=dict(self.holds), charges=dict(self.charges), tombstones=dict(self.tombstones))
         swept.sweep(now)
         day = self.today(now)
@@ -286,7 +286,7 @@ class Agreement(RuleBasedStateMachine):
     def reserve(self, amount: int, limit: int, owner: str) -> str:
         self.count += 1
         id = f"r{self.count}"
-        held = Hold(id, amount, owner, f"model-{amount % 2}", "B")
+        held = ReservationRow(id, amount, owner, f"model-{amount % 2}", "B")
         if self.model.ahead(self.now):
             for ledger in (self.sqlite, self.memory):
                 with pytest.raises(LedgerError, match="newest day"):
@@ -299,9 +299,9 @@ class Agreement(RuleBasedStateMachine):
             self.model.holds[id] = Reserved(day, amount, self.time + LEASE, owner)
             self.model.days.add(day)
         for ledger in (self.sqlite, self.memory):
-            accepted, standing = ledger.reserve(self.now, held, limit)
+            accepted, day_status = ledger.reserve(self.now, held, limit)
             assert accepted == fits
-            assert standing.spent + standing.reserved <= limit or not fits
+            assert day_status.spent + day_status.reserved <= limit or not fits
         return id
 
     @rule(id=ids)
@@ -373,9 +373,9 @@ class Agreement(RuleBasedStateMachine):
     @invariant()
     def all_show_the_same(self) -> None:
         for ledger in (self.sqlite, self.memory):
-            standing = ledger.standing(self.now)
-            assert (standing.day, standing.spent, standing.reserved) == self.model.seen(self.now)
-            assert standing.ahead == self.model.ahead(self.now)
+            day_status = ledger.day_status(self.now)
+            assert (day_status.day, day_status.spent, day_status.reserved) == self.model.seen(self.now)
+            assert day_status.ahead == self.model.ahead(self.now)
         assert self.sqlite.history(dt.date.min) == self.memory.history(dt.date.min)
         totals: dict[dt.date, int] = {}
         for day, cost, _ in self.model.charges.values():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batuta_cli.serve.budget.ledger.file_lock import turn
+from batuta_cli.serve.budget.ledger.file_lock import file_lock
 
 
 @pytest.fixture
@@ -29,19 +29,19 @@ def held(path: str) -> bool:
 
 
 def test_the_lock_is_held_for_the_length_of_the_block(path: str) -> None:
-    with turn(path, 1):
+    with file_lock(path, 1):
         assert held(path)
     assert not held(path)
-    with pytest.raises(KeyError), turn(path, 1):
+    with pytest.raises(KeyError), file_lock(path, 1):
         raise KeyError
     assert not held(path)
     assert os.stat(path).st_mode & 0o777 == 0o600
 
 
 def test_who_waits_too_long_is_told_and_holds_nothing_later(path: str) -> None:
-    with turn(path, 1):
+    with file_lock(path, 1):
         before = threading.active_count()
-        with pytest.raises(TimeoutError), turn(path, 0.01):
+        with pytest.raises(TimeoutError), file_lock(path, 0.01):
             raise AssertionError
         waiting = [thread for thread in threading.enumerate() if thread.name == "batuta-ledger-turn"]
         assert threading.active_count() == before + 1
@@ -54,11 +54,11 @@ def test_threads_and_processes_hold_it_one_at_a_time(path: str, tmp_path: Path) 
     counter = tmp_path / "counter"
     counter.write_text("0")
     script = (
-        "import sys; sys.path.insert(0, sys.argv[3])\nfrom batuta_cli.serve.budget.ledger.file_lock import turn\n"
+        "import sys; sys.path.insert(0, sys.argv[3])\nfrom batuta_cli.serve.budget.ledger.file_lock import file_lock\n"
         "import threading\n"
         "def count():\n"
         "    for _ in range(50):\n"
-        "        with turn(sys.argv[1], 60):\n"
+        "        with file_lock(sys.argv[1], 60):\n"
         "            n = int(open(sys.argv[2]).read())\n"
         "            open(sys.argv[2], 'w').write(str(n + 1))\n"
         "threads = [threading.Thread(target=count) for _ in range(3)]\n"
@@ -73,26 +73,26 @@ def test_threads_and_processes_hold_it_one_at_a_time(path: str, tmp_path: Path) 
 
 def test_a_holder_that_is_killed_or_stopped_keeps_nobody_for_ever(path: str) -> None:
     script = (
-        "import sys; sys.path.insert(0, sys.argv[2])\nfrom batuta_cli.serve.budget.ledger.file_lock import turn\n"
-        "with turn(sys.argv[1], 1): print('held', flush=True); sys.stdin.read()\n"
+        "import sys; sys.path.insert(0, sys.argv[2])\nfrom batuta_cli.serve.budget.ledger.file_lock import file_lock\n"
+        "with file_lock(sys.argv[1], 1): print('held', flush=True); sys.stdin.read()\n"
     )
     root = str(Path(__file__).resolve().parents[4])
     command = [sys.executable, "-c", script, path, root]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdout.readline() == b"held\n"
         child.send_signal(signal.SIGSTOP)
-        with pytest.raises(TimeoutError), turn(path, 0.01):
+        with pytest.raises(TimeoutError), file_lock(path, 0.01):
             raise AssertionError
         child.kill()
-        with turn(path, 60):
+        with file_lock(path, 60):
             assert held(path)
 
 
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_child_that_is_forked_meanwhile_does_not_keep_its_parents_lock(path: str, dies: bool) -> None:
     script = (
-        "import os, signal, sys; sys.path.insert(0, sys.argv[3])\nfrom batuta_cli.serve.budget.ledger.file_lock import turn\n"
-        "with turn(sys.argv[1], 1):\n"
+        "import os, signal, sys; sys.path.insert(0, sys.argv[3])\nfrom batuta_cli.serve.budget.ledger.file_lock import file_lock\n"
+        "with file_lock(sys.argv[1], 1):\n"
         "    if os.fork() == 0: print('forked', flush=True); sys.stdin.read(); os._exit(0)\n"
         "    if sys.argv[2] == 'True': os.kill(os.getpid(), signal.SIGKILL)\n"
         "os._exit(0)\n"
@@ -106,9 +106,9 @@ def test_a_child_that_is_forked_meanwhile_does_not_keep_its_parents_lock(path: s
 
 
 def test_a_lock_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), turn(str(tmp_path / "missing" / "lock"), 1):
+    with pytest.raises(FileNotFoundError), file_lock(str(tmp_path / "missing" / "lock"), 1):
         raise AssertionError
     (tmp_path / "target").touch()
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    with pytest.raises(OSError, match="symbolic links"), turn(str(tmp_path / "link"), 1):
+    with pytest.raises(OSError, match="symbolic links"), file_lock(str(tmp_path / "link"), 1):
         raise AssertionError

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from batuta_cli.errors import LedgerError, UsageError
-from batuta_cli.serve.budget.ledger import Hold, Moment, Use, open_ledger
+from batuta_cli.serve.budget.ledger import Moment, ReservationRow, Use, open_ledger
 from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
 from tests.serve.budget.ledger.support import change, rows
 
@@ -38,15 +38,15 @@ def ledger(path: Path) -> Iterator[SqliteLedger]:
 def kept(ledger: SqliteLedger, path: Path) -> Path:
     """A ledger in which 7 are spent and 5 reserved, and nobody has it open."""
     ledger.record(NOW, 7, Use("m", "B"))
-    ledger.reserve(NOW, Hold("r", 5, "me"), 100)
+    ledger.reserve(NOW, ReservationRow("r", 5, "me"), 100)
     ledger.close()
     return path
 
 
 def every_use(ledger: SqliteLedger) -> list[Callable[[], object]]:
     return [
-        lambda: ledger.standing(NOW),
-        lambda: ledger.reserve(NOW, Hold("x", 1, "me"), 100),
+        lambda: ledger.day_status(NOW),
+        lambda: ledger.reserve(NOW, ReservationRow("x", 1, "me"), 100),
         lambda: ledger.record(NOW, 1, Use()),
         lambda: ledger.settle(NOW, "r", 1, Use()),
         lambda: ledger.history(dt.date.min),
@@ -222,7 +222,7 @@ def test_a_ledger_whose_sums_are_not_those_of_its_rows_is_refused(
 def test_a_day_that_is_none_is_damage(ledger: SqliteLedger, kept: Path) -> None:
     change(kept, *("UPDATE day SET day = 'x'", "UPDATE hold SET day = 'x'", "UPDATE history SET day = 'x'"))
     with pytest.raises(LedgerError, match="damaged"):
-        ledger.standing(NOW)
+        ledger.day_status(NOW)
 
 
 def test_an_empty_file_is_damaged_not_new(ledger: SqliteLedger, kept: Path) -> None:
@@ -233,7 +233,7 @@ def test_an_empty_file_is_damaged_not_new(ledger: SqliteLedger, kept: Path) -> N
 def test_what_a_killed_process_left_of_a_new_ledger_is_in_nobodys_way(ledger: SqliteLedger, path: Path) -> None:
     path.parent.mkdir()
     (path.parent / f"{path.name}.new").write_bytes(b"half")
-    assert ledger.standing(NOW).spent == 0
+    assert ledger.day_status(NOW).spent == 0
     ledger.record(NOW, 3, Use())
     ledger.close()
     assert sorted(os.listdir(path.parent)) == [path.name, f"{path.name}.lock", f"{path.name}.recorded"]
@@ -261,34 +261,34 @@ def test_a_ledger_that_cannot_be_written_is_refused_for_reading_too(
     script = (
         "import sys, datetime as dt; sys.path.insert(0, sys.argv[2])\n"
         "from batuta_cli.serve.budget.ledger import *\nfrom batuta_cli.errors import LedgerError\n"
-        "try: print(open_ledger('sqlite:///' + sys.argv[1]).standing(Moment(1700000000000, dt.date(2023, 11, 14))))\n"
+        "try: print(open_ledger('sqlite:///' + sys.argv[1]).day_status(Moment(1700000000000, dt.date(2023, 11, 14))))\n"
         "except LedgerError as error: print('REFUSED', error)\n"
     )
     root = str(Path(__file__).resolve().parents[4])
 
-    def standing() -> str:
+    def day_status() -> str:
         command = [sys.executable, "-c", script, str(kept), root]
         return subprocess.run(command, capture_output=True, text=True, preexec_fn=unprivileged).stdout
 
-    assert "spent=7" in standing()
+    assert "spent=7" in day_status()
     kept.chmod(0o400)
-    assert "REFUSED" in standing() and "cannot be written" in standing()
+    assert "REFUSED" in day_status() and "cannot be written" in day_status()
     kept.chmod(0o600)
     kept.parent.chmod(0o500)
-    assert "REFUSED" in standing() and "cannot be written" in standing()
+    assert "REFUSED" in day_status() and "cannot be written" in day_status()
     kept.parent.chmod(0o700)
-    assert "spent=7" in standing()
+    assert "spent=7" in day_status()
 
 
 def test_on_a_full_disk_nothing_is_written_and_the_error_says_so(ledger: SqliteLedger, kept: Path) -> None:
-    ledger.standing(NOW)
+    ledger.day_status(NOW)
     assert ledger._connection is not None
     pages = ledger._connection.execute("PRAGMA page_count").fetchone()[0]
     ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(LedgerError, match="disk is full"):
         for number in range(1000):
             ledger.record(NOW, 1, Use(f"{number}{'x' * 190}", "B"))
-    spent = ledger.standing(NOW).spent
+    spent = ledger.day_status(NOW).spent
     assert spent == sum(entry.cost for entry in ledger.history(dt.date.min)) < 1007
     assert ledger.settle(NOW, "r", 4, Use()) is not None
 
@@ -326,10 +326,10 @@ def write_locked(path: Path) -> Iterator[None]:
 def test_a_ledger_that_another_program_keeps_locked_is_an_error_that_names_it(ledger: SqliteLedger, kept: Path) -> None:
     with write_locked(kept):
         with pytest.raises(LedgerError, match=r"another program has kept it locked for 0\.2 seconds") as refused:
-            ledger.reserve(NOW, Hold("x", 1, "me"), 100)
+            ledger.reserve(NOW, ReservationRow("x", 1, "me"), 100)
         assert str(kept) in refused.value.message and str(kept) in str(refused.value.hint)
-        assert ledger.standing(NOW).spent == 7  # readers do not wait
-    assert ledger.reserve(NOW, Hold("x", 1, "me"), 100)[0]
+        assert ledger.day_status(NOW).spent == 7  # readers do not wait
+    assert ledger.reserve(NOW, ReservationRow("x", 1, "me"), 100)[0]
 
 
 def test_threads_share_a_ledger(ledger: SqliteLedger) -> None:
@@ -337,7 +337,7 @@ def test_threads_share_a_ledger(ledger: SqliteLedger) -> None:
 
     def reserve(number: int) -> None:
         for step in range(25):
-            accepted.append(ledger.reserve(NOW, Hold(f"{number}-{step}", 1, "me"), 60)[0])
+            accepted.append(ledger.reserve(NOW, ReservationRow(f"{number}-{step}", 1, "me"), 60)[0])
 
     patient = SqliteLedger(ledger.path)
     ledger, alone = patient, ledger
@@ -347,7 +347,7 @@ def test_threads_share_a_ledger(ledger: SqliteLedger) -> None:
     for thread in threads:
         thread.join()
     assert (sum(accepted), len(accepted)) == (60, 100)
-    assert alone.standing(NOW).reserved == 60
+    assert alone.day_status(NOW).reserved == 60
     patient.close()
 
 
@@ -366,7 +366,7 @@ def test_a_child_opens_the_file_again_and_leaves_the_parents_connection_alone(le
     assert os.waitpid(child, 0)[1] == 0
     assert ledger._connection is before
     ledger.record(NOW, 1, Use())
-    assert ledger.standing(NOW).spent == 13
+    assert ledger.day_status(NOW).spent == 13
 
 
 def test_two_processes_that_begin_a_ledger_at_once_begin_one(tmp_path: Path) -> None:
@@ -394,4 +394,4 @@ def test_a_count_that_no_integer_holds_is_refused_and_changes_nothing(
     with pytest.raises(LedgerError):
         ledger.record(NOW, 1, Use("m", "B", 1, 1))
     assert rows(kept, "SELECT spent, cost FROM day JOIN history USING (day)") == [(7, 7)]
-    assert ledger.standing(NOW).spent == 7
+    assert ledger.day_status(NOW).spent == 7

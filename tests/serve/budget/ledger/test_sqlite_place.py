@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from batuta_cli.errors import LedgerError, MissingLedgerError
-from batuta_cli.serve.budget.ledger import Hold, Moment, Use
+from batuta_cli.serve.budget.ledger import Moment, ReservationRow, Use
 from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
 from tests.serve.budget.ledger.support import rows
 
@@ -37,8 +37,8 @@ def ledger(path: Path) -> Iterator[SqliteLedger]:
 
 def refuses(ledger: SqliteLedger, match: str) -> None:
     for use in (
-        lambda: ledger.standing(NOW),
-        lambda: ledger.reserve(NOW, Hold("x", 1, "me"), 100),
+        lambda: ledger.day_status(NOW),
+        lambda: ledger.reserve(NOW, ReservationRow("x", 1, "me"), 100),
         lambda: ledger.record(NOW, 1, Use()),
         lambda: ledger.settle(NOW, "r", 1, Use()),
         lambda: ledger.history(dt.date.min),
@@ -73,7 +73,7 @@ def test_a_ledger_replaced_by_a_fresh_one_is_noticed(ledger: SqliteLedger, path:
     other = SqliteLedger(str(path))
     other.record(NOW, 2, Use())
     refuses(ledger, "was replaced while this process used it")
-    assert other.standing(NOW).spent == 2
+    assert other.day_status(NOW).spent == 2
     other.close()
 
 
@@ -93,7 +93,7 @@ def test_a_ledger_put_back_is_used_again(ledger: SqliteLedger, path: Path) -> No
     refuses(ledger, "was removed")
     away.rename(path.parent)
     ledger.record(NOW, 1, Use())
-    assert ledger.standing(NOW).spent == 8
+    assert ledger.day_status(NOW).spent == 8
 
 
 def test_a_removed_journal_is_noticed(ledger: SqliteLedger, path: Path) -> None:
@@ -137,7 +137,7 @@ def test_reset_begins_a_new_ledger_in_its_place(ledger: SqliteLedger, path: Path
     later = SqliteLedger(str(path))
     assert later.reset(NOW).forgiven == 0
     later.record(NOW, 2, Use())
-    assert later.standing(NOW).spent == 2
+    assert later.day_status(NOW).spent == 2
     later.close()
     path.unlink()
     refuses(SqliteLedger(str(path)), "is missing")
@@ -178,7 +178,7 @@ def test_a_moved_directory_takes_its_ledger_along(ledger: SqliteLedger, path: Pa
     moved = path.parent.with_name("moved")
     path.parent.rename(moved)
     there = SqliteLedger(str(moved / path.name))
-    assert there.standing(NOW).spent == 7
+    assert there.day_status(NOW).spent == 7
     there.close()
     (moved / path.name).unlink()
     refuses(SqliteLedger(str(moved / path.name)), "is missing")
@@ -189,7 +189,7 @@ def test_a_ledger_of_the_first_version_gets_its_marker_with_its_first_use(ledger
     marker = Path(f"{path}.recorded")
     marker.unlink()
     later = SqliteLedger(str(path))
-    later.standing(NOW)
+    later.day_status(NOW)
     assert not marker.exists()  # reading writes nothing
     later.record(NOW, 1, Use())
     assert marker.exists() and marker.stat().st_mode & 0o777 == 0o600
@@ -224,9 +224,9 @@ def test_a_process_killed_while_it_makes_a_ledger_leaves_one_that_can_be_used(pa
             assert done.returncode == -signal.SIGKILL, done.stderr
             killed += 1
             later = SqliteLedger(str(path))
-            assert later.standing(NOW).spent == 0
+            assert later.day_status(NOW).spent == 0
             later.record(NOW, 3, Use())
-            assert later.standing(NOW).spent == 3
+            assert later.day_status(NOW).spent == 3
             later.close()
             path.unlink()
             refuses(SqliteLedger(str(path)), "is missing")
@@ -240,7 +240,7 @@ def standing_without_privileges(path: Path, unprivileged: Callable[[], None]) ->
     script = (
         "import sys, datetime as dt; sys.path.insert(0, sys.argv[2])\n"
         "from batuta_cli.serve.budget.ledger import *\nfrom batuta_cli.errors import LedgerError\n"
-        "try: print(open_ledger('sqlite:///' + sys.argv[1]).standing(Moment(1700000000000, dt.date(2023, 11, 14))))\n"
+        "try: print(open_ledger('sqlite:///' + sys.argv[1]).day_status(Moment(1700000000000, dt.date(2023, 11, 14))))\n"
         "except LedgerError as error: print('REFUSED', error, error.hint)\n"
     )
     command = [sys.executable, "-c", script, str(path), ROOT]
@@ -283,7 +283,7 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path, kind: str) -> N
     for name in ("ledger", "deeper/ledger"):
         ledger = SqliteLedger(str(in_the_way / name))
         with pytest.raises(LedgerError) as reading:
-            ledger.standing(NOW)
+            ledger.day_status(NOW)
         with pytest.raises(LedgerError) as writing:
             ledger.record(NOW, 1, Use())
         assert reading.value.hint and writing.value.hint
@@ -294,4 +294,4 @@ def test_a_directory_in_the_place_of_a_companion_is_told(path: Path, suffix: str
     path.parent.mkdir()
     Path(f"{path}{suffix}").mkdir()
     with pytest.raises(LedgerError, match="directory"):
-        SqliteLedger(str(path)).standing(NOW)
+        SqliteLedger(str(path)).day_status(NOW)

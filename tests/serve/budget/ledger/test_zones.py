@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from batuta_cli.errors import CostError, DailyBudgetExceeded, LedgerError
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
-from batuta_cli.serve.budget.ledger import Hold, Ledger, Moment, Use, open_ledger
+from batuta_cli.serve.budget.ledger import Ledger, Moment, ReservationRow, Use, open_ledger
 from batuta_cli.serve.budget.ledger.memory import MemoryLedger
 from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
 from tests.serve.budget.ledger.support import change, rows
@@ -211,8 +211,8 @@ def test_however_zones_change_days_only_go_forward_and_each_has_one_budget(
             if not accepted(ledgers[0], clock.time, zone):
                 zone = asked
             now = moment(clock.time, zone)
-            found = ledgers[0].standing(now)
-            assert ledgers[1].standing(now) == found
+            found = ledgers[0].day_status(now)
+            assert ledgers[1].day_status(now) == found
             assert found.day >= last
             last = found.day
             # No day begins before it does somewhere on earth, so there are never more budgets than days.
@@ -235,7 +235,7 @@ def moment(time: float, zone: str) -> Moment:
 
 def accepted(ledger: Ledger, time: float, zone: str) -> bool:
     try:
-        ledger.standing(moment(time, zone))
+        ledger.day_status(moment(time, zone))
     except LedgerError:
         return False
     return True
@@ -313,7 +313,7 @@ def test_a_zone_that_this_system_does_not_know_refuses(tmp_path: Path) -> None:
     breaker(ledger, "UTC", clock).record("0.1")
     change(path, "UPDATE zone SET name = 'Mars/Olympus'")
     with pytest.raises(LedgerError, match="does not know"):
-        ledger.reserve(moment(NOON, "UTC"), Hold("r", 1, "me"), 10)
+        ledger.reserve(moment(NOON, "UTC"), ReservationRow("r", 1, "me"), 10)
     with pytest.raises(LedgerError, match="does not know"):
         ledger.record(moment(NOON, "UTC"), 1, Use())
     ledger.close()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batuta_cli.serve.gateway.dialects.anthropic import MessageReply
-from batuta_cli.serve.gateway.dialects.fields import Asked
+from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
 from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader
 from batuta_cli.serve.providers.sse import EventScanner
@@ -259,7 +259,7 @@ def test_what_is_written_is_what_our_own_reader_of_anthropics_streams_reads(piec
     calls = [p.delta["tool_calls"][0]["index"] for p in pieces if p.delta]
     ordered = sorted(set(calls))
     pieces.sort(key=lambda p: p.delta["tool_calls"][0]["index"] if p.delta else -1)
-    reply = MessageReply(Asked("m", (), 1), "msg_x")
+    reply = MessageReply(ParsedRequest("m", (), 1), "msg_x")
     data = reply.begin() + b"".join(map(reply.piece, pieces)) + reply.end(Summary("b", 5, 6, True, 0, None, ()))
     reader, scanner = MessagesReader(), EventScanner()
     read = [piece for event in scanner.feed(data) for piece in reader.event(event)]
@@ -271,7 +271,7 @@ def test_what_is_written_is_what_our_own_reader_of_anthropics_streams_reads(piec
 
 
 def test_a_call_that_goes_on_after_it_had_ended_breaks_the_stream() -> None:
-    reply = MessageReply(Asked("m", (), 1), "msg_x")
+    reply = MessageReply(ParsedRequest("m", (), 1), "msg_x")
     for index in (0, 1):
         reply.piece(Piece(delta={"tool_calls": [{"index": index, "id": "c", "function": {"name": "f"}}]}))
     with pytest.raises(BackendError):
