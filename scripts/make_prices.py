@@ -1,4 +1,4 @@
-"""Make `batuta_cli/serve/models/data/prices.json` from genai-prices: `make prices`, which runs this in a venv of its own.
+"""Make `serve/models/data/prices.json` from genai-prices: `make prices`, which runs this in a venv of its own.
 
 What is kept of each model: the rules by which a name means it, the context window, and what text costs at list price.
 Of several prices in a day (off-peak hours) the dearest is kept, and of the prices of plain output that of citations

@@ -1,7 +1,7 @@
 """The one place that prints: results, tables, JSON, progress, questions and errors.
 
-Results go to stdout; progress, notes and errors to stderr. A command returns an `CommandResult`; `finish` shows it as text,
-or under `--json` as exactly one document `{"ok", "command", "result", "error"}`, and says which status to exit with.
+Results go to stdout; progress, notes and errors to stderr. A command returns a `CommandResult`; `finish` shows it as
+text, or under `--json` as exactly one document `{"ok", "command", "result", "error"}`, and returns the exit status.
 Text of foreign origin is escaped on its way here with `files.display`; cells and error messages are escaped here.
 
 No secret that was given on the command line is repeated: `settings.withheld` takes it out of every message, hint,

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import orjson
 
@@ -44,12 +44,16 @@ from batuta_cli.serve.gateway.http_errors import (
     http_error_for,
     openai_error,
 )
-from batuta_cli.serve.gateway.interface import Answer, OpenPipeline, Pipeline, Plan
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.providers.wire import Piece
 from batuta_cli.serve.tiers import PrivacyTier
+
+if TYPE_CHECKING:
+    from batuta_cli.serve.pipeline.pipeline import Pipeline
+    from batuta_cli.serve.pipeline.response import Response
+    from batuta_cli.serve.routing.planning import Plan
 
 CLIENT_LEFT = 499
 """The status in log and metrics of a request whose client has left; nginx's number."""
@@ -73,7 +77,7 @@ class Gateway:
 
     def __init__(
         self,
-        open_pipeline: OpenPipeline,
+        open_pipeline: "Callable[[], contextlib.AbstractAsyncContextManager[Pipeline]]",
         settings: GatewaySettings | None = None,
         *,
         keys: ClientKeys | None = None,
@@ -307,7 +311,7 @@ class Gateway:
             raise _unknown_model()
         await exchange.respond(200, orjson.dumps(_model(name)))
 
-    def _running(self) -> Pipeline:
+    def _running(self) -> "Pipeline":
         if self._pipeline is None:
             raise HttpError(503, "starting", "the gateway is starting or shutting down", retry_after=1)
         return self._pipeline
@@ -371,7 +375,7 @@ class Gateway:
         if not self._under_way:
             self._idle.set()
 
-    async def _start(self, pipeline: Pipeline, request: ChatRequest) -> Answer:
+    async def _start(self, pipeline: "Pipeline", request: ChatRequest) -> "Response":
         try:
             return await pipeline.start(request)
         except (UsageError, NoBackendError) as error:
@@ -380,7 +384,7 @@ class Gateway:
                 raise _unknown_model() from None
             raise
 
-    def _ended(self, exchange: Connection, answer: Answer) -> Summary:
+    def _ended(self, exchange: Connection, answer: "Response") -> Summary:
         summary = answer.summary
         if summary is None:
             raise RuntimeError("an answer ended without a summary")
@@ -412,7 +416,7 @@ def _model(name: str) -> dict[str, object]:
     return {**openai, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
 
 
-def _headers(answer: Answer) -> HeaderList:
+def _headers(answer: "Response") -> HeaderList:
     return [
         (b"x-batuta-backend", _header_value(answer.backend)),
         (b"x-batuta-tier", str(answer.tier).encode()),
@@ -420,7 +424,7 @@ def _headers(answer: Answer) -> HeaderList:
     ]
 
 
-def _plan_words(plan: Plan | None) -> str:
+def _plan_words(plan: "Plan | None") -> str:
     """The plan in a line; `batuta serve route --explain` tells all of it."""
     if plan is None:
         return ""

@@ -6,16 +6,18 @@ those of the other workers are as old as `refresh` was called there.
 """
 
 import os
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import prometheus_client as prometheus
 from prometheus_client import multiprocess
 from prometheus_client.metrics import MetricWrapperBase
 
 from batuta_cli.serve.gateway import METRICS_DIRECTORY
-from batuta_cli.serve.gateway.interface import Gauges
 from batuta_cli.serve.money import NANO
 from batuta_cli.serve.pipeline.request import Summary
+
+if TYPE_CHECKING:
+    from batuta_cli.serve.pipeline.pipeline import Gauges
 
 CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
 
@@ -150,7 +152,7 @@ class Metrics:
         """A client has left."""
         self._left.inc()
 
-    def refresh(self, gauges: Gauges) -> None:
+    def refresh(self, gauges: "Gauges") -> None:
         """Take over the state of things."""
         for backend, depth in gauges.queue_depth.items():
             self._depth(backend).set(depth)

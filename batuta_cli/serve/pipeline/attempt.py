@@ -36,19 +36,23 @@ from batuta_cli.serve.usage import Usage, cache_writes
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Target:
-    """A backend with all that is needed to send it a request."""
+    """A backend that may take a request, with all that is needed to send the request to it."""
 
     backend: Backend
     base_url: str
     pricing: TokenPricing
     input_tokens: int
-    """An upper bound."""
-    tier: PrivacyTier
-    """Of the connection: the request's, or a stricter one."""
+    """An upper bound of the prompt's tokens."""
     least_input_tokens: int = 0
     """A lower bound of the prompt's tokens; the count itself where it is exact."""
+    max_tokens: int
+    """The output limit that is written into the upstream request."""
+    address_tier: PrivacyTier
+    """The strictest tier that the backend's address may be used under."""
+    connection_tier: PrivacyTier
+    """The tier of the connection: the request's, or a stricter one."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Attempt:
 
         Raises `BackendError`, `CostError` when the budget refuses, `PrivacyError`, `AuditError`, `LedgerError`.
         """
-        session = self._dependencies.session(self.target.tier)
+        session = self._dependencies.session(self.target.connection_tier)
         bound = self._terms.bound
         # Before anything is waited for: until then the plan's cooldowns hold, and of many requests one is the trial.
         ticket = self._dependencies.health.start(self.target.backend.name, time.monotonic(), self._call.model)

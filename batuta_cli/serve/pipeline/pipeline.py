@@ -27,7 +27,7 @@ from batuta_cli.serve.names import normalised, unknown_name
 from batuta_cli.serve.pipeline.attempt import AttemptDependencies, Target
 from batuta_cli.serve.pipeline.failover import FailoverConfig, FailoverManager
 from batuta_cli.serve.pipeline.request import ChatRequest
-from batuta_cli.serve.pipeline.response import Choice, Response
+from batuta_cli.serve.pipeline.response import Response
 from batuta_cli.serve.pipeline.settlement import least_tokens
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import UNRESOLVED
@@ -117,7 +117,7 @@ class Pipeline:
 
     async def explain(self, request: ChatRequest) -> Plan:
         """The plan of a request, which is not sent."""
-        return (await self.choices(request, frozenset()))[0]
+        return (await self.targets(request, frozenset()))[0]
 
     def models(self) -> list[str]:
         """The models that the backends are configured with, or said they have."""
@@ -158,7 +158,7 @@ class Pipeline:
 
         return AttemptDependencies(self.monitor.session, self.breaker, self.monitor.health, self._timeouts, count)
 
-    async def choices(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Choice]]:
+    async def targets(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Target]]:
         """The plan as things stand now, and its backends in order."""
         asked = self._plan_request(request)
         await self.monitor.ask_who_sends_elsewhere(request.privacy)
@@ -172,7 +172,7 @@ class Pipeline:
         if not without:
             self.monitor.spilling = snapshot.limits.spills(made.queue_depth, before=self.monitor.spilling)
         names = [made.backend, *made.fallbacks] if made.backend is not None else []
-        return made, [self._choice(str(name), snapshot, asked, request) for name in names]
+        return made, [self._target(str(name), snapshot, asked, request) for name in names]
 
     async def render(self, model: str, messages: Sequence[ChatMessage]) -> str:
         """The prompt for raw completion, as the model was trained on it."""
@@ -246,7 +246,7 @@ class Pipeline:
                 return backend.name
         raise unknown_name("backend", name, [backend.name for backend in self.monitor.backends])
 
-    def _choice(self, name: str, snapshot: Snapshot, asked: PlanRequest, request: ChatRequest) -> Choice:
+    def _target(self, name: str, snapshot: Snapshot, asked: PlanRequest, request: ChatRequest) -> Target:
         state = _state(snapshot, name)
         backend = next(backend for backend in self.monitor.backends if backend.name == name)
         probe = self.monitor.probes.get(name)
@@ -256,8 +256,16 @@ class Pipeline:
         if state.price is FREE and state.place == UNRESOLVED and tier is PrivacyTier.STANDARD:
             tier = PrivacyTier.PRIVATE  # it is free because it should be near, so it is not sent anywhere else
         least = 0 if state.price is None or state.price.is_free else _least(request, asked.input_tokens)
-        target = Target(backend, base_url, state.price or FREE, tokens, tier, least)
-        return Choice(target, state.tier, _max_tokens(asked, state))
+        return Target(
+            backend=backend,
+            base_url=base_url,
+            pricing=state.price or FREE,
+            input_tokens=tokens,
+            least_input_tokens=least,
+            max_tokens=_max_tokens(asked, state),
+            address_tier=state.tier,
+            connection_tier=tier,
+        )
 
 
 _TOOLS_PROMPT = 600

@@ -9,7 +9,7 @@ truncated answer never looks complete.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from batuta_cli.errors import BatutaError, CostError, LedgerError, PrivacyError
@@ -21,7 +21,6 @@ from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.pipeline.splice import Echo, Splice, SpliceError, remaining_tokens
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece
 from batuta_cli.serve.routing.planning import Plan
-from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.usage import Usage
 
 _CONTINUE = (
@@ -37,15 +36,6 @@ _OBSTACLES = {
 }
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A backend that the plan has for a request, and the tier its address belongs to."""
-
-    target: Target
-    tier: PrivacyTier
-    max_tokens: int
-
-
 class ResponseSource(Protocol):
     """What an answer asks of the pipeline."""
 
@@ -54,7 +44,7 @@ class ResponseSource(Protocol):
     def dependencies(self, request: ChatRequest) -> AttemptDependencies:
         """What the legs of a request work with."""
 
-    async def choices(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Choice]]:
+    async def targets(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Target]]:
         """The plan as things stand now, and its backends in order; those that failed already are left out."""
 
     async def render(self, model: str, messages: Sequence[ChatMessage]) -> str:
@@ -119,19 +109,19 @@ class Response:
         first_error: BatutaError | None = None
         try:
             while True:
-                self.plan, choices = await self._source.choices(request, frozenset(tried))
-                step = await self._step(choices, begun=bool(tried))
+                self.plan, targets = await self._source.targets(request, frozenset(tried))
+                step = await self._step(targets, begun=bool(tried))
                 if step is None:
                     if first_error is not None:
                         raise self._final(first_error, {*tried, *self.plan.suitable})
                     raise self._source.refusal(request, self.plan)
-                choice, call, echo = step
-                tried.add(choice.target.backend.name)
+                target, call, echo = step
+                tried.add(target.backend.name)
                 if call.max_tokens <= 0:  # the text is as long as it may be, only its end is missing
                     yield [Piece(finish_reason="length")]
                     break
-                attempt = Attempt(self._dependencies, choice.target, call, request.request_id)
-                self.backend = choice.target.backend.name
+                attempt = Attempt(self._dependencies, target, call, request.request_id)
+                self.backend = target.backend.name
                 # Usage is kept back, it is told once at the end; so are the ends, until it is sure that nothing comes
                 # after.
                 ends: dict[int, FinishReason] = {}
@@ -183,28 +173,28 @@ class Response:
             error.retry_after = self._source.retry_after(self.request, suitable)
         return error
 
-    async def _step(self, choices: Sequence[Choice], *, begun: bool) -> tuple[Choice, Call, Splice | None] | None:
+    async def _step(self, targets: Sequence[Target], *, begun: bool) -> tuple[Target, Call, Splice | None] | None:
         """The next backend and what to ask of it; None when there is none that may be asked."""
         request, manager = self.request, self._source.manager
-        for choice in choices:
-            call = Call(request.model, request.messages, choice.max_tokens, request.stream, request.options)
+        for target in targets:
+            call = Call(request.model, request.messages, target.max_tokens, request.stream, request.options)
             context = manager.context(request.request_id)
             if not begun or not (context.generated or context.reached_client):
-                return choice, call, None
-            profile = choice.target.backend.profile.continuation
+                return target, call, None
+            profile = target.backend.profile.continuation
             takeover = continuation(
-                profile, context, model=request.model, tier=choice.tier, prompted=manager.config.prompted
+                profile, context, model=request.model, tier=target.address_tier, prompted=manager.config.prompted
             )
             if takeover is Takeover.RESTART:
                 manager.restart(request.request_id)
-                return choice, call, None
+                return target, call, None
             if takeover is Takeover.ERROR:
                 continue
             text = context.generated
             said = sum(attempt.said for attempt in self._legs)
             known = await self._most_tokens(text)
-            left = remaining_tokens(choice.max_tokens, said) or 0
-            longer = replace(choice, target=replace(choice.target, input_tokens=choice.target.input_tokens + known))
+            left = remaining_tokens(target.max_tokens, said) or 0
+            longer = replace(target, input_tokens=target.input_tokens + known)
             if takeover is Takeover.PROMPTED:
                 self._prompted = True
                 messages = (*request.messages, ChatMessage.assistant(text), ChatMessage.user(_CONTINUE))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from batuta_cli.serve.gateway.app import Gateway, GatewaySettings
 from batuta_cli.serve.gateway.keys import ClientKeys
@@ -116,7 +116,7 @@ async def running(tmp_path: Path, settings: GatewaySettings | None = None) -> As
     """A gateway whose keys are in `tmp_path`, started as a server would start it."""
     pipeline, written = Pipeline(), io.BytesIO()
     log = Log(written)
-    gateway = Gateway(lambda: pipeline, settings, keys=ClientKeys(tmp_path / "keys.toml"), log=log)
+    gateway = Gateway(lambda: cast(Any, pipeline), settings, keys=ClientKeys(tmp_path / "keys.toml"), log=log)
     to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     from_app: asyncio.Queue[Any] = asyncio.Queue()
     life = asyncio.create_task(gateway({"type": "lifespan"}, to_app.get, from_app.put))

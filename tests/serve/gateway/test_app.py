@@ -5,7 +5,7 @@ import io
 import re
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -182,7 +182,7 @@ def test_every_answer_is_closed_whatever_became_of_it(tmp_path: Path) -> None:
 
 def test_nothing_is_answered_before_the_pipeline_is_open(tmp_path: Path) -> None:
     written = io.BytesIO()
-    gateway = Gateway(Pipeline, keys=ClientKeys(tmp_path / "keys.toml"), log=Log(written))
+    gateway = Gateway(cast(Any, Pipeline), keys=ClientKeys(tmp_path / "keys.toml"), log=Log(written))
     asking = Asking(gateway, Pipeline(), Log(written), written)
     done = asyncio.run(asking.ask(CHAT, chat()))
     assert (done.status, done.error["code"], done.headers["retry-after"]) == (503, "starting", "1")

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -102,7 +103,7 @@ def test_a_panic_at_the_start_is_a_start_that_failed(tmp_path: Path, monkeypatch
         raise PanicException(SECRET)
 
     monkeypatch.setattr(Pipeline, "__aenter__", panics)
-    gateway, sent = Gateway(Pipeline, log=Log(io.BytesIO())), []
+    gateway, sent = Gateway(cast(Any, Pipeline), log=Log(io.BytesIO())), []
 
     async def receive() -> dict[str, str]:
         return {"type": "lifespan.startup"}

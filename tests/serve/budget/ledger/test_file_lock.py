@@ -91,7 +91,8 @@ def test_a_holder_that_is_killed_or_stopped_keeps_nobody_for_ever(path: str) -> 
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_child_that_is_forked_meanwhile_does_not_keep_its_parents_lock(path: str, dies: bool) -> None:
     script = (
-        "import os, signal, sys; sys.path.insert(0, sys.argv[3])\nfrom batuta_cli.serve.budget.ledger.file_lock import file_lock\n"
+        "import os, signal, sys; sys.path.insert(0, sys.argv[3])\n"
+        "from batuta_cli.serve.budget.ledger.file_lock import file_lock\n"
         "with file_lock(sys.argv[1], 1):\n"
         "    if os.fork() == 0: print('forked', flush=True); sys.stdin.read(); os._exit(0)\n"
         "    if sys.argv[2] == 'True': os.kill(os.getpid(), signal.SIGKILL)\n"
