@@ -1,4 +1,4 @@
-"""Asking backends how they are, as `serve backends --probe` and `serve route` do."""
+"""Probes backends for `serve backends --probe` and `serve route`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def probed(backends: "Sequence[Backend]", tier: "PrivacyTier", settings: "Config") -> "dict[str, ProbeResult]":
-    """What each backend says of itself, by name, in the order asked. Raises `AuditError`, `MissingDependencyError`."""
+    """The probe result of each backend, by name, in their order. Raises `AuditError`, `MissingDependencyError`."""
     from batuta_cli.serve.privacy.audit import AuditLog
     from batuta_cli.serve.privacy.gate import Networks
     from batuta_cli.serve.providers.probe import probe
@@ -28,7 +28,7 @@ def probed(backends: "Sequence[Backend]", tier: "PrivacyTier", settings: "Config
 
 
 def warn_if_lost(log: "AuditLog") -> None:
-    """Tell when decisions of the privacy gate could not be written down, which standard requests survive."""
+    """Warn when the audit log could not be written for a standard request, which is sent nevertheless."""
     if log.lost:
         console.warn(
             f"{display(str(log.directory))}: the audit log cannot be written; a sovereign or private request would be"

@@ -1,4 +1,4 @@
-"""`batuta serve backends`: every backend, where it is, whether a tier may use it, and what it says of itself."""
+"""`batuta serve backends`: lists the backends with address, tier, and the result of a probe."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,19 +32,15 @@ _MODELS_SHOWN = 3
 def backends(
     privacy: Annotated[
         str | None,
-        typer.Option(
-            metavar="sovereign|private|standard", help="The tier to judge by. By default that of the configuration."
-        ),
+        typer.Option(metavar="sovereign|private|standard", help="The tier to check. Default: the configuration's."),
     ] = None,
-    probe: Annotated[bool, typer.Option("--probe", help="Ask each one that the tier allows how it is.")] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="List every kind that batuta knows, configured or not.")
-    ] = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Probe each backend that the tier allows.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="List all known kinds, configured or not.")] = False,
 ) -> console.CommandResult:
-    """List the backends: tier, address, whether the tier admits them, and with --probe how deep their queue is.
+    """List the backends: tier, address, whether the privacy tier allows them, and with --probe their queue depth.
 
-    The tier of a backend is that of its address, whatever its name. Without a configuration every kind is listed, and
-    --probe asks the local ones at their usual addresses; a hosted backend that is not configured is never asked.
+    A backend's tier is that of its address, not of its name. Without configured backends all known kinds are listed,
+    and --probe asks the local ones at their default addresses. A hosted backend is probed only when it is configured.
     """
     from batuta_cli import config
     from batuta_cli.serve.backends import ServingBackend, configured_backends, default_backend
@@ -56,8 +52,8 @@ def backends(
     networks = Networks.configured(settings)
     known = configured_backends(settings)
     if not settings.backends:
-        shown = "the local ones" if probe and not everything else "all that batuta knows"
-        console.note(f"no backend is configured, so these are {shown}; batuta config init explains how")
+        shown = "the local kinds" if probe and not everything else "all known kinds"
+        console.note(f"no backend is configured, so these are {shown}; to configure one: batuta config init")
     if everything or not (settings.backends or probe):
         kinds = {backend.kind for backend in known}
         known += tuple(default_backend(kind) for kind in ServingBackend if kind not in kinds)
@@ -76,8 +72,8 @@ def backends(
 def _verdict(backend: "Backend", tier: "PrivacyTier", networks: "Networks") -> "Verdict":
     from batuta_cli.serve.privacy.gate import Verdict, foresee
 
-    if not backend.base_urls:  # judged by what it would be
-        return Verdict(tier.admits(backend.kind.tier), backend.kind.tier, "its usual place")
+    if not backend.base_urls:  # without an address, the tier of its kind
+        return Verdict(tier.admits(backend.kind.tier), backend.kind.tier, "its default address")
     return foresee(tier, backend.base_urls[0], networks=networks)
 
 
@@ -117,7 +113,7 @@ def _row(backend: "Backend", verdict: "Verdict", probed: "ProbeResult | None", p
 
     address = (probed.base_url if probed else "") or (backend.base_urls[0] if backend.base_urls else "")
     place = address or f"set {' and '.join(backend.missing)}"
-    # An own name for a kind says nothing of what is there.
+    # Show the kind too when the name differs from it.
     name = backend.name if normalised(backend.name) == normalised(backend.kind) else f"{backend.name} ({backend.kind})"
     row = (name, str(verdict.tier), place)
     if not verdict.allowed or probed is None:

@@ -1,4 +1,4 @@
-"""`batuta serve route`: which backend a request would go to, and why."""
+"""`batuta serve route`: shows the backend that a request would go to, and why."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +8,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.conversation import ConversationSource, Messages, System, User
-from batuta_cli.cli.ledger_option import LedgerOption, load_config
+from batuta_cli.cli.ledger_option import LedgerOption, SetOption, load_config
 from batuta_cli.cli.probing import probed
 from batuta_cli.errors import LedgerError, NoBackendError, UsageError
 from batuta_cli.files import display
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-_ANY_WINDOW = 10**9  # tokens; here a conversation is counted, and measured against the window of each backend
+_ANY_WINDOW = (
+    10**9
+)  # tokens: the conversation is only counted here, and the plan compares it with each backend's window
 
 
 @commands.command(
@@ -39,45 +41,40 @@ _ANY_WINDOW = 10**9  # tokens; here a conversation is counted, and measured agai
 def route(
     privacy: Annotated[
         str | None,
-        typer.Option(metavar="sovereign|private|standard", help="How far the request may go. Default: the config's."),
+        typer.Option(metavar="sovereign|private|standard", help="The privacy tier. Default: the configuration's."),
     ] = None,
-    latency: Annotated[
-        str, typer.Option(metavar="realtime|interactive|batch", help="How soon an answer is wanted.")
-    ] = "interactive",
-    throughput: Annotated[str, typer.Option(metavar="low|medium|high", help="How many requests at once.")] = "medium",
-    cost: Annotated[
-        str, typer.Option(metavar="frugal|balanced|premium", help="How much an answer may cost.")
-    ] = "balanced",
-    model: Annotated[str, typer.Option(metavar="NAME", help="The model that is to answer.")] = "",
-    backend: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Ask whether this one may take the request.")
-    ] = None,
+    latency: Annotated[str, typer.Option(metavar="realtime|interactive|batch", help="Latency tier.")] = "interactive",
+    throughput: Annotated[str, typer.Option(metavar="low|medium|high", help="Throughput tier.")] = "medium",
+    cost: Annotated[str, typer.Option(metavar="frugal|balanced|premium", help="Cost tier.")] = "balanced",
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model.")] = "",
+    backend: Annotated[str | None, typer.Option(metavar="NAME", help="Check only this backend.")] = None,
     queue_depth: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Decide from this queue of the local backend; nothing is asked of any server."),
+        typer.Option(metavar="N", help="Assume this queue depth of the local backend; probe nothing."),
     ] = None,
-    no_spillover: Annotated[bool, typer.Option("--no-spillover", help="The local backend or none.")] = False,
-    configured: Annotated[
-        bool, typer.Option("--configured", help="The backends of the configuration or none.")
+    no_spillover: Annotated[bool, typer.Option("--no-spillover", help="Use only the local backend.")] = False,
+    configured: Annotated[bool, typer.Option("--configured", help="Use only configured backends.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the result of every gate for every backend.")
     ] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Show what every gate said of every backend.")] = False,
     input_tokens: Annotated[int | None, typer.Option(metavar="N", help="Tokens of the prompt.")] = None,
-    max_output_tokens: Annotated[int | None, typer.Option(metavar="N", help="The longest answer asked for.")] = None,
+    max_output_tokens: Annotated[int | None, typer.Option(metavar="N", help="Limit of the output tokens.")] = None,
     messages: Messages = None,
     system: System = None,
     user: User = None,
     ledger: LedgerOption = None,
+    overrides: SetOption = None,
 ) -> console.CommandResult:
-    """Tell where a request would go: the backend's name. Nothing is sent.
+    """Print the name of the backend that a request would go to. Sends no request.
 
-    Without --queue-depth and --backend the backends are asked how they are. Exit 6 when the privacy tier refuses, 7
-    when no backend is there or the queue is full.
+    Probes the backends unless --queue-depth or --backend is given. Exit 6 when the privacy tier refuses, 7 when no
+    backend is available or the queue is full.
     """
     from batuta_cli.serve.routing.planning import PlanRequest, plan
     from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 
     _check_numbers(queue_depth=queue_depth, input_tokens=input_tokens, max_output_tokens=max_output_tokens)
-    settings = load_config(ledger)
+    settings = load_config(ledger, overrides)
     request = PlanRequest(
         PrivacyTier.parse(settings.privacy.tier if privacy is None else privacy),
         model,
@@ -111,12 +108,12 @@ def _counted(settings: "Config", model: str, tokens: int | None, source: Convers
 
     if tokens is not None:
         if source.given:
-            raise UsageError("--input-tokens and messages were given; the messages are counted by themselves")
+            raise UsageError("--input-tokens cannot be given with messages, whose tokens are counted")
         return TokenCount(tokens, True, "as given")
     if not source.given:
         return None
     if not model:
-        raise UsageError("to count the messages, the model must be known", hint="name it: --model NAME")
+        raise UsageError("--model NAME is needed to count the tokens of the messages")
     from batuta_cli.serve.context.manager import ContextManager
 
     manager = ContextManager.for_model(model, window=_ANY_WINDOW, reserve=0, models=settings.models)
@@ -132,12 +129,12 @@ def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, conf
     if configured:
         return ()
     if probing:
-        console.note("no backend is configured, so the local ones are looked for; batuta config init explains how")
+        console.note("no backend is configured, so the local kinds are probed; to configure one: batuta config init")
     return usual_backends(settings, request, local=probing)
 
 
 def _asked(name: str, backends: "Sequence[Backend]", *, configured: bool) -> "Backend":
-    """The backend that is asked about: a candidate, or any that batuta knows unless `configured`."""
+    """The backend called `name`: a candidate, or any known kind unless `configured`."""
     from batuta_cli.serve.backends import ServingBackend, default_backend
     from batuta_cli.serve.names import normalised, unknown_name
 
@@ -167,8 +164,8 @@ def _looked_at(
 def _seen(result: "ProbeResult") -> str:
     where = f"{result.backend.name} at {result.base_url}" if result.base_url else result.backend.name
     if not result.healthy:
-        return f"{where}: {result.error or 'it does not answer'}"
-    depth = "its queue is not known" if result.queue_depth is None else f"{result.queue_depth} in its queue"
+        return f"{where}: {result.error or 'no response'}"
+    depth = "queue depth unknown" if result.queue_depth is None else f"queue depth {result.queue_depth}"
     return f"{where}: ready, {depth}"
 
 
@@ -179,7 +176,7 @@ def _snapshot(
     probes: "Mapping[str, ProbeResult]",
     queue_depth: int | None,
 ) -> "tuple[Snapshot, LedgerError | None]":
-    """The snapshot; with a ledger that cannot be used, nothing is left of the budget."""
+    """The snapshot; when the ledger cannot be used, its budget is 0 and the error is returned too."""
     import datetime as dt
 
     from batuta_cli.serve.budget.breaker import CostCircuitBreaker
@@ -188,7 +185,7 @@ def _snapshot(
     seen = Seen(dt.datetime.now(dt.UTC).date(), probes, queue_depth=queue_depth)
     snapshot = take_snapshot(settings, backends, request, seen)
     if not request.input_tokens or all(state.price is None or state.price.is_free for state in snapshot.backends):
-        return snapshot, None  # the ledger need not be asked
+        return snapshot, None  # no paid request, so the ledger is not needed
     try:
         seen = replace(seen, budget=CostCircuitBreaker.from_config(settings.budget).status())
     except LedgerError as error:
@@ -206,9 +203,9 @@ def _shown(
 ) -> console.CommandResult:
     error = found.error()
     if trouble is not None and error is None:
-        console.warn(f"{trouble.message}; nothing that costs money is sent")
+        console.warn(f"{trouble.message}; paid requests are refused")
     if error is not None and error.kind == NoBackendError.kind and not settings.backends:
-        error.hint = "batuta config init writes a file that explains how to add backends"
+        error.hint = "batuta config init writes a file that shows how to add backends"
     for each in backends:
         if each.name == found.backend and each.configured and each.api_key_env and not each.api_key():
             console.note(f"{each.name}: {each.api_key_env} is not set")
