@@ -40,7 +40,7 @@ check: .venv/.ready ## Lint, format check, types
 	@ruff format --quiet --check .
 	@mypy --no-error-summary
 
-test: check ## Everything CI runs: ruff, mypy --strict, all tests
+test: check .venv/.peers ## Everything CI runs: ruff, mypy --strict, all tests
 	@python -m pytest -q -n $(JOBS)
 
 demo: .venv/.ready ## The tour, with a real model and real output
@@ -57,10 +57,15 @@ prices: ## Make the table of prices and context windows anew from genai-prices, 
 
 bench-tools: .venv/.bench-tools
 
-.venv/.bench-tools: .venv/.ready
+.venv/.bench-tools: .venv/.ready .venv/.peers
 	@scripts/debian-tools $(TOOLS) age minisign b3sum
+	@touch $@
+
+.venv/.peers: .venv/.ready  # apart, because both tools are called model_signing and bring pydantic
 	@$(PYTHON) -m venv .venv/peers
 	@.venv/peers/bin/python -m pip --quiet --disable-pip-version-check install model_signing==1.1.1 pyOpenSSL 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@$(PYTHON) -m venv .venv/rh-peers
+	@.venv/rh-peers/bin/python -m pip --quiet --disable-pip-version-check install rh-model-signing==1.0.5 pyOpenSSL 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@touch $@
 
 bench: .venv/.bench-tools ## Measure the README's claims, each beside its peers

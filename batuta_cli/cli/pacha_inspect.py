@@ -23,7 +23,10 @@ _HEADER_LIMIT = 4096  # bytes; the header of an encrypted file has 99, and a pip
 def inspect(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A .sig or .enc file; - is stdin.")],
 ) -> console.Outcome:
-    """Show what a .sig or .enc file says about itself. Nothing is verified, no secret is needed."""
+    """Show what a .sig or .enc file, or another tool's OpenSSF bundle, says about itself.
+
+    Nothing is verified, no secret is needed.
+    """
     import sys
 
     from batuta_cli.files import errors_named, open_regular
@@ -66,6 +69,7 @@ def _encrypted(opened: BinaryIO, start: bytes, name: str) -> console.Outcome:
 
 
 def _signature(raw: bytes, name: str) -> console.Outcome:
+    from batuta_cli.pacha.oms.signature import OmsSignature
     from batuta_cli.pacha.pacha1 import Pacha1Signature
     from batuta_cli.pacha.signing import ModelSignature
     from batuta_cli.pacha.statement import format_time
@@ -86,6 +90,10 @@ def _signature(raw: bytes, name: str) -> console.Outcome:
                 "claimed_time": body.timestamp,
             }
         )
+    if isinstance(body, OmsSignature):
+        from batuta_cli.pacha.oms.description import describe
+
+        return _fields({"kind": "signature", "format": "oms"} | describe(body))
     stated = body.statement
     return _fields(
         {

@@ -51,6 +51,13 @@ def sign(
     format: Annotated[
         str, typer.Option(metavar="bundle|pacha1", help="A Sigstore bundle, or the Rust crate's format.")
     ] = "bundle",
+    oms_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|env:VAR|-",
+            help="Sign with this ECDSA key for model_signing and other OpenSSF tools, as PATH.oms.sig.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing signature.")] = False,
 ) -> console.Outcome:
     """Sign models; the signature is written beside each as PATH.sig."""
@@ -65,6 +72,21 @@ def sign(
         raise UsageError("--output takes one PATH", hint="sign them one by one, or leave --output out")
     if "-" in paths:
         raise UsageError("stdin cannot be signed, it has no name", hint="write it to a file first")
+    if oms_key is not None:
+        from batuta_cli.cli.pacha_oms import sign_all
+
+        other = None if format == "bundle" else format
+        unused = {"--identity": identity, "--key": key, "--expires": expires, "--format": other}
+        return sign_all(
+            paths,
+            key=oms_key,
+            passphrase_env=passphrase_env,
+            output=output,
+            ignore=ignore or [],
+            follow_symlinks=follow_symlinks,
+            force=force,
+            unused=unused,
+        )
     if key is None:
         signing_key = _own_key(identity, passphrase_env)
     else:
@@ -73,7 +95,7 @@ def sign(
     def one(path: str) -> Done:
         found = locate(path)
         target = found.signature if output is None else output
-        _refuse_inside(target, found.path, ignore or ())
+        refuse_inside(target, found.path, ignore or ())
         options: dict[str, Any] = {
             "expires_days": expires,
             "ignore": ignore or (),
@@ -104,7 +126,7 @@ def sign(
     return for_each(paths, one)
 
 
-def _refuse_inside(target: str, model: str, ignore: Sequence[str]) -> None:
+def refuse_inside(target: str, model: str, ignore: Sequence[str]) -> None:
     """Refuse a signature that would be one file more in the directory that it signs."""
     from fnmatch import fnmatchcase
 
@@ -149,7 +171,8 @@ def verify(
         list[str] | None, typer.Option(metavar="FILE", help="The signature, if it is not PATH.sig; - is stdin.")
     ] = None,
     key: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Accept this public key alone: a file, or ed25519:BASE64.")
+        str | None,
+        typer.Option(metavar="FILE", help="Accept this public key alone: Ed25519 or ECDSA, a file or TYPE:BASE64."),
     ] = None,
     identity: Annotated[str | None, typer.Option(metavar="ID", help="Who must have signed.")] = None,
     digest: Annotated[
@@ -159,11 +182,26 @@ def verify(
     require: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="How many distinct trusted keys must have signed.")
     ] = None,
+    ca: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Accept certificates of these authorities (PEM), of the signer --identity."),
+    ] = None,
+    trusted_root: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Accept keyless Sigstore signatures under this trusted_root.json."),
+    ] = None,
+    issuer: Annotated[
+        str | None, typer.Option(metavar="URL", help="Who vouched for --identity in a keyless signature.")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Judge certificates and expiry at this time, not now (UTC).")
+    ] = None,
     allow_pacha1: Annotated[
         bool, typer.Option("--allow-pacha1", help="Accept the Rust crate's signatures, which bind the content only.")
     ] = False,
 ) -> console.Outcome:
     """Verify models: exit 0 only when the content is intact and the signer is trusted."""
+    from batuta_cli.cli.pacha_trust import parse_date
     from batuta_cli.pacha import trust
     from batuta_cli.pacha.hashing import ContentAddress
     from batuta_cli.pacha.signer import Policy
@@ -174,21 +212,41 @@ def verify(
         raise UsageError("stdin can be read once only", hint="name a file instead of the second -")
     wanted = None if digest is None else ContentAddress.parse(digest)
     # An empty text is something that was asked for: a variable that is not set must not switch a check off.
-    if wanted is not None and not signature and (key, identity, name, require) == (None, None, None, None):
+    asked = (key, identity, name, require, ca, trusted_root, issuer)
+    if wanted is not None and not signature and all(option is None for option in asked):
         return for_each(paths, lambda path: _verify_digest(path, wanted))
-    policy = Policy(trust.load(), _public_key(key), identity, name, allow_pacha1=allow_pacha1)
+    policy = Policy(
+        trust.load(),
+        _public_key(key),
+        identity,
+        name,
+        allow_pacha1=allow_pacha1,
+        at=trust.now() if at is None else parse_date(at, "--at"),
+        authorities=_authorities(ca or []),
+        trusted_root=trusted_root,
+        issuer=issuer,
+    )
     return for_each(paths, lambda path: _verify_signature(path, signature or [], policy, wanted, require))
 
 
 def _public_key(text: str | None) -> Any:
     if text is None:
         return None
-    from batuta_cli.pacha.keyring import read_public_file
-    from batuta_cli.pacha.keys import INLINE_PREFIX, KEY_FILE_LIMIT, VerifyingKey
+    from batuta_cli.pacha.keyring import read_any_public_file
+    from batuta_cli.pacha.keys import KEY_FILE_LIMIT
+    from batuta_cli.pacha.oms.eckeys import is_inline, parse_public_key
 
     if text == "-":
-        return VerifyingKey.parse(read_stdin(KEY_FILE_LIMIT), "stdin")
-    return VerifyingKey.parse(text.encode()) if text.startswith(INLINE_PREFIX) else read_public_file(text)
+        return parse_public_key(read_stdin(KEY_FILE_LIMIT), "stdin")
+    return parse_public_key(text.encode()) if is_inline(text) else read_any_public_file(text)
+
+
+def _authorities(files: list[str]) -> tuple[Any, ...]:
+    if not files:
+        return ()
+    from batuta_cli.pacha.oms.certificates import load_authorities
+
+    return tuple(certificate for file in files for certificate in load_authorities(file))
 
 
 def _load(file: str) -> "ModelSignature":
@@ -238,45 +296,47 @@ def _match(path: str, address: Any, wanted: Any) -> None:
 
 
 def _verify_signature(path: str, files: list[str], policy: "Policy", wanted: Any, require: int | None) -> Done:
-    from batuta_cli.pacha.content import HashedModel, Model
-    from batuta_cli.pacha.hashing import Resource, hash_stream_counting
+    from batuta_cli.pacha.content import Model
+    from batuta_cli.pacha.hashing import ContentAddress
     from batuta_cli.pacha.locate import locate
-    from batuta_cli.pacha.verification import verify_all, whole_address
+    from batuta_cli.pacha.verification import read_stream, verify_all, whole_address
 
     if path == "-":
         if not files:
             raise UsageError("the signature of stdin must be named", hint="--signature FILE")
         signatures, policy = _load_all(files, policy)
-        size, address = hash_stream_counting(0, "stdin")
-        hashed = HashedModel(Resource(".", size, address.digest))
+        hashed = read_stream(0, "stdin", signatures)
         verified = verify_all(hashed, signatures, policy, label="-", actual_name=None, require=require)
-        whole, stored = verified.address, None
+        whole, stored = ContentAddress(hashed.resource.digest), None
     else:
         found = locate(path)
-        files = files or [_existing(path, found.path, found.signature)]
+        files = files or [_existing(path, found.path, found.signatures)]
         signatures, policy = _load_all(files, policy)
         with console.progress(f"verifying {path}", total_size(found.path)) as advance:
             model = Model(found.path, advance)
             verified = verify_all(model, signatures, policy, label=path, actual_name=found.name, require=require)
-            whole = verified.address if wanted is None else whole_address(found.path, verified, advance)
+            whole = None
+            if wanted is not None or found.address is not None:
+                whole = whole_address(found.path, verified, advance)
         stored = found.address
     if wanted is not None:
         _match(path, whole, wanted)
     if stored is not None:
-        _match(path, verified.address, stored)
+        _match(path, whole, stored)
     for warning in verified.warnings:
         console.warn(f"{display(path)}: {warning}")
     return Done(verified.as_dict() | {"signature": files}, _verified_text(path, verified))
 
 
-def _existing(path: str, located: str, signature: str) -> str:
+def _existing(path: str, located: str, signatures: Sequence[str]) -> str:
     from batuta_cli.files import errors_named
 
     with errors_named(path):
         os.stat(located)  # a missing model is reported before a missing signature
-    if not os.path.lexists(signature):
+    signature = next(filter(os.path.lexists, signatures), None)
+    if signature is None:
         raise VerificationError(
-            f"{display(path)}: there is no signature, {display(signature)} does not exist",
+            f"{display(path)}: there is no signature, {display(signatures[0])} does not exist",
             hint=f"get it from the model's publisher, or name it with --signature FILE; if the model is your own:\n"
             f"  batuta pacha sign {shell_path(path)}",
         )
@@ -284,9 +344,18 @@ def _existing(path: str, located: str, signature: str) -> str:
 
 
 def _signer_text(signer: Any) -> str:
+    certificate = signer.certificate
+    if certificate is not None and certificate.oidc_issuer:
+        return f"{display(signer.name)} (keyless, {display(certificate.oidc_issuer)} vouches)"
+    if certificate is not None:
+        judged = certificate.judged_at.strftime("%Y-%m-%d %H:%M:%SZ")
+        return f"{display(signer.name)} (certificate of {display(certificate.issuer)}, valid at {judged})"
     if signer.claimed:
         return f"the key {signer.key.key_id}, which calls itself {display(signer.name)}"
     return f"{display(signer.name or 'a key without a name')} (key {signer.key.key_id})"
+
+
+_UNBOUND = {"name": "what the model is called", "identity": "who signed", "time": "when it was signed"}
 
 
 def _verified_text(path: str, verified: Any) -> str:
@@ -298,8 +367,11 @@ def _verified_text(path: str, verified: Any) -> str:
     lines = [f"{display(path)}: {console.paint('verified', 'good')}, signed by {who}{when}"]
     if verified.ignored:
         lines.append("  not covered by the signature: " + ", ".join(display(p) for p in verified.ignored))
-    if stated is None:
+    unbound = [words for what, words in _UNBOUND.items() if what not in verified.binds]
+    if len(unbound) == len(_UNBOUND):
         lines.append("  the signature binds the content only, not name, signer or time")
+    elif unbound:
+        lines.append(f"  the signature does not say {' or '.join(unbound)}")
     if verified.unknown_keys:
         lines.append("  also signed by unknown keys: " + ", ".join(display(k) or "?" for k in verified.unknown_keys))
     return "\n".join(lines)

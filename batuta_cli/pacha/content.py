@@ -1,12 +1,18 @@
 """Whether a model is what a statement says: every file by size, then by digest, and no file more or less."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batuta_cli.files import Advance, StrPath
 from batuta_cli.pacha.hashing import Entry, Resource, check_unchanged, hash_entries, scan
 from batuta_cli.pacha.statement import Statement
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.oms.manifest import OmsManifest
+
+IS_FILE = "a file, and a directory was signed"
+IS_DIRECTORY = "a directory, and a single file was signed"
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Model:
         entries = scan(self.path, ignore=ignore, follow_symlinks=follow, allow_empty=True, unusable=unusable)
         single = len(entries) == 1 and entries[0].name == "."
         if single != statement.is_single_file:
-            return Differences(other_kind="a file, and a directory was signed" if single else _IS_DIRECTORY)
+            return Differences(other_kind=IS_FILE if single else IS_DIRECTORY)
         differences = self._compare({e.name: e for e in entries}, {r.name: r for r in statement.resources})
         check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow)
         if not unusable:
@@ -109,19 +115,18 @@ class Model:
         return resource is not None and (resource.size, resource.digest) == (signed.size, signed.digest)
 
 
-_IS_DIRECTORY = "a directory, and a single file was signed"
-
-
 @dataclass(frozen=True)
 class HashedModel:
     """A single file that has been hashed already: bytes in memory, or a pipe."""
 
     resource: Resource
+    compared: "Mapping[OmsManifest, Differences]" = field(default_factory=dict)
+    """How it differs from the manifests of other tools, for which it was hashed in other ways."""
 
     def differences(self, statement: Statement) -> Differences:
         """Compare with a statement."""
         if not statement.is_single_file:
-            return Differences(other_kind="a file, and a directory was signed")
+            return Differences(other_kind=IS_FILE)
         signed = statement.resources[0]
         same = (signed.size, signed.digest) == (self.resource.size, self.resource.digest)
         return Differences() if same else Differences(changed=(".",))

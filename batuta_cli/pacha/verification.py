@@ -5,9 +5,9 @@ was wrong with the signer, because a changed file is the worse news.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from batuta_cli.errors import (
     BatutaError,
@@ -19,8 +19,17 @@ from batuta_cli.errors import (
 )
 from batuta_cli.files import Advance, StrPath, display
 from batuta_cli.pacha.content import Differences, HashedModel, Model
-from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of_bytes, content_address
-from batuta_cli.pacha.keys import VerifyingKey
+from batuta_cli.pacha.hashing import (
+    ContentAddress,
+    Resource,
+    address_of_bytes,
+    content_address,
+    hash_stream_counting,
+)
+from batuta_cli.pacha.oms.comparison import StreamComparison, differences_from
+from batuta_cli.pacha.oms.eckeys import AnyKey
+from batuta_cli.pacha.oms.manifest import OmsManifest
+from batuta_cli.pacha.oms.signature import OmsSignature
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.signer import Policy, Signer, check_own_signature, judge_signer, refuse_pacha1
 from batuta_cli.pacha.signing import ModelSignature, SignedStatement, model_name
@@ -36,12 +45,15 @@ class Verification:
     is not what `if verify_model(...)` means to ask.
     """
 
-    address: ContentAddress
+    address: ContentAddress | None
+    """None when only signatures of other tools were checked, which are over other digests."""
     signers: tuple[Signer, ...] = ()
     binds: tuple[str, ...] = ()
     """What all the signatures cover: content, and for bundles name, identity and time too."""
     statement: Statement | None = None
-    """What the first of the accepted bundles says."""
+    """What the first of the accepted bundles says, of those that batuta made."""
+    manifest: OmsManifest | None = None
+    """What the first of the accepted bundles of other tools says."""
     ignored: tuple[str, ...] = ()
     """Patterns of the files that one signature or another does not cover."""
     unknown_keys: tuple[str, ...] = ()
@@ -56,12 +68,10 @@ class Verification:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         stated = self.statement
-        return {
-            "address": str(self.address),
-            "signers": [
-                {"name": s.name, "name_is_claimed": s.claimed, "key_id": s.key.key_id, "public_key": s.key.inline}
-                for s in self.signers
-            ],
+        root = self.manifest.root if self.manifest else None
+        return ({"oms_root": f"sha256:{root.hex()}"} if root else {}) | {
+            "address": None if self.address is None else str(self.address),
+            "signers": [_signer_dict(signer) for signer in self.signers],
             "binds": list(self.binds),
             "created": format_time(stated.created) if stated else None,
             "expires": format_time(stated.expires) if stated else None,
@@ -71,8 +81,49 @@ class Verification:
         }
 
 
-class _Comparable(Protocol):
-    def differences(self, statement: Statement) -> Differences: ...
+def _signer_dict(signer: Signer) -> dict[str, Any]:
+    key = signer.key
+    known = {"name": signer.name, "name_is_claimed": signer.claimed, "key_id": key.key_id, "public_key": key.inline}
+    certificate = signer.certificate
+    if certificate is None:
+        return known
+    facts = {
+        "subject": certificate.subject,
+        "issuer": certificate.issuer,
+        "serial": certificate.serial,
+        "not_before": format_time(certificate.not_before),
+        "not_after": format_time(certificate.not_after),
+        "judged_at": format_time(certificate.judged_at),
+        "oidc_issuer": certificate.oidc_issuer,
+    }
+    return known | {"certificate": facts}
+
+
+_Comparable = Model | HashedModel
+
+
+def read_stream(
+    descriptor: int, name: StrPath, signatures: Sequence[ModelSignature], advance: Advance | None = None
+) -> HashedModel:
+    """Hash a pipe for BLAKE3 and for every signature of another tool, reading it once and in constant memory.
+
+    Raises as `hashing.hash_stream`.
+    """
+    comparisons = _comparisons(signatures)
+    size, address = hash_stream_counting(
+        descriptor, name, advance, also=[comparison.update for comparison in comparisons.values()]
+    )
+    return _hashed(size, address, comparisons)
+
+
+def _comparisons(signatures: Sequence[ModelSignature]) -> dict[OmsManifest, StreamComparison]:
+    bodies = [signature.body for signature in signatures]
+    return {body.statement: StreamComparison(body.statement) for body in bodies if isinstance(body, OmsSignature)}
+
+
+def _hashed(size: int, address: ContentAddress, comparisons: Mapping[OmsManifest, StreamComparison]) -> HashedModel:
+    compared = {manifest: comparison.differences() for manifest, comparison in comparisons.items()}
+    return HashedModel(Resource(".", size, address.digest), compared)
 
 
 def check_content(model: _Comparable, signature: ModelSignature, label: StrPath) -> None:
@@ -80,6 +131,8 @@ def check_content(model: _Comparable, signature: ModelSignature, label: StrPath)
     body = signature.body
     if isinstance(body, Pacha1Signature):
         differences = _pacha1_differences(model, body)
+    elif isinstance(body, OmsSignature):
+        differences = _oms_differences(model, body.statement)
     else:
         differences = model.differences(body.statement)
     if not differences:
@@ -96,6 +149,12 @@ def _pacha1_differences(model: _Comparable, signature: Pacha1Signature) -> Diffe
     if resource is None:
         return Differences(other_kind="a directory, and a single file was signed")
     return Differences() if resource.digest == signature.content.digest else Differences(changed=(".",))
+
+
+def _oms_differences(model: _Comparable, manifest: OmsManifest) -> Differences:
+    if isinstance(model, HashedModel):
+        return model.compared[manifest]
+    return differences_from(model.path, manifest, model.progress)
 
 
 _SHOWN = 10  # names of each kind in a message; the JSON has all
@@ -128,9 +187,14 @@ def _check_name(signature: ModelSignature, actual: str | None, policy: Policy) -
             raise VerificationError("the Rust crate's format does not sign a name, so --name cannot be checked")
         return ()
     stated = signature.body.statement
+    if stated.name is None:
+        if policy.name is not None:
+            raise VerificationError("model_signing 0.2 did not sign a name, so --name cannot be checked")
+        return ()
     if policy.name is not None and stated.name != policy.name:
         raise VerificationError(f"signed as {display(stated.name)}, not as {display(policy.name)}")
-    if policy.name is None and stated.is_single_file and actual is not None and actual != stated.name:
+    single = stated.single() is not None if isinstance(stated, OmsManifest) else stated.is_single_file
+    if policy.name is None and single and actual is not None and actual != stated.name:
         return (f"{display(actual)} was signed under another name, {display(stated.name)}",)
     return ()
 
@@ -149,7 +213,7 @@ def verify_all(
         raise VerificationError(f"{display(label)}: there is no signature")
     if require is not None and require < 1:
         raise UsageError(f"at least one signer must be required, not {require}")
-    signers: dict[VerifyingKey, Signer] = {}
+    signers: dict[object, Signer] = {}
     unknown: list[str] = []
     warnings: list[str] = []
     accepted: list[ModelSignature] = []
@@ -164,7 +228,7 @@ def verify_all(
             (strangers if tolerated else fatal).append(error)
             continue
         accepted.append(signature)
-        signers |= {signer.key: signer for signer in found if signer.key not in signers}
+        signers |= {signer.distinct: signer for signer in found if signer.distinct not in signers}
         unknown += others
     short = require is not None and len(signers) < require
     if short:
@@ -187,22 +251,39 @@ def _verified(
     accepted: Sequence[ModelSignature], signers: tuple[Signer, ...], unknown: list[str], warnings: list[str]
 ) -> Verification:
     statements = [s.body.statement for s in accepted if isinstance(s.body, SignedStatement)]
+    manifests = [s.body.statement for s in accepted if isinstance(s.body, OmsSignature)]
+    left_out = [stated.ignore_paths for stated in statements] + [stated.ignore_paths for stated in manifests]
     return Verification(
-        accepted[0].address,
+        next((s.address for s in accepted if s.address is not None), None),
         signers,
-        ("content", "name", "identity", "time") if len(statements) == len(accepted) else ("content",),
+        tuple(what for what in _BINDABLE if all(what in _binds(s) for s in accepted)),
         statements[0] if statements else None,
-        tuple(dict.fromkeys(pattern for stated in statements for pattern in stated.ignore_paths)),
+        manifests[0] if manifests else None,
+        tuple(dict.fromkeys(path for paths in left_out for path in paths)),
         tuple(unknown),
         tuple(dict.fromkeys(warnings)),
     )
 
 
+_BINDABLE = ("content", "name", "identity", "time")
+
+
+def _binds(signature: ModelSignature) -> tuple[str, ...]:
+    """What a signature is over."""
+    body = signature.body
+    if isinstance(body, SignedStatement):
+        return _BINDABLE
+    if isinstance(body, Pacha1Signature) or body.statement.name is None:
+        return ("content",)
+    return ("content", "name") if body.material.method == "key" else ("content", "name", "identity")
+
+
 def whole_address(path: StrPath, verified: Verification, advance: Advance | None = None) -> ContentAddress:
     """The address of all that lies at `path`, which a signature that leaves files out does not vouch for."""
-    if not verified.ignored or verified.statement is None:
+    stated = verified.statement or verified.manifest
+    if verified.address is not None and (not verified.ignored or stated is None):
         return verified.address
-    return content_address(path, follow_symlinks=verified.statement.allow_symlinks, progress=advance)
+    return content_address(path, follow_symlinks=stated is not None and stated.allow_symlinks, progress=advance)
 
 
 def verify_path(
@@ -239,7 +320,7 @@ def verify_model(
     signature: ModelSignature,
     *,
     trust: TrustStore | None = None,
-    key: VerifyingKey | None = None,
+    key: AnyKey | None = None,
     identity: str | None = None,
     allow_pacha1: bool = False,
 ) -> Verification:
@@ -250,7 +331,10 @@ def verify_model(
 
     Raises `VerificationError`, `SignerError` as `verify_path`.
     """
-    model = HashedModel(Resource(".", len(data), address_of_bytes(data).digest))
+    comparisons = _comparisons([signature])
+    for comparison in comparisons.values():
+        comparison.update(data)
+    model = _hashed(len(data), address_of_bytes(data), comparisons)
     if trust is None and key is None:
         if identity is not None:
             raise UsageError("an identity can only be checked against trust= or key=")
