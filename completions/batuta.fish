@@ -94,7 +94,7 @@ complete -c batuta -n '__batuta_in \'pacha sign\'' -l key -r -F -d 'A private ke
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l passphrase-env -x -a '(set -nx)' -d 'The variable that holds the key\'s passphrase.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s o -l output -r -F -d 'Where to write it; - is stdout.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l expires -x -d 'The signature counts for so many days.'
-complete -c batuta -n '__batuta_in \'pacha sign\'' -l ignore -x -d 'Leave these files out of the model; the signature says so.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l ignore -x -d 'Leave these paths out, from the model\'s root; * stays within a directory, ** does not.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l format -x -a 'bundle pacha1' -d 'A Sigstore bundle, or the Rust crate\'s format.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s f -l force -d 'Replace an existing signature.'
@@ -118,7 +118,7 @@ complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --ident
 
 # batuta pacha hash
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'
-complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore -x -d 'Leave these files out of the model; the signature says so.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore -x -d 'Leave these paths out, from the model\'s root; * stays within a directory, ** does not.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s q -l quiet -d 'Print errors only.'

@@ -4,17 +4,21 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
 
 from batuta_cli.errors import BatutaError, InvalidInputError
-from batuta_cli.files import errors_named, open_regular
+from batuta_cli.files import display, errors_named, open_regular
 
 Ignore = Annotated[
     list[str] | None,
-    typer.Option("--ignore", metavar="GLOB", help="Leave these files out of the model; the signature says so."),
+    typer.Option(
+        "--ignore",
+        metavar="GLOB",
+        help="Leave these paths out, from the model's root; * stays within a directory, ** does not.",
+    ),
 ]
 FollowSymlinks = Annotated[
     bool, typer.Option("--follow-symlinks", help="Read symbolic links to files inside a model directory.")
@@ -44,6 +48,19 @@ def read_stdin(limit: int) -> bytes:
     if len(data) > limit:
         raise InvalidInputError(f"stdin: more than {limit:,} bytes, which such an input never has")
     return data
+
+
+def warn_of_unmatched(path: str, model: str, ignore: Sequence[str], signature: Sequence[str] = ()) -> None:
+    """Warn of `--ignore` globs that name nothing in `model`, which the user called `path`.
+
+    `signature` holds the path inside the model at which its signature will be written, which need not exist yet.
+    """
+    from batuta_cli.cli.console import warn
+    from batuta_cli.pacha.ignoring import expand_ignored, matching_part
+
+    for glob in expand_ignored(model, ignore).unmatched:
+        if not any(matching_part([glob], place) for place in signature):
+            warn(f"{display(path)}: --ignore {display(glob)} names nothing in it; a glob begins at the model's root")
 
 
 def total_size(path: str) -> int | None:

@@ -9,7 +9,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import FollowSymlinks, Ignore, is_stream, read_stdin, total_size
+from batuta_cli.cli.models import FollowSymlinks, Ignore, is_stream, read_stdin, total_size, warn_of_unmatched
 from batuta_cli.errors import InvalidInputError, UsageError, VerificationError
 from batuta_cli.files import display
 
@@ -44,6 +44,10 @@ def hash_paths(
         raise UsageError("name the PATHs to hash, or one list with --check FILE", hint="batuta pacha hash --help")
     if check is not None:
         return _check(check)
+    if ignore:
+        from batuta_cli.pacha.ignoring import check_globs
+
+        check_globs(ignore)
     return for_each(paths or [], lambda path: _hash(path, ignore or [], follow_symlinks))
 
 
@@ -61,6 +65,7 @@ def _address(path: str, ignore: list[str], follow_symlinks: bool) -> "ContentAdd
             return hash_stream(descriptor, path)
         finally:
             os.close(descriptor)
+    warn_of_unmatched(path, found.path, ignore)
     with console.progress(f"hashing {path}", total_size(found.path)) as advance:
         return content_address(found.path, ignore=ignore, follow_symlinks=follow_symlinks, progress=advance)
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from batuta_cli.cli import console, secrets
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import opened, total_size
+from batuta_cli.cli.models import opened, total_size, warn_of_unmatched
 from batuta_cli.errors import UsageError
 from batuta_cli.files import atomic_output, display
 from batuta_cli.pacha import trust
@@ -28,7 +28,7 @@ def sign_all(
     unused: "Mapping[str, Any]",
 ) -> console.Outcome:
     """Sign models with an ECDSA key, each as PATH.oms.sig; `unused` are options with no place in such a bundle."""
-    from batuta_cli.cli.pacha_sign import refuse_inside
+    from batuta_cli.cli.pacha_sign import place_inside
 
     if given := [option for option, value in unused.items() if value is not None]:
         raise UsageError(
@@ -46,12 +46,19 @@ def sign_all(
                 f"{display(path)}: is in the store, which keeps batuta's own signatures", hint="--output FILE"
             )
         target = oms_signature_path(found.path) if output is None else output
-        refuse_inside(target, found.path, ignore)
+        own = place_inside(target, found.path, ignore)
+        warn_of_unmatched(path, found.path, ignore, own)
         name = found.name or model_name(found.path)
 
         def bundle(advance: Any) -> bytes:
             return sign_for_oms(
-                found.path, signing_key, name, ignore_paths=ignore, follow_symlinks=follow_symlinks, progress=advance
+                found.path,
+                signing_key,
+                name,
+                ignore=ignore,
+                ignore_paths=own,
+                follow_symlinks=follow_symlinks,
+                progress=advance,
             )
 
         with console.progress(f"signing {path}", total_size(found.path)) as advance:

@@ -10,7 +10,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import FollowSymlinks, Ignore, opened, read_stdin, shell_path, total_size
+from batuta_cli.cli.models import FollowSymlinks, Ignore, opened, read_stdin, shell_path, total_size, warn_of_unmatched
 from batuta_cli.errors import UsageError, VerificationError
 from batuta_cli.files import display
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from batuta_cli.pacha.signing import ModelSignature
 
 commands = typer.Typer()
+
+_SHOWN = 10  # names of files that are left out in the text; --json has all
 
 
 @commands.command(
@@ -64,8 +66,10 @@ def sign(
     from batuta_cli.cli import secrets
     from batuta_cli.files import atomic_output
     from batuta_cli.pacha import signing
+    from batuta_cli.pacha.ignoring import check_globs
     from batuta_cli.pacha.locate import locate
 
+    check_globs(ignore or ())
     if format not in ("bundle", "pacha1"):
         raise UsageError(f"no such signature format: {display(format)}", hint="bundle or pacha1")
     if output is not None and len(paths) > 1:
@@ -95,10 +99,12 @@ def sign(
     def one(path: str) -> Done:
         found = locate(path)
         target = found.signature if output is None else output
-        refuse_inside(target, found.path, ignore or ())
+        own = place_inside(target, found.path, ignore or ())
+        warn_of_unmatched(path, found.path, ignore or (), own)
         options: dict[str, Any] = {
             "expires_days": expires,
             "ignore": ignore or (),
+            "ignore_paths": own,
             "follow_symlinks": follow_symlinks,
             "format": format,
         }
@@ -126,19 +132,26 @@ def sign(
     return for_each(paths, one)
 
 
-def refuse_inside(target: str, model: str, ignore: Sequence[str]) -> None:
-    """Refuse a signature that would be one file more in the directory that it signs."""
-    from fnmatch import fnmatchcase
+def place_inside(target: str, model: str, ignore: Sequence[str]) -> tuple[str, ...]:
+    """The path inside the model that covers the signature, when that is written there; else nothing.
+
+    Raises `UsageError` for a signature that would be one file more in the directory that it signs.
+    """
+    from glob import escape
+
+    from batuta_cli.pacha.ignoring import matching_part
 
     root, place = os.path.realpath(model), os.path.realpath(target)
     if target == "-" or not os.path.isdir(root) or not place.startswith(os.path.join(root, "")):
-        return
+        return ()
     name = os.path.relpath(place, root)
-    if not any(fnmatchcase(part, pattern) for part in (name, os.path.basename(name)) for pattern in ignore):
+    covered = matching_part(ignore, name)
+    if covered is None:
         raise UsageError(
             f"{display(target)}: lies inside the model, which would change with it",
-            hint=f"choose another --output, or leave it out of the model: --ignore {shell_path(name)}",
+            hint=f"choose another --output, or leave it out of the model: --ignore {shell_path(escape(name))}",
         )
+    return (covered,)
 
 
 def _own_key(identity: str | None, passphrase_env: str | None) -> Any:
@@ -366,7 +379,9 @@ def _verified_text(path: str, verified: Any) -> str:
     when = f" on {format_time(stated.created)}" if stated and stated.created else ""
     lines = [f"{display(path)}: {console.paint('verified', 'good')}, signed by {who}{when}"]
     if verified.ignored:
-        lines.append("  not covered by the signature: " + ", ".join(display(p) for p in verified.ignored))
+        shown = [display(name) for name in verified.ignored[:_SHOWN]]
+        shown += [f"and {len(verified.ignored) - _SHOWN:,} more"] if len(verified.ignored) > _SHOWN else []
+        lines.append("  not covered by the signature: " + ", ".join(shown))
     unbound = [words for what, words in _UNBOUND.items() if what not in verified.binds]
     if len(unbound) == len(_UNBOUND):
         lines.append("  the signature binds the content only, not name, signer or time")

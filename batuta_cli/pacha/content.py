@@ -1,11 +1,13 @@
 """Whether a model is what a statement says: every file by size, then by digest, and no file more or less."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from batuta_cli.files import Advance, StrPath
 from batuta_cli.pacha.hashing import Entry, Resource, check_unchanged, hash_entries, scan
+from batuta_cli.pacha.ignoring import files_left_out
 from batuta_cli.pacha.statement import Statement
 
 if TYPE_CHECKING:
@@ -69,6 +71,10 @@ class Model:
             added=(*differences.added, *(name for name in unusable if name not in signed)),
         )
 
+    def left_out(self, stated: "Statement | OmsManifest") -> tuple[str, ...]:
+        """The files there are that a statement does not cover, because it says that they are ignored."""
+        return files_left_out(self.path, stated.ignore_paths) if os.path.isdir(self.path) else ()
+
     def single_file(self) -> Resource | None:
         """The model hashed as one file; None when it is a directory. Raises as `differences`."""
         entries = scan(self.path, allow_empty=True)
@@ -130,3 +136,7 @@ class HashedModel:
         signed = statement.resources[0]
         same = (signed.size, signed.digest) == (self.resource.size, self.resource.digest)
         return Differences() if same else Differences(changed=(".",))
+
+    def left_out(self, stated: "Statement | OmsManifest") -> tuple[str, ...]:
+        """Nothing: a single file is covered whole."""
+        return ()

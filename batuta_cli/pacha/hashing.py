@@ -8,10 +8,8 @@ changes while it is read is a `ChangedWhileReadError`, never a result: each file
 whole model once more when all of it has been read.
 """
 
-import fnmatch
 import mmap
 import os
-import re
 import select
 import stat
 import struct
@@ -31,6 +29,7 @@ from batuta_cli.files import (
     open_regular,
     same_content_expected,
 )
+from batuta_cli.pacha.ignoring import expand_ignored
 
 PREFIX = "blake3:"
 
@@ -218,8 +217,8 @@ def scan(
 
     Args:
         path: a regular file, or a directory.
-        ignore: shell patterns. A pattern leaves out the files and directories inside the model whose relative name
-            or base name it matches (`*.log`, `.git`, `checkpoints/*`).
+        ignore: relative paths (never globs) from the model's root. Each leaves out what has exactly that name, and
+            when it is a directory all that lies beneath it.
         follow_symlinks: read symbolic links to regular files instead of refusing them.
         allow_empty: return an empty list for a directory without files instead of refusing it.
         unusable: takes the names of what cannot be part of a model (links, special files, names that are not UTF-8)
@@ -235,20 +234,14 @@ def scan(
         if not stat.S_ISREG(status.st_mode):
             raise InvalidInputError(f"{display(path)}: is {kind_of(status.st_mode)}, not a file or a directory")
         return [Entry.of(".", os.fspath(path), status)]
-    ignore = clean_patterns(ignore)
-    entries = sorted(_walk(os.fspath(path), ignore, follow_symlinks, unusable), key=lambda entry: entry.name)
+    entries = sorted(_walk(os.fspath(path), frozenset(ignore), follow_symlinks, unusable), key=lambda entry: entry.name)
     if not entries and not allow_empty:
-        raise InvalidInputError(f"{display(path)}: the directory has no file in it")
+        besides = " besides the ignored ones" if ignore else ""
+        raise InvalidInputError(f"{display(path)}: the directory has no file in it{besides}")
     return entries
 
 
-def clean_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Shell patterns as they are matched: `./logs/` is written by habit, and means `logs`."""
-    return tuple(pattern.removeprefix("./").rstrip("/") for pattern in patterns)
-
-
-def _walk(root: str, ignore: Sequence[str], follow_symlinks: bool, unusable: list[str] | None) -> Iterator[Entry]:
-    ignored = [re.compile(fnmatch.translate(pattern)).match for pattern in ignore]
+def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: list[str] | None) -> Iterator[Entry]:
     directories = [(root, "")]
     while directories:
         directory, prefix = directories.pop()
@@ -256,7 +249,7 @@ def _walk(root: str, ignore: Sequence[str], follow_symlinks: bool, unusable: lis
             found = list(os.scandir(directory))
         for item in found:
             name = prefix + item.name
-            if any(matches(name) or matches(item.name) for matches in ignored):
+            if name in ignore:
                 continue
             try:
                 status = _judge(item, follow_symlinks)
@@ -372,5 +365,10 @@ def address_of(resources: Sequence[Resource]) -> ContentAddress:
 def content_address(
     path: StrPath, *, ignore: Sequence[str] = (), follow_symlinks: bool = False, progress: Advance | None = None
 ) -> ContentAddress:
-    """The content address of a file or a directory; see `hash_model` for the arguments and errors."""
-    return address_of(hash_model(path, ignore=ignore, follow_symlinks=follow_symlinks, advance=progress))
+    """The content address of a file or a directory.
+
+    `ignore` are globs, which are expanded to the paths that they name; see `ignoring` for their rules, and
+    `hash_model` for the other arguments. Raises as both.
+    """
+    paths = expand_ignored(path, ignore).paths
+    return address_of(hash_model(path, ignore=paths, follow_symlinks=follow_symlinks, advance=progress))

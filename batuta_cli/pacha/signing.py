@@ -23,7 +23,8 @@ from batuta_cli.pacha.envelope import (
     parse_envelope,
     pre_authentication_encoding,
 )
-from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of, address_of_bytes, clean_patterns, hash_model
+from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of, address_of_bytes, hash_model
+from batuta_cli.pacha.ignoring import check_globs, expand_ignored, topmost
 from batuta_cli.pacha.keys import SigningKey
 from batuta_cli.pacha.oms.eckeys import AnyKey
 from batuta_cli.pacha.oms.signature import OmsSignature, read_oms
@@ -123,6 +124,7 @@ def sign_path(
     name: str | None = None,
     expires_days: int | None = None,
     ignore: Sequence[str] = (),
+    ignore_paths: Sequence[str] = (),
     follow_symlinks: bool = False,
     format: SignatureFormat = "bundle",
     progress: Advance | None = None,
@@ -132,21 +134,29 @@ def sign_path(
     Args:
         name: the model's name, when `path` does not show it (an object of the store).
         expires_days: the signature counts for so many days from now; None for good.
-        ignore, follow_symlinks: which files belong to the model, see `hashing.scan`. Both are signed.
+        ignore: globs of files that do not belong to the model; see `ignoring` for their rules. The paths that they
+            name now are signed, not the globs.
+        ignore_paths: relative paths to leave out besides, whether something is there or not: the place of the
+            signature, when that is inside the model.
+        follow_symlinks: read symbolic links to regular files; this is signed as well.
         format: "bundle", or "pacha1" for the Rust crate, which takes single files and binds their content only.
 
     Raises:
         NotFoundError, OperationError, ChangedWhileReadError: the model cannot be read.
         InvalidInputError, UsageError: it is not something that can be signed like that.
     """
-    ignore = clean_patterns(ignore)
-    resources = hash_model(path, ignore=ignore, follow_symlinks=follow_symlinks, advance=progress)
+    check_globs(ignore)
+    if format == "pacha1" and (ignore or ignore_paths):
+        raise _not_in_pacha1(path)
+    paths = topmost([*expand_ignored(path, ignore).paths, *ignore_paths])
+    statement.check_ignored(paths)
+    resources = hash_model(path, ignore=paths, follow_symlinks=follow_symlinks, advance=progress)
     return sign_resources(
         resources,
         model_name(path) if name is None else name,
         key,
         expires_days=expires_days,
-        ignore=ignore,
+        ignore_paths=paths,
         follow_symlinks=follow_symlinks,
         format=format,
     )
@@ -164,7 +174,7 @@ def sign_resources(
     key: SigningKey,
     *,
     expires_days: int | None = None,
-    ignore: Sequence[str] = (),
+    ignore_paths: Sequence[str] = (),
     follow_symlinks: bool = False,
     format: SignatureFormat = "bundle",
 ) -> ModelSignature:
@@ -173,7 +183,7 @@ def sign_resources(
     if expires_days is not None and not 0 < expires_days <= _MAX_LIFETIME:
         raise UsageError(f"a signature can expire after 1 to {_MAX_LIFETIME:,} days, not {expires_days}")
     if format == "pacha1":
-        return _sign_pacha1(resources, name, key, created, restricted=expires_days is not None or bool(ignore))
+        return _sign_pacha1(resources, name, key, created, restricted=expires_days is not None or bool(ignore_paths))
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -186,7 +196,7 @@ def sign_resources(
         created=created,
         expires=None if expires_days is None else created + dt.timedelta(days=expires_days),
         allow_symlinks=follow_symlinks,
-        ignore_paths=ignore,
+        ignore_paths=ignore_paths,
     )
     payload = stated.to_payload()
     public = key.verifying_key
@@ -202,9 +212,13 @@ def _sign_pacha1(
     resources: Sequence[Resource], name: str, key: SigningKey, created: dt.datetime, *, restricted: bool
 ) -> ModelSignature:
     if restricted or len(resources) != 1 or resources[0].name != ".":
-        raise UsageError(
-            f"{display(name)}: the pacha1 format signs single files, without --expires or --ignore",
-            hint="leave --format out",
-        )
+        raise _not_in_pacha1(name)
     signature = pacha1.sign(address_of(resources), key, int(created.timestamp()))
     return ModelSignature(signature.to_json(), signature)
+
+
+def _not_in_pacha1(name: StrPath) -> UsageError:
+    return UsageError(
+        f"{display(name)}: the pacha1 format signs single files, without --expires or --ignore",
+        hint="leave --format out",
+    )

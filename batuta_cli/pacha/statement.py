@@ -21,15 +21,14 @@ from batuta_cli.errors import InvalidInputError
 from batuta_cli.files import display
 from batuta_cli.pacha.envelope import dict_field, load_json, text_field
 from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of
+from batuta_cli.pacha.ignoring import check_ignored_path, is_beneath
 from batuta_cli.pacha.keys import VerifyingKey, check_identity
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 MAX_RESOURCES = 1_000_000
-MAX_IGNORED = 1_000
-"""Patterns of files that do not belong to the model; each is tried on every file."""
-
-_MAX_PATTERN = 512  # characters; a regular expression is made of each pattern, in quadratic time
+MAX_IGNORED = 1_000_000
+"""Paths of files and directories that do not belong to the model."""
 
 SINGLE = "."
 """The name of the only resource of a single-file model, as model_signing has it."""
@@ -52,6 +51,7 @@ class Statement:
     tool: str | None = None
     allow_symlinks: bool = False
     ignore_paths: tuple[str, ...] = ()
+    """Relative paths from the model's root, never globs: each leaves out itself and all that lies beneath it."""
 
     @property
     def is_single_file(self) -> bool:
@@ -112,9 +112,13 @@ def build(
 ) -> Statement:
     """The statement for a model that has just been hashed.
 
-    Raises `InvalidInputError` when a verifier would not accept it: too many files, a pattern that is not text.
+    Raises `InvalidInputError` when a verifier would not accept it: no file or too many, an ignored path that is not a
+    relative path in UTF-8.
     """
-    _check_ignored(ignore_paths, "the patterns of files to ignore")
+    check_ignored(ignore_paths)
+    _check_apart(ignore_paths, resources, "the ignored paths")
+    if not resources:
+        raise InvalidInputError(f"{display(name)}: there is no file to sign")
     if len(resources) > MAX_RESOURCES:
         raise InvalidInputError(f"{display(name)}: {len(resources):,} files, at most {MAX_RESOURCES:,} can be signed")
     return Statement(
@@ -177,8 +181,9 @@ def parse_document(document: dict[str, Any]) -> Statement:
     ignore = serialization.get("ignore_paths", [])
     if not isinstance(ignore, list) or not all(isinstance(p, str) for p in ignore):
         raise InvalidInputError(f"{_IN}ignore_paths: is not a list of texts")
-    _check_ignored(ignore, f"{_IN}ignore_paths")
     resources = _resources(predicate.get("resources"))
+    check_ignored(ignore, f"{_IN}ignore_paths")
+    _check_apart(ignore, resources, f"{_IN}ignore_paths")
     return _with_subject(subjects[0], resources, allow_symlinks, tuple(ignore))
 
 
@@ -268,16 +273,23 @@ def check_resource_name(name: str, where: str) -> None:
         raise InvalidInputError(f"{where}name: is not Unicode text") from None
 
 
-def _check_ignored(patterns: Sequence[str], where: str) -> None:
-    if len(patterns) > MAX_IGNORED:
-        raise InvalidInputError(f"{where}: {len(patterns):,}, at most {MAX_IGNORED:,} are read")
-    for pattern in patterns:
-        if not 0 < len(pattern) <= _MAX_PATTERN:
-            raise InvalidInputError(f"{where}: a pattern has 1 to {_MAX_PATTERN:,} characters, not {len(pattern):,}")
-        try:
-            pattern.encode()
-        except UnicodeEncodeError:
-            raise InvalidInputError(f"{where}: {display(pattern)} is not UTF-8") from None
+def check_ignored(paths: Sequence[str], where: str = "the ignored paths") -> None:
+    """Raise `InvalidInputError` unless a statement can record these paths: not too many, relative, and in UTF-8.
+
+    `where` names their place in the error.
+    """
+    if len(paths) > MAX_IGNORED:
+        raise InvalidInputError(f"{where}: {len(paths):,} paths, at most {MAX_IGNORED:,} are read")
+    with _field(where):
+        for path in paths:
+            check_ignored_path(path)
+
+
+def _check_apart(paths: Sequence[str], resources: Sequence[Resource], where: str) -> None:
+    ignored = frozenset(paths)
+    both = next((r.name for r in resources if r.name in ignored or is_beneath(r.name, ignored)), None)
+    if both is not None:
+        raise InvalidInputError(f"{where}: {display(both)} is listed as a file of the model as well")
 
 
 @contextlib.contextmanager

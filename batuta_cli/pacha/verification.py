@@ -26,6 +26,7 @@ from batuta_cli.pacha.hashing import (
     content_address,
     hash_stream_counting,
 )
+from batuta_cli.pacha.ignoring import is_glob
 from batuta_cli.pacha.oms.comparison import StreamComparison, differences_from
 from batuta_cli.pacha.oms.eckeys import AnyKey
 from batuta_cli.pacha.oms.manifest import OmsManifest
@@ -55,7 +56,7 @@ class Verification:
     manifest: OmsManifest | None = None
     """What the first of the accepted bundles of other tools says."""
     ignored: tuple[str, ...] = ()
-    """Patterns of the files that one signature or another does not cover."""
+    """Names of the files in the model that one accepted signature or another does not cover."""
     unknown_keys: tuple[str, ...] = ()
     """Ids, as the file names them, of further signatures that no acceptable key made."""
     warnings: tuple[str, ...] = ()
@@ -138,7 +139,20 @@ def check_content(model: _Comparable, signature: ModelSignature, label: StrPath)
     if not differences:
         return
     raise VerificationError(
-        f"{display(label)}: {_in_words(differences)}", result=differences.as_dict() | {"path": os.fspath(label)}
+        f"{display(label)}: {_in_words(differences)}",
+        hint=_hint_about_globs(body.statement, differences) if isinstance(body, SignedStatement) else None,
+        result=differences.as_dict() | {"path": os.fspath(label)},
+    )
+
+
+def _hint_about_globs(stated: Statement, differences: Differences) -> str | None:
+    """What to say of globs that earlier versions recorded: they are read as paths now, and the files count as added."""
+    if not differences.added or not any(map(is_glob, stated.ignore_paths)):
+        return None
+    return (
+        "the signature leaves out "
+        + ", ".join(display(path) for path in stated.ignore_paths[:_SHOWN])
+        + ", which is read as a path and not as a pattern; if these files may be left out, have the model signed again"
     )
 
 
@@ -244,22 +258,26 @@ def verify_all(
         raise worst([error, *fatal]) from None
     if fatal:
         raise worst(fatal)
-    return _verified(accepted, tuple(signers.values()), unknown, warnings)
+    return _verified(model, accepted, tuple(signers.values()), unknown, warnings)
 
 
 def _verified(
-    accepted: Sequence[ModelSignature], signers: tuple[Signer, ...], unknown: list[str], warnings: list[str]
+    model: _Comparable,
+    accepted: Sequence[ModelSignature],
+    signers: tuple[Signer, ...],
+    unknown: list[str],
+    warnings: list[str],
 ) -> Verification:
     statements = [s.body.statement for s in accepted if isinstance(s.body, SignedStatement)]
     manifests = [s.body.statement for s in accepted if isinstance(s.body, OmsSignature)]
-    left_out = [stated.ignore_paths for stated in statements] + [stated.ignore_paths for stated in manifests]
+    stated: list[Statement | OmsManifest] = [*statements, *manifests]
     return Verification(
         next((s.address for s in accepted if s.address is not None), None),
         signers,
         tuple(what for what in _BINDABLE if all(what in _binds(s) for s in accepted)),
         statements[0] if statements else None,
         manifests[0] if manifests else None,
-        tuple(dict.fromkeys(path for paths in left_out for path in paths)),
+        tuple(sorted({name for each in stated for name in model.left_out(each)})),
         tuple(unknown),
         tuple(dict.fromkeys(warnings)),
     )
@@ -343,7 +361,6 @@ def verify_model(
         check_own_signature(signature)
         check_content(model, signature, "the model")
         statement = signature.body.statement if isinstance(signature.body, SignedStatement) else None
-        ignored = statement.ignore_paths if statement else ()
-        return Verification(signature.address, binds=("content",), statement=statement, ignored=ignored)
+        return Verification(signature.address, binds=("content",), statement=statement)
     policy = Policy(trust or TrustStore(), key, identity, allow_pacha1=allow_pacha1)
     return verify_all(model, [signature], policy, label="the model", actual_name=None)

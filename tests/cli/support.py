@@ -68,6 +68,7 @@ def bundle(
     expires: dt.datetime | None = None,
     keyids: Sequence[str] | None = None,
     name: str | None = None,
+    ignore_paths: Sequence[str] = (),
 ) -> bytes:
     """A `.sig` as its first key could have made it at another time, in another name, together with other keys."""
     first = keys[0].verifying_key
@@ -78,11 +79,19 @@ def bundle(
         public_key=first,
         created=created or trust.now(),
         expires=expires,
+        ignore_paths=ignore_paths,
     ).to_payload()
     message = pre_authentication_encoding(payload)
     ids = keyids or [key.verifying_key.key_id for key in keys]
     signatures = tuple(EnvelopeSignature(i, key.sign(message)) for i, key in zip(ids, keys, strict=True))
     return Envelope(payload, signatures, first.hint).to_json()
+
+
+def resigned(payload: bytes, key: SigningKey) -> bytes:
+    """A `.sig` over any payload, whatever it says."""
+    public = key.verifying_key
+    value = key.sign(pre_authentication_encoding(payload))
+    return Envelope(payload, (EnvelopeSignature(public.key_id, value),), public.hint).to_json()
 
 
 def answer(done: Done) -> dict[str, Any]:

@@ -173,6 +173,71 @@ def test_a_signature_inside_the_directory_it_signs_is_refused_unless_it_is_left_
         assert "not covered by the signature: model.sig" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("output", "glob"),
+    [("model.sig", "*.sig"), ("sigs/a.sig", "sigs"), ("sigs/a.sig", "sigs/*"), ("a[1].sig", "a[[]1].sig")],
+)
+def test_a_signature_can_lie_wherever_in_the_model_an_ignore_names_it(
+    batuta: Run, environment: dict[str, str], work: Path, alice: SigningKey, output: str, glob: str
+) -> None:
+    (work / "m" / "sigs").mkdir(parents=True)
+    (work / "m" / "f").write_bytes(b"x")
+    refused = batuta("pacha", "sign", "m", "--output", f"m/{output}", "--ignore", "other", code=2)
+    assert "lies inside the model" in refused.stderr
+    done = batuta("pacha", "sign", "m", "--output", f"m/{output}", "--ignore", glob, code=0)
+    assert done.stderr == ""
+    batuta("pacha", "verify", "m", "--signature", f"m/{output}", code=0)
+    offered = hints(refused)[0].partition("--ignore ")[2]
+    in_a_shell(f"batuta pacha sign m --force --output 'm/{output}' --ignore {offered}", environment, work)
+
+
+@pytest.mark.parametrize("glob", ["", ".", "./", "..", "/", "/etc", "sub/../..", "../m/f", "a\nb/.."])
+def test_an_ignore_that_names_no_path_inside_the_model_is_wrong_usage(
+    batuta: Run, work: Path, alice: SigningKey, glob: str
+) -> None:
+    (work / "m").mkdir()
+    (work / "m" / "f").write_bytes(b"x")
+    for command in (["sign", "m"], ["sign", "model"], ["hash", "m"], ["hash", "model"], ["hash", "missing"]):
+        done = batuta("pacha", *command, "--ignore", "f", "--ignore", glob, code=2)
+        assert "error: --ignore " in done.stderr and "does not name a path inside the model" in done.stderr
+    assert names_in(work) == ["m", "model"]
+
+
+def test_an_ignore_that_leaves_nothing_to_sign_is_wrong_usage(batuta: Run, work: Path, alice: SigningKey) -> None:
+    (work / "m" / "sub").mkdir(parents=True)
+    (work / "m" / "sub" / "f").write_bytes(b"x")
+    for glob in ("*", "**", "sub", "sub/**", "**/f"):
+        done = batuta("pacha", "sign", "m", "--ignore", glob, code=2)
+        assert "m: the directory has no file in it besides the ignored ones" in done.stderr
+    assert names_in(work) == ["m", "model"]
+
+
+def test_an_ignored_name_that_is_not_utf8_cannot_be_recorded_and_its_directory_can(
+    batuta: Run, work: Path, alice: SigningKey
+) -> None:
+    (work / "m" / "sub").mkdir(parents=True)
+    (work / "m" / "f").write_bytes(b"x")
+    (work / "m" / "sub" / os.fsdecode(b"a\xff.tmp")).write_bytes(b"x")
+    done = batuta("pacha", "sign", "m", "--ignore", "**/*.tmp", code=2)
+    assert "m: the ignored paths: sub/a\\xff.tmp is not UTF-8" in done.stderr and "directory" in done.stderr
+    assert names_in(work) == ["m", "model"]
+    batuta("pacha", "sign", "m", "--ignore", "sub", code=0)
+    assert "not covered by the signature: sub/a\\xff.tmp\n" in batuta("pacha", "verify", "m", code=0).stdout
+    batuta("pacha", "hash", "m", "--ignore", "**/*.tmp", code=0)
+
+
+def test_an_ignore_that_names_nothing_is_warned_of(batuta: Run, work: Path, alice: SigningKey) -> None:
+    (work / "m" / "sub").mkdir(parents=True)
+    for name in ("f", "sub/run.log", "caf\u0065\u0301"):
+        (work / "m" / name).write_bytes(b"x")
+    for glob in ("*.log", "run.log", "F", "caf\u00e9", "sub/sub"):
+        for command in (["sign", "m", "--force"], ["hash", "m"]):
+            done = batuta("pacha", *command, "--ignore", glob, code=0)
+            assert f"warning: m: --ignore {glob} names nothing in it" in done.stderr
+    assert batuta("pacha", "sign", "m", "--force", "--ignore", "sub", "--ignore", "sub/*.log", code=0).stderr == ""
+    assert "names nothing" in batuta("pacha", "hash", "model", "--ignore", "f", code=0).stderr
+
+
 def test_devices_pipes_and_links_as_output_are_written_through(
     batuta: Run, environment: dict[str, str], work: Path, alice: SigningKey
 ) -> None:

@@ -1,13 +1,27 @@
 """`batuta pacha verify`: exit 0 only when everything that was asked for has been checked."""
 
+import base64
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from batuta_cli.pacha.keys import SigningKey
 from batuta_cli.pacha.signing import sign_path
-from tests.cli.support import answer, bundle, hints, names_in, own_key, result, signed_model, trust_file, trust_key
+from tests.cli.support import (
+    answer,
+    bundle,
+    hints,
+    names_in,
+    own_key,
+    resigned,
+    result,
+    signed_model,
+    trust_file,
+    trust_key,
+)
 from tests.conftest import Run
 
 ALICE = "alice@example.com"
@@ -108,10 +122,97 @@ def test_what_was_ignored_at_signing_is_shown_and_nothing_else_is_ignored(batuta
     batuta("pacha", "sign", "m", "--ignore", "*.log", "--ignore", ".git", code=0)
     (work / "m" / "train.log").write_text("more")
     done = batuta("pacha", "verify", "m", code=0)
-    assert "not covered by the signature: *.log, .git" in done.stdout
-    assert result(batuta("pacha", "verify", "m", "--json"))[0]["ignored"] == ["*.log", ".git"]
-    (work / "m" / "other.txt").write_text("x")
-    batuta("pacha", "verify", "m", code=3)
+    assert "not covered by the signature: train.log\n" in done.stdout
+    (work / "m" / ".git" / "hooks").mkdir(parents=True)
+    (work / "m" / ".git" / "hooks" / "post-checkout").write_text("#!/bin/sh")
+    assert result(batuta("pacha", "verify", "m", "--json"))[0]["ignored"] == [".git/hooks/post-checkout", "train.log"]
+    shown = result(batuta("pacha", "inspect", "m.sig", "--json", code=0))
+    assert shown["ignored"] == [".git", "train.log"]
+    for name in ("other.txt", "other.log"):
+        (work / "m" / name).write_text("x")
+        assert f"added: {name}" in batuta("pacha", "verify", "m", code=3).stderr
+        (work / "m" / name).unlink()
+
+
+@pytest.mark.parametrize("glob", ["model.sig", "*.sig", "model.*", "./model.sig/", "model.si[g]"])
+def test_a_name_that_is_ignored_at_the_root_hides_nothing_elsewhere(
+    batuta: Run, home: Path, work: Path, glob: str
+) -> None:
+    own_key(home)
+    (work / "m" / "sub").mkdir(parents=True)
+    for name in ("weights", "sub/vocab", "model.sig"):
+        (work / "m" / name).write_text(name)
+    batuta("pacha", "sign", "m", "--ignore", glob, code=0)
+    batuta("pacha", "verify", "m", code=0)
+    for name in ("sub/model.sig/evil.py", "sub/model.sig", "other.sig", "MODEL.SIG", "x/model.sig/a"):
+        added = work / "added" / name
+        added.parent.mkdir(parents=True)
+        added.write_text("import os")
+        shutil.copytree(work / "added", work / "m", dirs_exist_ok=True)
+        shutil.rmtree(work / "added")
+        assert f"added: {name}" in batuta("pacha", "verify", "m", code=3).stderr
+        top = work / "m" / name
+        shutil.rmtree(top.parent) if top.parent.name == "model.sig" else top.unlink()
+    batuta("pacha", "verify", "m", code=0)
+
+
+def test_a_signature_with_patterns_by_an_earlier_version_is_read_by_the_strict_rule(
+    batuta: Run, home: Path, work: Path
+) -> None:
+    key = own_key(home)
+    (work / "m" / "sub").mkdir(parents=True)
+    (work / "m" / "weights").write_text("weights")
+    old = bundle(work / "m", key, identity="alice@example.com", ignore_paths=["model.sig", "*.log"])
+    (work / "m.sig").write_bytes(old)
+    (work / "m" / "model.sig").write_text("x")
+    assert "not covered by the signature: model.sig\n" in batuta("pacha", "verify", "m", code=0).stdout
+    (work / "m" / "sub" / "model.sig").write_text("x")
+    (work / "m" / "run.log").write_text("x")
+    done = batuta("pacha", "verify", "m", code=3)
+    assert "added: run.log" in done.stderr and "added: sub/model.sig" in done.stderr
+    assert "hint: the signature leaves out model.sig, *.log, which is read as a path" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "/etc", "a/../..", "./a", "a/", "a//b"])
+def test_a_signature_that_leaves_out_anything_but_relative_paths_is_malformed(
+    batuta: Run, home: Path, work: Path, path: str
+) -> None:
+    key = own_key(home)
+    model = signed_model(work, key)
+    document = json.loads((work / "model.sig").read_bytes())
+    stated = json.loads(base64.b64decode(document["dsseEnvelope"]["payload"]))
+    stated["predicate"]["serialization"]["ignore_paths"] = [path]
+    (work / "model.sig").write_bytes(resigned(json.dumps(stated).encode(), key))
+    for command in (["verify", str(model)], ["inspect", "model.sig"]):
+        assert "model.sig: predicate.serialization.ignore_paths: " in batuta("pacha", *command, code=2).stderr
+
+
+def test_a_signature_over_no_file_is_malformed(batuta: Run, home: Path, work: Path) -> None:
+    key = own_key(home)
+    signed_model(work, key)
+    (work / "m").mkdir()
+    document = json.loads((work / "model.sig").read_bytes())
+    stated = json.loads(base64.b64decode(document["dsseEnvelope"]["payload"]))
+    stated["predicate"]["resources"] = []
+    (work / "m.sig").write_bytes(resigned(json.dumps(stated).encode(), key))
+    for command in (["verify", "m"], ["inspect", "m.sig"]):
+        assert "m.sig: predicate.resources: " in batuta("pacha", *command, code=2).stderr
+
+
+def test_many_files_left_out_are_counted_in_the_text_and_listed_in_the_json(
+    batuta: Run, home: Path, work: Path
+) -> None:
+    own_key(home)
+    (work / "m" / "logs").mkdir(parents=True)
+    (work / "m" / "weights").write_text("weights")
+    names = [f"logs/{n:02}" for n in range(25)]
+    for name in names:
+        (work / "m" / name).write_text("")
+    (work / "m" / "logs" / "link").symlink_to("/etc/passwd")
+    batuta("pacha", "sign", "m", "--ignore", "logs", code=0)
+    done = batuta("pacha", "verify", "m", code=0)
+    assert "not covered by the signature: logs/00, " in done.stdout and ", and 16 more" in done.stdout
+    assert result(batuta("pacha", "verify", "m", "--json"))[0]["ignored"] == [*names, "logs/link"]
 
 
 def test_links_are_followed_only_when_the_signature_says_so(batuta: Run, home: Path, work: Path) -> None:

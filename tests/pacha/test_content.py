@@ -98,8 +98,24 @@ def test_differences_account_for_every_file_and_are_none_only_for_the_same_files
 
 def test_ignored_files_do_not_count_but_only_those_that_were_signed_as_ignored(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m", SIGNED | {"run.log": b"", ".git/HEAD": b""})
-    assert not Model(model).differences(stated(SIGNED, ignore=["*.log", ".git"]))
-    assert Model(model).differences(stated(SIGNED, ignore=["*.log"])).added == (".git/HEAD",)
+    assert not Model(model).differences(stated(SIGNED, ignore=["run.log", ".git"]))
+    assert Model(model).differences(stated(SIGNED, ignore=["run.log"])).added == (".git/HEAD",)
+
+
+@pytest.mark.parametrize("recorded", ["*.log", "sub", "HEAD", "ru[n].log", ".gi", "RUN.log", "run.log/x", "**"])
+def test_a_recorded_path_leaves_out_itself_and_nothing_that_only_resembles_it(recorded: str, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m", SIGNED | {"run.log": b"", ".git/HEAD": b"", "c/sub": b"", "c/run.log": b""})
+    found = Model(model).differences(stated(SIGNED, ignore=[recorded]))
+    assert set(found.added) == {"run.log", ".git/HEAD", "c/sub", "c/run.log"}
+
+
+def test_a_recorded_path_leaves_out_whatever_kind_of_thing_has_it(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m", SIGNED | {"dir/deep/x": b"", "dir/y": b"", "file": b""})
+    (model / "link").symlink_to("/etc")
+    os.mkfifo(model / "fifo")
+    everything = stated(SIGNED, ignore=["dir", "file", "link", "fifo", "nothing", "dir/y", "file/below"])
+    assert not Model(model).differences(everything)
+    assert Model(model).left_out(everything) == ("dir/deep/x", "dir/y", "fifo", "file", "link")
 
 
 def test_a_signed_file_that_becomes_a_link_to_the_same_content_is_refused(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from batuta_cli.pacha.hashing import (
     hash_stream_counting,
     scan,
 )
+from batuta_cli.pacha.ignoring import expand_ignored
 from tests.conftest import NOBODY
 from tests.pacha import forge
 
@@ -153,10 +154,20 @@ def test_nothing_is_skipped_silently_not_even_git_or_hidden_files(tmp_path: Path
     assert [entry.name for entry in scan(model)] == [".git/HEAD", ".hidden", "a"]
 
 
-def test_ignore_leaves_out_names_base_names_and_whole_directories(tmp_path: Path) -> None:
-    files = {".git/HEAD": b"", "a.log": b"", "deep/b.log": b"", "deep/keep": b"1", "tmp/x": b"", "logs": b""}
+def test_a_scan_leaves_out_paths_from_the_root_and_takes_no_globs_or_base_names(tmp_path: Path) -> None:
+    files = {".git/HEAD": b"", "a.log": b"", "deep/.git/HEAD": b"", "deep/a.log": b"", "deep/keep": b"1", "*": b""}
     model = forge.write_model(tmp_path / "m", files)
-    assert [e.name for e in scan(model, ignore=["*.log", ".git", "tmp/*"])] == ["deep/keep", "logs"]
+    kept = ["a.log", "deep/.git/HEAD", "deep/keep"]
+    assert [e.name for e in scan(model, ignore=[".git", "deep/a.log", "*", "dee", "deep/k"])] == kept
+
+
+def test_an_address_with_globs_is_that_of_the_files_they_do_not_name(tmp_path: Path) -> None:
+    model = forge.write_model(tmp_path / "m", {"a.log": b"", "deep/b.log": b"2", "keep": b"1"})
+    expected = forge.directory_address({"deep/b.log": b"2", "keep": b"1"})
+    assert content_address(model, ignore=["*.log"]).hex == expected
+    assert content_address(model, ignore=["**/*.log"]).hex == forge.directory_address({"keep": b"1"})
+    with pytest.raises(InvalidInputError, match="no file in it besides the ignored ones"):
+        content_address(model, ignore=["*"])
 
 
 @pytest.mark.parametrize("name", ["line\nbreak", "-rf", "--force", "tab\tbell\x07", "\u202egnp.exe", "a b", "%41"])
@@ -417,8 +428,8 @@ def test_no_pattern_can_break_a_scan(tmp_path_factory: pytest.TempPathFactory, p
     model = tmp_path_factory.getbasetemp() / "patterns"
     forge.write_model(model, {"a": b"", "[b]": b"", "d/e": b""})
     try:
-        names = {entry.name for entry in scan(model, ignore=patterns)}
+        names = {entry.name for entry in scan(model, ignore=expand_ignored(model, patterns).paths)}
     except BatutaError as error:
-        assert "no file in it" in error.message
+        assert "no file in it" in error.message or "--ignore" in error.message
     else:
         assert names <= {"a", "[b]", "d/e"}

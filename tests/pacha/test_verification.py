@@ -83,7 +83,7 @@ def test_what_is_signed_here_is_verified_here_files_directories_and_bytes(tmp_pa
     store = policy(trusting(ALICE)).trust
     assert verify_path(model, sign_path(model, ALICE.signing), Policy(store))
     verified = verify_path(directory, sign_path(directory, ALICE.signing, ignore=["*.log"]), Policy(store))
-    assert verified and verified.as_dict()["ignored"] == ["*.log"]
+    assert verified and verified.as_dict()["ignored"] == ["run.log"]
     assert verify_model(b"weights", sign_model(b"weights", ALICE.signing), trust=store)
     assert verify_model(b"", sign_model(b"", ALICE.signing), key=ALICE.verifying)
 
@@ -265,7 +265,7 @@ def test_a_stranger_adds_nothing_to_what_is_reported(order: int, model: Path) ->
     assert (verified.statement, verified.binds) == (None, ("content",))
     other = signed(b"something else", MALLORY)
     found = verify_path(model, [other, signed(b"weights")][::order], policy(trusting(ALICE)), require=1)
-    assert found.address.hex == blake3(b"weights").hexdigest()
+    assert str(found.address) == "blake3:" + blake3(b"weights").hexdigest()
 
 
 def test_a_number_of_signers_does_not_excuse_a_revoked_a_wrong_or_a_forged_one(model: Path) -> None:
@@ -287,13 +287,13 @@ def test_an_accepted_signature_over_other_content_is_not_excused_by_a_second_one
             verify_path(model, both, policy(trusting(ALICE, BOB)), require=1)
 
 
-def test_patterns_ignored_by_any_accepted_signature_are_shown(tmp_path: Path) -> None:
+def test_files_that_any_accepted_signature_leaves_out_are_shown(tmp_path: Path) -> None:
     directory = write_model(tmp_path / "m", FILES | {"run.log": b""})
     everything = statement(FILES | {"run.log": b""}, BOB)
     without_logs = statement(FILES)
-    without_logs["predicate"]["serialization"]["ignore_paths"] = ["*.log"]
+    without_logs["predicate"]["serialization"]["ignore_paths"] = ["run.log", "gone.log"]
     both = [parsed(bundle(everything, BOB)), parsed(bundle(without_logs))]
-    assert verify_path(directory, both, policy(trusting(ALICE, BOB))).ignored == ("*.log",)
+    assert verify_path(directory, both, policy(trusting(ALICE, BOB))).ignored == ("run.log",)
 
 
 def test_a_mixture_of_formats_binds_only_what_all_of_them_bind(model: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from batuta_cli.errors import InvalidInputError
 from batuta_cli.files import display
 from batuta_cli.pacha.envelope import dict_field, text_field
+from batuta_cli.pacha.ignoring import check_ignored_path, is_beneath
 from batuta_cli.pacha.statement import (
     MAX_IGNORED,
     MAX_RESOURCES,
@@ -133,7 +134,7 @@ def parse_manifest(document: dict[str, Any]) -> OmsManifest:
         files,
         root,
         allow_symlinks,
-        _ignored(serialization.get("ignore_paths", [])),
+        _ignored(serialization.get("ignore_paths", []), files),
     )
 
 
@@ -240,15 +241,20 @@ def _digest(text: str, algorithm: str, where: str) -> bytes:
     return bytes.fromhex(text)
 
 
-def _ignored(value: Any) -> tuple[str, ...]:
+def _ignored(value: Any, files: Sequence[SignedFile]) -> tuple[str, ...]:
     where = f"{_IN}ignore_paths"
     if not isinstance(value, list) or not all(isinstance(path, str) for path in value):
         raise InvalidInputError(f"{where}: is not a list of paths")
     if len(value) > MAX_IGNORED:
         raise InvalidInputError(f"{where}: {len(value):,} paths, at most {MAX_IGNORED:,} are read")
-    paths = tuple(path.removeprefix("./").rstrip("/") for path in value)
-    for given, path in zip(value, paths, strict=True):
-        parts = path.split("/")
-        if given.startswith("/") or "" in parts or "." in parts or ".." in parts or "\0" in path:
-            raise InvalidInputError(f"{where}: {display(given[:200])!r} is not a relative path inside the model")
+    paths = tuple(path.removeprefix("./").removesuffix("/") for path in value)
+    for path in paths:
+        try:
+            check_ignored_path(path)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{where}: {error.message}") from None
+    ignored = frozenset(paths)
+    both = next((file.name for file in files if file.name in ignored or is_beneath(file.name, ignored)), None)
+    if both is not None:
+        raise InvalidInputError(f"{where}: {display(both[:200])} is listed as a file of the model as well")
     return paths

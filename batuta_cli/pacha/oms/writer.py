@@ -18,6 +18,7 @@ from batuta_cli.pacha.envelope import (
     pre_authentication_encoding,
 )
 from batuta_cli.pacha.hashing import Entry, check_unchanged, scan
+from batuta_cli.pacha.ignoring import expand_ignored, topmost
 from batuta_cli.pacha.oms.digests import Part, digest_parts
 from batuta_cli.pacha.oms.eckeys import EcSigningKey, EcVerifyingKey
 from batuta_cli.pacha.statement import MAX_RESOURCES, PREDICATE_TYPE, STATEMENT_TYPE
@@ -46,16 +47,20 @@ def sign_for_oms(
     key: EcSigningKey,
     name: str,
     *,
+    ignore: Sequence[str] = (),
     ignore_paths: Sequence[str] = (),
     follow_symlinks: bool = False,
     progress: Advance | None = None,
 ) -> bytes:
     """The bundle for a file or directory of any size, in constant memory; `name` is the model's.
 
+    `ignore`, `ignore_paths` and `follow_symlinks` are those of `signing.sign_path`.
+
     Raises:
         NotFoundError, OperationError, ChangedWhileReadError: the model cannot be read.
         InvalidInputError, UsageError: the model cannot be signed so that model_signing accepts it.
     """
+    ignore_paths = topmost([*expand_ignored(path, ignore).paths, *ignore_paths])
     entries = scan(path, ignore=ignore_paths, follow_symlinks=follow_symlinks)
     _check_acceptable(path, name, entries, ignore_paths, follow_symlinks)
     digests = digest_parts([Part(entry, 0, entry.size) for entry in entries], "sha256", progress)
