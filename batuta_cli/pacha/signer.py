@@ -79,7 +79,7 @@ class Signer:
         """What makes two signers different: their keys, or with certificates, which change keys, their names."""
         if self.certificate is None:
             return self.key
-        return (self.certificate.oidc_issuer or self.certificate.issuer, self.name)
+        return (self.certificate.oidc_issuer, self.name)
 
 
 def judge_signer(signature: ModelSignature, policy: Policy) -> tuple[tuple[Signer, ...], tuple[str, ...]]:

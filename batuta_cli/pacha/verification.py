@@ -117,6 +117,14 @@ def read_stream(
     return _hashed(size, address, comparisons)
 
 
+def hashed_bytes(data: bytes, signatures: Sequence[ModelSignature]) -> HashedModel:
+    """A model in memory, hashed for all the signatures that it will be compared with."""
+    comparisons = _comparisons(signatures)
+    for comparison in comparisons.values():
+        comparison.update(data)
+    return _hashed(len(data), address_of_bytes(data), comparisons)
+
+
 def _comparisons(signatures: Sequence[ModelSignature]) -> dict[OmsManifest, StreamComparison]:
     bodies = [signature.body for signature in signatures]
     return {body.statement: StreamComparison(body.statement) for body in bodies if isinstance(body, OmsSignature)}
@@ -349,10 +357,7 @@ def verify_model(
 
     Raises `VerificationError`, `SignerError` as `verify_path`.
     """
-    comparisons = _comparisons([signature])
-    for comparison in comparisons.values():
-        comparison.update(data)
-    model = _hashed(len(data), address_of_bytes(data), comparisons)
+    model = hashed_bytes(data, [signature])
     if trust is None and key is None:
         if identity is not None:
             raise UsageError("an identity can only be checked against trust= or key=")

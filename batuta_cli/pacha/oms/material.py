@@ -38,7 +38,8 @@ class Material:
 def parse_material(bundle: dict[str, Any]) -> Material:
     """Read the verification material of a bundle. Raises `InvalidInputError` that names the field."""
     material = dict_field(bundle, "verificationMaterial", "")
-    entries = material.get("tlogEntries") or []
+    entries = material.get("tlogEntries")
+    entries = [] if entries is None else entries
     if not isinstance(entries, list):
         raise InvalidInputError(f"{_WHERE}tlogEntries: is not a list")
     kinds = [name for name in ("publicKey", "x509CertificateChain", "certificate") if material.get(name) is not None]
