@@ -121,7 +121,8 @@ def _fields(result: dict[str, Any]) -> console.Outcome:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             lines += [f"{name:17} {display(', '.join(value))}"] if value else []
         elif isinstance(value, list):
-            rows = [" ".join(map(str, row.values())) for row in value]
+            rows = [" ".join(str(part) for part in row.values() if part is not None) for row in value]
+            rows = [row for row in rows if row]
             lines += [f"{name:17} {display(row)}" for row in rows[:_SHOWN]]
             if len(rows) > _SHOWN:
                 lines.append(f"{name:17} and {len(rows) - _SHOWN:,} more")

@@ -1,5 +1,6 @@
 """`batuta pacha sign` and `batuta pacha verify`."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -189,7 +190,7 @@ def verify(
     ] = None,
     identity: Annotated[str | None, typer.Option(metavar="ID", help="Who must have signed.")] = None,
     digest: Annotated[
-        str | None, typer.Option(metavar="blake3:HEX", help="The content must have this address.")
+        str | None, typer.Option(metavar="blake3:HEX|sha256:HEX", help="The content must have this address or digest.")
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The name it must have been signed under.")] = None,
     require: Annotated[
@@ -216,14 +217,14 @@ def verify(
     """Verify models: exit 0 only when the content is intact and the signer is trusted."""
     from batuta_cli.cli.pacha_trust import parse_date
     from batuta_cli.pacha import trust
-    from batuta_cli.pacha.hashing import ContentAddress
+    from batuta_cli.pacha.sha256 import parse_digest
     from batuta_cli.pacha.signer import Policy
 
     if signature and len(paths) > 1:
         raise UsageError("--signature takes one PATH", hint="verify them one by one")
     if [*paths, *(signature or []), key].count("-") > 1:
         raise UsageError("stdin can be read once only", hint="name a file instead of the second -")
-    wanted = None if digest is None else ContentAddress.parse(digest)
+    wanted = None if digest is None else parse_digest(digest)
     # An empty text is something that was asked for: a variable that is not set must not switch a check off.
     asked = (key, identity, name, require, ca, trusted_root, issuer)
     if wanted is not None and not signature and all(option is None for option in asked):
@@ -289,38 +290,45 @@ def _load_all(files: list[str], policy: "Policy") -> tuple[list["ModelSignature"
 def _verify_digest(path: str, wanted: Any) -> Done:
     from batuta_cli.pacha.hashing import content_address, hash_stream
     from batuta_cli.pacha.locate import locate
+    from batuta_cli.pacha.sha256 import Sha256Digest, sha256_of, sha256_of_stream
 
+    is_sha256 = isinstance(wanted, Sha256Digest)
     if path == "-":
-        address = hash_stream(0, "stdin")
+        found = sha256_of_stream(0, "stdin") if is_sha256 else hash_stream(0, "stdin")
     else:
-        found = locate(path)
-        with console.progress(f"verifying {path}", total_size(found.path)) as advance:
-            address = content_address(found.path, progress=advance)
-    _match(path, address, wanted)
-    text = f"{display(path)}: has the address {wanted}; no signature was checked"
-    return Done({"address": str(address), "signers": [], "binds": ["content"]}, text)
+        located = locate(path).path
+        with console.progress(f"verifying {path}", total_size(located)) as advance:
+            found = sha256_of(located, advance) if is_sha256 else content_address(located, progress=advance)
+    _match(path, found, wanted)
+    kind = "digest" if is_sha256 else "address"
+    text = f"{display(path)}: has the {kind} {wanted}; no signature was checked"
+    return Done({kind: str(found), "signers": [], "binds": ["content"]}, text)
 
 
-def _match(path: str, address: Any, wanted: Any) -> None:
-    if address != wanted:
-        raise VerificationError(
-            f"{display(path)}: the content is {address}, not {wanted}", result={"address": str(address)}
-        )
+def _match(path: str, found: Any, wanted: Any) -> None:
+    from batuta_cli.pacha.hashing import ContentAddress
+
+    if found != wanted:
+        kind = "address" if isinstance(wanted, ContentAddress) else "digest"
+        raise VerificationError(f"{display(path)}: the content is {found}, not {wanted}", result={kind: str(found)})
 
 
 def _verify_signature(path: str, files: list[str], policy: "Policy", wanted: Any, require: int | None) -> Done:
     from batuta_cli.pacha.content import Model
     from batuta_cli.pacha.hashing import ContentAddress
     from batuta_cli.pacha.locate import locate
+    from batuta_cli.pacha.sha256 import Sha256Digest, sha256_of
     from batuta_cli.pacha.verification import read_stream, verify_all, whole_address
 
+    is_sha256 = isinstance(wanted, Sha256Digest)
     if path == "-":
         if not files:
             raise UsageError("the signature of stdin must be named", hint="--signature FILE")
         signatures, policy = _load_all(files, policy)
-        hashed = read_stream(0, "stdin", signatures)
+        sha256 = hashlib.sha256()
+        hashed = read_stream(0, "stdin", signatures, also=[sha256.update] if is_sha256 else [])
         verified = verify_all(hashed, signatures, policy, label="-", actual_name=None, require=require)
-        whole, stored = ContentAddress(hashed.resource.digest), None
+        whole: Any = Sha256Digest(sha256.digest()) if is_sha256 else ContentAddress(hashed.resource.digest)
     else:
         found = locate(path)
         files = files or [_existing(path, found.path, found.signatures)]
@@ -329,13 +337,15 @@ def _verify_signature(path: str, files: list[str], policy: "Policy", wanted: Any
             model = Model(found.path, advance)
             verified = verify_all(model, signatures, policy, label=path, actual_name=found.name, require=require)
             whole = None
-            if wanted is not None or found.address is not None:
+            if is_sha256:
+                whole = sha256_of(found.path, advance)
+            elif wanted is not None:
                 whole = whole_address(found.path, verified, advance)
-        stored = found.address
+            stored = None if found.address is None else whole_address(found.path, verified, advance)
+        if found.address is not None:
+            _match(path, stored, found.address)
     if wanted is not None:
         _match(path, whole, wanted)
-    if stored is not None:
-        _match(path, whole, stored)
     for warning in verified.warnings:
         console.warn(f"{display(path)}: {warning}")
     return Done(verified.as_dict() | {"signature": files}, _verified_text(path, verified))

@@ -5,7 +5,7 @@ was wrong with the signer, because a changed file is the worse news.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,15 +104,22 @@ _Comparable = Model | HashedModel
 
 
 def read_stream(
-    descriptor: int, name: StrPath, signatures: Sequence[ModelSignature], advance: Advance | None = None
+    descriptor: int,
+    name: StrPath,
+    signatures: Sequence[ModelSignature],
+    advance: Advance | None = None,
+    *,
+    also: Sequence[Callable[[memoryview], object]] = (),
 ) -> HashedModel:
     """Hash a pipe for BLAKE3 and for every signature of another tool, reading it once and in constant memory.
+
+    `also` are called with all the bytes, part by part.
 
     Raises as `hashing.hash_stream`.
     """
     comparisons = _comparisons(signatures)
     size, address = hash_stream_counting(
-        descriptor, name, advance, also=[comparison.update for comparison in comparisons.values()]
+        descriptor, name, advance, also=[*also, *(comparison.update for comparison in comparisons.values())]
     )
     return _hashed(size, address, comparisons)
 
@@ -299,9 +306,10 @@ def _binds(signature: ModelSignature) -> tuple[str, ...]:
     body = signature.body
     if isinstance(body, SignedStatement):
         return _BINDABLE
-    if isinstance(body, Pacha1Signature) or body.statement.name is None:
+    if isinstance(body, Pacha1Signature):
         return ("content",)
-    return ("content", "name") if body.material.method == "key" else ("content", "name", "identity")
+    named = () if body.statement.name is None else ("name",)
+    return ("content", *named, *(() if body.material.method == "key" else ("identity",)))
 
 
 def whole_address(path: StrPath, verified: Verification, advance: Advance | None = None) -> ContentAddress:

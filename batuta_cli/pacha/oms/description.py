@@ -28,7 +28,7 @@ def describe(signed: OmsSignature) -> dict[str, Any]:
         {
             "predicate": "model_signing 0.2" if stated.old else "model_signing 1.0",
             "signed_with": _METHODS[material.method],
-            "verification_needs": needs,
+            "needs": needs,
             "name": stated.name,
             "method": stated.method,
             "hash_type": stated.algorithm,

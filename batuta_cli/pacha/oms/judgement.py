@@ -79,7 +79,7 @@ def _judge_keyless(
     from sigstore.errors import Error as SigstoreError
     from sigstore.models import Bundle, InvalidBundle, TrustedRoot
     from sigstore.verify import Verifier
-    from sigstore.verify.policy import Identity, UnsafeNoOp
+    from sigstore.verify.policy import Identity
 
     root = os.fspath(policy.trusted_root)
     read_limited(root, _ROOT_LIMIT)  # tells a missing, unreadable or huge file in the usual words
@@ -94,8 +94,7 @@ def _judge_keyless(
     except (ValueError, InvalidBundle) as error:
         raise InvalidInputError(f"not a Sigstore bundle that can be verified: {_short(error)}") from None
     try:
-        # The identity is checked below, so that another signer is told from a wrong signature.
-        _, payload = verifier.verify_dsse(bundle, UnsafeNoOp())
+        _, payload = verifier.verify_dsse(bundle, _JudgedBelow())
     except CertValidationError as error:
         raise UnknownSignerError(f"the trusted root does not vouch for the certificate: {_short(error)}") from None
     except SigstoreError as error:
@@ -110,6 +109,14 @@ def _judge_keyless(
             f" {display(policy.identity)} of {display(policy.issuer)}"
         ) from None
     return Signer(key, policy.identity, certificate=CertificateFacts.of(leaf, oidc_issuer=policy.issuer))
+
+
+class _JudgedBelow:
+    """A policy of `sigstore` that leaves the identity to a check of its own, which tells another signer from a wrong
+    signature."""
+
+    def verify(self, _: x509.Certificate) -> None:
+        """Accept any certificate."""
 
 
 def oidc_issuer(leaf: x509.Certificate) -> str | None:

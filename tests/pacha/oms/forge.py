@@ -141,7 +141,7 @@ def bundle(
 def bundle_02(files: Mapping[str, bytes], signer: Signatory) -> bytes:
     """A bundle of model_signing 0.2, with its encoding of what is signed: Python's notation of the payload."""
     payload = json.dumps(statement_02(files)).encode()
-    encoded = f"DSSEV1 28 application/vnd.in-toto+json {len(payload)} {payload}".encode()
+    encoded = f"DSSEV1 28 application/vnd.in-toto+json {len(payload)} {payload!r}".encode()
     value = signer.key.sign(encoded, ec.ECDSA(hashes.SHA256()))
     raw = base64.b64encode(signer.pem).decode()
     material = {"publicKey": {"rawBytes": raw, "keyDetails": "PKIX_ECDSA_P256_SHA_256"}}
