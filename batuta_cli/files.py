@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -44,8 +45,28 @@ def is_control(character: str) -> bool:
     return code < 0x20 or 0x7F <= code <= 0x9F or character in _BIDIRECTIONAL or code in (0x2028, 0x2029)
 
 
+# What a renderer shows nothing for although it is no control: Default_Ignorable_Code_Point outside category Cf.
+# https://www.unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt
+_IGNORABLE = (
+    *((0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2065, 0x2065), (0x3164, 0x3164)),
+    *((0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0xE0000, 0xE0FFF)),
+)
+
+
+def is_invisible(character: str) -> bool:
+    """Whether a character shows nothing, so that two names with and without it look alike.
+
+    That is Unicode's category Cf (zero-width spaces and joiners, the soft hyphen, tags) and all else that is ignored by
+    default (variation selectors, Hangul fillers).
+    """
+    if character.isascii():
+        return False
+    code = ord(character)
+    return unicodedata.category(character) == "Cf" or any(first <= code <= last for first, last in _IGNORABLE)
+
+
 def display(name: object) -> str:
-    """`name` as it may stand in a message: control characters and undecodable bytes as backslash escapes."""
+    """`name` as it may stand in a message: control and invisible characters and undecodable bytes as escapes."""
     text = name if isinstance(name, str) else os.fsdecode(name) if isinstance(name, bytes) else str(name)
     return "".join(_escape(c) for c in text)
 
@@ -58,6 +79,8 @@ def _escape(character: str) -> str:
         return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(
             character, f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
         )
+    if is_invisible(character):
+        return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
     return character
 
 

@@ -297,6 +297,12 @@ def test_display_shows_what_a_terminal_would_obey() -> None:
     assert files.display("Grüße, 世界") == "Grüße, 世界"
 
 
+def test_display_shows_what_is_invisible() -> None:
+    assert files.display("a\u200bb\u00adc\ufeff\ufe0f") == "a\\u200bb\\u00adc\\ufeff\\ufe0f"
+    assert files.display("a\U000e0061b\U000e0100") == "a\\U000e0061b\\U000e0100"
+    assert files.display("e\u0301 नी 🙂") == "e\u0301 नी 🙂"  # accents and vowel signs can be seen
+
+
 @given(st.binary(max_size=40))
 def test_display_never_lets_a_control_character_through(name: bytes) -> None:
     shown = files.display(os.fsdecode(name))

@@ -9,7 +9,8 @@ from batuta_cli.errors import UsageError
 from batuta_cli.files import atomic_output, display
 from batuta_cli.pacha import trust
 from batuta_cli.pacha.locate import locate
-from batuta_cli.pacha.oms.writer import check_may_sign, sign_for_oms
+from batuta_cli.pacha.oms.writer import sign_for_oms
+from batuta_cli.pacha.signer import check_may_sign
 from batuta_cli.pacha.signing import model_name, oms_signature_path
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def sign_all(
         )
     signing_key = secrets.oms_key(key, passphrase_env=passphrase_env)
     public = signing_key.verifying_key
-    check_may_sign(public, trust.load())
+    check_may_sign(public, trust.load(), trust.now())
 
     def one(path: str) -> Done:
         found = locate(path)

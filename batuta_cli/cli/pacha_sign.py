@@ -16,6 +16,7 @@ from batuta_cli.errors import UsageError, VerificationError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
+    from batuta_cli.pacha.keyring import OwnKey
     from batuta_cli.pacha.signer import Policy
     from batuta_cli.pacha.signing import ModelSignature
 
@@ -66,9 +67,10 @@ def sign(
     """Sign models; the signature is written beside each as PATH.sig."""
     from batuta_cli.cli import secrets
     from batuta_cli.files import atomic_output
-    from batuta_cli.pacha import signing
+    from batuta_cli.pacha import signing, trust
     from batuta_cli.pacha.ignoring import check_globs
     from batuta_cli.pacha.locate import locate
+    from batuta_cli.pacha.signer import check_may_sign
 
     check_globs(ignore or ())
     if format not in ("bundle", "pacha1"):
@@ -92,20 +94,24 @@ def sign(
             force=force,
             unused=unused,
         )
+    store, start = trust.load(), trust.now()
     if key is None:
-        signing_key = _own_key(identity, passphrase_env)
+        own = _own_key(identity)
+        check_may_sign(own.public, store, start)  # before a passphrase is asked for
+        signing_key = secrets.signing_key(str(own.path), passphrase_env=passphrase_env, identity=own.identity)
     else:
         signing_key = secrets.signing_key(key, passphrase_env=passphrase_env, identity=identity)
+    check_may_sign(signing_key.verifying_key, store, start)
 
     def one(path: str) -> Done:
         found = locate(path)
         target = found.signature if output is None else output
-        own = place_inside(target, found.path, ignore or ())
-        warn_of_unmatched(path, found.path, ignore or (), own)
+        inside = place_inside(target, found.path, ignore or ())
+        warn_of_unmatched(path, found.path, ignore or (), inside)
         options: dict[str, Any] = {
             "expires_days": expires,
             "ignore": ignore or (),
-            "ignore_paths": own,
+            "ignore_paths": inside,
             "follow_symlinks": follow_symlinks,
             "format": format,
         }
@@ -155,17 +161,14 @@ def place_inside(target: str, model: str, ignore: Sequence[str]) -> tuple[str, .
     return (covered,)
 
 
-def _own_key(identity: str | None, passphrase_env: str | None) -> Any:
-    from batuta_cli.cli import secrets
+def _own_key(identity: str | None) -> "OwnKey":
     from batuta_cli.pacha import keyring
 
-    if identity is None:
-        from batuta_cli import config
+    if identity is not None:
+        return keyring.find_own(identity)
+    from batuta_cli import config
 
-        own = keyring.choose_own(config.load().pacha.default_key)
-    else:
-        own = keyring.find_own(identity)
-    return secrets.signing_key(str(own.path), passphrase_env=passphrase_env, identity=own.identity)
+    return keyring.choose_own(config.load().pacha.default_key)
 
 
 @commands.command(
@@ -224,6 +227,10 @@ def verify(
         raise UsageError("--signature takes one PATH", hint="verify them one by one")
     if [*paths, *(signature or []), key].count("-") > 1:
         raise UsageError("stdin can be read once only", hint="name a file instead of the second -")
+    if identity is not None:
+        from batuta_cli.pacha.keys import refuse_invisible
+
+        refuse_invisible(identity)
     wanted = None if digest is None else parse_digest(digest)
     # An empty text is something that was asked for: a variable that is not set must not switch a check off.
     asked = (key, identity, name, require, ca, trusted_root, issuer)

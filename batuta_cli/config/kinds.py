@@ -15,7 +15,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
-from batuta_cli.files import is_control
+from batuta_cli.files import display, is_control, is_invisible
 
 T = TypeVar("T")
 
@@ -212,6 +212,8 @@ class Identity(Kind[str]):
         text = plain_text(value, expected)
         if len(text.encode()) > 200 or (text and not text.strip()):
             raise RefusedValueError(expected)
+        if any(map(is_invisible, text)):
+            raise RefusedValueError(f"must not have invisible characters: {display(text)}")
         return text
 
 

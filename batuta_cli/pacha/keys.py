@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from batuta_cli.errors import DecryptionError, InvalidInputError, UsageError
-from batuta_cli.files import display, is_control
+from batuta_cli.files import display, is_control, is_invisible
 
 DEFAULT_IDENTITY = "default"
 KEY_SIZE = 32  # bytes of a raw Ed25519 private or public key, RFC 8032 section 5.1.5
@@ -42,7 +42,31 @@ _SMALL_ORDER = frozenset(y.to_bytes(32, "little") for y in (0, 1, _P - 1, _P, _P
 def check_identity(identity: str) -> str:
     """`identity` itself when it can name a signer.
 
-    Raises `InvalidInputError` when it is empty, over 200 bytes of UTF-8, or has control or bidirectional characters.
+    Raises `InvalidInputError` when it is empty, over 200 bytes of UTF-8, or has control, bidirectional or invisible
+    characters.
+    """
+    check_recorded_identity(identity)
+    refuse_invisible(identity)
+    return identity
+
+
+def refuse_invisible(identity: str) -> None:
+    """Raise `InvalidInputError` for a name with invisible characters, because it looks like the one without them."""
+    if has_invisible(identity):
+        raise InvalidInputError(
+            f"the identity has invisible characters: {display(identity)}", hint="type it anew, do not paste it"
+        )
+
+
+def has_invisible(identity: str) -> bool:
+    """Whether a name has characters that show nothing; see `files.is_invisible`."""
+    return any(map(is_invisible, identity))
+
+
+def check_recorded_identity(identity: str) -> str:
+    """As `check_identity`, for a name in a file: it may have invisible characters, and is shown with them escaped.
+
+    A signature may come from another tool, a trust store from a version before 2026-11-26.
     """
     try:
         size = len(identity.encode())

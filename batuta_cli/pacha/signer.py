@@ -20,6 +20,7 @@ from batuta_cli.errors import (
 )
 from batuta_cli.files import StrPath, display
 from batuta_cli.pacha.envelope import EnvelopeSignature
+from batuta_cli.pacha.keys import has_invisible
 from batuta_cli.pacha.oms.eckeys import AnyKey
 from batuta_cli.pacha.oms.manifest import OmsManifest
 from batuta_cli.pacha.oms.material import old_public_key
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 CLOCK_TOLERANCE = dt.timedelta(minutes=10)
 """How far ahead of the verifier's clock a signature may be dated."""
+
+_USE_ANOTHER_KEY = "sign with another key, or make one: batuta pacha keygen --identity NAME"
 
 
 class _Signed(Protocol):
@@ -180,7 +183,7 @@ def _refuse_key(claimed: AnyKey, identity: str | None, policy: Policy) -> NoRetu
     calling = f", which calls itself {display(identity)}" if identity else ""
     if policy.key:
         raise WrongSignerError(f"signed by another key than the one given: {claimed.key_id}{calling}")
-    name = shlex.quote(display(identity or "NAME"))
+    name = shlex.quote("NAME" if not identity or has_invisible(identity) else display(identity))
     if name.startswith("-"):
         name = f"-- {name}"  # or it would be taken for an option
     raise UnknownSignerError(
@@ -200,13 +203,18 @@ def _accept(key: AnyKey, stated: Statement | OmsManifest, policy: Policy) -> Sig
         raise WrongSignerError(
             f"signed by {display(name)} (key {key.key_id}), but it says that {display(stated.identity)} signed"
         )
+    if not policy.key and name is not None and has_invisible(name):
+        raise WrongSignerError(
+            f"signed by {display(name)} (key {key.key_id}), a name with invisible characters, which matches no other",
+            hint=f"trust the key under a name without them, after batuta pacha trust remove {key.key_id}",
+        )
     _check_identity(name, key, policy)
     _check_times(stated, trusted, policy)  # a key given by hand that is retired here stays retired
     return Signer(key, name, claimed=policy.key is not None and name is not None)
 
 
 def _check_identity(name: str | None, key: AnyKey, policy: Policy) -> None:
-    if policy.identity is not None and policy.identity != name:
+    if policy.identity is not None and (policy.identity != name or has_invisible(name)):
         who = display(name) if name else "a key without a name"
         raise WrongSignerError(f"signed by {who} (key {key.key_id}), not by {display(policy.identity)}")
 
@@ -260,6 +268,34 @@ def _judge_pacha1(signature: Pacha1Signature, policy: Policy) -> Signer:
             f"the signature has no signed time, and the key of {display(trusted.name)} counts for a limited time only"
         )
     return Signer(key, name)
+
+
+def check_may_sign(key: AnyKey, store: TrustStore, at: dt.datetime) -> None:
+    """Raise `SignerError` unless a signature that `key` makes at `at` could count by this trust store.
+
+    A revoked key never signs. A key that is trusted for a limited time signs from `valid_from` on, until `valid_until`:
+    one that is to be retired at a later date signs until then. A key that is not in the store signs.
+    """
+    if revocation := store.revocation_of(key):
+        because = f": {display(revocation.reason)}" if revocation.reason else ""
+        raise RevokedSignerError(
+            f"the key {key.key_id} was revoked on {revocation.at:%Y-%m-%d}{because}; it does not sign any more",
+            hint=_USE_ANOTHER_KEY,
+        )
+    trusted = store.find(key)
+    if trusted is None:
+        return
+    who = f"the key {key.key_id} of {display(trusted.name)}"
+    if trusted.valid_until and at >= trusted.valid_until:
+        raise ExpiredSignatureError(
+            f"{who} was retired: it counts until {format_time(trusted.valid_until)} only, so it does not sign any more",
+            hint=_USE_ANOTHER_KEY,
+        )
+    if trusted.valid_from and at < trusted.valid_from:
+        raise ExpiredSignatureError(
+            f"{who} counts from {format_time(trusted.valid_from)} on, so it does not sign yet",
+            hint="check this machine's clock: date -u",
+        )
 
 
 def check_own_signature(signature: ModelSignature) -> None:

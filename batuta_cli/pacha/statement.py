@@ -22,7 +22,7 @@ from batuta_cli.files import display
 from batuta_cli.pacha.envelope import dict_field, load_json, text_field
 from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of
 from batuta_cli.pacha.ignoring import check_ignored_path, is_beneath
-from batuta_cli.pacha.keys import VerifyingKey, check_identity
+from batuta_cli.pacha.keys import VerifyingKey, check_recorded_identity
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
@@ -210,7 +210,7 @@ def _with_subject(
     identity, public_key = optional("identity"), optional("publicKey")
     if identity is not None:
         with _field("subject[0].annotations.identity"):
-            check_identity(identity)
+            check_recorded_identity(identity)
     with _field("subject[0].annotations.publicKey"):
         claimed = None if public_key is None else VerifyingKey.from_base64(public_key)
     return Statement(

@@ -1,13 +1,18 @@
 """Whose signatures count here, and which keys are revoked: `trust/trust.toml`.
 
-Written under a lock, whole or not at all. A damaged file is a `DamagedStateError`, never an empty trust store: who
-loses it would otherwise lose the revocations with it.
+Written under a lock, whole or not at all. A damaged file is a `DamagedStateError`, never an empty trust store, because
+its revocations would be lost with it. For the same reason a store that was written once has a marker beside it,
+`trust.toml.written`: when the marker is there and the store is not, the store is missing, which is an error as well.
+The marker follows the store and never precedes it, so that a process that is killed between the two leaves a store
+without a marker, as the first versions did; it gets one the next time it is read. A user who wants to begin with an
+empty trust store deletes both files.
 
 Revocation is total: a revoked key verifies nothing, whatever date a signature claims, and stays revoked when the key
 is removed. Retiring a key keeps what it signed before a date, which assumes that it was never stolen, because the
 date is the signer's own claim.
 """
 
+import contextlib
 import datetime as dt
 import os
 import shlex
@@ -20,18 +25,21 @@ from typing import Any
 
 from batuta_cli import paths
 from batuta_cli.errors import (
+    BatutaError,
     DamagedStateError,
     InvalidInputError,
     NotFoundError,
+    OutputExistsError,
     UnsafeFileError,
     UsageError,
 )
 from batuta_cli.files import display, locked, read_limited, write_file
-from batuta_cli.pacha.keys import VerifyingKey, check_identity
+from batuta_cli.pacha.keys import VerifyingKey, check_identity, check_recorded_identity
 from batuta_cli.pacha.oms.eckeys import KEY_TYPES, AnyKey, EcVerifyingKey
 
-_LIMIT = 64 * 1024 * 1024
 _ED25519 = "ed25519"
+_LIMIT = 64 * 1024 * 1024
+_MARKER_TEXT = b"# trust.toml was written here: if it is missing, it was lost, with the revocations in it\n"
 _FIRST_LINE = "# whose signatures count here: batuta pacha trust\n"
 
 
@@ -90,13 +98,14 @@ class TrustStore:
 
         Raises `UsageError` when it is revoked, or trusted under another name: one key is one signer.
         """
-        check_identity(trusted.name)
+        existing = self.find(trusted.key)
+        if existing is None or existing.name != trusted.name:
+            check_identity(trusted.name)
         if revocation := self.revocation_of(trusted.key):
             raise UsageError(
                 f"the key {trusted.key.key_id} was revoked on {revocation.at:%Y-%m-%d}: {display(revocation.reason)}",
                 hint="a revoked key stays revoked; make and trust a new one",
             )
-        existing = self.find(trusted.key)
         if existing and existing.name != trusted.name:
             raise UsageError(
                 f"the key {trusted.key.key_id} is already trusted as {display(existing.name)}",
@@ -130,27 +139,33 @@ def now() -> dt.datetime:
 
 
 def load(path: Path | None = None) -> TrustStore:
-    """Read the trust store; one that does not exist is empty.
+    """Read the trust store; one that was never written is empty.
 
-    Raises `DamagedStateError` when it is damaged or was emptied, `UnsafeFileError` when others can write it.
+    Raises `DamagedStateError` when it is damaged, was emptied, or is missing beside its marker; `UnsafeFileError` when
+    others can write it.
     """
     path = path or paths.trust_file()
+    written = os.path.lexists(_marker(path))  # looked at first: a store that is being written now comes before it
     try:
         data = read_limited(path, _LIMIT)
         writable = stat.S_IMODE(os.stat(path).st_mode) & 0o022
     except NotFoundError:
-        if not os.path.lexists(path):
+        if not os.path.islink(path):  # not lexists: another process may have written the first store by now
+            if written:
+                raise _missing(path) from None
             return TrustStore()
         data, writable = b"", 0
     except InvalidInputError as error:
         raise DamagedStateError(error.message) from error
     if not data.strip():  # an empty store is written with a line in it
         raise DamagedStateError(
-            f"{display(path)}: the trust store is lost, and the revocations in it",
-            hint="restore it from a backup; nothing can be verified until then",
+            f"{display(path)}: the trust store is lost, and the revocations in it", hint=_repair(path)
         )
     if writable:
         raise UnsafeFileError(f"{display(path)}: others can write to it", hint=f"chmod 600 {shlex.quote(str(path))}")
+    if not written:
+        with contextlib.suppress(BatutaError):  # a directory that cannot be written is no reason not to verify
+            _mark(path)
     try:
         return _parse(tomllib.loads(data.decode()))
     except (ValueError, TypeError, OverflowError, RecursionError, InvalidInputError) as error:
@@ -158,6 +173,29 @@ def load(path: Path | None = None) -> TrustStore:
             f"{display(path)}: the trust store is damaged: {display(error)}",
             hint="restore it from a backup; nothing can be verified until then",
         ) from None
+
+
+def _marker(path: Path) -> Path:
+    return path.with_name(path.name + ".written")
+
+
+def _mark(path: Path) -> None:
+    with contextlib.suppress(OutputExistsError):
+        write_file(_marker(path), _MARKER_TEXT, mode=0o600)
+
+
+def _missing(path: Path) -> DamagedStateError:
+    return DamagedStateError(
+        f"{display(path)}: the trust store is missing, and the revocations in it", hint=_repair(path)
+    )
+
+
+def _repair(path: Path) -> str:
+    files = " ".join(shlex.quote(display(file)) for file in (path, _marker(path)))
+    return (
+        f"restore {display(path.name)} from a backup; or begin with an empty trust store, which trusts no key and has"
+        f" forgotten every revocation:\n  rm -f {files}"
+    )
 
 
 def update(change: Callable[[TrustStore], TrustStore], path: Path | None = None) -> TrustStore:
@@ -169,6 +207,7 @@ def update(change: Callable[[TrustStore], TrustStore], path: Path | None = None)
         after = change(before)
         if after != before:
             write_file(path, _serialize(after), force=True, mode=0o600)
+            _mark(path)
     return after
 
 
@@ -187,7 +226,7 @@ def _parse(document: dict[str, Any]) -> TrustStore:
 def _trusted(entry: dict[str, Any]) -> TrustedKey:
     _only(entry, {"name", "public_key", "key_type", "added", "valid_from", "valid_until"})
     return TrustedKey(
-        check_identity(_text(entry, "name")),
+        check_recorded_identity(_text(entry, "name")),
         _public_key(entry),
         _time(entry, "added"),
         _time(entry, "valid_from") if "valid_from" in entry else None,

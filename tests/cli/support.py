@@ -28,6 +28,12 @@ def trust_file(home: Path) -> Path:
     return home / "data" / "batuta" / "trust" / "trust.toml"
 
 
+def forget_trust(home: Path) -> None:
+    """Begin with an empty trust store, as the error about a missing one says."""
+    trust_file(home).unlink(missing_ok=True)
+    trust_file(home).with_name("trust.toml.written").unlink(missing_ok=True)
+
+
 def keys_dir(home: Path) -> Path:
     return home / "data" / "batuta" / "keys"
 

@@ -170,6 +170,36 @@ def test_an_identity_that_could_deceive_is_refused_wherever_one_is_given(
     assert not trust_file(home).exists() and not keys_dir(home).exists()
 
 
+@pytest.mark.parametrize("character", ["\u200b", "\u00ad", "\U000e0061", "\u3164"])
+def test_a_name_with_invisible_characters_is_refused_wherever_one_is_given(
+    batuta: Run, home: Path, work: Path, character: str
+) -> None:
+    name = f"ali{character}ce"
+    key = SigningKey.generate()
+    (work / "model").write_bytes(b"x")
+    (work / "k.pem").write_bytes(key.to_pem())
+    (work / "k.pem").chmod(0o600)
+    for arguments in (
+        ["pacha", "keygen", "--identity", name],
+        ["pacha", "keygen", "--identity", name, "--output", "new.key"],
+        ["pacha", "keys", "import", "k.pem", "--identity", name],
+        ["pacha", "keys", "export", name],
+        ["pacha", "trust", "add", name, key.verifying_key.inline],
+        ["pacha", "sign", "model", "--identity", name],
+        ["pacha", "sign", "model", "--key", "k.pem", "--identity", name],
+        ["pacha", "verify", "model", "--identity", name],
+        ["pacha", "store", "add", "model", "--name", name],
+        ["config", "set", "pacha.default_key", name],
+    ):
+        done = batuta(*arguments, code=2)
+        assert f"ali{character.encode('unicode_escape').decode().replace('xad', 'u00ad')}ce" in done.stderr, arguments
+        assert character not in done.stderr
+    done = batuta("pacha", "sign", "model", env={"BATUTA_PACHA_DEFAULT_KEY": name}, code=2)
+    assert "invisible" in done.stderr and character not in done.stderr
+    assert names_in(work) == ["k.pem", "model"]
+    assert not trust_file(home).exists() and not keys_dir(home).exists()
+
+
 def test_an_identity_too_long_for_a_file_name_is_refused_with_the_way_round(batuta: Run, work: Path) -> None:
     identity = "ü" * 100  # 200 bytes, which a signature can hold, and 600 once they are escaped
     done = batuta("pacha", "keygen", "--identity", identity, code=2)

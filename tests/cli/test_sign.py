@@ -287,6 +287,65 @@ def test_the_rust_crate_s_format_takes_single_files_only(batuta: Run, work: Path
     assert list(json.loads(text)) == fields and text.startswith('{\n  "content_hash": "')
 
 
+SOURCES = {
+    "the only key": [],
+    "--identity": ["--identity", ALICE],
+    "a file": ["--key", "own.key"],
+    "a variable": ["--key", "env:SIGNING_KEY"],
+    "stdin": ["--key", "-"],
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_key_that_is_revoked_or_retired_here_signs_nothing_and_reads_no_model(
+    batuta: Run, home: Path, work: Path, endless: Path, source: str
+) -> None:
+    key = own_key(home)
+    pem = key.to_pem().decode()
+    (work / "own.key").write_text(pem)
+    (work / "own.key").chmod(0o600)
+    before = names_in(work)
+
+    def refused(kind: str, *words: str) -> None:
+        for form in ([], ["--format", "pacha1"]):
+            done = batuta(
+                *("pacha", "sign", "model", *SOURCES[source], *form, "--json"),
+                input=pem if source == "stdin" else None,
+                env={"SIGNING_KEY": pem},
+                code=4,
+            )
+            error = answer(done)["error"]
+            assert error["kind"] == kind and key.verifying_key.key_id in error["message"]
+            assert all(word in error["message"] for word in words)
+            shows_no(pem.splitlines()[1], done)
+        assert names_in(work) == before
+
+    batuta("pacha", "trust", "retire", ALICE, "--from", "2020-01-01", code=0)
+    refused("not_valid_now", ALICE, "2020-01-01T00:00:00Z")
+    batuta("pacha", "trust", "revoke", ALICE, "--reason", "laptop stolen", code=0)
+    refused("revoked_signer", "laptop stolen")
+    batuta("pacha", "trust", "remove", ALICE, code=0)
+    refused("revoked_signer", "laptop stolen")
+
+
+def test_a_key_that_is_to_be_retired_signs_until_then_and_one_of_the_future_not_yet(
+    batuta: Run, home: Path, work: Path, alice: SigningKey
+) -> None:
+    batuta("pacha", "trust", "retire", ALICE, "--from", "2999-01-01", code=0)
+    batuta("pacha", "sign", "model", code=0)
+    batuta("pacha", "verify", "model", code=0)
+    batuta("pacha", "trust", "add", ALICE, alice.verifying_key.inline, "--valid-from", "2999-01-01", code=0)
+    done = batuta("pacha", "sign", "model", "--force", code=4)
+    assert "counts from 2999-01-01T00:00:00Z on" in done.stderr
+
+
+def test_a_revoked_key_is_refused_before_its_passphrase_is_asked_for(batuta: Run, home: Path, work: Path) -> None:
+    (work / "model").write_bytes(b"weights")
+    batuta("pacha", "keygen", "--passphrase-env", "SECRET", env={"SECRET": "correct horse"}, code=0)
+    batuta("pacha", "trust", "revoke", "default", code=0)
+    assert "was revoked" in batuta("pacha", "sign", "model", code=4).stderr
+
+
 def test_an_unreadable_model_or_key_is_an_error_and_nothing_is_written(
     batuta: Run, home: Path, work: Path, alice: SigningKey, unprivileged: Callable[[], None]
 ) -> None:

@@ -6,14 +6,17 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from batuta_cli.pacha import trust
 from batuta_cli.pacha.keys import SigningKey
 from tests.cli.support import (
     answer,
     bundle,
+    forget_trust,
     hints,
     in_a_shell,
+    keys_dir,
     names_in,
     own_key,
     result,
@@ -110,7 +113,7 @@ def test_a_key_that_was_never_trusted_can_be_revoked_by_file_inline_or_stdin(
 ) -> None:
     pem = bob.verifying_key.to_pem().decode()
     for meant, fed in ((bob.verifying_key.inline, None), ("bob.pub", None), ("-", pem)):
-        trust_file(home).unlink(missing_ok=True)
+        forget_trust(home)
         batuta("pacha", "trust", "revoke", meant, input=fed, code=0)
         batuta("pacha", "verify", "model", "--key", "bob.pub", code=4)
 
@@ -231,6 +234,45 @@ def test_a_damaged_trust_store_is_never_taken_for_an_empty_one(
         assert answer(failed)["error"]["kind"] == "damaged_state"
         assert str(trust_file(home)) in answer(failed)["error"]["message"]
     assert trust_file(home).read_bytes() == data
+
+
+def test_a_missing_trust_store_stops_every_command_that_reads_it_and_says_how_to_repair_it(
+    batuta: Run, environment: dict[str, str], home: Path, work: Path, bob: SigningKey
+) -> None:
+    own = own_key(home, "alice@example.com")
+    (work / "own.key").write_bytes(own.to_pem())
+    (work / "own.key").chmod(0o600)
+    trust_key(home, bob, "bob")
+    batuta("pacha", "trust", "revoke", "bob", code=0)
+    backup = trust_file(home).read_bytes()
+    trust_file(home).unlink()
+    before = names_in(work), names_in(keys_dir(home))
+    for arguments in (
+        ["verify", "model"],
+        ["verify", "model", "--key", "bob.pub"],
+        ["verify", "model", "--digest", f"blake3:{blake3(b'weights').hexdigest()}", "--identity", "bob"],
+        ["trust", "list"],
+        ["trust", "add", "bob", "bob.pub"],
+        ["trust", "remove", "bob"],
+        ["trust", "revoke", "bob.pub"],
+        ["trust", "retire", "bob", "--from", "2020-01-01"],
+        ["sign", "model", "--force"],
+        ["sign", "model", "--force", "--key", "own.key"],
+        ["keygen", "--identity", "new"],
+        ["keygen", "--output", "new.key"],
+        ["keys", "import", "own.key", "--identity", "new"],
+    ):
+        done = batuta("pacha", *arguments, code=1)
+        assert f"{trust_file(home)}: the trust store is missing" in done.stderr
+        assert "from a backup" in done.stderr
+    assert (names_in(work), names_in(keys_dir(home))) == before
+    trust_file(home).write_bytes(backup)
+    trust_file(home).chmod(0o600)
+    batuta("pacha", "verify", "model", "--key", "bob.pub", code=4)
+    trust_file(home).unlink()
+    in_a_shell(hints(batuta("pacha", "trust", "list", code=1))[-1], environment, work)
+    batuta("pacha", "verify", "model", "--key", "bob.pub", code=0)
+    batuta("pacha", "trust", "add", "bob", "bob.pub", code=0)
 
 
 def test_two_commands_at_once_lose_no_entry(environment: dict[str, str], work: Path, batuta: Run) -> None:

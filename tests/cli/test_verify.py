@@ -13,6 +13,7 @@ from batuta_cli.pacha.signing import sign_path
 from tests.cli.support import (
     answer,
     bundle,
+    forget_trust,
     hints,
     names_in,
     own_key,
@@ -58,7 +59,7 @@ def test_a_changed_model_is_exit_3_even_when_the_signer_is_unknown_as_well(
         done = batuta("pacha", "verify", "model", code=3)
         assert done.stderr == "error: model: the content is not what was signed\n"
         assert done.stdout == ""
-    trust_file(home).unlink()
+    forget_trust(home)
     failed = answer(batuta("pacha", "verify", "model", "--json", code=3))
     assert failed["error"]["kind"] == "verification_failed"
     assert failed["result"][0]["changed"] == ["."]
@@ -250,7 +251,7 @@ def test_the_digest_alone_is_compared_and_says_that_no_signature_was_checked(
     piped = batuta("pacha", "verify", "-", "--digest", address, input="weights", code=0)
     assert "no signature was checked" in piped.stdout
     batuta("pacha", "verify", "-", "--digest", address, input="Weights", code=3)
-    for malformed in ("0" * 64, "sha256:" + "0" * 64, "blake3:" + "0" * 63, "blake3:" + "g" * 64, ""):
+    for malformed in ("0" * 64, "sha512:" + "0" * 64, "blake3:" + "0" * 63, "blake3:" + "g" * 64, ""):
         batuta("pacha", "verify", "model", "--digest", malformed, code=2)
 
 
@@ -318,7 +319,7 @@ def test_the_signer_asked_for_must_be_the_signer(batuta: Run, home: Path, work: 
     assert failed["error"]["kind"] == "wrong_signer"
     assert "missing.pub" in batuta("pacha", "verify", "model", "--key", "missing.pub", code=1).stderr
     batuta("pacha", "verify", "model", "--key", "model", code=2)
-    trust_file(home).unlink()  # a key that is given needs no trust store
+    forget_trust(home)  # a key that is given needs no trust store
     batuta("pacha", "verify", "model", "--key", "alice.pub", code=0)
 
 
@@ -441,3 +442,37 @@ def test_a_key_that_is_retired_here_stays_retired_when_it_is_given_by_hand(
 ) -> None:
     batuta("pacha", "trust", "retire", ALICE, "--from", "2020-01-01", code=0)
     batuta("pacha", "verify", "model", "--key", alice.verifying_key.inline, code=4)
+
+
+@pytest.mark.parametrize("character", ["\u200b", "\ufeff", "\U000e0061"])
+def test_a_signature_under_a_name_with_invisible_characters_is_shown_escaped_and_is_nobody_who_is_trusted(
+    batuta: Run, work: Path, alice: SigningKey, character: str
+) -> None:
+    name, shown = f"alice{character}@example.com", f"alice{character.encode('unicode_escape').decode()}@example.com"
+    inline = alice.verifying_key.inline
+    (work / "model.sig").write_bytes(bundle(work / "model", alice, identity=name))
+    trusted = batuta("pacha", "verify", "model", code=4)
+    given = batuta("pacha", "verify", "model", "--key", inline, code=0)
+    asked = batuta("pacha", "verify", "model", "--key", inline, "--identity", ALICE, code=4)
+    inspected = batuta("pacha", "inspect", "model.sig", code=0)
+    batuta("pacha", "trust", "remove", ALICE, code=0)
+    unknown = batuta("pacha", "verify", "model", code=4)
+    for done in (trusted, given, asked, inspected, unknown):
+        assert shown in done.stdout + done.stderr
+        assert character not in done.stdout + done.stderr
+    assert f"batuta pacha trust add NAME {inline}" in unknown.stderr
+
+
+def test_a_name_with_invisible_characters_in_an_old_trust_store_matches_nothing_and_can_be_removed(
+    batuta: Run, home: Path, work: Path, alice: SigningKey
+) -> None:
+    name = "alice\u200b@example.com"
+    trust_file(home).write_text(trust_file(home).read_text().replace(ALICE, name))
+    (work / "model.sig").write_bytes(bundle(work / "model", alice, identity=name))
+    done = batuta("pacha", "verify", "model", code=4)
+    assert r"alice\u200b@example.com" in done.stderr and "invisible characters" in done.stderr
+    assert r"alice\u200b@example.com" in batuta("pacha", "trust", "list", code=0).stdout
+    key_id = alice.verifying_key.key_id
+    batuta("pacha", "trust", "retire", key_id, "--from", "2999-01-01", code=0)
+    assert "\u200b" not in batuta("pacha", "trust", "remove", key_id, code=0).stdout
+    batuta("pacha", "trust", "add", ALICE, alice.verifying_key.inline, code=0)

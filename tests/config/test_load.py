@@ -155,6 +155,7 @@ MISTAKES = [
     ("[budget]\nledger = 'redis://:hunter2@h/0'", "2: budget.ledger must not have a user or a password in the address"),
     ("[pacha]\nallow_pacha1 = 'yes'", "2: pacha.allow_pacha1 must be true or false, not a string"),
     ("[pacha]\nallow_pacha1 = 1", "2: pacha.allow_pacha1 must be true or false, not a whole number"),
+    ("[pacha]\ndefault_key = 'a\u200bb'", "2: pacha.default_key must not have invisible characters: a\\u200bb"),
     ("[pacha]\ndefault_key = ' '", "2: pacha.default_key must be an identity"),
     (f"[pacha]\ndefault_key = '{'é' * 101}'", "2: pacha.default_key must be an identity"),
     ("[pacha]\ndefault_key = 'a\\u202e'".replace("'", '"'), "2: pacha.default_key must be one short line of Unicode"),

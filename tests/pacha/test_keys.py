@@ -276,6 +276,27 @@ def test_any_32_bytes_can_be_asked_as_a_public_key_and_no_short_signature_is_goo
     assert VerifyingKey.parse(key.to_pem()) == VerifyingKey.parse(key.inline.encode()) == key
 
 
+# By UnicodeData.txt of category Cf, and by DerivedCoreProperties.txt ignored by default.
+INVISIBLE = (
+    *(
+        "\u00ad",
+        "\u061c",
+        "\u180e",
+        "\u200b",
+        "\u200c",
+        "\u200d",
+        "\u200e",
+        "\u2060",
+        "\u2063",
+        "\u206f",
+        "\ufeff",
+        "\ufff9",
+    ),
+    *("\U000110bd", "\U0001bca0", "\U0001d173", "\U000e0001", "\U000e0061"),
+    *("\u034f", "\u115f", "\u17b4", "\u180b", "\u3164", "\ufe0f", "\uffa0", "\U000e0100"),
+)
+
+
 @pytest.mark.parametrize(
     "identity", ["alice@example.com", "../../etc/passwd", "Ana María", "石田", "a/b", "-rf", ".", "x" * 200]
 )
@@ -299,6 +320,7 @@ def test_an_identity_may_have_any_visible_character(identity: str) -> None:
         "a\u202eb",
         "a\u2066b",
         "\udc80",
+        *(f"alice{character}@example.com" for character in INVISIBLE),
     ],
 )
 def test_identities_that_are_empty_too_long_or_deceptive_are_refused_however_a_key_is_made(identity: str) -> None:

@@ -16,7 +16,7 @@ from batuta_cli.errors import (
     VerificationError,
     WrongSignerError,
 )
-from batuta_cli.pacha.signer import Policy, Signer, check_own_signature, judge_signer
+from batuta_cli.pacha.signer import Policy, Signer, check_may_sign, check_own_signature, judge_signer
 from batuta_cli.pacha.signing import ModelSignature
 from batuta_cli.pacha.trust import TrustStore
 from tests.pacha.forge import (
@@ -319,3 +319,35 @@ def test_a_lone_signature_that_names_an_acceptable_key_only_by_its_hint_and_fail
     material = {"publicKey": {"hint": ALICE.hint}, "tlogEntries": []}
     with pytest.raises(VerificationError, match=f"names the key {ALICE.key_id}"):
         judge(bundle_of(payload, [signature_row(MALLORY, payload)], material), trusting(ALICE))
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "allowed"),
+    [
+        (None, None, True),
+        (None, NOW, False),
+        (None, NOW - SECOND, False),
+        (None, NOW + SECOND, True),
+        (NOW, None, True),
+        (NOW + SECOND, None, False),
+        (NOW - DAY, NOW + DAY, True),
+        (NOW - DAY, NOW, False),
+    ],
+)
+def test_a_key_signs_only_while_its_signatures_count_here(
+    since: dt.datetime | None, until: dt.datetime | None, allowed: bool
+) -> None:
+    store = trusting(ALICE.trusted(since=since, until=until), BOB)
+    check_may_sign(BOB.verifying, store, NOW)
+    if allowed:
+        check_may_sign(ALICE.verifying, store, NOW)
+    else:
+        with pytest.raises(ExpiredSignatureError, match=rf"{ALICE.key_id} of alice@example\.com .* does not sign"):
+            check_may_sign(ALICE.verifying, store, NOW)
+
+
+def test_a_revoked_key_does_not_sign_whether_it_is_trusted_or_not_and_a_stranger_s_does() -> None:
+    check_may_sign(ALICE.verifying, TrustStore(), NOW)
+    for store in (trusting(revoked=[ALICE]), trusting(ALICE, revoked=[ALICE])):
+        with pytest.raises(RevokedSignerError, match="was revoked on 2026-11-23: laptop stolen"):
+            check_may_sign(ALICE.verifying, store, NOW)

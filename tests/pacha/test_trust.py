@@ -2,6 +2,11 @@
 
 import base64
 import datetime as dt
+import errno
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +25,7 @@ from batuta_cli.errors import (
     UsageError,
 )
 from batuta_cli.pacha import trust
-from batuta_cli.pacha.keys import VerifyingKey, check_identity
+from batuta_cli.pacha.keys import VerifyingKey, check_recorded_identity
 from batuta_cli.pacha.trust import Revocation, TrustedKey, TrustStore, load, update
 from tests.pacha.forge import ALICE, BOB, MALLORY, NOW, trusting
 
@@ -52,6 +57,16 @@ def write(path: Path, text: str | bytes) -> Path:
     return path
 
 
+def forget(path: Path) -> None:
+    """Begin with no trust store, as its error message says: both files go."""
+    path.unlink()
+    marker(path).unlink()
+
+
+def marker(path: Path) -> Path:
+    return path.with_name("trust.toml.written")
+
+
 def test_a_store_that_does_not_exist_trusts_nobody(path: Path) -> None:
     assert load(path) == TrustStore()
 
@@ -65,7 +80,7 @@ def test_the_file_of_the_documentation_is_read(path: Path) -> None:
 
 def test_what_is_written_is_private_and_read_back(path: Path) -> None:
     store = load(write(path, BY_HAND))
-    path.unlink()
+    forget(path)
     assert update(lambda _: store, path) == store == load(path)
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -125,7 +140,7 @@ def test_no_edit_of_the_file_gives_anything_but_a_store_or_an_error(
         assert isinstance(error, DamagedStateError)
     else:
         for entry in store.keys:
-            assert check_identity(entry.name) and len(entry.key.key_id) == 32
+            assert check_recorded_identity(entry.name) and len(entry.key.key_id) == 32
 
 
 times = st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(9000, 1, 1), timezones=st.just(dt.UTC))
@@ -241,3 +256,117 @@ def test_a_store_that_others_can_write_is_refused(path: Path) -> None:
     path.chmod(0o602)
     with pytest.raises(UnsafeFileError, match="others can write"):
         load(path)
+
+
+def is_missing(path: Path) -> bool:
+    """Whether both reading and changing the store say that it is missing, and how to repair that."""
+    answers = []
+    uses: list[Callable[[], TrustStore]] = [
+        lambda: load(path),
+        lambda: update(lambda store: store.with_key(BOB.trusted()), path),
+    ]
+    for use in uses:
+        try:
+            use()
+        except DamagedStateError as error:
+            assert error.exit_code == 1 and "the trust store is missing" in error.message
+            assert error.hint and "from a backup" in error.hint and f"rm -f {path} {marker(path)}" in error.hint
+            answers.append(True)
+        else:
+            answers.append(False)
+    assert len(set(answers)) == 1
+    return answers[0]
+
+
+def test_a_store_that_was_written_and_is_gone_is_an_error_until_it_is_restored_or_forgotten(path: Path) -> None:
+    update(lambda store: store.with_revocation(Revocation(ALICE.verifying, NOW, "stolen")), path)
+    kept = path.read_bytes()
+    path.unlink()
+    assert is_missing(path) and not path.exists()
+    path.write_bytes(kept)
+    path.chmod(0o600)
+    assert load(path).revocation_of(ALICE.verifying)
+    forget(path)
+    assert load(path) == TrustStore() and not path.exists()
+
+
+def test_a_store_of_the_first_version_gets_its_marker_when_it_is_read_or_changed(path: Path) -> None:
+    uses: list[Callable[[], TrustStore]] = [lambda: load(path), lambda: update(lambda store: store, path)]
+    for use in uses:
+        write(path, BY_HAND)
+        use()
+        path.unlink()
+        assert is_missing(path)
+        marker(path).unlink()
+
+
+def test_a_store_is_read_where_its_marker_cannot_be_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, BY_HAND)
+    monkeypatch.setattr(os, "open", refusing_to_write(os.open))
+    assert load(path).revocation_of(BOB.verifying)
+
+
+def refusing_to_write(opener: Callable[..., int]) -> Callable[..., int]:
+    def opens(path: str, flags: int, *arguments: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opener(path, flags, *arguments)
+
+    return opens
+
+
+def test_a_process_killed_between_the_store_and_its_marker_loses_nothing(path: Path) -> None:
+    code = """if True:
+        import os, signal, sys
+        from pathlib import Path
+        from batuta_cli.pacha import trust
+        from tests.pacha.forge import ALICE, NOW
+        writes = trust.write_file
+        def first_only(path, data, **options):
+            writes(path, data, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+        trust.write_file = first_only
+        revocation = trust.Revocation(ALICE.verifying, NOW, "stolen")
+        trust.update(lambda store: store.with_revocation(revocation), Path(sys.argv[1]))
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert load(path).revocation_of(ALICE.verifying)
+    path.unlink()
+    assert is_missing(path)
+
+
+def test_a_store_that_is_written_for_the_first_time_is_never_missing_to_its_readers(tmp_path: Path) -> None:
+    for i in range(60):
+        path = tmp_path / str(i) / "trust.toml"
+        done = threading.Event()
+        failures: list[BatutaError] = []
+
+        def read(path: Path = path, done: threading.Event = done, failures: list[BatutaError] = failures) -> None:
+            while not done.is_set():
+                try:
+                    load(path)
+                except BatutaError as error:
+                    failures.append(error)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        update(lambda store: store.with_key(ALICE.trusted()), path)
+        done.set()
+        reader.join()
+        assert not failures
+
+
+def test_nothing_marks_a_store_that_was_never_written(path: Path) -> None:
+    load(path)
+    update(lambda store: store, path)
+    assert load(path) == TrustStore() and not marker(path).exists()
+
+
+def test_a_name_with_invisible_characters_is_refused_but_one_of_an_earlier_version_can_be_retired(path: Path) -> None:
+    old = replace(ALICE.trusted(), name="alice\u200b@example.com")
+    with pytest.raises(InvalidInputError, match=r"invisible characters: alice\\u200b@example\.com"):
+        TrustStore().with_key(old)
+    store = load(write(path, BY_HAND.replace("alice@", r"alice\u200b@")))
+    assert store.keys[0].name == old.name
+    assert store.with_key(replace(old, valid_until=NOW)).keys[0].valid_until == NOW

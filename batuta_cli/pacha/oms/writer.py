@@ -8,9 +8,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from batuta_cli.errors import ExpiredSignatureError, InvalidInputError, RevokedSignerError, UsageError
+from batuta_cli.errors import InvalidInputError, UsageError
 from batuta_cli.files import Advance, StrPath, display
-from batuta_cli.pacha import trust
 from batuta_cli.pacha.envelope import (
     SIGNATURE_FILE_LIMIT,
     Envelope,
@@ -20,26 +19,11 @@ from batuta_cli.pacha.envelope import (
 from batuta_cli.pacha.hashing import Entry, check_unchanged, scan
 from batuta_cli.pacha.ignoring import expand_ignored, topmost
 from batuta_cli.pacha.oms.digests import Part, digest_parts
-from batuta_cli.pacha.oms.eckeys import EcSigningKey, EcVerifyingKey
+from batuta_cli.pacha.oms.eckeys import EcSigningKey
 from batuta_cli.pacha.statement import MAX_RESOURCES, PREDICATE_TYPE, STATEMENT_TYPE
 
 GIT_PATHS = (".git", ".gitattributes", ".github", ".gitignore")
 """What model_signing leaves out of every model unless it is told otherwise (`hashing.Config`)."""
-
-
-def check_may_sign(key: EcVerifyingKey, store: trust.TrustStore) -> None:
-    """Raise `SignerError` when the trust store here says that a key is revoked, or was retired."""
-    if revocation := store.revocation_of(key):
-        raise RevokedSignerError(
-            f"the key {key.key_id} was revoked on {revocation.at:%Y-%m-%d}, so it does not sign",
-            hint="make a new key",
-        )
-    known = store.find(key)
-    if known and known.valid_until and known.valid_until <= trust.now():
-        raise ExpiredSignatureError(
-            f"the key {key.key_id} was retired on {known.valid_until:%Y-%m-%d}, so it does not sign",
-            hint="make a new key",
-        )
 
 
 def sign_for_oms(
