@@ -24,7 +24,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha sign')
-            options='--identity --key --passphrase-env -o --output --expires --ignore --follow-symlinks --format --oms-key -f --force --json -q --quiet -h --help'
+            options='--identity --key --passphrase-env -o --output --expires --ignore --follow-symlinks --format --inside --oms-key -f --force --json -q --quiet -h --help'
             case ${2-} in
                 --identity | --expires | --ignore) value='' && return 0 ;;
                 --key | -o | --output | --oms-key | [1-9]*) value='<file>' && return 0 ;;
@@ -33,10 +33,10 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha verify')
-            options='--signature --key --identity --digest --name --require --ca --trusted-root --issuer --at --allow-pacha1 --json -q --quiet -h --help'
+            options='--signature --key --identity --digest --name --require --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --json -q --quiet -h --help'
             case ${2-} in
                 --signature | --key | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
-                --identity | --digest | --name | --require | --issuer | --at) value='' && return 0 ;;
+                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned) value='' && return 0 ;;
             esac
             ;;
         'batuta pacha hash')

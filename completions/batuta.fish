@@ -97,6 +97,7 @@ complete -c batuta -n '__batuta_in \'pacha sign\'' -l expires -x -d 'The signatu
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l ignore -x -d 'Leave these paths out, from the model\'s root; * stays within a directory, ** does not.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l format -x -a 'bundle pacha1' -d 'A Sigstore bundle, or the Rust crate\'s format.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l inside -d 'Write the signature of a directory into it, as DIR/model.sig.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l oms-key -r -F -d 'Sign with this ECDSA key for model_signing and other OpenSSF tools, as PATH.oms.sig.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s f -l force -d 'Replace an existing signature.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
@@ -115,11 +116,12 @@ complete -c batuta -n '__batuta_in \'pacha verify\'' -l ca -r -F -d 'Accept cert
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l trusted-root -r -F -d 'Accept keyless Sigstore signatures under this trusted_root.json.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l issuer -x -d 'Who vouched for --identity in a keyless signature.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l at -x -d 'Judge certificates and expiry at this time, not now (UTC).'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-unsigned -x -d 'Tolerate unsigned files of these names, and list them.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --ca --trusted-root --issuer --at' -F
+complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --ca --trusted-root --issuer --at --allow-unsigned' -F
 
 # batuta pacha hash
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'

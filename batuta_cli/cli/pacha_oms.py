@@ -8,7 +8,7 @@ from batuta_cli.cli.models import opened, total_size, warn_of_unmatched
 from batuta_cli.errors import UsageError
 from batuta_cli.files import atomic_output, display
 from batuta_cli.pacha import trust
-from batuta_cli.pacha.locate import locate
+from batuta_cli.pacha.locate import INSIDE, locate
 from batuta_cli.pacha.oms.writer import sign_for_oms
 from batuta_cli.pacha.signer import check_may_sign
 from batuta_cli.pacha.signing import model_name, oms_signature_path
@@ -23,6 +23,7 @@ def sign_all(
     key: str,
     passphrase_env: str | None,
     output: str | None,
+    inside: bool,
     ignore: list[str],
     follow_symlinks: bool,
     force: bool,
@@ -42,13 +43,13 @@ def sign_all(
 
     def one(path: str) -> Done:
         found = locate(path)
-        if found.stored_signature is not None and output is None:
+        if found.stored_signature is not None and output is None and not inside:
             raise UsageError(
                 f"{display(path)}: is in the store, which keeps batuta's own signatures", hint="--output FILE"
             )
-        target = oms_signature_path(found.path) if output is None else output
-        own = place_inside(target, found.path, ignore)
-        warn_of_unmatched(path, found.path, ignore, own)
+        target = found.inside if inside else oms_signature_path(found.path) if output is None else output
+        covered = place_inside(target, found.path, [*ignore, *([INSIDE] if inside else [])])
+        warn_of_unmatched(path, found.path, ignore, covered)
         name = found.name or model_name(found.path)
 
         def bundle(advance: Any) -> bytes:
@@ -57,7 +58,7 @@ def sign_all(
                 signing_key,
                 name,
                 ignore=ignore,
-                ignore_paths=own,
+                ignore_paths=covered,
                 follow_symlinks=follow_symlinks,
                 progress=advance,
             )

@@ -55,6 +55,9 @@ def sign(
     format: Annotated[
         str, typer.Option(metavar="bundle|pacha1", help="A Sigstore bundle, or the Rust crate's format.")
     ] = "bundle",
+    inside: Annotated[
+        bool, typer.Option("--inside", help="Write the signature of a directory into it, as DIR/model.sig.")
+    ] = False,
     oms_key: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +72,7 @@ def sign(
     from batuta_cli.files import atomic_output
     from batuta_cli.pacha import signing, trust
     from batuta_cli.pacha.ignoring import check_globs
-    from batuta_cli.pacha.locate import locate
+    from batuta_cli.pacha.locate import INSIDE, locate
     from batuta_cli.pacha.signer import check_may_sign
 
     check_globs(ignore or ())
@@ -77,6 +80,8 @@ def sign(
         raise UsageError(f"no such signature format: {display(format)}", hint="bundle or pacha1")
     if output is not None and len(paths) > 1:
         raise UsageError("--output takes one PATH", hint="sign them one by one, or leave --output out")
+    if output is not None and inside:
+        raise UsageError("--output and --inside are two places for one signature", hint="leave one of them out")
     if "-" in paths:
         raise UsageError("stdin cannot be signed, it has no name", hint="write it to a file first")
     if oms_key is not None:
@@ -89,6 +94,7 @@ def sign(
             key=oms_key,
             passphrase_env=passphrase_env,
             output=output,
+            inside=inside,
             ignore=ignore or [],
             follow_symlinks=follow_symlinks,
             force=force,
@@ -105,13 +111,13 @@ def sign(
 
     def one(path: str) -> Done:
         found = locate(path)
-        target = found.signature if output is None else output
-        inside = place_inside(target, found.path, ignore or ())
-        warn_of_unmatched(path, found.path, ignore or (), inside)
+        target = found.inside if inside else found.signature if output is None else output
+        covered = place_inside(target, found.path, [*(ignore or ()), *([INSIDE] if inside else [])])
+        warn_of_unmatched(path, found.path, ignore or (), covered)
         options: dict[str, Any] = {
             "expires_days": expires,
             "ignore": ignore or (),
-            "ignore_paths": inside,
+            "ignore_paths": covered,
             "follow_symlinks": follow_symlinks,
             "format": format,
         }
@@ -213,6 +219,10 @@ def verify(
     at: Annotated[
         str | None, typer.Option(metavar="DATE", help="Judge certificates and expiry at this time, not now (UTC).")
     ] = None,
+    allow_unsigned: Annotated[
+        list[str] | None,
+        typer.Option(metavar="hf|git|GLOB", help="Tolerate unsigned files of these names, and list them."),
+    ] = None,
     allow_pacha1: Annotated[
         bool, typer.Option("--allow-pacha1", help="Accept the Rust crate's signatures, which bind the content only.")
     ] = False,
@@ -220,6 +230,7 @@ def verify(
     """Verify models: exit 0 only when the content is intact and the signer is trusted."""
     from batuta_cli.cli.pacha_trust import parse_date
     from batuta_cli.pacha import trust
+    from batuta_cli.pacha.ignoring import check_globs
     from batuta_cli.pacha.sha256 import parse_digest
     from batuta_cli.pacha.signer import Policy
 
@@ -247,7 +258,16 @@ def verify(
         trusted_root=trusted_root,
         issuer=issuer,
     )
-    return for_each(paths, lambda path: _verify_signature(path, signature or [], policy, wanted, require))
+    tolerated = [glob for given in allow_unsigned or [] for glob in _TRANSPORTS.get(given, (given,))]
+    check_globs(tolerated)
+    return for_each(paths, lambda path: _verify_signature(path, signature or [], policy, wanted, require, tolerated))
+
+
+_TRANSPORTS = {
+    "hf": (".cache/huggingface/**",),  # `hf download --local-dir` keeps its metadata there
+    "git": (".git/**", ".gitattributes", ".gitignore", ".github/**"),
+}
+"""What the ways in which models travel add to a directory."""
 
 
 def _public_key(text: str | None) -> Any:
@@ -320,7 +340,9 @@ def _match(path: str, found: Any, wanted: Any) -> None:
         raise VerificationError(f"{display(path)}: the content is {found}, not {wanted}", result={kind: str(found)})
 
 
-def _verify_signature(path: str, files: list[str], policy: "Policy", wanted: Any, require: int | None) -> Done:
+def _verify_signature(
+    path: str, files: list[str], policy: "Policy", wanted: Any, require: int | None, tolerated: list[str]
+) -> Done:
     from batuta_cli.pacha.content import Model
     from batuta_cli.pacha.hashing import ContentAddress
     from batuta_cli.pacha.locate import locate
@@ -342,7 +364,15 @@ def _verify_signature(path: str, files: list[str], policy: "Policy", wanted: Any
         signatures, policy = _load_all(files, policy)
         with console.progress(f"verifying {path}", total_size(found.path)) as advance:
             model = Model(found.path, advance)
-            verified = verify_all(model, signatures, policy, label=path, actual_name=found.name, require=require)
+            verified = verify_all(
+                model,
+                signatures,
+                policy,
+                label=path,
+                actual_name=found.name,
+                require=require,
+                allow_unsigned=[*tolerated, *_inside(files, found.path)],
+            )
             whole = None
             if is_sha256:
                 whole = sha256_of(found.path, advance)
@@ -356,6 +386,15 @@ def _verify_signature(path: str, files: list[str], policy: "Policy", wanted: Any
     for warning in verified.warnings:
         console.warn(f"{display(path)}: {warning}")
     return Done(verified.as_dict() | {"signature": files}, _verified_text(path, verified))
+
+
+def _inside(files: Sequence[str], model: str) -> list[str]:
+    """Globs of the signatures that lie inside the model, which they cannot be over themselves."""
+    from glob import escape
+
+    root = os.path.join(os.path.realpath(model), "")
+    places = [os.path.realpath(file) for file in files if file != "-"]
+    return [escape(place.removeprefix(root)) for place in places if place.startswith(root)]
 
 
 def _existing(path: str, located: str, signatures: Sequence[str]) -> str:
@@ -399,6 +438,10 @@ def _verified_text(path: str, verified: Any) -> str:
         shown = [display(name) for name in verified.ignored[:_SHOWN]]
         shown += [f"and {len(verified.ignored) - _SHOWN:,} more"] if len(verified.ignored) > _SHOWN else []
         lines.append("  not covered by the signature: " + ", ".join(shown))
+    if verified.unsigned:
+        shown = [display(name) for name in verified.unsigned[:_SHOWN]]
+        shown += [f"and {len(verified.unsigned) - _SHOWN:,} more"] if len(verified.unsigned) > _SHOWN else []
+        lines.append("  not signed, and tolerated: " + ", ".join(shown))
     unbound = [words for what, words in _UNBOUND.items() if what not in verified.binds]
     if len(unbound) == len(_UNBOUND):
         lines.append("  the signature binds the content only, not name, signer or time")

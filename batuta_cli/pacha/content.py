@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batuta_cli.files import Advance, StrPath
 from batuta_cli.pacha.hashing import Entry, Resource, check_unchanged, hash_entries, scan
-from batuta_cli.pacha.ignoring import files_left_out
+from batuta_cli.pacha.ignoring import files_left_out, matching_part
 from batuta_cli.pacha.statement import Statement
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ class Differences:
 
     def __bool__(self) -> bool:
         return bool(self.changed or self.missing or self.added or self.renamed or self.other_kind)
+
+    def without_unsigned(self, globs: Sequence[str]) -> "tuple[Differences, tuple[str, ...]]":
+        """The differences without the added files that globs name, and those files.
+
+        A file that was signed under another name is a change of a signed one and stays.
+        """
+        unsigned = tuple(name for name in self.added if matching_part(globs, name) is not None)
+        return replace(self, added=tuple(name for name in self.added if name not in set(unsigned))), unsigned
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""

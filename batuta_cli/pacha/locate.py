@@ -9,7 +9,7 @@ The caller deals with `-` itself. Importing this is cheap.
 import os
 from dataclasses import dataclass
 
-from batuta_cli.errors import InvalidInputError, NotFoundError
+from batuta_cli.errors import InvalidInputError, NotFoundError, UsageError
 from batuta_cli.files import StrPath, display, errors_named
 from batuta_cli.pacha.hashing import PREFIX, ContentAddress
 
@@ -39,6 +39,13 @@ class Located:
         from batuta_cli.pacha.signing import signature_path  # loads the cryptography, which hashing does without
 
         return signature_path(self.path)
+
+    @property
+    def inside(self) -> str:
+        """Where the signature of a directory belongs when it lies in it. Raises `UsageError` for a file."""
+        if self.stored_signature is not None or not os.path.isdir(self.path):
+            raise UsageError(f"{display(self.label)}: is not a directory, so no signature fits inside it")
+        return os.path.join(self.path, INSIDE)
 
     @property
     def signatures(self) -> tuple[str, ...]:

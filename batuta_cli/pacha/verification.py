@@ -6,7 +6,7 @@ was wrong with the signer, because a changed file is the worse news.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from batuta_cli.errors import (
@@ -26,7 +26,7 @@ from batuta_cli.pacha.hashing import (
     content_address,
     hash_stream_counting,
 )
-from batuta_cli.pacha.ignoring import is_glob
+from batuta_cli.pacha.ignoring import check_globs, is_glob
 from batuta_cli.pacha.oms.comparison import StreamComparison, differences_from
 from batuta_cli.pacha.oms.eckeys import AnyKey
 from batuta_cli.pacha.oms.manifest import OmsManifest
@@ -60,6 +60,8 @@ class Verification:
     unknown_keys: tuple[str, ...] = ()
     """Ids, as the file names them, of further signatures that no acceptable key made."""
     warnings: tuple[str, ...] = ()
+    unsigned: tuple[str, ...] = ()
+    """Names of the files in the model that are tolerated though no signature mentions them."""
 
     def __bool__(self) -> bool:
         if not self.signers:
@@ -77,6 +79,7 @@ class Verification:
             "created": format_time(stated.created) if stated else None,
             "expires": format_time(stated.expires) if stated else None,
             "ignored": list(self.ignored),
+            "unsigned": list(self.unsigned),
             "unknown_signatures": list(self.unknown_keys),
             "warnings": list(self.warnings),
         }
@@ -142,8 +145,13 @@ def _hashed(size: int, address: ContentAddress, comparisons: Mapping[OmsManifest
     return HashedModel(Resource(".", size, address.digest), compared)
 
 
-def check_content(model: _Comparable, signature: ModelSignature, label: StrPath) -> None:
-    """Raise `VerificationError` that tells all differences at once, unless the model is what was signed."""
+def check_content(
+    model: _Comparable, signature: ModelSignature, label: StrPath, allow_unsigned: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Raise `VerificationError` that tells all differences at once, unless the model is what was signed.
+
+    Returns the unsigned files that the globs `allow_unsigned` name.
+    """
     body = signature.body
     if isinstance(body, Pacha1Signature):
         differences = _pacha1_differences(model, body)
@@ -151,8 +159,9 @@ def check_content(model: _Comparable, signature: ModelSignature, label: StrPath)
         differences = _oms_differences(model, body.statement)
     else:
         differences = model.differences(body.statement)
+    differences, unsigned = differences.without_unsigned(allow_unsigned)
     if not differences:
-        return
+        return unsigned
     raise VerificationError(
         f"{display(label)}: {_in_words(differences)}",
         hint=_hint_about_globs(body.statement, differences) if isinstance(body, SignedStatement) else None,
@@ -236,8 +245,10 @@ def verify_all(
     label: StrPath,
     actual_name: str | None,
     require: int | None = None,
+    allow_unsigned: Sequence[str] = (),
 ) -> Verification:
     """Check a model against one or several signatures; see `verify_path`."""
+    check_globs(allow_unsigned)
     if not signatures:
         raise VerificationError(f"{display(label)}: there is no signature")
     if require is not None and require < 1:
@@ -267,13 +278,17 @@ def verify_all(
         )
     try:
         # What strangers signed does not matter, unless it is refused anyway: a changed file is the worse news.
-        for signature in signatures if fatal else accepted:
-            check_content(model, signature, label)
+        unsigned = [
+            name
+            for signature in (signatures if fatal else accepted)
+            for name in check_content(model, signature, label, allow_unsigned)
+        ]
     except BatutaError as error:
         raise worst([error, *fatal]) from None
     if fatal:
         raise worst(fatal)
-    return _verified(model, accepted, tuple(signers.values()), unknown, warnings)
+    verified = _verified(model, accepted, tuple(signers.values()), unknown, warnings)
+    return replace(verified, unsigned=tuple(sorted(set(unsigned))))
 
 
 def _verified(
@@ -315,7 +330,8 @@ def _binds(signature: ModelSignature) -> tuple[str, ...]:
 def whole_address(path: StrPath, verified: Verification, advance: Advance | None = None) -> ContentAddress:
     """The address of all that lies at `path`, which a signature that leaves files out does not vouch for."""
     stated = verified.statement or verified.manifest
-    if verified.address is not None and (not verified.ignored or stated is None):
+    left_out = verified.ignored or verified.unsigned
+    if verified.address is not None and (not left_out or stated is None):
         return verified.address
     return content_address(path, follow_symlinks=stated is not None and stated.allow_symlinks, progress=advance)
 
@@ -328,6 +344,7 @@ def verify_path(
     label: StrPath | None = None,
     require: int | None = None,
     actual_name: str | None = None,
+    allow_unsigned: Sequence[str] = (),
     progress: Advance | None = None,
 ) -> Verification:
     """Verify a file or directory of any size against its signature or signatures.
@@ -338,6 +355,7 @@ def verify_path(
         require: at least so many distinct keys must have signed; unknown others do not matter then. By default every
             signature given must be by an acceptable signer.
         actual_name: the model's own name, when `path` does not show it (an object of the store).
+        allow_unsigned: globs of files that may be there without being signed; see `ignoring` for their rules.
 
     Raises:
         VerificationError: the content is not what was signed, or a signature is wrong. `result` lists what.
@@ -346,7 +364,15 @@ def verify_path(
     """
     many = [signatures] if isinstance(signatures, ModelSignature) else list(signatures)
     name = model_name(path) if actual_name is None else actual_name
-    return verify_all(Model(path, progress), many, policy, label=label or path, actual_name=name, require=require)
+    return verify_all(
+        Model(path, progress),
+        many,
+        policy,
+        label=label or path,
+        actual_name=name,
+        require=require,
+        allow_unsigned=allow_unsigned,
+    )
 
 
 def verify_model(

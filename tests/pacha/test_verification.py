@@ -73,6 +73,7 @@ def test_an_intact_file_by_a_trusted_signer_is_verified(model: Path) -> None:
         "created": "2026-11-20T10:00:00Z",
         "expires": None,
         "ignored": [],
+        "unsigned": [],
         "unknown_signatures": [],
         "warnings": [],
     }
