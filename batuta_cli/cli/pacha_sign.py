@@ -128,10 +128,10 @@ def sign(
             else:
                 with opened(found.path) as inputs, contextlib.ExitStack() as writing:
                     out = atomic_output(target, force=force, inputs=inputs)
-                    if not inside:
+                    if not covered:
                         writing.enter_context(out)
                     signature = signing.sign_path(found.path, signing_key, name=found.name, progress=advance, **options)
-                    if inside:  # opened only now: where it has a hidden name while it is written, it would be signed
+                    if covered:  # inside the model; opened only now, because a hidden name of its own would be signed
                         writing.enter_context(out)
                     out.write(signature.raw)
         public = signing_key.verifying_key
