@@ -1,5 +1,6 @@
 """What `batuta pacha sign` and `verify` do for signatures of other OpenSSF Model Signing tools."""
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from batuta_cli.cli import console, secrets
@@ -67,8 +68,13 @@ def sign_all(
             if target == "-":
                 raw = bundle(advance)
             else:
-                with opened(found.path) as inputs, atomic_output(target, force=force, inputs=inputs) as out:
+                with opened(found.path) as inputs, contextlib.ExitStack() as writing:
+                    out = atomic_output(target, force=force, inputs=inputs)
+                    if not covered:
+                        writing.enter_context(out)
                     raw = bundle(advance)
+                    if covered:  # inside the model; opened only now, because a hidden name of its own would be signed
+                        writing.enter_context(out)
                     out.write(raw)
         result = {"signature": target, "key_id": public.key_id, "public_key": public.inline, "format": "oms"}
         if target == "-":
