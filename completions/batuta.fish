@@ -71,7 +71,7 @@ complete -c batuta -n '__batuta_at pacha' -a verify -d 'Verify models: exit 0 on
 complete -c batuta -n '__batuta_at pacha' -a hash -d 'Print content addresses (BLAKE3): blake3:<hex>  PATH.'
 complete -c batuta -n '__batuta_at pacha' -a encrypt -d 'Encrypt a file under a password, as PATH.enc.'
 complete -c batuta -n '__batuta_at pacha' -a decrypt -d 'Decrypt a file: the original, or nothing.'
-complete -c batuta -n '__batuta_at pacha' -a inspect -d 'Show what a .sig or .enc file says about itself. Nothing is verified, no secret is needed.'
+complete -c batuta -n '__batuta_at pacha' -a inspect -d 'Show what a .sig or .enc file, or another tool\'s OpenSSF bundle, says about itself.'
 complete -c batuta -n '__batuta_at pacha' -a keys -d 'List, export and import your own keys.'
 complete -c batuta -n '__batuta_at pacha' -a trust -d 'Say whose signatures count here, and which keys are revoked.'
 complete -c batuta -n '__batuta_at pacha' -a store -d 'Keep models once, read-only, under the address of their content.'
@@ -97,33 +97,41 @@ complete -c batuta -n '__batuta_in \'pacha sign\'' -l expires -x -d 'The signatu
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l ignore -x -d 'Leave these paths out, from the model\'s root; * stays within a directory, ** does not.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l format -x -a 'bundle pacha1' -d 'A Sigstore bundle, or the Rust crate\'s format.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l inside -d 'Write the signature of a directory into it, as DIR/model.sig.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l oms-key -r -F -d 'Sign with this ECDSA key for model_signing and other OpenSSF tools, as PATH.oms.sig.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s f -l force -d 'Replace an existing signature.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha sign\' 1+ --identity --key --passphrase-env -o --output --expires --ignore --format' -F
+complete -c batuta -n '__batuta_in \'pacha sign\' 1+ --identity --key --passphrase-env -o --output --expires --ignore --format --oms-key' -F
 
 # batuta pacha verify
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l signature -r -F -d 'The signature, if it is not PATH.sig; - is stdin.'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l key -r -F -d 'Accept this public key alone: a file, or ed25519:BASE64.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l key -r -F -d 'Accept this public key alone: Ed25519 or ECDSA, a file or TYPE:BASE64.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l identity -x -d 'Who must have signed.'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l digest -x -d 'The content must have this address.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l digest -x -d 'The content must have this address or digest.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l name -x -d 'The name it must have been signed under.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l require -x -d 'How many distinct trusted keys must have signed.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l ca -r -F -d 'Accept certificates of these authorities (PEM), of the signer --identity.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l trusted-root -r -F -d 'Accept keyless Sigstore signatures under this trusted_root.json.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l issuer -x -d 'Who vouched for --identity in a keyless signature.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l at -x -d 'Judge certificates and expiry at this time, not now (UTC).'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-unsigned -x -d 'Tolerate unsigned files of these names, and list them.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require' -F
+complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --ca --trusted-root --issuer --at --allow-unsigned' -F
 
 # batuta pacha hash
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -l algorithm -x -a 'blake3 sha256' -d 'sha256 prints the lines of sha256sum, for files only.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore -x -d 'Leave these paths out, from the model\'s root; * stays within a directory, ** does not.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha hash\' 1+ -c --check --ignore' -F
+complete -c batuta -n '__batuta_in \'pacha hash\' 1+ -c --check --algorithm --ignore' -F
 
 # batuta pacha encrypt
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
@@ -184,7 +192,7 @@ complete -c batuta -n '__batuta_in \'pacha keys import\'' -s h -l help -d 'Show 
 complete -c batuta -n '__batuta_in \'pacha keys import\' 1 --identity --passphrase-env' -F
 
 # batuta pacha trust
-complete -c batuta -n '__batuta_at pacha trust' -a add -d 'Trust a public key under a name: PEM, OpenSSH, or the Rust crate\'s PEM.'
+complete -c batuta -n '__batuta_at pacha trust' -a add -d 'Trust a public key under a name: Ed25519 or ECDSA, in PEM, as an OpenSSH line, or the Rust crate\'s PEM.'
 complete -c batuta -n '__batuta_at pacha trust' -a list -d 'List trusted and revoked keys.'
 complete -c batuta -n '__batuta_at pacha trust' -a remove -d 'Stop trusting a key. A revocation of it stays.'
 complete -c batuta -n '__batuta_at pacha trust' -a revoke -d 'Revoke a key for good: it verifies nothing any more, whatever date a signature claims.'

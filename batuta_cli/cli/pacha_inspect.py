@@ -23,7 +23,10 @@ _HEADER_LIMIT = 4096  # bytes; the header of an encrypted file has 99, and a pip
 def inspect(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A .sig or .enc file; - is stdin.")],
 ) -> console.CommandResult:
-    """Show what a .sig or .enc file says about itself. Nothing is verified, no secret is needed."""
+    """Show what a .sig or .enc file, or another tool's OpenSSF bundle, says about itself.
+
+    Nothing is verified, no secret is needed.
+    """
     import sys
 
     from batuta_cli.files import errors_named, open_regular
@@ -66,6 +69,7 @@ def _encrypted(opened: BinaryIO, start: bytes, name: str) -> console.CommandResu
 
 
 def _signature(raw: bytes, name: str) -> console.CommandResult:
+    from batuta_cli.pacha.oms.signature import OmsSignature
     from batuta_cli.pacha.pacha1 import Pacha1Signature
     from batuta_cli.pacha.signing import ModelSignature
     from batuta_cli.pacha.statement import format_time
@@ -86,6 +90,10 @@ def _signature(raw: bytes, name: str) -> console.CommandResult:
                 "claimed_time": body.timestamp,
             }
         )
+    if isinstance(body, OmsSignature):
+        from batuta_cli.pacha.oms.description import describe
+
+        return _fields({"kind": "signature", "format": "oms"} | describe(body))
     stated = body.statement
     return _fields(
         {
@@ -113,7 +121,8 @@ def _fields(result: dict[str, Any]) -> console.CommandResult:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             lines += [f"{name:17} {display(', '.join(value))}"] if value else []
         elif isinstance(value, list):
-            rows = [" ".join(map(str, row.values())) for row in value]
+            rows = [" ".join(str(part) for part in row.values() if part is not None) for row in value]
+            rows = [row for row in rows if row]
             lines += [f"{name:17} {display(row)}" for row in rows[:_SHOWN]]
             if len(rows) > _SHOWN:
                 lines.append(f"{name:17} and {len(rows) - _SHOWN:,} more")

@@ -17,8 +17,11 @@ Who = Annotated[str, typer.Argument(metavar="KEY", help="A name, a key id, a key
 
 
 def _date(text: str | None, option: str) -> dt.datetime | None:
-    if text is None:
-        return None
+    return None if text is None else parse_date(text, option)
+
+
+def parse_date(text: str, option: str) -> dt.datetime:
+    """A date or time that `option` was given, UTC unless it says otherwise. Raises `InvalidInputError`."""
     try:
         time = dt.datetime.fromisoformat(text)
         return (time if time.tzinfo else time.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
@@ -45,7 +48,7 @@ def add(
         str | None, typer.Option(metavar="DATE", help="Count only signatures made before then (UTC).")
     ] = None,
 ) -> console.CommandResult:
-    """Trust a public key under a name: PEM, OpenSSH, or the Rust crate's PEM."""
+    """Trust a public key under a name: Ed25519 or ECDSA, in PEM, as an OpenSSH line, or the Rust crate's PEM."""
     from batuta_cli.pacha import trust
 
     entry = trust.TrustedKey(
@@ -71,13 +74,14 @@ def add(
 def _public_key(text: str) -> Any:
     from batuta_cli.cli.models import read_stdin
     from batuta_cli.pacha import keyring
-    from batuta_cli.pacha.keys import INLINE_PREFIX, KEY_FILE_LIMIT, VerifyingKey
+    from batuta_cli.pacha.keys import KEY_FILE_LIMIT
+    from batuta_cli.pacha.oms.eckeys import is_inline, parse_public_key
 
-    if text.startswith(INLINE_PREFIX):
-        return VerifyingKey.parse(text.encode())
+    if is_inline(text):
+        return parse_public_key(text.encode())
     if text == "-":
-        return VerifyingKey.parse(read_stdin(KEY_FILE_LIMIT), "stdin")
-    return keyring.read_public_file(text)
+        return parse_public_key(read_stdin(KEY_FILE_LIMIT), "stdin")
+    return keyring.read_any_public_file(text)
 
 
 def _entry(entry: Any) -> dict[str, Any]:
@@ -140,6 +144,7 @@ def revoke(
 ) -> console.CommandResult:
     """Revoke a key for good: it verifies nothing any more, whatever date a signature claims."""
     from batuta_cli.pacha import trust
+    from batuta_cli.pacha.oms.eckeys import is_inline
 
     try:
         reason.encode()
@@ -149,7 +154,7 @@ def revoke(
     try:
         public = _known(key, store).key
     except NotFoundError:  # a key that was never trusted here can be revoked too
-        if not (key == "-" or key.startswith("ed25519:") or os.path.exists(key)):
+        if not (key == "-" or is_inline(key) or os.path.exists(key)):
             raise
         public = _public_key(key)
     revocation = trust.Revocation(public, trust.now(), reason)

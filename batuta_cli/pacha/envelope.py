@@ -21,7 +21,6 @@ SIGNATURE_FILE_LIMIT = 64 * 1024 * 1024
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
-_SIGNATURE_SIZE = 64  # bytes, RFC 8032 section 5.1.6
 _MAX_SIGNATURES = 16  # each is tried under every trusted and revoked key
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # what could stand for half a character, which no UTF-8 text can hold
 # What sigstore's own libraries and older releases of model_signing wrote; the fields read here are the same in all.
@@ -94,11 +93,6 @@ def _signature(row: Any, index: int) -> EnvelopeSignature:
     if keyid is not None and not isinstance(keyid, str):
         raise InvalidInputError(f"{where}.keyid: is not text")
     return EnvelopeSignature(keyid or "", decode_base64(text_field(row, "sig", f"{where}."), f"{where}.sig"))
-
-
-def is_ed25519(signature: EnvelopeSignature) -> bool:
-    """Whether a signature has the length of an Ed25519 one; others belong to keys that batuta never trusts."""
-    return len(signature.value) == _SIGNATURE_SIZE
 
 
 def _hint(bundle: dict[str, Any]) -> str:

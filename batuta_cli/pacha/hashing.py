@@ -14,7 +14,7 @@ import os
 import select
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -136,7 +136,13 @@ def _update_mapped(hasher: blake3, descriptor: int, name: StrPath, size: int, ad
 
 
 def _update_read(
-    hasher: blake3, descriptor: int, name: StrPath, advance: Advance | None, *, largest: int = _BUFFER
+    hasher: blake3,
+    descriptor: int,
+    name: StrPath,
+    advance: Advance | None,
+    *,
+    largest: int = _BUFFER,
+    also: Sequence[Callable[[memoryview], object]] = (),
 ) -> int:
     """Hash what `read` gives, `largest` bytes at a time, from the current position to the end; returns their number."""
     total = 0
@@ -152,6 +158,8 @@ def _update_read(
             if count == 0:
                 return total
             hasher.update(view[:count])
+            for take in also:
+                take(view[:count])
             total += count
             if advance:
                 advance(count)
@@ -174,10 +182,16 @@ def hash_stream(descriptor: int, name: StrPath, advance: Advance | None = None) 
     return hash_stream_counting(descriptor, name, advance)[1]
 
 
-def hash_stream_counting(descriptor: int, name: StrPath, advance: Advance | None = None) -> tuple[int, ContentAddress]:
-    """As `hash_stream`, with the number of bytes that were read."""
+def hash_stream_counting(
+    descriptor: int,
+    name: StrPath,
+    advance: Advance | None = None,
+    *,
+    also: Sequence[Callable[[memoryview], object]] = (),
+) -> tuple[int, ContentAddress]:
+    """As `hash_stream`, with the number of bytes that were read; `also` are called with all of them, part by part."""
     hasher = blake3(max_threads=blake3_threads())
-    size = _update_read(hasher, descriptor, name, advance)
+    size = _update_read(hasher, descriptor, name, advance, also=also)
     return size, ContentAddress(hasher.digest())
 
 

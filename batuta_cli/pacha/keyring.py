@@ -16,6 +16,7 @@ from batuta_cli import paths
 from batuta_cli.errors import InvalidInputError, NotFoundError, OutputExistsError, UnsafeFileError, UsageError
 from batuta_cli.files import StrPath, atomic_output, display, errors_named, open_stream, read_limited, write_file
 from batuta_cli.pacha.keys import KEY_FILE_LIMIT, SigningKey, VerifyingKey, check_identity, is_encrypted_key
+from batuta_cli.pacha.oms.eckeys import AnyKey, parse_public_key
 
 _STEM_LIMIT = 220  # bytes of 255, for ".key" and the hidden name that a file has while it is written
 _PLAIN = re.compile(rb"[A-Za-z0-9@._+-]")
@@ -125,6 +126,11 @@ def read_private_file(path: StrPath) -> bytes:
 def read_public_file(path: StrPath) -> VerifyingKey:
     """The public key in a file. Raises as `VerifyingKey.parse` and `read_limited`."""
     return VerifyingKey.parse(read_limited(path, KEY_FILE_LIMIT), display(path))
+
+
+def read_any_public_file(path: StrPath) -> AnyKey:
+    """The public key in a file, Ed25519 or ECDSA. Raises as `parse_public_key` and `read_limited`."""
+    return parse_public_key(read_limited(path, KEY_FILE_LIMIT), display(path))
 
 
 def list_own() -> list[OwnKey]:

@@ -118,7 +118,7 @@ class VerifyingKey:
         return base64.b64encode(self.raw).decode()
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Whether `signature` (64 bytes) is this key's over `data`."""
+        """Whether `signature` is this key's over `data`; one that has not 64 bytes is not."""
         try:
             self._key.verify(signature, data)
         except InvalidSignature:

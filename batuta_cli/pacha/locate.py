@@ -9,9 +9,12 @@ The caller deals with `-` itself. Importing this is cheap.
 import os
 from dataclasses import dataclass
 
-from batuta_cli.errors import InvalidInputError, NotFoundError
+from batuta_cli.errors import InvalidInputError, NotFoundError, UsageError
 from batuta_cli.files import StrPath, display, errors_named
 from batuta_cli.pacha.hashing import PREFIX, ContentAddress
+
+INSIDE = "model.sig"
+"""The name of a signature that lies inside the directory that it signs, as OpenSSF Model Signing tools write it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,23 @@ class Located:
         from batuta_cli.pacha.signing import signature_path  # loads the cryptography, which hashing does without
 
         return signature_path(self.path)
+
+    @property
+    def inside(self) -> str:
+        """Where the signature of a directory belongs when it lies in it. Raises `UsageError` for a file."""
+        if self.stored_signature is not None or not os.path.isdir(self.path):
+            raise UsageError(f"{display(self.label)}: is not a directory, so no signature fits inside it")
+        return os.path.join(self.path, INSIDE)
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """Where its signature is looked for, in this order."""
+        if self.stored_signature is not None:
+            return (self.stored_signature,)
+        from batuta_cli.pacha.signing import oms_signature_path
+
+        beside = (self.signature, oms_signature_path(self.path))
+        return (*beside, os.path.join(self.path, INSIDE)) if os.path.isdir(self.path) else beside
 
 
 def locate(text: StrPath) -> Located:

@@ -13,6 +13,7 @@ from batuta_cli.errors import InvalidInputError
 from batuta_cli.pacha.envelope import text_field
 from batuta_cli.pacha.hashing import ContentAddress
 from batuta_cli.pacha.keys import SigningKey, VerifyingKey
+from batuta_cli.pacha.oms.eckeys import AnyKey
 
 ALGORITHM = "ed25519-blake3"
 
@@ -30,6 +31,10 @@ class Pacha1Signature:
     def signed_bytes(self) -> bytes:
         """What the signature is over."""
         return self.content.hex.encode()
+
+    def verified_by(self, key: AnyKey, value: bytes) -> bool:
+        """Whether `value` is a signature by `key`; the format knows Ed25519 keys only."""
+        return isinstance(key, VerifyingKey) and key.verifies(value, self.signed_bytes())
 
     def to_json(self) -> bytes:
         """The file's bytes, as the Rust crate writes them: two spaces, this order, no newline at the end."""

@@ -7,23 +7,33 @@ trust store. *When* is judged by the verifier's clock; a key's period of validit
 import datetime as dt
 import shlex
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from batuta_cli.errors import (
     ExpiredSignatureError,
     RevokedSignerError,
     SignerError,
     UnknownSignerError,
+    UsageError,
     VerificationError,
     WrongSignerError,
 )
-from batuta_cli.files import display
-from batuta_cli.pacha.envelope import EnvelopeSignature, is_ed25519
-from batuta_cli.pacha.keys import VerifyingKey, has_invisible
+from batuta_cli.files import StrPath, display
+from batuta_cli.pacha.envelope import EnvelopeSignature
+from batuta_cli.pacha.keys import has_invisible
+from batuta_cli.pacha.oms.eckeys import AnyKey
+from batuta_cli.pacha.oms.manifest import OmsManifest
+from batuta_cli.pacha.oms.material import old_public_key
+from batuta_cli.pacha.oms.signature import OmsSignature
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.signing import ModelSignature, SignedStatement
 from batuta_cli.pacha.statement import Statement, format_time
 from batuta_cli.pacha.trust import TrustedKey, TrustStore, now
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+    from batuta_cli.pacha.oms.certificates import CertificateFacts
 
 CLOCK_TOLERANCE = dt.timedelta(minutes=10)
 """How far ahead of the verifier's clock a signature may be dated."""
@@ -31,12 +41,16 @@ CLOCK_TOLERANCE = dt.timedelta(minutes=10)
 _USE_ANOTHER_KEY = "sign with another key, or make one: batuta pacha keygen --identity NAME"
 
 
+class _Signed(Protocol):
+    def verified_by(self, key: AnyKey, value: bytes) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Policy:
     """What a signature must satisfy. With `key` only that key counts, revocations apart; else the trust store's do."""
 
     trust: TrustStore = field(default_factory=TrustStore)
-    key: VerifyingKey | None = None
+    key: AnyKey | None = None
     identity: str | None = None
     """The signer's name that is asked for."""
     name: str | None = None
@@ -44,16 +58,31 @@ class Policy:
     allow_pacha1: bool = False
     at: dt.datetime = field(default_factory=now)
     """The verifier's clock."""
+    authorities: tuple["Certificate", ...] = ()
+    """Certificate authorities whose certificates count, for signatures of other tools."""
+    trusted_root: StrPath | None = None
+    """A Sigstore instance's trusted root file, for keyless signatures."""
+    issuer: str | None = None
+    """The OpenID Connect issuer that is asked for in keyless signatures."""
 
 
 @dataclass(frozen=True)
 class Signer:
     """Who signed: a key that verified, and the name it is known by (None when only a key was given)."""
 
-    key: VerifyingKey
+    key: AnyKey
     name: str | None
     claimed: bool = False
     """The name is what the signer calls himself: the key was given without one."""
+    certificate: "CertificateFacts | None" = None
+    """The certificate that ties the key to the name."""
+
+    @property
+    def distinct(self) -> object:
+        """What makes two signers different: their keys, or with certificates, which change keys, their names."""
+        if self.certificate is None:
+            return self.key
+        return (self.certificate.oidc_issuer, self.name)
 
 
 def judge_signer(signature: ModelSignature, policy: Policy) -> tuple[tuple[Signer, ...], tuple[str, ...]]:
@@ -67,16 +96,19 @@ def judge_signer(signature: ModelSignature, policy: Policy) -> tuple[tuple[Signe
         if not policy.allow_pacha1:
             refuse_pacha1(signature)
         return (_judge_pacha1(signature.body, policy),), ()
+    if isinstance(signature.body, OmsSignature) and signature.body.material.method != "key":
+        from batuta_cli.pacha.oms.judgement import judge_certificate  # loads much that keys do without
+
+        return (judge_certificate(signature.body, signature.raw, policy),), ()
     return _judge_bundle(signature.body, policy)
 
 
-def _judge_bundle(signed: SignedStatement, policy: Policy) -> tuple[tuple[Signer, ...], tuple[str, ...]]:
-    message = signed.envelope.signed_bytes()
-    verified: dict[VerifyingKey, None] = {}  # in the order of the signatures
+def _judge_bundle(signed: SignedStatement | OmsSignature, policy: Policy) -> tuple[tuple[Signer, ...], tuple[str, ...]]:
+    verified: dict[AnyKey, None] = {}  # in the order of the signatures
     unknown: list[str] = []
     for value in signed.envelope.signatures:
-        _refuse_revoked(value.value, message, policy)
-        key = _key_that_verifies(value, message, policy)
+        refuse_revoked(value.value, signed, policy)
+        key = _key_that_verifies(value, signed, policy)
         if key is not None:
             verified[key] = None
         elif (named := _named_key(value, signed, policy)) is not None:
@@ -84,7 +116,7 @@ def _judge_bundle(signed: SignedStatement, policy: Policy) -> tuple[tuple[Signer
         else:
             unknown.append(value.keyid)
     if not verified:
-        _refuse_unknown(signed, message, policy)
+        _refuse_unknown(signed, policy)
     signers: list[Signer] = []
     refusals: list[SignerError] = []
     for key in verified:
@@ -97,27 +129,26 @@ def _judge_bundle(signed: SignedStatement, policy: Policy) -> tuple[tuple[Signer
     return tuple(signers), tuple(unknown)
 
 
-def _acceptable(policy: Policy) -> list[VerifyingKey]:
+def _acceptable(policy: Policy) -> list[AnyKey]:
     return [policy.key] if policy.key else [trusted.key for trusted in policy.trust.keys]
 
 
-def _refuse_revoked(signature: bytes, message: bytes, policy: Policy) -> None:
+def refuse_revoked(value: bytes, signed: _Signed, policy: Policy) -> None:
+    """Raise `RevokedSignerError` when a revoked key made the signature `value`."""
     for revocation in policy.trust.revoked:
-        if revocation.key.verifies(signature, message):
+        if signed.verified_by(revocation.key, value):
             raise RevokedSignerError(
                 f"signed by the key {revocation.key.key_id}, which was revoked on {revocation.at:%Y-%m-%d}"
                 + (f": {display(revocation.reason)}" if revocation.reason else "")
             )
 
 
-def _key_that_verifies(signature: EnvelopeSignature, message: bytes, policy: Policy) -> VerifyingKey | None:
-    if not is_ed25519(signature):
-        return None
+def _key_that_verifies(signature: EnvelopeSignature, signed: _Signed, policy: Policy) -> AnyKey | None:
     likely_first = sorted(_acceptable(policy), key=lambda key: key.key_id != signature.keyid)
-    return next((key for key in likely_first if key.verifies(signature.value, message)), None)
+    return next((key for key in likely_first if signed.verified_by(key, signature.value)), None)
 
 
-def _named_key(signature: EnvelopeSignature, signed: SignedStatement, policy: Policy) -> VerifyingKey | None:
+def _named_key(signature: EnvelopeSignature, signed: SignedStatement | OmsSignature, policy: Policy) -> AnyKey | None:
     """The acceptable key that a signature claims to be by; a lone one may name it in the bundle's hint."""
     alone = len(signed.envelope.signatures) == 1
     for key in _acceptable(policy):
@@ -128,17 +159,26 @@ def _named_key(signature: EnvelopeSignature, signed: SignedStatement, policy: Po
     return None
 
 
-def _refuse_unknown(signed: SignedStatement, message: bytes, policy: Policy) -> NoReturn:
-    claimed = signed.statement.public_key
+def _refuse_unknown(signed: SignedStatement | OmsSignature, policy: Policy) -> NoReturn:
+    claimed: AnyKey | None = signed.statement.public_key
+    if isinstance(signed, OmsSignature):
+        claimed = old_public_key(signed.material)
     if claimed is None:
+        if policy.key:
+            raise WrongSignerError(f"signed by another key than the one given, {policy.key.key_id}")
+        if isinstance(signed, OmsSignature):
+            raise UnknownSignerError(
+                "no trusted key made this signature, and it does not say which key did",
+                hint="ask the publisher for the public key:\n  --key FILE accepts it once,"
+                " batuta pacha trust add NAME FILE for good",
+            )
         raise UnknownSignerError("no trusted key made this signature", hint="batuta pacha trust list")
-    own = (s for s in signed.envelope.signatures if is_ed25519(s))
-    if not any(claimed.verifies(s.value, message) for s in own):
+    if not any(signed.verified_by(claimed, s.value) for s in signed.envelope.signatures):
         raise VerificationError("the signature is wrong: it does not verify even under the key the file names")
     _refuse_key(claimed, signed.statement.identity, policy)
 
 
-def _refuse_key(claimed: VerifyingKey, identity: str | None, policy: Policy) -> NoReturn:
+def _refuse_key(claimed: AnyKey, identity: str | None, policy: Policy) -> NoReturn:
     """A good signature by a key that is not acceptable: say which, and what would make it so."""
     calling = f", which calls itself {display(identity)}" if identity else ""
     if policy.key:
@@ -153,7 +193,7 @@ def _refuse_key(claimed: VerifyingKey, identity: str | None, policy: Policy) -> 
     )
 
 
-def _accept(key: VerifyingKey, stated: Statement, policy: Policy) -> Signer:
+def _accept(key: AnyKey, stated: Statement | OmsManifest, policy: Policy) -> Signer:
     """The signer when name and times are in order; raises `SignerError` otherwise."""
     trusted = policy.trust.find(key)
     name = stated.identity if policy.key else trusted.name if trusted else None
@@ -173,13 +213,13 @@ def _accept(key: VerifyingKey, stated: Statement, policy: Policy) -> Signer:
     return Signer(key, name, claimed=policy.key is not None and name is not None)
 
 
-def _check_identity(name: str | None, key: VerifyingKey, policy: Policy) -> None:
+def _check_identity(name: str | None, key: AnyKey, policy: Policy) -> None:
     if policy.identity is not None and (policy.identity != name or has_invisible(name)):
         who = display(name) if name else "a key without a name"
         raise WrongSignerError(f"signed by {who} (key {key.key_id}), not by {display(policy.identity)}")
 
 
-def _check_times(stated: Statement, trusted: TrustedKey | None, policy: Policy) -> None:
+def _check_times(stated: Statement | OmsManifest, trusted: TrustedKey | None, policy: Policy) -> None:
     created = stated.created
     if created and created > policy.at + CLOCK_TOLERANCE:
         raise ExpiredSignatureError(
@@ -213,11 +253,11 @@ def refuse_pacha1(signature: ModelSignature) -> None:
 
 
 def _judge_pacha1(signature: Pacha1Signature, policy: Policy) -> Signer:
-    message = signature.signed_bytes()
-    _refuse_revoked(signature.value, message, policy)
-    key = next((k for k in _acceptable(policy) if k.verifies(signature.value, message)), None)
+    refuse_revoked(signature.value, signature, policy)
+    key = next((k for k in _acceptable(policy) if signature.verified_by(k, signature.value)), None)
     if key is None:
-        if signature.signer_key in _acceptable(policy) or not signature.signer_key.verifies(signature.value, message):
+        own = signature.verified_by(signature.signer_key, signature.value)
+        if signature.signer_key in _acceptable(policy) or not own:
             raise VerificationError(f"the signature is wrong: it is not by the key {signature.signer_key.key_id}")
         _refuse_key(signature.signer_key, signature.signer_id, policy)
     trusted = policy.trust.find(key)
@@ -230,7 +270,7 @@ def _judge_pacha1(signature: Pacha1Signature, policy: Policy) -> Signer:
     return Signer(key, name)
 
 
-def check_may_sign(key: VerifyingKey, store: TrustStore, at: dt.datetime) -> None:
+def check_may_sign(key: AnyKey, store: TrustStore, at: dt.datetime) -> None:
     """Raise `SignerError` unless a signature that `key` makes at `at` could count by this trust store.
 
     A revoked key never signs. A key that is trusted for a limited time signs from `valid_from` on, until `valid_until`:
@@ -261,11 +301,12 @@ def check_may_sign(key: VerifyingKey, store: TrustStore, at: dt.datetime) -> Non
 def check_own_signature(signature: ModelSignature) -> None:
     """That the file is consistent in itself: signed by the key that it names."""
     body = signature.body
+    if isinstance(body, OmsSignature):
+        raise UsageError("the signature is another tool's and does not bring its key along: pass trust= or key=")
     if isinstance(body, Pacha1Signature):
-        good = body.signer_key.verifies(body.value, body.signed_bytes())
+        good = body.verified_by(body.signer_key, body.value)
     else:
-        claimed, message = body.statement.public_key, body.envelope.signed_bytes()
-        own = [s for s in body.envelope.signatures if is_ed25519(s)]
-        good = claimed is not None and any(claimed.verifies(s.value, message) for s in own)
+        claimed = body.statement.public_key
+        good = claimed is not None and any(body.verified_by(claimed, s.value) for s in body.envelope.signatures)
     if not good:
         raise VerificationError("the signature is not by the key that the file names")

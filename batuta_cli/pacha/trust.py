@@ -35,7 +35,9 @@ from batuta_cli.errors import (
 )
 from batuta_cli.files import display, locked, read_limited, write_file
 from batuta_cli.pacha.keys import VerifyingKey, check_identity, check_recorded_identity
+from batuta_cli.pacha.oms.eckeys import KEY_TYPES, AnyKey, EcVerifyingKey
 
+_ED25519 = "ed25519"
 _LIMIT = 64 * 1024 * 1024
 _MARKER_TEXT = b"# trust.toml was written here: if it is missing, it was lost, with the revocations in it\n"
 _FIRST_LINE = "# whose signatures count here: batuta pacha trust\n"
@@ -46,7 +48,7 @@ class TrustedKey:
     """A public key, the name under which its signatures count, and when (both ends optional, UTC)."""
 
     name: str
-    key: VerifyingKey
+    key: AnyKey
     added: dt.datetime
     valid_from: dt.datetime | None = None
     valid_until: dt.datetime | None = None
@@ -56,7 +58,7 @@ class TrustedKey:
 class Revocation:
     """A public key that verifies nothing any more, since when, and why."""
 
-    key: VerifyingKey
+    key: AnyKey
     at: dt.datetime
     reason: str
 
@@ -68,11 +70,11 @@ class TrustStore:
     keys: tuple[TrustedKey, ...] = ()
     revoked: tuple[Revocation, ...] = ()
 
-    def revocation_of(self, key: VerifyingKey) -> Revocation | None:
+    def revocation_of(self, key: AnyKey) -> Revocation | None:
         """The revocation of a key, if there is one."""
         return next((r for r in self.revoked if r.key == key), None)
 
-    def find(self, key: VerifyingKey) -> TrustedKey | None:
+    def find(self, key: AnyKey) -> TrustedKey | None:
         """The entry of a key, if it is trusted."""
         return next((t for t in self.keys if t.key == key), None)
 
@@ -113,7 +115,7 @@ class TrustStore:
             raise InvalidInputError("the key's validity ends before it begins")
         return replace(self, keys=(*(t for t in self.keys if t.key != trusted.key), trusted))
 
-    def without_key(self, key: VerifyingKey) -> "TrustStore":
+    def without_key(self, key: AnyKey) -> "TrustStore":
         """Remove a key from the trusted ones; a revocation stays."""
         return replace(self, keys=tuple(t for t in self.keys if t.key != key))
 
@@ -215,21 +217,31 @@ def _parse(document: dict[str, Any]) -> TrustStore:
     if len({t.key for t in keys}) != len(keys):
         raise ValueError("one key stands in it twice")
     revoked = tuple(
-        Revocation(VerifyingKey.from_base64(_text(e, "public_key")), _time(e, "at"), _text(e, "reason"))
-        for e in _tables(document, "revoked", {"public_key", "at", "reason"})
+        Revocation(_public_key(e), _time(e, "at"), _text(e, "reason"))
+        for e in _tables(document, "revoked", {"public_key", "key_type", "at", "reason"})
     )
     return TrustStore(keys, revoked)
 
 
 def _trusted(entry: dict[str, Any]) -> TrustedKey:
-    _only(entry, {"name", "public_key", "added", "valid_from", "valid_until"})
+    _only(entry, {"name", "public_key", "key_type", "added", "valid_from", "valid_until"})
     return TrustedKey(
         check_recorded_identity(_text(entry, "name")),
-        VerifyingKey.from_base64(_text(entry, "public_key")),
+        _public_key(entry),
         _time(entry, "added"),
         _time(entry, "valid_from") if "valid_from" in entry else None,
         _time(entry, "valid_until") if "valid_until" in entry else None,
     )
+
+
+def _public_key(entry: dict[str, Any]) -> AnyKey:
+    """The key of an entry: Ed25519, 32 raw bytes, unless `key_type` names ECDSA, whose keys are SPKI DER."""
+    text, key_type = _text(entry, "public_key"), entry.get("key_type", _ED25519)
+    if key_type == _ED25519:
+        return VerifyingKey.from_base64(text)
+    if key_type not in KEY_TYPES:
+        raise ValueError(f"unknown key_type {key_type!r}")
+    return EcVerifyingKey.from_base64(text, key_type)
 
 
 def _tables(document: dict[str, Any], name: str, allowed: Iterable[str] | None = None) -> list[dict[str, Any]]:
@@ -268,6 +280,7 @@ def _serialize(store: TrustStore) -> bytes:
     def row(entry: TrustedKey | Revocation) -> dict[str, Any]:
         fields = asdict(entry)
         fields["public_key"] = entry.key.base64
+        fields["key_type"] = entry.key.key_type if isinstance(entry.key, EcVerifyingKey) else None
         del fields["key"]
         return {name: value for name, value in fields.items() if value is not None}
 

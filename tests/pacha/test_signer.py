@@ -45,7 +45,7 @@ def judge(raw: bytes, store: TrustStore, **asked: Any) -> tuple[tuple[Signer, ..
 
 
 def signers(raw: bytes, store: TrustStore, **asked: Any) -> list[tuple[bytes, str | None]]:
-    return [(signer.key.raw, signer.name) for signer in judge(raw, store, **asked)[0]]
+    return [(base64.b64decode(signer.key.base64), signer.name) for signer in judge(raw, store, **asked)[0]]
 
 
 Made = tuple[Person, str | None] | dict[str, Any]

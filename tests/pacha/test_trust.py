@@ -140,7 +140,7 @@ def test_no_edit_of_the_file_gives_anything_but_a_store_or_an_error(
         assert isinstance(error, DamagedStateError)
     else:
         for entry in store.keys:
-            assert check_recorded_identity(entry.name) and len(entry.key.raw) == 32
+            assert check_recorded_identity(entry.name) and len(entry.key.key_id) == 32
 
 
 times = st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(9000, 1, 1), timezones=st.just(dt.UTC))
