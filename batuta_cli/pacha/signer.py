@@ -1,7 +1,7 @@
-"""Who signed, and when: judging the signer of a signature before the model is read.
+"""Judges who signed and when, before the model is read.
 
-*Who* is the public key that verifies, never a key or a name that the file brings along; its name is the one in the
-trust store. *When* is judged by the verifier's clock; a key's period of validity by the signed time.
+The signer is the public key that verifies, never a key or a name from the file. The signer's name is the one in the
+trust store. The expiry is compared with the verifier's clock, a key's period of validity with the signed time.
 """
 
 import datetime as dt
@@ -73,13 +73,13 @@ class Signer:
     key: AnyKey
     name: str | None
     claimed: bool = False
-    """The name is what the signer calls himself: the key was given without one."""
+    """The name is the signer's own claim, because the key was given without a name."""
     certificate: "CertificateFacts | None" = None
     """The certificate that ties the key to the name."""
 
     @property
     def distinct(self) -> object:
-        """What makes two signers different: their keys, or with certificates, which change keys, their names."""
+        """The identity that counts as one signer: the key, or the name when a certificate ties changing keys to it."""
         if self.certificate is None:
             return self.key
         return (self.certificate.oidc_issuer, self.name)
@@ -112,7 +112,9 @@ def _judge_bundle(signed: SignedStatement | OmsSignature, policy: Policy) -> tup
         if key is not None:
             verified[key] = None
         elif (named := _named_key(value, signed, policy)) is not None:
-            raise VerificationError(f"the signature is wrong: it names the key {named.key_id}, and is not its")
+            raise VerificationError(
+                f"the signature is wrong: it names the key {named.key_id}, but does not verify under that key"
+            )
         else:
             unknown.append(value.keyid)
     if not verified:
@@ -149,7 +151,7 @@ def _key_that_verifies(signature: EnvelopeSignature, signed: _Signed, policy: Po
 
 
 def _named_key(signature: EnvelopeSignature, signed: SignedStatement | OmsSignature, policy: Policy) -> AnyKey | None:
-    """The acceptable key that a signature claims to be by; a lone one may name it in the bundle's hint."""
+    """The acceptable key that a signature names, in its `keyid` or (a single signature) in the bundle's hint."""
     alone = len(signed.envelope.signatures) == 1
     for key in _acceptable(policy):
         if signature.keyid == key.key_id:
@@ -170,7 +172,7 @@ def _refuse_unknown(signed: SignedStatement | OmsSignature, policy: Policy) -> N
             raise UnknownSignerError(
                 "no trusted key made this signature, and it does not say which key did",
                 hint="ask the publisher for the public key:\n  --key FILE accepts it once,"
-                " batuta pacha trust add NAME FILE for good",
+                " batuta pacha trust add NAME FILE permanently",
             )
         raise UnknownSignerError("no trusted key made this signature", hint="batuta pacha trust list")
     if not any(signed.verified_by(claimed, s.value) for s in signed.envelope.signatures):
@@ -179,13 +181,13 @@ def _refuse_unknown(signed: SignedStatement | OmsSignature, policy: Policy) -> N
 
 
 def _refuse_key(claimed: AnyKey, identity: str | None, policy: Policy) -> NoReturn:
-    """A good signature by a key that is not acceptable: say which, and what would make it so."""
+    """The error for a valid signature by a key that is not acceptable; the hint trusts that key."""
     calling = f", which calls itself {display(identity)}" if identity else ""
     if policy.key:
         raise WrongSignerError(f"signed by another key than the one given: {claimed.key_id}{calling}")
     name = shlex.quote("NAME" if not identity or has_invisible(identity) else display(identity))
     if name.startswith("-"):
-        name = f"-- {name}"  # or it would be taken for an option
+        name = f"-- {name}"  # a leading dash would be read as an option
     raise UnknownSignerError(
         f"signed by the unknown key {claimed.key_id}{calling}",
         hint="if its owner confirms this key by another way, trust it:\n"
@@ -209,7 +211,7 @@ def _accept(key: AnyKey, stated: Statement | OmsManifest, policy: Policy) -> Sig
             hint=f"trust the key under a name without them, after batuta pacha trust remove {key.key_id}",
         )
     _check_identity(name, key, policy)
-    _check_times(stated, trusted, policy)  # a key given by hand that is retired here stays retired
+    _check_times(stated, trusted, policy)  # a key given with --key that is retired here stays retired
     return Signer(key, name, claimed=policy.key is not None and name is not None)
 
 
@@ -244,11 +246,11 @@ def _check_times(stated: Statement | OmsManifest, trusted: TrustedKey | None, po
 
 
 def refuse_pacha1(signature: ModelSignature) -> None:
-    """Raise `SignerError` for the Rust crate's format, which is read only by those who ask for it."""
+    """Raise `SignerError` for the Rust crate's format, which is accepted only with `allow_pacha1`."""
     if isinstance(signature.body, Pacha1Signature):
         raise SignerError(
             "this is the Rust crate's signature format, which binds the content but neither name, signer nor time",
-            hint="--allow-pacha1 accepts it, or for good: batuta config set pacha.allow_pacha1 true",
+            hint="accept it once with --allow-pacha1, or always: batuta config set pacha.allow_pacha1 true",
         )
 
 
@@ -261,7 +263,7 @@ def _judge_pacha1(signature: Pacha1Signature, policy: Policy) -> Signer:
             raise VerificationError(f"the signature is wrong: it is not by the key {signature.signer_key.key_id}")
         _refuse_key(signature.signer_key, signature.signer_id, policy)
     trusted = policy.trust.find(key)
-    name = None if policy.key or trusted is None else trusted.name  # never the file's own, which is unsigned
+    name = None if policy.key or trusted is None else trusted.name  # never the name in the file, which is unsigned
     _check_identity(name, key, policy)
     if not policy.key and trusted and (trusted.valid_from or trusted.valid_until):
         raise ExpiredSignatureError(
@@ -271,7 +273,7 @@ def _judge_pacha1(signature: Pacha1Signature, policy: Policy) -> Signer:
 
 
 def check_may_sign(key: AnyKey, store: TrustStore, at: dt.datetime) -> None:
-    """Raise `SignerError` unless a signature that `key` makes at `at` could count by this trust store.
+    """Raise `SignerError` when this trust store would refuse a signature that `key` makes at `at`.
 
     A revoked key never signs. A key that is trusted for a limited time signs from `valid_from` on, until `valid_until`:
     one that is to be retired at a later date signs until then. A key that is not in the store signs.
@@ -299,10 +301,10 @@ def check_may_sign(key: AnyKey, store: TrustStore, at: dt.datetime) -> None:
 
 
 def check_own_signature(signature: ModelSignature) -> None:
-    """That the file is consistent in itself: signed by the key that it names."""
+    """Raise `VerificationError` unless the signature verifies under the key that the file names."""
     body = signature.body
     if isinstance(body, OmsSignature):
-        raise UsageError("the signature is another tool's and does not bring its key along: pass trust= or key=")
+        raise UsageError("another tool made the signature, and the file has no key in it: pass trust= or key=")
     if isinstance(body, Pacha1Signature):
         good = body.verified_by(body.signer_key, body.value)
     else:

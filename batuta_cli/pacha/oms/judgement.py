@@ -112,8 +112,8 @@ def _judge_keyless(
 
 
 class _JudgedBelow:
-    """A policy of `sigstore` that leaves the identity to a check of its own, which tells another signer from a wrong
-    signature."""
+    """A policy of `sigstore` that leaves the identity to a separate check, so that another signer is not reported as a
+    wrong signature."""
 
     def verify(self, _: x509.Certificate) -> None:
         """Accept any certificate."""
