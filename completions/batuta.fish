@@ -107,8 +107,8 @@ complete -c batuta -n '__batuta_in \'pacha sign\' 1+ --identity --key --passphra
 
 # batuta pacha verify
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l signature -r -F -d 'The signature, if it is not PATH.sig; - is stdin.'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l key -r -F -d 'Accept this public key instead of the trust store\'s: Ed25519 or ECDSA, a file or TYPE:BASE64.'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l identity -x -d 'The signer that is required.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l key -r -F -d 'Accept this public key instead of the trust store\'s: Ed25519 or ECDSA, a file or TYPE:BASE64. Of several, any is accepted.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l identity -x -d 'The signer that is required. Of several, any is accepted.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l digest -x -d 'The content must have this address or digest.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l name -x -d 'The name it must have been signed under.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l require -x -d 'How many distinct trusted keys must have signed.'

@@ -29,12 +29,12 @@ def inspect(
     """
     import sys
 
-    from batuta_cli.files import errors_named, open_regular
+    from batuta_cli.files import errors_named, open_regular_or_pipe
 
     if file == "-":
         with errors_named("stdin"):
             return _inspect(sys.stdin.buffer, "stdin")
-    with os.fdopen(open_regular(file), "rb") as opened:
+    with os.fdopen(open_regular_or_pipe(file), "rb") as opened:
         return _inspect(opened, file)
 
 

@@ -200,13 +200,17 @@ def verify(
         list[str] | None, typer.Option(metavar="FILE", help="The signature, if it is not PATH.sig; - is stdin.")
     ] = None,
     key: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="Accept this public key instead of the trust store's: Ed25519 or ECDSA, a file or TYPE:BASE64.",
+            help="Accept this public key instead of the trust store's: Ed25519 or ECDSA, a file or TYPE:BASE64."
+            " Of several, any is accepted.",
         ),
     ] = None,
-    identity: Annotated[str | None, typer.Option(metavar="ID", help="The signer that is required.")] = None,
+    identity: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="The signer that is required. Of several, any is accepted."),
+    ] = None,
     digest: Annotated[
         str | None, typer.Option(metavar="blake3:HEX|sha256:HEX", help="The content must have this address or digest.")
     ] = None,
@@ -245,12 +249,12 @@ def verify(
 
     if signature and len(paths) > 1:
         raise UsageError("--signature takes one PATH", hint="verify them one by one")
-    if [*paths, *(signature or []), key].count("-") > 1:
+    if [*paths, *(signature or []), *(key or [])].count("-") > 1:
         raise UsageError("stdin can be read once only", hint="name a file instead of the second -")
-    if identity is not None:
+    for wanted_name in identity or ():
         from batuta_cli.pacha.keys import refuse_invisible
 
-        refuse_invisible(identity)
+        refuse_invisible(wanted_name)
     wanted = None if digest is None else parse_digest(digest)
     # An empty text counts as given: an unset shell variable must not switch a check off.
     asked = (key, identity, name, require, ca, trusted_root, issuer)
@@ -258,8 +262,8 @@ def verify(
         return for_each(paths, lambda path: _verify_digest(path, wanted))
     policy = Policy(
         trust.load(),
-        _public_key(key),
-        identity,
+        tuple(map(_public_key, key)) if key else None,
+        tuple(identity) if identity else None,
         name,
         allow_pacha1=allow_pacha1,
         at=trust.now() if at is None else parse_date(at, "--at"),
@@ -279,9 +283,7 @@ _TRANSPORTS = {
 """Files that transports add to a model's directory."""
 
 
-def _public_key(text: str | None) -> Any:
-    if text is None:
-        return None
+def _public_key(text: str) -> Any:
     from batuta_cli.pacha.keyring import read_any_public_file
     from batuta_cli.pacha.keys import KEY_FILE_LIMIT
     from batuta_cli.pacha.oms.eckeys import is_inline, parse_public_key

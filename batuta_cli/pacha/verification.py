@@ -380,14 +380,14 @@ def verify_model(
     signature: ModelSignature,
     *,
     trust: TrustStore | None = None,
-    key: AnyKey | None = None,
-    identity: str | None = None,
+    key: AnyKey | Sequence[AnyKey] | None = None,
+    identity: str | Sequence[str] | None = None,
     allow_pacha1: bool = False,
 ) -> Verification:
     """Verify a model in memory.
 
-    Without `trust` and `key` only the content and the file's own signature are checked, by no matter whom; the result
-    then has no signers and refuses to be a truth value.
+    Without `trust` and `key` only the content and the file's own signature are checked, by any key; the result
+    then has no signers, and `bool()` of it raises.
 
     Raises `VerificationError`, `SignerError` as `verify_path`.
     """
