@@ -73,7 +73,7 @@ complete -c batuta -n '__batuta_at pacha' -a encrypt -d 'Encrypt a file under a 
 complete -c batuta -n '__batuta_at pacha' -a decrypt -d 'Decrypt a file: the original, or nothing.'
 complete -c batuta -n '__batuta_at pacha' -a inspect -d 'Show what a .sig or .enc file, or another tool\'s OpenSSF bundle, says about itself.'
 complete -c batuta -n '__batuta_at pacha' -a keys -d 'List, export and import your own keys.'
-complete -c batuta -n '__batuta_at pacha' -a trust -d 'Say whose signatures count here, and which keys are revoked.'
+complete -c batuta -n '__batuta_at pacha' -a trust -d 'Manage the keys whose signatures are accepted, and revoked keys.'
 complete -c batuta -n '__batuta_at pacha' -a store -d 'Keep models once, read-only, under the address of their content.'
 complete -c batuta -n '__batuta_at pacha' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha' -s q -l quiet -d 'Print errors only.'
@@ -93,7 +93,7 @@ complete -c batuta -n '__batuta_in \'pacha sign\'' -l identity -x -d 'Which of y
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l key -r -F -d 'A private key from elsewhere; - is stdin.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l passphrase-env -x -a '(set -nx)' -d 'The variable that holds the key\'s passphrase.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s o -l output -r -F -d 'Where to write it; - is stdout.'
-complete -c batuta -n '__batuta_in \'pacha sign\'' -l expires -x -d 'The signature counts for so many days.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l expires -x -d 'The signature is valid for DAYS days.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l ignore -x -d 'Leave these paths out, from the model\'s root; * stays within a directory, ** does not.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l format -x -a 'bundle pacha1' -d 'A Sigstore bundle, or the Rust crate\'s format.'
@@ -107,16 +107,16 @@ complete -c batuta -n '__batuta_in \'pacha sign\' 1+ --identity --key --passphra
 
 # batuta pacha verify
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l signature -r -F -d 'The signature, if it is not PATH.sig; - is stdin.'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l key -r -F -d 'Accept this public key alone: Ed25519 or ECDSA, a file or TYPE:BASE64.'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l identity -x -d 'Who must have signed.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l key -r -F -d 'Accept this public key instead of the trust store\'s: Ed25519 or ECDSA, a file or TYPE:BASE64. Of several, any is accepted.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l identity -x -d 'The signer that is required. Of several, any is accepted.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l digest -x -d 'The content must have this address or digest.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l name -x -d 'The name it must have been signed under.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l require -x -d 'How many distinct trusted keys must have signed.'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l ca -r -F -d 'Accept certificates of these authorities (PEM), of the signer --identity.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l ca -r -F -d 'Accept certificates that this authority (PEM) issued to --identity.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l trusted-root -r -F -d 'Accept keyless Sigstore signatures under this trusted_root.json.'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l issuer -x -d 'Who vouched for --identity in a keyless signature.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l issuer -x -d 'The OpenID Connect issuer of --identity in a keyless signature.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l at -x -d 'Judge certificates and expiry at this time, not now (UTC).'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-unsigned -x -d 'Tolerate unsigned files of these names, and list them.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-unsigned -x -d 'Accept unsigned files of these names, and list them.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s q -l quiet -d 'Print errors only.'
@@ -148,7 +148,7 @@ complete -c batuta -n '__batuta_in \'pacha encrypt\' 1 --password-env --password
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline is dropped.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s o -l output -r -F -d 'Where to write; - is stdout.'
-complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l allow-kdf-memory -x -d 'The memory a file may ask for to derive its key.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l allow-kdf-memory -x -d 'Largest memory that a file may request to derive its key.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s f -l force -d 'Replace an existing output.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s q -l quiet -d 'Print errors only.'
@@ -195,15 +195,15 @@ complete -c batuta -n '__batuta_in \'pacha keys import\' 1 --identity --passphra
 complete -c batuta -n '__batuta_at pacha trust' -a add -d 'Trust a public key under a name: Ed25519 or ECDSA, in PEM, as an OpenSSH line, or the Rust crate\'s PEM.'
 complete -c batuta -n '__batuta_at pacha trust' -a list -d 'List trusted and revoked keys.'
 complete -c batuta -n '__batuta_at pacha trust' -a remove -d 'Stop trusting a key. A revocation of it stays.'
-complete -c batuta -n '__batuta_at pacha trust' -a revoke -d 'Revoke a key for good: it verifies nothing any more, whatever date a signature claims.'
-complete -c batuta -n '__batuta_at pacha trust' -a retire -d 'Keep what a key signed before a date, and nothing after it.'
+complete -c batuta -n '__batuta_at pacha trust' -a revoke -d 'Revoke a key permanently: no signature by it is accepted, regardless of its date.'
+complete -c batuta -n '__batuta_at pacha trust' -a retire -d 'Accept a key\'s signatures only if they are dated before DATE.'
 complete -c batuta -n '__batuta_at pacha trust' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha trust' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at pacha trust' -s h -l help -d 'Show this message and exit.'
 
 # batuta pacha trust add
-complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-from -x -d 'Count only signatures made from then on (UTC).'
-complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-until -x -d 'Count only signatures made before then (UTC).'
+complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-from -x -d 'Accept only signatures dated then or later (UTC).'
+complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-until -x -d 'Accept only signatures dated before then (UTC).'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -s h -l help -d 'Show this message and exit.'
@@ -221,26 +221,26 @@ complete -c batuta -n '__batuta_in \'pacha trust remove\'' -s h -l help -d 'Show
 complete -c batuta -n '__batuta_in \'pacha trust remove\' 1' -F
 
 # batuta pacha trust revoke
-complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -l reason -x -d 'Why, for those who meet the revocation.'
+complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -l reason -x -d 'The reason, shown when a signature of this key is refused.'
 complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'pacha trust revoke\' 1 --reason' -F
 
 # batuta pacha trust retire
-complete -c batuta -n '__batuta_in \'pacha trust retire\'' -l from -x -d 'Signatures dated then or later do not count (UTC).'
+complete -c batuta -n '__batuta_in \'pacha trust retire\'' -l from -x -d 'Signatures dated then or later are refused (UTC).'
 complete -c batuta -n '__batuta_in \'pacha trust retire\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha trust retire\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha trust retire\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'pacha trust retire\' 1 --from' -F
 
 # batuta pacha store
-complete -c batuta -n '__batuta_at pacha store' -a add -d 'Add files, each with the PATH.sig beside it, and print their addresses.'
-complete -c batuta -n '__batuta_at pacha store' -a path -d 'Print where an object lies.'
+complete -c batuta -n '__batuta_at pacha store' -a add -d 'Add files, each with its PATH.sig, and print their addresses.'
+complete -c batuta -n '__batuta_at pacha store' -a path -d 'Print the path of an object.'
 complete -c batuta -n '__batuta_at pacha store' -a list -d 'List the objects: names, addresses, sizes in bytes, when they were added (a linked file: last changed).'
-complete -c batuta -n '__batuta_at pacha store' -a verify -d 'Hash objects again. A damaged one is set aside and not served any more: exit 3.'
-complete -c batuta -n '__batuta_at pacha store' -a remove -d 'Remove a name (the object stays until `gc`), or an object that no name means.'
-complete -c batuta -n '__batuta_at pacha store' -a gc -d 'Delete the objects that no name means, their signatures, and what killed additions left behind.'
+complete -c batuta -n '__batuta_at pacha store' -a verify -d 'Hash objects again. A damaged one is moved aside and no longer served: exit 3.'
+complete -c batuta -n '__batuta_at pacha store' -a remove -d 'Remove a name (the object stays until `gc`), or an object without a name.'
+complete -c batuta -n '__batuta_at pacha store' -a gc -d 'Delete objects without a name, their signatures, and leftovers of interrupted `store add`s.'
 complete -c batuta -n '__batuta_at pacha store' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha store' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at pacha store' -s h -l help -d 'Show this message and exit.'
@@ -276,7 +276,7 @@ complete -c batuta -n '__batuta_in \'pacha store remove\'' -s q -l quiet -d 'Pri
 complete -c batuta -n '__batuta_in \'pacha store remove\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta pacha store gc
-complete -c batuta -n '__batuta_in \'pacha store gc\'' -s n -l dry-run -d 'Only say what would be deleted.'
+complete -c batuta -n '__batuta_in \'pacha store gc\'' -s n -l dry-run -d 'Only print what would be deleted.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s h -l help -d 'Show this message and exit.'

@@ -19,10 +19,13 @@ GENERATED = {"cli.md", "configuration.md"}
 """Their prose is that of the code."""
 
 CODE = [ROOT / "scripts" / "tour.py", ROOT / "scripts" / "markdown_pages.py", ROOT / "scripts" / "man_pages.py"]
+CODE += sorted((ROOT / "batuta_cli" / "pacha").rglob("*.py"))
+CODE += sorted((ROOT / "batuta_cli" / "cli").glob("pacha*.py"))
+CODE += [ROOT / "batuta_cli" / "cli" / "many.py", ROOT / "batuta_cli" / "cli" / "secrets.py"]
 """Python files, or folders of them."""
 
 REFUSED = {
-    r"\b(?:is|are|was|were) none\b": "say what is invalid or missing",
+    r"\b(?:is|are|was|were) (?-i:none)\b": "say what is invalid or missing",
     r"\b(?:who|what|which|where|when|how)(?:so)?ever\b(?! (?:the )?(?:number|date)\b)": "name the subject",
     r"\b(?:no|some|any|every)body\b": "name the user, client, process or attacker",
     r"\blest\b": "say so that … not",

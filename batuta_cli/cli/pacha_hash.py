@@ -146,7 +146,7 @@ def _check(file: str) -> console.CommandResult:
 
     def one(path: str) -> Done:
         expected, _ = next(queue)
-        # A list names files: never an object of the store, nor stdin, which would pass for a file that is not there.
+        # A list names files, never objects of the store or stdin: those could stand in for a missing file.
         actual = content_address(path)
         if actual != expected:
             message = f"{display(path)}: FAILED, the content is {actual}"

@@ -29,12 +29,12 @@ def inspect(
     """
     import sys
 
-    from batuta_cli.files import errors_named, open_regular
+    from batuta_cli.files import errors_named, open_regular_or_pipe
 
     if file == "-":
         with errors_named("stdin"):
             return _inspect(sys.stdin.buffer, "stdin")
-    with os.fdopen(open_regular(file), "rb") as opened:
+    with os.fdopen(open_regular_or_pipe(file), "rb") as opened:
         return _inspect(opened, file)
 
 
@@ -61,7 +61,7 @@ def _encrypted(opened: BinaryIO, start: bytes, name: str) -> console.CommandResu
     if opened.seekable():
         os.lseek(opened.fileno(), 0, os.SEEK_SET)
         return _fields({"kind": "encrypted"} | dataclasses.asdict(describe_stream(opened.fileno(), name)))
-    read, write = os.pipe()  # what was taken from a pipe already, in another one
+    read, write = os.pipe()  # the bytes already read from a pipe, in another pipe
     os.write(write, start)
     os.close(write)
     with os.fdopen(read, "rb") as header:
@@ -128,5 +128,5 @@ def _fields(result: dict[str, Any]) -> console.CommandResult:
                 lines.append(f"{name:17} and {len(rows) - _SHOWN:,} more")
         elif value is not None:
             lines.append(f"{name:17} {display(value)}")
-    console.note("nothing was verified; this is what the file says about itself")
+    console.note("nothing was verified; these are the file's own claims")
     return console.CommandResult(result, "\n".join(lines))

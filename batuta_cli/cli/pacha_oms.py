@@ -73,7 +73,7 @@ def sign_all(
                     if not covered:
                         writing.enter_context(out)
                     raw = bundle(advance)
-                    if covered:  # inside the model; opened only now, because a hidden name of its own would be signed
+                    if covered:  # opened only now: where it has a hidden name while it is written, it would be signed
                         writing.enter_context(out)
                     out.write(raw)
         result = {"signature": target, "key_id": public.key_id, "public_key": public.inline, "format": "oms"}

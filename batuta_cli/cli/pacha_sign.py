@@ -49,7 +49,7 @@ def sign(
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; - is stdout.")
     ] = None,
     expires: Annotated[
-        int | None, typer.Option(metavar="DAYS", min=1, max=36_500, help="The signature counts for so many days.")
+        int | None, typer.Option(metavar="DAYS", min=1, max=36_500, help="The signature is valid for DAYS days.")
     ] = None,
     ignore: Ignore = None,
     follow_symlinks: FollowSymlinks = False,
@@ -82,7 +82,7 @@ def sign(
     if output is not None and len(paths) > 1:
         raise UsageError("--output takes one PATH", hint="sign them one by one, or leave --output out")
     if output is not None and inside:
-        raise UsageError("--output and --inside are two places for one signature", hint="leave one of them out")
+        raise UsageError("--output and --inside exclude each other", hint="leave one of them out")
     if "-" in paths:
         raise UsageError("stdin cannot be signed, it has no name", hint="write it to a file first")
     if oms_key is not None:
@@ -131,7 +131,7 @@ def sign(
                     if not covered:
                         writing.enter_context(out)
                     signature = signing.sign_path(found.path, signing_key, name=found.name, progress=advance, **options)
-                    if covered:  # inside the model; opened only now, because a hidden name of its own would be signed
+                    if covered:  # opened only now: where it has a hidden name while it is written, it would be signed
                         writing.enter_context(out)
                     out.write(signature.raw)
         public = signing_key.verifying_key
@@ -152,9 +152,9 @@ def sign(
 
 
 def place_inside(target: str, model: str, ignore: Sequence[str]) -> tuple[str, ...]:
-    """The path inside the model that covers the signature, when that is written there; else nothing.
+    """The ignored path that covers the signature when it is written inside the model; else nothing.
 
-    Raises `UsageError` for a signature that would be one file more in the directory that it signs.
+    Raises `UsageError` when the signature would be an additional file of the directory that it signs.
     """
     from glob import escape
 
@@ -167,7 +167,7 @@ def place_inside(target: str, model: str, ignore: Sequence[str]) -> tuple[str, .
     covered = matching_part(ignore, name)
     if covered is None:
         raise UsageError(
-            f"{display(target)}: lies inside the model, which would change with it",
+            f"{display(target)}: is inside the model, which would change with it",
             hint=f"choose another --output, or leave it out of the model: --ignore {shell_path(escape(name))}",
         )
     return (covered,)
@@ -200,10 +200,17 @@ def verify(
         list[str] | None, typer.Option(metavar="FILE", help="The signature, if it is not PATH.sig; - is stdin.")
     ] = None,
     key: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Accept this public key alone: Ed25519 or ECDSA, a file or TYPE:BASE64."),
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Accept this public key instead of the trust store's: Ed25519 or ECDSA, a file or TYPE:BASE64."
+            " Of several, any is accepted.",
+        ),
     ] = None,
-    identity: Annotated[str | None, typer.Option(metavar="ID", help="Who must have signed.")] = None,
+    identity: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="The signer that is required. Of several, any is accepted."),
+    ] = None,
     digest: Annotated[
         str | None, typer.Option(metavar="blake3:HEX|sha256:HEX", help="The content must have this address or digest.")
     ] = None,
@@ -213,21 +220,21 @@ def verify(
     ] = None,
     ca: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Accept certificates of these authorities (PEM), of the signer --identity."),
+        typer.Option(metavar="FILE", help="Accept certificates that this authority (PEM) issued to --identity."),
     ] = None,
     trusted_root: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Accept keyless Sigstore signatures under this trusted_root.json."),
     ] = None,
     issuer: Annotated[
-        str | None, typer.Option(metavar="URL", help="Who vouched for --identity in a keyless signature.")
+        str | None, typer.Option(metavar="URL", help="The OpenID Connect issuer of --identity in a keyless signature.")
     ] = None,
     at: Annotated[
         str | None, typer.Option(metavar="DATE", help="Judge certificates and expiry at this time, not now (UTC).")
     ] = None,
     allow_unsigned: Annotated[
         list[str] | None,
-        typer.Option(metavar="hf|git|GLOB", help="Tolerate unsigned files of these names, and list them."),
+        typer.Option(metavar="hf|git|GLOB", help="Accept unsigned files of these names, and list them."),
     ] = None,
     allow_pacha1: Annotated[
         bool, typer.Option("--allow-pacha1", help="Accept the Rust crate's signatures, which bind the content only.")
@@ -242,21 +249,21 @@ def verify(
 
     if signature and len(paths) > 1:
         raise UsageError("--signature takes one PATH", hint="verify them one by one")
-    if [*paths, *(signature or []), key].count("-") > 1:
+    if [*paths, *(signature or []), *(key or [])].count("-") > 1:
         raise UsageError("stdin can be read once only", hint="name a file instead of the second -")
-    if identity is not None:
+    for wanted_name in identity or ():
         from batuta_cli.pacha.keys import refuse_invisible
 
-        refuse_invisible(identity)
+        refuse_invisible(wanted_name)
     wanted = None if digest is None else parse_digest(digest)
-    # An empty text is something that was asked for: a variable that is not set must not switch a check off.
+    # An empty text counts as given: an unset shell variable must not switch a check off.
     asked = (key, identity, name, require, ca, trusted_root, issuer)
     if wanted is not None and not signature and all(option is None for option in asked):
         return for_each(paths, lambda path: _verify_digest(path, wanted))
     policy = Policy(
         trust.load(),
-        _public_key(key),
-        identity,
+        tuple(map(_public_key, key)) if key else None,
+        tuple(identity) if identity else None,
         name,
         allow_pacha1=allow_pacha1,
         at=trust.now() if at is None else parse_date(at, "--at"),
@@ -273,12 +280,10 @@ _TRANSPORTS = {
     "hf": (".cache/huggingface/**",),  # `hf download --local-dir` keeps its metadata there
     "git": (".git/**", ".gitattributes", ".gitignore", ".github/**"),
 }
-"""What the ways in which models travel add to a directory."""
+"""Files that transports add to a model's directory."""
 
 
-def _public_key(text: str | None) -> Any:
-    if text is None:
-        return None
+def _public_key(text: str) -> Any:
     from batuta_cli.pacha.keyring import read_any_public_file
     from batuta_cli.pacha.keys import KEY_FILE_LIMIT
     from batuta_cli.pacha.oms.eckeys import is_inline, parse_public_key
@@ -306,9 +311,9 @@ def _load(file: str) -> "ModelSignature":
 
 
 def _load_all(files: list[str], policy: "Policy") -> tuple[list["ModelSignature"], "Policy"]:
-    """The signatures, and the policy with what the configuration has to say about such signatures.
+    """The signatures, and the policy with the configuration's `pacha.allow_pacha1` where it applies.
 
-    It has something to say about the Rust crate's alone, and loading it takes longer than verifying a small model.
+    The configuration is loaded only for such signatures, because loading it takes longer than verifying a small model.
     """
     from batuta_cli.pacha.pacha1 import Pacha1Signature
 

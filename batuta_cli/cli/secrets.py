@@ -1,4 +1,4 @@
-"""Where secrets come from: variables, files, stdin, a question on the terminal; never an argument."""
+"""Reads secrets from variables, files, stdin or the terminal; never from an argument."""
 
 import os
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ def passphrase(variable: str | None, *, of: str) -> bytes:
 
 
 def read_key(source: str) -> tuple[bytes, str]:
-    """A private key's bytes from a file, `env:VAR` or `-` (stdin), and what to call it in messages."""
+    """A private key's bytes from a file, `env:VAR` or `-` (stdin), and its name for messages."""
     if source == "-":
         return read_stdin(KEY_FILE_LIMIT), "stdin"
     if source.startswith(ENV_PREFIX):
@@ -61,5 +61,5 @@ def oms_key(source: str, *, passphrase_env: str | None) -> "EcSigningKey":
 
 
 def parse_with(data: bytes, label: str, *, passphrase: bytes | None, identity: str | None) -> SigningKey:
-    """Read a private key that may or may not be encrypted with `passphrase`."""
+    """Read a private key, encrypted with `passphrase` or not encrypted."""
     return SigningKey.parse(data, passphrase=passphrase, identity=identity, source=display(label))

@@ -52,7 +52,7 @@ class Differences:
 
 @dataclass
 class ModelContent:
-    """A model on disk. Each file is hashed once, however many statements it is compared with."""
+    """A model on disk. Each file is hashed once, for any number of statements."""
 
     path: StrPath
     progress: Advance | None = None

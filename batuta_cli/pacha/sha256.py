@@ -1,6 +1,6 @@
-"""SHA-256 digests of single files, as `sha256sum` and the rest of the world state them: `sha256:<hex>`.
+"""SHA-256 digests of single files, as `sha256sum` writes them: `sha256:<hex>`.
 
-A directory has none: OpenSSF Model Signing's root digest does not bind the names of files.
+A directory has no SHA-256 digest here: OpenSSF Model Signing's root digest does not bind the names of files.
 """
 
 import hashlib

@@ -1,11 +1,12 @@
-"""Who signed, and when: judging the signer of a signature before the model is read.
+"""Judges who signed and when, before the model is read.
 
-*Who* is the public key that verifies, never a key or a name that the file brings along; its name is the one in the
-trust store. *When* is judged by the verifier's clock; a key's period of validity by the signed time.
+The signer is the public key that verifies, never a key or a name from the file. The signer's name is the one in the
+trust store. The expiry is compared with the verifier's clock, a key's period of validity with the signed time.
 """
 
 import datetime as dt
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -47,12 +48,17 @@ class _Signed(Protocol):
 
 @dataclass(frozen=True)
 class Policy:
-    """What a signature must satisfy. With `key` only that key counts, revocations apart; else the trust store's do."""
+    """What a signature must satisfy.
+
+    With `key` only a signature by that key, or by one of several, is accepted, and never by a revoked one. Without it,
+    the keys of the trust store are accepted. An empty sequence of keys or identities is a `UsageError`, because it
+    would accept any.
+    """
 
     trust: TrustStore = field(default_factory=TrustStore)
-    key: AnyKey | None = None
-    identity: str | None = None
-    """The signer's name that is asked for."""
+    key: AnyKey | Sequence[AnyKey] | None = None
+    identity: str | Sequence[str] | None = None
+    """The required name of the signer; of several, any is accepted."""
     name: str | None = None
     """The model's name that is asked for."""
     allow_pacha1: bool = False
@@ -65,6 +71,32 @@ class Policy:
     issuer: str | None = None
     """The OpenID Connect issuer that is asked for in keyless signatures."""
 
+    def __post_init__(self) -> None:
+        for name, value in (("key", self.key), ("identity", self.identity)):
+            if isinstance(value, Sequence) and not isinstance(value, str) and not value:
+                raise UsageError(f"{name} is an empty sequence, which would accept any {name}")
+
+    @property
+    def keys(self) -> tuple[AnyKey, ...]:
+        """The keys given; empty when those of the trust store are accepted."""
+        return () if self.key is None else tuple(self.key) if isinstance(self.key, Sequence) else (self.key,)
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """The names of which the signer must have one; empty when any name is accepted."""
+        return (
+            ()
+            if self.identity is None
+            else (self.identity,)
+            if isinstance(self.identity, str)
+            else tuple(self.identity)
+        )
+
+    @property
+    def wanted(self) -> str:
+        """The names in `identities`, for messages."""
+        return " or ".join(map(display, self.identities))
+
 
 @dataclass(frozen=True)
 class Signer:
@@ -73,13 +105,13 @@ class Signer:
     key: AnyKey
     name: str | None
     claimed: bool = False
-    """The name is what the signer calls himself: the key was given without one."""
+    """The name is the signer's own claim, because the key was given without a name."""
     certificate: "CertificateFacts | None" = None
     """The certificate that ties the key to the name."""
 
     @property
     def distinct(self) -> object:
-        """What makes two signers different: their keys, or with certificates, which change keys, their names."""
+        """The identity that counts as one signer: the key, or the name when a certificate ties changing keys to it."""
         if self.certificate is None:
             return self.key
         return (self.certificate.oidc_issuer, self.name)
@@ -112,7 +144,9 @@ def _judge_bundle(signed: SignedStatement | OmsSignature, policy: Policy) -> tup
         if key is not None:
             verified[key] = None
         elif (named := _named_key(value, signed, policy)) is not None:
-            raise VerificationError(f"the signature is wrong: it names the key {named.key_id}, and is not its")
+            raise VerificationError(
+                f"the signature is wrong: it names the key {named.key_id}, but does not verify under that key"
+            )
         else:
             unknown.append(value.keyid)
     if not verified:
@@ -130,7 +164,7 @@ def _judge_bundle(signed: SignedStatement | OmsSignature, policy: Policy) -> tup
 
 
 def _acceptable(policy: Policy) -> list[AnyKey]:
-    return [policy.key] if policy.key else [trusted.key for trusted in policy.trust.keys]
+    return list(policy.keys) or [trusted.key for trusted in policy.trust.keys]
 
 
 def refuse_revoked(value: bytes, signed: _Signed, policy: Policy) -> None:
@@ -149,7 +183,7 @@ def _key_that_verifies(signature: EnvelopeSignature, signed: _Signed, policy: Po
 
 
 def _named_key(signature: EnvelopeSignature, signed: SignedStatement | OmsSignature, policy: Policy) -> AnyKey | None:
-    """The acceptable key that a signature claims to be by; a lone one may name it in the bundle's hint."""
+    """The acceptable key that a signature names, in its `keyid` or (a single signature) in the bundle's hint."""
     alone = len(signed.envelope.signatures) == 1
     for key in _acceptable(policy):
         if signature.keyid == key.key_id:
@@ -164,13 +198,14 @@ def _refuse_unknown(signed: SignedStatement | OmsSignature, policy: Policy) -> N
     if isinstance(signed, OmsSignature):
         claimed = old_public_key(signed.material)
     if claimed is None:
-        if policy.key:
-            raise WrongSignerError(f"signed by another key than the one given, {policy.key.key_id}")
+        if policy.keys:
+            given = ", ".join(key.key_id for key in policy.keys)
+            raise WrongSignerError(f"signed by another key than {_given(policy)}, {given}")
         if isinstance(signed, OmsSignature):
             raise UnknownSignerError(
                 "no trusted key made this signature, and it does not say which key did",
                 hint="ask the publisher for the public key:\n  --key FILE accepts it once,"
-                " batuta pacha trust add NAME FILE for good",
+                " batuta pacha trust add NAME FILE permanently",
             )
         raise UnknownSignerError("no trusted key made this signature", hint="batuta pacha trust list")
     if not any(signed.verified_by(claimed, s.value) for s in signed.envelope.signatures):
@@ -179,13 +214,13 @@ def _refuse_unknown(signed: SignedStatement | OmsSignature, policy: Policy) -> N
 
 
 def _refuse_key(claimed: AnyKey, identity: str | None, policy: Policy) -> NoReturn:
-    """A good signature by a key that is not acceptable: say which, and what would make it so."""
+    """The error for a valid signature by a key that is not acceptable; the hint trusts that key."""
     calling = f", which calls itself {display(identity)}" if identity else ""
-    if policy.key:
-        raise WrongSignerError(f"signed by another key than the one given: {claimed.key_id}{calling}")
+    if policy.keys:
+        raise WrongSignerError(f"signed by another key than {_given(policy)}: {claimed.key_id}{calling}")
     name = shlex.quote("NAME" if not identity or has_invisible(identity) else display(identity))
     if name.startswith("-"):
-        name = f"-- {name}"  # or it would be taken for an option
+        name = f"-- {name}"  # a leading dash would be read as an option
     raise UnknownSignerError(
         f"signed by the unknown key {claimed.key_id}{calling}",
         hint="if its owner confirms this key by another way, trust it:\n"
@@ -193,30 +228,34 @@ def _refuse_key(claimed: AnyKey, identity: str | None, policy: Policy) -> NoRetu
     )
 
 
+def _given(policy: Policy) -> str:
+    return "the one given" if len(policy.keys) == 1 else "those given"
+
+
 def _accept(key: AnyKey, stated: Statement | OmsManifest, policy: Policy) -> Signer:
     """The signer when name and times are in order; raises `SignerError` otherwise."""
     trusted = policy.trust.find(key)
-    name = stated.identity if policy.key else trusted.name if trusted else None
+    name = stated.identity if policy.keys else trusted.name if trusted else None
     if stated.public_key is not None and stated.public_key != key:
         raise WrongSignerError(f"signed by the key {key.key_id}, but it names {stated.public_key.key_id} as its signer")
-    if not policy.key and stated.identity is not None and stated.identity != name:
+    if not policy.keys and stated.identity is not None and stated.identity != name:
         raise WrongSignerError(
             f"signed by {display(name)} (key {key.key_id}), but it says that {display(stated.identity)} signed"
         )
-    if not policy.key and name is not None and has_invisible(name):
+    if not policy.keys and name is not None and has_invisible(name):
         raise WrongSignerError(
             f"signed by {display(name)} (key {key.key_id}), a name with invisible characters, which matches no other",
             hint=f"trust the key under a name without them, after batuta pacha trust remove {key.key_id}",
         )
     _check_identity(name, key, policy)
-    _check_times(stated, trusted, policy)  # a key given by hand that is retired here stays retired
-    return Signer(key, name, claimed=policy.key is not None and name is not None)
+    _check_times(stated, trusted, policy)  # a key given with --key that is retired here stays retired
+    return Signer(key, name, claimed=bool(policy.keys) and name is not None)
 
 
 def _check_identity(name: str | None, key: AnyKey, policy: Policy) -> None:
-    if policy.identity is not None and (policy.identity != name or has_invisible(name)):
+    if policy.identities and (name not in policy.identities or has_invisible(name)):
         who = display(name) if name else "a key without a name"
-        raise WrongSignerError(f"signed by {who} (key {key.key_id}), not by {display(policy.identity)}")
+        raise WrongSignerError(f"signed by {who} (key {key.key_id}), not by {policy.wanted}")
 
 
 def _check_times(stated: Statement | OmsManifest, trusted: TrustedKey | None, policy: Policy) -> None:
@@ -244,11 +283,11 @@ def _check_times(stated: Statement | OmsManifest, trusted: TrustedKey | None, po
 
 
 def refuse_pacha1(signature: ModelSignature) -> None:
-    """Raise `SignerError` for the Rust crate's format, which is read only by those who ask for it."""
+    """Raise `SignerError` for the Rust crate's format, which is accepted only with `allow_pacha1`."""
     if isinstance(signature.body, Pacha1Signature):
         raise SignerError(
             "this is the Rust crate's signature format, which binds the content but neither name, signer nor time",
-            hint="--allow-pacha1 accepts it, or for good: batuta config set pacha.allow_pacha1 true",
+            hint="accept it once with --allow-pacha1, or always: batuta config set pacha.allow_pacha1 true",
         )
 
 
@@ -261,9 +300,9 @@ def _judge_pacha1(signature: Pacha1Signature, policy: Policy) -> Signer:
             raise VerificationError(f"the signature is wrong: it is not by the key {signature.signer_key.key_id}")
         _refuse_key(signature.signer_key, signature.signer_id, policy)
     trusted = policy.trust.find(key)
-    name = None if policy.key or trusted is None else trusted.name  # never the file's own, which is unsigned
+    name = None if policy.keys or trusted is None else trusted.name  # never the name in the file, which is unsigned
     _check_identity(name, key, policy)
-    if not policy.key and trusted and (trusted.valid_from or trusted.valid_until):
+    if not policy.keys and trusted and (trusted.valid_from or trusted.valid_until):
         raise ExpiredSignatureError(
             f"the signature has no signed time, and the key of {display(trusted.name)} counts for a limited time only"
         )
@@ -271,7 +310,7 @@ def _judge_pacha1(signature: Pacha1Signature, policy: Policy) -> Signer:
 
 
 def check_may_sign(key: AnyKey, store: TrustStore, at: dt.datetime) -> None:
-    """Raise `SignerError` unless a signature that `key` makes at `at` could count by this trust store.
+    """Raise `SignerError` when this trust store would refuse a signature that `key` makes at `at`.
 
     A revoked key never signs. A key that is trusted for a limited time signs from `valid_from` on, until `valid_until`:
     one that is to be retired at a later date signs until then. A key that is not in the store signs.
@@ -299,10 +338,10 @@ def check_may_sign(key: AnyKey, store: TrustStore, at: dt.datetime) -> None:
 
 
 def check_own_signature(signature: ModelSignature) -> None:
-    """That the file is consistent in itself: signed by the key that it names."""
+    """Raise `VerificationError` unless the signature verifies under the key that the file names."""
     body = signature.body
     if isinstance(body, OmsSignature):
-        raise UsageError("the signature is another tool's and does not bring its key along: pass trust= or key=")
+        raise UsageError("another tool made the signature, and the file has no key in it: pass trust= or key=")
     if isinstance(body, Pacha1Signature):
         good = body.verified_by(body.signer_key, body.value)
     else:

@@ -98,12 +98,12 @@ class ModelSignature:
 
 
 def signature_path(path: StrPath) -> str:
-    """Where a model's signature stands: `model.gguf.sig`; `model.sig` beside the directory `model/`."""
+    """The path of a model's signature: `model.gguf.sig`; `model.sig` beside the directory `model/`."""
     return _plain(path) + ".sig"
 
 
 def oms_signature_path(path: StrPath) -> str:
-    """Where the signature for OpenSSF Model Signing tools stands: `model.gguf.oms.sig`, `model.oms.sig` of `model/`."""
+    """The path of the signature for OpenSSF tools: `model.gguf.oms.sig`, `model.oms.sig` of `model/`."""
     return _plain(path) + ".oms.sig"
 
 
@@ -133,7 +133,7 @@ def sign_path(
 
     Args:
         name: the model's name, when `path` does not show it (an object of the store).
-        expires_days: the signature counts for so many days from now; None for good.
+        expires_days: the signature is valid for so many days from now; None: it does not expire.
         ignore: globs of files that do not belong to the model; see `ignoring` for their rules. The paths that they
             name now are signed, not the globs.
         ignore_paths: relative paths to leave out besides, whether something is there or not: the place of the
@@ -178,7 +178,7 @@ def sign_resources(
     follow_symlinks: bool = False,
     format: SignatureFormat = "bundle",
 ) -> ModelSignature:
-    """Sign what has been hashed already; see `sign_path`."""
+    """Sign a model that is already hashed; see `sign_path`."""
     created = trust.now()
     if expires_days is not None and not 0 < expires_days <= _MAX_LIFETIME:
         raise UsageError(f"a signature can expire after 1 to {_MAX_LIFETIME:,} days, not {expires_days}")

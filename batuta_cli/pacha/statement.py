@@ -1,9 +1,9 @@
 """The signed statement: an in-toto Statement v1 with the OpenSSF Model Signing predicate.
 
-It says which files a model has, their sizes and digests, who signed (by their own account), when, and until when.
+It says which files a model has, their sizes and digests, who signed (by the signer's own claim), when, and until when.
 Sources: https://github.com/in-toto/attestation/tree/main/spec/v1, https://github.com/ossf/model-signing-spec.
 
-`parse` reads what a stranger wrote: each limit and type is checked, an unknown method, hash or predicate is refused
+`parse` reads untrusted input: each limit and type is checked, an unknown method, hash or predicate is refused
 rather than passed over, and an error names the field.
 """
 
@@ -51,7 +51,7 @@ class Statement:
     tool: str | None = None
     allow_symlinks: bool = False
     ignore_paths: tuple[str, ...] = ()
-    """Relative paths from the model's root, never globs: each leaves out itself and all that lies beneath it."""
+    """Relative paths from the model's root, never globs: each leaves out itself and everything beneath it."""
 
     @property
     def is_single_file(self) -> bool:
@@ -236,7 +236,7 @@ def _resources(rows: Any) -> tuple[Resource, ...]:
     names = set()
     for i, resource in enumerate(resources):
         if resource.name in names:
-            raise InvalidInputError(f"predicate.resources[{i}].name: {display(resource.name)} stands in it twice")
+            raise InvalidInputError(f"predicate.resources[{i}].name: {display(resource.name)} is listed twice")
         names.add(resource.name)
     if SINGLE in names and len(names) > 1:
         raise InvalidInputError("predicate.resources: a single file among others")
@@ -261,7 +261,7 @@ def _resource(row: Any, index: int) -> Resource:
 
 
 def check_resource_name(name: str, where: str) -> None:
-    """Raise `InvalidInputError` unless a resource of that name lies inside the model."""
+    """Raise `InvalidInputError` unless `name` is a path inside the model."""
     if name == SINGLE:
         return
     parts = name.split("/")
@@ -308,7 +308,7 @@ def expect(value: str, wanted: str, where: str) -> None:
 
 
 def format_time(time: dt.datetime | None) -> str | None:
-    """RFC 3339 in UTC with `Z`, as times stand in statements."""
+    """RFC 3339 in UTC with `Z`, as in statements."""
     return None if time is None else time.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 

@@ -1,4 +1,4 @@
-"""Whose signatures count here, and which keys are revoked: `trust/trust.toml`.
+"""The trust store `trust/trust.toml`: trusted keys with their names, and revoked keys.
 
 Written under a lock, whole or not at all. A damaged file is a `DamagedStateError`, never an empty trust store, because
 its revocations would be lost with it. For the same reason a store that was written once has a marker beside it,
@@ -40,7 +40,7 @@ from batuta_cli.pacha.oms.eckeys import KEY_TYPES, AnyKey, EcVerifyingKey
 _ED25519 = "ed25519"
 _LIMIT = 64 * 1024 * 1024
 _MARKER_TEXT = b"# trust.toml was written here: if it is missing, it was lost, with the revocations in it\n"
-_FIRST_LINE = "# whose signatures count here: batuta pacha trust\n"
+_FIRST_LINE = "# trusted and revoked keys; change them with: batuta pacha trust\n"
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,9 @@ def load(path: Path | None = None) -> TrustStore:
     others can write it.
     """
     path = path or paths.trust_file()
-    written = os.path.lexists(_marker(path))  # looked at first: a store that is being written now comes before it
+    written = os.path.lexists(
+        _marker(path)
+    )  # checked first: a store that is being written now is written before its marker
     try:
         data = read_limited(path, _LIMIT)
         writable = stat.S_IMODE(os.stat(path).st_mode) & 0o022
@@ -157,14 +159,16 @@ def load(path: Path | None = None) -> TrustStore:
         data, writable = b"", 0
     except InvalidInputError as error:
         raise DamagedStateError(error.message) from error
-    if not data.strip():  # an empty store is written with a line in it
+    if not data.strip():  # an empty store has a comment line
         raise DamagedStateError(
             f"{display(path)}: the trust store is lost, and the revocations in it", hint=_repair(path)
         )
     if writable:
-        raise UnsafeFileError(f"{display(path)}: others can write to it", hint=f"chmod 600 {shlex.quote(str(path))}")
+        raise UnsafeFileError(
+            f"{display(path)}: group or others can write to it", hint=f"chmod 600 {shlex.quote(str(path))}"
+        )
     if not written:
-        with contextlib.suppress(BatutaError):  # a directory that cannot be written is no reason not to verify
+        with contextlib.suppress(BatutaError):  # a read-only directory must not prevent verifying
             _mark(path)
     try:
         return _parse(tomllib.loads(data.decode()))
@@ -193,8 +197,8 @@ def _missing(path: Path) -> DamagedStateError:
 def _repair(path: Path) -> str:
     files = " ".join(shlex.quote(display(file)) for file in (path, _marker(path)))
     return (
-        f"restore {display(path.name)} from a backup; or begin with an empty trust store, which trusts no key and has"
-        f" forgotten every revocation:\n  rm -f {files}"
+        f"restore {display(path.name)} from a backup; or begin with an empty trust store, without any trusted key"
+        f" or revocation:\n  rm -f {files}"
     )
 
 
@@ -215,7 +219,7 @@ def _parse(document: dict[str, Any]) -> TrustStore:
     _only(document, {"key", "revoked"})
     keys = tuple(_trusted(entry) for entry in _tables(document, "key"))
     if len({t.key for t in keys}) != len(keys):
-        raise ValueError("one key stands in it twice")
+        raise ValueError("one key is listed twice")
     revoked = tuple(
         Revocation(_public_key(e), _time(e, "at"), _text(e, "reason"))
         for e in _tables(document, "revoked", {"public_key", "key_type", "at", "reason"})
@@ -255,7 +259,7 @@ def _tables(document: dict[str, Any], name: str, allowed: Iterable[str] | None =
 
 
 def _only(table: dict[str, Any], allowed: Iterable[str]) -> None:
-    # A key this version does not know may restrict trust; passing over it would widen it.
+    # A field that this version does not know may restrict trust, so it must not be ignored.
     if unknown := sorted(set(table) - set(allowed)):
         raise ValueError(f"unknown key {unknown[0]!r}")
 

@@ -1,7 +1,7 @@
-"""Verifying a model: who signed it, when, and what.
+"""Verifies a model: who signed it, when, and every file.
 
-The signer is judged first (`signer.py`), then every file of the model; but a model that changed is reported whatever
-was wrong with the signer, because a changed file is the worse news.
+The signer is judged first (`signer.py`), then every file of the model. A changed model is reported also when the signer
+is refused, because a changed file is the more serious finding.
 """
 
 import os
@@ -42,8 +42,8 @@ from batuta_cli.pacha.trust import TrustStore
 class Verification:
     """The content holds. `signers` says who signed it; it is empty when no signer was checked.
 
-    Taking an unchecked one for a truth value raises `TypeError`: that the content matches a signature by just anybody
-    is not what `if verify_model(...)` means to ask.
+    `bool()` of a result without signers raises `TypeError`, because `if verify_model(...)` would accept a signature by
+    any key.
     """
 
     address: ContentAddress | None
@@ -52,9 +52,9 @@ class Verification:
     binds: tuple[str, ...] = ()
     """What all the signatures cover: content, and for bundles name, identity and time too."""
     statement: Statement | None = None
-    """What the first of the accepted bundles says, of those that batuta made."""
+    """The statement of the first accepted bundle that batuta made."""
     manifest: OmsManifest | None = None
-    """What the first of the accepted bundles of other tools says."""
+    """The manifest of the first accepted bundle of another tool."""
     ignored: tuple[str, ...] = ()
     """Names of the files in the model that one accepted signature or another does not cover."""
     unknown_keys: tuple[str, ...] = ()
@@ -277,7 +277,7 @@ def verify_all(
             strangers[0] if require == 1 and strangers else UnknownSignerError(needed, hint="batuta pacha trust list")
         )
     try:
-        # What strangers signed does not matter, unless it is refused anyway: a changed file is the worse news.
+        # Content is not compared with signatures of unknown keys, unless the result is a failure anyway.
         unsigned = [
             name
             for signature in (signatures if fatal else accepted)
@@ -317,7 +317,7 @@ _BINDABLE = ("content", "name", "identity", "time")
 
 
 def _binds(signature: ModelSignature) -> tuple[str, ...]:
-    """What a signature is over."""
+    """What a signature covers."""
     body = signature.body
     if isinstance(body, SignedStatement):
         return _BINDABLE
@@ -380,14 +380,14 @@ def verify_model(
     signature: ModelSignature,
     *,
     trust: TrustStore | None = None,
-    key: AnyKey | None = None,
-    identity: str | None = None,
+    key: AnyKey | Sequence[AnyKey] | None = None,
+    identity: str | Sequence[str] | None = None,
     allow_pacha1: bool = False,
 ) -> Verification:
     """Verify a model in memory.
 
-    Without `trust` and `key` only the content and the file's own signature are checked, by no matter whom; the result
-    then has no signers and refuses to be a truth value.
+    Without `trust` and `key` only the content and the file's own signature are checked, by any key; the result
+    then has no signers, and `bool()` of it raises.
 
     Raises `VerificationError`, `SignerError` as `verify_path`.
     """

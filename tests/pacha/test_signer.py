@@ -13,6 +13,7 @@ from batuta_cli.errors import (
     RevokedSignerError,
     SignerError,
     UnknownSignerError,
+    UsageError,
     VerificationError,
     WrongSignerError,
 )
@@ -351,3 +352,9 @@ def test_a_revoked_key_does_not_sign_whether_it_is_trusted_or_not_and_a_stranger
     for store in (trusting(revoked=[ALICE]), trusting(ALICE, revoked=[ALICE])):
         with pytest.raises(RevokedSignerError, match="was revoked on 2026-11-23: laptop stolen"):
             check_may_sign(ALICE.verifying, store, NOW)
+
+
+@pytest.mark.parametrize("asked", [{"key": ()}, {"key": []}, {"identity": ()}])
+def test_an_empty_sequence_of_keys_or_identities_is_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="is an empty sequence"):
+        Policy(**asked)

@@ -181,7 +181,7 @@ def test_duplicate_keys_are_found_inside_the_signed_payload_too() -> None:
     row = {"sig": base64.b64encode(ALICE.key.sign(pae(payload))).decode()}
     document = json.loads(bundle(statement(b"weights")))
     document["dsseEnvelope"] |= {"payload": base64.b64encode(payload).decode(), "signatures": [row]}
-    with pytest.raises(InvalidInputError, match="'size' stands in one JSON object twice"):
+    with pytest.raises(InvalidInputError, match="'size' is in one JSON object twice"):
         ModelSignature.parse(json.dumps(document).encode())
 
 

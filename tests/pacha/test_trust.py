@@ -254,7 +254,7 @@ def test_a_store_without_a_key_is_not_an_emptied_one(path: Path) -> None:
 def test_a_store_that_others_can_write_is_refused(path: Path) -> None:
     update(lambda store: store.with_key(ALICE.trusted()), path)
     path.chmod(0o602)
-    with pytest.raises(UnsafeFileError, match="others can write"):
+    with pytest.raises(UnsafeFileError, match="group or others can write"):
         load(path)
 
 

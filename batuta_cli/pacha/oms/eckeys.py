@@ -166,7 +166,7 @@ class EcSigningKey:
         """
         text = data.strip()
         if b"PUBLIC KEY-----" in text:
-            raise InvalidInputError(f"{source}: is a public key, where a private one is due")
+            raise InvalidInputError(f"{source}: is a public key; a private key is needed here")
         if b"-----BEGIN EC PARAMETERS-----" in text:  # openssl ecparam -genkey writes them in front of the key
             text = text.partition(b"-----END EC PARAMETERS-----")[2].strip()
         if not (text.startswith(b"-----BEGIN ") and b"PRIVATE KEY-----" in text):

@@ -3,6 +3,7 @@
 What such a bundle needs to be verified and was not given is an `UnknownSignerError` whose hint names the options.
 """
 
+import contextlib
 import importlib.util
 import os
 import shlex
@@ -55,19 +56,20 @@ def judge_certificate(signed: OmsSignature, raw: bytes, policy: Policy) -> Signe
     refuse_revoked(value, signed, policy)
     if signed.material.method == "sigstore":
         return _judge_keyless(leaf, key, signed, raw, policy)
-    if not policy.authorities or policy.identity is None:
+    if not policy.authorities or not policy.identities:
         raise _not_given(leaf, policy, {"--ca FILE": bool(policy.authorities)})
     check_chain(leaf, certificates[1:], policy.authorities, policy.at)
     check_usage(leaf)
-    if policy.identity not in identities(leaf):
-        raise WrongSignerError(f"signed by {_whom(leaf)}, not by {display(policy.identity)}")
-    return Signer(key, policy.identity, certificate=CertificateFacts.of(leaf, judged_at=policy.at))
+    named = next((name for name in policy.identities if name in identities(leaf)), None)
+    if named is None:
+        raise WrongSignerError(f"signed by {_whom(leaf)}, not by {policy.wanted}")
+    return Signer(key, named, certificate=CertificateFacts.of(leaf, judged_at=policy.at))
 
 
 def _judge_keyless(
     leaf: x509.Certificate, key: EcVerifyingKey, signed: OmsSignature, raw: bytes, policy: Policy
 ) -> Signer:
-    if policy.trusted_root is None or policy.issuer is None or policy.identity is None:
+    if policy.trusted_root is None or policy.issuer is None or not policy.identities:
         given = {"--trusted-root FILE": policy.trusted_root is not None, "--issuer URL": policy.issuer is not None}
         raise _not_given(leaf, policy, given)
     if importlib.util.find_spec("sigstore") is None:
@@ -101,19 +103,21 @@ def _judge_keyless(
         raise VerificationError(f"the Sigstore bundle does not verify: {_short(error)}") from None
     if payload != signed.envelope.payload:
         raise VerificationError("the Sigstore bundle does not verify: its payload is read in two ways")
-    try:
-        Identity(identity=policy.identity, issuer=policy.issuer).verify(bundle.signing_certificate)
-    except SigstoreError:
+    for name in policy.identities:
+        with contextlib.suppress(SigstoreError):
+            Identity(identity=name, issuer=policy.issuer).verify(bundle.signing_certificate)
+            break
+    else:
         raise WrongSignerError(
             f"signed by {_whom(leaf)}, whom {display(oidc_issuer(leaf) or 'no issuer')} vouches for, not by"
-            f" {display(policy.identity)} of {display(policy.issuer)}"
-        ) from None
-    return Signer(key, policy.identity, certificate=CertificateFacts.of(leaf, oidc_issuer=policy.issuer))
+            f" {policy.wanted} of {display(policy.issuer)}"
+        )
+    return Signer(key, name, certificate=CertificateFacts.of(leaf, oidc_issuer=policy.issuer))
 
 
 class _JudgedBelow:
-    """A policy of `sigstore` that leaves the identity to a check of its own, which tells another signer from a wrong
-    signature."""
+    """A policy of `sigstore` that leaves the identity to a separate check, so that another signer is not reported as a
+    wrong signature."""
 
     def verify(self, _: x509.Certificate) -> None:
         """Accept any certificate."""
@@ -143,7 +147,7 @@ def _not_given(leaf: x509.Certificate, policy: Policy, given: dict[str, bool]) -
     issuer = oidc_issuer(leaf)
     if "--issuer URL" in options and issuer:
         options[options.index("--issuer URL")] = f"--issuer {shlex.quote(display(issuer))}"
-    if policy.identity is None:
+    if not policy.identities:
         named = next(iter(identities(leaf)), None)
         options.append(f"--identity {shlex.quote(display(named)) if named else 'ID'}")
     kind = "a keyless Sigstore certificate" if len(given) > 1 else "a certificate"

@@ -1,8 +1,8 @@
 """What an OpenSSF Model Signing statement of another tool says about a model's files.
 
 Two predicates are read: version 1 (https://github.com/ossf/model-signing-spec), by whole files or by shards, and the
-one of model_signing 0.2, which lists the files as subjects. Whatever is not known (a method, a hash, a setting of the
-serialization) is an `InvalidInputError` that names the field, because passing over it could check less than was signed.
+one of model_signing 0.2, which lists the files as subjects. An unknown method, hash or setting of the serialization is
+an `InvalidInputError` that names the field, because ignoring it could check less than was signed.
 """
 
 import hashlib

@@ -177,6 +177,13 @@ def test_a_name_is_compared_exactly(identity: str) -> None:
         judged(signed_with(own_certificate(), MIDDLE_CERTIFICATE), replace(POLICY, identity=identity))
 
 
+def test_the_signer_of_a_certificate_can_be_any_of_several_identities() -> None:
+    raw = signed_with(own_certificate(), MIDDLE_CERTIFICATE)
+    assert judged(raw, replace(POLICY, identity=("other@example.com", EMAIL))).name == EMAIL
+    with pytest.raises(WrongSignerError, match=r"not by other@example.com or third@example.com"):
+        judged(raw, replace(POLICY, identity=("other@example.com", "third@example.com")))
+
+
 def test_what_was_not_given_is_named() -> None:
     raw = signed_with(own_certificate(), MIDDLE_CERTIFICATE)
     for policy, option in (
