@@ -77,10 +77,20 @@ class BackendMonitor:
         self._looked_at = time.monotonic()
         await self._ask(self.backends, tier, timeout)
 
-    async def ask_who_sends_elsewhere(self, tier: PrivacyTier) -> None:
-        """Ask those that may send their models' requests elsewhere and were not asked yet. Raises `AuditError`."""
-        unknown = [b for b in self.backends if b.profile.remote_models.path and b.name not in self._probes]
-        if unknown and tier is not PrivacyTier.STANDARD:
+    async def probe_unknown(self, tier: PrivacyTier) -> None:
+        """Probe the backends of which a request needs to know more than the configuration has. Raises `AuditError`.
+
+        These are backends at their usual addresses, which may not be running, and, unless the tier is standard, those
+        that can forward a model's requests to another server. Each is probed once.
+        """
+        strict = tier is not PrivacyTier.STANDARD
+        unknown = [
+            backend
+            for backend in self.backends
+            if backend.name not in self._probes
+            and (not backend.configured or (strict and backend.profile.remote_models.path))
+        ]
+        if unknown:
             await self._ask(unknown, tier, 2.0)
 
     async def _ask(self, backends: Sequence[Backend], tier: PrivacyTier, timeout: float) -> None:
