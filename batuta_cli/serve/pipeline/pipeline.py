@@ -33,7 +33,7 @@ from batuta_cli.serve.pipeline.settlement import least_tokens
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import UNRESOLVED
 from batuta_cli.serve.providers.client import Timeouts
-from batuta_cli.serve.routing.errors import refusal
+from batuta_cli.serve.routing.errors import routing_error
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import BackendState, Need, Plan, PlanRequest, Snapshot, plan
 from batuta_cli.serve.tiers import PrivacyTier
@@ -216,7 +216,7 @@ class Pipeline:
     def refusal(self, request: ChatRequest, made: Plan) -> BatutaError:
         """Why no backend takes a request."""
         wait = self.retry_after(request, made.suitable)
-        return refusal(made, retry_after=wait, max_request_cost=self.breaker.config.max_request_cost)
+        return routing_error(made, retry_after=wait, max_request_cost=self.breaker.config.max_request_cost)
 
     async def _budget(self) -> BudgetStatus:
         return await _apart(self.breaker.status)

@@ -1,4 +1,4 @@
-"""A chat request as every front end gives it to the pipeline, and what is told of it afterwards."""
+"""A chat request, and the summary of its response: the values that enter and leave the pipeline."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -66,38 +66,38 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class AttemptReport:
-    """One backend's part of an answer."""
+    """One attempt at a backend, in a summary."""
 
     backend: str
     cost: int
-    """Nano-dollars that were charged."""
+    """Nano-dollars charged."""
     failed: str | None = None
-    """Why it did not finish it."""
+    """The kind of the error it failed with; None when it completed the response."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What an answer took, once it has ended."""
+    """The backend, tokens and cost of a response that has ended."""
 
     backend: str
-    """The one that finished it."""
+    """The backend that completed the response."""
     input_tokens: int
     output_tokens: int
     exact: bool
-    """Whether the tokens are the backend's own count; else they were counted here."""
+    """Whether the token counts are the backend's; otherwise they were counted here."""
     cost: int
-    """Nano-dollars, all legs together."""
+    """Nano-dollars, all attempts together."""
     budget_left: int | None
-    """Nano-dollars; None when nothing was paid for, or when the ledger cannot be read."""
+    """Nano-dollars left of the day; None when the response was free or the ledger cannot be read."""
     attempts: tuple[AttemptReport, ...]
     prompted: bool = False
-    """A backend was asked in words to continue, so the seam may show."""
+    """Whether a backend received an instruction to continue, so that the splice may be visible."""
     usage: Usage | None = None
-    """The tokens with the kinds that were reported."""
+    """The token counts by kind, where they were reported."""
 
     @property
     def tokens(self) -> Usage:
-        """The tokens, with the kinds where they are known."""
+        """The token counts, by kind where the kinds are known."""
         return self.usage or Usage(self.input_tokens, self.output_tokens)
 
 
