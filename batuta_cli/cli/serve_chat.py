@@ -8,11 +8,12 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.conversation import ConversationSource, Messages, System
-from batuta_cli.cli.ledger_option import LedgerOption, load_config
+from batuta_cli.cli.ledger_option import LedgerOption, SetOption, load_config
 from batuta_cli.errors import UsageError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
+    from batuta_cli.config import Config
     from batuta_cli.serve.messages import ChatMessage
     from batuta_cli.serve.pipeline.request import ChatRequest
     from batuta_cli.serve.pipeline.response import Response
@@ -60,6 +61,7 @@ def chat(
     ] = None,
     backend: Annotated[str | None, typer.Option("--backend", metavar="NAME", help="Use only this backend.")] = None,
     ledger: LedgerOption = None,
+    overrides: SetOption = None,
 ) -> console.CommandResult:
     """Send one request to a model and print the response.
 
@@ -86,7 +88,7 @@ def chat(
         privacy=privacy,
         backend=backend,
     )
-    return asyncio.run(_run(request, ledger))
+    return asyncio.run(_run(request, load_config(ledger, overrides)))
 
 
 def _conversation(prompt: list[str] | None, system: str | None, messages: str | None) -> "tuple[ChatMessage, ...]":
@@ -136,13 +138,13 @@ def _request(
     )
 
 
-async def _run(request: "ChatRequest", ledger: str | None) -> console.CommandResult:
+async def _run(request: "ChatRequest", settings: "Config") -> console.CommandResult:
     from batuta_cli.cli.probing import warn_if_lost
     from batuta_cli.serve.pipeline.pipeline import Pipeline
     from batuta_cli.serve.privacy.audit import AuditLog
 
     audit = AuditLog()
-    async with Pipeline(load_config(ledger), audit=audit) as pipeline:
+    async with Pipeline(settings, audit=audit) as pipeline:
         if not pipeline.config.backends:
             console.note(
                 "no backend is configured; trying local servers at their usual ports. To add one: batuta config init"

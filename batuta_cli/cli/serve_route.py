@@ -8,7 +8,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.conversation import ConversationSource, Messages, System, User
-from batuta_cli.cli.ledger_option import LedgerOption, load_config
+from batuta_cli.cli.ledger_option import LedgerOption, SetOption, load_config
 from batuta_cli.cli.probing import probed
 from batuta_cli.errors import LedgerError, NoBackendError, UsageError
 from batuta_cli.files import display
@@ -69,6 +69,7 @@ def route(
     system: System = None,
     user: User = None,
     ledger: LedgerOption = None,
+    overrides: SetOption = None,
 ) -> console.CommandResult:
     """Print the name of the backend that a request would go to. The request is not sent.
 
@@ -79,7 +80,7 @@ def route(
     from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 
     _check_numbers(queue_depth=queue_depth, input_tokens=input_tokens, max_output_tokens=max_output_tokens)
-    settings = load_config(ledger)
+    settings = load_config(ledger, overrides)
     request = PlanRequest(
         PrivacyTier.parse(settings.privacy.tier if privacy is None else privacy),
         model,
