@@ -6,7 +6,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.ledger_option import LedgerOption, load_config
+from batuta_cli.cli.ledger_option import LedgerOption, SetOption, load_config
 from batuta_cli.errors import LedgerError, UsageError
 from batuta_cli.files import display
 
@@ -33,6 +33,7 @@ def gateway(
         int | None, typer.Option(metavar="N", min=1, max=64, help="Processes that share the port [1].")
     ] = None,
     ledger: LedgerOption = None,
+    overrides: SetOption = None,
 ) -> console.CommandResult | int:
     """Answer OpenAI's and Anthropic's clients over HTTP, within privacy and budget.
 
@@ -47,7 +48,7 @@ def gateway(
     package.check_dependencies()
     from batuta_cli.serve.gateway import keys, server
 
-    settings = load_config(ledger)
+    settings = load_config(ledger, overrides)
     table = settings.gateway
     host = host or table.host or "127.0.0.1"
     port = table.port if port is None else port

@@ -329,7 +329,13 @@ class Gateway:
         reply = shape.reply(asked, exchange.id, int(time.time()))
         exchange.reply = reply if asked.stream else None
         request = ChatRequest(
-            exchange.id, asked.model, asked.messages, tier, asked.max_tokens, asked.stream, asked.options or {}
+            request_id=exchange.id,
+            model=asked.model,
+            messages=asked.messages,
+            privacy=tier,
+            max_tokens=asked.max_tokens,
+            stream=asked.stream,
+            options=asked.options or {},
         )
         answer, backend = None, ""
         self._enter(exchange)

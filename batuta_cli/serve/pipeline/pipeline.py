@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
 from batuta_cli.config import Config
+from batuta_cli.config import load as load_config
 from batuta_cli.errors import BatutaError, InvalidInputError, UsageError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
@@ -26,13 +27,13 @@ from batuta_cli.serve.models.windows import LARGEST_RESERVE
 from batuta_cli.serve.names import normalised, unknown_name
 from batuta_cli.serve.pipeline.attempt import AttemptDependencies, Target
 from batuta_cli.serve.pipeline.failover import FailoverConfig, FailoverManager
-from batuta_cli.serve.pipeline.request import ChatRequest
+from batuta_cli.serve.pipeline.request import ChatRequest, Completion
 from batuta_cli.serve.pipeline.response import Response
 from batuta_cli.serve.pipeline.settlement import least_tokens
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import UNRESOLVED
 from batuta_cli.serve.providers.client import Timeouts
-from batuta_cli.serve.routing.errors import refusal
+from batuta_cli.serve.routing.errors import routing_error
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import BackendState, Need, Plan, PlanRequest, Snapshot, plan
 from batuta_cli.serve.tiers import PrivacyTier
@@ -73,7 +74,7 @@ class Pipeline:
 
     def __init__(
         self,
-        config: Config,
+        config: Config | None = None,
         *,
         breaker: CostCircuitBreaker | None = None,
         audit: AuditLog | None = None,
@@ -82,8 +83,8 @@ class Pipeline:
         backends: Sequence[Backend] | None = None,
         watch: bool = False,
     ) -> None:
-        """`watch`: look at the backends when it is opened, and again and again while it is open."""
-        self.config = config
+        """`config`: the user's configuration by default. `watch`: probe the backends in the background."""
+        self.config = config = load_config() if config is None else config
         self.tier = PrivacyTier.parse(config.privacy.tier)
         """Of requests that do not say."""
         self.breaker = breaker or CostCircuitBreaker.from_config(config.budget)
@@ -114,6 +115,28 @@ class Pipeline:
             await response.aclose()
             raise
         return response
+
+    def complete(self, request: ChatRequest) -> Completion:
+        """Send a request and wait for the whole response; for programs without an event loop.
+
+        Each call opens its own connections and closes them. Raises what `start` and the response raise, and
+        `UsageError` when an event loop is running in this thread.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self._complete(request))
+        raise UsageError("complete() cannot be used inside an event loop", hint="await pipeline.start(request)")
+
+    async def _complete(self, request: ChatRequest) -> Completion:
+        async with self:
+            response = await self.start(request)
+            try:
+                text = await response.text()
+            finally:
+                await response.aclose()
+            assert response.summary is not None  # noqa: S101 - set at the end of the text
+            return Completion(text, response.finish_reason, response.summary)
 
     async def explain(self, request: ChatRequest) -> Plan:
         """The plan of a request, which is not sent."""
@@ -161,7 +184,7 @@ class Pipeline:
     async def targets(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Target]]:
         """The plan as things stand now, and its backends in order."""
         asked = self._plan_request(request)
-        await self.monitor.ask_who_sends_elsewhere(request.privacy)
+        await self.monitor.probe_unknown(request.privacy)
         snapshot = self.monitor.snapshot(asked, None, without)
         made = plan(asked, snapshot)
         # Small requests to free backends, which are most of them, need neither a tokenizer nor the ledger.
@@ -193,7 +216,7 @@ class Pipeline:
     def refusal(self, request: ChatRequest, made: Plan) -> BatutaError:
         """Why no backend takes a request."""
         wait = self.retry_after(request, made.suitable)
-        return refusal(made, retry_after=wait, max_request_cost=self.breaker.config.max_request_cost)
+        return routing_error(made, retry_after=wait, max_request_cost=self.breaker.config.max_request_cost)
 
     async def _budget(self) -> BudgetStatus:
         return await _apart(self.breaker.status)
