@@ -119,8 +119,8 @@ def as_context(conversation: Conversation, *, developer: bool = False, text: boo
 def as_own_context(conversation: Conversation) -> list[dict[str, Any]]:
     """As `as_context`, with what templates of ours read beside it.
 
-    These are the `text` of a call's arguments, and of a tool's result its `json`: the value that it is when it is JSON,
-    else its text as a JSON string. It is text, because minijinja hands 1.0 to filters as 1.
+    These are the `text` of a call's arguments, and the `json` of a tool's result: its value if it is JSON, otherwise
+    its text as a JSON string.
     """
     made = as_context(conversation)
     for turn, shaped in zip(conversation, made, strict=True):

@@ -12,6 +12,7 @@ stdin ends.
 
 import contextlib
 import datetime as dt
+import importlib
 import json
 import marshal
 import resource
@@ -35,10 +36,16 @@ PROMPT, FAILURE, NAMES = b"p", b"f", b"n"
 """Kinds of responses: UTF-8 text; JSON `{"reason", "refused"}`; a JSON list."""
 
 
+_LATER = ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "textwrap")
+"""Modules that Jinja2 imports only when a template needs them."""
+
+
 def main() -> None:
     """Serve requests until stdin ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     environment()  # imports Jinja2 while files can be opened
+    for module in _LATER:
+        importlib.import_module(module)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     source, renderer = "", None
     while (size := int.from_bytes(sys.stdin.buffer.read(8), "big")) > 0:
