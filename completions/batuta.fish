@@ -94,7 +94,7 @@ complete -c batuta -n '__batuta_in \'pacha sign\'' -l key -r -F -d 'A private ke
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l passphrase-env -x -a '(set -nx)' -d 'The variable that holds the key\'s passphrase.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s o -l output -r -F -d 'Where to write it; - is stdout.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l expires -x -d 'The signature counts for so many days.'
-complete -c batuta -n '__batuta_in \'pacha sign\'' -l ignore -x -d 'Leave these paths out, from the model\'s root; * stays within a directory, ** does not.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l ignore -x -d 'Leave out these paths, relative to the model\'s root. * stays within a directory, ** does not.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l format -x -a 'bundle pacha1' -d 'A Sigstore bundle, or the Rust crate\'s format.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s f -l force -d 'Replace an existing signature.'
@@ -118,7 +118,7 @@ complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --ident
 
 # batuta pacha hash
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'
-complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore -x -d 'Leave these paths out, from the model\'s root; * stays within a directory, ** does not.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore -x -d 'Leave out these paths, relative to the model\'s root. * stays within a directory, ** does not.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s q -l quiet -d 'Print errors only.'
@@ -275,7 +275,7 @@ complete -c batuta -n '__batuta_in \'pacha store gc\'' -s h -l help -d 'Show thi
 
 # batuta serve
 complete -c batuta -n '__batuta_at serve' -a template -d 'Turn messages into the prompt a model was trained on, byte for byte.'
-complete -c batuta -n '__batuta_at serve' -a context -d 'Count the tokens of a conversation, as the model\'s template renders it, and say whether they fit.'
+complete -c batuta -n '__batuta_at serve' -a context -d 'Count the tokens of a conversation, as the model\'s template renders it, and check whether they fit.'
 complete -c batuta -n '__batuta_at serve' -a backends -d 'List the backends: tier, address, whether the tier admits them, and with --probe how deep their queue is.'
 complete -c batuta -n '__batuta_at serve' -a route -d 'Tell where a request would go: the backend\'s name. Nothing is sent.'
 complete -c batuta -n '__batuta_at serve' -a chat -d 'Send one request and print the answer.'
@@ -313,10 +313,10 @@ complete -c batuta -n '__batuta_in \'serve context\'' -l model -x -d 'The model\
 complete -c batuta -n '__batuta_in \'serve context\'' -s m -l messages -r -F -d 'The conversation as JSON: a list of {"role", "content"}, or an object with "messages"; - is stdin.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l system -x -d 'The system message; - reads stdin.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l user -x -d 'The user\'s message; - reads stdin.'
-complete -c batuta -n '__batuta_in \'serve context\'' -l strategy -x -a 'sliding-window middle-out error' -d 'Write the conversation shortened to what fits: without its oldest turns; without the oldest after the first; or not at all.'
-complete -c batuta -n '__batuta_in \'serve context\'' -l window -x -d 'The context window, for prompt and answer together.'
-complete -c batuta -n '__batuta_in \'serve context\'' -l reserve -x -d 'The part of it kept for the answer.'
-complete -c batuta -n '__batuta_in \'serve context\'' -l tokenizer -r -F -d 'A GGUF file, a tokenizer.json or a folder to count tokens with.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l strategy -x -a 'sliding-window middle-out error' -d 'Shorten the conversation to fit and print it: sliding-window drops the oldest turns, middle-out drops the oldest turns after the first, error drops nothing.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l window -x -d 'The context window, for prompt and output together.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l reserve -x -d 'The part of the window reserved for the output.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l tokenizer -r -F -d 'Count with this GGUF file, tokenizer.json or model folder.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l system-fallback -x -a 'error merge drop' -d 'What becomes of a system message that the format has no place for: merge puts it into the first user message.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve context\'' -s q -l quiet -d 'Print errors only.'

@@ -1,4 +1,4 @@
-"""`batuta serve context`: whether a conversation fits a model's context window, and the part of it that does."""
+"""`batuta serve context`: counts a conversation, checks whether it fits the context window, and shortens it."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,24 +38,26 @@ def context(
         str | None,
         typer.Option(
             metavar="sliding-window|middle-out|error",
-            help="Write the conversation shortened to what fits: without its oldest turns; without the oldest after"
-            " the first; or not at all.",
+            help="Shorten the conversation to fit and print it: sliding-window drops the oldest turns, middle-out drops"
+            " the oldest turns after the first, error drops nothing.",
         ),
     ] = None,
     window: Annotated[
-        int | None, typer.Option(metavar="TOKENS", help="The context window, for prompt and answer together.")
+        int | None, typer.Option(metavar="TOKENS", help="The context window, for prompt and output together.")
     ] = None,
-    reserve: Annotated[int | None, typer.Option(metavar="TOKENS", help="The part of it kept for the answer.")] = None,
+    reserve: Annotated[
+        int | None, typer.Option(metavar="TOKENS", help="The part of the window reserved for the output.")
+    ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="A GGUF file, a tokenizer.json or a folder to count tokens with."),
+        typer.Option(metavar="FILE", help="Count with this GGUF file, tokenizer.json or model folder."),
     ] = None,
     system_fallback: Fallback = "error",
 ) -> console.CommandResult:
-    """Count the tokens of a conversation, as the model's template renders it, and say whether they fit.
+    """Count the tokens of a conversation, as the model's template renders it, and check whether they fit.
 
-    With --strategy the messages that fit go to stdout as JSON. System messages, the last user message and tool calls
-    with their results are always kept. Exit 8 when the conversation, or what must be kept of it, does not fit.
+    With --strategy the messages that fit are printed to stdout as JSON. System messages, the last user message and tool
+    calls with their results are always kept. Exit 8 when the conversation, or the part that must be kept, does not fit.
     """
     from batuta_cli import config
     from batuta_cli.serve.context.manager import ContextManager
@@ -121,7 +123,7 @@ def _judged(model: str, manager: "ContextManager", conversation: "Sequence[ChatM
 
 
 def _how(counted: "TokenCount") -> str:
-    """How the tokens were counted, for a line that has said already that they are an estimate."""
+    """The method of a count, for a line that already says that it is an estimate."""
     return counted.method.removeprefix("upper estimate: ")
 
 
@@ -141,7 +143,7 @@ def _count(counted: "TokenCount") -> dict[str, Any]:
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:
-    """`2-5, 9`; what is beyond the tenth range is only counted."""
+    """`2-5, 9`. Ranges after the tenth are only counted."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
@@ -149,4 +151,4 @@ def _ranges(numbers: tuple[int, ...]) -> str:
         else:
             runs.append([number])
     shown = ["-".join(map(str, run)) for run in runs[:10]]
-    return ", ".join(shown) + (f" and {len(runs) - 10:,} more places" if len(runs) > 10 else "")
+    return ", ".join(shown) + (f" and {len(runs) - 10:,} more ranges" if len(runs) > 10 else "")

@@ -1,7 +1,7 @@
-"""How many tokens a conversation has: `count_messages`.
+"""Counts the tokens of a conversation: `count_messages`.
 
-For OpenAI's chat models by the rule of the API, to the token. For a model whose prompt we render, by counting that
-prompt. Otherwise an upper estimate: the texts, and more than any template adds to them.
+OpenAI's chat models are counted by the rule that OpenAI published, exactly. A model whose template is known is counted
+by its rendered prompt. For any other model the texts are counted, plus more than any known template adds.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from batuta_cli.serve.tokens.resolve import tokenizer_for
 from batuta_cli.serve.tokens.tokenizer import TokenCount, Tokenizer
 
 Render = Callable[[Sequence[ChatMessage]], str]
-"""Messages to the prompt that the model is given."""
+"""Renders messages as the prompt that the model reads."""
 
 UNKNOWN_TEMPLATE: Final = Overhead(message=24, name=2, request=24, exact=False)
 """More than the known templates add: Llama 2's system block, the longest of them, takes 20 tokens as plain text."""
@@ -27,8 +27,8 @@ def count_messages(
 ) -> TokenCount:
     """The tokens of a request's messages.
 
-    With `render`, a model that is not OpenAI's is counted by its prompt, control tokens included. Raises as
-    `tokenizer_for`, and what `render` raises.
+    With `render`, the prompt of a model that is not OpenAI's is counted, control tokens included. Raises the errors of
+    `tokenizer_for` and of `render`.
     """
     known = None if tokenizer_path else openai_model(model)
     if known is not None:
@@ -42,7 +42,7 @@ def count_messages(
 
 
 def count_prompt(tokenizer: Tokenizer, prompt: str) -> TokenCount:
-    """The tokens of a prompt rendered by a template, whose control tokens are read as such."""
+    """The tokens of a prompt rendered by a template. Control tokens in it count as one token each."""
     return TokenCount(tokenizer.count(prompt, special=True), tokenizer.exact, tokenizer.name)
 
 
