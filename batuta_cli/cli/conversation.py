@@ -2,12 +2,12 @@
 
 import os
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from batuta_cli.errors import InvalidInputError, UsageError
-from batuta_cli.serve.messages import ChatMessage, Role, read_messages
+from batuta_cli.serve.messages import ChatMessage, Role, read_request
 
 MESSAGES_LIMIT = 256 * 1024 * 1024
 """Bytes of a messages file that are read; a context window of ten million tokens is a fifth of it."""
@@ -49,19 +49,23 @@ class ConversationSource:
 
     def read(self) -> list[ChatMessage]:
         """The conversation. Raises `UsageError` when the options contradict each other, or none was given."""
+        return self.read_request()[0]
+
+    def read_request(self) -> tuple[list[ChatMessage], dict[str, Any]]:
+        """The conversation, and the other fields of the JSON object in the file, such as `tools`. Raises as `read`."""
         if [self.messages, self.system, self.user].count("-") > 1:
             raise UsageError("only one of --messages, --system and --user can read stdin")
         if self.messages is not None:
             if self.system is not None or self.user is not None:
                 raise UsageError("--messages has the whole conversation, so --system and --user cannot be added to it")
-            return read_messages(_read(self.messages))
+            return read_request(_read(self.messages))
         if not self.given:
             raise UsageError(
                 "no messages were given",
                 hint='--user "Hello", or --messages FILE, or --messages - to read JSON from stdin',
             )
         parts = ((Role.SYSTEM, "--system", self.system), (Role.USER, "--user", self.user))
-        return [_message(role, option, text) for role, option, text in parts if text is not None]
+        return [_message(role, option, text) for role, option, text in parts if text is not None], {}
 
 
 def _message(role: Role, option: str, text: str) -> ChatMessage:

@@ -12,10 +12,7 @@ from batuta_cli.errors import ContextOverflowError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from batuta_cli.serve.context.manager import ContextManager
-    from batuta_cli.serve.messages import ChatMessage
     from batuta_cli.serve.tokens import TokenCount
 
 commands = typer.Typer()
@@ -57,7 +54,8 @@ def context(
     """Count the tokens of a conversation, as the model's template renders it, and check whether they fit.
 
     With --strategy the messages that fit are printed to stdout as JSON. System messages, the last user message and tool
-    calls with their results are always kept. Exit 8 when the conversation, or the part that must be kept, does not fit.
+    calls with their results are always kept. The tools and the response format of a request body are counted as well.
+    Exit 8 when the conversation, or the part that must be kept, does not fit.
     """
     from batuta_cli import config
     from batuta_cli.serve.context.manager import ContextManager
@@ -65,7 +63,7 @@ def context(
     from batuta_cli.serve.templates.template_input import SystemFallback
 
     chosen = None if strategy is None else TruncationStrategy.parse(strategy)
-    conversation = ConversationSource(messages, system, user).read()
+    conversation, fields = ConversationSource(messages, system, user).read_request()
     manager = ContextManager.for_model(
         model,
         window=window,
@@ -75,9 +73,9 @@ def context(
         models=config.load().models,
     )
     if chosen is None:
-        return _judged(model, manager, conversation)
+        return _judged(model, manager, manager.count(conversation, fields))
     try:
-        kept = manager.truncate(conversation, chosen)
+        kept = manager.truncate(conversation, chosen, fields)
     except ContextOverflowError as error:
         return console.CommandResult(
             {**_size(model, manager), **(error.result or {}), "fits": False, "dropped": []}, error=error
@@ -103,10 +101,10 @@ def context(
     return console.CommandResult(result, raw=json.dumps(listed, indent=2).encode() + b"\n")
 
 
-def _judged(model: str, manager: "ContextManager", conversation: "Sequence[ChatMessage]") -> console.CommandResult:
+def _judged(model: str, manager: "ContextManager", counted: "TokenCount") -> console.CommandResult:
     from batuta_cli.serve.context.truncation import overflow
 
-    counted, size = manager.count(conversation), manager.size
+    size = manager.size
     left = size.limit - counted.tokens
     result = {**_size(model, manager), **_count(counted), "missing": max(-left, 0), "fits": left >= 0, "dropped": []}
     fits = f"yes, {left:,} left" if left >= 0 else f"no, {-left:,} too many"

@@ -12,7 +12,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.context.truncation import Truncation, TruncationStrategy, truncate
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
     from batuta_cli.serve.tokens import TokenCount
 
-Counter = Callable[[Sequence[ChatMessage]], "TokenCount"]
-"""Counts the tokens of the prompt for a conversation."""
+Counter = Callable[[Sequence[ChatMessage], Mapping[str, Any]], "TokenCount"]
+"""Counts the tokens of the prompt for a conversation and for further fields of OpenAI's request, such as `tools`."""
+
+NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -96,31 +99,41 @@ class ContextManager:
         size = ContextWindow(chosen, reserve)
         own = models.get(model)
         files = tokenizer or (own.tokenizer if own else ""), own.template if own else ""
-        counter = _counter(model, *files, system_fallback)
+        counter = prompt_counter(model, *files, system_fallback)
         if window is not None or info is None:
             return cls(size, counter)
         return cls(size, counter, info.source, info.as_of)
 
-    def count(self, messages: Sequence[ChatMessage]) -> "TokenCount":
-        """The tokens of the prompt for these messages. Raises `TemplateError` when the template cannot render them."""
-        return self.counter(messages)
+    def count(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] = NO_OPTIONS) -> "TokenCount":
+        """The tokens of the prompt for these messages. `options` has further fields of the request, such as `tools`.
 
-    def fits(self, messages: Sequence[ChatMessage]) -> bool:
+        Raises `TemplateError` when the template cannot render the messages.
+        """
+        return self.counter(messages, options)
+
+    def fits(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] = NO_OPTIONS) -> bool:
         """Whether the prompt leaves the reserve for the output."""
-        return self.count(messages).tokens <= self.size.limit
+        return self.count(messages, options).tokens <= self.size.limit
 
     def truncate(
-        self, messages: Sequence[ChatMessage], strategy: TruncationStrategy | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        strategy: TruncationStrategy | None = None,
+        options: Mapping[str, Any] = NO_OPTIONS,
     ) -> "Truncation[TokenCount]":
         """The messages that fit. By default the oldest turns are dropped.
 
         Raises `ContextOverflowError` when the messages that must be kept are too long.
         """
         chosen = TruncationStrategy.SLIDING_WINDOW if strategy is None else TruncationStrategy(strategy)
-        return truncate(messages, self.counter, self.size.limit, chosen)
+        return truncate(messages, lambda kept: self.counter(kept, options), self.size.limit, chosen)
 
 
-def _counter(model: str, tokenizer: str, template: str, system_fallback: str) -> Counter:
+def prompt_counter(model: str, tokenizer: str = "", template: str = "", system_fallback: str = "error") -> Counter:
+    """The counter of a model's name or file. `tokenizer` and `template` are files that override those of the model.
+
+    Raises the errors of `ChatTemplateEngine` for files that it cannot read.
+    """
     from batuta_cli.serve.tokens import count_messages
     from batuta_cli.serve.tokens.openai_models import openai_model
 
@@ -129,7 +142,9 @@ def _counter(model: str, tokenizer: str, template: str, system_fallback: str) ->
         engine = _engine(model, tokenizer, template)
         if engine is not None:
             render = partial(engine.apply, system_fallback=system_fallback)
-    return lambda messages: count_messages(model, messages, tokenizer_path=tokenizer or None, render=render)
+    return lambda messages, options: count_messages(
+        model, messages, tokenizer_path=tokenizer or None, render=render, options=options
+    )
 
 
 def _engine(model: str, tokenizer: str, template: str) -> "ChatTemplateEngine | None":

@@ -1,15 +1,19 @@
 """Counts the tokens of a conversation: `count_messages`.
 
 OpenAI's chat models are counted by the rule that OpenAI published, exactly. A model whose template is known is counted
-by its rendered prompt. For any other model the texts are counted, plus more than any known template adds.
+by its rendered prompt. For any other model the texts are counted, plus more than any known template adds. Tools and
+response formats are counted as `request_fields` describes.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Final
 
 from batuta_cli.files import StrPath
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.tokens.openai_models import Overhead, openai_model, openai_tokenizer
+from batuta_cli.serve.tokens.request_fields import count_fields
 from batuta_cli.serve.tokens.resolve import tokenizer_for
 from batuta_cli.serve.tokens.tokenizer import TokenCount, Tokenizer
 
@@ -23,22 +27,35 @@ _TOOL_CALL: Final = 24  # the JSON around a call's name and arguments
 
 
 def count_messages(
-    model: str, messages: Sequence[ChatMessage], *, tokenizer_path: StrPath | None = None, render: Render | None = None
+    model: str,
+    messages: Sequence[ChatMessage],
+    *,
+    tokenizer_path: StrPath | None = None,
+    render: Render | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> TokenCount:
-    """The tokens of a request's messages.
+    """The tokens of a request.
 
-    With `render`, the prompt of a model that is not OpenAI's is counted, control tokens included. Raises the errors of
-    `tokenizer_for` and of `render`.
+    With `render`, the prompt of a model that is not OpenAI's is counted, control tokens included. `options` has further
+    fields of OpenAI's request; its tools and its response format are counted. Raises the errors of `tokenizer_for` and
+    of `render`.
     """
     known = None if tokenizer_path else openai_model(model)
     if known is not None:
+        tokenizer = openai_tokenizer(known.encoding)
         method = f"tiktoken {known.encoding} and OpenAI's chat overhead"
-        return _by_overhead(messages, openai_tokenizer(known.encoding), known.overhead, method)
-    tokenizer = tokenizer_for(model, tokenizer_path=tokenizer_path)
-    if render is not None:
-        return count_prompt(tokenizer, render(messages))
-    method = tokenizer.name + " and an upper estimate of its chat template" * tokenizer.exact
-    return _by_overhead(messages, tokenizer, UNKNOWN_TEMPLATE, method)
+        count = _by_overhead(messages, tokenizer, known.overhead, method)
+    else:
+        tokenizer = tokenizer_for(model, tokenizer_path=tokenizer_path)
+        if render is not None:
+            count = count_prompt(tokenizer, render(messages))
+        else:
+            method = tokenizer.name + " and an upper estimate of its chat template" * tokenizer.exact
+            count = _by_overhead(messages, tokenizer, UNKNOWN_TEMPLATE, method)
+    if not (more := count_fields(tokenizer, options)):
+        return count
+    method = f"{count.method}; tools and response format as JSON with a margin"
+    return replace(count, tokens=count.tokens + more, exact=False, method=method)
 
 
 def count_prompt(tokenizer: Tokenizer, prompt: str) -> TokenCount:
