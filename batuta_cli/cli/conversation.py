@@ -2,12 +2,12 @@
 
 import os
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from batuta_cli.errors import InvalidInputError, UsageError
-from batuta_cli.serve.messages import ChatMessage, Role, read_messages
+from batuta_cli.serve.messages import ChatMessage, Role, read_request
 
 MESSAGES_LIMIT = 256 * 1024 * 1024
 """Maximum bytes of a messages file: five times the text of a context window of ten million tokens."""
@@ -49,19 +49,23 @@ class ConversationSource:
 
     def read(self) -> list[ChatMessage]:
         """Read the conversation. Raises `UsageError` if the options conflict or are all missing."""
+        return self.read_request()[0]
+
+    def read_request(self) -> tuple[list[ChatMessage], dict[str, Any]]:
+        """Read the conversation, and the other fields of the JSON object, such as `tools`. Raises as `read` does."""
         if [self.messages, self.system, self.user].count("-") > 1:
             raise UsageError("only one of --messages, --system and --user can read stdin")
         if self.messages is not None:
             if self.system is not None or self.user is not None:
                 raise UsageError("--messages cannot be combined with --system or --user")
-            return read_messages(_read(self.messages))
+            return read_request(_read(self.messages))
         if not self.given:
             raise UsageError(
                 "no messages were given",
                 hint='--user "Hello", or --messages FILE, or --messages - to read JSON from stdin',
             )
         parts = ((Role.SYSTEM, "--system", self.system), (Role.USER, "--user", self.user))
-        return [_message(role, option, text) for role, option, text in parts if text is not None]
+        return [_message(role, option, text) for role, option, text in parts if text is not None], {}
 
 
 def _message(role: Role, option: str, text: str) -> ChatMessage:

@@ -115,6 +115,15 @@ def read_messages(data: bytes | str) -> list[ChatMessage]:
 
     Raises `InvalidInputError`.
     """
+    return read_request(data)[0]
+
+
+def read_request(data: bytes | str) -> tuple[list[ChatMessage], dict[str, Any]]:
+    """The messages of a JSON document as `read_messages`, and the other fields of an object, such as `tools`.
+
+    Raises `InvalidInputError`.
+    """
+    fields: dict[str, Any] = {}
     try:
         document = json.loads(data)
     except UnicodeDecodeError:
@@ -125,8 +134,9 @@ def read_messages(data: bytes | str) -> list[ChatMessage]:
     if isinstance(document, dict):
         if "messages" not in document:
             raise InvalidInputError('the JSON object has no "messages"', hint=_HINT)
+        fields = {name: value for name, value in document.items() if name != "messages"}
         document = document["messages"]
-    return parse_messages(document)
+    return parse_messages(document), fields
 
 
 def parse_messages(document: object) -> list[ChatMessage]:
