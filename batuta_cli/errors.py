@@ -41,6 +41,12 @@ class NotFoundError(OperationError):
     kind = "not_found"
 
 
+class TokenizeError(OperationError):
+    """A tokenizer cannot process a text, such as a run of millions of spaces. Exit 1."""
+
+    kind = "cannot_tokenize"
+
+
 class DamagedStateError(OperationError):
     """A file of batuta's own (trust store, config, object store) cannot be relied upon. Exit 1."""
 

@@ -279,10 +279,10 @@ complete -c batuta -n '__batuta_at serve' -a context -d 'Count the tokens of a c
 complete -c batuta -n '__batuta_at serve' -a backends -d 'List the backends: tier, address, whether the tier admits them, and with --probe how deep their queue is.'
 complete -c batuta -n '__batuta_at serve' -a route -d 'Tell where a request would go: the backend\'s name. Nothing is sent.'
 complete -c batuta -n '__batuta_at serve' -a chat -d 'Send one request and print the answer.'
-complete -c batuta -n '__batuta_at serve' -a gateway -d 'Answer OpenAI\'s and Anthropic\'s clients over HTTP, within privacy and budget.'
+complete -c batuta -n '__batuta_at serve' -a gateway -d 'Start an HTTP server for clients of OpenAI and Anthropic, within the privacy tier and the budget.'
 complete -c batuta -n '__batuta_at serve' -a audit -d 'Check the log of what the privacy gate allowed and refused.'
 complete -c batuta -n '__batuta_at serve' -a budget -d 'Keep spending within a daily budget, and see what it went to.'
-complete -c batuta -n '__batuta_at serve' -a keys -d 'Make, list and revoke the gateway\'s client keys.'
+complete -c batuta -n '__batuta_at serve' -a keys -d 'Create, list and revoke the client keys of the gateway.'
 complete -c batuta -n '__batuta_at serve' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at serve' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at serve' -s h -l help -d 'Show this message and exit.'
@@ -367,9 +367,9 @@ complete -c batuta -n '__batuta_in \'serve chat\'' -s q -l quiet -d 'Print error
 complete -c batuta -n '__batuta_in \'serve chat\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve gateway
-complete -c batuta -n '__batuta_in \'serve gateway\'' -l host -x -d 'Where to listen [127.0.0.1].'
-complete -c batuta -n '__batuta_in \'serve gateway\'' -l port -x -d '[8484]; 0: any free one.'
-complete -c batuta -n '__batuta_in \'serve gateway\'' -l workers -x -d 'Processes that share the port [1].'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -l host -x -d 'Address to listen on [127.0.0.1].'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -l port -x -d 'Port to listen on; 0 takes a free one [8484].'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -l workers -x -d 'Number of processes that share the port [1].'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -s q -l quiet -d 'Print errors only.'
@@ -462,9 +462,9 @@ complete -c batuta -n '__batuta_in \'serve budget reset\'' -s q -l quiet -d 'Pri
 complete -c batuta -n '__batuta_in \'serve budget reset\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve keys
-complete -c batuta -n '__batuta_at serve keys' -a create -d 'Make a client key and print it, this once: only its SHA-256 is kept.'
-complete -c batuta -n '__batuta_at serve keys' -a list -d 'List the client keys, the revoked ones included.'
-complete -c batuta -n '__batuta_at serve keys' -a revoke -d 'Revoke a client key; a running gateway refuses it at once.'
+complete -c batuta -n '__batuta_at serve keys' -a create -d 'Create a client key and print it once; only its SHA-256 is stored.'
+complete -c batuta -n '__batuta_at serve keys' -a list -d 'List the client keys, including revoked ones.'
+complete -c batuta -n '__batuta_at serve keys' -a revoke -d 'Revoke a client key; a running gateway refuses it from the next request on.'
 complete -c batuta -n '__batuta_at serve keys' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at serve keys' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at serve keys' -s h -l help -d 'Show this message and exit.'

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-from batuta_cli.errors import InvalidInputError, OperationError
+from batuta_cli.errors import InvalidInputError, TokenizeError
 
 _RUNS = re.compile(r"\s+|\S+")
 
@@ -52,13 +52,13 @@ def check_text(text: str) -> None:
         ) from None
 
 
-def cannot_tokenize(text: str) -> OperationError:
+def cannot_tokenize(text: str) -> TokenizeError:
     """The error for a text that a native tokenizer does not take apart, because it has too long a run in it.
 
     Their pattern engines take a step back for each character of a run, and have a limit to such steps.
     """
     longest = max((match.end() - match.start() for match in _RUNS.finditer(text)), default=0)
-    return OperationError(
+    return TokenizeError(
         f"cannot tokenize: a run of {longest:,} characters without a break",
         hint="take blanks or repeated characters out of the messages",
     )
