@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 
 from batuta_cli.config import Config
 from batuta_cli.config import load as load_config
-from batuta_cli.errors import BatutaError
+from batuta_cli.errors import BatutaError, UsageError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-from batuta_cli.errors import InvalidInputError, OperationError
+from batuta_cli.errors import InvalidInputError, TokenizeError
 
 _RUNS = re.compile(r"\s+|\S+")
 
