@@ -10,7 +10,7 @@ What every number rests on:
 * Times are of whole processes, start-up included, until exit. For programs that write a large file the table also says
   when it was on the disk: batuta calls fsync before it exits, the others do not, so theirs is called for them.
 * What other programs took of the processors during the runs is reported. With --calm a run that they disturbed is
-  repeated once they are quieter, whichever program it was of.
+  repeated once they are quieter, also when it was a run of another program.
 * A program that fails ends the benchmark: a fast failure is not a fast program.
 """
 
@@ -310,7 +310,7 @@ def _wait_for_calm(limit: float) -> None:
 def _user_seconds() -> float:
     """The time that all programs together have computed, and that other virtual machines on this host have stolen.
 
-    Not the kernel's time, which may be spent for the program that is timed: somebody has to write its files.
+    Not the kernel's time, which may be spent for the program that is timed, for example to write its files.
     """
     numbers = _lines("/proc/stat", "cpu ")[0].split()  # proc_stat(5): user 1, nice 2, steal 8
     return sum(int(numbers[i]) for i in (1, 2, 8)) / os.sysconf("SC_CLK_TCK")
