@@ -104,6 +104,14 @@ def test_the_configuration_reference_has_every_key_of_the_file_that_init_writes(
     assert keys > 30
 
 
+def test_every_exit_status_that_an_error_has_is_explained() -> None:
+    source = (ROOT / "batuta_cli/errors.py").read_text()
+    codes = set(re.findall(r"\bexit_code(?:: ClassVar\[int\])? = (\d+)", source))
+    assert len(codes) > 7
+    table = (ROOT / "docs/cli.md").read_text().partition("\n## Exit status\n")[2].partition("\n## ")[0]
+    assert codes <= set(re.findall(r"^\| (\d+) \|", table, re.MULTILINE))
+
+
 # Help.
 
 
