@@ -225,9 +225,7 @@ def race(
                 samples[name].append(result)
     unit = "events/s" if streamed else "requests/s"
     title = f"{'streamed' if streamed else 'whole'}, {connections} connection{'s' * (connections > 1)}"
-    table: dict[str, Any] = {"title": title, "streamed": streamed, "connections": connections, "servers": []}
-    report.document.setdefault("tables", []).append(table)
-    report.say(f"\n{title}")
+    table = report.section(title, streamed=streamed, connections=connections, servers=[])
     rows = []
     for name, series in samples.items():
         rate = Spread.of([s.rate for s in series])

@@ -94,9 +94,7 @@ def race(report: Report, title: str, renders: Mapping[str, Render], options: arg
 
 
 def _report(report: Report, title: str, samples: dict[str, list[float]]) -> None:
-    table: dict[str, Any] = {"title": title, "contestants": []}
-    report.document.setdefault("tables", []).append(table)
-    report.say(f"\n{title}")
+    table = report.section(title, contestants=[])
     rows = []
     base = samples["jinja2's sandbox"]
     for name, series in samples.items():

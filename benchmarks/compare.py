@@ -165,6 +165,13 @@ class Report:
         self.document.setdefault("skipped", []).append({"program": program, "reason": reason})
         print(f"skipped: {program}: {reason}", file=sys.stderr if self.json else sys.stdout, flush=True)
 
+    def section(self, title: str, **facts: Any) -> dict[str, Any]:
+        """Begin a table of the document, with the title as a heading; returns the table, to be filled."""
+        table = {"title": title, **facts}
+        self.document.setdefault("tables", []).append(table)
+        self.say(f"\n{title}")
+        return table
+
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Aligned text; all columns but the first are numbers."""
         widths = [max(len(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
@@ -271,9 +278,7 @@ def race(
             else:
                 samples[subject.name].append(_calm_run(subject, options))
     others = Spread.of([sample.others for series in samples.values() for sample in series])
-    table: dict[str, Any] = {"title": title, "times": [], "comparisons": [], "others": others.as_dict()}
-    report.document.setdefault("tables", []).append(table)
-    report.say(f"\n{title}")
+    table = report.section(title, times=[], comparisons=[], others=others.as_dict())
     _report_times(report, table, samples)
     report.say(f"  other programs took {others.median:.0%} of the processors, {others.greatest:.0%} in the worst run")
     for comparison in comparisons:
