@@ -29,7 +29,7 @@ PENDING: tuple[str, ...] = (
 """Files and folders whose prose is still being rewritten; nothing may be added."""
 
 REFUSED = {
-    r"\b(?:is|are|was|were) none\b": "say what is invalid or missing",
+    r"\b(?:is|are|was|were) (?-i:none)\b": "say what is invalid or missing",
     r"\b(?:who|what|which|where|when|how)(?:so)?ever\b(?! (?:the )?(?:number|date)\b)": "name the subject",
     r"\b(?:no|some|any|every)body\b": "name the user, client, process or attacker",
     r"\blest\b": "say so that … not",
