@@ -112,6 +112,15 @@ def test_every_exit_status_that_an_error_has_is_explained() -> None:
     assert codes <= set(re.findall(r"^\| (\d+) \|", table, re.MULTILINE))
 
 
+@pytest.mark.parametrize("page", ["docs/cli.md", "docs/configuration.md", *(f"man/{name}" for name in PAGES)])
+def test_no_page_has_the_name_of_a_class_in_its_text(page: str) -> None:
+    """A script that renames classes must not rename words."""
+    sources = [path.read_text() for path in (ROOT / "batuta_cli").rglob("*.py")]
+    classes = {name for text in sources for name in re.findall(r"^class ([A-Z][a-z]+[A-Z]\w+)", text, re.MULTILINE)}
+    assert len(classes) > 100
+    assert classes & set(re.findall(r"\w+", (ROOT / page).read_text())) == set()
+
+
 # Help.
 
 
