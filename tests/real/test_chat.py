@@ -76,7 +76,7 @@ def test_a_standard_request_without_an_audit_log_is_answered_with_a_warning(batu
     audit.parent.mkdir(parents=True)
     audit.touch()
     arguments = ("serve", "chat", QUESTION, "--model", MODEL, "--max-tokens", "3", "--privacy")
-    assert f"warning: {audit}: the audit log cannot be written" in batuta(*arguments, "standard", code=0).stderr
+    assert f"warning: {audit}: cannot write the audit log" in batuta(*arguments, "standard", code=0).stderr
     assert "nothing was sent" in batuta(*arguments, "sovereign", code=1).stderr
 
 
