@@ -39,7 +39,13 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
     reply = dialect.reply(parsed, connection.id, int(time.time()))
     connection.reply = reply if parsed.stream else None
     request = ChatRequest(
-        connection.id, parsed.model, parsed.messages, tier, parsed.max_tokens, parsed.stream, parsed.options or {}
+        request_id=connection.id,
+        model=parsed.model,
+        messages=parsed.messages,
+        privacy=tier,
+        max_tokens=parsed.max_tokens,
+        stream=parsed.stream,
+        options=parsed.options or {},
     )
     with state.open_request(connection):
         response, backend = None, ""
