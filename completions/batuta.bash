@@ -33,9 +33,9 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha verify')
-            options='--signature --key --identity --digest --name --require --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --json -q --quiet -h --help'
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --json -q --quiet -h --help'
             case ${2-} in
-                --signature | --key | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
+                --signature | --key | --trust | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
                 --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned) value='' && return 0 ;;
             esac
             ;;
@@ -93,7 +93,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha trust')
-            subcommands='add list remove revoke retire'
+            subcommands='add list remove revoke retire export import'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha trust add')
@@ -123,6 +123,18 @@ _batuta_at() {
             options='--from --json -q --quiet -h --help'
             case ${2-} in
                 --from) value='' && return 0 ;;
+                1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha trust export')
+            options='-o --output -f --force --json -q --quiet -h --help'
+            case ${2-} in
+                -o | --output) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha trust import')
+            options='-y --yes --json -q --quiet -h --help'
+            case ${2-} in
                 1) value='<file>' && return 0 ;;
             esac
             ;;

@@ -51,12 +51,13 @@ def keygen(
     from batuta_cli.cli import secrets
     from batuta_cli.pacha import keyring, trust
     from batuta_cli.pacha.keys import DEFAULT_IDENTITY, SigningKey
+    from batuta_cli.pacha.trust_sources import agreeing
 
     if output == "-":
         raise UsageError("a key pair is two files, so it cannot be written to stdout", hint="--output FILE")
     key = SigningKey.generate(DEFAULT_IDENTITY if identity is None else identity)
     passphrase = None if passphrase_env is None else secrets.from_env(passphrase_env)
-    _trusting(key)(trust.load())  # refused before a key is written
+    agreeing(_trusting(key))(trust.load())  # refused before a key is written
     if output is not None:
         path = keyring.save_pair(key, Path(output), passphrase=passphrase, force=force)[0]
     else:
@@ -84,10 +85,11 @@ def _trusting(key: "SigningKey") -> "Callable[[TrustStore], TrustStore]":
 
 def _saved(key: Any, path: Path, *, encrypted: bool) -> console.CommandResult:
     """Trust the public half of a key just written, and report."""
-    from batuta_cli.pacha import keyring, trust
+    from batuta_cli.pacha import keyring
+    from batuta_cli.pacha.trust_sources import update
 
     public = key.verifying_key
-    trust.update(_trusting(key))
+    update(_trusting(key))
     result = {
         "identity": key.identity,
         "key_id": public.key_id,
@@ -195,12 +197,13 @@ def import_key(
     from batuta_cli.cli import secrets
     from batuta_cli.pacha import keyring, trust
     from batuta_cli.pacha.keys import DEFAULT_IDENTITY, is_encrypted_key
+    from batuta_cli.pacha.trust_sources import agreeing
 
     name = DEFAULT_IDENTITY if identity is None else identity
     data, label = secrets.read_key(file)
     asked = passphrase_env is not None or is_encrypted_key(data)
     passphrase = secrets.passphrase(passphrase_env, of=label) if asked else None
     key = secrets.parse_with(data, label, passphrase=passphrase, identity=name)
-    _trusting(key)(trust.load())
+    agreeing(_trusting(key))(trust.load())
     path = keyring.save_own(key, name, passphrase=passphrase, force=force)
     return _saved(key, path, encrypted=passphrase is not None)

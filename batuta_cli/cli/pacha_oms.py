@@ -13,6 +13,7 @@ from batuta_cli.pacha.locate import INSIDE, locate
 from batuta_cli.pacha.oms.writer import sign_for_oms
 from batuta_cli.pacha.signer import check_may_sign
 from batuta_cli.pacha.signing import model_name, oms_signature_path
+from batuta_cli.pacha.trust_sources import effective
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +41,7 @@ def sign_all(
         )
     signing_key = secrets.oms_key(key, passphrase_env=passphrase_env)
     public = signing_key.verifying_key
-    check_may_sign(public, trust.load(), trust.now())
+    check_may_sign(public, effective(), trust.now())
 
     def one(path: str) -> Done:
         found = locate(path)
