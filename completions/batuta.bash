@@ -70,7 +70,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha keys')
-            subcommands='list export import'
+            subcommands='list export import rotate rename remove'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha keys list')
@@ -92,15 +92,35 @@ _batuta_at() {
                 1) value='<file>' && return 0 ;;
             esac
             ;;
+        'batuta pacha keys rotate')
+            options='--passphrase-env --new-passphrase-env --endorsement --json -q --quiet -h --help'
+            case ${2-} in
+                --passphrase-env | --new-passphrase-env) value='<variable>' && return 0 ;;
+                --endorsement) value='<file>' && return 0 ;;
+                1) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha keys rename')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1 | 2) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha keys remove')
+            options='-y --yes --json -q --quiet -h --help'
+            case ${2-} in
+                1) value='' && return 0 ;;
+            esac
+            ;;
         'batuta pacha trust')
             subcommands='add list remove revoke retire export import'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha trust add')
-            options='--valid-from --valid-until --json -q --quiet -h --help'
+            options='--endorsed-by --valid-from --valid-until --json -q --quiet -h --help'
             case ${2-} in
+                --endorsed-by | 2) value='<file>' && return 0 ;;
                 --valid-from | --valid-until | 1) value='' && return 0 ;;
-                2) value='<file>' && return 0 ;;
             esac
             ;;
         'batuta pacha trust list')

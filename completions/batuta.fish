@@ -72,7 +72,7 @@ complete -c batuta -n '__batuta_at pacha' -a hash -d 'Print content addresses (B
 complete -c batuta -n '__batuta_at pacha' -a encrypt -d 'Encrypt a file under a password, as PATH.enc.'
 complete -c batuta -n '__batuta_at pacha' -a decrypt -d 'Decrypt a file: the original, or nothing.'
 complete -c batuta -n '__batuta_at pacha' -a inspect -d 'Show what a .sig or .enc file, or another tool\'s OpenSSF bundle, says about itself.'
-complete -c batuta -n '__batuta_at pacha' -a keys -d 'List, export and import your own keys.'
+complete -c batuta -n '__batuta_at pacha' -a keys -d 'Manage your own keys.'
 complete -c batuta -n '__batuta_at pacha' -a trust -d 'Manage the keys whose signatures are accepted, and revoked keys.'
 complete -c batuta -n '__batuta_at pacha' -a store -d 'Keep models once, read-only, under the address of their content.'
 complete -c batuta -n '__batuta_at pacha' -l json -d 'Print one JSON document: {ok, command, result, error}.'
@@ -163,9 +163,12 @@ complete -c batuta -n '__batuta_in \'pacha inspect\'' -s h -l help -d 'Show this
 complete -c batuta -n '__batuta_in \'pacha inspect\' 1' -F
 
 # batuta pacha keys
-complete -c batuta -n '__batuta_at pacha keys' -a list -d 'List your own key pairs.'
+complete -c batuta -n '__batuta_at pacha keys' -a list -d 'List your own key pairs, and whether signatures by them are accepted here.'
 complete -c batuta -n '__batuta_at pacha keys' -a export -d 'Write the public key of one of your key pairs, for others to trust.'
 complete -c batuta -n '__batuta_at pacha keys' -a import -d 'Import a private Ed25519 key: PKCS#8 PEM, OpenSSH, or the Rust crate\'s PEM.'
+complete -c batuta -n '__batuta_at pacha keys' -a rotate -d 'Replace a key by a new one under the same name, which the old one endorses.'
+complete -c batuta -n '__batuta_at pacha keys' -a rename -d 'Give a key another identity, here and in the trust store.'
+complete -c batuta -n '__batuta_at pacha keys' -a remove -d 'Delete one of your key pairs permanently.'
 complete -c batuta -n '__batuta_at pacha keys' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha keys' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at pacha keys' -s h -l help -d 'Show this message and exit.'
@@ -192,6 +195,25 @@ complete -c batuta -n '__batuta_in \'pacha keys import\'' -s q -l quiet -d 'Prin
 complete -c batuta -n '__batuta_in \'pacha keys import\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'pacha keys import\' 1 --identity --passphrase-env' -F
 
+# batuta pacha keys rotate
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -l passphrase-env -x -a '(set -nx)' -d 'The variable that holds the key\'s passphrase.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -l new-passphrase-env -x -a '(set -nx)' -d 'The variable that holds the new key\'s passphrase, if it is another one.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -l endorsement -r -F -d 'Where to write the endorsement; beside the kept key by default.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha keys rename
+complete -c batuta -n '__batuta_in \'pacha keys rename\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keys rename\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keys rename\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha keys remove
+complete -c batuta -n '__batuta_in \'pacha keys remove\'' -s y -l yes -d 'Delete it without a question.'
+complete -c batuta -n '__batuta_in \'pacha keys remove\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keys remove\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keys remove\'' -s h -l help -d 'Show this message and exit.'
+
 # batuta pacha trust
 complete -c batuta -n '__batuta_at pacha trust' -a add -d 'Trust a public key under a name: Ed25519 or ECDSA, in PEM, as an OpenSSH line, or the Rust crate\'s PEM.'
 complete -c batuta -n '__batuta_at pacha trust' -a list -d 'List trusted and revoked keys, those of /etc/batuta/trust.toml included.'
@@ -205,12 +227,13 @@ complete -c batuta -n '__batuta_at pacha trust' -s q -l quiet -d 'Print errors o
 complete -c batuta -n '__batuta_at pacha trust' -s h -l help -d 'Show this message and exit.'
 
 # batuta pacha trust add
+complete -c batuta -n '__batuta_in \'pacha trust add\'' -l endorsed-by -r -F -d 'Trust the new key that a key of NAME endorses in this file (see keys rotate).'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-from -x -d 'Accept only signatures dated then or later (UTC).'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-until -x -d 'Accept only signatures dated before then (UTC).'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha trust add\' 2 --valid-from --valid-until' -F
+complete -c batuta -n '__batuta_in \'pacha trust add\' 2 --endorsed-by --valid-from --valid-until' -F
 
 # batuta pacha trust list
 complete -c batuta -n '__batuta_in \'pacha trust list\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'

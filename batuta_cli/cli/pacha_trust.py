@@ -9,7 +9,7 @@ import typer
 from batuta_cli import paths
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, command_group, examples
-from batuta_cli.errors import InvalidInputError, NotFoundError, OperationError, UsageError
+from batuta_cli.errors import InvalidInputError, NotFoundError, OperationError, UsageError, WrongSignerError
 from batuta_cli.files import display
 
 group = command_group("trust", "Manage the keys whose signatures are accepted, and revoked keys.")
@@ -43,7 +43,15 @@ def add(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="The name of the signer; it must be the identity in its signatures.")
     ],
-    key: Annotated[str, typer.Argument(metavar="KEY", help="A public key file, - for stdin, or ed25519:BASE64.")],
+    key: Annotated[
+        str | None, typer.Argument(metavar="KEY", help="A public key file, - for stdin, or ed25519:BASE64.")
+    ] = None,
+    endorsed_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Trust the new key that a key of NAME endorses in this file (see keys rotate)."
+        ),
+    ] = None,
     valid_from: Annotated[
         str | None, typer.Option(metavar="DATE", help="Accept only signatures dated then or later (UTC).")
     ] = None,
@@ -55,9 +63,16 @@ def add(
     from batuta_cli.pacha import trust
     from batuta_cli.pacha.trust_sources import update
 
+    if key == endorsed_by == "-":
+        raise UsageError("stdin can be read once only", hint="name a file instead of the second -")
+    public = None if key is None else _public_key(key)
+    if endorsed_by is not None:
+        public = _endorsed(endorsed_by, name, public)
+    if public is None:
+        raise UsageError("missing argument KEY", hint="batuta pacha trust add --help")
     entry = trust.TrustedKey(
         name,
-        _public_key(key),
+        public,
         trust.now(),
         _date(valid_from, "--valid-from"),
         _date(valid_until, "--valid-until"),
@@ -73,6 +88,24 @@ def add(
     stored = update(change).find(entry.key) or entry
     until = f", until {stored.valid_until:%Y-%m-%d %H:%M:%SZ}" if stored.valid_until else ""
     return console.CommandResult(_entry(stored), f"trusted {display(name)} (key {entry.key.key_id}){until}")
+
+
+def _endorsed(file: str, name: str, key: Any) -> Any:
+    """The new key of an endorsement by a key that is trusted as `name`; it must be `key`, when that was given."""
+    from batuta_cli.cli.models import read_stdin
+    from batuta_cli.files import read_limited
+    from batuta_cli.pacha import trust
+    from batuta_cli.pacha.endorsement import ENDORSEMENT_LIMIT, Endorsement, check_endorsement
+    from batuta_cli.pacha.trust_sources import effective
+
+    data = read_stdin(ENDORSEMENT_LIMIT) if file == "-" else read_limited(file, ENDORSEMENT_LIMIT)
+    endorsement = Endorsement.parse(data, "stdin" if file == "-" else display(file))
+    check_endorsement(endorsement, name, effective(), trust.now())
+    if key is not None and key != endorsement.new_key:
+        raise WrongSignerError(
+            f"{display(file)} endorses the key {endorsement.new_key.key_id}, not the key {key.key_id} that was given"
+        )
+    return endorsement.new_key
 
 
 def _public_key(text: str) -> Any:
