@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from batuta_cli.cli import console, secrets
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import opened, total_size, warn_of_unmatched
+from batuta_cli.cli.models import located_size, opened, total_size, warn_of_unmatched
 from batuta_cli.errors import UsageError
 from batuta_cli.files import atomic_output, display
 from batuta_cli.pacha import trust
@@ -84,4 +84,4 @@ def sign_all(
         who = f"by the key {public.key_id} for OpenSSF Model Signing tools"
         return Done(result, f"{display(path)}: signed {who}, signature in {display(target)}")
 
-    return for_each(paths, one)
+    return for_each(paths, one, size=located_size)

@@ -12,7 +12,16 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import FollowSymlinks, Ignore, opened, read_stdin, shell_path, total_size, warn_of_unmatched
+from batuta_cli.cli.models import (
+    FollowSymlinks,
+    Ignore,
+    located_size,
+    opened,
+    read_stdin,
+    shell_path,
+    total_size,
+    warn_of_unmatched,
+)
 from batuta_cli.errors import UsageError, VerificationError
 from batuta_cli.files import display
 
@@ -149,7 +158,7 @@ def sign(
         who = f"{display(signing_key.identity or 'a key without a name')} (key {public.key_id})"
         return Done(result, f"{display(path)}: signed by {who}, signature in {display(target)}")
 
-    return for_each(paths, one)
+    return for_each(paths, one, size=located_size)
 
 
 def place_inside(target: str, model: str, ignore: Sequence[str]) -> tuple[str, ...]:
@@ -269,7 +278,7 @@ def verify(
     # An empty text counts as given: an unset shell variable must not switch a check off.
     asked = (key, identity, trust_file, name, require, ca, trusted_root, issuer)
     if wanted is not None and not signature and all(option is None for option in asked):
-        return for_each(paths, lambda path: _verify_digest(path, wanted))
+        return for_each(paths, lambda path: _verify_digest(path, wanted), size=located_size)
     policy = Policy(
         effective(None if trust_file is None else _trust_file(trust_file)),
         tuple(map(_public_key, key)) if key else None,
@@ -283,7 +292,11 @@ def verify(
     )
     tolerated = [glob for given in allow_unsigned or [] for glob in _TRANSPORTS.get(given, (given,))]
     check_globs(tolerated)
-    return for_each(paths, lambda path: _verify_signature(path, signature or [], policy, wanted, require, tolerated))
+    return for_each(
+        paths,
+        lambda path: _verify_signature(path, signature or [], policy, wanted, require, tolerated),
+        size=located_size,
+    )
 
 
 _TRANSPORTS = {
