@@ -12,7 +12,7 @@ from batuta_cli.config import BackendSection as Table
 from batuta_cli.config import ModelSection
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.messages import ChatMessage, ToolCall
-from batuta_cli.serve.pipeline import pipeline as module
+from batuta_cli.serve.pipeline import planner as module
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 from tests.serve.support_backend import FaultServer, chat_answer, response
 from tests.serve.support_pipeline import MODEL, ask, backends, pipeline, request, text_of
@@ -35,16 +35,16 @@ CASES: dict[str, dict[str, Any]] = {
 def test_all_that_a_service_counts_is_expected(tmp_path: Path, case: str) -> None:
     made = pipeline(tmp_path, backends(one=("openai", "http://127.0.0.1:1/v1")))
     asked = request(**CASES[case])
-    counted = made._input_tokens(asked).tokens
+    counted = made.planner.input_tokens(asked).tokens
     assert counted >= 20_000
-    assert module._bound(asked).tokens >= counted
+    assert module._upper_bound(asked).tokens >= counted
 
 
 def test_tools_have_a_prompt_of_their_own(tmp_path: Path) -> None:
     made = pipeline(tmp_path, backends(one=("anthropic", "http://127.0.0.1:1/v1")))
     tools = [{"type": "function", "function": {"name": "f"}}]
-    without = made._input_tokens(request()).tokens
-    assert made._input_tokens(request(options={"tools": tools})).tokens >= without + 530
+    without = made.planner.input_tokens(request()).tokens
+    assert made.planner.input_tokens(request(options={"tools": tools})).tokens >= without + 530
 
 
 def test_tokens_are_not_counted_in_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,4 +81,4 @@ def test_a_clients_model_is_no_file_with_a_template(tmp_path: Path) -> None:
     template.write_text("{{ 'a secret of this machine' }}")
     made = pipeline(tmp_path, backends(one=("ollama", "http://127.0.0.1:1/v1")))
     with pytest.raises(UsageError, match="not named"):
-        asyncio.run(made.render(str(template), [ASK]))
+        asyncio.run(made.planner.render(str(template), [ASK]))
