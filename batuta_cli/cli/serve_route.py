@@ -123,7 +123,7 @@ def _counted(settings: "Config", model: str, tokens: int | None, source: Convers
     from batuta_cli.serve.context.manager import ContextManager
 
     manager = ContextManager.for_model(model, window=_ANY_WINDOW, reserve=0, models=settings.models)
-    return manager.count(source.read())
+    return manager.count(*source.read_request())
 
 
 def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, configured: bool) -> "Sequence[Backend]":

@@ -133,7 +133,7 @@ def test_a_server_that_is_killed_in_mid_sentence_is_continued_by_another(
     expected = asyncio.run(undisturbed())
     with llamacpp_process(gguf) as (first, base_url):
         text, before, summary = asyncio.run(killed())
-    # What was said before the cut is as it was, and the seam shows nowhere: it goes on as an undisturbed answer does.
+    # The text before the cut is unchanged, and the response continues as one that was not interrupted.
     assert 0 < before < len(text)
     assert text[: before + 30] == expected[: before + 30]
     assert [(attempt.backend, attempt.failed) for attempt in summary.attempts] == [

@@ -5,42 +5,30 @@ are counted and the budget is read, both in a thread.
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from batuta_cli.config import Config
-from batuta_cli.errors import BatutaError, InvalidInputError, UsageError
+from batuta_cli.errors import BatutaError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.models.pricing import FREE, TokenPricing
 from batuta_cli.serve.models.windows import LARGEST_RESERVE
 from batuta_cli.serve.names import normalised, unknown_name
+from batuta_cli.serve.pipeline import input_count
 from batuta_cli.serve.pipeline.request import ChatRequest
-from batuta_cli.serve.pipeline.settlement import least_tokens
 from batuta_cli.serve.privacy.gate import Basis
 from batuta_cli.serve.routing.errors import routing_error
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import BackendState, Need, Plan, PlanRequest, Snapshot, plan
 from batuta_cli.serve.tiers import PrivacyTier
-from batuta_cli.serve.tokens import count_messages, tokenizer_for
+from batuta_cli.serve.tokens import tokenizer_for
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 from batuta_cli.serve.usage import cache_writes
 
 T = TypeVar("T")
-
-_UNNAMED_MODEL = "a model that is not named"
-_FILES = (".gguf", ".json")
-"""Suffixes of names that `tokenizer_for` reads as files."""
-
-_TOOLS_PROMPT = 600
-"""Tokens that a service adds to explain tools to its model; Claude 3 Opus has the most, 530
-(https://docs.anthropic.com/en/docs/build-with-claude/tool-use/overview)."""
-
-_BYTES = 4  # of a character, at most
-_MESSAGE = 32  # tokens around a message, a call or a result, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +70,8 @@ class Planner:
         snapshot = self._monitor.snapshot(plan_request, None, without)
         planned = plan(plan_request, snapshot)
         if planned.backend is None or _state(snapshot, str(planned.backend)).price is not FREE:
-            plan_request = replace(plan_request, input_tokens=await _in_thread(lambda: self.input_tokens(request)))
+            counted = await _in_thread(lambda: input_count.count(request, self._config.models))
+            plan_request = replace(plan_request, input_tokens=counted)
             snapshot = self._monitor.snapshot(plan_request, await self.budget(), without)
             planned = plan(plan_request, snapshot)
         if not without:
@@ -107,7 +96,7 @@ class Planner:
         """A function that counts the tokens of a text for a model; an upper estimate where its tokenizer is unknown."""
 
         def count(text: str) -> TokenCount:
-            tokenizer = tokenizer_for(self._tokenizer_name(model))
+            tokenizer = tokenizer_for(input_count.tokenizer_name(model, self._config.models))
             return TokenCount(tokenizer.count(text), tokenizer.exact, tokenizer.name)
 
         return count
@@ -117,19 +106,8 @@ class Planner:
         from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
         own = self._config.models.get(model)
-        engine = ChatTemplateEngine.from_model(own.template if own and own.template else _name_only(model))
+        engine = ChatTemplateEngine.from_model(own.template if own and own.template else input_count.model_name(model))
         return engine.apply(messages)
-
-    def input_tokens(self, request: ChatRequest) -> TokenCount:
-        """The prompt's tokens, or an upper bound; takes time for a long prompt."""
-        try:
-            counted = count_messages(self._tokenizer_name(request.model), request.messages)
-        except (UsageError, InvalidInputError):  # its template cannot render this; the backend's own may
-            return _upper_bound(request)
-        more = sum(overhead + len(text.encode()) for text, overhead in _extras(request))
-        if not more:
-            return counted
-        return TokenCount(counted.tokens + more, False, f"{counted.method}; tools and formats by their bytes")
 
     def _plan_request(self, request: ChatRequest) -> PlanRequest:
         options = request.options
@@ -145,16 +123,11 @@ class Planner:
             model=request.model,
             backend=self._backend_name(request.backend) if request.backend else "",
             latency=request.latency,
-            input_tokens=_upper_bound(request),
+            input_tokens=input_count.bound(request),
             max_output_tokens=request.max_tokens,
             writes=cache_writes(options),
             needs=frozenset(need for need, is_needed in needs.items() if is_needed),
         )
-
-    def _tokenizer_name(self, model: str) -> str:
-        """The configured tokenizer file of a model, or its name."""
-        own = self._config.models.get(model)
-        return own.tokenizer if own and own.tokenizer else _name_only(model)
 
     def _backend_name(self, name: str) -> str:
         for backend in self._monitor.backends:
@@ -179,43 +152,12 @@ class Planner:
             base_url=probe.base_url if probe and probe.base_url else backend.base_urls[0],
             pricing=state.price or FREE,
             input_tokens=plan_request.input_tokens.tokens if plan_request.input_tokens else 0,
-            least_input_tokens=_lower_bound(request, plan_request.input_tokens) if is_paid else 0,
+            least_input_tokens=input_count.least(request, plan_request.input_tokens) if is_paid else 0,
             max_tokens=request.max_tokens or (usual if needs_limit else None),
             usual_max_tokens=request.max_tokens or usual,
             address_tier=state.tier,
             connection_tier=tier,
         )
-
-
-def _name_only(model: str) -> str:
-    """The model's name, unless it names a file: a client's name must not open a file of this machine."""
-    return _UNNAMED_MODEL if model.endswith(_FILES) or os.path.lexists(os.path.expanduser(model)) else model
-
-
-def _upper_bound(request: ChatRequest) -> TokenCount:
-    """An upper bound of the prompt's tokens: no tokenizer makes more than one token of a byte."""
-    size = sum(len(message.content) * _BYTES + _MESSAGE for message in request.messages)
-    for message in request.messages:
-        if message.name or message.tool_calls or message.tool_call_id:
-            texts = [message.name or "", message.tool_call_id or ""]
-            for call in message.tool_calls:
-                texts += [call.id, call.name, call.arguments]
-            size += sum(len(text) * _BYTES + _MESSAGE for text in texts)
-    size += sum(overhead + len(text) * _BYTES for text, overhead in _extras(request))
-    return TokenCount(size, False, "one token a byte")
-
-
-def _lower_bound(request: ChatRequest, counted: TokenCount | None) -> int:
-    """A lower bound of the prompt's tokens: the count where it is exact, else a bound of every tokenizer."""
-    if counted is not None and counted.exact:
-        return counted.tokens
-    return sum(max(1, least_tokens(message.content)) for message in request.messages)
-
-
-def _extras(request: ChatRequest) -> list[tuple[str, int]]:
-    """The texts that a service adds to the prompt beside the messages, and the tokens it adds to each."""
-    kinds = (("tools", _TOOLS_PROMPT), ("response_format", 0))
-    return [(str(value), overhead) for name, overhead in kinds if (value := request.options.get(name))]
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
