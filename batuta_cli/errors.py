@@ -72,6 +72,12 @@ class NotFoundError(OperationError):
     kind = "not_found"
 
 
+class TokenizeError(OperationError):
+    """A tokenizer cannot process a text, such as a run of millions of spaces. Exit 1."""
+
+    kind = "cannot_tokenize"
+
+
 class DamagedStateError(OperationError):
     """A file of batuta's own (trust store, config, object store) is damaged. Exit 1."""
 

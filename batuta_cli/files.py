@@ -158,12 +158,32 @@ def kind_of(mode: int) -> str:
     return next((words for test, words in kinds if test(mode)), "a regular file")
 
 
+def open_regular_or_pipe(path: StrPath) -> int:
+    """As `open_regular`, and accepts the pipe of a shell's process substitution, `<(command)`.
+
+    A named FIFO is refused, because opening one without a writer would block.
+    """
+    with errors_named(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if _is_anonymous_pipe(descriptor):
+        os.set_blocking(descriptor, True)
+        return descriptor
+    os.close(descriptor)
+    return open_regular(path)
+
+
+def _is_anonymous_pipe(descriptor: int) -> bool:
+    with contextlib.suppress(OSError):  # without /proc there is no such path either
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:")
+    return False
+
+
 def read_limited(path: StrPath, limit: int) -> bytes:
-    """The content of a small regular file.
+    """The whole of a small regular file, or of the pipe of a process substitution.
 
     Raises `InvalidInputError` when it is larger than `limit` bytes, and the errors of `open_regular`.
     """
-    with os.fdopen(open_regular(path), "rb", buffering=0) as file, errors_named(path):
+    with os.fdopen(open_regular_or_pipe(path), "rb", buffering=0) as file, errors_named(path):
         data = b""
         while len(data) <= limit and (piece := file.read(limit + 1 - len(data))):
             data += piece

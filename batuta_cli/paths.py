@@ -12,6 +12,9 @@ from batuta_cli.errors import OperationError
 
 _DIRS = Unix("batuta", appauthor=False)
 
+SYSTEM_TRUST_FILE = Path("/etc/batuta/trust.toml")
+"""Keys that all users of this machine trust; only root may write it. No variable points elsewhere."""
+
 
 def config_file() -> Path:
     """`$XDG_CONFIG_HOME/batuta/config.toml`."""

@@ -169,15 +169,7 @@ def race(
                 samples[name].append(result)
     processes, callers = who
     title = f"{processes} process{'es' * (processes > 1)}, {callers} caller{'s' * (callers > 1)} each, {durability}"
-    table: dict[str, Any] = {
-        "title": title,
-        "processes": processes,
-        "callers": callers,
-        "durability": durability,
-        "contestants": [],
-    }
-    report.document.setdefault("tables", []).append(table)
-    report.say(f"\n{title}")
+    table = report.section(title, processes=processes, callers=callers, durability=durability, contestants=[])
     rows = []
     for name, series in samples.items():
         rate, wait = Spread.of([s.pairs_per_second for s in series]), Spread.of([s.longest_wait for s in series])

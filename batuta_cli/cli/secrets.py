@@ -1,6 +1,7 @@
 """Reads secrets from variables, files, stdin or the terminal; never from an argument."""
 
 import os
+from typing import TYPE_CHECKING
 
 from batuta_cli.cli import console
 from batuta_cli.cli.models import read_stdin
@@ -9,6 +10,9 @@ from batuta_cli.files import display
 from batuta_cli.pacha.keyring import read_private_file
 from batuta_cli.pacha.keys import KEY_FILE_LIMIT, SigningKey, is_encrypted_key
 from batuta_cli.secrecy import called_variable
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.oms.eckeys import EcSigningKey
 
 ENV_PREFIX = "env:"
 
@@ -47,6 +51,15 @@ def signing_key(source: str, *, passphrase_env: str | None, identity: str | None
     return parse_with(data, label, passphrase=secret, identity=identity)
 
 
+def oms_key(source: str, *, passphrase_env: str | None) -> "EcSigningKey":
+    """A private ECDSA key from a file, `env:VAR` or `-`; its passphrase is asked for only when it has one."""
+    from batuta_cli.pacha.oms.eckeys import EcSigningKey
+
+    data, label = read_key(source)
+    secret = passphrase(passphrase_env, of=label) if is_encrypted_key(data) else None
+    return EcSigningKey.parse(data, passphrase=secret, source=display(label))
+
+
 def parse_with(data: bytes, label: str, *, passphrase: bytes | None, identity: str | None) -> SigningKey:
-    """Parse a private key; `passphrase` is None when it is not encrypted."""
+    """Read a private key, encrypted with `passphrase` or not encrypted."""
     return SigningKey.parse(data, passphrase=passphrase, identity=identity, source=display(label))

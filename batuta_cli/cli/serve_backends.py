@@ -1,4 +1,4 @@
-"""`batuta serve backends`: lists the backends with address, tier, and the result of a probe."""
+"""`batuta serve backends`: every backend with its address, its privacy tier and its state."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,15 +32,18 @@ _MODELS_SHOWN = 3
 def backends(
     privacy: Annotated[
         str | None,
-        typer.Option(metavar="sovereign|private|standard", help="The tier to check. Default: the configuration's."),
+        typer.Option(
+            metavar="sovereign|private|standard",
+            help="The privacy tier to judge by; by default the one in the configuration.",
+        ),
     ] = None,
-    probe: Annotated[bool, typer.Option("--probe", help="Probe each backend that the tier allows.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="List all known kinds, configured or not.")] = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Probe every backend that the tier admits.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="List every known kind, configured or not.")] = False,
 ) -> console.CommandResult:
-    """List the backends: tier, address, whether the privacy tier allows them, and with --probe their queue depth.
+    """List the backends: tier, address, state; with --probe also queue depth and models.
 
-    A backend's tier is that of its address, not of its name. Without configured backends all known kinds are listed,
-    and --probe asks the local ones at their default addresses. A hosted backend is probed only when it is configured.
+    The tier of a backend is that of its address, whatever its name. Without a configuration every kind is listed, and
+    --probe probes the local ones at their usual addresses. A hosted backend that is not configured is never probed.
     """
     from batuta_cli import config
     from batuta_cli.serve.backends import ServingBackend, configured_backends, default_backend
@@ -52,8 +55,8 @@ def backends(
     networks = Networks.configured(settings)
     known = configured_backends(settings)
     if not settings.backends:
-        shown = "the local kinds" if probe and not everything else "all known kinds"
-        console.note(f"no backend is configured, so these are {shown}; to configure one: batuta config init")
+        shown = "local kinds are" if probe and not everything else "every known kind is"
+        console.note(f"no backend is configured; {shown} listed. To add one: batuta config init")
     if everything or not (settings.backends or probe):
         kinds = {backend.kind for backend in known}
         known += tuple(default_backend(kind) for kind in ServingBackend if kind not in kinds)
@@ -72,8 +75,8 @@ def backends(
 def _verdict(backend: "Backend", tier: "PrivacyTier", networks: "Networks") -> "Verdict":
     from batuta_cli.serve.privacy.gate import Verdict, foresee
 
-    if not backend.base_urls:  # without an address, the tier of its kind
-        return Verdict(tier.admits(backend.kind.tier), backend.kind.tier, "its default address")
+    if not backend.base_urls:  # judged by the kind's usual tier
+        return Verdict(tier.admits(backend.kind.tier), backend.kind.tier, "its usual address")
     return foresee(tier, backend.base_urls[0], networks=networks)
 
 
@@ -113,11 +116,11 @@ def _row(backend: "Backend", verdict: "Verdict", probed: "ProbeResult | None", p
 
     address = (probed.base_url if probed else "") or (backend.base_urls[0] if backend.base_urls else "")
     place = address or f"set {' and '.join(backend.missing)}"
-    # Show the kind too when the name differs from it.
+    # A name that is not the kind's needs the kind beside it.
     name = backend.name if normalised(backend.name) == normalised(backend.kind) else f"{backend.name} ({backend.kind})"
     row = (name, str(verdict.tier), place)
     if not verdict.allowed or probed is None:
-        state = "refused" if not verdict.allowed else "not asked" if probe else "allowed"
+        state = "refused" if not verdict.allowed else "not probed" if probe else "allowed"
         return (*row, state, *(("-", "-") if probe else ()))
     state = "ready" if probed.healthy else probed.error or "-"
     queue = "-" if probed.queue_depth is None else str(probed.queue_depth)

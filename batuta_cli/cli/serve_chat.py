@@ -1,4 +1,4 @@
-"""`batuta serve chat`: sends one request through the whole pipeline."""
+"""`batuta serve chat`: one request through the whole pipeline."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,44 +32,54 @@ commands = typer.Typer()
 )
 def chat(
     prompt: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="The user's message. Default, or -: stdin.")
+        list[str] | None,
+        typer.Argument(metavar="PROMPT", help="The user's message; without it, or with -, it is read from stdin."),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-M", metavar="NAME", help="The model.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-M", metavar="NAME", help="The model to ask.")] = None,
     system: System = None,
     messages: Messages = None,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", metavar="N", help="Limit of the output tokens.")
+        int | None, typer.Option("--max-tokens", metavar="N", help="Limit the response to N tokens.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", metavar="T", help="Sampling temperature, from 0 to 2.")
+        float | None, typer.Option("--temperature", metavar="T", help="Sampling temperature, 0 to 2.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed for repeatable sampling.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Sampling seed, for repeatable responses.")
+    ] = None,
     stream: Annotated[
         bool | None,
-        typer.Option("--stream/--no-stream", help="Stream the answer (default, except with --json)."),
+        typer.Option("--stream/--no-stream", help="Stream the response (default, except with --json)."),
     ] = None,
     privacy: Annotated[
         str | None,
         typer.Option(
-            "--privacy", metavar="standard|private|sovereign", help="The privacy tier. Default: the configuration's."
+            "--privacy",
+            metavar="standard|private|sovereign",
+            help="The privacy tier; by default the one in the configuration.",
         ),
     ] = None,
     backend: Annotated[str | None, typer.Option("--backend", metavar="NAME", help="Use only this backend.")] = None,
     ledger: LedgerOption = None,
     overrides: SetOption = None,
 ) -> console.CommandResult:
-    """Send one request and print the answer.
+    """Send one request to a model and print the response.
 
-    The request goes to the first backend that the privacy tier, the context window and the budget allow and that is not
-    busy; `batuta serve route --explain` shows the choice. When a backend fails during the answer, another one continues
-    it, if it can do so exactly. The last line on stderr shows the backend, the tokens and the cost.
+    The request goes to the first backend that the privacy tier, the context window and the budget allow and whose
+    queue is not full; `batuta serve route --explain` shows the choice. When a backend fails during the response,
+    another one continues the text if it can do so exactly. The last line on stderr names the backend, the tokens and
+    the cost.
     """
     import asyncio
 
     if console.settings.quiet and not console.settings.json:
-        raise UsageError("--quiet would suppress the answer", hint="to hide only the notes: 2>/dev/null, or --json")
+        raise UsageError(
+            "--quiet would suppress the response", hint="to hide only the notes: 2>/dev/null; for scripts: --json"
+        )
     if not model:
-        raise UsageError("--model NAME is missing", hint="list the models: batuta serve backends --probe")
+        raise UsageError(
+            "no model is given", hint="add --model NAME; to list the models: batuta serve backends --probe"
+        )
     request = _request(
         model,
         _conversation(prompt, system, messages),
@@ -83,14 +93,14 @@ def chat(
 
 def _conversation(prompt: list[str] | None, system: str | None, messages: str | None) -> "tuple[ChatMessage, ...]":
     if messages is not None and prompt:
-        raise UsageError("--messages is the whole conversation, so PROMPT cannot be given too")
+        raise UsageError("--messages has the whole conversation; a PROMPT cannot be added")
     user = None if messages is not None else " ".join(prompt or ["-"])
     if user == "-" and sys.stdin.isatty():
-        raise UsageError("PROMPT is missing", hint='batuta serve chat "Why is the sky blue?" --model NAME')
+        raise UsageError("no prompt is given", hint='batuta serve chat "Why is the sky blue?" --model NAME')
     conversation = tuple(ConversationSource(messages, system, user).read())
     if messages is None and not conversation[-1].content.strip():
         raise UsageError(
-            "the prompt is empty", hint="nothing was sent; check the output of the command that writes to stdin"
+            "the prompt is empty; nothing was sent", hint="check the output of the command before the pipe"
         )
     return conversation
 
@@ -136,7 +146,9 @@ async def _run(request: "ChatRequest", settings: "Config") -> console.CommandRes
     audit = AuditLog()
     async with Pipeline(settings, audit=audit) as pipeline:
         if not pipeline.config.backends:
-            console.note("no backend is configured, so the local kinds are tried; to configure one: batuta config init")
+            console.note(
+                "no backend is configured; trying local servers at their usual ports. To add one: batuta config init"
+            )
         await pipeline.monitor.refresh(tier=request.privacy, timeout=1.0)
         response = await pipeline.start(request)
         try:
@@ -148,22 +160,22 @@ async def _run(request: "ChatRequest", settings: "Config") -> console.CommandRes
 
 
 async def _show(response: "Response", *, live: bool) -> str:
-    """Print the text of the response as it arrives, and return it."""
-    texts = []
+    """Print the text as it arrives, and return it."""
+    parts = []
     on_terminal = sys.stdout.isatty()
     async for piece in response:
-        texts.append(piece.text)
+        parts.append(piece.text)
         if live and piece.text:
             sys.stdout.write(_safe(piece.text) if on_terminal else piece.text)
             sys.stdout.flush()
-    if live and texts:
+    if live and parts:
         sys.stdout.write("\n")
         sys.stdout.flush()
-    return "".join(texts)
+    return "".join(parts)
 
 
 def _safe(text: str) -> str:
-    """The text of a model with control characters escaped, which could control the terminal."""
+    """The text with control characters escaped, so that a model cannot control the terminal."""
     return "".join(c if c in "\n\t" else display(c) for c in text)
 
 
@@ -172,7 +184,7 @@ def _outcome(response: "Response", text: str) -> console.CommandResult:
     from batuta_cli.serve.usage import kinds_of
 
     summary = response.summary
-    assert summary is not None  # noqa: S101 - set at the end of the response
+    assert summary is not None  # noqa: S101 - set at the end of the text
     left = None if summary.budget_left is None else format_usd(summary.budget_left)
     result = {
         "text": text,
@@ -185,17 +197,21 @@ def _outcome(response: "Response", text: str) -> console.CommandResult:
         "cost_usd": format_usd(summary.cost),
         "budget_left_usd": left,
         "prompted": summary.prompted,
-        "legs": [
+        "attempts": [
             {"backend": attempt.backend, "cost_usd": format_usd(attempt.cost), "failed": attempt.failed}
             for attempt in summary.attempts
         ],
     }
-    tokens = f"{summary.input_tokens:,} + {summary.output_tokens:,} tokens{'' if summary.exact else ' (counted here)'}"
+    tokens = (
+        f"{summary.input_tokens:,} + {summary.output_tokens:,} tokens{'' if summary.exact else ' (counted by batuta)'}"
+    )
     cost = f"${format_usd(summary.cost)}" if summary.cost else "free"
-    parts = [summary.backend, tokens, cost, *([f"${left} left of the day"] if left else [])]
+    parts = [summary.backend, tokens, cost, *([f"${left} left today"] if left else [])]
     failed = [attempt.backend for attempt in summary.attempts if attempt.failed]
     if failed:
-        parts.append(f"took over from {', '.join(failed)}" + (" by asking in words" if summary.prompted else ""))
+        parts.append(
+            f"took over from {', '.join(failed)}" + (" with an instruction to continue" if summary.prompted else "")
+        )
     console.note("  ".join(parts))
     live = response.request.stream and not console.settings.json
     return console.CommandResult(result, "" if live else text)

@@ -418,7 +418,7 @@ def test_what_ten_processes_record_at_once_is_all_there(budget: Run, environment
 def test_check_loads_nothing_that_it_does_not_use(environment: dict[str, str], work: Path) -> None:
     code = (
         "import sys; from batuta_cli.cli import app; app.run(['serve', 'budget', 'check', '--estimate', '0.05']);"
-        "heavy = {'tiktoken', 'minijinja', 'aiohttp', 'rich', 'asyncio', 'cryptography', 'pydantic', 'zoneinfo', 'csv',"
+        "heavy = {'tiktoken', 'jinja2', 'aiohttp', 'rich', 'asyncio', 'cryptography', 'pydantic', 'zoneinfo', 'csv',"
         " 'logging', 'batuta_cli.serve.models.catalogue', 'batuta_cli.serve.backends', 'multiprocessing', 'tomli_w'};"
         "print(*sorted(heavy & set(sys.modules)))"
     )

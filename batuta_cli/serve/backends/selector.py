@@ -12,8 +12,10 @@ is never recommended.
 
 import tomllib
 from collections.abc import Iterable
+from copy import copy
 from functools import cache
 from importlib import resources
+from typing import Self
 
 from batuta_cli.serve.backends.kinds import ServingBackend
 from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
@@ -40,6 +42,27 @@ class BackendSelector:
         self.cost = CostTier.parse(cost)
         self.prefer = tuple(dict.fromkeys(ServingBackend.parse(name) for name in prefer))
         self.disable = frozenset(ServingBackend.parse(name) for name in disable)
+
+    def with_privacy(self, privacy: PrivacyTier | str) -> Self:
+        """A copy with this privacy tier. Raises `UsageError` for an unknown name, as the other `with_` methods do."""
+        return self._with(privacy=PrivacyTier.parse(privacy))
+
+    def with_latency(self, latency: LatencyTier | str) -> Self:
+        """A copy with this latency tier."""
+        return self._with(latency=LatencyTier.parse(latency))
+
+    def with_throughput(self, throughput: ThroughputTier | str) -> Self:
+        """A copy with this throughput tier."""
+        return self._with(throughput=ThroughputTier.parse(throughput))
+
+    def with_cost(self, cost: CostTier | str) -> Self:
+        """A copy with this cost tier."""
+        return self._with(cost=CostTier.parse(cost))
+
+    def _with(self, **tiers: PrivacyTier | LatencyTier | ThroughputTier | CostTier) -> Self:
+        changed = copy(self)
+        vars(changed).update(tiers)
+        return changed
 
     def recommend(self) -> list[ServingBackend]:
         """The kinds to try, best first, without duplicates."""
