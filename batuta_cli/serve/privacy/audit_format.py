@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from batuta_cli.files import open_regular
+
 SUFFIX = ".jsonl"
 NO_HASH = "0" * 64
 """The `previous` of the first record, and the head of a file without records."""
@@ -101,14 +103,14 @@ def heads_in(record: dict[str, Any] | None) -> list[FileHead] | None:
 
 
 def first_record(path: Path) -> dict[str, Any] | None:
-    """The first record of a file. Raises `OSError`."""
-    with open(path, "rb") as file:
+    """The first record of a file. Raises `OSError`, and `BatutaError` when it is not a regular file."""
+    with os.fdopen(open_regular(path), "rb") as file:
         return read_record(file.readline(LONGEST_LINE))[0]
 
 
 def head_of(path: Path) -> FileHead | None:
-    """The head of a file by its last complete line; None without one. Raises `OSError`."""
-    with open(path, "rb") as file:
+    """The head of a file by its last complete line; None without one. Raises as `first_record`."""
+    with os.fdopen(open_regular(path), "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 2 * LONGEST_LINE))
         lines = file.read().split(b"\n")

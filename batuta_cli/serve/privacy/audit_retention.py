@@ -7,10 +7,12 @@ is named somewhere either exists, or a record says that it was pruned.
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from batuta_cli.files import locked
+from batuta_cli.errors import BatutaError
+from batuta_cli.files import locked, open_regular
 from batuta_cli.serve.privacy.audit_format import (
     MOST_HEADS,
     FileHead,
@@ -27,7 +29,7 @@ def newest_heads(directory: Path) -> list[FileHead]:
     """The heads of the newest files of a log, the oldest first; files without a record are left out."""
     heads = []
     for path in log_files(directory)[-MOST_HEADS:]:
-        with contextlib.suppress(OSError):  # it was pruned by another process, or is not readable
+        with contextlib.suppress(OSError, BatutaError):  # pruned by another process, not readable, not a file
             if head := head_of(path):
                 heads.append(head)
     return heads
@@ -45,7 +47,7 @@ def prune(own: Path, write: Callable[[Sequence[FileHead]], None], *, keep_bytes:
             return
         heads = [head for path in victims if (head := head_of(path))]
         kept = [path for path in log_files(own.parent) if path not in victims]
-        named = {head.name for path in kept for head in heads_in(first_record(path)) or ()}
+        named = {head.name for path in kept for head in _named_in(path)}
         repeated = [head for path in victims for head in _pruned_in(path) if head.name in named]
         records = [*repeated, *heads]
         for start in range(0, len(records), MOST_HEADS):
@@ -60,7 +62,8 @@ def _victims(own: Path, keep_bytes: int, before: float | None) -> list[Path]:
     for path in log_files(own.parent):
         with contextlib.suppress(FileNotFoundError):
             found = os.lstat(path)
-            files.append((found.st_mtime, path, found.st_size))
+            if stat.S_ISREG(found.st_mode):
+                files.append((found.st_mtime, path, found.st_size))
     files.sort()
     total = sum(size for _, _, size in files)
     victims = []
@@ -72,7 +75,13 @@ def _victims(own: Path, keep_bytes: int, before: float | None) -> list[Path]:
     return victims
 
 
+def _named_in(path: Path) -> list[FileHead]:
+    with contextlib.suppress(OSError, BatutaError):
+        return heads_in(first_record(path)) or []
+    return []
+
+
 def _pruned_in(path: Path) -> list[FileHead]:
-    with open(path, "rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         records = (read_record(line)[0] for line in lines_of(file) if b'"pruned":[' in line)
         return [head for record in records if record and "pruned" in record for head in heads_in(record) or ()]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batuta_cli import paths
-from batuta_cli.errors import InvalidInputError, NotFoundError
+from batuta_cli.errors import BatutaError, InvalidInputError, NotFoundError
 from batuta_cli.files import display, errors_named, open_regular
 from batuta_cli.serve.privacy.audit_format import (
     NO_HASH,
@@ -152,7 +152,7 @@ class _References:
         self._hashes: dict[Path, dict[int, str]] = {}
         self.pruned: set[tuple[Path, str]] = set()
         for path in files:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, BatutaError):
                 for head in heads_in(first_record(path)) or ():
                     self._named.setdefault(path.parent / head.name, set()).add((head, path.name))
 

@@ -201,3 +201,15 @@ def test_a_log_that_cannot_begin_a_new_file_refuses_a_sovereign_request(tmp_path
     (tmp_path / "audit").write_text("in the way")
     with pytest.raises(AuditError):
         log.record(DECISION)
+
+
+def test_what_is_no_file_in_the_directory_neither_stops_the_log_nor_is_deleted(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "20200101T000000Z-1-00000000.jsonl")
+    (tmp_path / "20200101T000000Z-2-00000000.jsonl").symlink_to("nowhere")
+    (tmp_path / "20200101T000000Z-3-00000000.jsonl").mkdir()
+    log = AuditLog(tmp_path, AuditPolicy(rotate_bytes=2000, keep_bytes=4000, keep_seconds=1.0))
+    for _ in range(20):
+        log.record(DECISION)
+    assert len(list(tmp_path.glob("2020*"))) == 3
+    faults = [file.name for file in verify_log([tmp_path]).files if file.problems]
+    assert len(faults) == 3
