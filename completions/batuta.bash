@@ -301,20 +301,20 @@ _batuta_at() {
         'batuta config get')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config set')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
                 [1-9]*) value='' && return 0 ;;
             esac
             ;;
         'batuta config unset')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config init')

@@ -72,6 +72,7 @@ def gateway(
         workers=processes,
         drain_seconds=table.drain_seconds,
         client_seconds=table.client_seconds,
+        connections=table.max_connections,
         quiet=console.settings.quiet,
     )
     number = server.serve(lambda log: package.application(settings, log=log), listener, hosting)

@@ -48,7 +48,11 @@ def application(config: "Config | None" = None, *, log: "Log | None" = None) -> 
 
     config = config or configuration.load()
     table = config.gateway
-    limits = ConnectionLimits(table.max_body_bytes, table.client_seconds)
+    limits = ConnectionLimits(
+        body_bytes=table.max_body_bytes,
+        all_bodies_bytes=table.max_bodies_bytes,
+        client_seconds=table.client_seconds,
+    )
     settings = GatewaySettings(PrivacyTier(config.privacy.tier), table.origins, limits)
 
     def open_pipeline() -> Pipeline:

@@ -79,7 +79,8 @@ class Gateway:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
         else:
-            await self._serve(Connection(scope, receive, send, self._state.settings.limits))
+            state = self._state
+            await self._serve(Connection(scope, receive, send, state.settings.limits, state.bodies))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         state = self._state
@@ -146,6 +147,8 @@ class Gateway:
             except Exception as second:  # the request is logged all the same
                 connection.status = connection.status or 500
                 connection.log_fields["error_response_failed"] = type(second).__name__
+        finally:
+            connection.release_body()
         seconds = connection.seconds
         state.metrics.request(connection.route, connection.status, seconds)
         if connection.route in info_routes.PROBES:  # frequent, and counted in the metrics

@@ -12,6 +12,7 @@ import gc
 import ipaddress
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _RESTART_AFTER = 1.0  # seconds between starts of a worker that dies at once
 _BACKLOG = 2048
+_OTHER_DESCRIPTORS = 200
+"""Descriptors for everything but connections: logs, ledger, pipes, and connections that are refused."""
 
 MakeGateway = Callable[[Log], "Gateway"]
 
@@ -44,6 +47,8 @@ class Hosting:
     workers: int = 1
     drain_seconds: float = 30.0
     client_seconds: float = 60.0
+    connections: int = 1000
+    """Largest number of connections of one process."""
     quiet: bool = False
     """Log only errors."""
 
@@ -109,6 +114,21 @@ def serve(make: MakeGateway, listener: socket.socket, hosting: Hosting) -> int:
         return _run(_serve(make(captured.log), captured, listener, hosting, announce))
 
 
+def _connection_limit(wanted: int) -> int:
+    """The limit of connections for which there are enough descriptors: two each, for the client and for the backend.
+
+    Raises the process's soft limit of descriptors to its hard limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, (soft - _OTHER_DESCRIPTORS) // 2))
+
+
 def _listening(listener: socket.socket) -> dict[str, Any]:
     return {"url": url_of(listener), "process": os.getpid()}
 
@@ -150,7 +170,9 @@ async def _serve(
 
     config = uvicorn.Config(
         gateway,
-        http=limited_protocol(hosting.client_seconds, gateway.connection_closed),
+        http=limited_protocol(
+            hosting.client_seconds, _connection_limit(hosting.connections), gateway.connection_closed
+        ),
         ws="none",
         lifespan="on",
         log_config=None,

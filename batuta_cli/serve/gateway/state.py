@@ -10,7 +10,7 @@ from batuta_cli.errors import BatutaError
 from batuta_cli.faults import as_typed
 from batuta_cli.serve.gateway import logs, metrics
 from batuta_cli.serve.gateway.access import AccessCheck
-from batuta_cli.serve.gateway.connection import Connection, ConnectionLimits
+from batuta_cli.serve.gateway.connection import BodyMemory, Connection, ConnectionLimits
 from batuta_cli.serve.gateway.http_errors import HttpError
 from batuta_cli.serve.tiers import PrivacyTier
 
@@ -35,6 +35,7 @@ class GatewayState:
         self.access = access
         self.log = log
         self.metrics = metrics.Metrics()
+        self.bodies = BodyMemory(max(settings.limits.all_bodies_bytes, settings.limits.body_bytes))
         self.pipeline: Pipeline | None = None
         """None until it is open, and again after it is closed."""
         self.draining = False
