@@ -43,17 +43,22 @@ class ConnectionLimits:
     client_seconds: float = 60.0
     """Time in which a client must send its whole body, and in which it must read each part of the response."""
 
+    @property
+    def largest_sum(self) -> int:
+        """`all_bodies_bytes`, but never less than one body may have."""
+        return max(self.all_bodies_bytes, self.body_bytes)
+
 
 class BodyMemory:
     """The bytes of request bodies that one process holds."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._held = 0
 
     def take(self, size: int) -> None:
         """Add the bytes of a body. Raises `HttpError` 429 when the sum exceeds the limit."""
-        if self._held + size > self._limit:
+        if self._held + size > self.limit:
             raise HttpError(429, "busy", "the requests in progress hold too much memory", retry_after=1)
         self._held += size
 

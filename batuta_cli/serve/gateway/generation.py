@@ -30,7 +30,7 @@ _HEADER_LIMIT = 1000  # characters of a header value
 async def generate(state: GatewayState, connection: Connection, dialect: Dialect) -> None:
     """Serve one POST request."""
     check_json(connection.headers)
-    pipeline = state.require_pipeline()
+    state.require_pipeline()
     if state.draining:
         close = {b"connection": b"close"}
         raise HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1, headers=close)
@@ -39,9 +39,15 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
     reply = dialect.reply(parsed, connection.id, int(time.time()))
     connection.reply = reply if parsed.stream else None
     request = ChatRequest(
-        connection.id, parsed.model, parsed.messages, tier, parsed.max_tokens, parsed.stream, parsed.options or {}
+        request_id=connection.id,
+        model=parsed.model,
+        messages=parsed.messages,
+        privacy=tier,
+        max_tokens=parsed.max_tokens,
+        stream=parsed.stream,
+        options=parsed.options or {},
     )
-    with state.open_request(connection):
+    with state.open_request(connection) as pipeline:
         response, backend = None, ""
         try:
             async with connection.watch_client():

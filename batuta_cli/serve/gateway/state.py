@@ -35,15 +35,18 @@ class GatewayState:
         self.access = access
         self.log = log
         self.metrics = metrics.Metrics()
-        self.bodies = BodyMemory(max(settings.limits.all_bodies_bytes, settings.limits.body_bytes))
+        self.bodies = BodyMemory(settings.limits.largest_sum)
         self.pipeline: Pipeline | None = None
         """None until it is open, and again after it is closed."""
         self.draining = False
         """The gateway is shutting down: it takes no new requests."""
-        self.open_requests: set[Connection] = set()
+        self.open_requests: dict[Connection, Pipeline] = {}
+        """Requests in progress, each with the pipeline that it uses."""
         self.idle = asyncio.Event()
         """Set while there are no open requests."""
         self.idle.set()
+        self.request_ended = asyncio.Event()
+        """Set at the end of each request; cleared by those who wait for it."""
 
     def require_pipeline(self) -> "Pipeline":
         """The open pipeline. Raises `HttpError` 503 when there is none."""
@@ -52,16 +55,35 @@ class GatewayState:
         return self.pipeline
 
     @contextmanager
-    def open_request(self, connection: Connection) -> Iterator[None]:
-        """Count a request as open during the block; `drain` waits for it."""
-        self.open_requests.add(connection)
+    def open_request(self, connection: Connection) -> "Iterator[Pipeline]":
+        """Count a request as open during the block, and give the pipeline for it. Raises `HttpError`.
+
+        `drain` waits for the request, and `wait_until_unused` for those of its pipeline.
+        """
+        pipeline = self.require_pipeline()
+        self.open_requests[connection] = pipeline
         self.idle.clear()
         try:
-            yield
+            yield pipeline
         finally:
-            self.open_requests.discard(connection)
+            del self.open_requests[connection]
+            self.request_ended.set()
             if not self.open_requests:
                 self.idle.set()
+        self.request_ended = asyncio.Event()
+        """Set at the end of each request; cleared by those who wait for it."""
+
+    async def wait_until_unused(self, pipeline: "Pipeline") -> None:
+        """Wait until no open request uses `pipeline`."""
+        while any(used is pipeline for used in self.open_requests.values()):
+            self.request_ended.clear()
+            await self.request_ended.wait()
+
+    def apply(self, settings: GatewaySettings) -> None:
+        """Use other settings from the next request on."""
+        self.settings = settings
+        self.access.origins = settings.origins
+        self.bodies.limit = settings.limits.largest_sum
 
     def handled(self, error: BaseException) -> Exception:
         """The error to report for `error`, counted as a fault unless it is an expected `HttpError` or `BatutaError`.

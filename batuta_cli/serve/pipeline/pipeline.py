@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 from batuta_cli.config import Config
 from batuta_cli.errors import BatutaError, InvalidInputError, UsageError
 from batuta_cli.serve.backends import Backend
-from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
+from batuta_cli.serve.budget.breaker import BudgetStatus, CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.models.pricing import FREE
 from batuta_cli.serve.models.windows import LARGEST_RESERVE
@@ -88,9 +88,17 @@ class Pipeline:
         """Of requests that do not say."""
         self.breaker = breaker or CostCircuitBreaker.from_config(config.budget)
         self.manager = FailoverManager(failover or FailoverConfig())
-        self.monitor = BackendMonitor(config, audit or AuditLog(), backends)
+        self.audit = audit or AuditLog()
+        self.monitor = BackendMonitor(config, self.audit, backends)
         self._timeouts = timeouts or Timeouts()
         self._watch = watch
+
+    def reconfigured(self, config: Config) -> Self:
+        """A pipeline for another configuration, not yet open, with the ledger, audit log and health of this one."""
+        breaker = CostCircuitBreaker(CircuitBreakerConfig.from_config(config.budget), self.breaker.ledger)
+        pipeline = type(self)(config, breaker=breaker, audit=self.audit, watch=self._watch)
+        pipeline.monitor.health = self.monitor.health
+        return pipeline
 
     async def __aenter__(self) -> Self:
         if self._watch:
