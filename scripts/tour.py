@@ -119,7 +119,7 @@ class Shell:
         }
         for name in ("CONFIG", "DATA", "STATE", "CACHE"):
             environment[f"XDG_{name}_HOME"] = str(home / name.lower())
-        self._home = str(home)
+        self._home, self._work = str(home), str(work)
         self._bash = subprocess.Popen(
             ["bash", "--norc", "--noprofile"],
             stdin=subprocess.PIPE,
@@ -152,8 +152,10 @@ class Shell:
         return (
             output.replace(self._gateway, _GATEWAY)
             .replace(self._home, "/home/alice")
+            .replace(self._work, "/home/alice/work")
             .replace("/home/alice/config", "/home/alice/.config")
             .replace("/home/alice/data", "/home/alice/.local/share")
+            .replace("/home/alice/state", "/home/alice/.local/state")
         )
 
     def close(self) -> None:

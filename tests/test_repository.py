@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,6 +162,13 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, ours) == (0, []), done.stderr
 
 
+def _events(log: Path) -> Iterator[dict[str, Any]]:
+    """The complete lines of a gateway's log."""
+    for line in log.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)
+
+
 @contextmanager
 def _gateway(command: list[str], environment: dict[str, str], cwd: Path) -> Iterator[str]:
     """Run a gateway on a free port; gives its URL. SIGTERM must end it well."""
@@ -168,11 +176,11 @@ def _gateway(command: list[str], environment: dict[str, str], cwd: Path) -> Iter
     with log.open("wb") as stderr:
         process = subprocess.Popen([*command, "--port", "0"], env=environment, cwd=cwd, stderr=stderr)
     try:
-        url = None
-        while url is None:
-            assert process.poll() is None, log.read_text()
-            url = re.search(r"listening on (http://\S+)", log.read_text())
-        yield url[1].replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+        deadline = time.monotonic() + 60
+        while not (listening := [line for line in _events(log) if line.get("event") == "listening"]):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield listening[0]["url"].replace("0.0.0.0", "127.0.0.1")  # noqa: S104
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, log.read_text()

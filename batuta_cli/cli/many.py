@@ -1,4 +1,4 @@
-"""Commands that take several PATHs: all are tried, each is reported, the worst decides the exit code."""
+"""Runs a command on several PATHs: all are tried, each is reported, the most severe error decides the exit code."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from batuta_cli.files import display
 
 @dataclass(frozen=True)
 class Done:
-    """What was found for one PATH."""
+    """The result for one PATH."""
 
     result: dict[str, Any]
     text: str
 
 
 def for_each(paths: Iterable[str], work: Callable[[str], Done]) -> console.CommandResult:
-    """Run `work` on every path and put the outcomes together."""
+    """Run `work` on every path and combine the results."""
     results: list[dict[str, Any]] = []
     lines: list[str] = []
     failures: list[BatutaError] = []
@@ -45,7 +45,7 @@ def for_each(paths: Iterable[str], work: Callable[[str], Done]) -> console.Comma
 
 
 def _naming(path: str, error: BatutaError) -> BatutaError:
-    """The error with the path in front, unless its message begins with it, or with a file beside or inside it."""
+    """The error with the path in front, unless its message begins with the path or with a file beside or inside it."""
     shown = display(path)
     if error.message.startswith(shown) and (shown.endswith("/") or error.message[len(shown) :][:1] in ":./"):
         return error

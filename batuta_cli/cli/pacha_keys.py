@@ -1,4 +1,4 @@
-"""`batuta pacha keygen` and `batuta pacha keys`: one's own key pairs."""
+"""`batuta pacha keygen` and `batuta pacha keys`: the user's own key pairs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,10 +53,10 @@ def keygen(
     from batuta_cli.pacha.keys import DEFAULT_IDENTITY, SigningKey
 
     if output == "-":
-        raise UsageError("a key pair is two files, which stdout cannot take", hint="--output FILE")
+        raise UsageError("a key pair is two files, so it cannot be written to stdout", hint="--output FILE")
     key = SigningKey.generate(DEFAULT_IDENTITY if identity is None else identity)
     passphrase = None if passphrase_env is None else secrets.from_env(passphrase_env)
-    _trusting(key)(trust.load())  # what stands against it is found before a key is written
+    _trusting(key)(trust.load())  # refused before a key is written
     if output is not None:
         path = keyring.save_pair(key, Path(output), passphrase=passphrase, force=force)[0]
     else:
@@ -65,9 +65,9 @@ def keygen(
 
 
 def _trusting(key: "SigningKey") -> "Callable[[TrustStore], TrustStore]":
-    """The change that trusts a key of one's own; an entry that it has already keeps its limits.
+    """The change that trusts an own key; an existing entry keeps its dates.
 
-    The change raises `UsageError` when the key is revoked or somebody else's.
+    The change raises `UsageError` when the key is revoked, or trusted under another name.
     """
     from batuta_cli.pacha import trust
     from batuta_cli.pacha.keys import DEFAULT_IDENTITY
@@ -141,7 +141,7 @@ def list_keys() -> console.CommandResult:
 )
 def export_key(
     identity: Annotated[
-        str | None, typer.Argument(metavar="IDENTITY", help="Whose key; needed when you have several.")
+        str | None, typer.Argument(metavar="IDENTITY", help="Which of your keys; needed when there are several.")
     ] = None,
     format: Annotated[str, typer.Option("--format", metavar="pem|openssh|inline", help="How to write it.")] = "pem",
     output: Annotated[

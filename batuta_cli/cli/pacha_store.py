@@ -46,10 +46,10 @@ def add(
         bool, typer.Option("--force", "-f", help="Move the name from another object; replace another signature.")
     ] = False,
 ) -> console.CommandResult:
-    """Add files, each with the PATH.sig beside it, and print their addresses.
+    """Add files, each with its PATH.sig, and print their addresses.
 
-    Blocks are shared with the file where the file system can (btrfs, XFS); else it is copied. What has no name is
-    deleted by the next `gc`.
+    The object shares blocks with the file where the file system can (btrfs, XFS); else the file is copied. The next
+    `gc` deletes objects without a name.
     """
     from batuta_cli.pacha.store import StoreName
 
@@ -77,9 +77,9 @@ def _add(path: str, name: "StoreName | None", *, link: bool, force: bool, severa
     else:
         added = add(store, path, name=name, force=force, link=link, progress=console.progress)
     if added.replaced:
-        console.warn(f"the object that was there was damaged; it lies in {display(added.replaced)} now")
+        console.warn(f"the existing object was damaged; it was moved to {display(added.replaced)}")
     if added.sharing == "link":
-        console.note(f"{display(path)} is the object itself now, and read-only; an edit in place would damage it")
+        console.note(f"{display(path)} is now the object itself and read-only; an edit in place would damage it")
     return Done(_added(added, store), _line(added, path, several=several))
 
 
@@ -107,9 +107,9 @@ def _line(added: "Added", path: str, *, several: bool) -> str:
     cls=Command, epilog=examples("batuta pacha store path llama:8b", 'llama-cli -m "$(batuta pacha store path llama)"')
 )
 def path(reference: One) -> console.CommandResult:
-    """Print where an object lies.
+    """Print the path of an object.
 
-    Only its kind, size and mode are looked at; `batuta pacha verify NAME` and `store verify` hash it.
+    Only its type, size and mode are checked; `batuta pacha verify NAME` and `store verify` hash it.
     """
     from batuta_cli.pacha.store import Store, parse_reference
 
@@ -161,7 +161,7 @@ def verify(
         list[str] | None, typer.Argument(metavar="NAME|ADDRESS...", help="Which objects; all of them by default.")
     ] = None,
 ) -> console.CommandResult:
-    """Hash objects again. A damaged one is set aside and not served any more: exit 3."""
+    """Hash objects again. A damaged one is moved aside and no longer served: exit 3."""
     from batuta_cli.pacha.store import Store, parse_reference, verify
 
     store = Store.default()
@@ -170,7 +170,7 @@ def verify(
     for file in report.foreign:
         console.warn(f"{display(file)}: does not belong to the store")
     for address in report.made_read_only:
-        console.warn(f"{address}: was writable, though intact; it is read-only again")
+        console.warn(f"{address}: was intact but writable; it is read-only again")
     return _reported(report)
 
 
@@ -213,7 +213,7 @@ def remove(
     references: Annotated[list[str], typer.Argument(metavar="NAME|ADDRESS...", help="NAME[:TAG], or blake3:HEX.")],
     force: Annotated[bool, typer.Option("--force", "-f", help="Remove an object together with its names.")] = False,
 ) -> console.CommandResult:
-    """Remove a name (the object stays until `gc`), or an object that no name means."""
+    """Remove a name (the object stays until `gc`), or an object without a name."""
     from batuta_cli.pacha.store import Store, StoreName, parse_reference
 
     def one(text: str) -> Done:
@@ -229,9 +229,9 @@ def remove(
 
 @app.command(cls=Command, epilog=examples("batuta pacha store gc --dry-run", "batuta pacha store gc"))
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would be deleted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only print what would be deleted.")] = False,
 ) -> console.CommandResult:
-    """Delete the objects that no name means, their signatures, and what killed additions left behind."""
+    """Delete objects without a name, their signatures, and leftovers of interrupted `store add`s."""
     from batuta_cli.pacha.store import Store, collect
 
     store = Store.default()
@@ -246,7 +246,7 @@ def gc(
     }
     if done.set_aside:
         where = display(store.root / "damaged")
-        console.note(f"{done.set_aside:,} bytes of damaged objects lie in {where}; delete them when you have looked")
+        console.note(f"{done.set_aside:,} bytes of damaged objects are kept in {where}; inspect and delete them")
     verb = "would delete" if dry_run else "deleted"
     lines = [f"{verb} {address}, {size:,} bytes" for address, size in done.objects]
     count = len(done.objects)

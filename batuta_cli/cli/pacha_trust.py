@@ -1,4 +1,4 @@
-"""`batuta pacha trust`: whose signatures count here."""
+"""`batuta pacha trust`: the trusted and revoked keys."""
 
 import datetime as dt
 import os
@@ -11,14 +11,17 @@ from batuta_cli.cli.command import Command, command_group, examples
 from batuta_cli.errors import InvalidInputError, NotFoundError
 from batuta_cli.files import display
 
-group = command_group("trust", "Say whose signatures count here, and which keys are revoked.")
+group = command_group("trust", "Manage the keys whose signatures are accepted, and revoked keys.")
 
 Who = Annotated[str, typer.Argument(metavar="KEY", help="A name, a key id, a key file, or ed25519:BASE64.")]
 
 
 def _date(text: str | None, option: str) -> dt.datetime | None:
-    if text is None:
-        return None
+    return None if text is None else parse_date(text, option)
+
+
+def parse_date(text: str, option: str) -> dt.datetime:
+    """The date or time given to `option`, UTC unless it has an offset. Raises `InvalidInputError`."""
     try:
         time = dt.datetime.fromisoformat(text)
         return (time if time.tzinfo else time.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
@@ -36,16 +39,18 @@ def _date(text: str | None, option: str) -> dt.datetime | None:
     ),
 )
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The signer's name here; signatures must agree with it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The name of the signer; it must be the identity in its signatures.")
+    ],
     key: Annotated[str, typer.Argument(metavar="KEY", help="A public key file, - for stdin, or ed25519:BASE64.")],
     valid_from: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Count only signatures made from then on (UTC).")
+        str | None, typer.Option(metavar="DATE", help="Accept only signatures dated then or later (UTC).")
     ] = None,
     valid_until: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Count only signatures made before then (UTC).")
+        str | None, typer.Option(metavar="DATE", help="Accept only signatures dated before then (UTC).")
     ] = None,
 ) -> console.CommandResult:
-    """Trust a public key under a name: PEM, OpenSSH, or the Rust crate's PEM."""
+    """Trust a public key under a name: Ed25519 or ECDSA, in PEM, as an OpenSSH line, or the Rust crate's PEM."""
     from batuta_cli.pacha import trust
 
     entry = trust.TrustedKey(
@@ -58,7 +63,7 @@ def add(
 
     def change(store: trust.TrustStore) -> trust.TrustStore:
         known = store.find(entry.key)
-        # To trust a key again does not widen what was limited: a retired key stays retired.
+        # Trusting a key again does not lift its limits: a retired key stays retired.
         unlimited = entry.valid_from is None and entry.valid_until is None
         keep = known and known.name == name and unlimited and not store.revocation_of(entry.key)
         return store if keep else store.with_key(entry)
@@ -71,13 +76,14 @@ def add(
 def _public_key(text: str) -> Any:
     from batuta_cli.cli.models import read_stdin
     from batuta_cli.pacha import keyring
-    from batuta_cli.pacha.keys import INLINE_PREFIX, KEY_FILE_LIMIT, VerifyingKey
+    from batuta_cli.pacha.keys import KEY_FILE_LIMIT
+    from batuta_cli.pacha.oms.eckeys import is_inline, parse_public_key
 
-    if text.startswith(INLINE_PREFIX):
-        return VerifyingKey.parse(text.encode())
+    if is_inline(text):
+        return parse_public_key(text.encode())
     if text == "-":
-        return VerifyingKey.parse(read_stdin(KEY_FILE_LIMIT), "stdin")
-    return keyring.read_public_file(text)
+        return parse_public_key(read_stdin(KEY_FILE_LIMIT), "stdin")
+    return keyring.read_any_public_file(text)
 
 
 def _entry(entry: Any) -> dict[str, Any]:
@@ -128,18 +134,19 @@ def remove(key: Who) -> console.CommandResult:
 
     entry = _known(key, trust.load())
     trust.update(lambda store: store.without_key(entry.key))
-    return console.CommandResult(
-        _entry(entry), f"{display(entry.name)} (key {entry.key.key_id}) is not trusted any more"
-    )
+    return console.CommandResult(_entry(entry), f"{display(entry.name)} (key {entry.key.key_id}) is no longer trusted")
 
 
 @group.command(cls=Command, epilog=examples('batuta pacha trust revoke alice@example.com --reason "laptop stolen"'))
 def revoke(
     key: Who,
-    reason: Annotated[str, typer.Option(metavar="REASON", help="Why, for those who meet the revocation.")] = "",
+    reason: Annotated[
+        str, typer.Option(metavar="REASON", help="The reason, shown when a signature of this key is refused.")
+    ] = "",
 ) -> console.CommandResult:
-    """Revoke a key for good: it verifies nothing any more, whatever date a signature claims."""
+    """Revoke a key permanently: no signature by it is accepted, regardless of its date."""
     from batuta_cli.pacha import trust
+    from batuta_cli.pacha.oms.eckeys import is_inline
 
     try:
         reason.encode()
@@ -149,7 +156,7 @@ def revoke(
     try:
         public = _known(key, store).key
     except NotFoundError:  # a key that was never trusted here can be revoked too
-        if not (key == "-" or key.startswith("ed25519:") or os.path.exists(key)):
+        if not (key == "-" or is_inline(key) or os.path.exists(key)):
             raise
         public = _public_key(key)
     revocation = trust.Revocation(public, trust.now(), reason)
@@ -172,13 +179,13 @@ def _revocation(revocation: Any) -> dict[str, Any]:
 def retire(
     key: Who,
     start: Annotated[
-        str, typer.Option("--from", metavar="DATE", help="Signatures dated then or later do not count (UTC).")
+        str, typer.Option("--from", metavar="DATE", help="Signatures dated then or later are refused (UTC).")
     ],
 ) -> console.CommandResult:
-    """Keep what a key signed before a date, and nothing after it.
+    """Accept a key's signatures only if they are dated before DATE.
 
-    The date in a signature is the signer's own claim: this assumes that the key was never stolen. If it may have
-    been, revoke it.
+    The date in a signature is the signer's own claim, so this assumes that the key was never stolen. If it may have
+    been stolen, revoke it.
     """
     import dataclasses
 
@@ -192,7 +199,7 @@ def retire(
 
     entry = _known(key, trust.update(retired))
     console.warn(
-        "this assumes that the key was never stolen: whoever has it can date a signature back;"
+        "this assumes that the key was never stolen: a thief can backdate signatures;"
         f" if in doubt, batuta pacha trust revoke {entry.key.key_id}"
     )
     return console.CommandResult(

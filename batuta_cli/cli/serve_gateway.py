@@ -6,7 +6,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.ledger_option import LedgerOption, load_config, with_ledger
+from batuta_cli.cli.ledger_option import LedgerOption, SetOption, load_config, with_ledger
 from batuta_cli.errors import LedgerError, UsageError
 from batuta_cli.files import display
 
@@ -35,6 +35,7 @@ def gateway(
         int | None, typer.Option(metavar="N", min=1, max=64, help="Number of processes that share the port [1].")
     ] = None,
     ledger: LedgerOption = None,
+    overrides: SetOption = None,
 ) -> console.CommandResult | int:
     """Start an HTTP server for clients of OpenAI and Anthropic, within the privacy tier and the budget.
 
@@ -50,7 +51,7 @@ def gateway(
     package.check_dependencies()
     from batuta_cli.serve.gateway import keys, server
 
-    settings = load_config(ledger)
+    settings = load_config(ledger, overrides)
     table = settings.gateway
     host = host or table.host or "127.0.0.1"
     port = table.port if port is None else port
@@ -78,7 +79,7 @@ def gateway(
     )
 
     def reload() -> "Config":
-        return with_ledger(configuration.load(), ledger)
+        return with_ledger(configuration.load(overrides=overrides or ()), ledger)
 
     number = server.serve(lambda log: package.application(settings, log=log, load=reload), listener, hosting)
     if number == signal.SIGINT:

@@ -1,4 +1,4 @@
-"""Keeping the store in order: hashing everything again, and deleting what nothing needs."""
+"""Maintains the store: `verify` hashes every object again, `collect` deletes unreferenced ones."""
 
 import contextlib
 import fcntl
@@ -16,7 +16,7 @@ from batuta_cli.pacha.store.names import Reference, StoreName
 
 @dataclass(frozen=True)
 class Damaged:
-    """An object that was not what its address says: why, where it lies now, and the names that are without it."""
+    """An object whose content does not have its address: why, where it was moved, and the names it had."""
 
     address: ContentAddress
     reason: str
@@ -26,22 +26,22 @@ class Damaged:
 
 @dataclass(frozen=True)
 class Report:
-    """What `verify` found. All is well when `damaged`, `missing` and `unreadable` are empty."""
+    """The result of `verify`. The store is intact when `damaged`, `missing` and `unreadable` are empty."""
 
     intact: tuple[ContentAddress, ...] = ()
     damaged: tuple[Damaged, ...] = ()
     missing: tuple[tuple[StoreName | None, ContentAddress], ...] = ()
-    """Objects that were asked for, or that a name means, and that are not there."""
+    """Objects that were requested or have a name, and do not exist."""
     unreadable: tuple[tuple[ContentAddress, BatutaError], ...] = ()
     made_read_only: tuple[ContentAddress, ...] = ()
-    """Intact objects that somebody had made writable."""
+    """Intact objects that were writable; they are read-only again."""
     foreign: tuple[str, ...] = ()
-    """Files in the store's directory that are none of its own."""
+    """Files in the store's directory that do not belong to the store."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What `collect` deleted, or would delete: objects with their sizes in bytes, and how much room that makes."""
+    """What `collect` deleted, or would delete: objects with their sizes in bytes, and the bytes that frees."""
 
     objects: tuple[tuple[ContentAddress, int], ...] = ()
     signatures: int = 0
@@ -49,7 +49,7 @@ class Collected:
     freed: int = 0
     """Bytes; an object that is a hard link to a user's file frees none, shared blocks cannot be told and count."""
     set_aside: int = 0
-    """Bytes in `store/damaged`, which stay until somebody who has looked at them deletes them."""
+    """Bytes in `store/damaged`, which are kept until the user deletes them."""
 
 
 def verify(store: Store, references: Collection[Reference] | None = None, *, progress: Progress = silent) -> Report:
@@ -68,7 +68,7 @@ def verify(store: Store, references: Collection[Reference] | None = None, *, pro
     if references is None:
         wanted = list(dict.fromkeys([*contents.objects, *named]))
     else:
-        # A name that is not in names.toml is a mistake of the caller, an object that is gone is a finding.
+        # A name that is not in names.toml is the caller's error; a missing object is reported.
         wanted = list(dict.fromkeys(_address_of(store, r) for r in references))
     intact, damaged, unreadable, restored = [], [], [], []
     with progress("verifying the store", sum(_size(store.object_path(address)) for address in wanted)) as advance:
@@ -100,7 +100,7 @@ def _size(path: str) -> int:
     try:
         return os.lstat(path).st_size
     except OSError:
-        return 0  # the examination will say what is wrong
+        return 0  # hashing it reports what is wrong
 
 
 def _address_of(store: Store, reference: Reference) -> ContentAddress:
@@ -111,9 +111,10 @@ def _address_of(store: Store, reference: Reference) -> ContentAddress:
 
 
 def collect(store: Store, *, dry_run: bool = False) -> Collected:
-    """Delete the objects that no name means, their signatures, and what additions that were killed left behind.
+    """Delete the objects without a name, their signatures, and leftovers of interrupted additions.
 
-    Works under the store's lock, under which additions place object and name together: what is being added survives.
+    Works under the store's lock, under which additions write object and name together.
+    An addition in progress is not deleted.
 
     Raises `DamagedStateError` when the names are damaged: nothing is deleted then.
     """

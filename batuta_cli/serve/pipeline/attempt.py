@@ -24,7 +24,7 @@ from batuta_cli.serve.budget.operations import Alert
 from batuta_cli.serve.models.pricing import TokenPricing
 from batuta_cli.serve.money import format_usd, to_usd
 from batuta_cli.serve.pipeline import request
-from batuta_cli.serve.pipeline.settlement import Bill, Terms, Transcript, estimated, in_full, whole
+from batuta_cli.serve.pipeline.settlement import Bill, Terms, Transcript, complete_bill, estimated_bill, full_bill
 from batuta_cli.serve.providers.client import Timeouts, send_call
 from batuta_cli.serve.providers.connect import Delivery, GatedSession
 from batuta_cli.serve.providers.wire import BackendError, Call, Piece
@@ -180,21 +180,21 @@ class Attempt:
     def _bill(self, *, complete: bool) -> Bill:
         """What there is to pay for. Raises what a tokenizer raises."""
         if not complete and not self._call.stream:  # it may have said anything, up to its limit
-            return in_full(self._terms)
+            return full_bill(self._terms)
         count, reported = self._dependencies.count, self.usage
         least = self._transcript.least(count, prefix=self._call.prefix)
         if complete and reported:
-            bill = whole(reported, self._terms, least)
+            bill = complete_bill(reported, self._terms, least)
             self.usage, self.believed = bill.usage, bill.usage == reported
             return bill
         self._counted = self._guess()
         if reported:  # of a stream that was cut off; some backends count as they go
             self.usage = replace(reported, output_tokens=min(reported.output_tokens, self._terms.output_most))
-        return estimated(reported, self._terms, least, self._transcript.most(count))
+        return estimated_bill(reported, self._terms, least, self._transcript.most(count))
 
     def _pay_in_full(self, reservation: Reservation, reason: str) -> None:
         """Charge the whole reservation, and tell the owner of the budget."""
-        self._pay(reservation, in_full(self._terms))
+        self._pay(reservation, full_bill(self._terms))
         message = (
             f"the tokens of an answer could not be counted ({reason}), so the whole reservation of"
             f" ${format_usd(self.cost)} is charged ({self._call.model}, {self.target.backend.name})"

@@ -1,13 +1,13 @@
-"""Failover: what is known of a request in flight, and how another backend may take it over.
+"""Failover: the state of a request in flight, and how another backend may take the request over.
 
-A state machine without I/O and without a clock. `FailoverManager` remembers of each request what its client has
-seen; `continuation` says what the next backend may do with that. The joint itself is in `seam.py`.
+There is no I/O and no clock in this module. `FailoverManager` keeps for each request the text that its client has
+received; `continuation` decides what the next backend may do with it. `splice.py` joins the texts.
 
-It fails towards an error that the client sees: what cannot be continued exactly is not continued, unless the owner
-opted in, and no request goes to a backend that its privacy tier does not admit. Memory is bounded: `MAX_TRACKED`
-requests, and of each `MAX_TEXT` characters; a longer text is forgotten and cannot be continued.
+A text that cannot be continued exactly is not continued, and the client receives an error, unless
+`FailoverConfig.prompted` allows an instruction to continue. No request goes to a backend that its privacy tier does not
+admit. Memory is bounded: `MAX_TRACKED` requests, `MAX_TEXT` characters each; a longer text cannot be continued.
 
-Not thread-safe: one manager belongs to one event loop.
+Not thread-safe: use a manager in one event loop.
 """
 
 from collections.abc import Iterable
@@ -22,24 +22,24 @@ from batuta_cli.serve.names import NameEnum
 from batuta_cli.serve.tiers import PrivacyTier
 
 MAX_TRACKED = 100_000
-"""Requests in flight at once; ten times what one process relays in a second."""
+"""The most requests in flight at once; ten times the requests a second of one process."""
 
 MAX_TEXT = 4 * 1024 * 1024
-"""Characters kept of one request; eight times the longest output any model of the table has."""
+"""Characters kept of one response; eight times the longest output of any model in the table."""
 
 MAX_RETRIES = 100
 """The most retries that can be configured."""
 
 
 class UnknownRequestError(UsageError, KeyError):
-    """No request of this id is tracked: it never was, or it is complete. Exit 2."""
+    """No request with this id is tracked: the id is unknown, or the request is complete. Exit 2."""
 
     kind = "unknown_request"
     __str__ = UsageError.__str__  # KeyError shows the repr
 
 
 class Obstacle(NameEnum):
-    """Why a text must not be continued by another backend."""
+    """Why another backend must not continue a text."""
 
     TOOL_CALLS = "tool calls"
     REASONING = "reasoning"
@@ -53,8 +53,8 @@ class Obstacle(NameEnum):
 class Takeover(NameEnum):
     """How a backend may take over a request.
 
-    EXACT: it continues what was said. RESTART: it gets the request as it was, from the start. PROMPTED: it is asked in
-    words to continue, which the client must be told. ERROR: it may not, and the client gets an error it can see.
+    EXACT: it continues the text exactly. RESTART: it receives the original request. PROMPTED: it receives the text
+    with an instruction to continue, and the client is told. ERROR: it may not; the client receives an error.
     """
 
     EXACT = "exact"
@@ -65,12 +65,12 @@ class Takeover(NameEnum):
 
 @dataclass(frozen=True)
 class FailoverConfig:
-    """How often a request is handed on. Raises `UsageError` for a number out of range."""
+    """The limits of failover. Raises `UsageError` for a number out of range."""
 
     max_retries: int = 2
-    """Backends that are tried after the first one has failed; from 0 to `MAX_RETRIES`."""
+    """Backends to try after the first one has failed; from 0 to `MAX_RETRIES`."""
     prompted: bool = False
-    """Whether a backend that cannot continue a text exactly may be asked to in words."""
+    """Whether a backend that cannot continue a text exactly may receive an instruction to continue it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_retries <= MAX_RETRIES:
@@ -79,22 +79,22 @@ class FailoverConfig:
 
 @dataclass(frozen=True)
 class StreamingContext:
-    """What is known of a request whose backend has failed."""
+    """The state of a request whose backend has failed."""
 
     request_id: str
     prompt: str
     generated: str
-    """The text that backends have said so far, echoes taken off."""
+    """The text received from backends so far, without echoes."""
     tier: PrivacyTier
     """How far the request may go; it never changes."""
     reached_client: bool
-    """Whether so much as one byte of the answer has been sent to the client."""
+    """Whether any part of the response has been sent to the client."""
     obstacles: frozenset[Obstacle]
 
 
 @dataclass(frozen=True)
 class FailoverRequest:
-    """The order to try again."""
+    """A further attempt at a request."""
 
     request_id: str
     prompt: str
@@ -116,7 +116,7 @@ class _Tracked:
 
 
 class FailoverManager:
-    """The requests in flight, and what each has sent to its client."""
+    """The requests in flight, with the text that each client has received."""
 
     def __init__(self, config: FailoverConfig) -> None:
         self.config = config
@@ -135,9 +135,9 @@ class FailoverManager:
         tier: PrivacyTier = PrivacyTier.SOVEREIGN,
         obstacles: Iterable[Obstacle] = (),
     ) -> None:
-        """Begin with a request; `obstacles` are those that the request itself brings.
+        """Track a request; `obstacles`: those of the request itself.
 
-        The strictest tier is the default, so that one that was forgotten cannot leak. Raises `UsageError` for an id
+        The default tier is the strictest, so that a missing argument cannot leak data. Raises `UsageError` for an id
         that is tracked already, `QueueFullError` for more than `MAX_TRACKED` requests.
         """
         if request_id in self._tracked:
@@ -147,7 +147,7 @@ class FailoverManager:
         self._tracked[request_id] = _Tracked(prompt, tier, frozenset(obstacles))
 
     def append_tokens(self, request_id: str, text: str, *, sent: bool = True) -> None:
-        """Remember what a backend said; `sent`: the client has it, or may have a part of it.
+        """Add text from a backend; `sent`: the client has received it, or may have received a part.
 
         Raises `UnknownRequestError`.
         """
@@ -161,15 +161,15 @@ class FailoverManager:
             tracked.obstacles.add(Obstacle.TOO_LONG)
 
     def mark_sent(self, request_id: str) -> None:
-        """Remember that the client has got something of the answer that is no text. Raises `UnknownRequestError`."""
+        """Note that the client has received a part of the response other than text. Raises `UnknownRequestError`."""
         self._of(request_id).reached_client = True
 
     def obstruct(self, request_id: str, obstacle: Obstacle) -> None:
-        """Remember that the answer had what cannot be continued. Raises `UnknownRequestError`."""
+        """Note that the response has a part that cannot be continued. Raises `UnknownRequestError`."""
         self._of(request_id).obstacles.add(obstacle)
 
     def context(self, request_id: str) -> StreamingContext:
-        """What is known of a request, for `continuation`. Raises `UnknownRequestError`."""
+        """The state of a request, for `continuation`. Raises `UnknownRequestError`."""
         tracked = self._of(request_id)
         text, whole = _joined(tracked.pieces)
         obstacles = tracked.own_obstacles | tracked.obstacles | (set() if whole else {Obstacle.HALF_CHARACTER})
@@ -186,26 +186,28 @@ class FailoverManager:
         if not self.should_failover(request_id):
             tries = 1 + tracked.attempts
             raise NoBackendError(
-                f"the request {display(request_id[:100])} was given to {tries} backend{'s' * (tries > 1)}, and none"
-                " could finish it"
+                f"{tries} backend{'s' * (tries > 1)} tried the request {display(request_id[:100])} and failed;"
+                f" max_retries is {self.config.max_retries}"
             )
         tracked.attempts += 1
         return FailoverRequest(request_id, tracked.prompt, _joined(tracked.pieces)[0], tracked.attempts)
 
     def restart(self, request_id: str) -> None:
-        """Forget what was said, because the next backend begins anew.
+        """Forget the text, because the next backend starts over.
 
-        Raises `UnknownRequestError`, or `UsageError` when the client has some of it already.
+        Raises `UnknownRequestError`, or `UsageError` when the client has received a part of it.
         """
         tracked = self._of(request_id)
         if tracked.reached_client:
-            raise UsageError(f"the client of the request {display(request_id[:100])} has a part of the answer already")
+            raise UsageError(
+                f"the client of the request {display(request_id[:100])} has received a part of the response"
+            )
         tracked.pieces.clear()
         tracked.length = 0
         tracked.obstacles.clear()
 
     def complete(self, request_id: str) -> None:
-        """Forget a request that has ended, well or not. Raises `UnknownRequestError`."""
+        """Stop tracking a request that has ended. Raises `UnknownRequestError`."""
         self._of(request_id)
         del self._tracked[request_id]
 
@@ -219,9 +221,9 @@ class FailoverManager:
 def continuation(
     capability: Continuation, context: StreamingContext, *, model: str, tier: PrivacyTier, prompted: bool = False
 ) -> Takeover:
-    """How a backend may take over; `capability` is its profile's, `tier` that of its address.
+    """How a backend may take over; `capability`: from its profile, `tier`: of its address.
 
-    EXACT with nothing said yet means the request as it was, whose answer is joined to what the client has.
+    EXACT with no text yet means the original request, whose response follows the parts that the client has.
     """
     if not context.tier.admits(tier):
         return Takeover.ERROR
@@ -235,7 +237,7 @@ def continuation(
 
 
 def can_continue(capability: Continuation, model: str) -> bool:
-    """Whether a backend continues a text of this model exactly; what is not known is a no."""
+    """Whether a backend continues a text of this model exactly; False when that is not known."""
     if capability.method is ContinuationMethod.NONE:
         return False
     return any(fnmatchcase(model.lower(), pattern.lower()) for pattern in capability.models)

@@ -10,33 +10,33 @@ ends is complete; one that is not raises.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
 from batuta_cli.config import Config
-from batuta_cli.errors import BatutaError, InvalidInputError, UsageError
+from batuta_cli.config import load as load_config
+from batuta_cli.errors import BatutaError, UsageError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.models.pricing import FREE
 from batuta_cli.serve.models.windows import LARGEST_RESERVE
 from batuta_cli.serve.names import normalised, unknown_name
+from batuta_cli.serve.pipeline import input_count
 from batuta_cli.serve.pipeline.attempt import AttemptDependencies, Target
 from batuta_cli.serve.pipeline.failover import FailoverConfig, FailoverManager
-from batuta_cli.serve.pipeline.request import ChatRequest
+from batuta_cli.serve.pipeline.request import ChatRequest, Completion
 from batuta_cli.serve.pipeline.response import Response
-from batuta_cli.serve.pipeline.settlement import least_tokens
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import UNRESOLVED
 from batuta_cli.serve.providers.client import Timeouts
-from batuta_cli.serve.routing.errors import refusal
+from batuta_cli.serve.routing.errors import routing_error
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import BackendState, Need, Plan, PlanRequest, Snapshot, plan
 from batuta_cli.serve.tiers import PrivacyTier
-from batuta_cli.serve.tokens import count_messages, tokenizer_for
+from batuta_cli.serve.tokens import tokenizer_for
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 from batuta_cli.serve.usage import cache_writes
 
@@ -51,10 +51,6 @@ class Gauges:
 
 
 T = TypeVar("T")
-
-_NO_MODEL = "a model that is not named"
-_FILES = (".gguf", ".json")
-"""How names end that `tokenizer_for` takes for files, there or not."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class Pipeline:
 
     def __init__(
         self,
-        config: Config,
+        config: Config | None = None,
         *,
         breaker: CostCircuitBreaker | None = None,
         audit: AuditLog | None = None,
@@ -82,8 +78,8 @@ class Pipeline:
         backends: Sequence[Backend] | None = None,
         watch: bool = False,
     ) -> None:
-        """`watch`: look at the backends when it is opened, and again and again while it is open."""
-        self.config = config
+        """`config`: the user's configuration by default. `watch`: probe the backends in the background."""
+        self.config = config = load_config() if config is None else config
         self.tier = PrivacyTier.parse(config.privacy.tier)
         """Of requests that do not say."""
         self.breaker = breaker or CostCircuitBreaker.from_config(config.budget)
@@ -123,6 +119,28 @@ class Pipeline:
             raise
         return response
 
+    def complete(self, request: ChatRequest) -> Completion:
+        """Send a request and wait for the whole response; for programs without an event loop.
+
+        Each call opens its own connections and closes them. Raises what `start` and the response raise, and
+        `UsageError` when an event loop is running in this thread.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self._complete(request))
+        raise UsageError("complete() cannot be used inside an event loop", hint="await pipeline.start(request)")
+
+    async def _complete(self, request: ChatRequest) -> Completion:
+        async with self:
+            response = await self.start(request)
+            try:
+                text = await response.text()
+            finally:
+                await response.aclose()
+            assert response.summary is not None  # noqa: S101 - set at the end of the text
+            return Completion(text, response.finish_reason, response.summary)
+
     async def explain(self, request: ChatRequest) -> Plan:
         """The plan of a request, which is not sent."""
         return (await self.targets(request, frozenset()))[0]
@@ -161,7 +179,7 @@ class Pipeline:
         """What the legs of a request work with."""
 
         def count(text: str) -> TokenCount:
-            tokenizer = tokenizer_for(self._counted_as(request.model))
+            tokenizer = tokenizer_for(input_count.tokenizer_name(request.model, self.config.models))
             return TokenCount(tokenizer.count(text), tokenizer.exact, tokenizer.name)
 
         return AttemptDependencies(self.monitor.session, self.breaker, self.monitor.health, self._timeouts, count)
@@ -169,12 +187,12 @@ class Pipeline:
     async def targets(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Target]]:
         """The plan as things stand now, and its backends in order."""
         asked = self._plan_request(request)
-        await self.monitor.ask_who_sends_elsewhere(request.privacy)
+        await self.monitor.probe_unknown(request.privacy)
         snapshot = self.monitor.snapshot(asked, None, without)
         made = plan(asked, snapshot)
         # Small requests to free backends, which are most of them, need neither a tokenizer nor the ledger.
         if made.backend is None or _state(snapshot, str(made.backend)).price is not FREE:
-            asked = replace(asked, input_tokens=await _apart(lambda: self._input_tokens(request)))
+            asked = replace(asked, input_tokens=await _apart(lambda: input_count.count(request, self.config.models)))
             snapshot = self.monitor.snapshot(asked, await self._budget(), without)
             made = plan(asked, snapshot)
         if not without:
@@ -187,7 +205,7 @@ class Pipeline:
         from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
         own = self.config.models.get(model)
-        engine = ChatTemplateEngine.from_model(own.template if own and own.template else self._named_alone(model))
+        engine = ChatTemplateEngine.from_model(own.template if own and own.template else input_count.model_name(model))
         return engine.apply(messages)
 
     async def budget_left(self) -> int | None:
@@ -201,7 +219,7 @@ class Pipeline:
     def refusal(self, request: ChatRequest, made: Plan) -> BatutaError:
         """Why no backend takes a request."""
         wait = self.retry_after(request, made.suitable)
-        return refusal(made, retry_after=wait, max_request_cost=self.breaker.config.max_request_cost)
+        return routing_error(made, retry_after=wait, max_request_cost=self.breaker.config.max_request_cost)
 
     async def _budget(self) -> BudgetStatus:
         return await _apart(self.breaker.status)
@@ -220,33 +238,11 @@ class Pipeline:
             request.model,
             self._named(request.backend) if request.backend else "",
             request.latency,
-            input_tokens=_bound(request),
+            input_tokens=input_count.bound(request),
             max_output_tokens=request.max_tokens,
             writes=cache_writes(options),
             needs=frozenset(need for need, asked in needs.items() if asked),
         )
-
-    def _input_tokens(self, request: ChatRequest) -> TokenCount:
-        try:
-            counted = count_messages(self._counted_as(request.model), request.messages)
-        except (UsageError, InvalidInputError):  # its template cannot render this; the backend's own may
-            return _bound(request)
-        more = sum(overhead + len(text.encode()) for text, overhead in _described(request))
-        if not more:
-            return counted
-        return TokenCount(counted.tokens + more, False, f"{counted.method}; tools and formats by their bytes")
-
-    def _counted_as(self, model: str) -> str:
-        """What tells the tokenizer of a model: its own file, as configured, or its name."""
-        own = self.config.models.get(model)
-        if own and own.tokenizer:
-            return own.tokenizer
-        return self._named_alone(model)
-
-    @staticmethod
-    def _named_alone(model: str) -> str:
-        """The name of a model: a client's is never taken for a file of this machine."""
-        return _NO_MODEL if model.endswith(_FILES) or os.path.lexists(os.path.expanduser(model)) else model
 
     def _named(self, name: str) -> str:
         for backend in self.monitor.backends:
@@ -263,7 +259,7 @@ class Pipeline:
         tier = asked.privacy
         if state.price is FREE and state.place == UNRESOLVED and tier is PrivacyTier.STANDARD:
             tier = PrivacyTier.PRIVATE  # it is free because it should be near, so it is not sent anywhere else
-        least = 0 if state.price is None or state.price.is_free else _least(request, asked.input_tokens)
+        least = 0 if state.price is None or state.price.is_free else input_count.least(request, asked.input_tokens)
         return Target(
             backend=backend,
             base_url=base_url,
@@ -274,40 +270,6 @@ class Pipeline:
             address_tier=state.tier,
             connection_tier=tier,
         )
-
-
-_TOOLS_PROMPT = 600
-"""Tokens that a service adds to explain tools to its model; Claude 3 Opus has the most, 530
-(https://docs.anthropic.com/en/docs/build-with-claude/tool-use/overview)."""
-
-_BYTES = 4  # of a character, at most
-_MESSAGE = 32  # tokens around a message, a call or a result, at most
-
-
-def _bound(request: ChatRequest) -> TokenCount:
-    """Tokens that a conversation cannot exceed: no tokenizer makes more than one of a byte."""
-    size = sum(len(message.content) * _BYTES + _MESSAGE for message in request.messages)
-    for message in request.messages:
-        if message.name or message.tool_calls or message.tool_call_id:
-            texts = [message.name or "", message.tool_call_id or ""]
-            for call in message.tool_calls:
-                texts += [call.id, call.name, call.arguments]
-            size += sum(len(text) * _BYTES + _MESSAGE for text in texts)
-    size += sum(overhead + len(text) * _BYTES for text, overhead in _described(request))
-    return TokenCount(size, False, "one token a byte")
-
-
-def _least(request: ChatRequest, counted: TokenCount | None) -> int:
-    """Tokens that the prompt has at least: the count where it is exact, else what no tokenizer falls below."""
-    if counted is not None and counted.exact:
-        return counted.tokens
-    return sum(max(1, least_tokens(message.content)) for message in request.messages)
-
-
-def _described(request: ChatRequest) -> list[tuple[str, int]]:
-    """What a service writes into the prompt beside the messages, and the tokens it adds to that."""
-    kinds = (("tools", _TOOLS_PROMPT), ("response_format", 0))
-    return [(str(found), overhead) for name, overhead in kinds if (found := request.options.get(name))]
 
 
 async def _apart(work: Callable[[], T]) -> T:

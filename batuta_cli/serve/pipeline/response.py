@@ -74,6 +74,8 @@ class Response:
         self.tier = request.privacy
         self.summary: Summary | None = None
         """Once it has ended."""
+        self.finish_reason: FinishReason | None = None
+        """Why the text of the first choice ended, once it has; `length` when an output limit cut it."""
         self._source = source
         self._dependencies = source.dependencies(request)
         self._legs: list[Attempt] = []
@@ -98,6 +100,10 @@ class Response:
             for piece in pieces:
                 yield piece
 
+    async def text(self) -> str:
+        """The rest of the response's text, of the first choice; waits for its end. Raises when it is not complete."""
+        return "".join([piece.text async for piece in self if piece.index == 0])
+
     async def aclose(self) -> None:
         """Nobody listens any more: the backend is cut off, and charged for what was seen."""
         await self._pieces.aclose()
@@ -118,6 +124,7 @@ class Response:
                 target, call, echo = step
                 tried.add(target.backend.name)
                 if call.max_tokens <= 0:  # the text is as long as it may be, only its end is missing
+                    self.finish_reason = "length"
                     yield [Piece(finish_reason="length")]
                     break
                 attempt = Attempt(self._dependencies, target, call, request.request_id)
@@ -140,6 +147,7 @@ class Response:
                             if broken:
                                 raise broken
                     if last := self._last(echo, ends):
+                        self.finish_reason = ends.get(0)
                         yield last
                     self._legs.append(attempt)
                     self._failures.append(None)

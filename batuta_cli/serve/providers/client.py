@@ -1,9 +1,8 @@
-"""One call to one backend, from the request to the last piece of its answer.
+"""One call to one backend, from the request to the last piece of its response.
 
-The answer comes as `Piece`s, those together that came together. It ends well only when the backend says that it is
-complete; anything else is a `BackendError`: another status than 200, something that is no answer, silence for longer
-than the timeouts allow, a stream that stops. Leaving the generator closes the connection, by which the backend learns
-that nobody listens any more.
+A response is complete only when the backend marks its end. Everything else is a `BackendError`: a status other than
+200, a malformed response, a timeout, a stream that stops early. Closing the generator closes the connection, which
+tells the backend to stop.
 """
 
 import asyncio
@@ -28,16 +27,16 @@ from batuta_cli.serve.providers.formats import anthropic_messages, openai_chat, 
 from batuta_cli.serve.providers.sse import EventScanner, LineScanner
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader
 
-ANSWER_LIMIT = 64 * 1024 * 1024
-"""Bytes of an answer that is not streamed."""
+RESPONSE_LIMIT = 64 * 1024 * 1024
+"""The largest response that is not streamed, in bytes."""
 
-_LARGEST_RETRY_AFTER = 3600.0  # seconds; longer ones are no use to a client that waits
+_LARGEST_RETRY_AFTER = 3600.0  # seconds
 _LOST_BEHIND = frozenset((502, 504, 520, 524))
-"""Statuses of a gateway that got no proper response from the backend behind it, which may have worked on the request
+"""Statuses of a gateway that got no valid response from the server behind it, which may have processed the request
 (RFC 9110, sections 15.6.3 and 15.6.5; https://developers.cloudflare.com/support/troubleshooting/http-status-codes/)."""
 
 _OWN_FAULT = frozenset((400, 405, 413, 415, 422))
-"""Statuses by which a backend says that the request is wrong, which it is at any other backend, too."""
+"""Statuses that mean an invalid request, which no other backend would accept either."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Timeouts:
 
     connect: float = 5.0
     first_token: float = 120.0
-    """From the request to the first piece; a long prompt on a slow machine takes its time."""
+    """From the request to the first piece of the response."""
     idle: float = 60.0
     """Between two pieces."""
     total: float = 3600.0
@@ -63,11 +62,10 @@ async def send_call(
     paid: bool = False,
     delivery: Delivery | None = None,
 ) -> AsyncGenerator[list[Piece], None]:
-    """The pieces of a backend's answer, the end included; those in a list came together.
+    """The pieces of a backend's response; each list has the pieces of one read.
 
-    A `paid` request is sent once, over a connection of its own. `delivery` is told when the request is being written.
-    Raises `BackendError`, `InvalidInputError` for options that JSON does not have, and what the gate raises:
-    `PrivacyError`, `AuditError`.
+    `paid`: the request may cost money, so it is sent once. `delivery` notes when the request is written. Raises
+    `BackendError`, `InvalidInputError` for options that JSON cannot represent, `PrivacyError`, `AuditError`.
     """
     delivery = delivery or Delivery()
     sender = _Sender(session, backend, request_id, timeouts, paid, delivery)
@@ -78,11 +76,11 @@ async def send_call(
         if call.stream:
             loop = asyncio.get_running_loop()
             end = loop.time() + timeouts.total
-            async with aclosing(sender.streamed(url, outgoing, reader)) as answer:
+            async with aclosing(sender.streamed(url, outgoing, reader)) as batches:
                 while True:
-                    # The scope ends before the pieces are given on: it must not cancel whoever takes them.
+                    # The deadline ends before the pieces are yielded, so that it cannot cancel the consumer.
                     with Deadline(min(end - loop.time(), allowed)):
-                        pieces = await anext(answer, None)
+                        pieces = await anext(batches, None)
                     if pieces is None:
                         break
                     yield pieces
@@ -93,15 +91,15 @@ async def send_call(
             yield pieces
     except (TimeoutError, aiohttp.ClientError) as error:
         if not reader.complete:
-            # What came is not kept as the cause: it may quote the messages.
+            # The cause is dropped, because its text may quote the messages.
             raise _failure(error, allowed, delivery) from None
     if not reader.complete:
-        raise BackendError("the backend's stream ended before its answer was complete")
+        raise BackendError("the backend's stream ended before its response was complete")
 
 
 @dataclass(frozen=True)
 class _Sender:
-    """Sends on behalf of one backend and one request."""
+    """Sends one request to one backend."""
 
     session: GatedSession
     backend: Backend
@@ -111,16 +109,16 @@ class _Sender:
     delivery: Delivery
 
     async def whole(self, url: str, outgoing: Outgoing, reader: Reader) -> list[Piece]:
-        """The pieces of an answer that comes at once."""
+        """The pieces of a response that is not streamed."""
         headers = {"Prefer": "wait"} if self.backend.profile.wire == "replicate" else {}
         async with self._send("POST", url, outgoing.body, Accept="application/json", **headers) as response:
             _check_status(response)
             return list(reader.whole(_document(await _body(response))))
 
     async def streamed(self, url: str, outgoing: Outgoing, reader: Reader) -> AsyncGenerator[list[Piece], None]:
-        """The pieces, as they come."""
-        made = self.backend.profile.wire == "replicate"
-        if made:
+        """The pieces of a streamed response, one list for each read."""
+        is_prediction = self.backend.profile.wire == "replicate"
+        if is_prediction:
             async with self._send("POST", url, outgoing.body, Prefer="respond-async") as response:
                 _check_status(response)
                 url = replicate.stream_url(_document(await _body(response)))
@@ -141,15 +139,15 @@ class _Sender:
                         failure = error
                     except OperationError as error:
                         failure = BackendError(error.message)
-                    if pieces:  # also those before the failure: they came well
+                    if pieces:  # also those before the failure
                         yield pieces
                     if failure:
                         raise failure
-                if rest := [piece for event in scanner.end() for piece in reader.event(event)]:
-                    yield rest
+                if last := [piece for event in scanner.end() for piece in reader.event(event)]:
+                    yield last
         except (BackendError, PrivacyError, aiohttp.ClientConnectorError):
-            if made:  # the prediction is under way all the same, and wants to be paid
-                raise BackendError("the stream of the backend's answer cannot be read, or gave up") from None
+            if is_prediction:  # it was created and may be charged
+                raise BackendError("the stream of the backend's response cannot be read, or broke off") from None
             raise
 
     def _send(
@@ -200,12 +198,14 @@ def _url(base_url: str, path: str) -> str:
 
 
 def _check_status(response: aiohttp.ClientResponse) -> None:
-    if response.status in (200, 201):  # 201 is how Replicate says that a prediction was made
+    if response.status in (200, 201):  # 201: Replicate has created a prediction
         return
     status = response.status
-    words = "sends elsewhere, which is not followed" if 300 <= status < 400 else "answered"
+    redirect = 300 <= status < 400
     raise BackendError(
-        f"the backend {words} (HTTP {status})",
+        f"the backend answered with a redirect (HTTP {status}); batuta does not follow redirects"
+        if redirect
+        else f"the backend answered with HTTP {status}",
         status=status,
         retryable=status not in _OWN_FAULT,
         retry_after=read_retry_after(response.headers.get("Retry-After", ""), response.headers.get("Date", "")),
@@ -242,30 +242,32 @@ def _scanner(kind: str) -> "EventScanner | LineScanner":
         return LineScanner()
     if kind == "text/event-stream":
         return EventScanner()
-    raise BackendError(f"the backend answered with {display(kind[:60])}, which is no stream of events")
+    raise BackendError(
+        f"the backend answered with the content type {display(kind[:60]) or '(missing)'}, not with an event stream"
+    )
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for data in response.content.iter_any():
         body += data
-        if len(body) > ANSWER_LIMIT:
-            raise BackendError(f"the backend's answer has more than {ANSWER_LIMIT:,} bytes")
+        if len(body) > RESPONSE_LIMIT:
+            raise BackendError(f"the backend's response has more than {RESPONSE_LIMIT:,} bytes")
     return bytes(body)
 
 
 def _encoded(body: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(body)
-    except TypeError:  # its text may quote the body
-        raise InvalidInputError("the request has a number or a text that cannot be sent as JSON") from None
+    except TypeError:  # the error's text may quote the body
+        raise InvalidInputError("the request has a value that JSON cannot represent") from None
 
 
 def _document(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise BackendError("the backend's answer is not JSON") from None
+        raise BackendError("the backend's response is not JSON") from None
 
 
 def _failure(error: Exception, allowed: float, delivery: Delivery) -> BackendError:
@@ -275,5 +277,5 @@ def _failure(error: Exception, allowed: float, delivery: Delivery) -> BackendErr
     if refused or not delivery.begun:
         return BackendError("the backend cannot be reached", sent=delivery.begun, reached=False)
     if isinstance(error, TimeoutError):
-        return BackendError(f"the backend was silent for {allowed:g} seconds, or took too long")
+        return BackendError(f"the backend sent nothing for {allowed:g} s, or the response took too long")
     return BackendError("the connection to the backend broke")

@@ -1,11 +1,11 @@
-"""Cooldowns: how long a backend, or one model at a backend, is left alone after a failure.
+"""Cooldowns: how long a backend, or one model at a backend, is not used after a failure.
 
-A cooldown is longer with each failure in a row. When it is over, one request tries again while the others still pass
-by, until its answer begins to come; a complete answer ends the series. A request that began before the latest failure
-says nothing new about it.
+Each consecutive failure doubles the cooldown. When it is over, one trial request is sent while other requests still
+avoid the backend. When the trial's response begins, the backend is used again; a complete response resets the count.
+The result of a request that was sent before the latest failure does not count.
 
-State machines without a clock: times are arguments, in seconds of any monotonic clock. Requests are told apart by
-numbers that grow.
+There is no clock in this module: times are arguments, in seconds of any monotonic clock. Requests are identified by
+increasing numbers.
 """
 
 import math
@@ -13,76 +13,76 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 FIRST_COOLDOWN = 1.0
-"""Seconds of the first cooldown, less the jitter; doubled with each further failure in a row."""
+"""Seconds of the first cooldown, before jitter; doubled with each further consecutive failure."""
 
 LONGEST_COOLDOWN = 60.0
-"""Seconds that no cooldown of our own making exceeds."""
+"""The longest cooldown in seconds, unless the backend asks for a longer one."""
 
 LONGEST_RETRY_AFTER = 3600.0
-"""Seconds for which a backend's own `Retry-After` is obeyed; a wrong one must not disable it for ever."""
+"""The longest `Retry-After` of a backend that is obeyed, in seconds: a wrong value must not disable it for days."""
 
 MOST_MODELS = 256
 """Models of one backend whose cooldowns are kept. Clients choose the names, so the number is bounded."""
 
 
 def cooldown_after(failures: int, jitter: float) -> float:
-    """Seconds of cooldown after so many failures in a row: between half of a doubling step and all of it."""
+    """Seconds of cooldown after this many consecutive failures: from half of the doubled step up to all of it."""
     step = min(FIRST_COOLDOWN * 2.0 ** min(failures - 1, 32), LONGEST_COOLDOWN)
     return step * (1.0 - jitter / 2)
 
 
 class Ended(NamedTuple):
-    """A request that has ended."""
+    """The end of a request."""
 
     number: int
     newest: int
-    """The number of the newest request so far."""
+    """The number of the newest request when this one ended."""
     now: float
     jitter: float
-    """Random, from 0 to 1; spreads the trials of many processes."""
+    """Random, from 0 to 1; spreads the trial requests of many processes."""
     retry_after: float
-    """What the backend asked for, in seconds."""
+    """Seconds that the backend asked to wait; 0 when it did not."""
 
 
 @dataclass
 class Cooldown:
-    """The cooldown of one thing; without a failure it is never on."""
+    """The cooldown of one backend, or of one model at a backend. Inactive until there is a failure."""
 
     failures: int = 0
-    """In a row."""
+    """Consecutive failures."""
     newest: int = 0
-    """The number of the newest request that had begun when the latest failure was seen."""
+    """The number of the newest request at the time of the latest failure."""
     until: float = -math.inf
     trial: int | None = None
-    """The number of the one request that tries again."""
-    answering: bool = False
-    """Since the latest failure an answer has begun to come, so it may be used before that answer is complete."""
+    """The number of the trial request; None when there is none in flight."""
+    responding: bool = False
+    """Whether a response has begun since the latest failure: the backend is used before that response is complete."""
 
     def left(self, now: float) -> float | None:
-        """Seconds until it may be tried, 0 while one request tries it; None when it may be used."""
-        if not self.failures or self.answering or (now >= self.until and self.trial is None):
+        """Seconds until the trial request; 0 while the trial is in flight; None when there is no cooldown."""
+        if not self.failures or self.responding or (now >= self.until and self.trial is None):
             return None
         return max(0.0, self.until - now)
 
     def begin(self, number: int, now: float) -> bool:
-        """Count a request that is about to be sent; True when it is the one that tries again."""
-        is_trial = self.failures > 0 and not self.answering and self.trial is None and now >= self.until
+        """Note that a request will be sent; True when it is the trial request."""
+        is_trial = self.failures > 0 and not self.responding and self.trial is None and now >= self.until
         if is_trial:
             self.trial = number
         return is_trial
 
     def respond(self, number: int) -> None:
-        """Note that the answer to a request has begun to come."""
+        """Note that the response to a request has begun."""
         if self.failures and number > self.newest:
-            self.answering = True
+            self.responding = True
 
     def end(self, ended: Ended, worked: bool | None) -> None:
-        """Count a request that has ended; `worked` is None when its end says nothing of this."""
+        """Note that a request has ended; `worked` is None when its end shows neither success nor failure."""
         if self.trial == ended.number:
             self.trial = None
         if worked is None or ended.number <= self.newest:
             return
-        self.answering = False
+        self.responding = False
         if worked:
             self.failures = 0
             return
@@ -93,7 +93,7 @@ class Cooldown:
 
 
 class ModelCooldowns:
-    """The cooldowns of the models of one backend. Only models that failed take memory, `MOST_MODELS` at most."""
+    """The cooldowns of the models of one backend. Only failed models take memory, at most `MOST_MODELS`."""
 
     def __init__(self) -> None:
         self._failed: dict[str, Cooldown] = {}
@@ -103,34 +103,34 @@ class ModelCooldowns:
 
     def left(self, model: str, now: float) -> float | None:
         """As `Cooldown.left`."""
-        found = self._failed.get(model)
-        return found.left(now) if found else None
+        cooldown = self._failed.get(model)
+        return cooldown.left(now) if cooldown else None
 
     def begin(self, model: str, number: int, now: float) -> bool:
         """As `Cooldown.begin`."""
-        found = self._failed.get(model)
-        return found is not None and found.begin(number, now)
+        cooldown = self._failed.get(model)
+        return cooldown is not None and cooldown.begin(number, now)
 
     def respond(self, model: str, number: int) -> None:
         """As `Cooldown.respond`."""
-        if found := self._failed.get(model):
-            found.respond(number)
+        if cooldown := self._failed.get(model):
+            cooldown.respond(number)
 
     def end(self, model: str, ended: Ended, worked: bool | None) -> None:
         """As `Cooldown.end`."""
-        found = self._failed.get(model)
-        if found is None:
+        cooldown = self._failed.get(model)
+        if cooldown is None:
             if worked is not False:
                 return
             if len(self._failed) >= MOST_MODELS:
                 self._evict()
-            found = self._failed[model] = Cooldown()
-        found.end(ended, worked)
-        if not found.failures:
+            cooldown = self._failed[model] = Cooldown()
+        cooldown.end(ended, worked)
+        if not cooldown.failures:
             del self._failed[model]
 
     def _evict(self) -> None:
-        """Forget the model whose cooldown is over for the longest time, or will be over first."""
+        """Forget the model whose cooldown ended or ends first."""
         del self._failed[min(self._failed, key=lambda model: self._order(self._failed[model]))]
 
     @staticmethod

@@ -1,9 +1,9 @@
-"""The snapshot that a plan is made from: the configuration, the tables and what was seen of the backends.
+"""The snapshot that a plan is made from: configuration, price and window tables, and the state of the backends.
 
-It opens no connection and reads no clock: what was probed, counted and spent is handed in. The tier of a backend is
-the one that its address can be expected to have; the privacy gate judges again when it connects.
+It opens no connection and reads no clock: probe results, request counts and the budget are arguments. The tier of a
+backend is the tier that its address is expected to have; the privacy gate judges the real address at connection.
 
-Raises `ConfigError` for a `[router]` table that names a backend there is not, or whose numbers contradict each other.
+Raises `ConfigError` when the `[router]` table names an unknown backend or its numbers contradict each other.
 """
 
 import datetime as dt
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from batuta_cli.serve.providers.probe import ProbeResult
 
 
-_REMEMBERED = 1024
-"""Models whose window and price are kept at hand; clients name them, so there must be an end to it."""
+_CACHED_MODELS = 1024
+"""Models whose window and price are cached. Clients choose the names, so the number is bounded."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of the world beside the configuration."""
+    """The state of the backends and of the budget at one moment."""
 
     day: dt.date
     """In UTC; prices change."""
     probes: "Mapping[str, ProbeResult]"
-    """By the name of the backend; those that were not asked are taken to be well."""
+    """By backend name. A backend that was not probed counts as healthy."""
     health: BackendHealth | None = None
     now: float = 0.0
-    """The time by the clock of `loads`, in seconds."""
+    """Monotonic seconds, by the clock of `health`."""
     spilling: bool = False
     budget: "BudgetStatus | None" = None
     queue_depth: int | None = None
@@ -53,10 +53,10 @@ class Seen:
 
 
 def usual_backends(config: "Config", request: PlanRequest, *, local: bool) -> "list[Backend]":
-    """What a request is planned among when no backend is configured: at their usual addresses.
+    """The backends to plan with when none is configured, at their usual addresses.
 
-    `local`: the local ones, to be probed; otherwise those that are recommended for it, a local one among them. The
-    ones that the `[router]` table names are there too. Raises `ConfigError` for a name that it gets wrong.
+    `local`: all local kinds, to be probed. Otherwise the recommended kinds and at least one local kind. Kinds that the
+    `[router]` table names are added. Raises `ConfigError` for an unknown name there.
     """
     from batuta_cli.serve.backends import BackendSelector, default_backend
 
@@ -74,7 +74,7 @@ def usual_backends(config: "Config", request: PlanRequest, *, local: bool) -> "l
 
 
 class Observer:
-    """Takes snapshots of the same backends again and again, and remembers what is in the tables."""
+    """Takes snapshots of the same backends; prices, windows and tiers are cached."""
 
     def __init__(self, config: "Config", backends: "Sequence[Backend]") -> None:
         """Raises `ConfigError`."""
@@ -90,8 +90,8 @@ class Observer:
             b.name for b in backends if b.kind.is_local and not any(map(_is_private_cloud, b.base_urls))
         )
         self._tier = {backend.name: lru_cache(16)(partial(expected_tier, config, backend)) for backend in backends}
-        self._window = lru_cache(_REMEMBERED)(self._look_up_window)
-        self._price = lru_cache(_REMEMBERED)(self._look_up_price)
+        self._window = lru_cache(_CACHED_MODELS)(self._look_up_window)
+        self._price = lru_cache(_CACHED_MODELS)(self._look_up_price)
 
     def snapshot(self, request: PlanRequest, seen: Seen) -> Snapshot:
         """The snapshot for one request."""
@@ -114,8 +114,8 @@ class Observer:
         remote = frozenset(probe.remote_models if probe else ())
         if backend.profile.remote_models.has(model, remote):
             remote |= {model}
-        # A server of a local kind that stands somewhere public is somebody's, who may send a bill; so does a private
-        # cloud. A host name that may yet turn out to be elsewhere is held to be near when a request is sent.
+        # A server of a local kind at a public address, or in a private cloud, may cost money. A host name that is not
+        # resolved yet may turn out to be public: the pipeline connects to it under a tier that refuses that.
         free = backend.name in self._own_servers and tier is not PrivacyTier.STANDARD and model not in remote
         free = free and (place != UNRESOLVED or model not in self._own_prices)
         reported = probe.queue_depth if probe else None
@@ -134,12 +134,12 @@ class Observer:
             FREE if free else self._price(model, backend.kind, seen.day),
             max((depth for depth in (reported, counted) if depth is not None), default=None),
             cooling.seconds if cooling else None,
-            "" if probe is None or probe.healthy else probe.error or "it does not answer",
+            "" if probe is None or probe.healthy else probe.error or "no response",
             cools_model=cooling is not None and cooling.of_model,
         )
 
     def _look_up_window(self, model: str, served: int | None) -> tuple[int | None, int | None]:
-        """Window and reserve of a model, at a server that allows `served` tokens."""
+        """Window and output reserve of a model, at a server whose window is `served` tokens."""
         info = known_model(model, self._config.models, files=False) if model else None
         if info is None:
             return served, None if served is None else default_reserve(served)
@@ -169,14 +169,14 @@ def take_snapshot(config: "Config", backends: "Sequence[Backend]", request: Plan
 
 
 def expected_tier(config: "Config", backend: "Backend", base_url: str = "") -> tuple[PrivacyTier, str]:
-    """The strictest tier that a backend can be expected to be admitted under, and why.
+    """The strictest tier that is expected to admit a backend, and why.
 
-    `base_url` is the one that is used of several; otherwise the one that is the farthest away counts.
+    `base_url`: the address in use of several. Without it the address with the most open tier counts.
     """
     networks = Networks.configured(config)
     urls = [base_url] if base_url else list(backend.base_urls)
     found = [_tier_of(config, backend, url, networks) for url in urls]
-    usual = (backend.kind.tier, "its usual place")
+    usual = (backend.kind.tier, "its usual address")
     return max(found, key=lambda tier_and_reason: tier_and_reason[0].openness, default=usual)
 
 
@@ -186,7 +186,7 @@ def _tier_of(config: "Config", backend: "Backend", url: str, networks: Networks)
     own = config.backends.get(backend.name)
     is_usual = own is None or not own.base_url or url in backend.profile.base_urls
     if is_usual and not backend.kind.is_local and PrivacyTier.STANDARD in (tier, backend.kind.tier):
-        # Another host name could turn out to lie in a declared network, that of a public service will not.
+        # The host name of a public service never resolves to a declared network; another name could.
         return PrivacyTier.STANDARD, "a public service"
     return tier, reason
 

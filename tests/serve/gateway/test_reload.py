@@ -146,7 +146,7 @@ def models_of(*names: str) -> Any:
 @contextmanager
 def real_gateway(environment: dict[str, str]) -> Iterator[Live]:
     process = subprocess.Popen(
-        ["batuta", "serve", "gateway", "--port", "0", "--ledger", "memory:"],
+        ["batuta", "serve", "gateway", "--port", "0", "--ledger", "memory:", "--set", "privacy.tier=private"],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -174,6 +174,7 @@ def test_backends_are_reloaded(environment: dict[str, str], file: Path) -> None:
             file.write_text(backend_table.format(backend.base_url, "two"))
             assert reloaded(gateway)["event"] == "reloaded"
             assert (ask("one"), ask("two")) == (404, 200)
+            assert gateway.ask(CHAT, chat("two"))[1]["x-batuta-tier"] == "private"  # --set holds for the new one too
             gateway.send(signal.SIGTERM)
             assert gateway.end() == 0
 

@@ -208,7 +208,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        for module in ("leg", "pipeline", "world"):
+        for module in ("pipeline.attempt", "pipeline.pipeline", "routing.monitor"):
             monkeypatch.setattr(f"batuta_cli.serve.{module}.time", self)
 
     def monotonic(self) -> float:

@@ -168,7 +168,7 @@ def test_what_the_client_has_not_got_is_forgotten_when_another_backend_begins_an
         said="", reached=False, tier=PrivacyTier.SOVEREIGN, obstacles=frozenset({Obstacle.JSON})
     )
     manager.append_tokens("r1", "{}")
-    with pytest.raises(UsageError, match="a part of the answer already"):
+    with pytest.raises(UsageError, match="has received a part of the response"):
         manager.restart("r1")
     assert manager.context("r1").generated == "{}"
 
@@ -220,7 +220,7 @@ def test_no_retry_at_all_can_be_configured() -> None:
     manager = FailoverManager(FailoverConfig(max_retries=0))
     manager.start_tracking("r1", "prompt")
     assert not manager.should_failover("r1")
-    with pytest.raises(NoBackendError, match="given to 1 backend, and"):
+    with pytest.raises(NoBackendError, match="1 backend tried the request"):
         manager.prepare_failover("r1")
 
 

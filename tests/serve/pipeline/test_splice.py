@@ -1,4 +1,4 @@
-"""The seam: what the client sees is the text, whatever a backend repeats and wherever the text was cut."""
+"""Splice: the client receives each character once, also when a backend repeats the beginning or cuts a word in two."""
 
 from itertools import pairwise
 

@@ -64,14 +64,14 @@ def test_every_gate_tells_its_number() -> None:
     found = plan(request, Snapshot((state,), budget_remaining=to_nano("0.50"), max_request_cost=to_nano(1)))
     candidate = found.candidates[0]
     assert [str(gate.name) for gate in candidate.gates] == [
-        "tier", "capability", "context", "budget", "rest", "queue",
+        "tier", "capability", "context", "budget", "cooldown", "queue",
     ]  # fmt: skip
     assert number(found, "groq", GateName.CONTEXT) == 1100
     assert number(found, "groq", GateName.BUDGET) == to_nano("0.013")  # 1000 × $10/M + 100 × $30/M
     assert number(found, "groq", GateName.COOLDOWN) == 2.5
     assert number(found, "groq", GateName.QUEUE) == 3
     assert candidate.gates[3].to_json()["number"] == "0.013"
-    assert refused(found, "groq") == {"rest": "cooling down after a failure, for 2.5 s"}
+    assert refused(found, "groq") == {"cooldown": "cooling down after a failure, for 2.5 s"}
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_every_gate_tells_its_number() -> None:
             replace(LLAMA, remote_models=frozenset({"m"})),
             asked(privacy=PRIVATE),
             "tier",
-            "private does not admit standard: its server sends this model's requests elsewhere",
+            "private does not admit standard: its server forwards this model's requests to another server",
         ),
         (replace(LLAMA, models=("other",)), asked(), "capability", "it does not have m"),
         (
             BackendState("claude", ServingBackend.ANTHROPIC, STANDARD, price=FREE),
             asked(needs=frozenset({Need.JSON, Need.TOOLS, Need.CHOICES})),
             "capability",
-            "it cannot do JSON output or several choices",
+            "its API has no JSON output or several choices",
         ),
         (
             replace(LLAMA, window=8192),
@@ -105,10 +105,15 @@ def test_every_gate_tells_its_number() -> None:
             "8,193 tokens in a window of 8,192",
         ),
         (replace(GROQ, price=None), asked(), "budget", "the price of m is not known"),
-        (replace(LLAMA, cooldown=0.0), asked(), "rest", "cooling down after a failure, one trial request in flight"),
-        (replace(LLAMA, cooldown=7.0, cools_model=True), asked(), "rest", "m is cooling down there, for 7.0 s"),
-        (replace(LLAMA, trouble="connection refused"), asked(), "rest", "connection refused"),
-        (replace(LLAMA, depth=50), asked(), "queue", "50 requests, 50 is full"),
+        (
+            replace(LLAMA, cooldown=0.0),
+            asked(),
+            "cooldown",
+            "cooling down after a failure, one trial request in flight",
+        ),
+        (replace(LLAMA, cooldown=7.0, cools_model=True), asked(), "cooldown", "m is cooling down there, for 7.0 s"),
+        (replace(LLAMA, trouble="connection refused"), asked(), "cooldown", "connection refused"),
+        (replace(LLAMA, depth=50), asked(), "queue", "50 requests, the limit is 50"),
     ],
 )
 def test_a_gate_that_refuses_says_why(state: BackendState, request_: PlanRequest, gate: str, detail: str) -> None:
@@ -122,7 +127,7 @@ def test_a_gate_that_refuses_says_why(state: BackendState, request_: PlanRequest
     [
         ("1.00", "1.00", None),
         ("0.013", "0.013", None),
-        ("0.012999999", "1.00", "$0.013, a single request may cost $0.012999999"),
+        ("0.012999999", "1.00", "$0.013, above the limit of $0.012999999 a request"),
         ("1.00", "0.012999999", "$0.013 of $0.012999999 left of the day"),
         ("1.00", "0", "$0.013 of $0.00 left of the day"),
     ],
@@ -294,7 +299,7 @@ def test_the_decision_is_the_router_s_on_the_backends_that_can_serve(request_: P
 
     def lane(c: Candidate) -> Lane:
         said = {str(gate.name): gate.passed for gate in c.gates}
-        return Lane(c.backend, depths[c.backend], said["tier"], said["rest"])
+        return Lane(c.backend, depths[c.backend], said["tier"], said["cooldown"])
 
     def serves(c: Candidate) -> bool:
         said = {str(gate.name): gate.passed for gate in c.gates}

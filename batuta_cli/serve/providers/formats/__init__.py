@@ -1,1 +1,1 @@
-"""The wire formats that backends speak: one module for each."""
+"""The wire formats of backends: one module each."""

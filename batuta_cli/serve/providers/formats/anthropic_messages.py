@@ -50,7 +50,7 @@ def outgoing(call: Call) -> Outgoing:
 
 
 def _append(messages: list[dict[str, Any]], message: ChatMessage) -> None:
-    """One message; the results of several tool calls belong into one user turn."""
+    """Append one message; the results of consecutive tool calls go into one user message."""
     if message.role is Role.TOOL:
         block = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.content}
         if messages and messages[-1]["role"] == "user" and isinstance(messages[-1]["content"], list):

@@ -1,13 +1,12 @@
-"""Raw text completion, with a prompt that was rendered here: how some local backends continue a text exactly.
+"""Raw text completion with a prompt that batuta renders: the way some local backends continue a text exactly.
 
-OpenAI's older `/completions`, llama.cpp's `/completion`, and Ollama's `/api/generate` with `raw`, whose stream is
-JSON lines in place of events.
+OpenAI's `/completions`, llama.cpp's `/completion`, and Ollama's `/api/generate` with `raw`, which streams JSON lines.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-from batuta_cli.serve.providers.formats.openai_chat import asked_choices, parsed, read_finish, reported
+from batuta_cli.serve.providers.formats.openai_chat import parsed, read_finish, reported, requested_choices
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece
 from batuta_cli.serve.usage import from_openai, plain
@@ -29,7 +28,7 @@ def outgoing(call: Call, path: str = "completions") -> Outgoing:
 
 
 def outgoing_ollama(call: Call) -> Outgoing:
-    """A request to Ollama's own route, which applies no template of its own to a raw prompt."""
+    """A request to Ollama's `/api/generate`; with `raw` it applies no template."""
     sampling = _sampling(call)
     options = {**sampling, "num_predict": call.max_tokens}
     body = {"model": call.model, "prompt": call.prompt + call.prefix, "raw": True, "stream": call.stream}
@@ -61,13 +60,13 @@ class CompletionReader:
         if not isinstance(document, dict) or "error" in document:
             raise reported(document)
         choices, usage = document.get("choices"), from_openai(document.get("usage"))
-        asked = asked_choices(choices, 1)
-        if not asked:
+        requested = requested_choices(choices, 1)
+        if not requested:
             if usage is None:
                 raise BackendError("the backend answered without choices")
             yield Piece(usage=usage)
             return
-        choice = asked[0][1]
+        choice = requested[0][1]
         finish, text = read_finish(choice.get("finish_reason")), choice.get("text")
         self._complete = self._complete or finish is not None
         yield Piece(text if isinstance(text, str) else "", finish, usage)
