@@ -1,6 +1,7 @@
 """What all routes of one gateway process share: settings, access check, metrics, log, the pipeline, open requests."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from batuta_cli.serve.tiers import PrivacyTier
 
 if TYPE_CHECKING:
     from batuta_cli.serve.pipeline.pipeline import Pipeline
+
+
+_STORAGE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class GatewayState:
         self.bodies = BodyMemory(settings.limits.largest_sum)
         self.pipeline: Pipeline | None = None
         """None until it is open, and again after it is closed."""
+        self._storage_checked = -_STORAGE_SECONDS
+        self._storage_error: Exception | None = None
         self.draining = False
         """The gateway is shutting down: it takes no new requests."""
         self.open_requests: dict[Connection, Pipeline] = {}
@@ -84,6 +90,25 @@ class GatewayState:
         self.settings = settings
         self.access.origins = settings.origins
         self.bodies.limit = settings.limits.largest_sum
+
+    async def storage_error(self) -> Exception | None:
+        """The error of the ledger or the audit log if one of them cannot be written.
+
+        It is checked at most once a second, because `/ready` needs no key.
+        """
+        now = time.monotonic()
+        if self.pipeline is not None and now - self._storage_checked >= _STORAGE_SECONDS:
+            self._storage_checked = now
+            try:
+                await self.pipeline.check_storage()
+            except BaseException as raised:
+                error = self.handled(raised)
+                if self._storage_error is None:
+                    self.log.write("error", "storage", **logs.describe(error))
+                self._storage_error = error
+            else:
+                self._storage_error = None
+        return self._storage_error
 
     def handled(self, error: BaseException) -> Exception:
         """The error to report for `error`, counted as a fault unless it is an expected `HttpError` or `BatutaError`.

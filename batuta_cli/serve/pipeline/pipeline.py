@@ -167,6 +167,15 @@ class Pipeline:
                 return Readiness(True)
         return Readiness(False, "no backend answers")
 
+    async def check_storage(self) -> None:
+        """Raise `LedgerError` or `AuditError` when the ledger or the audit log cannot be written."""
+
+        def check() -> None:
+            self.breaker.status()
+            self.audit.check_writable()
+
+        await asyncio.to_thread(check)
+
     async def gauges(self) -> Gauges:
         """How things stand. Raises `LedgerError`."""
         now = time.monotonic()

@@ -307,6 +307,9 @@ class Pipeline:
     def ready(self) -> Ready:
         return self.state
 
+    async def check_storage(self) -> None:
+        pass
+
     async def gauges(self) -> Gauges:
         return Gauges()
 
