@@ -363,6 +363,26 @@ def write_file(path: StrPath, data: bytes, *, force: bool = False, mode: int = 0
         output.write(data)
 
 
+def check_writable(directory: Path) -> None:
+    """Raise `OperationError` unless a file can be written in `directory` now; leaves no file.
+
+    It writes 4 KiB, so that a full disk, a quota and a limit of file size are found, not only permissions.
+    """
+    with errors_named(directory):
+        try:
+            descriptor = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                raise
+            path = directory / _hidden("check", str(os.getpid()))  # the file system has no unnamed files
+            descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            os.unlink(path)
+        try:
+            write_all(descriptor, bytes(4096))
+        finally:
+            os.close(descriptor)
+
+
 def _umask() -> int:
     # os.umask sets the mask to read it, and other threads would see that.
     with contextlib.suppress(OSError, ValueError):
