@@ -156,7 +156,10 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     Raises `ConfigError` for what is wrong in the file or the environment, `OperationError` when the file cannot be
     read.
     """
-    document = toml.read(path or paths.config_file())
+    try:
+        document = toml.read(path or paths.config_file())
+    except paths.NoHomeError:  # without a home there is no file
+        document = None
     found = from_document(document) if document else Found()
     add_environment(found, os.environ if environ is None else environ)
     tables = {table: declared(**found.of((table,))) for table, declared in TABLES.items() if table not in NAMED}
