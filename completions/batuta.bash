@@ -40,7 +40,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha hash')
-            options='-c --check --algorithm --ignore --follow-symlinks --json -q --quiet -h --help'
+            options='-c --check --ignore-missing --algorithm --ignore --follow-symlinks --json -q --quiet -h --help'
             case ${2-} in
                 -c | --check | [1-9]*) value='<file>' && return 0 ;;
                 --algorithm) value='blake3 sha256' && return 0 ;;

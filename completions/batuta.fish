@@ -126,6 +126,7 @@ complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --ident
 
 # batuta pacha hash
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore-missing -d 'With --check: skip listed files that do not exist.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l algorithm -x -a 'blake3 sha256' -d 'sha256 prints the lines of sha256sum, for files only.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore -x -d 'Leave these paths out, from the model\'s root; * stays within a directory, ** does not.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
@@ -136,7 +137,7 @@ complete -c batuta -n '__batuta_in \'pacha hash\' 1+ -c --check --algorithm --ig
 
 # batuta pacha encrypt
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
-complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline is dropped.'
+complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline (LF or CRLF) is dropped.'
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -s o -l output -r -F -d 'Where to write; - is stdout.'
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l format -x -a '1 2' -d '1 is read by the Rust crate; 2 is for pipes, random access and any size.'
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -s f -l force -d 'Replace an existing output.'
@@ -147,7 +148,7 @@ complete -c batuta -n '__batuta_in \'pacha encrypt\' 1 --password-env --password
 
 # batuta pacha decrypt
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
-complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline is dropped.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline (LF or CRLF) is dropped.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s o -l output -r -F -d 'Where to write; - is stdout.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l allow-kdf-memory -x -d 'Largest memory that a file may request to derive its key.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s f -l force -d 'Replace an existing output.'
