@@ -1,6 +1,6 @@
-"""Where batuta keeps its own files: the XDG base directories (https://specifications.freedesktop.org/basedir-spec).
+"""The paths of batuta's own files, in the XDG base directories (https://specifications.freedesktop.org/basedir-spec).
 
-Functions only name a path; `private_dir` makes it, with mode 0700. Where neither the XDG variable, nor HOME, nor the
+Only `private_dir` creates a directory, with mode 0700. Where neither the XDG variable, nor HOME, nor the
 user's passwd entry names a directory, they raise `NoHomeError`.
 """
 
@@ -43,12 +43,12 @@ def config_file() -> Path:
 
 
 def keys_dir() -> Path:
-    """Own key pairs, one `.key` and one `.pub` an identity."""
+    """The user's own key pairs: one `.key` and one `.pub` file an identity."""
     return _in_home("data") / "keys"
 
 
 def trust_file() -> Path:
-    """Whose signatures count here."""
+    """The trust store: the keys whose signatures are accepted."""
     return _in_home("data") / "trust" / "trust.toml"
 
 
@@ -63,7 +63,7 @@ def state_dir() -> Path:
 
 
 def ledger_file() -> Path:
-    """The SQLite ledger of what was spent."""
+    """The SQLite ledger of the budget."""
     return state_dir() / "ledger.sqlite3"
 
 
@@ -73,9 +73,9 @@ def audit_dir() -> Path:
 
 
 def private_dir(path: Path) -> Path:
-    """Make `path` and its parents, readable by their owner alone; directories that exist keep their mode.
+    """Create `path` and its parents with mode 0700. Existing directories keep their mode.
 
-    Raises `OperationError` when it cannot be made.
+    Raises `OperationError`.
     """
     missing = []
     current = path
@@ -88,15 +88,15 @@ def private_dir(path: Path) -> Path:
         for directory in reversed(missing):
             os.makedirs(directory, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise OperationError(f"cannot make the directory {path}: {error.strerror}") from error
+        raise OperationError(f"cannot create the directory {path}: {error.strerror}") from error
     return path
 
 
 def client_keys_file() -> Path:
-    """Whose requests the gateway answers."""
+    """The client keys of the gateway."""
     return _in_home("data") / "gateway" / "keys.toml"
 
 
 def client_keys_marker() -> Path:
-    """Is there once client keys have been required; not beside them, so that removing their directory leaves it."""
+    """A file that exists once client keys have been required; not in their directory, which may be removed."""
     return state_dir() / "client-keys-required"

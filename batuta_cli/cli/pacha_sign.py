@@ -45,7 +45,7 @@ _SHOWN = 10  # names of files that are left out in the text; --json has all
     ),
 )
 def sign(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="ModelContent files or directories.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Model files or directories.")],
     identity: Annotated[
         str | None, typer.Option(metavar="ID", help="Which of your keys; with --key, the name to sign as.")
     ] = None,

@@ -23,16 +23,16 @@ def from_env(variable: str) -> bytes:
     if not value:
         state = "is empty" if variable in os.environ else "is not set"
         raise UsageError(
-            f"{called_variable(variable)} {state}", hint="give the NAME of a variable that is set, not its value"
+            f"{called_variable(variable)} {state}", hint="give the NAME of a variable that is set, not a value"
         )
     return value
 
 
 def passphrase(variable: str | None, *, of: str) -> bytes:
-    """The passphrase of an encrypted key: from the named variable, else asked for."""
+    """The passphrase of an encrypted key: from the named variable, else from the terminal."""
     if variable is not None:
         return from_env(variable)
-    return console.ask_secret(f"Passphrase of {of}", hint="--passphrase-env VAR names a variable that has it").encode()
+    return console.ask_secret(f"Passphrase of {of}", hint="--passphrase-env VAR reads it from a variable").encode()
 
 
 def read_key(source: str) -> tuple[bytes, str]:
@@ -45,7 +45,7 @@ def read_key(source: str) -> tuple[bytes, str]:
 
 
 def signing_key(source: str, *, passphrase_env: str | None, identity: str | None) -> SigningKey:
-    """A private key from a file, `env:VAR` or `-`; its passphrase is asked for only when it has one."""
+    """A private key from a file, `env:VAR` or `-`; the passphrase is read only when the key is encrypted."""
     data, label = read_key(source)
     secret = passphrase(passphrase_env, of=label) if is_encrypted_key(data) else None
     return parse_with(data, label, passphrase=secret, identity=identity)

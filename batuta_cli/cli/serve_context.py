@@ -1,4 +1,4 @@
-"""`batuta serve context`: whether a conversation fits a model's context window, and the part of it that does."""
+"""`batuta serve context`: counts a conversation, checks whether it fits the context window, and shortens it."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +12,7 @@ from batuta_cli.errors import ContextOverflowError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from batuta_cli.serve.context.manager import ContextManager
-    from batuta_cli.serve.messages import ChatMessage
     from batuta_cli.serve.tokens import TokenCount
 
 commands = typer.Typer()
@@ -38,24 +35,27 @@ def context(
         str | None,
         typer.Option(
             metavar="sliding-window|middle-out|error",
-            help="Write the conversation shortened to what fits: without its oldest turns; without the oldest after"
-            " the first; or not at all.",
+            help="Shorten the conversation to fit and print it: sliding-window drops the oldest turns, middle-out drops"
+            " the oldest turns after the first, error drops nothing.",
         ),
     ] = None,
     window: Annotated[
-        int | None, typer.Option(metavar="TOKENS", help="The context window, for prompt and answer together.")
+        int | None, typer.Option(metavar="TOKENS", help="The context window, for prompt and output together.")
     ] = None,
-    reserve: Annotated[int | None, typer.Option(metavar="TOKENS", help="The part of it kept for the answer.")] = None,
+    reserve: Annotated[
+        int | None, typer.Option(metavar="TOKENS", help="The part of the window reserved for the output.")
+    ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="A GGUF file, a tokenizer.json or a folder to count tokens with."),
+        typer.Option(metavar="FILE", help="Count with this GGUF file, tokenizer.json or model folder."),
     ] = None,
     system_fallback: Fallback = "error",
 ) -> console.CommandResult:
-    """Count the tokens of a conversation, as the model's template renders it, and say whether they fit.
+    """Count the tokens of a conversation, as the model's template renders it, and check whether they fit.
 
-    With --strategy the messages that fit go to stdout as JSON. System messages, the last user message and tool calls
-    with their results are always kept. Exit 8 when the conversation, or what must be kept of it, does not fit.
+    With --strategy the messages that fit are printed to stdout as JSON. System messages, the last user message and tool
+    calls with their results are always kept. The tools and the response format of a request body are counted as well.
+    Exit 8 when the conversation, or the part that must be kept, does not fit.
     """
     from batuta_cli import config
     from batuta_cli.serve.context.manager import ContextManager
@@ -63,7 +63,7 @@ def context(
     from batuta_cli.serve.templates.template_input import SystemFallback
 
     chosen = None if strategy is None else TruncationStrategy.parse(strategy)
-    conversation = ConversationSource(messages, system, user).read()
+    conversation, fields = ConversationSource(messages, system, user).read_request()
     manager = ContextManager.for_model(
         model,
         window=window,
@@ -73,9 +73,9 @@ def context(
         models=config.load().models,
     )
     if chosen is None:
-        return _judged(model, manager, conversation)
+        return _judged(model, manager, manager.count(conversation, fields))
     try:
-        kept = manager.truncate(conversation, chosen)
+        kept = manager.truncate(conversation, chosen, fields)
     except ContextOverflowError as error:
         return console.CommandResult(
             {**_size(model, manager), **(error.result or {}), "fits": False, "dropped": []}, error=error
@@ -101,10 +101,10 @@ def context(
     return console.CommandResult(result, raw=json.dumps(listed, indent=2).encode() + b"\n")
 
 
-def _judged(model: str, manager: "ContextManager", conversation: "Sequence[ChatMessage]") -> console.CommandResult:
+def _judged(model: str, manager: "ContextManager", counted: "TokenCount") -> console.CommandResult:
     from batuta_cli.serve.context.truncation import overflow
 
-    counted, size = manager.count(conversation), manager.size
+    size = manager.size
     left = size.limit - counted.tokens
     result = {**_size(model, manager), **_count(counted), "missing": max(-left, 0), "fits": left >= 0, "dropped": []}
     fits = f"yes, {left:,} left" if left >= 0 else f"no, {-left:,} too many"
@@ -121,7 +121,7 @@ def _judged(model: str, manager: "ContextManager", conversation: "Sequence[ChatM
 
 
 def _how(counted: "TokenCount") -> str:
-    """How the tokens were counted, for a line that has said already that they are an estimate."""
+    """The method of a count, for a line that already says that it is an estimate."""
     return counted.method.removeprefix("upper estimate: ")
 
 
@@ -141,7 +141,7 @@ def _count(counted: "TokenCount") -> dict[str, Any]:
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:
-    """`2-5, 9`; what is beyond the tenth range is only counted."""
+    """`2-5, 9`. Ranges after the tenth are only counted."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
@@ -149,4 +149,4 @@ def _ranges(numbers: tuple[int, ...]) -> str:
         else:
             runs.append([number])
     shown = ["-".join(map(str, run)) for run in runs[:10]]
-    return ", ".join(shown) + (f" and {len(runs) - 10:,} more places" if len(runs) > 10 else "")
+    return ", ".join(shown) + (f" and {len(runs) - 10:,} more ranges" if len(runs) > 10 else "")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -400,3 +401,18 @@ def test_a_sha256_digest_is_compared_alone_and_beside_a_signature(batuta: Run, w
         batuta(*arguments, "blake3:" + "00" * 32, input=given, code=3)
     for malformed in ("sha256:", "sha256:00", "sha256:" + "g" * 64, "SHA256:" + "00" * 32, "md5:00"):
         batuta("pacha", "verify", "m", "--digest", malformed, code=2)
+
+
+def test_a_bundle_inside_the_model_does_not_sign_its_own_hidden_file(
+    batuta: Run, environment: dict[str, str], work: Path, model: Path, signer: Signatory
+) -> None:
+    code = """if True:
+        from batuta_cli import files
+        from batuta_cli.cli.app import main
+        files.AtomicOutput._open_unnamed = lambda self: False  # as on a file system without O_TMPFILE
+        main()
+    """
+    command = [sys.executable, "-c", code, "pacha", "sign", "model", "--inside", "--oms-key", "ec.pem"]
+    done = subprocess.run(command, env=environment, cwd=work, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    batuta("pacha", "verify", "model", "--key", "ec.pub", code=0)

@@ -218,3 +218,16 @@ def test_an_upper_estimate_is_called_so_once(batuta: Run, chat: Path) -> None:
     assert tokens.endswith("(at most: the tokenizer of claude-3-opus is not known)")
     said = batuta(*arguments, "--strategy", "error", code=0).stderr
     assert said.splitlines() == ["an upper estimate: the tokenizer of claude-3-opus is not known"]
+
+
+def test_the_tools_of_a_request_body_are_counted(batuta: Run, work: Path) -> None:
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0}
+    tool = {"type": "function", "function": {"name": "weather", "description": "The weather of a city. " * 200}}
+    (work / "plain.json").write_text(json.dumps(body))
+    (work / "tools.json").write_text(json.dumps({**body, "tools": [tool]}))
+    line = ("serve", "context", "--model", "gpt-4o", "--json", "--messages")
+    plain = result(batuta(*line, "plain.json", code=0))
+    tools = result(batuta(*line, "tools.json", code=0))
+    assert plain["exact"] is True and tools["exact"] is False
+    # "The weather of a city. " is 6 tokens, 200 times
+    assert plain["tokens"] + 1200 < tools["tokens"] < plain["tokens"] + 2200

@@ -252,11 +252,11 @@ def test_an_ignore_that_names_nothing_is_warned_of(batuta: Run, work: Path, alic
     for glob in ("*.log", "run.log", "F", "caf\u00e9", "sub/sub"):
         for command in (["sign", "m", "--force"], ["hash", "m"]):
             done = batuta("pacha", *command, "--ignore", glob, code=0)
-            assert f"warning: m: --ignore {glob} names nothing in it; " in done.stderr
-            assert ("globs begin at the model's root" in done.stderr) is ("*" in glob)
-            assert ("that path is left out if it appears later" in done.stderr) is ("*" not in glob)
+            assert f"warning: m: --ignore {glob} matches nothing; " in done.stderr
+            assert ("globs are relative to the model's root" in done.stderr) is ("*" in glob)
+            assert ("the path is ignored if it appears later" in done.stderr) is ("*" not in glob)
     assert batuta("pacha", "sign", "m", "--force", "--ignore", "sub", "--ignore", "sub/*.log", code=0).stderr == ""
-    assert "names nothing" in batuta("pacha", "hash", "model", "--ignore", "f", code=0).stderr
+    assert "matches nothing" in batuta("pacha", "hash", "model", "--ignore", "f", code=0).stderr
 
 
 def test_devices_pipes_and_links_as_output_are_written_through(

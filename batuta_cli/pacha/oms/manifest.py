@@ -41,7 +41,7 @@ _SHARD_NAME = re.compile(r"(.+):(0|[1-9]\d{0,18}):([1-9]\d{0,18})", re.ASCII | r
 
 
 @dataclass(frozen=True)
-class Piece:
+class SignedPart:
     """Bytes `start` to `end` (exclusive) of a file, and their digest. `end` is None for a whole file."""
 
     start: int
@@ -54,7 +54,7 @@ class SignedFile:
     """One file of a model: its `/`-separated name inside the model, and the pieces that make it up, in their order."""
 
     name: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[SignedPart, ...]
 
     @property
     def size(self) -> int | None:
@@ -150,7 +150,7 @@ def _version_02(document: dict[str, Any]) -> OmsManifest:
         name = text_field(row, "name", where)
         check_resource_name(name, where)
         digest = _digest(text_field(digests, "sha256", f"{where}digest."), "sha256", f"{where}digest.sha256")
-        files.append(SignedFile(name, (Piece(0, None, digest),)))
+        files.append(SignedFile(name, (SignedPart(0, None, digest),)))
     _check_distinct(files)
     return OmsManifest(None, "files", "sha256", tuple(files), None, old=True)
 
@@ -174,7 +174,7 @@ def _whole_files(rows: list[dict[str, Any]], algorithm: str, digests: list[bytes
         check_resource_name(name, where)
         expect(text_field(row, "algorithm", where), algorithm, f"{where}algorithm")
         digests.append(_digest(text_field(row, "digest", where), algorithm, f"{where}digest"))
-        files.append(SignedFile(name, (Piece(0, None, digests[-1]),)))
+        files.append(SignedFile(name, (SignedPart(0, None, digests[-1]),)))
     _check_distinct(files)
     return tuple(files)
 
@@ -201,7 +201,7 @@ def _shards(
     return tuple(files)
 
 
-def _contiguous(name: str, found: list[tuple[int, int, bytes]], shard_size: int) -> tuple[Piece, ...]:
+def _contiguous(name: str, found: list[tuple[int, int, bytes]], shard_size: int) -> tuple[SignedPart, ...]:
     """The shards of one file in order; each byte of it must be in exactly one of them."""
     ordered = sorted(found)
     position = 0
@@ -213,7 +213,7 @@ def _contiguous(name: str, found: list[tuple[int, int, bytes]], shard_size: int)
                 f" from 0 on in steps of {shard_size:,} bytes"
             )
         position = end
-    return tuple(Piece(*shard) for shard in ordered)
+    return tuple(SignedPart(*shard) for shard in ordered)
 
 
 def _shard_size(value: Any) -> int:

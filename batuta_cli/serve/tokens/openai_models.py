@@ -1,4 +1,4 @@
-"""OpenAI's models: which encoding they use, and what the chat API adds to the text of messages. Data: `openai.toml`."""
+"""The encodings of OpenAI's models, and the tokens that the chat API adds to messages. Data: `openai.toml`."""
 
 import functools
 import tomllib
@@ -11,7 +11,7 @@ from batuta_cli.serve.tokens.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Overhead:
-    """Tokens that the chat API adds: to a message, to one with a name, once to a request."""
+    """Tokens that the chat API adds for each message, for each name, and once for a request."""
 
     message: int
     name: int
@@ -21,7 +21,7 @@ class Overhead:
 
 @dataclass(frozen=True)
 class OpenAIModel:
-    """A family of models, by its name."""
+    """A family of models."""
 
     name: str
     encoding: str
@@ -29,7 +29,7 @@ class OpenAIModel:
 
 
 def openai_model(model: str) -> OpenAIModel | None:
-    """The family that `model` (with or without `openai/` before it) belongs to, or None."""
+    """The family of `model`, which may have the prefix `openai/`, or None."""
     name = model.strip().lower().removeprefix("openai/")
     families = _families()
     cuts = [at for at, character in enumerate(name) if character in "-:"]

@@ -1,6 +1,6 @@
 """`ContextWindow` and `ContextManager`: the windows, the counts and the defaults behind `batuta serve context`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from batuta_cli.serve import ChatMessage, ContextManager, ContextWindow, Truncat
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 
-def words(messages: Sequence[ChatMessage]) -> TokenCount:
+def words(messages: Sequence[ChatMessage], options: Mapping[str, Any]) -> TokenCount:
     """A token a word."""
     return TokenCount(sum(len(message.content.split()) for message in messages), True, "words")
 
