@@ -124,9 +124,10 @@ def suggestions(name: str, context: Any) -> list[str]:
             return [candidate]
     root, here_path = context.find_root(), tuple(context.command_path.split())
     anywhere = [path for path in _paths(root.command, root, (str(root.info_name),)) if path[-1] == wanted]
-    near = [path for path in anywhere if path[: len(here_path)] == here_path]
-    if anywhere:
-        return [" ".join(path) for path in sorted(near or anywhere, key=lambda path: (len(path), path))]
+    while here_path and not any(path[: len(here_path)] == here_path for path in anywhere):
+        here_path = here_path[:-1]
+    if near := [path for path in anywhere if path[: len(here_path)] == here_path]:
+        return [" ".join(path) for path in sorted(near, key=lambda path: (len(path), path))]
     return difflib.get_close_matches(name, here, n=2)
 
 

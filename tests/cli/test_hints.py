@@ -2,6 +2,7 @@
 
 import base64
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_key_in_the_place_of_a_command_is_not_repeated(batuta: Run) -> None:
     )
 
 
-SPOILED = {
+SPOILED: dict[str, Callable[[str], str]] = {
     "literal line breaks": lambda pem: pem.strip().replace("\n", "\\n"),
     "literal line breaks of Windows": lambda pem: pem.strip().replace("\n", "\\r\\n"),
     "literal line breaks and a last one": lambda pem: pem.replace("\n", "\\n"),
