@@ -189,6 +189,8 @@ class Gateway:
             connection.release_body()
         seconds = connection.seconds
         state.metrics.request(connection.route, connection.status, seconds)
+        if connection.model is not None:
+            state.metrics.model_request(connection.model, connection.client, connection.status)
         if connection.route in info_routes.PROBES:  # frequent, and counted in the metrics
             return
         state.log.write(

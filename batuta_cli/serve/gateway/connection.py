@@ -92,6 +92,9 @@ class Connection:
         self.route = "other"
         self.status = 0
         self.client = ""
+        """Name of the client key, empty without one."""
+        self.model: str | None = None
+        """The model for the metrics; None for a request that names no model."""
         self.reply: Reply | None = None
         """Set when the response is a stream."""
         self.log_fields: dict[str, Any] = {}
