@@ -275,7 +275,7 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve keys create')
-            options='--json -q --quiet -h --help'
+            options='--admin --json -q --quiet -h --help'
             case ${2-} in
                 1) value='' && return 0 ;;
             esac

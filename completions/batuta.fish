@@ -481,6 +481,7 @@ complete -c batuta -n '__batuta_at serve keys' -s q -l quiet -d 'Print errors on
 complete -c batuta -n '__batuta_at serve keys' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve keys create
+complete -c batuta -n '__batuta_in \'serve keys create\'' -l admin -d 'Also allow /metrics from other machines.'
 complete -c batuta -n '__batuta_in \'serve keys create\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve keys create\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve keys create\'' -s h -l help -d 'Show this message and exit.'

@@ -236,7 +236,8 @@ class Gateway:
         if method == "OPTIONS" and connection.more_headers:
             await info_routes.preflight(connection)
             return
-        connection.client = state.access.admit(scope.get("client"), connection.headers)
+        client = state.access.admit(scope.get("client"), connection.headers)
+        connection.client, connection.admin = client.name, client.admin
         if path in _POST_ROUTES:
             connection.route = path
             check_method(method, ("POST",))

@@ -93,6 +93,8 @@ class Connection:
         self.status = 0
         self.client = ""
         """Name of the client key, empty without one."""
+        self.admin = False
+        """The client may read `/metrics`."""
         self.model: str | None = None
         """The model for the metrics; None for a request that names no model."""
         self.reply: Reply | None = None
