@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ StrPath = str | os.PathLike[str]
 
 Advance = Callable[[int], None]
 """Called with the number of bytes just processed, for a progress bar."""
+
+_IS_UTF8 = sys.getfilesystemencoding() == "utf-8"
 
 _TEMPORARY = ".{name}.batuta-{pid}"
 
@@ -88,6 +91,16 @@ def _escape(character: str) -> str:
     if is_invisible(character):
         return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
     return character
+
+
+def utf8_name(name: str) -> str:
+    """A file name as Python decoded it from the locale's encoding, decoded from UTF-8 instead.
+
+    A byte that is not UTF-8 becomes a surrogate escape (PEP 383), as in a UTF-8 locale.
+    """
+    if name.isascii() or _IS_UTF8:
+        return name
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def os_error(error: OSError, path: StrPath) -> OperationError:

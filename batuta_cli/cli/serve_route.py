@@ -82,8 +82,8 @@ def route(
     _check_numbers(queue_depth=queue_depth, input_tokens=input_tokens, max_output_tokens=max_output_tokens)
     settings = load_config(ledger, overrides)
     request = PlanRequest(
-        PrivacyTier.parse(settings.privacy.tier if privacy is None else privacy),
-        model,
+        privacy=PrivacyTier.parse(settings.privacy.tier if privacy is None else privacy),
+        model=model,
         latency=LatencyTier.parse(latency),
         throughput=ThroughputTier.parse(throughput),
         cost=CostTier.parse(cost),
@@ -159,7 +159,7 @@ def _named(name: str, backends: "Sequence[Backend]", *, configured: bool) -> "Ba
 def _probe(settings: "Config", request: "PlanRequest", backends: "Sequence[Backend]") -> "Mapping[str, ProbeResult]":
     from batuta_cli.serve.routing.snapshot import expected_tier
 
-    allowed = [b for b in backends if request.privacy.admits(expected_tier(settings, b)[0])]
+    allowed = [b for b in backends if request.privacy.admits(expected_tier(settings, b).tier)]
     found = probed(allowed, request.privacy, settings)
     for result in found.values():
         if result.healthy or settings.backends:
@@ -188,7 +188,7 @@ def _snapshot(
     from batuta_cli.serve.budget.breaker import CostCircuitBreaker
     from batuta_cli.serve.routing.snapshot import Seen, take_snapshot
 
-    seen = Seen(dt.datetime.now(dt.UTC).date(), probes, queue_depth=queue_depth)
+    seen = Seen(day=dt.datetime.now(dt.UTC).date(), probes=probes, queue_depth=queue_depth)
     snapshot = take_snapshot(settings, backends, request, seen)
     if not request.input_tokens or all(state.price is None or state.price.is_free for state in snapshot.backends):
         return snapshot, None  # the budget does not matter

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, read_messages
     from batuta_cli.serve.models.pricing import TokenPricing, price_for
     from batuta_cli.serve.pipeline.failover import (
-        FailoverConfig,
         FailoverManager,
         FailoverRequest,
         Obstacle,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from batuta_cli.serve.pipeline.pipeline import Pipeline
     from batuta_cli.serve.pipeline.request import ChatRequest, Completion, Summary
     from batuta_cli.serve.pipeline.response import Response
+    from batuta_cli.serve.retry import FailoverConfig
     from batuta_cli.serve.routing.planning import (
         BackendState,
         Candidate,
@@ -84,7 +84,6 @@ _MODULES = {
     ),
     "context.manager": ("ContextManager", "ContextWindow"),
     "pipeline.failover": (
-        "FailoverConfig",
         "FailoverManager",
         "FailoverRequest",
         "Obstacle",
@@ -93,6 +92,7 @@ _MODULES = {
         "UnknownRequestError",
         "continuation",
     ),
+    "retry": ("FailoverConfig",),
     "pipeline.pipeline": ("Pipeline",),
     "pipeline.request": ("ChatRequest", "Completion", "Summary"),
     "pipeline.response": ("Response",),

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from batuta_cli.errors import ConfigError
 from batuta_cli.files import display
+from batuta_cli.serve.backends.wire_formats import WireFormat
 from batuta_cli.serve.tiers import PrivacyTier, ThroughputTier
 
 T = TypeVar("T")
@@ -125,8 +126,8 @@ class Continuation:
     """Whether and how the backend continues a text exactly."""
 
     method: ContinuationMethod = ContinuationMethod.NONE
-    path: str = ""
-    """The completions endpoint, for COMPLETION; relative to the base URL, or to the root with a leading slash."""
+    format: WireFormat = WireFormat.COMPLETIONS
+    """The wire format of a rendered prompt, for COMPLETION."""
     body: dict[str, Any] = field(default_factory=dict)
     """Fields to add to the request."""
     models: tuple[str, ...] = ("*",)
@@ -146,7 +147,7 @@ class Profile:
     title: str
     tier: PrivacyTier
     """The strictest privacy tier that allows it at its usual address. The gate judges the actual address."""
-    wire: Literal["openai", "anthropic", "replicate"]
+    wire: WireFormat
     cost_rank: int
     """0: free. Otherwise its rank among the hosted kinds, the cheapest first: by the list price of Llama 3.3 70B in
     data/prices.json (a router's dearest price); kinds that do not sell it by the token come last."""

@@ -1,7 +1,8 @@
 """Failover: the state of a request in flight, and how another backend may take the request over.
 
-There is no I/O and no clock in this module. `FailoverManager` keeps for each request the text that its client has
-received; `continuation` decides what the next backend may do with it. `splice.py` joins the texts.
+There is no I/O and no clock in this module. `FailoverState` keeps the text that the client of one request has received;
+`continuation` decides what the next backend may do with it. `splice.py` joins the texts. `FailoverManager` keeps the
+states of several requests by id, for programs that relay streams themselves.
 
 A text that cannot be continued exactly is not continued, and the client receives an error, unless
 `FailoverConfig.prompted` allows an instruction to continue. No request goes to a backend that its privacy tier does not
@@ -11,7 +12,7 @@ Not thread-safe: use a manager in one event loop.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Self
 
@@ -19,6 +20,7 @@ from batuta_cli.errors import NoBackendError, QueueFullError, UsageError
 from batuta_cli.files import display
 from batuta_cli.serve.backends.profile import Continuation, ContinuationMethod
 from batuta_cli.serve.names import NameEnum
+from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.tiers import PrivacyTier
 
 MAX_TRACKED = 100_000
@@ -26,9 +28,6 @@ MAX_TRACKED = 100_000
 
 MAX_TEXT = 4 * 1024 * 1024
 """Characters kept of one response; eight times the longest output of any model in the table."""
-
-MAX_RETRIES = 100
-"""The most retries that can be configured."""
 
 
 class UnknownRequestError(UsageError, KeyError):
@@ -63,21 +62,7 @@ class Takeover(NameEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True)
-class FailoverConfig:
-    """The limits of failover. Raises `UsageError` for a number out of range."""
-
-    max_retries: int = 2
-    """Backends to try after the first one has failed; from 0 to `MAX_RETRIES`."""
-    prompted: bool = False
-    """Whether a backend that cannot continue a text exactly may receive an instruction to continue it."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_retries <= MAX_RETRIES:
-            raise UsageError(f"max_retries must be a whole number from 0 to {MAX_RETRIES}")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamingContext:
     """The state of a request whose backend has failed."""
 
@@ -103,24 +88,101 @@ class FailoverRequest:
     """1 for the first retry."""
 
 
-@dataclass
-class _Tracked:
-    prompt: str
-    tier: PrivacyTier
-    own_obstacles: frozenset[Obstacle]
-    obstacles: set[Obstacle] = field(default_factory=set)
-    pieces: list[str] = field(default_factory=list)
-    length: int = 0
-    reached_client: bool = False
-    attempts: int = 0
+class FailoverState:
+    """The failover state of one request: the text that its client has received, and the attempts that are left."""
+
+    def __init__(
+        self,
+        request_id: str,
+        prompt: str,
+        config: FailoverConfig,
+        *,
+        tier: PrivacyTier = PrivacyTier.SOVEREIGN,
+        obstacles: Iterable[Obstacle] = (),
+    ) -> None:
+        """`obstacles`: those of the request itself.
+
+        The default tier is the strictest, so that a missing argument cannot leak data.
+        """
+        self.config = config
+        self.reached_client = False
+        """Whether any part of the response has been sent to the client."""
+        self._request_id = request_id
+        self._prompt = prompt
+        self._tier = tier
+        self._own_obstacles = frozenset(obstacles)
+        self._obstacles: set[Obstacle] = set()
+        self._texts: list[str] = []
+        self._length = 0
+        self._attempts = 0
+
+    def append(self, text: str, *, sent: bool = True) -> None:
+        """Add text from a backend; `sent`: the client has received it, or may have received a part."""
+        self.reached_client |= sent and bool(text)
+        self._length += len(text)
+        if self._length <= MAX_TEXT:
+            self._texts.append(text)
+        else:
+            self._texts.clear()
+            self._obstacles.add(Obstacle.TOO_LONG)
+
+    def mark_sent(self) -> None:
+        """Note that the client has received a part of the response other than text."""
+        self.reached_client = True
+
+    def obstruct(self, obstacle: Obstacle) -> None:
+        """Note that the response has a part that cannot be continued."""
+        self._obstacles.add(obstacle)
+
+    def context(self) -> StreamingContext:
+        """The state, for `continuation`."""
+        text, whole = _joined(self._texts)
+        obstacles = self._own_obstacles | self._obstacles | (set() if whole else {Obstacle.HALF_CHARACTER})
+        return StreamingContext(
+            request_id=self._request_id,
+            prompt=self._prompt,
+            generated=text,
+            tier=self._tier,
+            reached_client=self.reached_client,
+            obstacles=obstacles,
+        )
+
+    @property
+    def has_attempts(self) -> bool:
+        """Whether another backend may be tried."""
+        return self._attempts < self.config.max_retries
+
+    def prepare(self) -> FailoverRequest:
+        """Use up one attempt. Raises `NoBackendError` when none is left."""
+        if not self.has_attempts:
+            tries = 1 + self._attempts
+            raise NoBackendError(
+                f"{tries} backend{'s' * (tries > 1)} tried the request {display(self._request_id[:100])} and failed;"
+                f" max_retries is {self.config.max_retries}"
+            )
+        self._attempts += 1
+        return FailoverRequest(self._request_id, self._prompt, _joined(self._texts)[0], self._attempts)
+
+    def restart(self) -> None:
+        """Forget the text: the next backend starts over. Raises `UsageError` when the client has a part of it."""
+        if self.reached_client:
+            raise UsageError(
+                f"the client of the request {display(self._request_id[:100])} has received a part of the response"
+            )
+        self._texts.clear()
+        self._length = 0
+        self._obstacles.clear()
 
 
 class FailoverManager:
-    """The requests in flight, with the text that each client has received."""
+    """The failover states of several requests, by request id.
+
+    Each method but `start_tracking` and `should_failover` raises `UnknownRequestError` for an id that is not tracked.
+    """
 
     def __init__(self, config: FailoverConfig) -> None:
         self.config = config
-        self._tracked: dict[str, _Tracked] = {}
+        self._tracked: dict[str, FailoverState] = {}
 
     @classmethod
     def with_defaults(cls) -> Self:
@@ -135,83 +197,51 @@ class FailoverManager:
         tier: PrivacyTier = PrivacyTier.SOVEREIGN,
         obstacles: Iterable[Obstacle] = (),
     ) -> None:
-        """Track a request; `obstacles`: those of the request itself.
+        """Track a request; see `FailoverState`.
 
-        The default tier is the strictest, so that a missing argument cannot leak data. Raises `UsageError` for an id
-        that is tracked already, `QueueFullError` for more than `MAX_TRACKED` requests.
+        Raises `UsageError` for an id that is tracked already, `QueueFullError` for more than `MAX_TRACKED` requests.
         """
         if request_id in self._tracked:
             raise UsageError(f"the request {display(request_id[:100])} is tracked already")
         if len(self._tracked) >= MAX_TRACKED:
             raise QueueFullError(f"{MAX_TRACKED:,} requests are in flight already")
-        self._tracked[request_id] = _Tracked(prompt, tier, frozenset(obstacles))
+        self._tracked[request_id] = FailoverState(request_id, prompt, self.config, tier=tier, obstacles=obstacles)
 
     def append_tokens(self, request_id: str, text: str, *, sent: bool = True) -> None:
-        """Add text from a backend; `sent`: the client has received it, or may have received a part.
-
-        Raises `UnknownRequestError`.
-        """
-        tracked = self._of(request_id)
-        tracked.reached_client |= sent and bool(text)
-        tracked.length += len(text)
-        if tracked.length <= MAX_TEXT:
-            tracked.pieces.append(text)
-        else:
-            tracked.pieces.clear()
-            tracked.obstacles.add(Obstacle.TOO_LONG)
+        """Add text from a backend; `sent`: the client has received it, or may have received a part."""
+        self._of(request_id).append(text, sent=sent)
 
     def mark_sent(self, request_id: str) -> None:
-        """Note that the client has received a part of the response other than text. Raises `UnknownRequestError`."""
-        self._of(request_id).reached_client = True
+        """Note that the client has received a part of the response other than text."""
+        self._of(request_id).mark_sent()
 
     def obstruct(self, request_id: str, obstacle: Obstacle) -> None:
-        """Note that the response has a part that cannot be continued. Raises `UnknownRequestError`."""
-        self._of(request_id).obstacles.add(obstacle)
+        """Note that the response has a part that cannot be continued."""
+        self._of(request_id).obstruct(obstacle)
 
     def context(self, request_id: str) -> StreamingContext:
-        """The state of a request, for `continuation`. Raises `UnknownRequestError`."""
-        tracked = self._of(request_id)
-        text, whole = _joined(tracked.pieces)
-        obstacles = tracked.own_obstacles | tracked.obstacles | (set() if whole else {Obstacle.HALF_CHARACTER})
-        return StreamingContext(request_id, tracked.prompt, text, tracked.tier, tracked.reached_client, obstacles)
+        """The state of a request, for `continuation`."""
+        return self._of(request_id).context()
 
     def should_failover(self, request_id: str) -> bool:
         """Whether a request is tracked, not complete, and has attempts left."""
         tracked = self._tracked.get(request_id)
-        return tracked is not None and tracked.attempts < self.config.max_retries
+        return tracked is not None and tracked.has_attempts
 
     def prepare_failover(self, request_id: str) -> FailoverRequest:
-        """Use up one attempt. Raises `UnknownRequestError`, or `NoBackendError` when none is left."""
-        tracked = self._of(request_id)
-        if not self.should_failover(request_id):
-            tries = 1 + tracked.attempts
-            raise NoBackendError(
-                f"{tries} backend{'s' * (tries > 1)} tried the request {display(request_id[:100])} and failed;"
-                f" max_retries is {self.config.max_retries}"
-            )
-        tracked.attempts += 1
-        return FailoverRequest(request_id, tracked.prompt, _joined(tracked.pieces)[0], tracked.attempts)
+        """Use up one attempt. Raises `NoBackendError` when none is left."""
+        return self._of(request_id).prepare()
 
     def restart(self, request_id: str) -> None:
-        """Forget the text, because the next backend starts over.
-
-        Raises `UnknownRequestError`, or `UsageError` when the client has received a part of it.
-        """
-        tracked = self._of(request_id)
-        if tracked.reached_client:
-            raise UsageError(
-                f"the client of the request {display(request_id[:100])} has received a part of the response"
-            )
-        tracked.pieces.clear()
-        tracked.length = 0
-        tracked.obstacles.clear()
+        """Forget the text of a request. Raises `UsageError` when the client has received a part of it."""
+        self._of(request_id).restart()
 
     def complete(self, request_id: str) -> None:
-        """Stop tracking a request that has ended. Raises `UnknownRequestError`."""
+        """Stop tracking a request that has ended."""
         self._of(request_id)
         del self._tracked[request_id]
 
-    def _of(self, request_id: str) -> _Tracked:
+    def _of(self, request_id: str) -> FailoverState:
         tracked = self._tracked.get(request_id)
         if tracked is None:
             raise UnknownRequestError(f"no request {display(request_id[:100])} is in flight")

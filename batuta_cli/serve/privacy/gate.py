@@ -17,6 +17,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from batuta_cli.serve.names import NameEnum
 from batuta_cli.serve.tiers import PrivacyTier
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ UNIX = "unix:"
 """The prefix of the path of a Unix socket."""
 
 PRIVATE_CLOUD = "a private cloud behind a verified certificate"
-UNRESOLVED = "depends on the address of the host name"
-"""Reasons of verdicts about host names."""
+"""The reason of verdicts about hosts of the private clouds."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,22 @@ class Networks:
 NO_NETWORKS = Networks()
 
 
+class Basis(NameEnum):
+    """What a verdict was made from."""
+
+    ADDRESS = "address"
+    """An address, or a host name whose tier does not depend on its address."""
+    UNRESOLVED_NAME = "unresolved name"
+    """A host name whose tier depends on an address that is not known yet."""
+
+
 class Verdict(NamedTuple):
     """Whether a tier allows an address, the tier of the address, and the reason."""
 
     allowed: bool
     tier: PrivacyTier
     reason: str
+    basis: Basis = Basis.ADDRESS
 
 
 class _Range(NamedTuple):
@@ -208,7 +218,7 @@ def foresee(tier: PrivacyTier, url: str, *, networks: Networks = NO_NETWORKS) ->
         return judge(tier, host, networks=networks)
     verdict = judge(tier, host, tls_name=host if tls else None, networks=networks)
     if not verdict.allowed and may_resolve(tier, host, tls=tls, networks=networks):
-        return Verdict(True, tier, UNRESOLVED)
+        return Verdict(True, tier, "depends on the address of the host name", Basis.UNRESOLVED_NAME)
     if verdict.tier is PrivacyTier.STANDARD:
         return verdict._replace(reason="a host name")
     return verdict

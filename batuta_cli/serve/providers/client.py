@@ -6,49 +6,40 @@ tells the backend to stop.
 """
 
 import asyncio
-import datetime as dt
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 
 import aiohttp
 import orjson
 
+from batuta_cli.config import TimeoutsSection
 from batuta_cli.errors import InvalidInputError, OperationError, PrivacyError
 from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend
-from batuta_cli.serve.backends.profile import ContinuationMethod
+from batuta_cli.serve.backends.profile import Profile
+from batuta_cli.serve.backends.wire_formats import WireFormat
 from batuta_cli.serve.deadline import Deadline
 from batuta_cli.serve.providers.connect import Delivery, GatedSession
-from batuta_cli.serve.providers.formats import anthropic_messages, openai_chat, raw_completion, replicate
+from batuta_cli.serve.providers.formats import format_module
 from batuta_cli.serve.providers.sse import EventScanner, LineScanner
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader
+from batuta_cli.serve.retry import read_retry_after
+
+Timeouts = TimeoutsSection
+"""How long a backend may take, in seconds: `[timeouts]` of the configuration."""
 
 RESPONSE_LIMIT = 64 * 1024 * 1024
 """The largest response that is not streamed, in bytes."""
 
-_LARGEST_RETRY_AFTER = 3600.0  # seconds
 _LOST_BEHIND = frozenset((502, 504, 520, 524))
 """Statuses of a gateway that got no valid response from the server behind it, which may have processed the request
 (RFC 9110, sections 15.6.3 and 15.6.5; https://developers.cloudflare.com/support/troubleshooting/http-status-codes/)."""
 
 _OWN_FAULT = frozenset((400, 405, 413, 415, 422))
 """Statuses that mean an invalid request, which no other backend would accept either."""
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """How long a backend may take, in seconds."""
-
-    connect: float = 5.0
-    first_token: float = 120.0
-    """From the request to the first piece of the response."""
-    idle: float = 60.0
-    """Between two pieces."""
-    total: float = 3600.0
 
 
 async def send_call(
@@ -69,7 +60,8 @@ async def send_call(
     """
     delivery = delivery or Delivery()
     sender = _Sender(session, backend, request_id, timeouts, paid, delivery)
-    outgoing, reader = _shape(backend, call)
+    wire = format_module(_format(backend.profile, call))
+    outgoing, reader = wire.outgoing(call, backend.profile), wire.reader(call)
     url = _url(base_url, outgoing.path)
     allowed = timeouts.first_token
     try:
@@ -110,21 +102,19 @@ class _Sender:
 
     async def whole(self, url: str, outgoing: Outgoing, reader: Reader) -> list[Piece]:
         """The pieces of a response that is not streamed."""
-        headers = {"Prefer": "wait"} if self.backend.profile.wire == "replicate" else {}
-        async with self._send("POST", url, outgoing.body, Accept="application/json", **headers) as response:
+        async with self._send("POST", url, outgoing, Accept="application/json") as response:
             _check_status(response)
             return list(reader.whole(_document(await _body(response))))
 
     async def streamed(self, url: str, outgoing: Outgoing, reader: Reader) -> AsyncGenerator[list[Piece], None]:
         """The pieces of a streamed response, one list for each read."""
-        is_prediction = self.backend.profile.wire == "replicate"
-        if is_prediction:
-            async with self._send("POST", url, outgoing.body, Prefer="respond-async") as response:
+        if outgoing.events_url:
+            async with self._send("POST", url, outgoing) as response:
                 _check_status(response)
-                url = replicate.stream_url(_document(await _body(response)))
+                url = outgoing.events_url(_document(await _body(response)))
             sent = self._send("GET", url, None, Accept="text/event-stream")
         else:
-            sent = self._send("POST", url, outgoing.body, Accept="text/event-stream")
+            sent = self._send("POST", url, outgoing, Accept="text/event-stream")
         try:
             async with sent as response:
                 _check_status(response)
@@ -146,22 +136,22 @@ class _Sender:
                 if last := [piece for event in scanner.end() for piece in reader.event(event)]:
                     yield last
         except (BackendError, PrivacyError, aiohttp.ClientConnectorError):
-            if is_prediction:  # it was created and may be charged
+            if outgoing.events_url:  # the first request was accepted and may be charged
                 raise BackendError("the stream of the backend's response cannot be read, or broke off") from None
             raise
 
     def _send(
-        self, method: str, url: str, body: dict[str, Any] | None, **headers: str
+        self, method: str, url: str, outgoing: Outgoing | None, **headers: str
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        if body is not None:
-            headers["Content-Type"] = "application/json"
+        if outgoing is not None:
+            headers |= {"Content-Type": "application/json", **outgoing.headers}
         return self.session.request(
             method,
             url,
             backend=self.backend.name,
             request_id=self.request_id,
             headers=headers | self.backend.auth_headers(),
-            data=None if body is None else _encoded(body),
+            data=None if outgoing is None else _encoded(outgoing.body),
             timeout=_client_timeout(self.timeouts.connect),
             once=self.paid and method == "POST",
             delivery=self.delivery,
@@ -173,21 +163,9 @@ def _client_timeout(connect: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, sock_connect=connect)
 
 
-def _shape(backend: Backend, call: Call) -> tuple[Outgoing, Reader]:
-    profile = backend.profile
-    method = profile.continuation.method
-    if call.prompt:
-        if profile.continuation.path.endswith("/api/generate"):
-            return raw_completion.outgoing_ollama(call), raw_completion.OllamaReader()
-        return raw_completion.outgoing(call), raw_completion.CompletionReader()
-    if profile.wire == "anthropic":
-        return anthropic_messages.outgoing(call), anthropic_messages.MessagesReader()
-    if profile.wire == "replicate":
-        return replicate.outgoing(call), replicate.PredictionReader()
-    fields = profile.continuation.body if method is ContinuationMethod.FIELDS else None
-    return openai_chat.outgoing(call, fields, limit=profile.output_limit), openai_chat.ChatReader(
-        call.options.get("n") or 1
-    )
+def _format(profile: Profile, call: Call) -> WireFormat:
+    """The wire format of a call: the raw one for a rendered prompt."""
+    return profile.continuation.format if call.prompt else profile.wire
 
 
 def _url(base_url: str, path: str) -> str:
@@ -211,30 +189,6 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
         retry_after=read_retry_after(response.headers.get("Retry-After", ""), response.headers.get("Date", "")),
         sent=status in _LOST_BEHIND,
     )
-
-
-def read_retry_after(value: str, date: str = "") -> float | None:
-    """Seconds to wait, from 0 to an hour, by a `Retry-After` header; None when it is invalid.
-
-    It holds seconds or a date (RFC 9110, section 10.2.3). `date` is the response's own `Date` header: the difference of
-    the two does not depend on our clock. Without a valid one our clock counts.
-    """
-    value = value.strip()
-    if value.isascii() and value.isdecimal():
-        return min(float(value), _LARGEST_RETRY_AFTER)
-    until = _http_date(value)
-    if until is None:
-        return None
-    return min(max((until - (_http_date(date) or dt.datetime.now(dt.UTC))).total_seconds(), 0.0), _LARGEST_RETRY_AFTER)
-
-
-def _http_date(value: str) -> dt.datetime | None:
-    """A date in one of the three forms of RFC 9110, section 5.6.7; None when it is invalid."""
-    try:
-        found = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
 def _scanner(kind: str) -> "EventScanner | LineScanner":

@@ -1,15 +1,16 @@
 """The types that all wire formats share: a call to a backend, and the pieces of its response.
 
-A wire format (`formats/`) turns a `Call` into an `Outgoing` HTTP request and has a `Reader` that turns the response
-into `Piece`s. Formats do no I/O; `client.py` sends. An error that a backend reports, with any status, is a
+A wire format (a module of `formats/`) turns a `Call` into an `Outgoing` HTTP request, and its `Reader` turns the
+response into `Piece`s. Formats do no I/O; `client.py` sends. An error that a backend reports, with any status, is a
 `BackendError`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from batuta_cli.errors import OperationError
+from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.usage import Usage as Usage
@@ -44,13 +45,14 @@ class BackendError(OperationError):
         self.reached = reached
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """One request to one backend."""
 
     model: str
     messages: tuple[ChatMessage, ...]
-    max_tokens: int
+    max_tokens: int | None
+    """The output limit; None for a format that needs none: no limit is sent."""
     stream: bool
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of OpenAI's chat request (sampling, tools, …); sent where the format has them."""
@@ -66,6 +68,9 @@ class Outgoing:
 
     path: str
     body: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    events_url: Callable[[Any], str] | None = None
+    """For a stream that takes two requests: the URL of its events, from the JSON response to the first request."""
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -97,3 +102,13 @@ class Reader(Protocol):
 
     def whole(self, document: Any) -> Iterator[Piece]:
         """The pieces of a response that was not streamed. Raises `BackendError`."""
+
+
+class FormatModule(Protocol):
+    """What each module of `formats/` has."""
+
+    def outgoing(self, call: Call, profile: Profile, /) -> Outgoing:
+        """The HTTP request of a call. Raises `BackendError` when the format cannot express it."""
+
+    def reader(self, call: Call, /) -> Reader:
+        """A reader for the response to a call."""

@@ -5,7 +5,7 @@ clients and counts for `READING_AGE`. A failure is attributed to the backend whe
 model) pair when it was reached, and to neither when the request itself was invalid.
 
 There is no clock and no randomness in this module: both are arguments. Not thread-safe: use it in one event loop.
-Memory: one entry a backend, one a request in flight, and at most `cooldown.MOST_MODELS` failed models a backend.
+Memory: one entry a backend, one a request in flight, and at most `retry.MOST_MODELS` failed models a backend.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.names import NameEnum
-from batuta_cli.serve.routing.cooldown import LONGEST_COOLDOWN, LONGEST_RETRY_AFTER, Cooldown, Ended, ModelCooldowns
+from batuta_cli.serve.retry import Cooldown, Ended, FailoverConfig, ModelCooldowns, retry_after
 
 READING_AGE = 5.0
 """Seconds for which a reported queue depth counts (docs/gateway.md#queue-depth)."""
@@ -83,7 +83,8 @@ class _State:
 class BackendHealth:
     """The queue depths and cooldowns of all backends, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: FailoverConfig | None = None) -> None:
+        self._limits = limits or FailoverConfig()
         self._states: dict[str, _State] = {}
         self._open: set[int] = set()
         self._number = 0
@@ -122,7 +123,7 @@ class BackendHealth:
         state.in_flight -= 1
         state.responses.append(now)
         backend_works, model_works = _SAYS[outcome]
-        ended = Ended(ticket.number, newest=self._number, now=now, jitter=jitter, retry_after=retry_after)
+        ended = Ended(ticket.number, self._number, now, jitter, retry_after, self._limits)
         state.cooldown.end(ended, backend_works)
         state.models.end(ticket.model, ended, model_works)
 
@@ -152,10 +153,10 @@ class BackendHealth:
 
     def retry_after(self, backends: Iterable[str], now: float, model: str = "") -> int:
         """Whole seconds, at least 1, until one of these backends is expected to take a request for a model."""
-        waits = [self._wait(backend, now, model) for backend in backends]
-        return math.ceil(min(max(min(waits, default=LONGEST_COOLDOWN), 1.0), LONGEST_RETRY_AFTER))
+        return retry_after([self.wait(backend, now, model) for backend in backends] or [self._limits.max_cooldown])
 
-    def _wait(self, backend: str, now: float, model: str) -> float:
+    def wait(self, backend: str, now: float, model: str) -> float:
+        """Seconds until a backend is expected to take a request for a model: its cooldown, else its pace."""
         if cooldown := self.cooldown(backend, now, model):
             return cooldown
         responses = self._at(backend, now).responses

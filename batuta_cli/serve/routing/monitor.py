@@ -22,6 +22,7 @@ from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import Networks
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.probe import ProbeResult, probe_all
+from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.routing.health import BackendHealth
 from batuta_cli.serve.routing.planning import PlanRequest, Snapshot
 from batuta_cli.serve.routing.snapshot import Observer, Seen, usual_backends
@@ -37,10 +38,16 @@ LOAD = 2.0
 class BackendMonitor:
     """The backends of a pipeline and their state. Use it in one event loop, and close it."""
 
-    def __init__(self, config: Config, audit: AuditLog, backends: Sequence[Backend] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        audit: AuditLog,
+        backends: Sequence[Backend] | None = None,
+        limits: FailoverConfig | None = None,
+    ) -> None:
         self.config = config
         self.backends = tuple(_backends(config) if backends is None else backends)
-        self.health = BackendHealth()
+        self.health = BackendHealth(limits)
         self.spilling = False
         self.networks = Networks.configured(config)
         self._audit = audit
@@ -138,7 +145,14 @@ class BackendMonitor:
     def snapshot(self, request: PlanRequest, budget: BudgetStatus | None, without: frozenset[str]) -> Snapshot:
         """The snapshot for a plan, without the backends named in `without`. Raises `ConfigError`."""
         now = time.monotonic()
-        seen = Seen(dt.datetime.now(dt.UTC).date(), self._probes, self.health, now, self.spilling, budget)
+        seen = Seen(
+            day=dt.datetime.now(dt.UTC).date(),
+            probes=self._probes,
+            health=self.health,
+            now=now,
+            spilling=self.spilling,
+            budget=budget,
+        )
         found = self._observer.snapshot(request, seen)
         if not without:
             return found
@@ -149,4 +163,4 @@ def _backends(config: Config) -> Sequence[Backend]:
     """The configured backends; without any, the local ones at their usual addresses, as in `serve route`."""
     if config.backends:
         return configured_backends(config)
-    return usual_backends(config, PlanRequest(PrivacyTier.parse(config.privacy.tier)), local=True)
+    return usual_backends(config, PlanRequest(privacy=PrivacyTier.parse(config.privacy.tier)), local=True)

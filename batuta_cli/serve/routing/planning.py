@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batuta_cli.errors import BatutaError, NoBackendError, PrivacyError, QueueFullError
 from batuta_cli.serve.backends import BackendSelector, ServingBackend
+from batuta_cli.serve.backends.wire_formats import Need as Need
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.names import NameEnum
+from batuta_cli.serve.privacy.gate import Basis
 from batuta_cli.serve.routing.router import Lane, Limits, Reason, Reject, RoutingDecision, decide
 from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 from batuta_cli.serve.usage import CacheWrites
@@ -27,24 +29,7 @@ if TYPE_CHECKING:
     from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 
-class Need(NameEnum):
-    """What a request may need from a wire format beside text."""
-
-    STREAMING = "streaming"
-    TOOLS = "tools"
-    JSON = "JSON output"
-    CHOICES = "several choices"
-
-
-_OFFERS = {
-    "openai": frozenset(Need),
-    "anthropic": frozenset({Need.STREAMING, Need.TOOLS}),
-    "replicate": frozenset({Need.STREAMING}),
-}
-"""What the shape of a backend's wire, as its profile has it, can carry."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanRequest:
     """What the plan needs to know of a request."""
 
@@ -64,7 +49,7 @@ class PlanRequest:
     """The cache writes that the request asks for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BackendState:
     """A backend at one moment."""
 
@@ -74,6 +59,8 @@ class BackendState:
     """The strictest tier that admits its address."""
     place: str = ""
     """Why it has that tier."""
+    basis: Basis = Basis.ADDRESS
+    """Whether that tier depends on an address that is not known yet."""
     models: tuple[str, ...] | None = None
     """None: not known, so it may have any model."""
     remote_models: frozenset[str] = frozenset()
@@ -96,7 +83,7 @@ class BackendState:
     """Only the request's model cools down there; other models of the backend may be used."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """Everything a plan depends on beside the request. Amounts are in nano-dollars."""
 
@@ -361,7 +348,7 @@ def _tier(request: PlanRequest, state: BackendState) -> GateResult:
 
 
 def _capability(request: PlanRequest, state: BackendState) -> GateResult:
-    if lacking := request.needs and [n for n in Need if n in request.needs - _OFFERS[state.kind.profile.wire]]:
+    if lacking := request.needs and [n for n in Need if n in request.needs - state.kind.profile.wire.carries]:
         return GateResult(GateName.CAPABILITY, False, f"its API has no {' or '.join(lacking)}")
     if not request.model:
         return GateResult(GateName.CAPABILITY, True, "no model was named")

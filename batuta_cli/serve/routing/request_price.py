@@ -37,8 +37,8 @@ def price_at(model: str, backend: PricedBackend | None, config: Config) -> Token
     day = dt.datetime.now(dt.UTC).date()
     if backend is not None:
         named = [each for each in configured_backends(config) if each.name == backend.name]
-        request = PlanRequest(PrivacyTier.STANDARD, model)
-        snapshot = take_snapshot(config, named or [default_backend(backend.kind)], request, Seen(day, {}))
+        request = PlanRequest(privacy=PrivacyTier.STANDARD, model=model)
+        snapshot = take_snapshot(config, named or [default_backend(backend.kind)], request, Seen(day=day, probes={}))
         if (price := snapshot.backends[0].price) is not None:
             return price
     provider = backend.kind.value if backend else None

@@ -18,7 +18,7 @@ from batuta_cli.serve.backends import ServingBackend
 from batuta_cli.serve.models.pricing import FREE, TokenPricing, own_prices, price_for
 from batuta_cli.serve.models.windows import default_reserve, known_model
 from batuta_cli.serve.names import normalised, unknown_name
-from batuta_cli.serve.privacy.gate import UNRESOLVED, Networks, foresee, is_private_host
+from batuta_cli.serve.privacy.gate import Basis, Networks, Verdict, foresee, is_private_host
 from batuta_cli.serve.routing.health import BackendHealth
 from batuta_cli.serve.routing.planning import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.routing.router import Limits, RouterConfig
@@ -35,7 +35,7 @@ _CACHED_MODELS = 1024
 """Models whose window and price are cached. Clients choose the names, so the number is bounded."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Seen:
     """The state of the backends and of the budget at one moment."""
 
@@ -97,44 +97,45 @@ class Observer:
         """The snapshot for one request."""
         budget = seen.budget
         return Snapshot(
-            tuple(self._state(backend, request.model, seen) for backend in self._backends),
-            self._limits,
-            seen.spilling,
-            seen.queue_depth,
-            self._local,
-            self._spillover,
-            None if budget is None else 0 if budget.ahead else budget.remaining,
-            None if budget is None else budget.max_request_cost,
+            backends=tuple(self._state(backend, request.model, seen) for backend in self._backends),
+            limits=self._limits,
+            spilling=seen.spilling,
+            queue_depth=seen.queue_depth,
+            local_backend=self._local,
+            spillover_backends=self._spillover,
+            budget_remaining=None if budget is None else 0 if budget.ahead else budget.remaining,
+            max_request_cost=None if budget is None else budget.max_request_cost,
         )
 
     def _state(self, backend: "Backend", model: str, seen: Seen) -> BackendState:
         probe = seen.probes.get(backend.name)
-        tier, place = self._tier[backend.name](probe.base_url if probe else "")
+        expected = self._tier[backend.name](probe.base_url if probe else "")
         window, reserve = self._window(model, probe.context_length if probe else None)
         remote = frozenset(probe.remote_models if probe else ())
         if backend.profile.remote_models.has(model, remote):
             remote |= {model}
         # A server of a local kind at a public address, or in a private cloud, may cost money. A host name that is not
         # resolved yet may turn out to be public: the pipeline connects to it under a tier that refuses that.
-        free = backend.name in self._own_servers and tier is not PrivacyTier.STANDARD and model not in remote
-        free = free and (place != UNRESOLVED or model not in self._own_prices)
+        free = backend.name in self._own_servers and expected.tier is not PrivacyTier.STANDARD and model not in remote
+        free = free and (expected.basis is Basis.ADDRESS or model not in self._own_prices)
         reported = probe.queue_depth if probe else None
         counted = seen.health.depth(backend.name, seen.now) if seen.health else None
         cooling = seen.health.cooling(backend.name, seen.now, model) if seen.health else None
         return BackendState(
-            backend.name,
-            backend.kind,
-            tier,
-            place,
-            backend.models or (probe.models if probe else ()) or None,
-            remote,
-            probe.tells_remote if probe else True,
-            window,
-            reserve,
-            FREE if free else self._price(model, backend.kind, seen.day),
-            max((depth for depth in (reported, counted) if depth is not None), default=None),
-            cooling.seconds if cooling else None,
-            "" if probe is None or probe.healthy else probe.error or "no response",
+            name=backend.name,
+            kind=backend.kind,
+            tier=expected.tier,
+            place=expected.reason,
+            basis=expected.basis,
+            models=backend.models or (probe.models if probe else ()) or None,
+            remote_models=remote,
+            tells_remote=probe.tells_remote if probe else True,
+            window=window,
+            reserve=reserve,
+            price=FREE if free else self._price(model, backend.kind, seen.day),
+            depth=max((depth for depth in (reported, counted) if depth is not None), default=None),
+            cooldown=cooling.seconds if cooling else None,
+            trouble="" if probe is None or probe.healthy else probe.error or "no response",
             cools_model=cooling is not None and cooling.of_model,
         )
 
@@ -168,7 +169,7 @@ def take_snapshot(config: "Config", backends: "Sequence[Backend]", request: Plan
     return Observer(config, backends).snapshot(request, seen)
 
 
-def expected_tier(config: "Config", backend: "Backend", base_url: str = "") -> tuple[PrivacyTier, str]:
+def expected_tier(config: "Config", backend: "Backend", base_url: str = "") -> Verdict:
     """The strictest tier that is expected to admit a backend, and why.
 
     `base_url`: the address in use of several. Without it the address with the most open tier counts.
@@ -176,19 +177,19 @@ def expected_tier(config: "Config", backend: "Backend", base_url: str = "") -> t
     networks = Networks.configured(config)
     urls = [base_url] if base_url else list(backend.base_urls)
     found = [_tier_of(config, backend, url, networks) for url in urls]
-    usual = (backend.kind.tier, "its usual address")
-    return max(found, key=lambda tier_and_reason: tier_and_reason[0].openness, default=usual)
+    usual = Verdict(True, backend.kind.tier, "its usual address")
+    return max(found, key=lambda verdict: verdict.tier.openness, default=usual)
 
 
-def _tier_of(config: "Config", backend: "Backend", url: str, networks: Networks) -> tuple[PrivacyTier, str]:
+def _tier_of(config: "Config", backend: "Backend", url: str, networks: Networks) -> Verdict:
     verdicts = (foresee(tier, url, networks=networks) for tier in PrivacyTier)
-    tier, reason = next((verdict.tier, verdict.reason) for verdict in verdicts if verdict.allowed)
+    expected = next(verdict for verdict in verdicts if verdict.allowed)
     own = config.backends.get(backend.name)
     is_usual = own is None or not own.base_url or url in backend.profile.base_urls
-    if is_usual and not backend.kind.is_local and PrivacyTier.STANDARD in (tier, backend.kind.tier):
+    if is_usual and not backend.kind.is_local and PrivacyTier.STANDARD in (expected.tier, backend.kind.tier):
         # The host name of a public service never resolves to a declared network; another name could.
-        return PrivacyTier.STANDARD, "a public service"
-    return tier, reason
+        return Verdict(True, PrivacyTier.STANDARD, "a public service")
+    return expected
 
 
 def _named(name: str, names: Sequence[str], key: str) -> str:

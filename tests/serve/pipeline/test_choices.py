@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from batuta_cli.serve.providers.formats.completions import CompletionReader
 from batuta_cli.serve.providers.formats.openai_chat import ChatReader
-from batuta_cli.serve.providers.formats.raw_completion import CompletionReader
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Piece
 from tests.serve.support_backend import chat_answer, chat_stream, response, stream_head

@@ -10,7 +10,6 @@ from batuta_cli.errors import BatutaError, NoBackendError, QueueFullError, Usage
 from batuta_cli.serve.backends.profile import Continuation, ContinuationMethod
 from batuta_cli.serve.pipeline import failover
 from batuta_cli.serve.pipeline.failover import (
-    FailoverConfig,
     FailoverManager,
     FailoverRequest,
     Obstacle,
@@ -19,6 +18,7 @@ from batuta_cli.serve.pipeline.failover import (
     UnknownRequestError,
     continuation,
 )
+from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.tiers import PrivacyTier
 
 EXACT = Continuation(method=ContinuationMethod.FIELDS)
@@ -97,7 +97,9 @@ def context(
     tier: PrivacyTier = PrivacyTier.STANDARD,
     obstacles: frozenset[Obstacle] = frozenset(),
 ) -> StreamingContext:
-    return StreamingContext("r1", "prompt", said, tier, reached, obstacles)
+    return StreamingContext(
+        request_id="r1", prompt="prompt", generated=said, tier=tier, reached_client=reached, obstacles=obstacles
+    )
 
 
 @pytest.mark.parametrize(

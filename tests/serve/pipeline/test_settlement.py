@@ -31,7 +31,16 @@ from batuta_cli.serve.providers.wire import Piece
 from batuta_cli.serve.tokens.ranks import encoding
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 from tests.serve.pipeline.test_charges import A_TOKEN, BOUND, PRICED, delta
-from tests.serve.support_backend import FaultServer, Script, Step, chat_answer, chunk, response, stream_head
+from tests.serve.support_backend import (
+    FaultServer,
+    Script,
+    Step,
+    chat_answer,
+    chat_stream,
+    chunk,
+    response,
+    stream_head,
+)
 from tests.serve.support_pipeline import MODEL, ask, backends, pipeline, request, servers, speaker, text_of
 
 LEDGER_FAILURES = [LedgerError("locked"), MemoryError(), RecursionError(), OSError("disk full")]
@@ -63,8 +72,7 @@ class Bill:
             tables["openai"] = replace(tables["openai"], models=(asked.model,))
             self.made: Pipeline = pipeline(tmp_path, tables, breaker=self.breaker, models={asked.model: model})
             if count:
-                dependencies = self.made.dependencies
-                self.made.dependencies = lambda request: replace(dependencies(request), count=count)  # type: ignore[method-assign]
+                self.made.planner.counter = lambda model: count  # type: ignore[method-assign]
             with contextlib.suppress(BatutaError):
                 self.answer, self.pieces = ask(self.made, asked)
 
@@ -306,8 +314,7 @@ def test_an_answer_that_costs_nothing_is_complete_though_it_cannot_be_counted(tm
 
     with FaultServer(lambda *_: streamed(None)) as server:
         made = pipeline(tmp_path, backends(near=("vllm", server.base_url)))
-        dependencies = made.dependencies
-        made.dependencies = lambda request: replace(dependencies(request), count=count)  # type: ignore[method-assign]
+        made.planner.counter = lambda model: count  # type: ignore[method-assign]
         answer, pieces = ask(made)
     assert "".join(piece.text for piece in pieces) == "".join(WORDS)
     assert answer.summary and answer.summary.output_tokens == 20
@@ -511,8 +518,7 @@ def test_a_stream_is_continued_though_what_it_said_cannot_be_counted(tmp_path: P
     with servers(speaker(text, cut=400), speaker(text)) as (one, two):
         tables = backends(one=("vllm", one.base_url), two=("vllm", two.base_url))
         made = pipeline(tmp_path, tables)
-        dependencies = made.dependencies
-        made.dependencies = lambda request: replace(dependencies(request), count=count)  # type: ignore[method-assign]
+        made.planner.counter = lambda model: count  # type: ignore[method-assign]
         answer, pieces = ask(made)
     assert text_of(pieces) == text
     assert answer.summary and len(answer.summary.attempts) == 2
@@ -546,3 +552,31 @@ def test_a_request_that_asks_for_cache_writes_reserves_their_price(tmp_path: Pat
     plain, minutes, hour = reserved({}), reserved({"ttl": "5m"}), reserved({"ttl": "1h"})
     # The control itself is a part of the prompt, so each prompt is a few bytes longer.
     assert plain * 1.25 <= minutes <= plain * 1.3 < plain * 2 <= hour <= plain * 2.1
+
+
+@pytest.mark.parametrize("paid", [True, False], ids=["paid", "free"])
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_the_tokens_of_a_long_response_are_counted_once_and_outside_the_event_loop(
+    tmp_path: Path, paid: bool, stream: bool
+) -> None:
+    texts: list[str] = []
+    threads: set[threading.Thread] = set()
+
+    def count(text: str) -> TokenCount:
+        texts.append(text)
+        threads.add(threading.current_thread())
+        return TokenCount(len(text.split()), True, "words")
+
+    text = "word " * 120_001
+    script = [stream_head(), chat_stream([text], usage=None)] if stream else [response(chat_answer(text, usage=None))]
+    with FaultServer(lambda *_: list(script)) as server:
+        made = pipeline(
+            tmp_path,
+            backends(one=("openai" if paid else "vllm", server.base_url)),
+            models={MODEL: PRICED} if paid else {},
+        )
+        made.planner.counter = lambda model: count  # type: ignore[method-assign]
+        answer, _ = ask(made, request(stream=stream))
+    assert answer.summary and answer.summary.output_tokens == 120_001
+    assert [each for each in texts if each] == [text]
+    assert threading.main_thread() not in threads

@@ -38,7 +38,7 @@ def backend(base_url: str, profile: str = "vllm", key: str = "") -> Backend:
 
 
 def call(stream: bool = True, **more: Any) -> Call:
-    return Call("m", (ChatMessage.user("Hi"),), 64, stream, **more)
+    return Call(model="m", messages=(ChatMessage.user("Hi"),), max_tokens=64, stream=stream, **more)
 
 
 def run(

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from batuta_cli.serve.backends.profile import ContinuationMethod, Profile
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Outgoing, Piece
 from batuta_cli.serve.usage import from_openai
@@ -31,20 +32,24 @@ _NOT_REQUESTED = "the backend answered with choices that were not requested"
 _EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call")
 
 
-def outgoing(call: Call, continuation: dict[str, Any] | None = None, *, limit: str = "max_tokens") -> Outgoing:
-    """The request. `continuation`: the fields that make the backend continue `call.prefix`. `limit`: the name of the
-    field for the output limit, which is always sent because it bounds the cost.
-    """
+def outgoing(call: Call, profile: Profile) -> Outgoing:
+    """The request; the profile has the output limit's name and the fields that continue a prefix."""
     messages = [m.to_dict() for m in call.messages]
     if call.prefix:
         messages.append({"role": "assistant", "content": call.prefix})
     body = {**call.options, "model": call.model, "messages": messages, "stream": call.stream}
-    body[limit] = call.max_tokens
+    if call.max_tokens is not None:
+        body[profile.output_limit] = call.max_tokens
     if call.stream:
         body["stream_options"] = {"include_usage": True}
-    if call.prefix:
-        body |= continuation or {}
+    if call.prefix and profile.continuation.method is ContinuationMethod.FIELDS:
+        body |= profile.continuation.body
     return Outgoing("chat/completions", body)
+
+
+def reader(call: Call) -> "ChatReader":
+    """The reader of the response."""
+    return ChatReader(call.options.get("n") or 1)
 
 
 class ChatReader:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.messages import ChatMessage, Role
 from batuta_cli.serve.providers.formats.openai_chat import reported
 from batuta_cli.serve.providers.sse import Event
@@ -18,7 +19,7 @@ from batuta_cli.serve.usage import plain
 _SAME = ("temperature", "top_p", "seed")
 
 
-def outgoing(call: Call) -> Outgoing:
+def outgoing(call: Call, _profile: Profile) -> Outgoing:
     """The request that creates a prediction. Raises `BackendError` for a model that is not `owner/name`."""
     owner, _, name = call.model.partition("/")
     if not owner or not name or not set(call.model.removeprefix(owner + "/")).isdisjoint("/?#%"):
@@ -28,7 +29,16 @@ def outgoing(call: Call) -> Outgoing:
     inputs = {"prompt": _prompt(call.messages), "max_tokens": call.max_tokens, **sampling}
     if system:
         inputs["system_prompt"] = system
-    return Outgoing(f"models/{call.model}/predictions", {"input": inputs, "stream": call.stream})
+    body = {"input": inputs, "stream": call.stream}
+    path = f"models/{call.model}/predictions"
+    if call.stream:
+        return Outgoing(path, body, headers={"Prefer": "respond-async"}, events_url=stream_url)
+    return Outgoing(path, body, headers={"Prefer": "wait"})
+
+
+def reader(_: Call) -> "PredictionReader":
+    """The reader of the response."""
+    return PredictionReader()
 
 
 def _prompt(messages: tuple[ChatMessage, ...]) -> str:

@@ -1,34 +1,90 @@
-"""Cooldowns: how long a backend, or one model at a backend, is not used after a failure.
+"""Retries, cooldowns and `Retry-After`: what happens after a backend has failed, as `[failover]` configures it.
 
-Each consecutive failure doubles the cooldown. When it is over, one trial request is sent while other requests still
-avoid the backend. When the trial's response begins, the backend is used again; a complete response resets the count.
-The result of a request that was sent before the latest failure does not count.
+A cooldown is the time for which a backend, or one model at a backend, is not used after a failure. Each consecutive
+failure doubles it. When it is over, one trial request is sent while other requests still avoid the backend. When the
+trial's response begins, the backend is used again; a complete response resets the count. The result of a request that
+was sent before the latest failure does not count.
 
 There is no clock in this module: times are arguments, in seconds of any monotonic clock. Requests are identified by
 increasing numbers.
 """
 
+import datetime as dt
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple, Self
 
-FIRST_COOLDOWN = 1.0
-"""Seconds of the first cooldown, before jitter; doubled with each further consecutive failure."""
+from batuta_cli.config import FailoverSection
+from batuta_cli.errors import UsageError
 
-LONGEST_COOLDOWN = 60.0
-"""The longest cooldown in seconds, unless the backend asks for a longer one."""
-
-LONGEST_RETRY_AFTER = 3600.0
-"""The longest `Retry-After` of a backend that is obeyed, in seconds: a wrong value must not disable it for days."""
+MAX_RETRIES = 100
+"""The most retries that can be configured."""
 
 MOST_MODELS = 256
 """Models of one backend whose cooldowns are kept. Clients choose the names, so the number is bounded."""
 
 
-def cooldown_after(failures: int, jitter: float) -> float:
-    """Seconds of cooldown after this many consecutive failures: from half of the doubled step up to all of it."""
-    step = min(FIRST_COOLDOWN * 2.0 ** min(failures - 1, 32), LONGEST_COOLDOWN)
-    return step * (1.0 - jitter / 2)
+_MOST_SECONDS = 3600.0  # of any `Retry-After`, read or sent
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailoverConfig:
+    """The limits of retries and cooldowns. Raises `UsageError` for a number out of range."""
+
+    max_retries: int = 2
+    """Backends to try after the first one has failed; from 0 to `MAX_RETRIES`."""
+    prompted: bool = False
+    """Whether a backend that cannot continue a text exactly may receive an instruction to continue it."""
+    cooldown: float = 1.0
+    """Seconds of the first cooldown, before jitter; doubled with each further consecutive failure."""
+    max_cooldown: float = 60.0
+    """The longest cooldown in seconds, unless the backend asks for a longer one."""
+    max_retry_after: float = 3600.0
+    """The longest `Retry-After` of a backend that is obeyed, in seconds: a wrong value must not disable it for days."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_retries <= MAX_RETRIES:
+            raise UsageError(f"max_retries must be a whole number from 0 to {MAX_RETRIES}")
+
+    @classmethod
+    def configured(cls, section: FailoverSection) -> Self:
+        """The limits of `[failover]` in the configuration."""
+        return cls(**{each.name: getattr(section, each.name) for each in fields(cls)})
+
+    def cooldown_after(self, failures: int, jitter: float) -> float:
+        """Seconds of cooldown after this many consecutive failures: from half of the doubled step up to all of it."""
+        step = min(self.cooldown * 2.0 ** min(failures - 1, 32), max(self.cooldown, self.max_cooldown))
+        return step * (1.0 - jitter / 2)
+
+
+def read_retry_after(value: str, date: str = "") -> float | None:
+    """Seconds to wait, from 0 to an hour, by a `Retry-After` header; None when it is invalid.
+
+    It holds seconds or a date (RFC 9110, section 10.2.3). `date` is the response's own `Date` header: the difference of
+    the two does not depend on our clock. Without a valid one our clock counts.
+    """
+    value = value.strip()
+    if value.isascii() and value.isdecimal():
+        return min(float(value), _MOST_SECONDS)
+    until = _http_date(value)
+    if until is None:
+        return None
+    return min(max((until - (_http_date(date) or dt.datetime.now(dt.UTC))).total_seconds(), 0.0), _MOST_SECONDS)
+
+
+def retry_after(waits: list[float]) -> int:
+    """Whole seconds for a `Retry-After` header, from 1 to an hour: the shortest of these waits."""
+    return math.ceil(min(max(min(waits, default=1.0), 1.0), _MOST_SECONDS))
+
+
+def _http_date(value: str) -> dt.datetime | None:
+    """A date in one of the three forms of RFC 9110, section 5.6.7; None when it is invalid."""
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=dt.UTC)
 
 
 class Ended(NamedTuple):
@@ -42,6 +98,7 @@ class Ended(NamedTuple):
     """Random, from 0 to 1; spreads the trial requests of many processes."""
     retry_after: float
     """Seconds that the backend asked to wait; 0 when it did not."""
+    limits: FailoverConfig = FailoverConfig()
 
 
 @dataclass
@@ -88,7 +145,9 @@ class Cooldown:
             return
         self.failures += 1
         self.newest = ended.newest
-        wait = max(cooldown_after(self.failures, ended.jitter), min(ended.retry_after, LONGEST_RETRY_AFTER))
+        limits = ended.limits
+        own = limits.cooldown_after(self.failures, ended.jitter)
+        wait = max(own, min(ended.retry_after, limits.max_retry_after))
         self.until = ended.now + wait
 
 

@@ -1,22 +1,22 @@
-"""Raw text completion with a prompt that batuta renders: the way some local backends continue a text exactly.
-
-OpenAI's `/completions`, llama.cpp's `/completion`, and Ollama's `/api/generate` with `raw`, which streams JSON lines.
+"""OpenAI's `/completions` with a prompt that batuta renders: how some local backends continue a text exactly
+(https://platform.openai.com/docs/api-reference/completions).
 """
 
 from collections.abc import Iterator
 from typing import Any
 
+from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.providers.formats.openai_chat import parsed, read_finish, reported, requested_choices
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece
-from batuta_cli.serve.usage import from_openai, plain
+from batuta_cli.serve.usage import from_openai
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop", "frequency_penalty", "presence_penalty")
 
 
-def outgoing(call: Call, path: str = "completions") -> Outgoing:
-    """A request to OpenAI's completions."""
-    body = _sampling(call) | {
+def outgoing(call: Call, _: Profile) -> Outgoing:
+    """The request."""
+    body = sampling(call) | {
         "model": call.model,
         "prompt": call.prompt + call.prefix,
         "max_tokens": call.max_tokens,
@@ -24,18 +24,16 @@ def outgoing(call: Call, path: str = "completions") -> Outgoing:
     }
     if call.stream:
         body["stream_options"] = {"include_usage": True}
-    return Outgoing(path, body)
+    return Outgoing("completions", body)
 
 
-def outgoing_ollama(call: Call) -> Outgoing:
-    """A request to Ollama's `/api/generate`; with `raw` it applies no template."""
-    sampling = _sampling(call)
-    options = {**sampling, "num_predict": call.max_tokens}
-    body = {"model": call.model, "prompt": call.prompt + call.prefix, "raw": True, "stream": call.stream}
-    return Outgoing("/api/generate", body | {"options": options})
+def reader(_: Call) -> "CompletionReader":
+    """The reader of the response."""
+    return CompletionReader()
 
 
-def _sampling(call: Call) -> dict[str, Any]:
+def sampling(call: Call) -> dict[str, Any]:
+    """The options of a call that raw completion has, too."""
     return {name: call.options[name] for name in _SAMPLING if call.options.get(name) is not None}
 
 
@@ -70,30 +68,3 @@ class CompletionReader:
         finish, text = read_finish(choice.get("finish_reason")), choice.get("text")
         self._complete = self._complete or finish is not None
         yield Piece(text if isinstance(text, str) else "", finish, usage)
-
-
-class OllamaReader:
-    """Reads the objects of `/api/generate`."""
-
-    def __init__(self) -> None:
-        self._complete = False
-
-    @property
-    def complete(self) -> bool:
-        """After `done`."""
-        return self._complete
-
-    def event(self, event: Event) -> Iterator[Piece]:
-        yield from self.whole(parsed(event.data))
-
-    def whole(self, document: Any) -> Iterator[Piece]:
-        if not isinstance(document, dict) or "error" in document:
-            raise reported(document)
-        text = document.get("response")
-        text = text if isinstance(text, str) else ""
-        if not document.get("done"):
-            yield Piece(text)
-            return
-        self._complete = True
-        usage = plain(document.get("prompt_eval_count"), document.get("eval_count"))
-        yield Piece(text, "length" if document.get("done_reason") == "length" else "stop", usage)
