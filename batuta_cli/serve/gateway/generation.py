@@ -53,6 +53,8 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
         response, backend = None, ""
         try:
             async with connection.watch_client():
+                if parsed.stream:
+                    connection.expect_stream([(b"x-batuta-tier", str(tier).encode())])
                 response = await _start(pipeline, request)
                 backend = response.backend
                 state.metrics.in_flight(1, backend)
