@@ -55,7 +55,8 @@ def context(
 
     With --strategy the messages that fit are printed to stdout as JSON. System messages, the last user message and tool
     calls with their results are always kept. The tools and the response format of a request body are counted as well.
-    Exit 8 when the conversation, or the part that must be kept, does not fit.
+    Exit 8 when the conversation, or the part that must be kept, does not fit by an exact count. When only an estimate
+    exceeds the limit, a warning says so.
     """
     from batuta_cli import config
     from batuta_cli.serve.context.manager import ContextManager
@@ -80,8 +81,11 @@ def context(
         return console.CommandResult(
             {**_size(model, manager), **(error.result or {}), "fits": False, "dropped": []}, error=error
         )
+    fits = _fits(kept.after, manager)
     if not kept.after.exact:
         console.note(f"an upper estimate: {_how(kept.after)}")
+    if fits is None:
+        console.warn(_uncertain(kept.after, manager))
     if kept.dropped:
         console.note(
             f"dropped {len(kept.dropped):,} of {len(conversation):,} messages: {_ranges(kept.dropped)};"
@@ -91,8 +95,8 @@ def context(
     result = {
         **_size(model, manager),
         **_count(kept.after),
-        "missing": 0,
-        "fits": True,
+        "missing": max(kept.after.tokens - manager.size.limit, 0),
+        "fits": fits,
         "strategy": chosen.value,
         "tokens_before": kept.before.tokens,
         "dropped": list(kept.dropped),
@@ -106,8 +110,15 @@ def _judged(model: str, manager: "ContextManager", counted: "TokenCount") -> con
 
     size = manager.size
     left = size.limit - counted.tokens
-    result = {**_size(model, manager), **_count(counted), "missing": max(-left, 0), "fits": left >= 0, "dropped": []}
-    fits = f"yes, {left:,} left" if left >= 0 else f"no, {-left:,} too many"
+    verdict = _fits(counted, manager)
+    result = {**_size(model, manager), **_count(counted), "missing": max(-left, 0), "fits": verdict, "dropped": []}
+    fits = {
+        True: f"yes, {left:,} left",
+        False: f"no, {-left:,} too many",
+        None: f"not known, at most {-left:,} too many",
+    }[verdict]
+    if verdict is None:
+        console.warn(_uncertain(counted, manager))
     dated = f", {manager.as_of}" if manager.as_of else ""
     lines = (
         ("tokens", f"{counted.tokens:,} ({'exact' if counted.exact else 'at most'}: {_how(counted)})"),
@@ -117,7 +128,21 @@ def _judged(model: str, manager: "ContextManager", counted: "TokenCount") -> con
         ("fits", fits),
     )
     text = "\n".join(f"{name:<8} {display(value)}" for name, value in lines)
-    return console.CommandResult(result, text, error=None if left >= 0 else overflow(counted.tokens, size.limit))
+    return console.CommandResult(result, text, error=overflow(counted.tokens, size.limit) if verdict is False else None)
+
+
+def _fits(counted: "TokenCount", manager: "ContextManager") -> bool | None:
+    """Whether a prompt fits; None when only an estimate exceeds the limit."""
+    if counted.tokens <= manager.size.limit:
+        return True
+    return False if counted.exact else None
+
+
+def _uncertain(counted: "TokenCount", manager: "ContextManager") -> str:
+    return (
+        f"the count of {counted.tokens:,} tokens is an upper estimate, so the prompt may fit the limit of"
+        f" {manager.size.limit:,}; --tokenizer FILE counts exactly"
+    )
 
 
 def _how(counted: "TokenCount") -> str:

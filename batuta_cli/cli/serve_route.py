@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-_ANY_WINDOW = 10**9  # tokens; here a conversation is counted, and measured against the window of each backend
-
 
 @commands.command(
     cls=Command,
@@ -70,8 +68,9 @@ def route(
 ) -> console.CommandResult:
     """Tell where a request would go: the backend's name. Nothing is sent.
 
-    Without --queue-depth and --backend the backends are asked how they are. Exit 6 when the privacy tier refuses, 7
-    when no backend is there or the queue is full.
+    Without --queue-depth and --backend the backends are asked how they are. Exit codes are those of serve chat: 5 when
+    the budget refuses or the price is unknown, 6 when the privacy tier refuses, 7 when no backend is there or the queue
+    is full, 8 when the messages certainly do not fit. A count that is only an estimate does not refuse.
     """
     from batuta_cli.serve.routing.planning import PlanRequest, plan
     from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
@@ -117,10 +116,14 @@ def _counted(settings: "Config", model: str, tokens: int | None, source: Convers
         return None
     if not model:
         raise UsageError("to count the messages, the model must be known", hint="name it: --model NAME")
-    from batuta_cli.serve.context.manager import ContextManager
+    from batuta_cli.serve.pipeline import input_count
+    from batuta_cli.serve.pipeline.request import ChatRequest
+    from batuta_cli.serve.tiers import PrivacyTier
 
-    manager = ContextManager.for_model(model, window=_ANY_WINDOW, reserve=0, models=settings.models)
-    return manager.count(*source.read_request())
+    messages, fields = source.read_request()
+    return input_count.count(
+        ChatRequest("", model, tuple(messages), PrivacyTier.STANDARD, options=fields), settings.models
+    )
 
 
 def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, configured: bool) -> "Sequence[Backend]":
@@ -204,7 +207,15 @@ def _shown(
     *,
     explain: bool,
 ) -> console.CommandResult:
-    error = found.error()
+    from batuta_cli.serve.budget.breaker import CircuitBreakerConfig
+    from batuta_cli.serve.routing.errors import refusal
+
+    error = None
+    if found.backend is None:
+        most = CircuitBreakerConfig.from_config(settings.budget).max_request_cost
+        error = refusal(found, retry_after=None, max_request_cost=most)
+    for warning in found.warnings:
+        console.warn(display(warning))
     if trouble is not None and error is None:
         console.warn(f"{trouble.message}; nothing that costs money is sent")
     if error is not None and error.kind == NoBackendError.kind and not settings.backends:

@@ -112,7 +112,7 @@ class ContextManager:
         return self.counter(messages, options)
 
     def fits(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] = NO_OPTIONS) -> bool:
-        """Whether the prompt leaves the reserve for the output."""
+        """Whether the prompt leaves the reserve for the output. Where the count is an estimate, False may be wrong."""
         return self.count(messages, options).tokens <= self.size.limit
 
     def truncate(
@@ -123,7 +123,7 @@ class ContextManager:
     ) -> "Truncation[TokenCount]":
         """The messages that fit. By default the oldest turns are dropped.
 
-        Raises `ContextOverflowError` when the messages that must be kept are too long.
+        Raises `ContextOverflowError` when the messages that must be kept are too long by an exact count.
         """
         chosen = TruncationStrategy.SLIDING_WINDOW if strategy is None else TruncationStrategy(strategy)
         return truncate(messages, lambda kept: self.counter(kept, options), self.size.limit, chosen)

@@ -10,6 +10,7 @@ ends is complete; one that is not raises.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -160,11 +161,13 @@ class Pipeline:
         snapshot = self.monitor.snapshot(asked, None, without)
         made = plan(asked, snapshot)
         # Small requests to free backends, which are most of them, need neither a tokenizer nor the ledger.
-        if made.backend is None or _state(snapshot, str(made.backend)).price is not FREE:
+        if made.backend is None or made.warnings or _state(snapshot, str(made.backend)).price is not FREE:
             asked = replace(asked, input_tokens=await _apart(lambda: input_count.count(request, self.config.models)))
             snapshot = self.monitor.snapshot(asked, await self._budget(), without)
             made = plan(asked, snapshot)
         if not without:
+            for warning in made.warnings:
+                logging.getLogger("batuta").warning("%s", warning)
             self.monitor.spilling = snapshot.limits.spills(made.queue_depth, before=self.monitor.spilling)
         names = [made.backend, *made.fallbacks] if made.backend is not None else []
         return made, [self._target(str(name), snapshot, asked, request) for name in names]

@@ -134,13 +134,21 @@ class GateResult(NamedTuple):
     detail: str
     number: int | float | None = None
     """CONTEXT: tokens needed. BUDGET: nano-dollars at most. REST: seconds left. QUEUE: requests. None: not known."""
+    uncertain: bool = False
+    """Passed on an estimate that exceeds the limit. The true number may be within it."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; money as a decimal string of dollars."""
         number: int | float | str | None = self.number
         if self.name is GateName.BUDGET and isinstance(number, int):
             number = format_usd(number)
-        return {"gate": str(self.name), "passed": self.passed, "detail": self.detail, "number": number}
+        return {
+            "gate": str(self.name),
+            "passed": self.passed,
+            "detail": self.detail,
+            "number": number,
+            "uncertain": self.uncertain,
+        }
 
 
 @dataclass(frozen=True)
@@ -210,6 +218,13 @@ class Plan:
     """Backends that may take it over, in this order."""
     suitable: tuple[str, ...]
     """Backends that may take it as soon as they are healthy and their queue is not full: waiting helps for these."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is uncertain about the chosen backend, in words."""
+        chosen = next((c for c in self.candidates if c.backend == self.backend), None)
+        uncertain = [gate.detail for gate in chosen.gates if gate.uncertain] if chosen else []
+        return tuple(f"{self.backend}: the prompt may not fit: {detail}" for detail in uncertain)
 
     @property
     def decision(self) -> str:
@@ -378,9 +393,11 @@ def _context(request: PlanRequest, state: BackendState) -> GateResult:
     needed = request.input_tokens.tokens + output
     if state.window is None:
         return GateResult(GateName.CONTEXT, True, f"{needed:,} tokens, the window is not known", needed)
-    return GateResult(
-        GateName.CONTEXT, needed <= state.window, f"{needed:,} tokens in a window of {state.window:,}", needed
-    )
+    detail = f"{needed:,} tokens in a window of {state.window:,}"
+    if needed > state.window and not request.input_tokens.exact:
+        # An estimate is an upper bound. The backend counts exactly, and refuses a prompt that is too long.
+        return GateResult(GateName.CONTEXT, True, f"at most {detail}; the backend decides", needed, uncertain=True)
+    return GateResult(GateName.CONTEXT, needed <= state.window, detail, needed)
 
 
 def _output_limit(request: PlanRequest, state: BackendState) -> int | None:

@@ -316,11 +316,22 @@ def test_failover_never_crosses_the_tier(tmp_path: Path) -> None:
             ask(pipeline(tmp_path, tables))
 
 
-def test_a_long_conversation_is_a_context_error(tmp_path: Path) -> None:
-    long = (ChatMessage.user("word " * 200_000),)
+def test_a_long_conversation_is_a_context_error_where_it_is_counted_exactly(tmp_path: Path, gguf: Path) -> None:
+    long = (ChatMessage.user("word " * 20_000),)
+    models = {MODEL: ModelSection(context_window=16_384, tokenizer=str(gguf))}
     with servers(speaker(TEXT)) as [one], pytest.raises(ContextOverflowError) as caught:
-        ask(pipeline(tmp_path, backends(one=("vllm", one.base_url))), request(messages=long))
+        ask(pipeline(tmp_path, backends(one=("vllm", one.base_url)), models=models), request(messages=long))
     assert caught.value.exit_code == 8
+
+
+def test_an_estimate_refuses_nothing_for_context_and_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = (ChatMessage.user("word " * 200_000),)
+    with servers(speaker(TEXT)) as [one]:
+        pieces = ask(pipeline(tmp_path, backends(one=("vllm", one.base_url))), request(messages=long))[1]
+    assert text_of(pieces) == TEXT
+    assert any("one: the prompt may not fit" in record.message for record in caplog.records)
 
 
 def test_full_queues_are_told_with_the_time_to_wait(tmp_path: Path) -> None:
