@@ -174,12 +174,13 @@ _batuta_at() {
             esac
             ;;
         'batuta serve context')
-            options='--model -m --messages --system --user --strategy --window --reserve --tokenizer --system-fallback --json -q --quiet -h --help'
+            options='--model -m --messages --system --user --strategy --window --reserve --tokenizer --system-fallback --backend --privacy --json -q --quiet -h --help'
             case ${2-} in
-                --model | --system | --user | --window | --reserve) value='' && return 0 ;;
+                --model | --system | --user | --window | --reserve | --backend) value='' && return 0 ;;
                 -m | --messages | --tokenizer) value='<file>' && return 0 ;;
                 --strategy) value='sliding-window middle-out error' && return 0 ;;
                 --system-fallback) value='error merge drop' && return 0 ;;
+                --privacy) value='sovereign private standard' && return 0 ;;
             esac
             ;;
         'batuta serve backends')

@@ -318,6 +318,8 @@ complete -c batuta -n '__batuta_in \'serve context\'' -l window -x -d 'The conte
 complete -c batuta -n '__batuta_in \'serve context\'' -l reserve -x -d 'The part of the window reserved for the output.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l tokenizer -r -F -d 'Count with this GGUF file, tokenizer.json or model folder.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l system-fallback -x -a 'error merge drop' -d 'What becomes of a system message that the format has no place for: merge puts it into the first user message.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l backend -x -d 'Let this running llama.cpp or vLLM server count; its window is used where it is smaller.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l privacy -x -a 'sovereign private standard' -d 'The privacy tier of the request to --backend. Default: the config\'s.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve context\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve context\'' -s h -l help -d 'Show this message and exit.'

@@ -9,7 +9,7 @@ from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.conversation import ConversationSource, Messages, System, User
 from batuta_cli.cli.ledger_option import LedgerOption, load_config
-from batuta_cli.cli.probing import probed
+from batuta_cli.cli.probing import named_backend, probed
 from batuta_cli.errors import LedgerError, NoBackendError, UsageError
 from batuta_cli.files import display
 
@@ -89,7 +89,7 @@ def route(
     probing = queue_depth is None and backend is None
     backends = _backends(settings, request, probing=probing, configured=configured)
     if backend is not None:
-        chosen = _asked(backend, backends, configured=configured)
+        chosen = named_backend(backend, backends, configured=configured)
         request, backends = replace(request, backend=chosen.name), [chosen]
         settings = replace(settings, router=replace(settings.router, local_backend="", spillover_backends=()))
     if no_spillover:
@@ -137,21 +137,6 @@ def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, conf
     if probing:
         console.note("no backend is configured, so the local ones are looked for; batuta config init explains how")
     return usual_backends(settings, request, local=probing)
-
-
-def _asked(name: str, backends: "Sequence[Backend]", *, configured: bool) -> "Backend":
-    """The backend that is asked about: a candidate, or any that batuta knows unless `configured`."""
-    from batuta_cli.serve.backends import ServingBackend, default_backend
-    from batuta_cli.serve.names import normalised, unknown_name
-
-    for backend in backends:
-        if normalised(backend.name) == normalised(name):
-            return backend
-    kind = next((kind for kind in ServingBackend if normalised(kind) == normalised(name)), None)
-    if kind is not None and not configured:
-        return default_backend(kind)
-    known = [backend.name for backend in backends]
-    raise unknown_name("backend", name, known if configured else dict.fromkeys([*known, *ServingBackend]))
 
 
 def _looked_at(

@@ -86,6 +86,7 @@ class Pipeline:
         self.manager = FailoverManager(failover or FailoverConfig())
         self.monitor = BackendMonitor(config, audit or AuditLog(), backends)
         self._timeouts = timeouts or Timeouts()
+        self._server_counts = input_count.ServerCounts()
         self._watch = watch
 
     async def __aenter__(self) -> Self:
@@ -165,6 +166,9 @@ class Pipeline:
             asked = replace(asked, input_tokens=await _apart(lambda: input_count.count(request, self.config.models)))
             snapshot = self.monitor.snapshot(asked, await self._budget(), without)
             made = plan(asked, snapshot)
+            if made.warnings:  # only an estimate exceeds the window: a server that can count decides
+                snapshot = await self._counted_by_servers(request, made, snapshot)
+                made = plan(asked, snapshot)
         if not without:
             for warning in made.warnings:
                 logging.getLogger("batuta").warning("%s", warning)
@@ -216,6 +220,24 @@ class Pipeline:
             needs=frozenset(need for need, asked in needs.items() if asked),
         )
 
+    async def _counted_by_servers(self, request: ChatRequest, made: Plan, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with the counts of those servers whose window the estimate exceeds."""
+        names = [c.backend for c in made.candidates if c.passed and any(gate.uncertain for gate in c.gates)]
+        backends = [backend for backend in self.monitor.backends if backend.name in names]
+        session = self.monitor.session(request.privacy)
+        counts = await asyncio.gather(
+            *(self._server_counts.of(session, backend, self._base_url(backend), request) for backend in backends)
+        )
+        found = {backend.name: count for backend, count in zip(backends, counts, strict=True) if count is not None}
+        return replace(
+            snapshot,
+            backends=tuple(input_count.with_count(state, found.get(state.name)) for state in snapshot.backends),
+        )
+
+    def _base_url(self, backend: Backend) -> str:
+        probe = self.monitor.probes.get(backend.name)
+        return probe.base_url if probe and probe.base_url else backend.base_urls[0]
+
     def _named(self, name: str) -> str:
         for backend in self.monitor.backends:
             if normalised(backend.name) == normalised(name):
@@ -225,8 +247,7 @@ class Pipeline:
     def _target(self, name: str, snapshot: Snapshot, asked: PlanRequest, request: ChatRequest) -> Target:
         state = _state(snapshot, name)
         backend = next(backend for backend in self.monitor.backends if backend.name == name)
-        probe = self.monitor.probes.get(name)
-        base_url = probe.base_url if probe and probe.base_url else backend.base_urls[0]
+        base_url = self._base_url(backend)
         tokens = asked.input_tokens.tokens if asked.input_tokens else 0
         tier = asked.privacy
         if state.price is FREE and state.place == UNRESOLVED and tier is PrivacyTier.STANDARD:

@@ -340,7 +340,10 @@ def _busy(slots: object) -> int | None:
 
 
 def _number(document: object, path: str) -> int | None:
-    """The whole number above zero that a dotted name leads to."""
+    """The whole number above zero that a dotted name leads to. A number in the name is an index of a list."""
     for name in path.split("."):
-        document = document.get(name) if isinstance(document, dict) else None
+        if isinstance(document, list) and name.isdigit():
+            document = document[int(name)] if int(name) < len(document) else None
+        else:
+            document = document.get(name) if isinstance(document, dict) else None
     return document if type(document) is int and document > 0 else None

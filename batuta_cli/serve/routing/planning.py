@@ -94,6 +94,8 @@ class BackendState:
     """Why it cannot take requests now."""
     cools_model: bool = False
     """Only the request's model cools down there; other models of the backend may be used."""
+    counted: "TokenCount | None" = None
+    """The server's own count of the request's prompt; None: it was not asked."""
 
 
 @dataclass(frozen=True)
@@ -387,14 +389,15 @@ def _capability(request: PlanRequest, state: BackendState) -> GateResult:
 
 
 def _context(request: PlanRequest, state: BackendState) -> GateResult:
-    if request.input_tokens is None:
+    count = state.counted or request.input_tokens
+    if count is None:
         return GateResult(GateName.CONTEXT, True, "the length of the prompt is not known")
     output = _output_limit(request, state) or 0
-    needed = request.input_tokens.tokens + output
+    needed = count.tokens + output
     if state.window is None:
         return GateResult(GateName.CONTEXT, True, f"{needed:,} tokens, the window is not known", needed)
     detail = f"{needed:,} tokens in a window of {state.window:,}"
-    if needed > state.window and not request.input_tokens.exact:
+    if needed > state.window and not count.exact:
         # An estimate is an upper bound. The backend counts exactly, and refuses a prompt that is too long.
         return GateResult(GateName.CONTEXT, True, f"at most {detail}; the backend decides", needed, uncertain=True)
     return GateResult(GateName.CONTEXT, needed <= state.window, detail, needed)
