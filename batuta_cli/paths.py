@@ -1,6 +1,6 @@
-"""Where batuta keeps its own files: the XDG base directories (https://specifications.freedesktop.org/basedir-spec).
+"""The paths of batuta's own files, in the XDG base directories (https://specifications.freedesktop.org/basedir-spec).
 
-Functions only name a place; `private_dir` makes it, with mode 0700.
+Only `private_dir` creates a directory, with mode 0700.
 """
 
 import os
@@ -12,6 +12,9 @@ from batuta_cli.errors import OperationError
 
 _DIRS = Unix("batuta", appauthor=False)
 
+SYSTEM_TRUST_FILE = Path("/etc/batuta/trust.toml")
+"""Keys that all users of this machine trust; only root may write it. No variable points elsewhere."""
+
 
 def config_file() -> Path:
     """`$XDG_CONFIG_HOME/batuta/config.toml`."""
@@ -19,12 +22,12 @@ def config_file() -> Path:
 
 
 def keys_dir() -> Path:
-    """Own key pairs, one `.key` and one `.pub` an identity."""
+    """The user's own key pairs: one `.key` and one `.pub` file an identity."""
     return Path(_DIRS.user_data_dir) / "keys"
 
 
 def trust_file() -> Path:
-    """Whose signatures count here."""
+    """The trust store: the keys whose signatures are accepted."""
     return Path(_DIRS.user_data_dir) / "trust" / "trust.toml"
 
 
@@ -39,7 +42,7 @@ def state_dir() -> Path:
 
 
 def ledger_file() -> Path:
-    """The SQLite ledger of what was spent."""
+    """The SQLite ledger of the budget."""
     return state_dir() / "ledger.sqlite3"
 
 
@@ -49,9 +52,9 @@ def audit_dir() -> Path:
 
 
 def private_dir(path: Path) -> Path:
-    """Make `path` and its parents, readable by their owner alone; directories that exist keep their mode.
+    """Create `path` and its parents with mode 0700. Existing directories keep their mode.
 
-    Raises `OperationError` when it cannot be made.
+    Raises `OperationError`.
     """
     missing = []
     current = path
@@ -64,15 +67,15 @@ def private_dir(path: Path) -> Path:
         for directory in reversed(missing):
             os.makedirs(directory, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise OperationError(f"cannot make the directory {path}: {error.strerror}") from error
+        raise OperationError(f"cannot create the directory {path}: {error.strerror}") from error
     return path
 
 
 def client_keys_file() -> Path:
-    """Whose requests the gateway answers."""
+    """The gateway's client keys."""
     return Path(_DIRS.user_data_dir) / "gateway" / "keys.toml"
 
 
 def client_keys_marker() -> Path:
-    """Is there once client keys have been required; not beside them, so that removing their directory leaves it."""
+    """A file that exists once client keys have been required; not in their directory, which may be removed."""
     return state_dir() / "client-keys-required"

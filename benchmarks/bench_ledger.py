@@ -136,9 +136,7 @@ def race(report: Report, directory: Path, durability: Durability, processes: int
             if number:
                 samples[name].append(result)
     title = f"{processes} process{'es' * (processes > 1)}, durability {durability}"
-    table: dict[str, Any] = {"title": title, "processes": processes, "durability": durability, "contestants": []}
-    report.document.setdefault("tables", []).append(table)
-    report.say(f"\n{title}")
+    table = report.section(title, processes=processes, durability=durability, contestants=[])
     rows = []
     for name, series in samples.items():
         rate, wait = Spread.of([s.pairs_per_second for s in series]), Spread.of([s.longest_wait for s in series])

@@ -3,9 +3,9 @@ transformers uses and which bounds no work. Trivial templates, and texts of mega
 
     python -m benchmarks.bench_templates [--seconds 0.5] [--runs 5] [--json]
 
-Three contestants render the same template text and must agree to the byte: batuta with a format of its own, batuta with
-the text as a stranger's (in its worker process, with the check that nothing is lost), and jinja2's sandbox as
-transformers sets it up. All have compiled the template before, but for the table of first prompts. batuta's times hold
+Three contestants render the same template text and must agree to the byte: batuta with a built-in format, batuta with
+an untrusted template (in its worker process, with the check that nothing is lost), and jinja2's sandbox as transformers
+sets it up. All have compiled the template before, but for the table of first prompts. batuta's times hold
 the conversion of messages and the checks; jinja2 gets its dicts ready-made. Contestants take turns, as everywhere;
 --size is not used.
 """
@@ -43,7 +43,7 @@ def contestants(format: NamedFormat, messages: Sequence[ChatMessage], *, first: 
         return make if first else (lambda made: lambda: made)(make())
 
     named = kept(lambda: ChatTemplateEngine(format.name))
-    stranger = kept(lambda: ChatTemplateEngine.from_template(format.template, format.bos_token, format.eos_token))
+    untrusted = kept(lambda: ChatTemplateEngine.from_template(format.template, format.bos_token, format.eos_token))
     template = kept(lambda: _sandboxed(format.template))
     variables: dict[str, Any] = {
         "messages": [{"role": str(m.role), "content": m.content} for m in messages],
@@ -53,7 +53,7 @@ def contestants(format: NamedFormat, messages: Sequence[ChatMessage], *, first: 
     }
     return {
         "batuta": lambda: named().apply(messages),
-        "batuta, a stranger's template": lambda: stranger().apply(messages),
+        "batuta, an untrusted template": lambda: untrusted().apply(messages),
         "jinja2's sandbox": lambda: str(template().render(variables)),
     }
 
@@ -94,9 +94,7 @@ def race(report: Report, title: str, renders: Mapping[str, Render], options: arg
 
 
 def _report(report: Report, title: str, samples: dict[str, list[float]]) -> None:
-    table: dict[str, Any] = {"title": title, "contestants": []}
-    report.document.setdefault("tables", []).append(table)
-    report.say(f"\n{title}")
+    table = report.section(title, contestants=[])
     rows = []
     base = samples["jinja2's sandbox"]
     for name, series in samples.items():

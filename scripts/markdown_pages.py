@@ -35,6 +35,7 @@ _VALUES: dict[type[kinds.ValueKind[Any]], Callable[[Any], str]] = {
     kinds.IdentityKind: lambda kind: "identity of at most 200 bytes, or empty",
     kinds.Integer: lambda kind: f"whole number from {kind.low:,} to {kind.high:,}",
     kinds.LedgerUrlKind: lambda kind: "ledger URL",
+    kinds.Seconds: lambda kind: f"seconds from {kind.low:g} to {kind.high:g}",
     kinds.Line: lambda kind: f"name of {kind.what}, or empty",
     kinds.Money: lambda kind: "US dollars",
     kinds.Names: lambda kind: f"list of {kind.of or 'names'}",

@@ -1,7 +1,7 @@
-"""What all commands share: `--json` and `--quiet`, help with examples, lazy groups, refusal of misplaced secrets.
+"""The base of all commands: `--json` and `--quiet`, help with examples, lazy groups, refusal of misplaced secrets.
 
-How help looks is in `help.py`. Before a command runs, `given.check` judges every value given to it, by the metavar of
-the parameter alone, so that a new command needs no code of its own for it.
+`help.py` formats the help. Before a command runs, `given.check` checks all its values by the metavars of the
+parameters, so that a new command needs no code for that.
 """
 
 import difflib
@@ -20,7 +20,7 @@ def _set_flag(context: typer.Context, parameter: typer.CallbackParam, value: boo
 
 
 def shared_options() -> list[TyperOption]:
-    """The options that every command and group takes."""
+    """The options of every command and group."""
     flags = (
         (["--json"], "Print one JSON document: {ok, command, result, error}."),
         (["--quiet", "-q"], "Print errors only."),
@@ -40,7 +40,7 @@ def shared_options() -> list[TyperOption]:
 
 
 class Command(TyperCommand):
-    """A command with the shared options, whose name is known to the console before it runs."""
+    """A command with the shared options. It tells the console its name before it runs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -66,7 +66,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group that shows its help when it is named without a command."""
+    """A group that shows its help when no command is given."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -87,16 +87,16 @@ class Group(TyperGroup):
 
 
 def _say_where(error: Any, context: Any) -> None:
-    # The parser does not tell which command an option without its value was meant for.
+    # The parser does not say to which command an option without a value belongs.
     if getattr(error, "ctx", context) is None:
         error.ctx = context
 
 
 class LazyGroup(Group):
-    """The root: imports the module of a command group only when that group is named, or when help lists them all."""
+    """The root group: imports the module of a command group when it is used, or when help lists the groups."""
 
     groups: dict[str, str]
-    """Group name to the module that has its `app`."""
+    """The name of each group, and the module that has its `app`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -118,7 +118,7 @@ class LazyGroup(Group):
 
 
 def examples(*lines: str) -> str:
-    """The examples at the end of a help text; each line is one command, or a remark when it begins with `#`."""
+    """The examples at the end of a help text: one command a line, or a comment that begins with `#`."""
     return "\n".join(lines)
 
 

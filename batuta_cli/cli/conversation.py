@@ -1,4 +1,4 @@
-"""The conversation that a `serve` command works on: `--messages FILE`, or `--system` and `--user`."""
+"""Options that give a `serve` command its conversation: `--messages FILE`, or `--system` and `--user`."""
 
 import os
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from batuta_cli.errors import InvalidInputError, UsageError
 from batuta_cli.serve.messages import ChatMessage, Role, read_request
 
 MESSAGES_LIMIT = 256 * 1024 * 1024
-"""Bytes of a messages file that are read; a context window of ten million tokens is a fifth of it."""
+"""Maximum bytes of a messages file: five times the text of a context window of ten million tokens."""
 
 Messages = Annotated[
     str | None,
@@ -28,15 +28,15 @@ Fallback = Annotated[
     typer.Option(
         "--system-fallback",
         metavar="error|merge|drop",
-        help="What becomes of a system message that the format has no place for: merge puts it into the first"
-        " user message.",
+        help="The treatment of a system message that the format does not support: merge puts it into the first"
+        " user message, drop omits it.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class ConversationSource:
-    """Where the messages come from, as the options said."""
+    """The values of the options that give the conversation."""
 
     messages: str | None
     system: str | None
@@ -44,20 +44,20 @@ class ConversationSource:
 
     @property
     def given(self) -> bool:
-        """Whether any of them was named."""
+        """Whether any of the options was given."""
         return any(value is not None for value in (self.messages, self.system, self.user))
 
     def read(self) -> list[ChatMessage]:
-        """The conversation. Raises `UsageError` when the options contradict each other, or none was given."""
+        """Read the conversation. Raises `UsageError` if the options conflict or are all missing."""
         return self.read_request()[0]
 
     def read_request(self) -> tuple[list[ChatMessage], dict[str, Any]]:
-        """The conversation, and the other fields of the JSON object in the file, such as `tools`. Raises as `read`."""
+        """Read the conversation, and the other fields of the JSON object, such as `tools`. Raises as `read` does."""
         if [self.messages, self.system, self.user].count("-") > 1:
             raise UsageError("only one of --messages, --system and --user can read stdin")
         if self.messages is not None:
             if self.system is not None or self.user is not None:
-                raise UsageError("--messages has the whole conversation, so --system and --user cannot be added to it")
+                raise UsageError("--messages cannot be combined with --system or --user")
             return read_request(_read(self.messages))
         if not self.given:
             raise UsageError(
@@ -90,7 +90,7 @@ def _read(path: str) -> bytes:
 
     if path == "-":
         return read_stdin(MESSAGES_LIMIT)
-    with os.fdopen(open_stream(path), "rb") as file, errors_named(path):  # a pipe as well: --messages <(jq …)
+    with os.fdopen(open_stream(path), "rb") as file, errors_named(path):  # pipes are allowed: --messages <(jq …)
         data = file.read(MESSAGES_LIMIT + 1)
     if len(data) > MESSAGES_LIMIT:
         raise InvalidInputError(f"{display(path)}: more than {MESSAGES_LIMIT:,} bytes of messages")

@@ -96,14 +96,15 @@ def decrypt(
     password_file: PasswordFile = None,
     output: Output = None,
     allow_kdf_memory: Annotated[
-        int, typer.Option(metavar="MIB", min=1, max=1024, help="The memory a file may ask for to derive its key.")
+        int,
+        typer.Option(metavar="MIB", min=1, max=1024, help="Largest memory that a file may request to derive its key."),
     ] = 256,
     force: Force = False,
 ) -> console.CommandResult:
     """Decrypt a file: the original, or nothing.
 
     PATH.enc becomes PATH. A version 2 file written to stdout is released piece by piece, each authenticated: when
-    the exit status is 3, discard what came.
+    the exit status is 3, discard the output.
     """
     from batuta_cli.pacha import encryption
 
@@ -163,7 +164,7 @@ def _password(path: str, file: str | None, variable: str | None, *, confirm: boo
 
 @dataclass(frozen=True)
 class _Ends:
-    """Where the bytes come from and go to; `-` is stdin and stdout."""
+    """Input and output; `-` is stdin and stdout."""
 
     path: str
     source: str
@@ -172,7 +173,7 @@ class _Ends:
 
     @classmethod
     def of(cls, path: str, target: str, force: bool) -> Self:
-        """Look at both ends before a password is asked for."""
+        """Check input and output before a password is asked for."""
         from batuta_cli.files import atomic_output, errors_named
         from batuta_cli.pacha.locate import locate
 

@@ -9,12 +9,22 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import FollowSymlinks, Ignore, is_stream, read_stdin, total_size, warn_of_unmatched
+from batuta_cli.cli.models import (
+    FollowSymlinks,
+    Ignore,
+    is_stream,
+    located_size,
+    read_stdin,
+    shell_path,
+    total_size,
+    warn_of_unmatched,
+)
 from batuta_cli.errors import InvalidInputError, UsageError, VerificationError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
     from batuta_cli.pacha.hashing import ContentAddress
+    from batuta_cli.pacha.sha256 import Sha256Digest
 
 commands = typer.Typer()
 
@@ -26,6 +36,7 @@ commands = typer.Typer()
         "batuta pacha hash model.gguf",
         "batuta pacha hash ./*.gguf > CHECKSUMS",
         "batuta pacha hash --check CHECKSUMS",
+        "batuta pacha hash --algorithm sha256 model.gguf",
         "curl -s https://example.com/model.gguf | batuta pacha hash -",
     ),
 )
@@ -36,19 +47,26 @@ def hash_paths(
     check: Annotated[
         str | None, typer.Option("--check", "-c", metavar="FILE", help="Check the addresses listed in FILE.")
     ] = None,
+    algorithm: Annotated[
+        str, typer.Option(metavar="blake3|sha256", help="sha256 prints the lines of sha256sum, for files only.")
+    ] = "blake3",
     ignore: Ignore = None,
     follow_symlinks: FollowSymlinks = False,
 ) -> console.CommandResult:
     """Print content addresses (BLAKE3): blake3:<hex>  PATH."""
+    if algorithm not in ("blake3", "sha256"):
+        raise UsageError(f"no such algorithm: {display(algorithm)}", hint="blake3 or sha256")
     if (check is None) == (not paths):
         raise UsageError("name the PATHs to hash, or one list with --check FILE", hint="batuta pacha hash --help")
+    if algorithm == "sha256":
+        return _hash_sha256(paths or [], check, restricted=bool(ignore) or follow_symlinks)
     if check is not None:
         return _check(check)
     if ignore:
         from batuta_cli.pacha.ignoring import check_globs
 
         check_globs(ignore)
-    return for_each(paths or [], lambda path: _hash(path, ignore or [], follow_symlinks))
+    return for_each(paths or [], lambda path: _hash(path, ignore or [], follow_symlinks), size=located_size)
 
 
 def _address(path: str, ignore: list[str], follow_symlinks: bool) -> "ContentAddress":
@@ -68,6 +86,40 @@ def _address(path: str, ignore: list[str], follow_symlinks: bool) -> "ContentAdd
     warn_of_unmatched(path, found.path, ignore)
     with console.progress(f"hashing {path}", total_size(found.path)) as advance:
         return content_address(found.path, ignore=ignore, follow_symlinks=follow_symlinks, progress=advance)
+
+
+def _hash_sha256(paths: list[str], check: str | None, *, restricted: bool) -> console.CommandResult:
+    from batuta_cli.pacha.checklist import format_line
+
+    if check is not None:
+        raise UsageError("--check reads lists of BLAKE3 addresses", hint=f"sha256sum --check {shell_path(check)}")
+    if restricted:
+        raise UsageError("--ignore and --follow-symlinks are for directories, which have no SHA-256 digest")
+
+    def one(path: str) -> Done:
+        digest = _sha256(path)
+        line = format_line(digest, path)
+        return Done({"digest": str(digest)}, display(line) if sys.stdout.isatty() else line)
+
+    return for_each(paths, one, size=located_size)
+
+
+def _sha256(path: str) -> "Sha256Digest":
+    from batuta_cli.files import open_stream
+    from batuta_cli.pacha.locate import locate
+    from batuta_cli.pacha.sha256 import sha256_of, sha256_of_stream
+
+    if path == "-":
+        return sha256_of_stream(0, "stdin")
+    found = locate(path)
+    if is_stream(found.path):
+        descriptor = open_stream(found.path)
+        try:
+            return sha256_of_stream(descriptor, path)
+        finally:
+            os.close(descriptor)
+    with console.progress(f"hashing {path}", total_size(found.path)) as advance:
+        return sha256_of(found.path, advance)
 
 
 def _hash(path: str, ignore: list[str], follow_symlinks: bool) -> Done:
@@ -95,11 +147,11 @@ def _check(file: str) -> console.CommandResult:
 
     def one(path: str) -> Done:
         expected, _ = next(queue)
-        # A list names files: never an object of the store, nor stdin, which would pass for a file that is not there.
+        # A list names files, never objects of the store or stdin: those could stand in for a missing file.
         actual = content_address(path)
         if actual != expected:
             message = f"{display(path)}: FAILED, the content is {actual}"
             raise VerificationError(message, result={"address": str(actual)})
         return Done({"address": str(actual)}, f"{display(path)}: OK")
 
-    return for_each([path for _, path in wanted], one)
+    return for_each([path for _, path in wanted], one, size=total_size)

@@ -1,4 +1,4 @@
-"""Asking backends how they are, as `serve backends --probe` and `serve route` do."""
+"""Probing backends for `serve backends --probe` and `serve route`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def probed(backends: "Sequence[Backend]", tier: "PrivacyTier", settings: "Config") -> "dict[str, ProbeResult]":
-    """What each backend says of itself, by name, in the order asked. Raises `AuditError`, `MissingDependencyError`."""
+    """The probe results by backend name, in the given order. Raises `AuditError`, `MissingDependencyError`."""
     from batuta_cli.serve.privacy.audit import AuditLog
     from batuta_cli.serve.privacy.gate import Networks
     from batuta_cli.serve.providers.probe import probe
@@ -46,9 +46,8 @@ def named_backend(name: str, backends: "Sequence[Backend]", *, configured: bool 
 
 
 def warn_if_lost(log: "AuditLog") -> None:
-    """Tell when decisions of the privacy gate could not be written down, which standard requests survive."""
+    """Warn when decisions of the privacy gate could not be logged, which does not stop standard requests."""
     if log.lost:
         console.warn(
-            f"{display(str(log.directory))}: the audit log cannot be written; a sovereign or private request would be"
-            " refused"
+            f"{display(str(log.directory))}: cannot write the audit log; sovereign and private requests are refused"
         )

@@ -1,4 +1,4 @@
-"""`batuta serve template`: the prompt for a conversation, as a model expects it."""
+"""`batuta serve template`: render the prompt of a conversation for a model."""
 
 import datetime as dt
 import sys
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-_TEMPLATE_LIMIT = 4 * 1024 * 1024  # bytes of a template file; four for each character that the engine takes
-_WARNED = 20  # control tokens that are named on stderr
+_TEMPLATE_LIMIT = (
+    4 * 1024 * 1024
+)  # bytes of a template file: UTF-8 needs at most four for each character that the engine accepts
+_WARNED = 20  # control tokens listed on stderr
 
 
 @commands.command(
@@ -40,50 +42,58 @@ def template(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="The model's name, its GGUF file or its folder.")
     ] = None,
-    format: Annotated[str | None, typer.Option(metavar="NAME", help="A format by its name; --list shows them.")] = None,
+    format: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The name of a format; --list prints them.")
+    ] = None,
     template: Annotated[str | None, typer.Option(metavar="FILE", help="A Jinja template.")] = None,
-    bos: Annotated[str, typer.Option(metavar="TOKEN", help="What bos_token is in --template.")] = "",
-    eos: Annotated[str, typer.Option(metavar="TOKEN", help="What eos_token is in --template.")] = "",
+    bos: Annotated[str, typer.Option(metavar="TOKEN", help="The value of bos_token in --template.")] = "",
+    eos: Annotated[str, typer.Option(metavar="TOKEN", help="The value of eos_token in --template.")] = "",
     messages: Messages = None,
     system: System = None,
     user: User = None,
     no_generation_prompt: Annotated[
-        bool, typer.Option("--no-generation-prompt", help="Leave out what makes the assistant speak.")
+        bool,
+        typer.Option(
+            "--no-generation-prompt", help="Do not append the assistant header (add_generation_prompt=False)."
+        ),
     ] = False,
     continued: Annotated[
-        bool, typer.Option("--continue", help="End within the assistant's last message, for the model to go on with.")
+        bool,
+        typer.Option("--continue", help="End inside the assistant's last message, so that the model continues it."),
     ] = False,
     system_fallback: Fallback = "error",
     on_injection: Annotated[
         str,
         typer.Option(
-            metavar="warn|error|escape|strip", help="What to do about control tokens in the text of users and tools."
+            metavar="warn|error|escape|strip", help="The action for control tokens in the text of users and tools."
         ),
     ] = "warn",
     date: Annotated[
-        str | None, typer.Option(metavar="YYYY-MM-DD", help="The date for templates that state one (default: today).")
+        str | None,
+        typer.Option(metavar="YYYY-MM-DD", help="The date for templates that write the current date (default: today)."),
     ] = None,
-    count: Annotated[bool, typer.Option("--count", help="Print the number of the prompt's tokens instead.")] = False,
-    show_list: Annotated[bool, typer.Option("--list", help="List the formats that have a name.")] = False,
+    count: Annotated[bool, typer.Option("--count", help="Print the number of tokens of the prompt instead.")] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List the named formats.")] = False,
     detect: Annotated[
-        bool, typer.Option("--detect", help="Say which format --model has, and how that is known.")
+        bool, typer.Option("--detect", help="Print the format of --model and the evidence for it.")
     ] = False,
 ) -> console.CommandResult:
-    """Turn messages into the prompt a model was trained on, byte for byte.
+    """Render messages as the prompt a model was trained on, byte for byte.
 
-    Into a pipe or file goes exactly the prompt, without a newline. It has its special tokens already: a tokenizer must
-    not add another <s>; in --json, adds_bos says whether the prompt begins with one. The format comes from the template
-    inside the model, a table of known models, or patterns of names; what it cannot express is an error.
+    A pipe or file receives exactly the prompt, without a newline. The prompt contains its special tokens: do not let a
+    tokenizer add another <s>. In --json, adds_bos is true if the prompt begins with one. The format comes from the
+    template in the model's files, a table of known models, or patterns of names. A message that the format cannot
+    express is an error.
     """
     if show_list:
         return _formats()
     if [model, format, template].count(None) != 2:
         raise UsageError(
-            "one of --model, --format and --template is needed, and only one",
-            hint="--model llama-2-70b, --format chatml, or --template FILE; --list shows the formats",
+            "give exactly one of --model, --format and --template",
+            hint="for example --model llama-2-70b, --format chatml, or --template FILE; --list prints the formats",
         )
     if template is None and (bos or eos):
-        raise UsageError("--bos and --eos belong to --template; a format has its own")
+        raise UsageError("--bos and --eos can be used only with --template; a named format defines its tokens")
     if detect:
         if model is None:
             raise UsageError("--detect needs a --model")
@@ -122,11 +132,11 @@ def _prompt(
     if len(findings) > _WARNED:
         warnings.append(f"and {len(findings) - _WARNED:,} or more further control tokens")
     try:
-        prompt, moved = _applied(engine, messages, fallback, options)
+        prompt, change = _applied(engine, messages, fallback, options)
     finally:
         engine.close()
-    if moved:
-        warnings.append(moved)
+    if change:
+        warnings.append(change)
     for warning in warnings:
         console.warn(warning)
     result: dict[str, Any] = {
@@ -151,7 +161,7 @@ def _prompt(
 def _applied(
     engine: "ChatTemplateEngine", messages: "Sequence[ChatMessage]", fallback: str, options: dict[str, Any]
 ) -> tuple[str, str]:
-    """The prompt, and what was done about the system message."""
+    """Return the prompt, and a note if the system message was merged or dropped."""
     from batuta_cli.serve.templates.template_input import SystemFallback
 
     chosen = SystemFallback.parse(fallback)
@@ -161,8 +171,8 @@ def _applied(
         if chosen is SystemFallback.ERROR:
             raise
     prompt = engine.apply(messages, system_fallback=chosen, **options)
-    done = "stands in the first user message" if chosen is SystemFallback.MERGE else "is left out"
-    return prompt, f"the format has no place for the system message, which {done}"
+    change = "merged into the first user message" if chosen is SystemFallback.MERGE else "dropped"
+    return prompt, f"the format does not support this system message; it was {change}"
 
 
 def _counted(prompt: str, model: str, result: dict[str, Any]) -> console.CommandResult:
@@ -183,14 +193,14 @@ def _engine(
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
     if model is not None:
-        found = _found(model)
-        return ChatTemplateEngine.from_detection(found), _described(found)
+        detection = _detection(model)
+        return ChatTemplateEngine.from_detection(detection), _described(detection)
     if format is not None:
         from batuta_cli.serve.templates.formats import named_format
 
         named = named_format(format)
-        asked = {"format": named.family, "name": named.name, "variant": named.variant}
-        return ChatTemplateEngine(named.name), {**asked, "evidence": "--format", "confidence": "high"}
+        family = {"format": named.family, "name": named.name, "variant": named.variant}
+        return ChatTemplateEngine(named.name), {**family, "evidence": "--format", "confidence": "high"}
     try:
         text = read_limited(str(path), _TEMPLATE_LIMIT).decode()
     except UnicodeDecodeError:
@@ -199,7 +209,7 @@ def _engine(
     return ChatTemplateEngine.from_template(text, bos, eos), own
 
 
-def _found(model: str) -> "Detection":
+def _detection(model: str) -> "Detection":
     from batuta_cli import config
     from batuta_cli.serve.templates.detection import detect_format
 
@@ -217,10 +227,10 @@ def _described(found: "Detection") -> dict[str, Any]:
 
 
 def _detected(model: str) -> console.CommandResult:
-    found = _found(model)
+    found = _detection(model)
     own = found.template is not None
     lines = (
-        ("format", found.name or (f"{found.format}, its own template" if found.format else "its own template")),
+        ("format", found.name or (f"{found.format}, the model's template" if found.format else "the model's template")),
         ("family", found.format or "-"),
         ("evidence", found.evidence),
         ("confidence", found.confidence),

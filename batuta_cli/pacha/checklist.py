@@ -9,16 +9,18 @@ import os
 from batuta_cli.errors import InvalidInputError
 from batuta_cli.files import StrPath
 from batuta_cli.pacha.hashing import PREFIX, ContentAddress
+from batuta_cli.pacha.sha256 import Sha256Digest
 
 _ESCAPES = {"\\": "\\", "n": "\n", "r": "\r"}
 _LOST = "\ufffd"  # stands for a byte that is not UTF-8; the name cannot be told from it
 
 
-def format_line(address: ContentAddress, path: StrPath) -> str:
-    """`blake3:<hex>  PATH`, without a line end."""
+def format_line(digest: ContentAddress | Sha256Digest, path: StrPath) -> str:
+    """`blake3:<hex>  PATH`, or as `sha256sum` writes it `<hex>  PATH`, without a line end."""
     name = os.fspath(path).encode(errors="surrogateescape").decode(errors="replace")
+    shown = digest.hex if isinstance(digest, Sha256Digest) else str(digest)
     escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-    return f"{'' if escaped == name else chr(92)}{address}  {escaped}"
+    return f"{'' if escaped == name else chr(92)}{shown}  {escaped}"
 
 
 def parse_list(data: bytes) -> list[tuple[ContentAddress, str]]:

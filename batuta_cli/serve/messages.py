@@ -1,10 +1,10 @@
 """The messages of a conversation, in the shape of OpenAI's chat completions.
 
-`read_messages` is the edge: what comes out of it is well formed, so that no later step has to ask. Each error names
-the message by its number, from 1, and never quotes it.
+`read_messages` validates the input once, so that later steps need no checks. Errors name the message by its number,
+from 1, and never quote it.
 
 Text only: content parts of type `text` are joined, images and audio are refused. NUL and lone surrogates are refused:
-backends written in C cut a text at NUL, and a lone surrogate has no UTF-8.
+backends written in C cut a text at NUL, and a lone surrogate has no UTF-8 encoding.
 """
 
 import json
@@ -19,7 +19,7 @@ _HINT = '--messages takes a JSON list such as [{"role": "user", "content": "Hell
 
 
 class Role(NameEnum):
-    """Who speaks."""
+    """The author of a message."""
 
     SYSTEM = "system"
     DEVELOPER = "developer"
@@ -33,7 +33,7 @@ _ROLES = {role.value: role for role in Role}
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A function the assistant asks to be called; `arguments` is the JSON text that the model wrote."""
+    """A function call requested by the assistant; `arguments` is the JSON text that the model wrote."""
 
     id: str
     name: str
@@ -42,15 +42,15 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ChatMessage:
-    """One message. Raises `InvalidInputError` for text that no backend can be sent."""
+    """One message. Raises `InvalidInputError` for text that cannot be sent to a backend."""
 
     role: Role
     content: str
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
-    """Of an assistant; its content may then be empty."""
+    """Only with the role assistant; the content may then be empty."""
     tool_call_id: str | None = None
-    """Of a tool: the call that this is the result of."""
+    """Only with the role tool: the id of the call that this message answers."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "role", _role(self.role))
@@ -81,12 +81,12 @@ class ChatMessage:
 
     @classmethod
     def user(cls, content: str, name: str | None = None) -> Self:
-        """What the user says."""
+        """A message of the user."""
         return cls(Role.USER, content, name)
 
     @classmethod
     def assistant(cls, content: str, tool_calls: Sequence[ToolCall] = ()) -> Self:
-        """What the model said."""
+        """A message of the model."""
         return cls(Role.ASSISTANT, content, tool_calls=tuple(tool_calls))
 
     @classmethod
@@ -95,7 +95,7 @@ class ChatMessage:
         return cls(Role.TOOL, content, name, tool_call_id=tool_call_id)
 
     def to_dict(self) -> dict[str, Any]:
-        """The message as OpenAI's API takes it."""
+        """Return the message in the form of OpenAI's API."""
         message: dict[str, Any] = {"role": str(self.role), "content": self.content}
         if self.name is not None:
             message["name"] = self.name
@@ -111,7 +111,7 @@ class ChatMessage:
 
 
 def read_messages(data: bytes | str) -> list[ChatMessage]:
-    """The messages of a JSON document: a list, or an object with `messages`.
+    """Parse a JSON document: a list of messages, or an object with `messages`.
 
     Raises `InvalidInputError`.
     """
@@ -140,7 +140,7 @@ def read_request(data: bytes | str) -> tuple[list[ChatMessage], dict[str, Any]]:
 
 
 def parse_messages(document: object) -> list[ChatMessage]:
-    """The messages of parsed JSON. Raises `InvalidInputError`."""
+    """Validate parsed JSON. Raises `InvalidInputError`."""
     if not isinstance(document, list):
         raise InvalidInputError(f"the messages must be a list, not {_json_type(document)}", hint=_HINT)
     if not document:
@@ -156,7 +156,7 @@ def parse_messages(document: object) -> list[ChatMessage]:
 
 
 def check_tool_results(messages: Sequence[ChatMessage]) -> None:
-    """Raise `InvalidInputError` when a tool's result answers no call of the assistant's turn before it."""
+    """Raise `InvalidInputError` if a tool result answers no call of the preceding assistant message."""
     open_calls: set[str] = set()
     for number, message in enumerate(messages, 1):
         if message.role is Role.ASSISTANT:
@@ -165,7 +165,7 @@ def check_tool_results(messages: Sequence[ChatMessage]) -> None:
             if message.tool_call_id not in open_calls:
                 raise InvalidInputError(
                     f"message {number}: a tool result without its call",
-                    hint="before it belongs the assistant's message whose tool_calls has the same id",
+                    hint="put the assistant's message whose tool_calls contains this tool_call_id before it",
                 )
             open_calls.discard(message.tool_call_id)
         else:
@@ -216,7 +216,7 @@ def _content(item: dict[str, Any], has_calls: bool) -> str:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text":
             shown = f"of type {kind[:40]!r}" if isinstance(kind, str) else "without a type"
-            raise InvalidInputError(f"has a content part {shown}; batuta handles text alone")
+            raise InvalidInputError(f"has a content part {shown}; batuta supports only text parts")
         if not isinstance(part.get("text"), str):
             raise InvalidInputError("has a content part whose text is missing")
         texts.append(part["text"])

@@ -157,7 +157,7 @@ def test_a_removed_list_of_keys_refuses_under_a_running_gateway_and_after_a_rest
 
 
 def test_an_unknown_host_is_told(batuta: Run) -> None:
-    assert "no such host" in batuta("serve", "gateway", "--host", "no-such-host.invalid", code=2).stderr
+    assert "has no address" in batuta("serve", "gateway", "--host", "no-such-host.invalid", code=2).stderr
 
 
 def test_the_environment_and_the_flags_override_the_file(environment: dict[str, str]) -> None:

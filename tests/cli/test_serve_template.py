@@ -128,9 +128,9 @@ def test_a_system_message_without_a_place_is_an_error_and_moving_it_is_reported(
     assert "message 1" in failed.stderr and "--system-fallback merge" in failed.stderr and failed.stdout == ""
     done = batuta("serve", "template", *meant, "--system-fallback", "merge", code=0)
     assert "<start_of_turn>user\nBe brief.\nHi<end_of_turn>" in done.stdout
-    assert "stands in the first user message" in done.stderr
+    assert "merged into the first user message" in done.stderr
     found = result(batuta("serve", "template", *meant, "--system-fallback", "drop", "--json", code=0))
-    assert "Be brief." not in found["prompt"] and "is left out" in found["warnings"][0]
+    assert "Be brief." not in found["prompt"] and "it was dropped" in found["warnings"][0]
 
 
 def test_on_a_terminal_the_prompt_ends_its_line_and_cannot_drive_it(environment: dict[str, str], work: Path) -> None:
@@ -142,13 +142,13 @@ def test_on_a_terminal_the_prompt_ends_its_line_and_cannot_drive_it(environment:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--user", "Hi"], "one of --model, --format and --template is needed"),
-        (["--model", "llama2", "--format", "llama2", "--user", "Hi"], "only one"),
+        (["--user", "Hi"], "exactly one of --model, --format and --template"),
+        (["--model", "llama2", "--format", "llama2", "--user", "Hi"], "exactly one"),
         (["--format", "lama3", "--user", "Hi"], "did you mean llama3"),
-        (["--format", "llama3", "--bos", "<s>", "--user", "Hi"], "--bos and --eos belong to --template"),
+        (["--format", "llama3", "--bos", "<s>", "--user", "Hi"], "--bos and --eos can be used only with --template"),
         (["--format", "llama3", "--detect"], "--detect needs a --model"),
         (["--format", "llama3"], "no messages were given"),
-        (["--format", "llama3", "--system", "Hi"], "there is only a system message"),
+        (["--format", "llama3", "--system", "Hi"], "there are only system messages"),
         (["--format", "llama3", "--user", "Hi", "--continue"], "only an assistant's message can be continued"),
         (["--format", "llama3", "--user", "Hi", "--date", "soon\x1b"], "is not a date"),
         (["--format", "llama3", "--user", "Hi", "--date", "20261123"], "is not a date"),
@@ -156,7 +156,7 @@ def test_on_a_terminal_the_prompt_ends_its_line_and_cannot_drive_it(environment:
         (["--format", "llama3", "--user", "Hi", "--system-fallback", "no"], "unknown system fallback no"),
         (["--template", "broken.jinja", "--user", "Hi"], "the template cannot be rendered: syntax error, in line 1"),
         (["--template", "binary.jinja", "--user", "Hi"], "not UTF-8"),
-        (["--template", "loop.jinja", "--user", "Hi"], "the template cannot be rendered: it takes too long"),
+        (["--template", "loop.jinja", "--user", "Hi"], "the template cannot be rendered: it needs too much memory"),
         (["--template", "abort.jinja", "--user", "Hi"], "the template cannot be rendered: it needs too much memory"),
     ],
 )

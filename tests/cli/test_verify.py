@@ -251,7 +251,7 @@ def test_the_digest_alone_is_compared_and_says_that_no_signature_was_checked(
     piped = batuta("pacha", "verify", "-", "--digest", address, input="weights", code=0)
     assert "no signature was checked" in piped.stdout
     batuta("pacha", "verify", "-", "--digest", address, input="Weights", code=3)
-    for malformed in ("0" * 64, "sha256:" + "0" * 64, "blake3:" + "0" * 63, "blake3:" + "g" * 64, ""):
+    for malformed in ("0" * 64, "sha512:" + "0" * 64, "blake3:" + "0" * 63, "blake3:" + "g" * 64, ""):
         batuta("pacha", "verify", "model", "--digest", malformed, code=2)
 
 

@@ -12,6 +12,13 @@ from batuta_cli.serve.tokens import Tokenizer, tokenizer_for
 from tests.real.support_llamacpp import LlamaCpp, llama_cpp, tiny_model
 from tests.serve.tokens.support_tokens import gpt2, mistral_v1
 
+PRETOKENIZERS = [
+    "smollm", "mistral-v1", "llama-bpe", "tekken", "deepseek-v3", "default", "minicpm5", "ufakzeka", "laguna", "jais-2",
+    "exaone-moe", "granite-embed-multi-97m", "kimi-k2", "spark2_5", "youtu", "cohere2moe", "afmoe", "superbpe", "bloom",
+    "viking", "chameleon", "modern-bert",
+]  # fmt: skip
+"""Every way of splitting text that has rules of its own, with GPT-2's vocabulary where the model's is not available."""
+
 ARRAYS = {"tokens": "[str]", "merges": "[str]", "scores": "[f32]", "token_type": "[i32]"}
 
 
@@ -26,7 +33,7 @@ def vocabulary(path: Path, directory: Path, splits: str | None = None) -> Path:
     return tiny_model(directory / "tiny.gguf", fields)
 
 
-@pytest.fixture(scope="module", params=["smollm", "mistral-v1", "llama-bpe", "tekken", "deepseek-v3", "default"])
+@pytest.fixture(scope="module", params=PRETOKENIZERS)
 def both(
     request: pytest.FixtureRequest, gguf: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Tokenizer, LlamaCpp]]:
@@ -46,7 +53,8 @@ TEXTS = st.one_of(
     st.text("etaoin shrdlu\n\t0123456789'.,!ABC", max_size=80),
     st.lists(
         st.sampled_from(
-            ["the", " un", "ization", " Paris", "I'm", "we'LL", "<s>", "</s>", "<|im_start|>", "<|endoftext|>", "½",
+            ["the", " un", "ization", " Paris", "I'm", "we'LL", "café's", "<s>", "漢字", "豈", "ㄅ", "가나", "…", "!?", "। ",
+             "1234567", "12 345", "٣٤٥٦", "IMGIMGABZ", "<sentinel:1>", "    ", "x_1", "</s>", "<|im_start|>", "<|endoftext|>", "½",
              "<tool>", "  ", "\n\n", "\r\n", "\t", "\u3000", "\u2028", "123456", "é", "e\u0301", "日本語", "привет",
              "🎉", "ﷺ"]
         ),

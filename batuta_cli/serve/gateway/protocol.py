@@ -1,13 +1,12 @@
-"""uvicorn's HTTP protocol with the limits it lacks: on the size of a request's head and the number of its fields, on
-its time, on the trailers of a body, and on the requests that wait on one connection.
+"""uvicorn's HTTP protocol with limits that it lacks: size, number of fields and time of a request's head, size of a
+body's trailers, and number of pipelined requests that wait on one connection.
 
-Without them a client that sends a header a minute holds a connection for ever, and one that sends requests without
-reading the answers (pipelining) fills the memory before any key is checked. The time for a head runs from the opening
-of a connection, and again from the first byte of each further request, until the head is complete; between requests
-uvicorn's own keep-alive timeout counts.
+Without them a client that sends one header a minute holds a connection for ever, and a client that pipelines requests
+without reading the responses fills the memory before any key is checked. The time for a head runs from the opening of a
+connection, and from the first byte of each further request. Between requests uvicorn's keep-alive timeout applies.
 
-A limit that is exceeded while an earlier request is still being answered closes the connection without a word: an
-error written into the middle of that answer would be read as a part of it.
+If a limit is exceeded while an earlier response is being written, the connection is closed without an error response,
+because the client would read it as part of that response.
 """
 
 import asyncio
@@ -21,39 +20,38 @@ LARGEST_HEAD = 64 * 1024
 """Bytes of request line and headers, and of a body's trailers."""
 
 MOST_FIELDS = 200
-"""Header fields of a request. Each takes about 150 bytes of memory however short it is; clients and proxies send
-fewer than 50."""
+"""Header fields of a request. Each takes at least 150 bytes of memory. Clients and proxies send fewer than 50."""
 
 MOST_WAITING = 16
-"""Requests of one connection that wait for the one before them. HTTP/1.1 lets a server close a connection at any time
-(RFC 9112, section 9.3.2), and the official clients do not pipeline at all."""
+"""Pipelined requests of one connection that wait. A server may close a connection at any time (RFC 9112, section 9.5).
+The official clients do not pipeline."""
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class _LimitExceededError(Exception):
-    """Ends the parsing of a connection that has been given up."""
+    """Ends the parsing of a connection that is being closed."""
 
 
 def limited_protocol(seconds: float, closed: Callable[[str], None]) -> type[asyncio.Protocol]:
     """The protocol class whose clients have `seconds` for the head of a request.
 
-    `closed` is told the limit for which a connection is closed.
+    `closed` is called with the name of the limit when a connection exceeds it.
     """
 
     class LimitedProtocol(HttpToolsProtocol):
-        """See the module."""
+        """The protocol with limits."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             self._unread = 0
-            """Bytes since the beginning of a head, or since the last part of a body: its trailers."""
+            """Bytes since the beginning of a head, or since the last part of a body, which may be trailers."""
             self._in_head = True
             self._deadline: TimerHandle | None = None
             self._end: TimerHandle | None = None
             self._running: Any = None
-            """The request that is being answered; `cycle` is the last one that has been read."""
+            """The request whose response is being written. uvicorn's `cycle` is the last request that was read."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -64,13 +62,13 @@ def limited_protocol(seconds: float, closed: Callable[[str], None]) -> type[asyn
             if self._end is not None:
                 self._end.cancel()
             self.pipeline.clear()
-            if self._running is not None:  # uvicorn tells only the last one that its client has left
+            if self._running is not None:  # uvicorn sends the disconnect only to the last request
                 self._running.disconnected = not self._running.response_complete
                 self._running.message_event.set()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            # The end of the head may lie in this piece with the body behind it, so only what came before counts.
+            # This piece may hold the end of the head and a body, so only the earlier pieces count.
             if self._unread > LARGEST_HEAD:
                 self._give_up("head_bytes", _TOO_LARGE)
                 return
@@ -90,7 +88,7 @@ def limited_protocol(seconds: float, closed: Callable[[str], None]) -> type[asyn
             if len(self.headers) >= MOST_FIELDS:
                 self._give_up("head_fields", _TOO_LARGE)
                 raise _LimitExceededError
-            if self._in_head:  # else it is a trailer, which is no header (RFC 9110, section 6.5.1)
+            if self._in_head:  # else it is a trailer (RFC 9110, section 6.5.1)
                 super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
@@ -112,7 +110,7 @@ def limited_protocol(seconds: float, closed: Callable[[str], None]) -> type[asyn
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            if not self._in_head:  # answered before the body was there: it is read and thrown away, but not for ever
+            if not self._in_head:  # answered before the body was complete: the rest is discarded within the time
                 self._start_clock()
 
         def send_400_response(self, msg: str) -> None:
@@ -144,7 +142,7 @@ def limited_protocol(seconds: float, closed: Callable[[str], None]) -> type[asyn
                 if not self._answering:
                     self.transport.write(response)
                 self.transport.close()
-                # A client that reads nothing would keep what is still to be written, and the connection, for ever.
+                # A client that reads nothing would keep the unsent data and the connection for ever.
                 self._end = self.loop.call_later(seconds, self.transport.abort)
 
     return LimitedProtocol

@@ -1,8 +1,8 @@
 """Server-sent events, read as the bytes arrive (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
-`EventScanner.feed` gives the events that are whole; what a stream ends in the middle of is never given: an event
-without its empty line is a truncated one (section 9.2.6 of the standard). Bytes stay bytes, so that an event can be
-relayed as it came, and a character that was cut in two is whole again when its event is.
+`EventScanner.feed` yields complete events. An event without its empty line at the end of a stream is truncated and is
+not yielded (section 9.2.6 of the standard). Data stays bytes, so a character split between two reads is complete when
+its event is.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from batuta_cli.errors import OperationError
 
 EVENT_LIMIT = 16 * 1024 * 1024
-"""Bytes of one event. A backend that sends more without an empty line is taken for broken."""
+"""The largest event in bytes. A backend that sends more without an empty line fails."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -25,7 +25,7 @@ class Event:
 
 
 class EventScanner:
-    """Turns pieces of a stream into events."""
+    """Turns the bytes of a stream into events."""
 
     def __init__(self, limit: int = EVENT_LIMIT) -> None:
         self._limit = limit
@@ -44,7 +44,7 @@ class EventScanner:
                 return
             self._begun = True
             buffer = buffer.removeprefix(_BOM)
-        # A carriage return at the end may be the first half of a line's end.
+        # A carriage return at the end may be the first byte of CRLF.
         held = buffer.endswith(b"\r")
         if held:
             buffer = buffer[:-1]
@@ -75,7 +75,7 @@ class EventScanner:
             self._type = value.decode(errors="replace")
 
     def end(self) -> Iterator[Event]:
-        """What the end of the stream completes: nothing, see above."""
+        """The events that the end of the stream completes: none."""
         return iter(())
 
     def _too_large(self) -> OperationError:
@@ -83,7 +83,7 @@ class EventScanner:
 
 
 class LineScanner:
-    """Turns pieces of a stream of lines into events, one a line; that is how Ollama's own API streams."""
+    """Turns the bytes of a stream of lines into events, one a line: the format of Ollama's own API."""
 
     def __init__(self, limit: int = EVENT_LIMIT) -> None:
         self._limit = limit
@@ -99,6 +99,6 @@ class LineScanner:
                 yield Event("", line)
 
     def end(self) -> Iterator[Event]:
-        """The last line, which needs no line feed."""
+        """The last line, which may lack its line feed."""
         if self._rest.strip():
             yield Event("", self._rest)

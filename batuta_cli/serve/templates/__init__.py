@@ -1,5 +1,5 @@
-"""Chat templates: from the messages of a conversation to the text that a model was trained on.
+"""Chat templates: turn the messages of a conversation into the prompt that a model was trained on.
 
-`formats` has the formats by name, `detection` says which one a model has, `engine` renders, `control` looks for control
-tokens in what users and tools wrote, and `worker` keeps templates that are not ours from harming this process.
+`formats` lists the named formats, `detection` finds the format of a model, `engine` renders prompts, `control` finds
+control tokens in the text of users and tools, and `worker` runs untrusted templates in a separate process.
 """

@@ -1,11 +1,10 @@
-"""Control tokens in what users and tools wrote.
+"""Find control tokens in the text of users and tools.
 
-A model takes `<|im_end|>` for the end of a message whoever wrote it, once the prompt is tokenised with its special
-tokens. So texts are scanned for the tokens of the format in use, and for those of all named formats: the model behind
-a name is not always the one that was meant. What to do about them is the caller's choice (`Injection`); a text engine
-can warn, refuse or change the text, but only the tokeniser could tell a token from its spelling.
+A model reads `<|im_end|>` as the end of a message, also when a user typed it. The scan looks for the tokens of the
+format in use and of all named formats, because the detected format can be wrong. The caller chooses the action
+(`Injection`): warn, refuse or change the text. Only the tokenizer can distinguish a token from its spelling.
 
-`escape` and `strip` leave no token behind, also none that came about by taking another one out.
+After `escape` or `strip` the text contains no token, including tokens that a removal would create.
 """
 
 import re
@@ -21,16 +20,16 @@ from batuta_cli.serve.templates.engine import ChatTemplateEngine
 from batuta_cli.serve.templates.formats import TemplateFormat, named_formats
 
 FINDINGS_LIMIT = 1000
-"""No more are listed: a text of nothing but tokens has millions."""
+"""Findings listed at most: a long text of tokens has millions."""
 
 _WRITERS = frozenset((Role.USER, Role.TOOL))
-_WORD_JOINER = "\u2060"  # not seen, not a space, and no tokeniser drops it
+_WORD_JOINER = "\u2060"  # invisible, not a space, and kept by tokenizers
 _PIECE = 64
-_HTML = frozenset(("<s>", "</s>"))  # struck-out text: a token only where the format in use has it
+_HTML = frozenset(("<s>", "</s>"))  # HTML for struck-out text: a control token only in formats that use it
 
 
 class Injection(NameEnum):
-    """What to do about control tokens in the text of users and tools."""
+    """The action for control tokens in the text of users and tools."""
 
     WARN = "warn"
     ERROR = "error"
@@ -40,7 +39,7 @@ class Injection(NameEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A control token where none belongs."""
+    """A control token in the text of a user or a tool."""
 
     message: int
     """The message's number, from 1."""
@@ -59,9 +58,9 @@ class Finding:
 def scan_control_tokens(
     messages: Sequence[ChatMessage], format: ChatTemplateEngine | TemplateFormat | str
 ) -> list[Finding]:
-    """The control tokens in the text of users and tools, the first `FINDINGS_LIMIT` of them.
+    """Return the control tokens in the text of users and tools, at most `FINDINGS_LIMIT`.
 
-    Raises `UsageError` for a format that is not known.
+    Raises `UsageError` if the format is unknown.
     """
     engine = format if isinstance(format, ChatTemplateEngine) else ChatTemplateEngine(format)
     return list(islice(_findings(messages, tokens_for(engine)), FINDINGS_LIMIT))
@@ -70,9 +69,9 @@ def scan_control_tokens(
 def guard(
     messages: Sequence[ChatMessage], mode: Injection | str, engine: ChatTemplateEngine
 ) -> tuple[list[ChatMessage], list[Finding]]:
-    """The messages as they may go into a prompt, and the control tokens that they had.
+    """Apply the mode to the messages; return the messages to render and the findings.
 
-    Raises `InjectionError` when there are any and the mode is `error`.
+    Raises `InjectionError` if the mode is `error` and there is a finding.
     """
     mode = Injection.parse(mode)
     findings = scan_control_tokens(messages, engine)
@@ -82,7 +81,7 @@ def guard(
         more = f", and {len(findings) - 1} more" if len(findings) > 1 else ""
         raise InjectionError(
             f"{findings[0]}{more}",
-            hint="--on-injection escape breaks them up, strip takes them out, warn lets them pass",
+            hint="use --on-injection escape to break the tokens up, strip to remove them, or warn to keep them",
         )
     change = escape if mode is Injection.ESCAPE else strip
     tokens = tokens_for(engine)
@@ -90,12 +89,12 @@ def guard(
 
 
 def tokens_for(engine: ChatTemplateEngine) -> tuple[str, ...]:
-    """The tokens to look for: those of the engine's format, and the well-known ones."""
+    """Return the tokens to look for: those of the engine's format and of all named formats."""
     return tuple(dict.fromkeys((*engine.control_tokens, *_well_known())))
 
 
 def escape(text: str, tokens: Collection[str]) -> str:
-    """The text with each token broken up by a character that is not seen (U+2060)."""
+    """Insert an invisible character (U+2060) into each token."""
     pattern = _pattern(tuple(tokens))
     while pattern.search(text):
         text = pattern.sub(lambda match: match[0][0] + _WORD_JOINER + match[0][1:], text)
@@ -103,13 +102,13 @@ def escape(text: str, tokens: Collection[str]) -> str:
 
 
 def strip(text: str, tokens: Collection[str]) -> str:
-    """The text without the tokens, nor any that taking them out brings about; in one pass, however they nest."""
+    """Remove the tokens, including tokens that a removal would create, in one pass over the text."""
     if not _pattern(tuple(tokens)).search(text):
         return text
     ends = "".join(sorted({re.escape(token[-1]) for token in tokens}))
     longest_first = sorted(tokens, key=len, reverse=True)
-    kept: list[str] = []  # joined, it never has a token
-    # Short pieces, because the last one is cut each time that a token goes.
+    kept: list[str] = []  # joined, the pieces contain no token
+    # Pieces are short because a removal copies the last one.
     for piece in re.findall(f"[^{ends}]{{0,{_PIECE}}}[{ends}]|[^{ends}]{{1,{_PIECE}}}", text):
         kept.append(piece)
         tail = _tail(kept, len(longest_first[0]))
@@ -119,13 +118,13 @@ def strip(text: str, tokens: Collection[str]) -> str:
 
 
 def _tail(pieces: Sequence[str], length: int) -> str:
-    found: list[str] = []
+    tail: list[str] = []
     for piece in reversed(pieces):
-        found.append(piece[-length:])
+        tail.append(piece[-length:])
         length -= len(piece)
         if length <= 0:
             break
-    return "".join(reversed(found))
+    return "".join(reversed(tail))
 
 
 def _shorten(pieces: list[str], length: int) -> None:

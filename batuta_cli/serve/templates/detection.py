@@ -1,12 +1,12 @@
-"""Which chat format a model has, and how that is known.
+"""Find the chat format of a model, and report the evidence.
 
     detect_format("llama-2-70b").name, detect_format("models/qwen.gguf").evidence
 
-Evidence in this order: the config; the template in the model's own files, when `model` is a path; the table of known
-names; patterns of names. A name tells less than a file: a wrong format is worse than none, so a model whose format has
-no name here, a base model, or one that nobody knows, is a `UsageError` that says so.
+Order of evidence: the configuration; the template in the model's files, if `model` is a path; the table of known
+names; patterns of names. A wrong format is worse than no format: an unknown model, a base model, or a model whose
+format has no name here raises `UsageError` with the reason.
 
-Files that are not what they should be are `InvalidInputError`s, those that cannot be read `OperationError`s.
+A malformed file raises `InvalidInputError`, an unreadable file `OperationError`.
 """
 
 import os
@@ -24,7 +24,7 @@ from batuta_cli.serve.templates.known_models import Confidence
 if TYPE_CHECKING:
     from batuta_cli.config import ModelSection
 
-_SHOWN = 100  # characters of a name in a message
+_SHOWN = 100  # characters of a name shown in a message
 
 
 @dataclass(frozen=True)
@@ -32,28 +32,27 @@ class Detection:
     """The chat format of a model."""
 
     format: TemplateFormat | None
-    """The family; None for a template of the model's own that resembles no known one."""
+    """The family; None if the model's template belongs to no known family."""
     variant: str | None
     name: str
-    """The named format, or empty for a template of the model's own that is none of them."""
+    """The named format; empty if the model's template equals no named format."""
     evidence: str
-    """What decided, in words."""
+    """The source of the decision, for display."""
     confidence: Confidence
-    """How sure it is that prompts made so are what the model was trained on: `high` from the model's own template or
-    a row of the table, less from a pattern."""
+    """`high` for the model's own template or a row of the table; `medium` or `low` for a pattern of names."""
     template: str | None
-    """The model's own Jinja text, when it was found in its files."""
+    """The Jinja text from the model's files, if there is one."""
     bos_token: str
     eos_token: str
 
 
 def detect_format(model: str | os.PathLike[str], models: Mapping[str, "ModelSection"] = {}) -> Detection:
-    """The chat format of a model, by the path of its files or by its name.
+    """Return the chat format of a model, given the path of its files or its name.
 
-    A path object, and text that begins with `/`, `./`, `../` or `~/`, is a path only; other text is one when it exists.
-    `models` has the config's `[models]`, whose word comes first.
+    A path object, or text that begins with `/`, `./`, `../` or `~/`, is always a path. Other text is a path if it
+    exists, otherwise a name. `models` is the configuration's `[models]`, which takes precedence.
 
-    Raises `UsageError` for a model whose format is not known, `NotFoundError` for a path that does not exist.
+    Raises `UsageError` if the format is unknown, `NotFoundError` if the path does not exist.
     """
     text = os.fspath(model)
     own = models.get(text)
@@ -71,43 +70,43 @@ def _of_files(path: Path) -> Detection:
     from batuta_cli.serve.templates.evidence import read_model_files
     from batuta_cli.serve.templates.recognition import recognise
 
-    said = read_model_files(path)
-    if said.template is None:
-        return _by_names_of(said.names, path)
-    family, name = recognise(said.template, said.bos_token, said.eos_token)
+    files = read_model_files(path)
+    if files.template is None:
+        return _by_names_of(files.names, path)
+    family, name = recognise(files.template, files.bos_token, files.eos_token)
     named = named_format(name) if name else None
-    spare = (named.bos_token, named.eos_token) if named else ("", "")
+    defaults = (named.bos_token, named.eos_token) if named else ("", "")
     return Detection(
         format=family,
         variant=named.variant if named else None,
         name=name,
-        evidence=said.source,
+        evidence=files.source,
         confidence="high",
-        template=said.template,
-        bos_token=spare[0] if said.bos_token is None else said.bos_token,
-        eos_token=spare[1] if said.eos_token is None else said.eos_token,
+        template=files.template,
+        bos_token=defaults[0] if files.bos_token is None else files.bos_token,
+        eos_token=defaults[1] if files.eos_token is None else files.eos_token,
     )
 
 
 def _by_names_of(candidates: Iterable[str], path: Path) -> Detection:
-    """From what files without a template are called."""
+    """Detect by the names of files that contain no template."""
     for candidate in candidates:
-        found = known_models.known(candidate)
-        if found and found[0].format:
-            return _detection(candidate, *found, before=f"no template in {display(path)}; ")
+        match = known_models.known(candidate)
+        if match and match[0].format:
+            return _detection(candidate, *match, before=f"no template in {display(path)}; ")
     raise UsageError(
-        f"{display(path)}: it has no chat template, and its name is not that of a model whose format is known",
+        f"{display(path)}: it has no chat template, and its name is not the name of a model with a known format",
         hint=_formats_hint(),
     )
 
 
 def _by_name(model: str) -> Detection:
-    found = known_models.known(model)
-    if found and found[0].format:
-        return _detection(model, *found)
+    match = known_models.known(model)
+    if match and match[0].format:
+        return _detection(model, *match)
     shown = display(model[:_SHOWN]) or "(empty)"
-    if found and found[0].reason:
-        reason, hint = known_models.reason(found[0].reason)
+    if match and match[0].reason:
+        reason, hint = known_models.reason(match[0].reason)
         raise UsageError(f"no chat format for {shown}: {reason}", hint=hint)
     near = known_models.near(model)
     raise UsageError(f"unknown model {shown}{f', did you mean {near}?' if near else ''}", hint=_formats_hint())
@@ -116,8 +115,8 @@ def _by_name(model: str) -> Detection:
 def _detection(model: str, known: known_models.Known, by: str, *, before: str = "") -> Detection:
     named = named_format(known.format or "")
     note = f" ({known.note})" if known.note else ""
-    what = "the table of known models" if by == "table" else "the pattern of its name"
-    return _of_format(named, f"{before}{what}: {display(model[:_SHOWN])}{note}", known.confidence)
+    source = "the table of known models" if by == "table" else "the pattern of its name"
+    return _of_format(named, f"{before}{source}: {display(model[:_SHOWN])}{note}", known.confidence)
 
 
 def _of_format(named: NamedFormat, evidence: str, confidence: Confidence) -> Detection:
@@ -134,4 +133,5 @@ def _of_format(named: NamedFormat, evidence: str, confidence: Confidence) -> Det
 
 
 def _formats_hint() -> str:
-    return f"give the model's GGUF file or directory, or --format with one of: {', '.join(named_formats())}"
+    names = ", ".join(named_formats())
+    return f"give a folder with its chat_template.jinja, its GGUF file, or --format with one of: {names}"

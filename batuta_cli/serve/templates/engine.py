@@ -1,10 +1,10 @@
-"""The prompt for a conversation, by a format that has a name here or by a model's own template.
+"""Render the prompt of a conversation in a named format or with a model's own template.
 
-What the format or the template cannot express is an error that names the message: a role it does not know, turns out
-of order, text it would silently leave out. Nothing is lost or moved unless the caller asks for it (`system_fallback`).
-The prompt has its special tokens: it is tokenised without adding them again.
+A message that the format or template cannot express is an error that names it: an unknown role, turns out of order,
+text that the template omits. No message is dropped or moved unless the caller requests it (`system_fallback`). The
+prompt contains its special tokens: tokenize it without adding them again.
 
-A model's own template is code of strangers and is rendered in a process of its own (`isolation`).
+A model's own template is untrusted code and is rendered in a worker process (`isolation`).
 """
 
 import datetime as dt
@@ -20,12 +20,12 @@ from batuta_cli.serve.templates.template_input import Conversation, SystemFallba
 if TYPE_CHECKING:
     from batuta_cli.serve.templates.detection import Detection
 
-# Tokens as they stand in templates; what a template puts together from parts is not found here.
+# Tokens written literally in templates; tokens that a template concatenates are not found.
 _TOKENS = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>\s]{1,40}｜>|\[/?[A-Z][A-Z_]{2,30}\]|</?s>|<</?SYS>>|<(?:start|end)_of_\w{1,20}>"
 )
 
-_SHORTEST = 3  # <s>; a letter or a space that a file calls its token would be found everywhere
+_SHORTEST = 3  # characters, as <s>; a shorter "token" would be found in every text
 
 
 class _Template(Protocol):
@@ -37,22 +37,22 @@ class _Template(Protocol):
 
 
 class ChatTemplateEngine:
-    """Renders conversations by one format.
+    """Renders conversations in one format.
 
     Args:
         format: a family (`TemplateFormat.MISTRAL`), or a name (`"mistral-v3"`).
 
-    Raises `UsageError` for a name that is none; it suggests the nearest.
+    Raises `UsageError` for an unknown name, and suggests the nearest.
     """
 
     format: TemplateFormat | None
-    """The family; None for a template that is of no known one."""
+    """The family; None for a template of no known family."""
     name: str
-    """The named format, or empty for a template of the model's or the caller's own."""
+    """The named format; empty for a model's or caller's template."""
     bos_token: str
     eos_token: str
     control_tokens: tuple[str, ...]
-    """What must not come from a user or a tool; see `control`."""
+    """Tokens that text of users and tools must not contain; see `control`."""
     _template: _Template
 
     def __init__(self, format: TemplateFormat | str) -> None:
@@ -68,26 +68,26 @@ class ChatTemplateEngine:
 
     @classmethod
     def from_model(cls, model: str) -> Self:
-        """The engine for a model by its name, or by the path of a GGUF file or a model's folder.
+        """Make the engine for a model, given its name, its GGUF file or its folder.
 
-        The model's own template is used where it has one. Raises `UsageError` for a model that is not known.
+        A template in the model's files is used if there is one. Raises `UsageError` for an unknown model.
         """
         from batuta_cli.serve.templates.detection import detect_format
 
         return cls.from_detection(detect_format(model))
 
     @classmethod
-    def from_detection(cls, found: "Detection") -> Self:
-        """The engine for what was found out of a model."""
-        if found.template is None:
-            return cls(found.name)
-        engine = cls.from_template(found.template, found.bos_token, found.eos_token)
-        engine.format = found.format
+    def from_detection(cls, detection: "Detection") -> Self:
+        """Make the engine for a detected format."""
+        if detection.template is None:
+            return cls(detection.name)
+        engine = cls.from_template(detection.template, detection.bos_token, detection.eos_token)
+        engine.format = detection.format
         return engine
 
     @classmethod
     def from_template(cls, text: str, bos_token: str = "", eos_token: str = "") -> Self:
-        """The engine for a Jinja template, as models carry it. Raises `TemplateError` when it is too long."""
+        """Make the engine for a model's Jinja template. Raises `TemplateError` if it is too long."""
         from batuta_cli.serve.templates.foreign import ForeignTemplate
 
         engine = cls.__new__(cls)
@@ -109,16 +109,16 @@ class ChatTemplateEngine:
         system_fallback: SystemFallback | str = SystemFallback.ERROR,
         date: dt.date | None = None,
     ) -> str:
-        """The prompt.
+        """Return the prompt.
 
         Args:
             messages: the conversation.
-            add_generation_prompt: end with what makes the assistant speak. Some formats have no such thing.
-            continue_final_message: end within the last message, the assistant's, so that the model goes on with it;
-                nothing is added for the assistant to speak, whatever `add_generation_prompt` says.
-            system_fallback: what becomes of a system message that the format has no place for: `error`, `merge` (it
-                stands before the first user message, on lines of its own) or `drop`.
-            date: what templates take for today; by default it is today, here.
+            add_generation_prompt: append the assistant header, if the format has one.
+            continue_final_message: end inside the last message, the assistant's, so that the model continues it. No
+                assistant header is appended then.
+            system_fallback: the treatment of a system message that the format does not support: `error`, `merge` (it
+                is put before the first user message, on separate lines) or `drop`.
+            date: the current date for templates; by default the local date.
 
         Raises `TemplateError` for a conversation that the format cannot express, and for a broken template.
         """
@@ -126,7 +126,7 @@ class ChatTemplateEngine:
         if not isinstance(system_fallback, SystemFallback):
             system_fallback = SystemFallback.parse(system_fallback)
         options: dict[str, Any] = {"add_generation_prompt": add_generation_prompt and not continue_final_message}
-        now = dt.datetime.now()  # of the user's own clock, as transformers has it
+        now = dt.datetime.now()  # local time, as in transformers
         if date is not None:
             now = dt.datetime(date.year, date.month, date.day)
             options["date_string"] = f"{date:%d %b %Y}"
@@ -136,5 +136,5 @@ class ChatTemplateEngine:
         return cut(self._template.render(conversation, system_fallback, now, options), mark, messages[-1].content)
 
     def close(self) -> None:
-        """End the process that renders a template which is not ours; it would end with this object."""
+        """End the worker process of an untrusted template; it also ends with this object."""
         self._template.close()

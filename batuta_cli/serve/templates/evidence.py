@@ -1,10 +1,10 @@
-"""A model's own chat template and special tokens, from its files.
+"""Read a model's chat template and special tokens from its files.
 
-A GGUF file, a directory as Hugging Face lays it out (a snapshot of its cache too), or one of the files that hold a
+Accepted: a GGUF file, a Hugging Face model directory (also a snapshot in its cache), or one file that contains a
 template: `chat_template.jinja`, `chat_template.json`, `tokenizer_config.json`. Nothing is rendered here.
 
-Files are hostile until they have been read: sizes are bounded, only regular files are opened, and what is not as it
-should be is an `InvalidInputError` that names the file. `NotFoundError` and `OperationError` as for any file.
+Files are untrusted: sizes are bounded and only regular files are opened. A malformed file raises `InvalidInputError`
+with its name; a missing or unreadable file raises `NotFoundError` or `OperationError`.
 """
 
 import json
@@ -19,35 +19,35 @@ from batuta_cli.errors import InvalidInputError
 from batuta_cli.files import display, errors_named, open_regular, read_limited
 
 MAX_JSON: Final = 16 * 1024 * 1024
-"""Bytes of a `tokenizer_config.json`. The largest in use, with 50,000 added tokens in them, take about 10 MiB."""
+"""Maximum bytes of a `tokenizer_config.json`. Published ones with 50,000 added tokens take about 10 MiB."""
 
 MAX_TEMPLATE: Final = 1024 * 1024
-"""Bytes of a template. The largest published ones have 30 KiB."""
+"""Maximum bytes of a template. The largest published templates have about 30 KiB."""
 
 MAX_TOKEN: Final = 1024
-"""Characters of a special token."""
+"""Maximum characters of a special token."""
 
 _CONFIG, _TOKENS = "tokenizer_config.json", "special_tokens_map.json"
-_TEMPLATES = ("chat_template.jinja", "chat_template.json", _CONFIG)  # as transformers prefers them
+_TEMPLATES = ("chat_template.jinja", "chat_template.json", _CONFIG)  # in the order that transformers uses
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 _SNAPSHOT = re.compile(r"models--(?:.+--)?([^/]+)/snapshots/[^/]+$")
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What the files of a model say. Template and tokens are None where they say nothing."""
+    """Template and special tokens of a model; None where the files contain none."""
 
     source: str
-    """The file that was read, and the part of it; escaped for showing."""
+    """The file that was read, and the field in it; escaped for display."""
     template: str | None
     bos_token: str | None
     eos_token: str | None
     names: tuple[str, ...]
-    """What the model is called, for when it has no template; the likeliest first."""
+    """Names of the model, the most likely first; used if there is no template."""
 
 
 def read_model_files(path: Path) -> ModelFiles:
-    """What the model at `path` (which exists) says of its chat format."""
+    """Read the files of the model at `path`, which must exist."""
     return _of_directory(path) if path.is_dir() else _of_file(path)
 
 
@@ -106,18 +106,18 @@ def _of_gguf(path: Path) -> ModelFiles:
     template = metadata.chat_template
     if template is not None:
         _check_template(template, path)
-    said = metadata.text("general.name")
+    name = metadata.text("general.name")
     return ModelFiles(
         source=f"tokenizer.chat_template of {display(path)}",
         template=template,
         bos_token=_checked_token(metadata.token("bos"), "bos_token", path),
         eos_token=_checked_token(metadata.token("eos"), "eos_token", path),
-        names=(path.name, said) if said else (path.name,),
+        names=(path.name, name) if name else (path.name,),
     )
 
 
 def _of_template_file(path: Path, names: tuple[str, ...]) -> ModelFiles:
-    """From a file that may hold a template; the special tokens also from the files beside it."""
+    """Read a file that may contain a template; missing special tokens are read from its neighbours."""
     if path.suffix.lower() == ".json":
         document = _json_object(path)
         template, part = _template_in(document, path), "chat_template of "
@@ -134,7 +134,7 @@ def _of_template_file(path: Path, names: tuple[str, ...]) -> ModelFiles:
 
 
 def _names_of(path: Path) -> tuple[str, ...]:
-    """What the directory of a model is called; a snapshot in Hugging Face's cache bears the name higher up."""
+    """Return the model's name from its directory; a snapshot in Hugging Face's cache has it in a parent."""
     with errors_named(path):
         full = os.path.abspath(path)
     snapshot = _SNAPSHOT.search(full)
@@ -142,7 +142,7 @@ def _names_of(path: Path) -> tuple[str, ...]:
 
 
 def _template_in(document: Mapping[str, Any], path: Path) -> str | None:
-    """The template for conversations among the one or several that a configuration has."""
+    """Return the conversation template of a configuration, which may contain several named ones."""
     found = document.get("chat_template")
     if found is None:
         return None
@@ -151,7 +151,7 @@ def _template_in(document: Mapping[str, Any], path: Path) -> str | None:
     if isinstance(found, dict):
         found = _one_of(found, path)
     if not isinstance(found, str):
-        raise InvalidInputError(f"{display(path)}: chat_template is neither a text nor a list of named ones")
+        raise InvalidInputError(f"{display(path)}: chat_template must be text or a list of named templates")
     _check_template(found, path)
     return found
 
@@ -162,8 +162,8 @@ def _one_of(templates: Mapping[str, Any], path: Path) -> Any:
             return templates[name]
     if len(templates) == 1:
         return next(iter(templates.values()))
-    names = ", ".join(display(name[:100]) for name in list(templates)[:20]) or "none at all"
-    raise InvalidInputError(f"{display(path)}: none of its chat templates is the default one, there are: {names}")
+    names = ", ".join(display(name[:100]) for name in list(templates)[:20]) or "(no templates)"
+    raise InvalidInputError(f"{display(path)}: no chat template named default or tool_use; found: {names}")
 
 
 def _check_template(template: str, path: Path) -> None:
@@ -185,7 +185,7 @@ def _checked_token(token: object, key: str, path: Path) -> str | None:
     if token is None:
         return None
     if not isinstance(token, str) or len(token) > MAX_TOKEN:
-        raise InvalidInputError(f"{display(path)}: {key} is not a short text")
+        raise InvalidInputError(f"{display(path)}: {key} must be text of at most {MAX_TOKEN:,} characters")
     _encoded(token, key, path)
     return token
 
@@ -194,7 +194,7 @@ def _encoded(text: str, what: str, path: Path) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidInputError(f"{display(path)}: {what} is not Unicode: it has half of a character") from error
+        raise InvalidInputError(f"{display(path)}: {what} is not Unicode: it contains a lone surrogate") from error
 
 
 def _json_object(path: Path) -> dict[str, Any]:

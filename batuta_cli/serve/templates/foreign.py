@@ -1,11 +1,10 @@
-"""Conversations by a template that is not ours.
+"""Render conversations with an untrusted template, and refuse to lose a message.
 
-Such a template says nothing of what it can express: it may refuse a role, or leave a message out without a word. So
-each conversation of a new shape is first rendered with marks in place of its texts; what does not come out is an error
-that names the message, before anything is lost. Text beside tool calls is an exception: the templates that leave it
-out take it for the model's thoughts.
+Such a template can refuse a role, or omit a message without an error. Each conversation of a new shape is therefore
+rendered first with marks in place of its texts. A mark that is missing in the prompt is an error that names the
+message. Text beside tool calls is an exception: templates that omit it treat it as the model's thoughts.
 
-Besides, an error costs a few renderings more, to find the message that it is about.
+After an error a few more renderings find the message that caused it.
 """
 
 import datetime as dt
@@ -18,7 +17,7 @@ from batuta_cli.errors import TemplateError
 from batuta_cli.files import display
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall
 from batuta_cli.serve.templates.isolation import Allowance, Isolated
-from batuta_cli.serve.templates.render import RenderError, fuel_for
+from batuta_cli.serve.templates.render import RenderError
 from batuta_cli.serve.templates.template_input import (
     SYSTEM,
     Conversation,
@@ -32,15 +31,15 @@ from batuta_cli.serve.templates.template_input import (
 )
 
 TEMPLATE_LIMIT = 1024 * 1024
-"""Characters of a template that are looked at; the longest published ones have some 30,000."""
+"""Maximum characters of a template; the longest published templates have about 30,000."""
 
 _MARKS = re.compile(r"Qz(\d+)z(\d+)zQ")
-_REMEMBERED = 64  # shapes of conversations that were found good,
-_SHORT = 256  # of so many messages at most: a shape takes memory as well
+_REMEMBERED = 64  # shapes of conversations that rendered without loss
+_SHORT = 256  # messages of a remembered shape, to bound the memory
 
 
 class ForeignTemplate:
-    """A template of a model's or the caller's own. Raises `TemplateError` for what cannot be one."""
+    """An untrusted template. Raises `TemplateError` if the text is too long or is not Unicode text."""
 
     def __init__(self, text: str, bos_token: str, eos_token: str) -> None:
         if len(text) > TEMPLATE_LIMIT:
@@ -50,9 +49,9 @@ class ForeignTemplate:
         except UnicodeEncodeError:
             raise TemplateError("the template contains a lone surrogate, which is not Unicode text") from None
         self._isolated = Isolated(text)
-        # transformers says that there are none; to many templates "not defined" is something else.
-        nothing = {"tools": None, "documents": None}
-        self._given: dict[str, Any] = {"bos_token": bos_token, "eos_token": eos_token, **nothing}
+        # transformers passes None for absent tools and documents; templates distinguish that from "undefined".
+        absent = {"tools": None, "documents": None}
+        self._variables: dict[str, Any] = {"bos_token": bos_token, "eos_token": eos_token, **absent}
         self._developer = "developer" in text
         self._good: dict[object, None] = {}
 
@@ -61,10 +60,10 @@ class ForeignTemplate:
     ) -> str:
         """The prompt. Raises `TemplateError`."""
         size, count = size_of(conversation)
-        allowance = Allowance.of(3 * size, 3 * count)  # it is rendered twice, and once more when that goes wrong
+        allowance = Allowance.of(3 * size, 3 * count)  # rendered twice, and once more after an error
 
         def run(turns: Conversation, **changed: Any) -> str:
-            return self._run(turns, fuel_for(size, count), now, {**options, **changed}, allowance)
+            return self._run(turns, now, {**options, **changed}, allowance)
 
         conversation = self._expressed(conversation, fallback, run)
         try:
@@ -73,23 +72,23 @@ class ForeignTemplate:
             raise _failed(error) from None
 
     def close(self) -> None:
-        """End the worker process; it would end with this object."""
+        """End the worker process, which would otherwise end with this object."""
         self._isolated.close()
 
     def _run(
-        self, conversation: Conversation, fuel: int, now: dt.datetime, options: Mapping[str, Any], allowance: Allowance
+        self, conversation: Conversation, now: dt.datetime, options: Mapping[str, Any], allowance: Allowance
     ) -> str:
         def attempt(text: bool) -> str:
             messages = as_context(conversation, developer=self._developer, text=text)
-            context = {"messages": messages, **self._given, **options}
-            return self._isolated.render(context, fuel=fuel, now=now, allowance=allowance)
+            context = {"messages": messages, **self._variables, **options}
+            return self._isolated.render(context, now=now, allowance=allowance)
 
         try:
             return attempt(text=False)
         except RenderError:
             if not any(turn.message.tool_calls for turn in conversation):
                 raise
-        return attempt(text=True)  # it may join the arguments to text, which objects do not let it
+        return attempt(text=True)  # a template that concatenates arguments with text fails for objects
 
     def _expressed(self, conversation: Conversation, fallback: SystemFallback, run: Callable[..., str]) -> Conversation:
         problem = self._problem(conversation, run)
@@ -103,11 +102,11 @@ class ForeignTemplate:
                 return conversation
         elif system is not None and self._problem(without_system(conversation, SystemFallback.DROP), run) is None:
             culprit = problem[0] if problem[0].role in SYSTEM else system
-            raise no_system(culprit, "the template has no place for this system message")
+            raise no_system(culprit, "the template does not support this system message")
         raise inexpressible(*problem)
 
     def _problem(self, conversation: Conversation, run: Callable[..., str]) -> tuple[Numbered, str] | None:
-        """The first message that the template cannot express, and what it does instead."""
+        """Return the first message that the template cannot express, and why."""
         shape = tuple(_shape(turn) for turn in conversation)
         if shape in self._good:
             return None
@@ -117,16 +116,16 @@ class ForeignTemplate:
         except RenderError as error:
             if not error.refused:
                 raise _failed(error) from None
-            if _renders(conversation, run):  # it wants more of a text than a mark has
+            if _renders(conversation, run):  # it requires texts that a mark does not satisfy
                 return None
             return _refused(probe, error, run)
         found = {(int(mark[1]), int(mark[2])) for mark in _MARKS.finditer(prompt)}
         for index, turn in enumerate(conversation):
             calls = [(index, number) in found for number in range(1, len(turn.message.tool_calls) + 1)]
             if not all(calls):
-                return turn, "the template leaves out a tool call of it"
+                return turn, "the template leaves out one of its tool calls"
             if turn.message.content and not calls and (index, 0) not in found:
-                return turn, f"the template leaves it out (role {turn.role})"
+                return turn, f"the template leaves this message out (role {turn.role})"
         if len(shape) <= _SHORT:
             if len(self._good) >= _REMEMBERED:
                 del self._good[next(iter(self._good))]
@@ -155,8 +154,8 @@ def _renders(conversation: Conversation, run: Callable[..., str]) -> bool:
 
 
 def _refused(probe: Conversation, error: RenderError, run: Callable[..., str]) -> tuple[Numbered, str]:
-    """The message with which the refusal begins, found by halving."""
-    good, bad = 0, len(probe)  # lengths of beginnings of the conversation
+    """Find the first message that causes the refusal, by bisection."""
+    good, bad = 0, len(probe)  # lengths of prefixes of the conversation
     while bad - good > 1:
         middle = (good + bad) // 2
         try:
@@ -164,7 +163,7 @@ def _refused(probe: Conversation, error: RenderError, run: Callable[..., str]) -
             good = middle
         except RenderError as found:
             error, bad = found, middle
-    return probe[bad - 1], f"the template refuses it{': ' * bool(error.reason)}{display(error.reason)}"
+    return probe[bad - 1], f"the template refuses this message{': ' * bool(error.reason)}{display(error.reason)}"
 
 
 def _failed(error: RenderError) -> TemplateError:

@@ -1,7 +1,7 @@
-"""The chat formats that have a name here: what each can express, its tokens, and the template that renders it.
+"""The named chat formats: their tokens, the conversations that each can express, and their templates.
 
-The data is `formats.toml`, the templates are the `.jinja` files beside it. The names are fixed: scripts pass them as
-`--format NAME`.
+The data is `formats.toml`; each template is a `.jinja` file in the same folder. Names are stable because scripts pass
+them as `--format NAME`.
 """
 
 import tomllib
@@ -32,7 +32,7 @@ class TemplateFormat(NameEnum):
 
 
 class SystemPlace(StrEnum):
-    """Where a format lets a system message stand."""
+    """The positions where a format accepts a system message."""
 
     ANY = "any"
     FIRST = "first"
@@ -49,30 +49,30 @@ class NamedFormat:
     bos_token: str
     eos_token: str
     control_tokens: tuple[str, ...]
-    """What the model reads as structure; never to come from a user or a tool."""
+    """Tokens that the model reads as structure; text of users and tools must not contain them."""
     marks: tuple[str, ...]
-    """Structure that is plain text (`### Response:`), so that it counts only where this format is in use."""
+    """Structure written as plain text (`### Response:`); looked for only when this format is in use."""
     stop: tuple[str, ...]
-    """Where an answer ends."""
+    """Texts that end a response."""
     system: SystemPlace
     alternates: bool
-    """User and assistant must take turns, the user first."""
+    """User and assistant must alternate, beginning with the user."""
     joins: str | None
-    """What neighbouring messages of one role are joined by, to be one; the user begins."""
+    """Separator that joins consecutive messages of one role; None if they are not joined. The user is first."""
     tool_calls: float
-    """How many one message can have: 0 (and no tool results), 1, or infinity."""
+    """Tool calls per message: 0 (then no tool results either), 1, or infinity."""
     plain: bool
-    """The one that the plain name of the family means."""
+    """Whether the family's plain name selects this format."""
 
     @property
     def template(self) -> str:
-        """The Jinja text that renders it."""
+        """The Jinja text of the format."""
         return (files(__package__) / f"{self.name}.jinja").read_text(encoding="utf-8")
 
 
 @cache
 def named_formats() -> dict[str, NamedFormat]:
-    """All of them by name, in the order of the table."""
+    """Return all formats by name, in the order of the table."""
     table = tomllib.loads((files(__package__) / "formats.toml").read_text(encoding="utf-8"))
     return {
         name: NamedFormat(
@@ -95,9 +95,9 @@ def named_formats() -> dict[str, NamedFormat]:
 
 
 def named_format(name: str | TemplateFormat) -> NamedFormat:
-    """The format that a name means: `mistral-v3` in any case, or a family (`mistral` is `mistral-v3`).
+    """Return the format with this name in any case, or the plain format of a family (`mistral`: `mistral-v3`).
 
-    Raises `UsageError` that suggests the nearest name and lists them all.
+    Raises `UsageError` that suggests the nearest name and lists all names.
     """
     formats = named_formats()
     wanted = normalised(name)

@@ -1,9 +1,9 @@
-"""Templates that are not ours, rendered in a process of their own.
+"""Render untrusted templates in worker processes.
 
-`Isolated` has the interface of `render.Renderer`. Whatever a template does (loop, recurse, allocate gigabytes, overflow
-a stack), the worst that happens here is a `RenderError` within the time that was given, and a new worker for the next
-request. The worker starts with the first request, stays for the next ones, and ends with `close`, with this object, or
-with this process.
+`Isolated` offers the interface of `render.Renderer`. A template that loops, recurses, allocates gigabytes or crashes
+its process causes a `RenderError` within its time limit, and the next request starts a new worker. A worker keeps its
+compiled template for the next prompts. It ends with `close`, with its `Isolated` object, with this process, or when
+this process needs a fifth worker: at most `MAX_WORKERS` run, and the one idle longest ends.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import datetime as dt
 import fcntl
 import importlib.util
 import json
+import marshal
 import os
 import selectors
 import signal
@@ -27,36 +28,83 @@ from typing import IO, Any, Self, cast
 
 from batuta_cli.errors import OperationError
 from batuta_cli.serve.templates.render import RenderError
+from batuta_cli.serve.templates.worker import FAILURE, HEAD, NAMES, PROMPT
+
+MAX_WORKERS = 4
+"""Worker processes of this process at a time."""
 
 SECONDS = 1.0
-"""Processor time for a small conversation; real templates take milliseconds."""
+"""Processor seconds for compiling a template and rendering a small conversation; published templates need 0.05."""
 
-# A fifth of what a worker does on one slow core with a plain template, the JSON of request and answer included.
-_BYTES_A_SECOND = 20_000_000
-_MESSAGES_A_SECOND = 30_000
-_LEAST = 0.05  # seconds; zero would mean no limit
-_PATIENCE = 8.0  # seconds of the clock for one of the processor, on a machine that is busy with other work
-_ANSWER = 64 * 1024 * 1024  # bytes of an answer beyond what the messages make of it
+# A fifth of the throughput of a worker on one slow core with a plain template, encoding included.
+_BYTES_PER_SECOND = 20_000_000
+_MESSAGES_PER_SECOND = 10_000
+_LEAST = 0.05  # seconds; 0 would disable the timer
+_PATIENCE = 8.0  # wall seconds per processor second, for a busy machine
+_RESPONSE = 64 * 1024 * 1024  # bytes of a response beyond _GROWTH times the request
 _GROWTH = 16
 _PIECE = 1 << 20
 
 _START = "import sys; sys.path += {paths!r}; from batuta_cli.serve.templates.worker import main; main()"
+_KEPT_VARIABLES = ("LD_LIBRARY_PATH",)  # the interpreter may need it to start
 
 
 @dataclass
 class Allowance:
-    """The processor time that several requests may take together. Time that a busy machine waits is not counted."""
+    """Processor seconds that several requests may use together. Waiting on a busy machine does not count."""
 
     seconds: float
 
     @classmethod
     def of(cls, size: int, messages: int) -> Self:
-        """For rendering so many bytes in so many messages once."""
-        return cls(SECONDS + size / _BYTES_A_SECOND + messages / _MESSAGES_A_SECOND)
+        """Return the allowance for rendering `size` bytes in `messages` messages once."""
+        return cls(SECONDS + size / _BYTES_PER_SECOND + messages / _MESSAGES_PER_SECOND)
+
+
+class _Workers:
+    """The `Isolated` objects that have a process, and the limit of their number."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._owners: dict[weakref.ref[Isolated], None] = {}  # the least recently used first
+
+    def admit(self, owner: "Isolated") -> None:
+        """Wait until `owner` may start a process; end an idle worker if `MAX_WORKERS` run."""
+        with self._changed:
+            while len(self._living()) >= MAX_WORKERS and not self._evict():
+                self._changed.wait(1.0)
+            self._owners[weakref.ref(owner)] = None
+
+    def used(self, owner: "Isolated") -> None:
+        """Note that `owner` has finished a request."""
+        with self._changed:
+            reference = weakref.ref(owner)
+            if reference in self._owners:
+                del self._owners[reference]
+                self._owners[reference] = None
+            self._changed.notify_all()
+
+    def left(self, owner: "Isolated") -> None:
+        """Note that the process of `owner` has ended."""
+        with self._changed:
+            self._owners.pop(weakref.ref(owner), None)
+            self._changed.notify_all()
+
+    def _living(self) -> list["Isolated"]:
+        owners = {reference: reference() for reference in self._owners}
+        self._owners = {reference: None for reference, owner in owners.items() if owner is not None}
+        return [owner for owner in owners.values() if owner is not None]
+
+    def _evict(self) -> bool:
+        for owner in self._living():
+            if owner.end_if_idle():
+                self._owners.pop(weakref.ref(owner), None)
+                return True
+        return False
 
 
 class Isolated:
-    """A template in a process of its own. Threads may share it; they wait for each other."""
+    """A template in a worker process. Threads may share it; their requests run one after the other."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -64,60 +112,89 @@ class Isolated:
         self._process: subprocess.Popen[bytes] | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
-    def render(self, context: Mapping[str, Any], *, fuel: int, now: dt.datetime, allowance: Allowance) -> str:
-        """The text for the variables in `context`. What it took of the processor's time is taken off the allowance.
+    def render(self, context: Mapping[str, Any], *, now: dt.datetime, allowance: Allowance) -> str:
+        """Return the text for the variables in `context`, which must be JSON values, and reduce the allowance.
 
-        Raises `RenderError`, and `OperationError` when no process can be started.
+        Raises `RenderError`; `OperationError` if no process can be started.
         """
-        request = {
-            "template": self._source,
-            "context": context,
-            "fuel": fuel,
-            "now": now.isoformat(),
-            "seconds": max(allowance.seconds, _LEAST),
-        }
-        data = json.dumps(request, ensure_ascii=False).encode()
-        with self._lock:
-            answer = self._ask(data, time.monotonic() + _PATIENCE * max(allowance.seconds, 1.0))
-        allowance.seconds -= answer["seconds"]
-        if "prompt" not in answer:
-            raise RenderError(answer["reason"], refused=answer["refused"])
-        return str(answer["prompt"])
+        kind, data = self._request({"context": context, "now": now.isoformat()}, allowance)
+        if kind != PROMPT:
+            raise RenderError("the worker process sent an unexpected response")
+        return data.decode()
+
+    def names(self, allowance: Allowance) -> frozenset[str]:
+        """Return `Renderer.names` of the template; empty if the template cannot be compiled."""
+        try:
+            kind, data = self._request({"context": None}, allowance)
+            return frozenset(map(str, json.loads(data))) if kind == NAMES else frozenset()
+        except RenderError:
+            return frozenset()
 
     def close(self) -> None:
-        """End the worker; the next request starts another."""
+        """End the worker process; the next request starts another."""
         with self._lock:
             self._end(patience=0)
 
-    def _ask(self, data: bytes, deadline: float) -> dict[str, Any]:
-        if self._process is not None and self._process.poll() is not None:  # ended by somebody while it was idle
-            self._end(patience=0)
-        process = self._process or self._start()
+    def end_if_idle(self) -> bool:
+        """End the worker process unless a request is running; return whether it has ended."""
+        if not self._lock.acquire(blocking=False):
+            return False
         try:
-            return _exchange(process, data, deadline)
+            process, self._process = self._process, None
+            self._reap(process, patience=0)
+            return True
+        finally:
+            self._lock.release()
+
+    def _request(self, request: dict[str, Any], allowance: Allowance) -> tuple[bytes, bytes]:
+        request["seconds"] = max(allowance.seconds, _LEAST)
+        with self._lock:
+            deadline = _PATIENCE * max(allowance.seconds, 1.0)
+            try:
+                kind, seconds, data = self._ask(request, deadline)
+            finally:
+                _WORKERS.used(self)
+        allowance.seconds -= max(seconds, 0.0)
+        if kind == FAILURE:
+            failure = json.loads(data)
+            raise RenderError(str(failure["reason"]), refused=bool(failure["refused"]))
+        return kind, data
+
+    def _ask(self, request: dict[str, Any], patience: float) -> tuple[bytes, float, bytes]:
+        if self._process is not None and self._process.poll() is not None:  # it was killed while it was idle
+            self._end(patience=0)
+        process = self._process
+        if process is None:
+            process = self._start()
+            request["template"] = self._source
+        try:
+            return _exchange(process, marshal.dumps(request), time.monotonic() + patience)
         except (OSError, EOFError, TimeoutError) as error:
             late = isinstance(error, TimeoutError)
-            status = self._end(patience=0 if late else 0.1)  # its own end says why, when it has come to one
+            status = self._end(patience=0 if late else 0.1)  # the exit status shows which limit ended it
             if late or -status in (signal.SIGPROF, signal.SIGXCPU):
                 raise RenderError("it takes too long") from None
             raise RenderError("it needs too much memory, or nests too deeply") from None
-        except BaseException:  # Ctrl-C: the next request must not read the answer to this one
+        except BaseException:  # Ctrl-C: the next request must not read this response
             self._end(patience=0)
             raise
 
     def _start(self) -> subprocess.Popen[bytes]:
-        paths = [_home_of("batuta_cli"), _home_of("minijinja")]
+        _WORKERS.admit(self)
+        paths = list(dict.fromkeys(map(_home_of, ("batuta_cli", "jinja2", "markupsafe"))))
         try:
-            # -I: neither the environment nor the working directory say what is imported.
+            # -I: neither the environment nor the working directory decides what is imported.
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _START.format(paths=paths)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # where a crash of minijinja could quote messages
+                stderr=subprocess.DEVNULL,  # a traceback could quote messages
                 cwd="/",
+                env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
                 bufsize=0,
             )
         except OSError as error:
+            _WORKERS.left(self)
             raise OperationError(f"the template's worker process cannot be started: {error.strerror}") from error
         for stream in _pipes(process):
             os.set_blocking(stream.fileno(), False)
@@ -129,6 +206,11 @@ class Isolated:
 
     def _end(self, *, patience: float) -> int:
         process, self._process = self._process, None
+        status = self._reap(process, patience=patience)
+        _WORKERS.left(self)
+        return status
+
+    def _reap(self, process: "subprocess.Popen[bytes] | None", *, patience: float) -> int:
         if process is None:
             return 0
         if self._finalizer is not None:
@@ -136,6 +218,9 @@ class Isolated:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
         return _kill(process)
+
+
+_WORKERS = _Workers()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> int:
@@ -146,16 +231,16 @@ def _kill(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
-def _exchange(process: subprocess.Popen[bytes], data: bytes, deadline: float) -> dict[str, Any]:
-    """Send a request and read its answer, without waiting for a process that does neither."""
+def _exchange(process: subprocess.Popen[bytes], data: bytes, deadline: float) -> tuple[bytes, float, bytes]:
+    """Send a request and read the response: kind, seconds and data. Raises `TimeoutError` at the deadline."""
     stdin, stdout = _pipes(process)
-    limit = _ANSWER + _GROWTH * len(data)
+    limit = _RESPONSE + _GROWTH * len(data)
     unsent = memoryview(len(data).to_bytes(8, "big") + data)
-    received = bytearray()
+    received, length = bytearray(), HEAD.size
     with selectors.DefaultSelector() as selector:
         selector.register(stdin, selectors.EVENT_WRITE)
         selector.register(stdout, selectors.EVENT_READ)
-        while len(received) < 8 or len(received) < 8 + int.from_bytes(received[:8], "big"):
+        while len(received) < length:
             ready = selector.select(max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise TimeoutError
@@ -168,10 +253,12 @@ def _exchange(process: subprocess.Popen[bytes], data: bytes, deadline: float) ->
                     received += piece
                 else:
                     raise EOFError
-            if len(received) >= 8 and int.from_bytes(received[:8], "big") > limit:
-                raise EOFError
-    answer: dict[str, Any] = json.loads(memoryview(received)[8:].tobytes())
-    return answer
+            if len(received) >= 8:
+                length = 8 + int.from_bytes(received[:8], "big")
+                if not HEAD.size <= length <= limit:
+                    raise EOFError
+    _, kind, seconds = HEAD.unpack_from(received)
+    return kind, seconds, bytes(memoryview(received)[HEAD.size : length])
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
@@ -179,6 +266,6 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
 
 
 def _home_of(package: str) -> str:
-    """The directory that a package is imported from."""
-    found = cast(ModuleSpec, importlib.util.find_spec(package))
-    return str(Path(cast(str, found.origin)).parent.parent)
+    """Return the directory that a package is imported from."""
+    spec = cast(ModuleSpec, importlib.util.find_spec(package))
+    return str(Path(cast(str, spec.origin)).parent.parent)

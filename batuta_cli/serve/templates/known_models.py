@@ -1,12 +1,11 @@
-"""What the name of a model says of its chat format: a table of known names, then patterns of names.
+"""Look up the chat format of a model name: first a table of known names, then patterns of names.
 
-The data is `known_models.toml` (names that were looked up) and `patterns.toml` (families of names, the most specific
-first). A wrong format is worse than none, so both also hold what has no format here, and why; a name that neither
-knows has no answer.
+The data is `known_models.toml` (names that were checked) and `patterns.toml` (families of names, the most specific
+first). Because a wrong format is worse than no format, both also list models without a named format, with the reason.
 
-Names are compared without regard to case, to which of `-_. ` separates their parts, to a repository's owner, to the
-endings of model files and of quantised copies. `family:tag` is a name of Ollama's, where a plain size means the model
-for chat, while the repository of that name has the base model: such names have rows of their own.
+Comparison ignores case, the separators `-_. `, the repository's owner, and the endings of model files and quantised
+copies. `family:tag` is an Ollama name, where a plain size means the chat model while the Hugging Face repository of
+that name is the base model; such names have separate rows.
 """
 
 import re
@@ -19,14 +18,14 @@ from typing import Any, Final, Literal
 Confidence = Literal["high", "medium", "low"]
 
 MAX_NAME: Final = 200
-"""Characters of a name; longer ones are nobody's."""
+"""Maximum characters of a model name."""
 
 _FILE = re.compile(r"(-\d{5}-of-\d{5})?\.(gguf|ggml|bin|safetensors|llamafile)$")
 _DIGEST = re.compile(r"(latest|(sha256[:-])?[0-9a-f]{12,64})$")
 _SEPARATORS = re.compile(r"[-_.\s]+")
 _LETTER_DIGIT = re.compile(r"(?<=[a-z])(?=\d)")
 
-# Endings of names of quantised copies, as `_parts` writes them.
+# Endings of the names of quantised copies, in the spelling of `_parts`.
 _QUANTISED = re.compile(
     r"[-:]("
     r"gguf|ggml|ggmlv-3|gptq|awq|autoawq|autoround|eetq|hqq|aqlm|bnb|mlx|onnx|exl-[23]|marlin|imat|imatrix|i-1|qat|quantized"
@@ -38,37 +37,37 @@ _QUANTISED = re.compile(
 
 @dataclass(frozen=True)
 class Known:
-    """What a row of the tables says: a format's name, or the reason why there is none."""
+    """A row of the tables: the name of a format, or the reason why there is no format."""
 
     format: str | None
     reason: str | None
     confidence: Confidence
     note: str
-    """What to know about the answer; may be empty."""
+    """A limitation to show to the user; may be empty."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A row of `patterns.toml`; `examples` are names that have its answer."""
+    """A row of `patterns.toml`; `examples` are names that it decides."""
 
     expression: re.Pattern[str]
     casual: bool
-    """It holds only for the name as people say it, without an owner or quantisation."""
+    """Applies only to a name typed without owner and quantisation."""
     known: Known
     examples: tuple[str, ...]
 
 
 def known(name: str) -> tuple[Known, str] | None:
-    """What the tables say of a name, and which of them: "table" or "pattern"."""
+    """Return the row for a name, and where it was found: "table" or "pattern"."""
     forms = _forms(name)
-    said = _parts(name.strip().casefold().removesuffix(":latest"))
+    typed = _parts(name.strip().casefold().removesuffix(":latest"))
     for form in forms:
-        if found := _table().get(form):
-            return found, "table"
-        if ":" in form and (found := _by_pattern(form, casual=False)):
-            return found, "pattern"
-    found = next((row for form in forms if "/" not in form and (row := _by_pattern(form, casual=form == said))), None)
-    return (found, "pattern") if found else None
+        if row := _table().get(form):
+            return row, "table"
+        if ":" in form and (row := _by_pattern(form, casual=False)):
+            return row, "pattern"
+    match = next((row for form in forms if "/" not in form and (row := _by_pattern(form, casual=form == typed))), None)
+    return (match, "pattern") if match else None
 
 
 def _by_pattern(form: str, *, casual: bool) -> Known | None:
@@ -77,7 +76,7 @@ def _by_pattern(form: str, *, casual: bool) -> Known | None:
 
 
 def near(name: str) -> str | None:
-    """The known name with a format that was probably meant."""
+    """Return the nearest known name that has a format."""
     from difflib import get_close_matches
 
     forms = [form for form in _forms(name) if ":" not in form and "/" not in form]
@@ -86,19 +85,19 @@ def near(name: str) -> str | None:
     for ending in ("-instruct", "-chat", "-it", "-chat-hf"):
         if wanted + ending in chat:
             return chat[wanted + ending]
-    found = get_close_matches(wanted, chat, n=1, cutoff=0.8)
-    return chat[found[0]] if found else None
+    matches = get_close_matches(wanted, chat, n=1, cutoff=0.8)
+    return chat[matches[0]] if matches else None
 
 
 def reason(key: str) -> tuple[str, str]:
-    """Why a model has no format here, in words, and what to type then."""
+    """Return the text of a reason and its hint."""
     row = _document("patterns.toml")["reasons"][key]
     return row["text"], row["hint"]
 
 
 @cache
 def patterns() -> tuple[Pattern, ...]:
-    """The patterns in the order in which they are tried."""
+    """Return the patterns in the order of evaluation."""
     return tuple(
         Pattern(
             expression=re.compile("|".join(row["match"])),
@@ -111,7 +110,7 @@ def patterns() -> tuple[Pattern, ...]:
 
 
 def _forms(name: str) -> list[str]:
-    """A name as it may stand in the tables, the most telling form first; none when it cannot be a model's."""
+    """Return the spellings of a name to look up, the most specific first; empty if it cannot be a model name."""
     name = name.strip().casefold()
     if not name or len(name) > MAX_NAME:
         return []
@@ -126,7 +125,7 @@ def _forms(name: str) -> list[str]:
         forms.append(f"{_parts(owner.rpartition('/')[2])}/{parts}")
     forms.append(parts)
     rest = next((parts.removeprefix(owner) for owner in _owners() if parts.startswith(owner)), "")
-    if rest[:1].isalpha():  # `google_gemma-2-9b-it`, as quantisers write it
+    if rest[:1].isalpha():  # `google_gemma-2-9b-it`: quantised copies carry the owner in the name
         forms.append(rest)
     return forms
 
@@ -156,8 +155,8 @@ def _shown() -> dict[str, str]:
 def _table() -> dict[str, Known]:
     table: dict[str, Known] = {}
     for row in _document("known_models.toml")["models"]:
-        said = _known(row, "high")
-        table |= {_key(name): said for name in row["names"]}
+        known = _known(row, "high")
+        table |= {_key(name): known for name in row["names"]}
     return table
 
 

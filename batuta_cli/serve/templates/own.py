@@ -1,18 +1,18 @@
-"""Conversations by a format that has a name here, and a template of ours.
+"""Render conversations in a named format, with a template of this package.
 
-What the format can express is known from the table, so nothing has to be tried out; the template is trusted and
-rendered in this process.
+The table of formats says what each format can express, so no trial rendering is needed. These templates are trusted
+and rendered in this process.
 """
 
 import datetime as dt
-import threading
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from batuta_cli.errors import TemplateError
-from batuta_cli.serve.templates.formats import NamedFormat
-from batuta_cli.serve.templates.render import Renderer, RenderError, fuel_for
-from batuta_cli.serve.templates.template_input import Conversation, SystemFallback, as_own_context, expressed, size_of
+from batuta_cli.serve.templates.formats import NamedFormat, named_format
+from batuta_cli.serve.templates.render import Renderer, RenderError
+from batuta_cli.serve.templates.template_input import Conversation, SystemFallback, as_own_context, expressed
 
 
 class OwnTemplate:
@@ -20,13 +20,12 @@ class OwnTemplate:
 
     def __init__(self, format: NamedFormat) -> None:
         self._format = format
-        self._renderer = Renderer(format.template)
-        self._lock = threading.Lock()  # a renderer knows one date and one bound at a time
+        self._renderer = _renderer(format.name)
 
     def render(
         self, conversation: Conversation, fallback: SystemFallback, now: dt.datetime, options: Mapping[str, Any]
     ) -> str:
-        """The prompt. Raises `TemplateError`."""
+        """Return the prompt. Raises `TemplateError`."""
         conversation = expressed(conversation, self._format, fallback)
         context = {
             "messages": as_own_context(conversation),
@@ -34,12 +33,15 @@ class OwnTemplate:
             "eos_token": self._format.eos_token,
             **options,
         }
-        fuel = fuel_for(*size_of(conversation))
         try:
-            with self._lock:
-                return self._renderer.render(context, fuel=fuel, now=now)
+            return self._renderer.render(context, now=now)
         except RenderError as error:
             raise TemplateError(f"the format {self._format.name} cannot be rendered: {error.reason}") from None
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: this template has no process."""
+
+
+@cache
+def _renderer(name: str) -> Renderer:
+    return Renderer(named_format(name).template)

@@ -1,7 +1,7 @@
-"""A prompt that ends in the middle of the assistant's message, so that the model goes on with it.
+"""Render a prompt that ends inside the assistant's last message, so that the model continues it.
 
-As transformers does it: a mark is put behind the message's text, the conversation is rendered, and the prompt ends
-where the mark stands. Where the template trims its texts, the prompt ends without the white space of the message.
+Same method as transformers (`continue_final_message`): append a mark to the message, render, and cut the prompt at the
+mark. If the template trims its texts, the prompt ends without the trailing white space of the message.
 """
 
 from batuta_cli.errors import TemplateError
@@ -10,13 +10,13 @@ from batuta_cli.serve.templates.template_input import Conversation, inexpressibl
 
 
 def marked(conversation: Conversation) -> tuple[Conversation, str]:
-    """The conversation with a mark at its end, and the mark.
+    """Return the conversation with a mark at its end, and the mark.
 
-    Raises `TemplateError` when the last message is not the assistant's.
+    Raises `TemplateError` if the last message is not the assistant's, or has tool calls.
     """
     last = conversation[-1]
     if last.role is not Role.ASSISTANT:
-        raise inexpressible(last, f"only an assistant's message can be continued, and this is of the role {last.role}")
+        raise inexpressible(last, f"only an assistant's message can be continued; the role of this one is {last.role}")
     if last.message.tool_calls:
         raise inexpressible(last, "tool calls cannot be continued")
     number = 0
@@ -28,14 +28,14 @@ def marked(conversation: Conversation) -> tuple[Conversation, str]:
 
 
 def cut(prompt: str, mark: str, content: str) -> str:
-    """The prompt up to the mark; `content` is the text before it. Raises `TemplateError` when it is not there."""
+    """Return the prompt up to the mark; `content` is the message. Raises `TemplateError` if the mark is missing."""
     before, found, after = prompt.rpartition(mark)
     if not found:
-        raise TemplateError("the template leaves out the message that is to be continued")
+        raise TemplateError("the template leaves out the message to be continued")
     if after.startswith(" ") or not content.strip():
         return before
     return before.rstrip()
 
 
 def _mark(number: int) -> str:
-    return f"\ue000{number}\ue001"  # private use: in no text by chance
+    return f"\ue000{number}\ue001"  # private use characters

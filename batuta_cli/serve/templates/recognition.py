@@ -1,12 +1,11 @@
-"""Which named format a model's own template is: the one that writes the same prompts.
+"""Find the named format that renders the same prompts as a model's own template.
 
-A few conversations are rendered by the template and by every named format. A template that answers all of them with
-the same text, or the same refusal, is that format; where several agree, further conversations decide. A BOS at the
-beginning may differ: tokenizers add it in any case. A template that is none of them has at most a family, by the
-tokens that it writes.
+The template and every named format render a few conversations. The template is a format if all prompts and refusals
+are equal; if several formats are equal, further conversations decide. A BOS at the beginning may differ, because
+tokenizers add it. A template that equals no format can still belong to a family, by the tokens that it writes.
 
-The template is rendered by the engine, apart from this process and within bounds; one that fails is recognised as
-nothing, and its error is left to whoever renders it for use.
+The template is rendered in the worker process. A template that fails has no format; rendering it for use reports the
+error.
 """
 
 import datetime as dt
@@ -37,12 +36,12 @@ _PREFER: Final[tuple[_Conversation, ...]] = (
     (_ASK, _THOUGHT_CALL, ChatMessage.tool("4", tool_call_id="call00001")),
 )
 
-_BOS, _EOS = "\ue000", "\ue001"  # private use: they stand for tokens that the model's files do not tell
-_DAY = dt.date(2024, 7, 26)  # the day that the template of Llama 3.1 has when it is given none
+_BOS, _EOS = "\ue000", "\ue001"  # private use: placeholders for tokens that the model's files do not contain
+_DAY = dt.date(2024, 7, 26)  # the default date of the template of Llama 3.1
 
 
 def recognise(template: str, bos_token: str | None, eos_token: str | None) -> tuple[TemplateFormat | None, str]:
-    """The family of a template, None when it is of no known one, and the named format, empty when it is none."""
+    """Return the family of a template (None if unknown) and its named format (empty if unknown)."""
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
     bos, eos = (_BOS if bos_token is None else bos_token), (_EOS if eos_token is None else eos_token)
@@ -68,7 +67,7 @@ def recognise(template: str, bos_token: str | None, eos_token: str | None) -> tu
 
 def _same(prompts: Sequence[str | None], references: Sequence[str | None], named: NamedFormat, bos: str) -> bool:
     pairs = zip(prompts, references, strict=True)
-    # Raw is for those who ask for it by name.
+    # `raw` must be selected by name.
     return named.family is not TemplateFormat.RAW and all(
         _equal(own, reference, named, bos) for own, reference in pairs
     )
@@ -95,7 +94,7 @@ def _references(name: str, conversations: tuple[_Conversation, ...]) -> tuple[st
 
 
 def _prompt(engine: "ChatTemplateEngine", conversation: _Conversation) -> str | None:
-    """The prompt; None when the format or the template cannot express the conversation."""
+    """Return the prompt; None if the format or the template cannot express the conversation."""
     try:
         return engine.apply(conversation, date=_DAY)
     except TemplateError:

@@ -1,42 +1,49 @@
-"""Jinja as chat templates use it, on minijinja, within a bound of work.
+"""Compile and render chat templates with Jinja2, set up exactly as transformers sets it up.
 
-What a template may rely on is what transformers gives it: `trim_blocks`, `lstrip_blocks`, `loopcontrols`,
-`raise_exception`, `strftime_now`, `tojson` without HTML escapes, `{% generation %}` blocks, the methods of Python's
-strings, lists and dicts. Nothing is loaded from files: include, import and extends find no template.
+Settings: `ImmutableSandboxedEnvironment`, `trim_blocks`, `lstrip_blocks`, `loopcontrols`, `{% generation %}` blocks,
+`raise_exception`, `strftime_now`, and `tojson` without HTML escapes (transformers, `utils/chat_template_utils.py`).
+Templates cannot load files: include, import and extends find no template.
 
-The work is bounded, the memory is not, and some templates overflow minijinja's stack: a template that is not ours
-belongs into `worker`. This module is also what runs there, so it imports nothing of batuta.
+The sandbox bounds neither work nor memory, so an untrusted template must be rendered in the worker process (`worker`).
+This module runs there too, and imports nothing of batuta.
 
-A failure never quotes the messages: neither what a template passes to `raise_exception` nor an error of the engine is
-shown unless the text stands literally in the template.
+Failures raise `RenderError`. Its reason never quotes a message: a text is shown only if the template contains it.
 """
 
 import datetime as dt
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from contextvars import ContextVar
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-_GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")
-_SHOWN = 200  # characters of a text that a template passes to raise_exception
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_FILE = "<template>"  # the file name that Jinja2 gives to code compiled from text
+_SHOWN = 200  # characters shown of a text that a template passes to raise_exception
+_NAMED = re.compile(r"No (?:filter|test) named '(\w+)'|'(\w+)' is undefined")
 
 _KINDS = {
-    "SyntaxError": "syntax error",
-    "OutOfFuel": "it takes too many steps",
+    "TemplateSyntaxError": "syntax error",
+    "TemplateAssertionError": "syntax error",
     "UndefinedError": "undefined value",
-    "UnknownFilter": "unknown filter",
-    "UnknownFunction": "unknown function",
-    "UnknownMethod": "unknown method",
-    "UnknownTest": "unknown test",
+    "SecurityError": "access to internals of Python",
     "TemplateNotFound": "it refers to another template",
+    "TemplatesNotFound": "it refers to another template",
+    "RecursionError": "it nests too deeply",
+    "MemoryError": "it needs too much memory",
+    "UnicodeEncodeError": "the prompt contains a lone surrogate, which is not Unicode text",
 }
-_NAMED = re.compile(r"(?:filter|function|test|method named) (\w+)")
+
+_NOW: ContextVar[dt.datetime] = ContextVar("now")
 
 
 class RenderError(Exception):
-    """A template that cannot be rendered, and why.
+    """A template cannot be rendered; `reason` says why.
 
-    `refused` when it called `raise_exception` itself; the reason is then its own, or empty.
+    `refused` is true if the template called `raise_exception`; the reason is then the template's text, or empty.
     """
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
@@ -49,79 +56,107 @@ class _TemplateRaised(Exception):
     pass
 
 
-def fuel_for(size: int, messages: int) -> int:
-    """The work, in minijinja's steps, that rendering so many bytes in so many messages may take.
-
-    minijinja charges for the text as well; the most thorough of our templates needs some 80 steps a message.
-    """
-    return 1_000_000 + size // 8 + 100 * messages
-
-
 class Renderer:
-    """A compiled template. Raises `RenderError` when the text is no template."""
+    """A compiled template. Threads may share it. Raises `RenderError` if the text is not a template."""
 
     def __init__(self, source: str) -> None:
-        from minijinja import Environment, TemplateError
-
         self._source = source
-        self._now = dt.datetime.min
-        self._environment = Environment(
-            templates={"chat": _GENERATION.sub(_as_condition, source)},
-            debug=False,  # its errors would quote the messages
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_escape_callback=lambda name: False,
-            pycompat=True,
-            filters={"tojson": _to_json, "trim": _trim},
-            globals={"raise_exception": _refuse, "strftime_now": self._strftime},
-        )
-        self._error = TemplateError
-
-    def render(self, context: Mapping[str, Any], *, fuel: int, now: dt.datetime) -> str:
-        """The text for the variables in `context`, which the template may change. Raises `RenderError`."""
-        self._now = now
-        self._environment.fuel = fuel
         try:
-            return self._environment.render_template("chat", **context)
-        except _TemplateRaised as refusal:
-            said = str(refusal)
-            raise RenderError(said[:_SHOWN] if said in self._source else "", refused=True) from None
-        except self._error as error:
-            raise RenderError(self._reason(error)) from None
-        except MemoryError:
-            raise RenderError("it needs too much memory") from None
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise RenderError(f"a filter or function failed with {type(error).__name__}") from None
+            self._template = environment().from_string(source)
+        except Exception as error:
+            raise self._failure(error) from None
 
-    def _strftime(self, form: str) -> str:
-        return self._now.strftime(form)
+    def render(self, context: Mapping[str, Any], *, now: dt.datetime) -> str:
+        """Return the text for the variables in `context`; `now` is the time of `strftime_now`.
 
-    def _reason(self, error: Any) -> str:
-        reason = _KINDS.get(error.kind, "an operation failed")
-        named = _NAMED.search(str(error.message))
-        if reason.startswith("unknown") and named and named[1] in self._source:
-            reason += f" {named[1]}"
-        return f"{reason}, in line {error.line}" if error.line else reason
+        Raises `RenderError`. The template cannot change the values in `context`: the sandbox is immutable.
+        """
+        _NOW.set(now)
+        try:
+            return self._template.render(context)
+        except Exception as error:
+            raise self._failure(error) from None
 
+    def names(self) -> frozenset[str]:
+        """Return the names of variables, attributes and keys that the template reads."""
+        return names_in(self._source)
 
-def _as_condition(match: re.Match[str]) -> str:
-    return f"{match[1]}{'endif' if match[2] else 'if true'}{match[3]}"
-
-
-def _refuse(text: object = "") -> None:
-    raise _TemplateRaised(str(text))
-
-
-def _to_json(value: object, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(
-        value,
-        ensure_ascii=options.get("ensure_ascii", False),
-        indent=indent,
-        separators=options.get("separators"),
-        sort_keys=options.get("sort_keys", False),
-    )
+    def _failure(self, error: Exception) -> RenderError:
+        if isinstance(error, _TemplateRaised):
+            text = str(error)
+            return RenderError(text[:_SHOWN] if text in self._source else "", refused=True)
+        kind = type(error).__name__
+        reason = _KINDS.get(kind, f"a filter or function failed with {kind}")
+        named = _NAMED.match(str(getattr(error, "message", "")))
+        if named and (name := named[1] or named[2]) in self._source:
+            reason = f"unknown filter or test {name}" if named[1] else f"undefined value {name}"
+        line = getattr(error, "lineno", None) or _line(error)
+        return RenderError(f"{reason}, in line {line}" if line else reason)
 
 
-def _trim(value: object, characters: str | None = None) -> str:
-    """Python's idea of white space, which is not quite Unicode's."""
-    return str(value).strip(characters)
+def names_in(source: str) -> frozenset[str]:
+    """Return the names of variables, attributes and keys that a template reads; empty if it is not a template."""
+    from jinja2 import TemplateError, nodes
+
+    try:
+        tree = environment().parse(source)
+    except (TemplateError, RecursionError):
+        return frozenset()
+    names = {node.name for node in tree.find_all(nodes.Name)}
+    names |= {node.attr for node in tree.find_all(nodes.Getattr)}
+    return frozenset(names | {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)})
+
+
+@cache
+def environment() -> "Environment":
+    """Return the environment of chat templates."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """`{% generation %}` marks responses for training; it does not change the text."""
+
+        tags = {"generation"}  # noqa: RUF012  declared so by Jinja2
+
+        def parse(self, parser: Any) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.CallBlock(self.call_method("content"), [], [], body).set_lineno(line)
+
+        def content(self, caller: Any) -> Any:
+            return caller()
+
+    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
+    made.filters["tojson"] = _to_json
+    made.globals["raise_exception"] = _refuse
+    made.globals["strftime_now"] = _strftime_now
+    return made
+
+
+def _line(error: BaseException) -> int | None:
+    """Return the line of the template in which an error occurred; Jinja2 rewrites tracebacks to template lines."""
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == _FILE:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _refuse(message: object) -> None:
+    raise _TemplateRaised(str(message))
+
+
+def _strftime_now(form: str) -> str:
+    return _NOW.get().strftime(form)
+
+
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -1,7 +1,7 @@
-"""Whether a format can express a conversation, and the conversation in the shape that templates read.
+"""Check that a format can express a conversation, and convert the conversation into the variables of a template.
 
-A message is known by its number in what the caller gave, from 1, also after others were merged or left out: that is
-what errors name. No error quotes a message.
+A message keeps its number in the caller's list, from 1, also after other messages were merged or dropped. Errors name
+this number and never quote the message.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ SYSTEM = frozenset((Role.SYSTEM, Role.DEVELOPER))
 
 
 class SystemFallback(NameEnum):
-    """What becomes of a system message that a format cannot express."""
+    """The treatment of a system message that a format cannot express."""
 
     ERROR = "error"
     MERGE = "merge"
@@ -34,11 +34,11 @@ class Numbered(NamedTuple):
 
     @property
     def role(self) -> Role:
-        """Who speaks."""
+        """The role of the message."""
         return self.message.role
 
     def with_content(self, content: str) -> "Numbered":
-        """The same message with another text."""
+        """Return the message with another text."""
         return Numbered(self.number, dataclasses.replace(self.message, content=content))
 
 
@@ -46,30 +46,30 @@ Conversation = tuple[Numbered, ...]
 
 
 def numbered(messages: Sequence[ChatMessage]) -> Conversation:
-    """The messages with their numbers. Raises `TemplateError` when there is nothing to answer."""
+    """Number the messages. Raises `TemplateError` if there is no message, or only system messages."""
     if not messages:
         raise TemplateError("there are no messages")
     if all(message.role in SYSTEM for message in messages):
-        raise TemplateError("there is only a system message, and nothing to answer", hint="add a user's message")
+        raise TemplateError("there are only system messages", hint="add a user message")
     return tuple(Numbered(number, message) for number, message in enumerate(messages, 1))
 
 
 def inexpressible(turn: Numbered, what: str, *, hint: str | None = None) -> TemplateError:
-    """The error for a message that a format or a template cannot express."""
+    """Make the error for a message that a format or a template cannot express."""
     return TemplateError(f"message {turn.number}: {what}", hint=hint)
 
 
 def no_system(turn: Numbered, what: str) -> TemplateError:
-    """The error for a system message without a place."""
+    """Make the error for a system message at a position that the format does not support."""
     return inexpressible(
         turn,
         what,
-        hint="--system-fallback merge puts it into the first user message, --system-fallback drop leaves it out",
+        hint="use --system-fallback merge to put it into the first user message, or --system-fallback drop to omit it",
     )
 
 
 def expressed(conversation: Conversation, format: NamedFormat, fallback: SystemFallback) -> Conversation:
-    """The conversation as `format` can express it. Raises `TemplateError` that names the message it cannot."""
+    """Return the conversation in the form that `format` supports. Raises `TemplateError` that names the message."""
     misplaced = _misplaced(conversation, format)
     if misplaced is not None:
         if fallback is SystemFallback.ERROR:
@@ -94,13 +94,13 @@ def expressed(conversation: Conversation, format: NamedFormat, fallback: SystemF
 
 
 def without_system(conversation: Conversation, fallback: SystemFallback) -> Conversation:
-    """The conversation whose system messages stand in the first user message, a line before it, or nowhere."""
+    """Merge the system messages into the first user message, one line each, or drop them."""
     systems = [turn for turn in conversation if turn.role in SYSTEM]
     rest = [turn for turn in conversation if turn.role not in SYSTEM]
     if fallback is SystemFallback.MERGE:
         user = next((i for i, turn in enumerate(rest) if turn.role is Role.USER), None)
         if user is None:
-            raise inexpressible(systems[0], "there is no user message that the system message could be merged into")
+            raise inexpressible(systems[0], "there is no user message to merge the system message into")
         texts = [turn.message.content for turn in (*systems, rest[user])]
         rest[user] = rest[user].with_content("\n".join(texts))
     return tuple(rest)
@@ -119,8 +119,8 @@ def as_context(conversation: Conversation, *, developer: bool = False, text: boo
 def as_own_context(conversation: Conversation) -> list[dict[str, Any]]:
     """As `as_context`, with what templates of ours read beside it.
 
-    These are the `text` of a call's arguments, and of a tool's result its `json`: the value that it is when it is JSON,
-    else its text as a JSON string. It is text, because minijinja hands 1.0 to filters as 1.
+    These are the `text` of a call's arguments, and the `json` of a tool's result: its value if it is JSON, otherwise
+    its text as a JSON string.
     """
     made = as_context(conversation)
     for turn, shaped in zip(conversation, made, strict=True):
@@ -208,5 +208,5 @@ def _check_turns(conversation: Conversation, format: NamedFormat) -> None:
     if format.alternates:
         for before, turn in pairwise(turns):
             if before.role is turn.role:
-                both = f"user and assistant take turns, and both are {turn.role}"
+                both = f"user and assistant must alternate, and both messages are {turn.role}"
                 raise inexpressible(turn, f"in the format {format.name} {both}")

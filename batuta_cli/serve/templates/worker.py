@@ -1,63 +1,90 @@
-"""What runs in the worker process: templates that are not ours, one request after the other, on stdin and stdout.
+"""The worker process: renders one untrusted template, request after request, from stdin to stdout.
 
-A template can make minijinja allocate without bound, loop in its filters, or overflow its stack with a long chain of
-operators; the last two end a process. So each request sets its own bound of memory (RLIMIT_AS) and of processor time
-(ITIMER_PROF, whose signal ends the process), and whoever asked learns of the end from `isolation`.
+A template can loop without end, allocate without bound or crash the interpreter. Each request therefore sets limits of
+the operating system: address space (RLIMIT_AS), and processor time of this request (ITIMER_PROF, whose signal ends the
+process; RLIMIT_CPU would count the whole life of the worker). The process cannot open files or sockets
+(RLIMIT_NOFILE). `isolation` starts it, enforces the wall deadline, and reports its end.
 
-A message is its length in eight bytes, then JSON. The process ends when stdin does.
+A request is eight bytes of length, then `marshal` data; the parent process is trusted. A response is eight bytes of
+length, then one byte of kind and its data, which the parent must not trust (see `respond`). The process ends when
+stdin ends.
 """
 
 import contextlib
 import datetime as dt
+import importlib
 import json
+import marshal
 import resource
 import signal
+import struct
 import sys
 from typing import Any, BinaryIO
 
-from batuta_cli.serve.templates.render import Renderer, RenderError
+from batuta_cli.serve.templates.render import Renderer, RenderError, environment
 
 BASE_MEMORY = 512 * 1024 * 1024
-"""Bytes of address space that a worker may have for nothing: Python, minijinja, and a template of a megabyte."""
+"""Bytes of address space for Python, Jinja2 and a template of one megabyte."""
 
-MEMORY_A_BYTE = 20
-"""And for each byte of the request: its text, the JSON, Python's objects (four bytes a character), two prompts."""
+MEMORY_PER_BYTE = 20
+"""Additional bytes for each byte of a request: its data, Python's objects (four bytes a character), two prompts."""
+
+HEAD = struct.Struct(">Qcd")
+"""The head of a response: bytes that follow the length, the kind, the processor seconds of the request."""
+
+PROMPT, FAILURE, NAMES = b"p", b"f", b"n"
+"""Kinds of responses: UTF-8 text; JSON `{"reason", "refused"}`; a JSON list."""
+
+
+_LATER = ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "textwrap")
+"""Modules that Jinja2 imports only when a template needs them."""
 
 
 def main() -> None:
-    """Serve until stdin ends."""
+    """Serve requests until stdin ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    renderer: Renderer | None = None
+    environment()  # imports Jinja2 while files can be opened
+    for module in _LATER:
+        importlib.import_module(module)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+    source, renderer = "", None
     while (size := int.from_bytes(sys.stdin.buffer.read(8), "big")) > 0:
-        _limit_memory(BASE_MEMORY + MEMORY_A_BYTE * size)
-        request = json.loads(sys.stdin.buffer.read(size))
+        _limit_memory(BASE_MEMORY + MEMORY_PER_BYTE * size)
+        request = marshal.loads(sys.stdin.buffer.read(size))  # noqa: S302  written by `isolation`, which is trusted
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])
+        source = request.get("template", source)
         try:
-            renderer = renderer or Renderer(request["template"])
-            answer: dict[str, Any] = {"prompt": _render(renderer, request)}
+            renderer = renderer or Renderer(source)
+            kind, data = _response(renderer, request)
         except RenderError as error:
-            answer = {"reason": error.reason, "refused": error.refused}
+            kind, data = FAILURE, _failure(error.reason, error.refused)
         except MemoryError:
-            answer = {"reason": "it needs too much memory", "refused": False}
+            kind, data = FAILURE, _failure("it needs too much memory", False)
+        except UnicodeEncodeError:
+            kind, data = FAILURE, _failure("the prompt contains a lone surrogate, which is not Unicode text", False)
         left, _ = signal.setitimer(signal.ITIMER_PROF, 0)
-        answer["seconds"] = request["seconds"] - left
-        send(sys.stdout.buffer, answer)
+        respond(sys.stdout.buffer, kind, data, request["seconds"] - left)
 
 
-def _render(renderer: Renderer, request: dict[str, Any]) -> str:
+def _response(renderer: Renderer, request: dict[str, Any]) -> tuple[bytes, bytes]:
+    if request["context"] is None:
+        return NAMES, json.dumps(sorted(renderer.names())).encode()
     now = dt.datetime.fromisoformat(request["now"])
-    return renderer.render(request["context"], fuel=request["fuel"], now=now)
+    return PROMPT, renderer.render(request["context"], now=now).encode()
 
 
-def send(stream: BinaryIO, message: dict[str, Any]) -> None:
-    """Write one message."""
-    data = json.dumps(message, ensure_ascii=False).encode()
-    stream.write(len(data).to_bytes(8, "big"))
+def _failure(reason: str, refused: bool) -> bytes:
+    return json.dumps({"reason": reason, "refused": refused}).encode()
+
+
+def respond(stream: BinaryIO, kind: bytes, data: bytes, seconds: float) -> None:
+    """Write one response."""
+    stream.write(HEAD.pack(len(data) + HEAD.size - 8, kind, seconds))
     stream.write(data)
     stream.flush()
 
 
 def _limit_memory(size: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    with contextlib.suppress(ValueError, OSError):  # a limit from outside may be tighter, and then holds
+    with contextlib.suppress(ValueError, OSError):  # an inherited limit that is lower stays in force
         resource.setrlimit(resource.RLIMIT_AS, (size, hard))

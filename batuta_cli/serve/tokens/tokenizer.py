@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-from batuta_cli.errors import InvalidInputError, OperationError
+from batuta_cli.errors import InvalidInputError, TokenizeError
 
 _RUNS = re.compile(r"\s+|\S+")
 
@@ -52,7 +52,7 @@ def check_text(text: str) -> None:
         ) from None
 
 
-def cannot_tokenize(text: str) -> OperationError:
+def cannot_tokenize(text: str) -> TokenizeError:
     """The error for a text with a run of characters that is too long for a native tokenizer.
 
     Its pattern engine backtracks once for each character of a run, and limits backtracking.
@@ -61,7 +61,7 @@ def cannot_tokenize(text: str) -> OperationError:
         ((m.end() - m.start(), text[m.start()].isspace()) for m in _RUNS.finditer(text)), default=(0, False)
     )
     kind = "white-space characters" if blank else "characters without a space"
-    return OperationError(
+    return TokenizeError(
         f"cannot tokenize: a run of {length:,} {kind}",
         hint="remove white space or repeated characters from the messages",
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from batuta_cli.serve.gateway import keys
-from batuta_cli.serve.gateway.app import GatewaySettings
+from batuta_cli.serve.gateway.state import GatewaySettings
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.gateway.support import CHAT, LOCAL, MESSAGES, REMOTE, Asking, ask, chat, message, run
 

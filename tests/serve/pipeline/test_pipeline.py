@@ -22,9 +22,9 @@ from batuta_cli.errors import (
 )
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
-from batuta_cli.serve.pipeline.failover import FailoverConfig
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.providers.wire import BackendError, Usage
+from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.support_backend import chat_answer, chat_stream, response, stream_head
 from tests.serve.support_pipeline import (

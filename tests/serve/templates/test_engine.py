@@ -21,8 +21,8 @@ RESULT = ChatMessage.tool("2", "c1")
         ("phi3", [USER, ANSWER, SYSTEM, USER], "message 3: the format phi3 has no system messages"),
         ("llama2", [USER, ANSWER, SYSTEM, USER], "message 3: .* a system message only before all others"),
         ("llama2", [SYSTEM, SYSTEM, USER], "message 2: .* a system message only before all others"),
-        ("llama2", [USER, USER], "message 2: .* take turns, and both are user"),
-        ("gemma", [USER, ANSWER, ANSWER], "message 3: .* take turns, and both are assistant"),
+        ("llama2", [USER, USER], "message 2: .* must alternate, and both messages are user"),
+        ("gemma", [USER, ANSWER, ANSWER], "message 3: .* must alternate, and both messages are assistant"),
         ("vicuna", [SYSTEM, ANSWER, USER], "message 2: .* begins with a user message"),
         ("mistral-v1", [ANSWER, USER], "message 1: .* begins with a user message"),
         ("chatml", [USER, CALL, RESULT], "message 2: the format chatml has no tool calls"),
@@ -33,7 +33,7 @@ RESULT = ChatMessage.tool("2", "c1")
             "message 2: .* one tool",
         ),
         ("raw", [], "there are no messages"),
-        *[(name, [SYSTEM], "there is only a system message") for name in named_formats()],
+        *[(name, [SYSTEM], "there are only system messages") for name in named_formats()],
     ],
 )
 def test_what_a_format_cannot_express_names_the_message(

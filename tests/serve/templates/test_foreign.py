@@ -135,7 +135,7 @@ def test_the_blocks_that_mark_answers_for_training_mean_nothing_here() -> None:
 
 def test_a_template_is_told_as_by_transformers_that_there_are_no_tools() -> None:
     source = "{{ tools is none and documents is none and tools is defined }} {{ messages[0].content }}"
-    assert ChatTemplateEngine.from_template(source).apply(HELLO).lower() == "true hello"
+    assert ChatTemplateEngine.from_template(source).apply(HELLO) == "True Hello"
 
 
 def test_arguments_are_text_where_a_template_can_take_them_only_so() -> None:
@@ -156,7 +156,7 @@ IGNORES = "{% for m in messages if m.role != 'system' %}{{ m.role + ':' + m.cont
 @pytest.mark.parametrize("source", [REFUSES, IGNORES], ids=["refuses", "ignores"])
 def test_a_system_message_without_a_place_is_an_error_unless_asked_otherwise(source: str) -> None:
     engine = ChatTemplateEngine.from_template(source)
-    with pytest.raises(TemplateError, match="message 1: the template has no place for this system message") as failure:
+    with pytest.raises(TemplateError, match="message 1: the template does not support this system message") as failure:
         engine.apply(SYSTEM)
     assert "--system-fallback merge" in str(failure.value.hint)
     assert engine.apply(SYSTEM, system_fallback="merge") == "user:Be brief.\nHello;"
@@ -235,16 +235,24 @@ def test_no_error_quotes_a_message(source: str) -> None:
 
 def test_what_a_template_says_itself_is_shown_without_control_characters() -> None:
     source = "{{ raise_exception('No tools\x1b[2J here') }}"
-    with pytest.raises(TemplateError, match=r"refuses it: No tools\\x1b\[2J here"):
+    with pytest.raises(TemplateError, match=r"refuses this message: No tools\\x1b\[2J here"):
         ChatTemplateEngine.from_template(source).apply(HELLO)
 
 
-def test_a_template_cannot_change_the_messages_of_its_caller() -> None:
-    source = "{% set _ = messages.append(messages[0]) %}{% for m in messages %}{{ m.content }}{% endfor %}"
+@pytest.mark.parametrize("change", ["messages.append(messages[0])", "messages[0].update({})", "messages.pop()"])
+def test_a_template_cannot_change_the_messages_as_in_transformers(change: str) -> None:
+    source = f"{{% set _ = {change} %}}{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}"
     messages = list(HELLO)
-    engine = ChatTemplateEngine.from_template(source)
-    assert [engine.apply(messages) for _ in range(2)] == ["HelloHello"] * 2
+    with pytest.raises(TemplateError, match="access to internals"):
+        ChatTemplateEngine.from_template(source).apply(messages)
     assert messages == HELLO
+
+
+def test_filters_that_jinja2_loads_late_work_in_the_worker() -> None:
+    source = "{{ messages | pprint | length > 9 }} {{ 'a b' | wordwrap(1) }} {{ lipsum(1) | length > 9 }}"
+    source += "{{ messages[0].content | urlize }}{{ strftime_now('%A') | length > 3 }}{{ 'é' ~ '\\u00e9' }}"
+    prompt = ChatTemplateEngine.from_template(source).apply(HELLO)
+    assert prompt == "True a\nb TrueHelloTrueéé"
 
 
 def test_a_continued_message_ends_the_prompt_also_where_it_is_repeated_or_trimmed() -> None:
@@ -268,7 +276,7 @@ def test_a_template_may_want_something_of_the_texts() -> None:
         "{% for m in messages %}{{ raise_exception('no question') if '?' not in m.content }}{{ m.content }}{% endfor %}"
     )
     assert ChatTemplateEngine.from_template(source).apply([ChatMessage.user("Who?")]) == "Who?"
-    with pytest.raises(TemplateError, match="message 1: the template refuses it: no question"):
+    with pytest.raises(TemplateError, match="message 1: the template refuses this message: no question"):
         ChatTemplateEngine.from_template(source).apply(HELLO)
 
 
@@ -325,3 +333,39 @@ def test_the_worker_stays_for_the_next_prompt_and_ends_with_the_engine(children:
     assert engine.apply(HELLO) == "Hello"
     del engine
     assert not set(children) - before
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "none is iterable",
+        "'s' is sequence",
+        "1.0 | tojson",
+        "{'x': 1.0, 'y': 1e16, 'z': 1e-7, 'n': 10**20} | tojson",
+        "1e16",
+        "missing | trim",
+        "'<&>' | e",
+        "range(3)",
+        "'\\x1c a'.strip()",
+        "'a b c'.rsplit(' ', 1)",
+        "'a=b'.partition('=')",
+        "'prefix'.removeprefix('pre')",
+        "'7'.zfill(3)",
+        "'x'.center(5)",
+        "'%s and %d' % ('a', 1)",
+        "range is callable",
+        "'a b c' | wordcount",
+        "'a long text of words' | truncate(9)",
+        "'abc'.format_map({}) == 'abc'",
+    ],
+)
+def test_an_expression_gives_what_jinja2_gives(expression: str) -> None:
+    source = "{{ " + expression + " }}{{ messages[0].content }}"
+    expected = reference(source).render(messages=plain(HELLO), missing=None)
+    source = source.replace("missing", "none")
+    assert ChatTemplateEngine.from_template(source).apply(HELLO) == expected
+
+
+def test_a_condition_on_absent_tools_is_as_in_jinja2() -> None:
+    source = "{% if tools is iterable and tools | length > 0 %}T{% endif %}{{ messages[0].content }}"
+    assert ChatTemplateEngine.from_template(source).apply(HELLO) == "Hello"

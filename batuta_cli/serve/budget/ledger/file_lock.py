@@ -1,11 +1,11 @@
-"""Taking turns among the processes of a host: a lock file in front of SQLite.
+"""A file lock with a time limit, taken by the writers of a SQLite ledger before SQLite's own lock.
 
-SQLite's own waiting is a sleep of up to 100 ms between tries, which is unfair: with eight writers the unluckiest waits
-for seconds. The kernel wakes those who wait in `flock` at once. It has no time limit, and a holder may be stopped by a
-debugger; so a thread does the waiting, and gives the lock back when nobody wants it any more.
+SQLite waits by sleeping up to 100 ms between tries. With eight writing processes some of them wait for seconds. The
+kernel wakes a process that waits in `flock` at once. `flock` has no time limit, so a helper thread waits, and releases
+the lock when its caller has given up.
 
-Each lock is an open file of its own, so that threads and crashes release what they should and nothing else. A child
-that is forked meanwhile gets a copy of that file, with which it would hold its parent's lock: it closes the copy.
+Each lock is a separately opened file, so that a thread or a crash releases its own lock only. A forked child inherits
+a copy of that file and would keep its parent's lock, so it closes the copy.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def file_lock(path: str, patience: float) -> Iterator[None]:
-    """Hold the lock of `path` (made if need be, mode 0600) for the length of the block.
+    """Hold the lock file `path` during the block; created with mode 0600 when it does not exist.
 
-    Raises `TimeoutError` after `patience` seconds, and `OSError` when there can be no such file.
+    Raises `TimeoutError` after `patience` seconds, and `OSError` when the file cannot be opened.
     """
     descriptor = _open(path)
     try:
@@ -47,7 +47,7 @@ def _open(path: str) -> int:
 
 def _close(descriptor: int) -> None:
     _OPEN.discard(descriptor)
-    fcntl.flock(descriptor, fcntl.LOCK_UN)  # for all copies, also one that a child has not closed yet
+    fcntl.flock(descriptor, fcntl.LOCK_UN)  # also releases a copy that a forked child has not closed yet
     os.close(descriptor)
 
 
@@ -60,7 +60,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Waiter:
-    """Waits in the kernel's queue in a thread of its own."""
+    """A thread that waits for a lock in the kernel's queue."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -71,11 +71,11 @@ class _Waiter:
         self._error: OSError | None = None
 
     def wait(self, patience: float) -> int:
-        threading.Thread(target=self._run, name="batuta-ledger-turn", daemon=True).start()
+        threading.Thread(target=self._run, name="batuta-ledger-lock", daemon=True).start()
         try:
             self._over.wait(patience)
         finally:
-            with self._guard:  # also when interrupted: from here on the thread keeps nothing
+            with self._guard:  # also after an interrupt: the thread gives the lock back from here on
                 self._wanted = False
                 descriptor, error = self._descriptor, self._error
         if error is not None:

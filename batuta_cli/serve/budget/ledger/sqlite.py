@@ -1,11 +1,12 @@
-"""A ledger in a SQLite file: for all threads and processes of one host.
+"""A ledger in a SQLite file, for all threads and processes of one host.
 
-Each method is one transaction that begins by taking the write lock, so that what it has read still holds when it
-writes. After `kill -9` at any moment the file is as some transaction left it. In WAL mode readers neither wait nor keep
-anybody waiting. Writers take turns (`turn.py`); who waits longer than `patience` seconds gets a `LedgerError`.
+Each method is one transaction that takes the write lock first, so that the rows it has read are current when it
+writes. After `kill -9` the file holds the state of the last transaction. Readers and writers do not block each other
+(WAL mode). Writers take a file lock (`file_lock.py`) one after the other; after `patience` seconds of waiting the
+method raises `LedgerError`.
 
-A process that forks opens the file again: SQLite's connections do not survive a fork. A process whose file was removed
-or replaced raises `LedgerError` until it is restarted: what it had counted is not in the file that is there now.
+A forked child opens the file again, because a SQLite connection must not be used after a fork. When the file has been
+removed or replaced, the process raises `LedgerError` until it is restarted, because the new file lacks its spending.
 """
 
 import contextlib
@@ -21,37 +22,29 @@ from batuta_cli import paths
 from batuta_cli.errors import LedgerError, OperationError
 from batuta_cli.files import display
 from batuta_cli.serve.budget.ledger import rules, sqlite_file, sqlite_place
-from batuta_cli.serve.budget.ledger.base import (
-    LEASE,
-    DayStatus,
-    LedgerEntry,
-    Moment,
-    ReservationRow,
-    Reset,
-    Rezoned,
-    Settled,
-    Use,
-)
+from batuta_cli.serve.budget.ledger.base import LedgerEntry, Moment, Reset, Rezoned
 from batuta_cli.serve.budget.ledger.file_lock import file_lock
-from batuta_cli.serve.budget.ledger.rules import Counts, Day, Held, Tombstone, Zoning
+from batuta_cli.serve.budget.ledger.memory import MemoryRows
+from batuta_cli.serve.budget.ledger.row_ledger import RowLedger
+from batuta_cli.serve.budget.ledger.rules import Counts, Day, LedgerRows, StoredReservation, Tombstone, Zoning
 
 T = TypeVar("T")
 
 PATIENCE = 10.0
-"""Seconds to wait for other processes; beside a slow disk, a transaction takes milliseconds."""
+"""Seconds to wait for other processes. A transaction takes milliseconds, except on a slow disk."""
 
-_INHERITED: list[Any] = []  # connections of a parent process, which its child must neither use nor close
+_INHERITED: list[Any] = []  # connections of the parent process, which a forked child must neither use nor close
 
 
-class SqliteLedger:
-    """See `Ledger`. The file is made by the first method that writes."""
+class SqliteLedger(RowLedger):
+    """See `Ledger`. The first write creates the file."""
 
     def __init__(self, path: str, *, durability: str = "normal", patience: float = PATIENCE) -> None:
         self.path = path
         self._durability = durability
         self._patience = patience
         self._used: sqlite_place.Identity | None = None
-        """The file that this object has used; it is never given up for another one."""
+        """The file that this object has opened. No other file is used instead."""
         self._begin()
 
     def _begin(self) -> None:
@@ -60,59 +53,31 @@ class SqliteLedger:
         self._connection: sqlite3.Connection | None = None
         self._journal: sqlite_place.Identity | None = None
         self._prepared = False
-        """The file has its marker and is of this version."""
-
-    def day_status(self, moment: Moment) -> DayStatus:
-        """See `Ledger`."""
-        return self._read(lambda rows: rules.day_status(rows, moment), DayStatus(moment.day, zone=moment.zone))
-
-    def reserve(self, moment: Moment, hold: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
-        """See `Ledger`."""
-        return self._write(lambda rows: rules.reserve(rows, moment, hold, limit))
-
-    def dispatch(self, moment: Moment, id: str) -> bool:
-        """See `Ledger`."""
-        return self._write(lambda rows: rules.dispatch(rows, moment, id))
-
-    def renew(self, moment: Moment, owner: str) -> None:
-        """See `Ledger`."""
-        self._write(lambda rows: rows.renew(owner, moment.time + LEASE))
-
-    def settle(self, moment: Moment, id: str, cost: int, use: Use, *, requests: int = 1) -> Settled | None:
-        """See `Ledger`."""
-        return self._write(lambda rows: rules.settle(rows, moment, id, cost, use, requests))
-
-    def record(self, moment: Moment, cost: int, use: Use) -> DayStatus:
-        """See `Ledger`."""
-        return self._write(lambda rows: rules.record(rows, moment, cost, use))
-
-    def warn_once(self, day: date) -> bool:
-        """See `Ledger`."""
-        return self._write(lambda rows: rules.warn_once(rows, day))
-
-    def history(self, since: date) -> list[LedgerEntry]:
-        """See `Ledger`."""
-        return self._read(lambda rows: rows.history(since), [])
+        """The file has its marker and the current version."""
 
     def reset(self, moment: Moment) -> Reset:
         """See `Ledger`."""
         return self._write(lambda rows: rules.reset(rows, moment), anew=True)
 
     def rezone(self, moment: Moment, zone: str) -> Rezoned:
-        """See `Ledger`. Without a file nothing is made: its first use brings the zone along."""
+        """See `Ledger`. Without a file nothing is created: the first use stores the zone."""
         with self._exclusively(), self._named_errors():
             if not sqlite_file.exists(self.path):
                 self._require_never_kept()
                 return Rezoned(zone, None, before=moment.zone)
-        return self._write(lambda rows: rules.rezone(rows, moment, zone))
+        return super().rezone(moment, zone)
 
     def close(self) -> None:
         """See `Ledger`."""
         with self._exclusively():
             self._disconnect()
 
-    def _write(self, body: "Callable[[_SqliteRows], T]", *, anew: bool = False) -> T:
-        """Run a transaction that writes; `anew` makes a file in the place of one that is missing."""
+    def write(self, body: Callable[[LedgerRows], T]) -> T:
+        """See `RowLedger`."""
+        return self._write(body)
+
+    def _write(self, body: Callable[[LedgerRows], T], *, anew: bool = False) -> T:
+        """Run a writing transaction; `anew` creates a file when the ledger's file is missing."""
         with self._exclusively(), self._named_errors():
             if not sqlite_file.exists(self.path):
                 self._require_never_kept(anew=anew)
@@ -123,23 +88,24 @@ class SqliteLedger:
                     sqlite_file.make(self.path)
                 connection = self._connected()
                 if not self._prepared:
-                    # Before the first transaction, so that no ledger in which something is counted lacks the marker.
+                    # Before the first transaction, so that every ledger with spending has its marker.
                     sqlite_place.leave_marker(self.path)
                     sqlite_file.upgrade(connection)
                     self._prepared = True
                 return self._transaction(connection, "BEGIN IMMEDIATE", body)
 
-    def _read(self, body: "Callable[[_SqliteRows], T]", nothing: T) -> T:
+    def read(self, body: Callable[[LedgerRows], T]) -> T:
+        """See `RowLedger`."""
         with self._exclusively(), self._named_errors():
             there = sqlite_file.exists(self.path)
             if not there:
                 self._require_never_kept()
             sqlite_place.require_writable(self.path)
-            return self._transaction(self._connected(), "BEGIN", body) if there else nothing
+            return self._transaction(self._connected(), "BEGIN", body) if there else body(MemoryRows())
 
-    def _transaction(self, connection: sqlite3.Connection, begin: str, body: "Callable[[_SqliteRows], T]") -> T:
+    def _transaction(self, connection: sqlite3.Connection, begin: str, body: Callable[[LedgerRows], T]) -> T:
         result = _transaction(connection, begin, body)
-        if self._journal is None:  # from its first transaction on, a connection keeps SQLite from removing the journal
+        if self._journal is None:  # SQLite keeps the journal while a connection that had a transaction is open
             self._journal = sqlite_place.identity(sqlite_place.journal(self.path))
         return result
 
@@ -172,7 +138,7 @@ class SqliteLedger:
 
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[None]:
-        """One thread at a time; and what a parent process had open is not this one's."""
+        """Run the block in one thread at a time; after a fork, without the parent's connection."""
         if self._process != os.getpid():
             _INHERITED.append(self._connection)
             self._begin()
@@ -194,8 +160,8 @@ class SqliteLedger:
             raise sqlite_file.explain(error, self.path, self._patience) from error
         except TimeoutError as error:
             raise self._locked() from error
-        except ValueError as error:  # a day that is none
-            raise sqlite_file.damaged(self.path, "a value is not what it should be") from error
+        except ValueError as error:  # an invalid date
+            raise sqlite_file.damaged(self.path, "a row has an invalid value") from error
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise LedgerError(f"{display(self.path)}: cannot be used: {reason}") from error
@@ -211,7 +177,7 @@ def _make_directory(path: str) -> None:
         raise LedgerError(f"{display(path)}: {error.message}", hint=sqlite_place.HINT) from error
 
 
-def _transaction(connection: sqlite3.Connection, begin: str, body: "Callable[[_SqliteRows], T]") -> T:
+def _transaction(connection: sqlite3.Connection, begin: str, body: Callable[[LedgerRows], T]) -> T:
     connection.execute(begin)
     try:
         result = body(_SqliteRows(connection))
@@ -224,7 +190,7 @@ def _transaction(connection: sqlite3.Connection, begin: str, body: "Callable[[_S
 
 
 class _SqliteRows:
-    """Rows in the tables of `sqlite_file.py`; see `rules.Shelf`."""
+    """Rows in the tables of `sqlite_file.py`; see `rules.LedgerRows`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
@@ -254,22 +220,22 @@ class _SqliteRows:
     def put_day(self, row: Day) -> None:
         self._execute("INSERT OR REPLACE INTO day VALUES (?, ?, ?, ?, ?)", (row.day.isoformat(), *row[1:]))
 
-    def hold(self, id: str) -> Held | None:
+    def reservation(self, id: str) -> StoredReservation | None:
         found = self._execute("SELECT * FROM hold WHERE id = ?", (id,)).fetchone()
-        return None if found is None else _held(found)
+        return None if found is None else _stored(found)
 
-    def put_hold(self, row: Held) -> None:
+    def put_reservation(self, row: StoredReservation) -> None:
         values = (row.id, row.day.isoformat(), *row[2:])
         self._execute("INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
-    def drop_hold(self, id: str) -> None:
+    def drop_reservation(self, id: str) -> None:
         self._execute("DELETE FROM hold WHERE id = ?", (id,))
 
     def renew(self, owner: str, expires: int) -> None:
         self._execute("UPDATE hold SET expires = ? WHERE owner = ?", (expires, owner))
 
-    def expired(self, time: int) -> list[Held]:
-        return [_held(row) for row in self._execute("SELECT * FROM hold WHERE expires <= ?", (time,))]
+    def expired(self, time: int) -> list[StoredReservation]:
+        return [_stored(row) for row in self._execute("SELECT * FROM hold WHERE expires <= ?", (time,))]
 
     def tombstone(self, id: str) -> Tombstone | None:
         found = self._execute("SELECT * FROM tombstone WHERE id = ?", (id,)).fetchone()
@@ -329,6 +295,6 @@ def _day(row: Any) -> Day | None:
     return Day(date.fromisoformat(day), spent, forgiven, reserved, bool(warned))
 
 
-def _held(row: Any) -> Held:
+def _stored(row: Any) -> StoredReservation:
     id, day, amount, expires, owner, dispatched, model, backend = row
-    return Held(id, date.fromisoformat(day), amount, expires, owner, bool(dispatched), model, backend)
+    return StoredReservation(id, date.fromisoformat(day), amount, expires, owner, bool(dispatched), model, backend)

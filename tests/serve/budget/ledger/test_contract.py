@@ -185,7 +185,7 @@ def test_a_sum_that_no_integer_holds_is_refused_and_changes_nothing(ledger: Ledg
         lambda: ledger.record(at(START), 10, Use("m")),
         lambda: ledger.settle(at(START), "r", 10, Use("m")),
     ):
-        with pytest.raises(LedgerError, match="larger than the ledger can hold"):
+        with pytest.raises(LedgerError, match="exceeds the ledger's largest number"):
             attempt()
     found = ledger.day_status(at(START))
     assert (found.spent, found.reserved) == (2**63 - 10, 5)

@@ -43,7 +43,7 @@ def test_who_waits_too_long_is_told_and_holds_nothing_later(path: str) -> None:
         before = threading.active_count()
         with pytest.raises(TimeoutError), file_lock(path, 0.01):
             raise AssertionError
-        waiting = [thread for thread in threading.enumerate() if thread.name == "batuta-ledger-turn"]
+        waiting = [thread for thread in threading.enumerate() if thread.name == "batuta-ledger-lock"]
         assert threading.active_count() == before + 1
     for thread in waiting:  # the kernel gives it the lock now, and it gives it back
         thread.join()
