@@ -174,7 +174,8 @@ def prompt_counter(model: str, tokenizer: str = "", template: str = "", system_f
     from batuta_cli.serve.tokens.openai_models import openai_model
 
     render = None
-    if template or not openai_model(model):
+    hosted = openai_model(model)
+    if template or hosted is None or hosted.rendered:
         engine = _engine(model, tokenizer, template)
         if engine is not None:
             render = partial(engine.apply, system_fallback=system_fallback)
