@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -46,7 +47,8 @@ def character_pairs(directory: Path) -> Path:
         for at in range(1, len(token))
         if token[:at] in known and token[at:] in known and " " not in token
     ]
-    fields = {name: (kind, metadata.get(name)) for name, kind in names.items() if metadata.get(name) is not None}
+    fields: dict[str, tuple[str, Any]] = {name: (kind, metadata.get(name)) for name, kind in names.items()}
+    fields = {name: field for name, field in fields.items() if field[1] is not None}
     fields |= {"tokenizer.ggml.model": ("str", "gemma4"), "tokenizer.ggml.merges": ("[str]", merges)}
     return tiny_model(directory / "tiny.gguf", fields)
 
