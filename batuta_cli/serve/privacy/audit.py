@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from batuta_cli import paths
 from batuta_cli.errors import AuditError, BatutaError
-from batuta_cli.files import display
+from batuta_cli.files import check_writable, display
 from batuta_cli.serve.privacy.audit_format import NO_HASH, SUFFIX, FileHead, list_text, sealed
 from batuta_cli.serve.privacy.audit_retention import newest_heads, prune
 from batuta_cli.serve.tiers import PrivacyTier
@@ -118,6 +118,14 @@ class AuditLog:
                 f"{display(self._path)}: the audit log cannot be written: {reason}",
                 hint=f"nothing was sent; {decision.tier} requests are refused while the log cannot be written",
             ) from error
+
+    def check_writable(self) -> None:
+        """Raise `AuditError` when a record could not be written now. Writes none."""
+        try:
+            paths.private_dir(self.directory)
+            check_writable(self.directory)
+        except BatutaError as error:
+            raise AuditError(f"the audit log cannot be written: {error.message}", hint=error.hint) from error
 
     def _append(self, decision: Decision) -> None:
         now = dt.datetime.now(dt.UTC)
