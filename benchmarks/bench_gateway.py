@@ -187,7 +187,7 @@ def gateway_environment(directory: Path, name: str, url: str, environment: Mappi
 
 
 PEERS = Path(__file__).resolve().parent.parent / ".venv"
-"""Each peer has a virtual environment of its own in here."""
+"""Each peer has a separate virtual environment here."""
 
 
 def free_port() -> int:

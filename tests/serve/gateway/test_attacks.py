@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -178,3 +179,11 @@ def test_a_backend_that_sends_without_an_event_fails_and_keeps_nobody_else_waiti
     assert status == 502 or b'"code":"backend_error"' in text
     assert int(used) / os.sysconf("SC_CLK_TCK") < 20  # seconds of processor time
     assert answered > 0
+
+
+@pytest.mark.parametrize("target", [b"example.com:443", b"/health", b"http://127.0.0.1/health"])
+def test_a_connect_request_opens_no_tunnel(environment: dict[str, str], target: bytes) -> None:
+    with live(environment) as gateway:
+        with gateway.raw(b"CONNECT %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n" % target) as raw:
+            assert re.match(rb"HTTP/1\.1 4\d\d ", everything(raw))
+        assert gateway.ask("/health")[0] == 200
