@@ -111,7 +111,7 @@ class Cooldown:
     """The number of the newest request at the time of the latest failure."""
     until: float = -math.inf
     trial: int | None = None
-    """The number of the trial request; None when there is none in flight."""
+    """The number of the trial request; None when no trial is in flight."""
     responding: bool = False
     """Whether a response has begun since the latest failure: the backend is used before that response is complete."""
 

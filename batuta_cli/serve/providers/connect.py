@@ -4,7 +4,7 @@
   connection. Each decision is in the audit log before the connection is opened.
 * A host name is resolved only where the tier allows a DNS query; `localhost` needs none.
 * Tiers share no connections: a session has one tier and its own connections.
-* A request that may cost money has a connection of its own and is sent once. A server may close an open connection at
+* A request that may cost money is sent once, over a new connection. A server may close an open connection at
   any moment, and the client cannot tell whether it had read the request (RFC 9112, section 9.3.1).
 * Redirects are not followed, cookies are not kept, proxy variables and `.netrc` are not read. Only requests of the
   standard tier use the configured proxy, and not for local addresses, which mean another machine at the proxy.
