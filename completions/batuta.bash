@@ -2,7 +2,7 @@
 #
 # Generated from the commands by `make docs`. It is static: batuta is not run at TAB. It needs bash 4.4 and no library.
 
-# What stands at a command: its subcommands, its options, and what the value of option or argument number $2 may be.
+# The values of a command: its subcommands, its options, and what the value of option or argument number $2 may be.
 # Fails when $2 takes no value.
 _batuta_at() {
     subcommands='' options='' value=''
@@ -222,28 +222,28 @@ _batuta_at() {
             esac
             ;;
         'batuta serve route')
-            options='--privacy --latency --throughput --cost --model --backend --queue-depth --no-spillover --configured --explain --input-tokens --max-output-tokens -m --messages --system --user --ledger --json -q --quiet -h --help'
+            options='--privacy --latency --throughput --cost --model --backend --queue-depth --no-spillover --configured --explain --input-tokens --max-output-tokens -m --messages --system --user --ledger --set --json -q --quiet -h --help'
             case ${2-} in
                 --privacy) value='sovereign private standard' && return 0 ;;
                 --latency) value='realtime interactive batch' && return 0 ;;
                 --throughput) value='low medium high' && return 0 ;;
                 --cost) value='frugal balanced premium' && return 0 ;;
-                --model | --backend | --queue-depth | --input-tokens | --max-output-tokens | --system | --user | --ledger) value='' && return 0 ;;
+                --model | --backend | --queue-depth | --input-tokens | --max-output-tokens | --system | --user | --ledger | --set) value='' && return 0 ;;
                 -m | --messages) value='<file>' && return 0 ;;
             esac
             ;;
         'batuta serve chat')
-            options='-M --model --system -m --messages --max-tokens --temperature --seed --no-stream --stream --privacy --backend --ledger --json -q --quiet -h --help'
+            options='-M --model --system -m --messages --max-tokens --temperature --seed --no-stream --stream --privacy --backend --ledger --set --json -q --quiet -h --help'
             case ${2-} in
-                -M | --model | --system | --max-tokens | --temperature | --seed | --backend | --ledger | [1-9]*) value='' && return 0 ;;
+                -M | --model | --system | --max-tokens | --temperature | --seed | --backend | --ledger | --set | [1-9]*) value='' && return 0 ;;
                 -m | --messages) value='<file>' && return 0 ;;
                 --privacy) value='standard private sovereign' && return 0 ;;
             esac
             ;;
         'batuta serve gateway')
-            options='--host --port --workers --ledger --json -q --quiet -h --help'
+            options='--host --port --workers --ledger --set --json -q --quiet -h --help'
             case ${2-} in
-                --host | --port | --workers | --ledger) value='' && return 0 ;;
+                --host | --port | --workers | --ledger | --set) value='' && return 0 ;;
             esac
             ;;
         'batuta serve audit')
@@ -334,20 +334,20 @@ _batuta_at() {
         'batuta config get')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config set')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
                 [1-9]*) value='' && return 0 ;;
             esac
             ;;
         'batuta config unset')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config init')
