@@ -81,6 +81,8 @@ class BackendState:
     """Why it cannot take requests now; empty: it can."""
     cools_model: bool = False
     """Only the request's model cools down there; other models of the backend may be used."""
+    counted: "TokenCount | None" = None
+    """The server's own count of the request's prompt; None: it was not asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +124,21 @@ class GateResult(NamedTuple):
     number: int | float | None = None
     """CONTEXT: tokens needed. BUDGET: upper bound in nano-dollars. COOLDOWN: seconds left. QUEUE: requests. None: not
     known."""
+    uncertain: bool = False
+    """Passed although an estimate exceeds the limit. The true number may be within it."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; money as a decimal string of dollars."""
         number: int | float | str | None = self.number
         if self.name is GateName.BUDGET and isinstance(number, int):
             number = format_usd(number)
-        return {"gate": str(self.name), "passed": self.passed, "detail": self.detail, "number": number}
+        return {
+            "gate": str(self.name),
+            "passed": self.passed,
+            "detail": self.detail,
+            "number": number,
+            "uncertain": self.uncertain,
+        }
 
 
 @dataclass(frozen=True)
@@ -198,6 +208,13 @@ class Plan:
     """Backends that may take the request over, in this order."""
     suitable: tuple[str, ...]
     """Backends that may take it once they are healthy and their queue is not full: waiting helps for these."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is uncertain about the chosen backend, in words."""
+        chosen = next((c for c in self.candidates if c.backend == self.backend), None)
+        uncertain = [gate.detail for gate in chosen.gates if gate.uncertain] if chosen else []
+        return tuple(f"{self.backend}: the prompt may not fit: {detail}" for detail in uncertain)
 
     @property
     def decision(self) -> str:
@@ -361,15 +378,18 @@ def _capability(request: PlanRequest, state: BackendState) -> GateResult:
 
 
 def _context(request: PlanRequest, state: BackendState) -> GateResult:
-    if request.input_tokens is None:
+    count = state.counted or request.input_tokens
+    if count is None:
         return GateResult(GateName.CONTEXT, True, "the prompt's tokens are not known")
     output = _output_limit(request, state) or 0
-    needed = request.input_tokens.tokens + output
+    needed = count.tokens + output
     if state.window is None:
         return GateResult(GateName.CONTEXT, True, f"{needed:,} tokens, the window is not known", needed)
-    return GateResult(
-        GateName.CONTEXT, needed <= state.window, f"{needed:,} tokens in a window of {state.window:,}", needed
-    )
+    detail = f"{needed:,} tokens in a window of {state.window:,}"
+    if needed > state.window and not count.exact:
+        # An estimate is an upper bound. The backend counts exactly, and refuses a prompt that is too long.
+        return GateResult(GateName.CONTEXT, True, f"at most {detail}; the backend decides", needed, uncertain=True)
+    return GateResult(GateName.CONTEXT, needed <= state.window, detail, needed)
 
 
 def _output_limit(request: PlanRequest, state: BackendState) -> int | None:
