@@ -23,7 +23,6 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PENDING: tuple[str, ...] = (
     "batuta_cli/cli/serve_backends.py",
     "batuta_cli/faults.py",
-    "batuta_cli/pacha/endorsement.py",
     "batuta_cli/serve/budget/ledger/base.py",
     "batuta_cli/serve/context/truncation.py",
     "batuta_cli/serve/gateway/dialects/anthropic.py",
