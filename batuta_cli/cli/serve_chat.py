@@ -141,9 +141,9 @@ def _request(
 async def _run(request: "ChatRequest", settings: "Config") -> console.CommandResult:
     from batuta_cli.cli.probing import warn_if_lost
     from batuta_cli.serve.pipeline.pipeline import Pipeline
-    from batuta_cli.serve.privacy.audit import AuditLog
+    from batuta_cli.serve.privacy.audit import AuditLog, AuditPolicy
 
-    audit = AuditLog()
+    audit = AuditLog(policy=AuditPolicy.from_config(settings.audit))
     async with Pipeline(settings, audit=audit) as pipeline:
         if not pipeline.config.backends:
             console.note(
