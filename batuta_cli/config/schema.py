@@ -88,6 +88,14 @@ class Budget:
             "(relative to the current directory), or memory: (separate for each process, lost when it ends).",
         ),
     ] = "sqlite"
+    reservation_wait: Annotated[
+        float,
+        Key(
+            Seconds(0, 60),
+            "Seconds that a request waits while running requests have reserved the rest of the daily budget.\n"
+            "Then it is refused: HTTP 429 with Retry-After.",
+        ),
+    ] = 2.0
     durability: Annotated[
         Durability,
         Key(
@@ -222,6 +230,13 @@ class GatewaySection:
     max_body_bytes: Annotated[int, Key(Integer(1024, 1 << 30), "The largest request body, in bytes.")] = (
         32 * 1024 * 1024
     )
+    max_bodies_bytes: Annotated[
+        int,
+        Key(Integer(1024, 1 << 40), "Largest sum of the bodies of all requests in progress in one process, in bytes."),
+    ] = 256 * 1024 * 1024
+    max_connections: Annotated[
+        int, Key(Integer(1, 1_000_000), "Connections of one process; a further one closes an idle one or gets 429.")
+    ] = 1000
     client_seconds: Annotated[
         int,
         Key(Integer(1, 3600), "Seconds that a client may take to send a request, or to receive a part of a response."),

@@ -24,11 +24,14 @@ from batuta_cli.errors import ChangedWhileReadError, InvalidInputError
 from batuta_cli.files import (
     Advance,
     StrPath,
+    dangling,
     display,
     errors_named,
+    is_dangling,
     kind_of,
     open_regular,
     same_content_expected,
+    utf8_name,
 )
 from batuta_cli.limits import can_start, native_pool_starts
 from batuta_cli.pacha.ignoring import expand_ignored
@@ -255,7 +258,7 @@ def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: li
         with errors_named(directory):
             found = list(os.scandir(directory))
         for item in found:
-            name = prefix + item.name
+            name = prefix + utf8_name(item.name)
             if name in ignore:
                 continue
             try:
@@ -274,11 +277,15 @@ def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: li
 def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> os.stat_result:
     """The `stat` of a directory entry that can be part of a model; raises for all others."""
     try:
-        item.name.encode()
+        utf8_name(item.name).encode()
     except UnicodeEncodeError:
         raise InvalidInputError(f"{display(item.path)}: the name is not UTF-8, so it cannot be signed") from None
     with errors_named(item.path):
         linked = item.is_symlink()
+        if linked and is_dangling(item.path):
+            raise InvalidInputError(
+                f"{display(item.path)}: {dangling(item.path)}", hint="remove it, or leave it out: --ignore GLOB"
+            )
         if linked and not follow_symlinks:
             raise InvalidInputError(
                 f"{display(item.path)}: is a symbolic link", hint="--follow-symlinks reads what it points to"

@@ -144,7 +144,10 @@ def load(path: Path | None = None) -> TrustStore:
     Raises `DamagedStateError` when it is damaged, was emptied, or is missing beside its marker; `UnsafeFileError` when
     others can write it.
     """
-    path = path or paths.trust_file()
+    try:
+        path = path or paths.trust_file()
+    except paths.NoHomeError:  # no store was ever written in a home that does not exist
+        return TrustStore()
     written = os.path.lexists(
         _marker(path)
     )  # checked first: a store that is being written now is written before its marker

@@ -29,6 +29,10 @@ EVENTS = b"text/event-stream; charset=utf-8"
 _WATCH_AFTER = 0.02
 """Seconds of a request before the disconnect watcher starts."""
 
+COMMENT_SECONDS = 15.0
+"""Seconds without an event after which a streaming client gets a comment. Proxies often close a connection after 60
+seconds of silence, and clients ignore comments (WHATWG HTML, section 9.2.6)."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -38,8 +42,33 @@ class ConnectionLimits:
 
     body_bytes: int = 32 * 1024 * 1024
     """Largest body."""
+    all_bodies_bytes: int = 256 * 1024 * 1024
+    """Largest sum of the bodies of all requests in progress in one process."""
     client_seconds: float = 60.0
     """Time in which a client must send its whole body, and in which it must read each part of the response."""
+
+    @property
+    def largest_sum(self) -> int:
+        """`all_bodies_bytes`, but never less than one body may have."""
+        return max(self.all_bodies_bytes, self.body_bytes)
+
+
+class BodyMemory:
+    """The bytes of request bodies that one process holds."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """Add the bytes of a body. Raises `HttpError` 429 when the sum exceeds the limit."""
+        if self._held + size > self.limit:
+            raise HttpError(429, "busy", "the requests in progress hold too much memory", retry_after=1)
+        self._held += size
+
+    def release(self, size: int) -> None:
+        """Subtract the bytes of a body whose request has ended."""
+        self._held -= size
 
 
 class ClientLeftError(Exception):
@@ -53,7 +82,9 @@ class ClientLeftError(Exception):
 class Connection:
     """One request and its response."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: ConnectionLimits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limits: ConnectionLimits, bodies: BodyMemory
+    ) -> None:
         self.scope = scope
         self.headers: dict[bytes, bytes] = {}
         self.id = os.urandom(12).hex()
@@ -65,6 +96,11 @@ class Connection:
         self.route = "other"
         self.status = 0
         self.client = ""
+        """Name of the client key, empty without one."""
+        self.admin = False
+        """The client may read `/metrics`."""
+        self.model: str | None = None
+        """The model for the metrics; None for a request that names no model."""
         self.reply: Reply | None = None
         """Set when the response is a stream."""
         self.log_fields: dict[str, Any] = {}
@@ -77,10 +113,16 @@ class Connection:
         self._receive = receive
         self._send = send
         self._limits = limits
+        self._bodies = bodies
+        self._body_size = 0
         self._watcher: DisconnectWatcher | None = None
         self._write_start = 0.0
         """When the pending write of a stream began; 0 when no write is pending."""
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._last_write = 0.0
+        """When the last write of a stream began."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._early_headers: HeaderList = []
+        self._comment: asyncio.Task[None] | None = None
 
     def take_id(self) -> None:
         """Use the client's `X-Request-Id` when it is valid."""
@@ -99,7 +141,7 @@ class Connection:
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length[:20]) > limit:
             raise _too_large(limit)
-        parts, size = [], 0
+        parts: list[bytes] = []
         try:
             with Deadline(self._limits.client_seconds):
                 while True:
@@ -107,9 +149,10 @@ class Connection:
                     if message["type"] == "http.disconnect":
                         raise ClientLeftError("left while sending")
                     part = message.get("body", b"")
-                    size += len(part)
-                    if size > limit:
+                    if self._body_size + len(part) > limit:
                         raise _too_large(limit)
+                    self._bodies.take(len(part))
+                    self._body_size += len(part)
                     parts.append(part)
                     if not message.get("more_body", False):
                         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -117,6 +160,11 @@ class Connection:
             raise HttpError(
                 408, "timeout", "the request took too long to arrive", headers={b"connection": b"close"}
             ) from None
+
+    def release_body(self) -> None:
+        """The request has ended: its body no longer counts."""
+        self._bodies.release(self._body_size)
+        self._body_size = 0
 
     def watch_client(self) -> "DisconnectWatcher":
         """A block that ends with `ClientLeftError` when the client disconnects or reads too slowly."""
@@ -144,8 +192,22 @@ class Connection:
             {"type": "http.response.body", "body": body, "more_body": False},
         )
 
+    def expect_stream(self, headers: HeaderList) -> None:
+        """The response will be a stream. Call it in the block of `watch_client`.
+
+        A client that waits longer than `COMMENT_SECONDS` for the first event gets the status with `headers` and a
+        comment, and a comment after each further `COMMENT_SECONDS` without an event.
+        """
+        self._early_headers = headers
+        self._last_write = time.perf_counter()
+        self._tick_later(COMMENT_SECONDS)
+
     async def begin_stream(self, headers: HeaderList) -> None:
-        """Send the status and the headers of a stream of events."""
+        """Send the status and the headers of a stream of events, unless a comment was sent before."""
+        if self.started:
+            if self._comment is not None:
+                await asyncio.wait((self._comment,))
+            return
         self.status = 200
         start = [
             (b"content-type", EVENTS),
@@ -157,35 +219,56 @@ class Connection:
         ]
         self.started = True
         await self._write({"type": "http.response.start", "status": 200, "headers": start})
-        self._check_later(self._limits.client_seconds)
 
     async def part(self, data: bytes) -> None:
         """Send some events; waits while the client's buffers are full.
 
         After `client_seconds` of waiting the block of `watch_client` ends.
         """
-        self._write_start = time.perf_counter()
+        self._write_start = self._last_write = time.perf_counter()
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
         except OSError:
             raise ClientLeftError("left") from None
         self._write_start = 0.0
 
-    def _check_later(self, seconds: float) -> None:
+    def _tick_later(self, seconds: float) -> None:
         # One timer for the whole stream: a timeout for each event would cost more than the event.
-        self._write_timer = asyncio.get_running_loop().call_later(seconds, self._check_write)
+        self._timer = asyncio.get_running_loop().call_later(min(seconds, self._limits.client_seconds), self._tick)
 
-    def _check_write(self) -> None:
-        waited = time.perf_counter() - self._write_start if self._write_start else 0.0
-        if waited < self._limits.client_seconds:
-            self._check_later(self._limits.client_seconds - waited)
-        elif self._watcher is not None:
-            self._watcher.end(ClientLeftError("reads too slowly"))
+    def _tick(self) -> None:
+        now, loop = time.perf_counter(), asyncio.get_running_loop()
+        if self._write_start:
+            waited = now - self._write_start
+            if waited >= self._limits.client_seconds:
+                self._leave(ClientLeftError("reads too slowly"))
+                return
+            self._tick_later(self._limits.client_seconds - waited)
+            return
+        remaining = self._last_write + COMMENT_SECONDS - now
+        if remaining <= 0 and not self.ended:
+            self._last_write, remaining = now, COMMENT_SECONDS
+            self._comment = loop.create_task(self._send_comment())
+        self._tick_later(remaining)
+
+    async def _send_comment(self) -> None:
+        try:
+            if not self.started:
+                await self.begin_stream(self._early_headers)
+            await self.part(b": waiting for the backend\n\n")
+        except ClientLeftError as left:
+            self._leave(left)
+
+    def _leave(self, left: ClientLeftError) -> None:
+        if self._watcher is not None:
+            self._watcher.end(left)
 
     def stop_timer(self) -> None:
-        """Stop checking for a slow reader."""
-        if self._write_timer is not None:
-            self._write_timer.cancel()
+        """Send no more comments, and stop checking for a slow reader."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._comment is not None:
+            self._comment.cancel()
 
     async def last_part(self, data: bytes) -> None:
         """Send some events, and leave the stream without an end."""

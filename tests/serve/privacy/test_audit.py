@@ -143,10 +143,10 @@ def test_what_is_wrong_is_told_with_its_line(data: bytes, place: Path) -> None:
         return "; ".join(verified(b"".join(lines), place).files[0].problems)
 
     assert told(one, three, four) == "line 2 is record 3 instead of 2"
-    assert told(one, two, two, three, four) == "line 3 is record 2, where 3 is due"
+    assert told(one, two, two, three, four) == "line 3 is record 2 instead of 3"
     assert told(one, two.replace(b"refused", b"allowed"), three, four) == "line 2 was changed"
     assert told(one, b"hello\n", two, three, four).startswith("line 2 is not a record")
-    assert told(two, three).startswith("line 1 is record 2, where 1 is due")
+    assert told(two, three).startswith("line 1 is record 2 instead of 1")
 
 
 def test_a_record_whose_hash_was_made_anew_breaks_the_chain_after_it(data: bytes, place: Path) -> None:
