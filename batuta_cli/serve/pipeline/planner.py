@@ -146,6 +146,9 @@ class Planner:
         states = tuple(input_count.with_count(state, found.get(state.name)) for state in snapshot.backends)
         return replace(snapshot, backends=states)
 
+    def _least(self, request: ChatRequest, plan_request: PlanRequest) -> int:
+        return input_count.least(request, plan_request.input_tokens, self._config.models)
+
     async def _server_count(self, request: ChatRequest, backend: Backend, snapshot: Snapshot) -> ServerCount | None:
         session = self._monitor.session(_connection_tier(_state(snapshot, backend.name), request.privacy))
         return await self._server_counts.of(session, backend, self._base_url(backend), request)
@@ -171,7 +174,7 @@ class Planner:
             base_url=self._base_url(backend),
             pricing=state.price or FREE,
             input_tokens=plan_request.input_tokens.tokens if plan_request.input_tokens else 0,
-            least_input_tokens=input_count.least(request, plan_request.input_tokens) if is_paid else 0,
+            least_input_tokens=self._least(request, plan_request) if is_paid else 0,
             max_tokens=request.max_tokens or (usual if needs_limit else None),
             usual_max_tokens=request.max_tokens or usual,
             address_tier=state.tier,
