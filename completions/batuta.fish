@@ -352,7 +352,7 @@ complete -c batuta -n '__batuta_in \'serve template\'' -l on-injection -x -a 'wa
 complete -c batuta -n '__batuta_in \'serve template\'' -l date -x -d 'The date for templates that write the current date (default: today).'
 complete -c batuta -n '__batuta_in \'serve template\'' -l count -d 'Print the number of tokens of the prompt instead.'
 complete -c batuta -n '__batuta_in \'serve template\'' -l list -d 'List the named formats.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l detect -d 'Print the format of --model and the evidence for it.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l detect -d 'Print what is known of --model: format, context window, tokenizer and price, with sources.'
 complete -c batuta -n '__batuta_in \'serve template\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve template\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve template\'' -s h -l help -d 'Show this message and exit.'

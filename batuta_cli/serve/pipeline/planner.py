@@ -21,6 +21,7 @@ from batuta_cli.serve.names import normalised, unknown_name
 from batuta_cli.serve.pipeline import input_count
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.privacy.gate import Basis
+from batuta_cli.serve.providers.server_count import ServerCount
 from batuta_cli.serve.routing.errors import routing_error
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import BackendState, Need, Plan, PlanRequest, Snapshot, plan
@@ -140,13 +141,17 @@ class Planner:
         """The snapshot with the counts of the servers whose window an estimate exceeds."""
         names = {c.backend for c in planned.candidates if c.passed and any(gate.uncertain for gate in c.gates)}
         backends = [backend for backend in self._monitor.backends if backend.name in names]
-        session = self._monitor.session(request.privacy)
-        counts = await asyncio.gather(
-            *(self._server_counts.of(session, backend, self._base_url(backend), request) for backend in backends)
-        )
+        counts = await asyncio.gather(*(self._server_count(request, backend, snapshot) for backend in backends))
         found = dict(zip((backend.name for backend in backends), counts, strict=True))
         states = tuple(input_count.with_count(state, found.get(state.name)) for state in snapshot.backends)
         return replace(snapshot, backends=states)
+
+    def _least(self, request: ChatRequest, plan_request: PlanRequest) -> int:
+        return input_count.least(request, plan_request.input_tokens, self._config.models)
+
+    async def _server_count(self, request: ChatRequest, backend: Backend, snapshot: Snapshot) -> ServerCount | None:
+        session = self._monitor.session(_connection_tier(_state(snapshot, backend.name), request.privacy))
+        return await self._server_counts.of(session, backend, self._base_url(backend), request)
 
     def _base_url(self, backend: Backend) -> str:
         probe = self._monitor.probes.get(backend.name)
@@ -161,11 +166,6 @@ class Planner:
     def _target(self, name: str, snapshot: Snapshot, plan_request: PlanRequest, request: ChatRequest) -> Target:
         state = _state(snapshot, name)
         backend = next(backend for backend in self._monitor.backends if backend.name == name)
-        tier = plan_request.privacy
-        if state.price is FREE and state.basis is Basis.UNRESOLVED_NAME and tier is PrivacyTier.STANDARD:
-            # Price 0 because the host is expected to be local: connect under PRIVATE, so that the gate refuses a public
-            # address.
-            tier = PrivacyTier.PRIVATE
         is_paid = state.price is not None and not state.price.is_free
         usual = state.reserve or LARGEST_RESERVE
         needs_limit = is_paid or backend.profile.wire.needs_limit
@@ -174,12 +174,21 @@ class Planner:
             base_url=self._base_url(backend),
             pricing=state.price or FREE,
             input_tokens=plan_request.input_tokens.tokens if plan_request.input_tokens else 0,
-            least_input_tokens=input_count.least(request, plan_request.input_tokens) if is_paid else 0,
+            least_input_tokens=self._least(request, plan_request) if is_paid else 0,
             max_tokens=request.max_tokens or (usual if needs_limit else None),
             usual_max_tokens=request.max_tokens or usual,
             address_tier=state.tier,
-            connection_tier=tier,
+            connection_tier=_connection_tier(state, plan_request.privacy),
         )
+
+
+def _connection_tier(state: BackendState, privacy: PrivacyTier) -> PrivacyTier:
+    """The tier of a connection for a request of the tier `privacy`.
+
+    Price 0 because the host is expected to be local: connect under PRIVATE, so that the gate refuses a public address.
+    """
+    is_expected_local = state.price is FREE and state.basis is Basis.UNRESOLVED_NAME
+    return PrivacyTier.PRIVATE if is_expected_local and privacy is PrivacyTier.STANDARD else privacy
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
