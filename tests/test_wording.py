@@ -23,7 +23,6 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PENDING: tuple[str, ...] = (
     "batuta_cli/",
     "docs/cli.md",
-    "docs/configuration.md",
     "man/",
 )
 """Files and folders whose prose is still being rewritten; nothing may be added."""

@@ -109,9 +109,11 @@ class Cooldown:
     """Consecutive failures."""
     newest: int = 0
     """The number of the newest request at the time of the latest failure."""
+    failed_at: float = -math.inf
+    """The time of the latest failure."""
     until: float = -math.inf
     trial: int | None = None
-    """The number of the trial request; None when there is none in flight."""
+    """The number of the trial request in flight; None without one."""
     responding: bool = False
     """Whether a response has begun since the latest failure: the backend is used before that response is complete."""
 
@@ -133,6 +135,11 @@ class Cooldown:
         if self.failures and number > self.newest:
             self.responding = True
 
+    def recover(self, since: float) -> None:
+        """End the cooldown, because a probe that began at `since` succeeded, unless there was a later failure."""
+        if self.failed_at < since:
+            self.failures, self.trial, self.until = 0, None, -math.inf
+
     def end(self, ended: Ended, worked: bool | None) -> None:
         """Note that a request has ended; `worked` is None when its end shows neither success nor failure."""
         if self.trial == ended.number:
@@ -144,7 +151,7 @@ class Cooldown:
             self.failures = 0
             return
         self.failures += 1
-        self.newest = ended.newest
+        self.newest, self.failed_at = ended.newest, ended.now
         limits = ended.limits
         own = limits.cooldown_after(self.failures, ended.jitter)
         wait = max(own, min(ended.retry_after, limits.max_retry_after))
@@ -187,6 +194,12 @@ class ModelCooldowns:
         cooldown.end(ended, worked)
         if not cooldown.failures:
             del self._failed[model]
+
+    def recover(self, since: float) -> None:
+        """As `Cooldown.recover`, for all models."""
+        for cooldown in self._failed.values():
+            cooldown.recover(since)
+        self._failed = {model: cooldown for model, cooldown in self._failed.items() if cooldown.failures}
 
     def _evict(self) -> None:
         """Forget the model whose cooldown ended or ends first."""

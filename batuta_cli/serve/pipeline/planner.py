@@ -65,8 +65,14 @@ class Planner:
 
         Raises `UsageError` for a backend that is not configured, `AuditError`, `LedgerError`.
         """
-        plan_request = self._plan_request(request)
         await self._monitor.probe_unknown(request.privacy)
+        planned, targets = await self._plan(request, without)
+        if planned.unhealthy and await self._monitor.probe_unhealthy(planned.unhealthy, request.privacy):
+            planned, targets = await self._plan(request, without)
+        return planned, targets
+
+    async def _plan(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Target]]:
+        plan_request = self._plan_request(request)
         snapshot = self._monitor.snapshot(plan_request, None, without)
         planned = plan(plan_request, snapshot)
         if planned.backend is None or _state(snapshot, str(planned.backend)).price is not FREE:

@@ -1,9 +1,9 @@
 """A response: the attempts at one request, joined into one stream.
 
-The client sees one text, one end and one usage, whichever backends sent them. When an attempt fails, the next backend
-of the plan takes over: it continues the text exactly, or starts over when nothing has reached the client, or (only with
-`FailoverConfig.prompted`) receives an instruction to continue. When none may, the first error is raised and the stream
-has no end, so that a truncated response never looks complete.
+The client receives one text, one end and one usage, also when several backends sent them. When an attempt fails, the
+next backend of the plan takes over: it continues the text exactly, or starts over when nothing has reached the client,
+or (only with `FailoverConfig.prompted`) receives an instruction to continue. When none may, the first error is raised
+and the stream has no end, so that a truncated response never looks complete.
 """
 
 import asyncio
@@ -190,7 +190,7 @@ class Response:
         return error
 
     async def _next_step(self, targets: Sequence[Target], *, begun: bool) -> _Step | None:
-        """The first target that may take the request (over), and the call for it; None when there is none."""
+        """The first target that may take the request (over), and the call for it; None without one."""
         request = self.request
         for target in targets:
             call = Call(

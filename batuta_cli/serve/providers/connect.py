@@ -16,6 +16,7 @@ Raises `PrivacyError` when the gate refuses, `AuditError` when a decision cannot
 import asyncio
 import contextlib
 import errno
+import math
 import socket
 import time
 from collections.abc import Coroutine, Mapping
@@ -59,8 +60,16 @@ class _Attempt:
     """It uses a connection that was open before."""
     fresh: bool = False
     """It must use a new connection."""
+    repeated: bool = False
+    """It is one of many equal requests, of which the audit log needs one record an hour."""
     refusal: BatutaError | None = None
 
+
+REPEATED = 3600.0
+"""Seconds for which an equal decision about a probe is not recorded again: an unhealthy backend is probed every second,
+which would be 86,400 records a day."""
+
+_MOST_RECORDED = 4096  # decisions about repeated requests that are remembered
 
 _CLOSED_BEFORE = 0.25
 """Seconds within which a connection that the server has closed fails: one round trip."""
@@ -75,6 +84,8 @@ class ConnectionGate:
         self.tier = tier
         self.networks = networks
         self._audit = audit
+        self._recorded: dict[tuple[str, str, bool, str], float] = {}
+        """When a decision about a repeated request was last recorded, in monotonic seconds."""
 
     def pass_address(self, attempt: _Attempt, host: str, port: int | None, *, again: bool = False) -> None:
         """Judge an address and log the decision; `port` is None for a Unix socket.
@@ -100,6 +111,15 @@ class ConnectionGate:
                 f"{display(attempt.backend)}: {self.tier} does not admit {display(address)}: {verdict.reason}",
                 hint=_HINTS[self.tier],
             )
+        if not self._is_known(attempt, address, verdict):
+            self._record(attempt, address, verdict, remark, refusal)
+        if refusal is not None:
+            attempt.refusal = refusal
+            raise refusal
+
+    def _record(
+        self, attempt: _Attempt, address: str, verdict: Verdict, remark: str, refusal: PrivacyError | None
+    ) -> None:
         decision = Decision(
             attempt.request_id, self.tier, attempt.backend, address, verdict.allowed, verdict.reason + remark
         )
@@ -108,9 +128,17 @@ class ConnectionGate:
         except BatutaError as error:
             attempt.refusal = refusal or error
             raise attempt.refusal from None
-        if refusal is not None:
-            attempt.refusal = refusal
-            raise refusal
+        if attempt.repeated:
+            if len(self._recorded) >= _MOST_RECORDED:
+                self._recorded.clear()
+            self._recorded[attempt.backend, address, verdict.allowed, verdict.reason] = time.monotonic()
+
+    def _is_known(self, attempt: _Attempt, address: str, verdict: Verdict) -> bool:
+        """Whether the same decision about a repeated request was recorded within the hour."""
+        if not attempt.repeated:
+            return False
+        key = attempt.backend, address, verdict.allowed, verdict.reason
+        return time.monotonic() - self._recorded.get(key, -math.inf) < REPEATED
 
 
 _HINTS = {
@@ -276,6 +304,7 @@ class GatedSession:
         timeout: aiohttp.ClientTimeout | None = None,
         once: bool = False,
         delivery: Delivery | None = None,
+        repeated: bool = False,
     ) -> "_Request":
         """Send one request: `async with` gives the response, whose body is not read yet.
 
@@ -284,6 +313,7 @@ class GatedSession:
             request_id: the client's request, for the log.
             once: the request may cost money, so it is sent once, over a new connection.
             delivery: notes when the request is written.
+            repeated: it is a probe, of whose equal decisions one an hour is recorded.
 
         Raises:
             PrivacyError: the tier does not admit the address.
@@ -292,7 +322,7 @@ class GatedSession:
             aiohttp.ClientError, TimeoutError: it failed.
         """
         options = {"headers": headers, "data": data, "timeout": timeout or _NO_TIMEOUT}
-        attempt = _Attempt(request_id, backend, delivery or Delivery())
+        attempt = _Attempt(request_id, backend, delivery or Delivery(), repeated=repeated)
         return _Request(self._sent(method, url, attempt, options, once=once))
 
     async def _sent(
@@ -316,7 +346,7 @@ class GatedSession:
                 # once never uses an open connection.
                 if not attempt.reused or time.monotonic() - began > _CLOSED_BEFORE:
                     raise
-                attempt = _Attempt(first.request_id, first.backend, first.delivery, fresh=True)
+                attempt = _Attempt(first.request_id, first.backend, first.delivery, fresh=True, repeated=first.repeated)
             except Exception:
                 if attempt.refusal is not None:
                     raise attempt.refusal from None

@@ -132,6 +132,16 @@ class BackendHealth:
         state = self._at(backend, now)
         state.reported, state.reported_at = depth, now
 
+    def recover(self, backend: str, since: float, *, models: bool) -> None:
+        """End a backend's cooldown, because a probe that began at `since` succeeded.
+
+        `models`: the backend was unhealthy before, so the failures of its models do not count either.
+        """
+        state = self._at(backend, since)
+        state.cooldown.recover(since)
+        if models:
+            state.models.recover(since)
+
     def depth(self, backend: str, now: float) -> int:
         """Requests at a backend: our own count, or a reported depth that is larger and not older than `READING_AGE`."""
         state = self._at(backend, now)

@@ -81,6 +81,13 @@ class BackendState:
     """Why it cannot take requests now; empty: it can."""
     cools_model: bool = False
     """Only the request's model cools down there; other models of the backend may be used."""
+    slots: int | None = None
+    """Requests it can run at once; None: not known."""
+
+    @property
+    def load(self) -> float:
+        """Requests for each slot of a local backend; equal local backends are used in this order."""
+        return (self.depth or 0) / (self.slots or 1) if self.kind.is_local else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +205,8 @@ class Plan:
     """Backends that may take the request over, in this order."""
     suitable: tuple[str, ...]
     """Backends that may take it once they are healthy and their queue is not full: waiting helps for these."""
+    unhealthy: tuple[str, ...] = ()
+    """Of a rejected request: the suitable backends that only their health keeps from taking it."""
 
     @property
     def decision(self) -> str:
@@ -264,11 +273,20 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
         routing = replace(routing, queue_depth=states[local].depth or 0)
     may = [c for c in candidates if snapshot.limits.spillover_enabled or c.backend == local]
     suitable = tuple(c.backend for c in may if c.passes(GateName.TIER, *_CAN_SERVE))
-    return Plan(routing, candidates, _fallbacks(routing, may), suitable)
+    unhealthy = tuple(
+        name
+        for name in suitable
+        if isinstance(routing, Reject) and judged[name].passes(GateName.QUEUE) and _is_unhealthy(states[name])
+    )
+    return Plan(routing, candidates, _fallbacks(routing, may), suitable, unhealthy)
 
 
 _CAN_SERVE = (GateName.CAPABILITY, GateName.CONTEXT, GateName.BUDGET)
 """A backend that one of these gates refuses is not given to the router's rule."""
+
+
+def _is_unhealthy(state: BackendState) -> bool:
+    return bool(state.trouble) or (state.cooldown is not None and not state.cools_model)
 
 
 def _is_lane(candidate: Candidate) -> bool:
@@ -285,7 +303,7 @@ def _ordered(request: PlanRequest, snapshot: Snapshot) -> list[BackendState]:
         # Backends that are not named there can only be the local one.
         return sorted(snapshot.backends, key=lambda state: place.get(state.name, -1))
     rank = _ranks(request.privacy, request.latency, request.throughput, request.cost)
-    return sorted(snapshot.backends, key=lambda state: rank[state.kind])
+    return sorted(snapshot.backends, key=lambda state: (rank[state.kind], state.load))
 
 
 @cache
