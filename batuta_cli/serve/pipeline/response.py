@@ -74,6 +74,8 @@ class Response:
         """Set at the end."""
         self.finish_reason: FinishReason | None = None
         """Why the text of the first choice ended, once it has; `length` when an output limit cut it."""
+        self.max_tokens: int | None = None
+        """The output limit sent to the backend; None: no limit was sent."""
         self._planner = planner
         self._monitor = monitor
         self._breaker = breaker
@@ -130,6 +132,7 @@ class Response:
                 break
             attempt = self._attempt(step)
             self.backend = step.target.backend.name
+            self.max_tokens = step.target.max_tokens
             # Usage is held back and sent once, at the end. Finish reasons are held back until the attempt is complete.
             ends: dict[int, FinishReason] = {}
             try:
