@@ -53,8 +53,11 @@ _ENDINGS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 # CPython's Modules/_threadmodule.c and Lib/threading.py; 3.13 adds "at interpreter shutdown", which is not a limit.
 _THREAD_WORDS = ("can't start new thread", "can't allocate lock")
 
-# Messages of Rust's std and rayon for a thread that could not be started: ThreadPoolBuildError { kind: IOError(Os {
-# code: 11, kind: WouldBlock, … }) }. https://docs.rs/rayon/latest/rayon/struct.ThreadPoolBuildError.html
+# How glibc's loader says that a library does not fit into memory: elf/dl-load.c and elf/dl-map-segments.h.
+_LOADER_MEMORY_WORDS = ("failed to map segment", "annot allocate memory", "cannot create shared object descriptor")
+
+# How Rust's std and rayon name a thread that could not be started: ThreadPoolBuildError { kind: IOError(Os { code: 11,
+# kind: WouldBlock, … }) }. https://docs.rs/rayon/latest/rayon/struct.ThreadPoolBuildError.html
 _PANIC_THREAD_WORDS = ("ThreadPoolBuildError", "failed to spawn thread", "failed to initialize global rayon")
 _PANIC_MEMORY_WORDS = ("AllocError", "memory allocation", "capacity overflow", "OutOfMemory", "code: 12,")
 
@@ -97,6 +100,8 @@ def _typed(error: BaseException) -> BatutaError | None:
     if isinstance(error, BatutaError):
         return None
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return _memory()
+    if isinstance(error, ImportError) and any(words in _text(error) for words in _LOADER_MEMORY_WORDS):
         return _memory()
     if isinstance(error, RecursionError):
         return NestingError("the data is nested too deeply to be processed")

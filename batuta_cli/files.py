@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ StrPath = str | os.PathLike[str]
 
 Advance = Callable[[int], None]
 """Called with the number of bytes just processed, for a progress bar."""
+
+_IS_UTF8 = sys.getfilesystemencoding() == "utf-8"
 
 _TEMPORARY = ".{name}.batuta-{pid}"
 
@@ -88,6 +91,16 @@ def _escape(character: str) -> str:
     if is_invisible(character):
         return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
     return character
+
+
+def utf8_name(name: str) -> str:
+    """A file name as Python decoded it from the locale's encoding, decoded from UTF-8 instead.
+
+    A byte that is not UTF-8 becomes a surrogate escape (PEP 383), as in a UTF-8 locale.
+    """
+    if name.isascii() or _IS_UTF8:
+        return name
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def os_error(error: OSError, path: StrPath) -> OperationError:
@@ -361,6 +374,26 @@ def write_file(path: StrPath, data: bytes, *, force: bool = False, mode: int = 0
     """Write a small file whole or not at all; see `atomic_output`."""
     with atomic_output(path, force=force, mode=mode) as output:
         output.write(data)
+
+
+def check_writable(directory: Path) -> None:
+    """Raise `OperationError` unless a file can be written in `directory` now; leaves no file.
+
+    It writes 4 KiB, so that a full disk, a quota and a limit of file size are found, not only permissions.
+    """
+    with errors_named(directory):
+        try:
+            descriptor = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                raise
+            path = directory / _hidden("check", str(os.getpid()))  # the file system has no unnamed files
+            descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            os.unlink(path)
+        try:
+            write_all(descriptor, bytes(4096))
+        finally:
+            os.close(descriptor)
 
 
 def _umask() -> int:

@@ -33,9 +33,9 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha verify')
-            options='--signature --key --identity --digest --name --require --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --json -q --quiet -h --help'
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --json -q --quiet -h --help'
             case ${2-} in
-                --signature | --key | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
+                --signature | --key | --trust | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
                 --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned) value='' && return 0 ;;
             esac
             ;;
@@ -70,7 +70,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha keys')
-            subcommands='list export import'
+            subcommands='list export import rotate rename remove'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha keys list')
@@ -92,15 +92,35 @@ _batuta_at() {
                 1) value='<file>' && return 0 ;;
             esac
             ;;
+        'batuta pacha keys rotate')
+            options='--passphrase-env --new-passphrase-env --endorsement --json -q --quiet -h --help'
+            case ${2-} in
+                --passphrase-env | --new-passphrase-env) value='<variable>' && return 0 ;;
+                --endorsement) value='<file>' && return 0 ;;
+                1) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha keys rename')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1 | 2) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha keys remove')
+            options='-y --yes --json -q --quiet -h --help'
+            case ${2-} in
+                1) value='' && return 0 ;;
+            esac
+            ;;
         'batuta pacha trust')
-            subcommands='add list remove revoke retire'
+            subcommands='add list remove revoke retire export import'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha trust add')
-            options='--valid-from --valid-until --json -q --quiet -h --help'
+            options='--endorsed-by --valid-from --valid-until --json -q --quiet -h --help'
             case ${2-} in
+                --endorsed-by | 2) value='<file>' && return 0 ;;
                 --valid-from | --valid-until | 1) value='' && return 0 ;;
-                2) value='<file>' && return 0 ;;
             esac
             ;;
         'batuta pacha trust list')
@@ -123,6 +143,18 @@ _batuta_at() {
             options='--from --json -q --quiet -h --help'
             case ${2-} in
                 --from) value='' && return 0 ;;
+                1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha trust export')
+            options='-o --output -f --force --json -q --quiet -h --help'
+            case ${2-} in
+                -o | --output) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha trust import')
+            options='-y --yes --json -q --quiet -h --help'
+            case ${2-} in
                 1) value='<file>' && return 0 ;;
             esac
             ;;
@@ -302,20 +334,20 @@ _batuta_at() {
         'batuta config get')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config set')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
                 [1-9]*) value='' && return 0 ;;
             esac
             ;;
         'batuta config unset')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config init')

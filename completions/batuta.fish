@@ -72,7 +72,7 @@ complete -c batuta -n '__batuta_at pacha' -a hash -d 'Print content addresses (B
 complete -c batuta -n '__batuta_at pacha' -a encrypt -d 'Encrypt a file under a password, as PATH.enc.'
 complete -c batuta -n '__batuta_at pacha' -a decrypt -d 'Decrypt a file: the original, or nothing.'
 complete -c batuta -n '__batuta_at pacha' -a inspect -d 'Show what a .sig or .enc file, or another tool\'s OpenSSF bundle, says about itself.'
-complete -c batuta -n '__batuta_at pacha' -a keys -d 'List, export and import your own keys.'
+complete -c batuta -n '__batuta_at pacha' -a keys -d 'Manage your own keys.'
 complete -c batuta -n '__batuta_at pacha' -a trust -d 'Manage the keys whose signatures are accepted, and revoked keys.'
 complete -c batuta -n '__batuta_at pacha' -a store -d 'Keep models once, read-only, under the address of their content.'
 complete -c batuta -n '__batuta_at pacha' -l json -d 'Print one JSON document: {ok, command, result, error}.'
@@ -112,6 +112,7 @@ complete -c batuta -n '__batuta_in \'pacha verify\'' -l identity -x -d 'The sign
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l digest -x -d 'The content must have this address or digest.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l name -x -d 'The name it must have been signed under.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l require -x -d 'How many distinct trusted keys must have signed.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l trust -r -F -d 'Accept the keys of this file instead of the trust store\'s: one of trust export, or allowed_signers.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l ca -r -F -d 'Accept certificates that this authority (PEM) issued to --identity.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l trusted-root -r -F -d 'Accept keyless Sigstore signatures under this trusted_root.json.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l issuer -x -d 'The OpenID Connect issuer of --identity in a keyless signature.'
@@ -121,7 +122,7 @@ complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-pacha1 -d 'Accept 
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --ca --trusted-root --issuer --at --allow-unsigned' -F
+complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned' -F
 
 # batuta pacha hash
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'
@@ -162,9 +163,12 @@ complete -c batuta -n '__batuta_in \'pacha inspect\'' -s h -l help -d 'Show this
 complete -c batuta -n '__batuta_in \'pacha inspect\' 1' -F
 
 # batuta pacha keys
-complete -c batuta -n '__batuta_at pacha keys' -a list -d 'List your own key pairs.'
+complete -c batuta -n '__batuta_at pacha keys' -a list -d 'List your own key pairs, and whether signatures by them are accepted here.'
 complete -c batuta -n '__batuta_at pacha keys' -a export -d 'Write the public key of one of your key pairs, for others to trust.'
 complete -c batuta -n '__batuta_at pacha keys' -a import -d 'Import a private Ed25519 key: PKCS#8 PEM, OpenSSH, or the Rust crate\'s PEM.'
+complete -c batuta -n '__batuta_at pacha keys' -a rotate -d 'Replace a key by a new one under the same name, which the old one endorses.'
+complete -c batuta -n '__batuta_at pacha keys' -a rename -d 'Give a key another identity, here and in the trust store.'
+complete -c batuta -n '__batuta_at pacha keys' -a remove -d 'Delete one of your key pairs permanently.'
 complete -c batuta -n '__batuta_at pacha keys' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha keys' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at pacha keys' -s h -l help -d 'Show this message and exit.'
@@ -191,23 +195,45 @@ complete -c batuta -n '__batuta_in \'pacha keys import\'' -s q -l quiet -d 'Prin
 complete -c batuta -n '__batuta_in \'pacha keys import\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'pacha keys import\' 1 --identity --passphrase-env' -F
 
+# batuta pacha keys rotate
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -l passphrase-env -x -a '(set -nx)' -d 'The variable that holds the key\'s passphrase.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -l new-passphrase-env -x -a '(set -nx)' -d 'The variable that holds the new key\'s passphrase, if it is another one.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -l endorsement -r -F -d 'Where to write the endorsement; beside the kept key by default.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha keys rename
+complete -c batuta -n '__batuta_in \'pacha keys rename\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keys rename\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keys rename\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha keys remove
+complete -c batuta -n '__batuta_in \'pacha keys remove\'' -s y -l yes -d 'Delete it without a question.'
+complete -c batuta -n '__batuta_in \'pacha keys remove\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keys remove\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keys remove\'' -s h -l help -d 'Show this message and exit.'
+
 # batuta pacha trust
 complete -c batuta -n '__batuta_at pacha trust' -a add -d 'Trust a public key under a name: Ed25519 or ECDSA, in PEM, as an OpenSSH line, or the Rust crate\'s PEM.'
-complete -c batuta -n '__batuta_at pacha trust' -a list -d 'List trusted and revoked keys.'
+complete -c batuta -n '__batuta_at pacha trust' -a list -d 'List trusted and revoked keys, those of /etc/batuta/trust.toml included.'
 complete -c batuta -n '__batuta_at pacha trust' -a remove -d 'Stop trusting a key. A revocation of it stays.'
 complete -c batuta -n '__batuta_at pacha trust' -a revoke -d 'Revoke a key permanently: no signature by it is accepted, regardless of its date.'
 complete -c batuta -n '__batuta_at pacha trust' -a retire -d 'Accept a key\'s signatures only if they are dated before DATE.'
+complete -c batuta -n '__batuta_at pacha trust' -a export -d 'Write your trusted and revoked keys as one file, for `trust import` and `verify --trust`.'
+complete -c batuta -n '__batuta_at pacha trust' -a import -d 'Add the keys and revocations of a file, after showing what changes.'
 complete -c batuta -n '__batuta_at pacha trust' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha trust' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at pacha trust' -s h -l help -d 'Show this message and exit.'
 
 # batuta pacha trust add
+complete -c batuta -n '__batuta_in \'pacha trust add\'' -l endorsed-by -r -F -d 'Trust the new key that a key of NAME endorses in this file (see keys rotate).'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-from -x -d 'Accept only signatures dated then or later (UTC).'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-until -x -d 'Accept only signatures dated before then (UTC).'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha trust add\' 2 --valid-from --valid-until' -F
+complete -c batuta -n '__batuta_in \'pacha trust add\' 2 --endorsed-by --valid-from --valid-until' -F
 
 # batuta pacha trust list
 complete -c batuta -n '__batuta_in \'pacha trust list\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
@@ -233,6 +259,20 @@ complete -c batuta -n '__batuta_in \'pacha trust retire\'' -l json -d 'Print one
 complete -c batuta -n '__batuta_in \'pacha trust retire\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha trust retire\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'pacha trust retire\' 1 --from' -F
+
+# batuta pacha trust export
+complete -c batuta -n '__batuta_in \'pacha trust export\'' -s o -l output -r -F -d 'Where to write it; - is stdout.'
+complete -c batuta -n '__batuta_in \'pacha trust export\'' -s f -l force -d 'Replace an existing file.'
+complete -c batuta -n '__batuta_in \'pacha trust export\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha trust export\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha trust export\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha trust import
+complete -c batuta -n '__batuta_in \'pacha trust import\'' -s y -l yes -d 'Make the changes without a question.'
+complete -c batuta -n '__batuta_in \'pacha trust import\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha trust import\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha trust import\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha trust import\' 1' -F
 
 # batuta pacha store
 complete -c batuta -n '__batuta_at pacha store' -a add -d 'Add files, each with its PATH.sig, and print their addresses.'
@@ -521,19 +561,19 @@ complete -c batuta -n '__batuta_in \'config show\'' -s h -l help -d 'Show this m
 complete -c batuta -n '__batuta_in \'config get\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config get\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config get\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config set
 complete -c batuta -n '__batuta_in \'config set\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config set\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config set\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config unset
 complete -c batuta -n '__batuta_in \'config unset\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config init
 complete -c batuta -n '__batuta_in \'config init\'' -s f -l force -d 'Replace an existing file.'

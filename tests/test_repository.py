@@ -55,6 +55,14 @@ def test_an_issue_form_has_what_github_requires(form: str) -> None:
         assert item["attributes"]["value" if item["type"] == "markdown" else "label"]
 
 
+def test_the_changelog_has_each_section_and_each_entry_once() -> None:
+    """A merge can double both."""
+    unreleased = (ROOT / "CHANGELOG.md").read_text().partition("\n## Unreleased\n")[2].partition("\n## ")[0]
+    lines = [line for line in unreleased.splitlines() if line.startswith(("### ", "- "))]
+    assert len(lines) > 30
+    assert [line for line in lines if lines.count(line) > 1] == []
+
+
 # pre-commit.
 
 

@@ -21,9 +21,14 @@ CODE = sorted(path for folder in ("batuta_cli", "benchmarks", "scripts") for pat
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 PENDING: tuple[str, ...] = (
-    "batuta_cli/",
-    "docs/cli.md",
-    "man/",
+    "batuta_cli/faults.py",
+    "batuta_cli/pacha/endorsement.py",
+    "batuta_cli/serve/context/truncation.py",
+    "batuta_cli/serve/gateway/dialects/anthropic.py",
+    "batuta_cli/serve/gateway/standard_error.py",
+    "batuta_cli/serve/gateway/state.py",
+    "batuta_cli/serve/privacy/gate.py",
+    "man/batuta-serve.1",
 )
 """Files and folders whose prose is still being rewritten; nothing may be added."""
 

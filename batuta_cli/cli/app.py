@@ -62,6 +62,7 @@ def root(
 
 def main() -> NoReturn:
     """The `batuta` command."""
+    _use_utf8()
     _replace_closed_streams()
     try:
         status = run(sys.argv[1:])
@@ -70,6 +71,16 @@ def main() -> NoReturn:
         os.write(2, f"error: the error could not be reported: {type(error).__name__}\n".encode())
         status = 1
     sys.exit(status)
+
+
+def _use_utf8() -> None:
+    """Start again in Python's UTF-8 mode in a locale of another encoding.
+
+    Arguments and file names are UTF-8 on every machine; read as ISO-8859-1, one model would have another content
+    address. Python decodes them before this code runs (PEP 540).
+    """
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - the same command
 
 
 def _replace_closed_streams() -> None:

@@ -75,7 +75,11 @@ class OutputSettings:
     withheld: Withheld = field(default_factory=Withheld)
     """The secrets that no message repeats."""
     withheld_from_results: Withheld = field(default_factory=Withheld)
-    """The same, without the messages of a conversation, which some results contain."""
+    """The same without the messages of a conversation, which some results repeat."""
+    bar: "SharedBar | None" = None
+    """The one progress bar of a command that works on several inputs."""
+    stdout_error: BatutaError | None = None
+    """Why a result could not be printed by `emit`."""
 
 
 settings = OutputSettings()
@@ -109,8 +113,28 @@ def warn(message: str) -> None:
         _to_stderr(f"{paint('warning:', 'warn', stream=sys.stderr)} {_escape_lines(message)}")
 
 
+def emit(text: str) -> None:
+    """Print one of several results as soon as it is known; nothing under `--json` or `--quiet`.
+
+    A failure to print is kept for `finish`, so that the remaining inputs still decide the exit status.
+    """
+    if settings.json or settings.quiet or not text:
+        return
+    try:
+        with settings.bar.hidden() if settings.bar else contextlib.nullcontext():
+            print(settings.withheld_from_results.redact(text), flush=True)
+    except BrokenPipeError:
+        _forget_stdout()
+    except OSError as error:
+        _forget_stdout()
+        settings.stdout_error = os_error(error, "stdout")
+
+
 def finish(outcome: CommandResult) -> int:
-    """Print the outcome and return the exit code."""
+    """Show the outcome and return the exit status."""
+    failure, settings.stdout_error = settings.stdout_error, None
+    if failure is not None and outcome.error is None:
+        outcome = CommandResult(outcome.result, error=failure)
     try:
         if settings.json:
             _print_json(outcome.result, outcome.error)
@@ -226,8 +250,63 @@ def _print_table(table: Table) -> None:
 def progress(label: str, total: int | None) -> Iterator[Advance | None]:
     """A progress bar with rate and time left for more than 64 MiB of work, if stderr is a terminal.
 
-    Yields the function to call with each number of bytes done, or None without a bar.
+    Yields what the work calls with each number of bytes done, or None when there is nothing to show. Inside
+    `shared_progress` the one bar of all inputs is advanced instead.
     """
+    if settings.bar is not None:
+        settings.bar.describe(label)
+        yield settings.bar.advance
+        return
+    with _bar(label, total) as bar:
+        settings.bar = bar  # `emit` takes it off the terminal
+        try:
+            yield None if bar is None else bar.advance
+        finally:
+            settings.bar = None
+
+
+@contextlib.contextmanager
+def shared_progress(count: int, total: int | None) -> Iterator["SharedBar | None"]:
+    """One bar for `count` inputs of `total` bytes together; every `progress` inside the block advances it."""
+    with _bar("", total, count) as bar:
+        settings.bar = bar
+        try:
+            yield bar
+        finally:
+            settings.bar = None
+
+
+class SharedBar:
+    """A progress bar, with the number of the current input when there are several."""
+
+    def __init__(self, bar: Any, task: Any, count: int) -> None:
+        self._bar, self._task, self._count, self._number = bar, task, count, 0
+
+    def next_input(self) -> None:
+        """Count one more input as begun."""
+        self._number += 1
+
+    def describe(self, label: str) -> None:
+        """Show the work in hand."""
+        number = f" ({self._number} of {self._count})" if self._count > 1 else ""
+        self._bar.update(self._task, description=_shortened(display(label)) + number)
+
+    def advance(self, done: int) -> None:
+        """Add bytes that are done."""
+        self._bar.advance(self._task, done)
+
+    @contextlib.contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bar off the terminal while something else is printed."""
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int | None, count: int = 1) -> Iterator[SharedBar | None]:
     shown = total is not None and total > PROGRESS_FROM and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     if not shown or settings.quiet or settings.json:
         yield None
@@ -242,9 +321,8 @@ def progress(label: str, total: int | None) -> Iterator[Advance | None]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(_shortened(display(label)), total=total)
-        yield lambda done: bar.advance(task, done)
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        yield SharedBar(bar, bar.add_task(_shortened(display(label)), total=total), count)
 
 
 def _shortened(label: str) -> str:

@@ -78,6 +78,18 @@ def total_size(path: str) -> int | None:
         return None  # the operation itself reports the error
 
 
+def located_size(path: str) -> int | None:
+    """`total_size` of what a PATH argument means: a file, a directory, or an object of the store."""
+    from batuta_cli.pacha.locate import locate
+
+    if path == "-":
+        return None
+    try:
+        return total_size(locate(path).path)
+    except BatutaError:
+        return None  # reported when the path's turn comes
+
+
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[list[int]]:
     """A descriptor of a single-file model, so that an output over it is refused. No descriptor for a directory."""

@@ -13,6 +13,7 @@ from batuta_cli.cli.models import (
     FollowSymlinks,
     Ignore,
     is_stream,
+    located_size,
     read_stdin,
     shell_path,
     total_size,
@@ -65,7 +66,7 @@ def hash_paths(
         from batuta_cli.pacha.ignoring import check_globs
 
         check_globs(ignore)
-    return for_each(paths or [], lambda path: _hash(path, ignore or [], follow_symlinks))
+    return for_each(paths or [], lambda path: _hash(path, ignore or [], follow_symlinks), size=located_size)
 
 
 def _address(path: str, ignore: list[str], follow_symlinks: bool) -> "ContentAddress":
@@ -100,7 +101,7 @@ def _hash_sha256(paths: list[str], check: str | None, *, restricted: bool) -> co
         line = format_line(digest, path)
         return Done({"digest": str(digest)}, display(line) if sys.stdout.isatty() else line)
 
-    return for_each(paths, one)
+    return for_each(paths, one, size=located_size)
 
 
 def _sha256(path: str) -> "Sha256Digest":
@@ -153,4 +154,4 @@ def _check(file: str) -> console.CommandResult:
             raise VerificationError(message, result={"address": str(actual)})
         return Done({"address": str(actual)}, f"{display(path)}: OK")
 
-    return for_each([path for _, path in wanted], one)
+    return for_each([path for _, path in wanted], one, size=total_size)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from batuta_cli.cli import console, secrets
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import opened, total_size, warn_of_unmatched
+from batuta_cli.cli.models import located_size, opened, total_size, warn_of_unmatched
 from batuta_cli.errors import UsageError
 from batuta_cli.files import atomic_output, display
 from batuta_cli.pacha import trust
@@ -13,6 +13,7 @@ from batuta_cli.pacha.locate import INSIDE, locate
 from batuta_cli.pacha.oms.writer import sign_for_oms
 from batuta_cli.pacha.signer import check_may_sign
 from batuta_cli.pacha.signing import model_name, oms_signature_path
+from batuta_cli.pacha.trust_sources import effective
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +41,7 @@ def sign_all(
         )
     signing_key = secrets.oms_key(key, passphrase_env=passphrase_env)
     public = signing_key.verifying_key
-    check_may_sign(public, trust.load(), trust.now())
+    check_may_sign(public, effective(), trust.now())
 
     def one(path: str) -> Done:
         found = locate(path)
@@ -83,4 +84,4 @@ def sign_all(
         who = f"by the key {public.key_id} for OpenSSF Model Signing tools"
         return Done(result, f"{display(path)}: signed {who}, signature in {display(target)}")
 
-    return for_each(paths, one)
+    return for_each(paths, one, size=located_size)

@@ -12,7 +12,16 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import FollowSymlinks, Ignore, opened, read_stdin, shell_path, total_size, warn_of_unmatched
+from batuta_cli.cli.models import (
+    FollowSymlinks,
+    Ignore,
+    located_size,
+    opened,
+    read_stdin,
+    shell_path,
+    total_size,
+    warn_of_unmatched,
+)
 from batuta_cli.errors import UsageError, VerificationError
 from batuta_cli.files import display
 
@@ -75,6 +84,7 @@ def sign(
     from batuta_cli.pacha.ignoring import check_globs
     from batuta_cli.pacha.locate import INSIDE, locate
     from batuta_cli.pacha.signer import check_may_sign
+    from batuta_cli.pacha.trust_sources import effective
 
     check_globs(ignore or ())
     if format not in ("bundle", "pacha1"):
@@ -101,7 +111,7 @@ def sign(
             force=force,
             unused=unused,
         )
-    store, start = trust.load(), trust.now()
+    store, start = effective(), trust.now()
     if key is None:
         own = _own_key(identity)
         check_may_sign(own.public, store, start)  # before a passphrase is asked for
@@ -148,7 +158,7 @@ def sign(
         who = f"{display(signing_key.identity or 'a key without a name')} (key {public.key_id})"
         return Done(result, f"{display(path)}: signed by {who}, signature in {display(target)}")
 
-    return for_each(paths, one)
+    return for_each(paths, one, size=located_size)
 
 
 def place_inside(target: str, model: str, ignore: Sequence[str]) -> tuple[str, ...]:
@@ -218,6 +228,14 @@ def verify(
     require: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="How many distinct trusted keys must have signed.")
     ] = None,
+    trust_file: Annotated[
+        str | None,
+        typer.Option(
+            "--trust",
+            metavar="FILE",
+            help="Accept the keys of this file instead of the trust store's: one of trust export, or allowed_signers.",
+        ),
+    ] = None,
     ca: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Accept certificates that this authority (PEM) issued to --identity."),
@@ -246,10 +264,11 @@ def verify(
     from batuta_cli.pacha.ignoring import check_globs
     from batuta_cli.pacha.sha256 import parse_digest
     from batuta_cli.pacha.signer import Policy
+    from batuta_cli.pacha.trust_sources import effective
 
     if signature and len(paths) > 1:
         raise UsageError("--signature takes one PATH", hint="verify them one by one")
-    if [*paths, *(signature or []), *(key or [])].count("-") > 1:
+    if [*paths, *(signature or []), *(key or []), trust_file].count("-") > 1:
         raise UsageError("stdin can be read once only", hint="name a file instead of the second -")
     for wanted_name in identity or ():
         from batuta_cli.pacha.keys import refuse_invisible
@@ -257,11 +276,11 @@ def verify(
         refuse_invisible(wanted_name)
     wanted = None if digest is None else parse_digest(digest)
     # An empty text counts as given: an unset shell variable must not switch a check off.
-    asked = (key, identity, name, require, ca, trusted_root, issuer)
+    asked = (key, identity, trust_file, name, require, ca, trusted_root, issuer)
     if wanted is not None and not signature and all(option is None for option in asked):
-        return for_each(paths, lambda path: _verify_digest(path, wanted))
+        return for_each(paths, lambda path: _verify_digest(path, wanted), size=located_size)
     policy = Policy(
-        trust.load(),
+        effective(None if trust_file is None else _trust_file(trust_file)),
         tuple(map(_public_key, key)) if key else None,
         tuple(identity) if identity else None,
         name,
@@ -273,7 +292,11 @@ def verify(
     )
     tolerated = [glob for given in allow_unsigned or [] for glob in _TRANSPORTS.get(given, (given,))]
     check_globs(tolerated)
-    return for_each(paths, lambda path: _verify_signature(path, signature or [], policy, wanted, require, tolerated))
+    return for_each(
+        paths,
+        lambda path: _verify_signature(path, signature or [], policy, wanted, require, tolerated),
+        size=located_size,
+    )
 
 
 _TRANSPORTS = {
@@ -291,6 +314,12 @@ def _public_key(text: str) -> Any:
     if text == "-":
         return parse_public_key(read_stdin(KEY_FILE_LIMIT), "stdin")
     return parse_public_key(text.encode()) if is_inline(text) else read_any_public_file(text)
+
+
+def _trust_file(file: str) -> Any:
+    from batuta_cli.pacha.trust_files import TRUST_FILE_LIMIT, parse_trust, read_trust_file
+
+    return parse_trust(read_stdin(TRUST_FILE_LIMIT), "stdin") if file == "-" else read_trust_file(file)
 
 
 def _authorities(files: list[str]) -> tuple[Any, ...]:

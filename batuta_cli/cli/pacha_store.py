@@ -11,7 +11,7 @@ from batuta_cli.errors import BatutaError, DamagedStateError, UsageError, Verifi
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
-    from batuta_cli.pacha.store import Added, Report, StoreName
+    from batuta_cli.pacha.store import Added, Report, Store, StoreName
 
 app = command_group("store", "Keep models once, read-only, under the address of their content.")
 
@@ -166,12 +166,38 @@ def verify(
 
     store = Store.default()
     wanted = [parse_reference(text) for text in references] if references else None
-    report = verify(store, wanted, progress=console.progress)
+    names = _names_by_address(store)
+
+    def known(count: int, one: "Report") -> None:
+        if count > 1:  # a single result is printed at the end
+            for address in one.intact:
+                console.emit(f"{names.get(address, address)}: intact")
+            for line in _faults(one):
+                console.report(VerificationError(line) if one.damaged else DamagedStateError(line))
+
+    report = verify(store, wanted, progress=console.progress, known=known)
     for file in report.foreign:
         console.warn(f"{display(file)}: does not belong to the store")
     for address in report.made_read_only:
         console.warn(f"{address}: was intact but writable; it is read-only again")
     return _reported(report)
+
+
+def _names_by_address(store: "Store") -> dict[Any, str]:
+    found: dict[Any, list[str]] = {}
+    for name, entry in sorted(store.names().items(), key=lambda item: item[0]):
+        found.setdefault(entry.address, []).append(str(name))
+    return {address: ", ".join(names) for address, names in found.items()}
+
+
+def _faults(report: "Report") -> list[str]:
+    """What is wrong with the store, one line an object."""
+    lines = [
+        f"{', '.join(map(str, d.names)) or d.address}: {d.reason}, set aside in {display(d.set_aside)}"
+        for d in report.damaged
+    ]
+    lines += [f"{name or address}: the object {address} is missing" for name, address in report.missing]
+    return lines + [f"{address}: {error.message}" for address, error in report.unreadable]
 
 
 def _reported(report: "Report") -> console.CommandResult:
@@ -191,17 +217,16 @@ def _reported(report: "Report") -> console.CommandResult:
         "made_read_only": [str(address) for address in report.made_read_only],
         "foreign": list(report.foreign),
     }
-    lines = [
-        f"{', '.join(map(str, d.names)) or d.address}: {d.reason}, set aside in {display(d.set_aside)}"
-        for d in report.damaged
-    ]
-    lines += [f"{name or address}: the object {address} is missing" for name, address in report.missing]
-    lines += [f"{address}: {error.message}" for address, error in report.unreadable]
+    lines = _faults(report)
     error: BatutaError | None = None
     if lines:
         kind = VerificationError if report.damaged else DamagedStateError
         hint = "add the file it came from again" if report.damaged or report.missing else None
-        error = kind("\n  ".join(("not all objects are intact:", *lines)), hint=hint)
+        faulty = len(report.damaged) + len({address for _, address in report.missing}) + len(report.unreadable)
+        checked = len(report.intact) + faulty
+        summary = f"{faulty} of {checked} objects are not intact"
+        shown = checked > 1 and not console.settings.json  # each fault was printed when it was found
+        error = kind(summary if shown else "\n  ".join(("not all objects are intact:", *lines)), hint=hint)
     count = len(report.intact)
     return console.CommandResult(result, f"{count:,} {'object is' if count == 1 else 'objects are'} intact", error)
 

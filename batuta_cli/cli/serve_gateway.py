@@ -6,7 +6,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.ledger_option import LedgerOption, SetOption, load_config
+from batuta_cli.cli.ledger_option import LedgerOption, SetOption, load_config, with_ledger
 from batuta_cli.errors import LedgerError, UsageError
 from batuta_cli.files import display
 
@@ -40,11 +40,12 @@ def gateway(
     """Start an HTTP server for clients of OpenAI and Anthropic, within the privacy tier and the budget.
 
     Set a client's base URL to http://127.0.0.1:8484/v1 (OpenAI) or http://127.0.0.1:8484 (Anthropic). Without a client
-    key only this machine is served. SIGTERM waits for requests in progress. The log is JSON on stderr, one object per
-    line; the line "listening" has the address.
+    key only this machine is served. SIGTERM waits for requests in progress; SIGHUP reloads the configuration. The log
+    is JSON on stderr, one object per line; the line "listening" has the address.
     """
     import signal
 
+    from batuta_cli import config as configuration
     from batuta_cli.serve import gateway as package
 
     package.check_dependencies()
@@ -73,9 +74,14 @@ def gateway(
         workers=processes,
         drain_seconds=table.drain_seconds,
         client_seconds=table.client_seconds,
+        connections=table.max_connections,
         quiet=console.settings.quiet,
     )
-    number = server.serve(lambda log: package.application(settings, log=log), listener, hosting)
+
+    def reload() -> "Config":
+        return with_ledger(configuration.load(overrides=overrides or ()), ledger)
+
+    number = server.serve(lambda log: package.application(settings, log=log, load=reload), listener, hosting)
     if number == signal.SIGINT:
         return _INTERRUPTED
     return console.CommandResult({"url": url, "ended_by": signal.Signals(number).name})

@@ -162,7 +162,10 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, ove
     `overrides` are texts `KEY=VALUE`. Raises `ConfigError` for errors in the file, the environment or `overrides`, and
     `OperationError` when the file cannot be read.
     """
-    document = toml.read(path or paths.config_file())
+    try:
+        document = toml.read(path or paths.config_file())
+    except paths.NoHomeError:  # without a home there is no file
+        document = None
     found = from_document(document) if document else Found()
     add_environment(found, os.environ if environ is None else environ)
     add_overrides(found, overrides)

@@ -222,6 +222,13 @@ class GatewaySection:
     max_body_bytes: Annotated[int, Key(Integer(1024, 1 << 30), "The largest request body, in bytes.")] = (
         32 * 1024 * 1024
     )
+    max_bodies_bytes: Annotated[
+        int,
+        Key(Integer(1024, 1 << 40), "Largest sum of the bodies of all requests in progress in one process, in bytes."),
+    ] = 256 * 1024 * 1024
+    max_connections: Annotated[
+        int, Key(Integer(1, 1_000_000), "Connections of one process; a further one closes an idle one or gets 429.")
+    ] = 1000
     client_seconds: Annotated[
         int,
         Key(Integer(1, 3600), "Seconds that a client may take to send a request, or to receive a part of a response."),

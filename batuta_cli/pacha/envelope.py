@@ -61,9 +61,9 @@ class Envelope:
         return json.dumps(bundle).encode() + b"\n"
 
 
-def pre_authentication_encoding(payload: bytes) -> bytes:
+def pre_authentication_encoding(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
     """DSSE's PAE(type, body): lengths in front of both, so that no two pairs encode alike."""
-    kind = PAYLOAD_TYPE.encode()
+    kind = payload_type.encode()
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 

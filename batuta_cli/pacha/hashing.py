@@ -29,6 +29,7 @@ from batuta_cli.files import (
     kind_of,
     open_regular,
     same_content_expected,
+    utf8_name,
 )
 from batuta_cli.limits import can_start, native_pool_starts
 from batuta_cli.pacha.ignoring import expand_ignored
@@ -255,7 +256,7 @@ def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: li
         with errors_named(directory):
             found = list(os.scandir(directory))
         for item in found:
-            name = prefix + item.name
+            name = prefix + utf8_name(item.name)
             if name in ignore:
                 continue
             try:
@@ -274,7 +275,7 @@ def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: li
 def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> os.stat_result:
     """The `stat` of a directory entry that can be part of a model; raises for all others."""
     try:
-        item.name.encode()
+        utf8_name(item.name).encode()
     except UnicodeEncodeError:
         raise InvalidInputError(f"{display(item.path)}: the name is not UTF-8, so it cannot be signed") from None
     with errors_named(item.path):

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from batuta_cli.errors import BatutaError, InvalidInputError
-from batuta_cli.files import StrPath, display, errors_named
+from batuta_cli.files import StrPath, display, errors_named, utf8_name
 
 _WILDCARDS = frozenset("*?[")
 _GLOB_LIMIT = 4096  # bytes of a path, PATH_MAX in linux/limits.h; a longer glob names nothing
@@ -135,13 +135,13 @@ def _walk(root: str, globs: Sequence[_Glob]) -> Iterator[tuple[str, _Glob]]:
                 raise
             continue  # all of it is left out, so it need not be readable
         for item in items:
-            after = [(glob, glob.after(before, item.name)) for glob, before in states]
+            after = [(glob, glob.after(before, utf8_name(item.name))) for glob, before in states]
             complete = [glob for glob, reached in after if glob.is_complete(reached)]
             for glob in complete:
-                yield prefix + item.name, glob
+                yield prefix + utf8_name(item.name), glob
             further = [(glob, reached) for glob, reached in after if reached and glob not in complete]
             if further and item.is_dir(follow_symlinks=False):
-                waiting.append((item.path, f"{prefix}{item.name}/", further, left_out or bool(complete)))
+                waiting.append((item.path, f"{prefix}{utf8_name(item.name)}/", further, left_out or bool(complete)))
 
 
 def matching_part(globs: Sequence[str], name: str) -> str | None:
@@ -186,7 +186,7 @@ def files_left_out(root: StrPath, paths: Iterable[str]) -> tuple[str, ...]:
     waiting = list(topmost(paths))
     while waiting:
         name = waiting.pop()
-        full = os.path.join(root, name)
+        full = os.path.join(os.fsencode(root), name.encode("utf-8", "surrogateescape"))
         try:
             if not stat.S_ISDIR(os.lstat(full).st_mode):
                 found.append(name)
@@ -194,7 +194,7 @@ def files_left_out(root: StrPath, paths: Iterable[str]) -> tuple[str, ...]:
         except (OSError, ValueError):  # nothing of that name is there
             continue
         try:
-            waiting += [f"{name}/{inner}" for inner in os.listdir(full)]
+            waiting += [f"{name}/{inner.decode('utf-8', 'surrogateescape')}" for inner in os.listdir(full)]
         except OSError:
             found.append(name + "/")
     return tuple(sorted(found))

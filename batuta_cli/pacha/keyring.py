@@ -103,6 +103,53 @@ def save_own(key: SigningKey, identity: str, *, passphrase: bytes | None = None,
     return save_pair(key, key_path(identity), passphrase=passphrase, force=force)[0]
 
 
+def rename_own(identity: str, new: str) -> Path:
+    """Give an own key pair another identity, and return the private key's new path.
+
+    Raises `NotFoundError`, and `OutputExistsError` when there is a key of the new identity.
+    """
+    source, target = find_own(identity).path, key_path(new)
+    for path in (target, public_path(target)):
+        if os.path.lexists(path):
+            raise OutputExistsError(f"{display(path)}: already exists", hint="choose another name")
+    _move(public_path(source), public_path(target))
+    _move(source, target)  # last: the name of the private key is what `find_own` looks for
+    _flush(target.parent)
+    return target
+
+
+def remove_own(identity: str) -> Path:
+    """Delete an own key pair, and return the path that the private key had. Raises `NotFoundError`."""
+    path = _existing_path(identity)
+    with errors_named(path):
+        path.unlink()
+        public_path(path).unlink(missing_ok=True)
+    _flush(path.parent)
+    return path
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a file without replacing another one."""
+    with errors_named(target):
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            raise OutputExistsError(f"{display(target)}: already exists", hint="choose another name") from None
+        except PermissionError:  # a file system without hard links
+            source.rename(target)
+            return
+        source.unlink()
+
+
+def _flush(directory: Path) -> None:
+    with errors_named(directory):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def read_private_file(path: StrPath) -> bytes:
     """The content of a private key file, which may be a pipe.
 
@@ -156,6 +203,10 @@ def _own_key(path: Path) -> OwnKey:
 
 def find_own(identity: str) -> OwnKey:
     """The own key pair of that identity. Raises `NotFoundError`."""
+    return _own_key(_existing_path(identity))
+
+
+def _existing_path(identity: str) -> Path:
     path = key_path(identity)
     files = _private_files()
     if path not in files:
@@ -164,7 +215,7 @@ def find_own(identity: str) -> OwnKey:
             f"no key of {display(identity)} in {display(paths.keys_dir())}",
             hint=f"there are: {have}" if have else f"batuta pacha keygen --identity {shlex.quote(identity)}",
         )
-    return _own_key(path)
+    return path
 
 
 def choose_own(configured: str | None) -> OwnKey:

@@ -6,12 +6,14 @@ program; else it may be the name of an object, `NAME[:TAG]`.
 `-` is handled by the caller. Importing this module is cheap.
 """
 
+import contextlib
 import os
 from dataclasses import dataclass
 
 from batuta_cli.errors import InvalidInputError, NotFoundError, UsageError
 from batuta_cli.files import StrPath, display, errors_named
 from batuta_cli.pacha.hashing import PREFIX, ContentAddress
+from batuta_cli.paths import NoHomeError
 
 INSIDE = "model.sig"
 """The name of a signature that lies inside the directory that it signs, as OpenSSF Model Signing tools write it."""
@@ -80,8 +82,9 @@ def locate(text: StrPath) -> Located:
         name = StoreName.parse(text)
     except InvalidInputError:
         return _file(text)
-    if name in Store.default().names():
-        return _in_store(text)
+    with contextlib.suppress(NoHomeError):  # without a home there is no store
+        if name in Store.default().names():
+            return _in_store(text)
     if ":" in text:
         raise NotFoundError(
             f"{display(text)}: there is no such file, and nothing in the store has that name",

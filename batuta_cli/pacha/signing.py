@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Literal, Self
 
 from batuta_cli.errors import InvalidInputError, UsageError
-from batuta_cli.files import Advance, StrPath, display, read_limited, write_file
+from batuta_cli.files import Advance, StrPath, display, read_limited, utf8_name, write_file
 from batuta_cli.pacha import pacha1, statement, trust
 from batuta_cli.pacha.envelope import (
     SIGNATURE_FILE_LIMIT,
@@ -109,7 +109,7 @@ def oms_signature_path(path: StrPath) -> str:
 
 def model_name(path: StrPath) -> str:
     """The name a model is signed under: the last part of its path, which is resolved when it ends in `.` or `..`."""
-    return os.path.basename(_plain(path))
+    return utf8_name(os.path.basename(_plain(path)))
 
 
 def _plain(path: StrPath) -> str:

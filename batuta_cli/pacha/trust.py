@@ -144,7 +144,10 @@ def load(path: Path | None = None) -> TrustStore:
     Raises `DamagedStateError` when it is damaged, was emptied, or is missing beside its marker; `UnsafeFileError` when
     others can write it.
     """
-    path = path or paths.trust_file()
+    try:
+        path = path or paths.trust_file()
+    except paths.NoHomeError:  # no store was ever written in a home that does not exist
+        return TrustStore()
     written = os.path.lexists(
         _marker(path)
     )  # checked first: a store that is being written now is written before its marker
@@ -171,8 +174,8 @@ def load(path: Path | None = None) -> TrustStore:
         with contextlib.suppress(BatutaError):  # a read-only directory must not prevent verifying
             _mark(path)
     try:
-        return _parse(tomllib.loads(data.decode()))
-    except (ValueError, TypeError, OverflowError, RecursionError, InvalidInputError) as error:
+        return parse_toml(data.decode())
+    except (UnicodeDecodeError, InvalidInputError) as error:
         raise DamagedStateError(
             f"{display(path)}: the trust store is damaged: {display(error)}",
             hint="restore it from a backup; nothing can be verified until then",
@@ -210,9 +213,17 @@ def update(change: Callable[[TrustStore], TrustStore], path: Path | None = None)
         before = load(path)
         after = change(before)
         if after != before:
-            write_file(path, _serialize(after), force=True, mode=0o600)
+            write_file(path, to_toml(after), force=True, mode=0o600)
             _mark(path)
     return after
+
+
+def parse_toml(text: str) -> TrustStore:
+    """Read the text of a `trust.toml`. Raises `InvalidInputError`."""
+    try:
+        return _parse(tomllib.loads(text))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise InvalidInputError(str(error)) from None
 
 
 def _parse(document: dict[str, Any]) -> TrustStore:
@@ -278,7 +289,8 @@ def _time(entry: dict[str, Any], name: str) -> dt.datetime:
     return value.astimezone(dt.UTC)
 
 
-def _serialize(store: TrustStore) -> bytes:
+def to_toml(store: TrustStore) -> bytes:
+    """The content of a `trust.toml`."""
     import tomli_w
 
     def row(entry: TrustedKey | Revocation) -> dict[str, Any]:

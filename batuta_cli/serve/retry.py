@@ -162,48 +162,49 @@ class ModelCooldowns:
     """The cooldowns of the models of one backend. Only failed models take memory, at most `MOST_MODELS`."""
 
     def __init__(self) -> None:
-        self._failed: dict[str, Cooldown] = {}
+        self.failed: dict[str, Cooldown] = {}
+        """By the name of the model."""
 
     def __len__(self) -> int:
-        return len(self._failed)
+        return len(self.failed)
 
     def left(self, model: str, now: float) -> float | None:
         """As `Cooldown.left`."""
-        cooldown = self._failed.get(model)
+        cooldown = self.failed.get(model)
         return cooldown.left(now) if cooldown else None
 
     def begin(self, model: str, number: int, now: float) -> bool:
         """As `Cooldown.begin`."""
-        cooldown = self._failed.get(model)
+        cooldown = self.failed.get(model)
         return cooldown is not None and cooldown.begin(number, now)
 
     def respond(self, model: str, number: int) -> None:
         """As `Cooldown.respond`."""
-        if cooldown := self._failed.get(model):
+        if cooldown := self.failed.get(model):
             cooldown.respond(number)
 
     def end(self, model: str, ended: Ended, worked: bool | None) -> None:
         """As `Cooldown.end`."""
-        cooldown = self._failed.get(model)
+        cooldown = self.failed.get(model)
         if cooldown is None:
             if worked is not False:
                 return
-            if len(self._failed) >= MOST_MODELS:
+            if len(self.failed) >= MOST_MODELS:
                 self._evict()
-            cooldown = self._failed[model] = Cooldown()
+            cooldown = self.failed[model] = Cooldown()
         cooldown.end(ended, worked)
         if not cooldown.failures:
-            del self._failed[model]
+            del self.failed[model]
 
     def recover(self, since: float) -> None:
         """As `Cooldown.recover`, for all models."""
-        for cooldown in self._failed.values():
+        for cooldown in self.failed.values():
             cooldown.recover(since)
-        self._failed = {model: cooldown for model, cooldown in self._failed.items() if cooldown.failures}
+        self.failed = {model: cooldown for model, cooldown in self.failed.items() if cooldown.failures}
 
     def _evict(self) -> None:
         """Forget the model whose cooldown ended or ends first."""
-        del self._failed[min(self._failed, key=lambda model: self._order(self._failed[model]))]
+        del self.failed[min(self.failed, key=lambda model: self._order(self.failed[model]))]
 
     @staticmethod
     def _order(cooldown: Cooldown) -> tuple[bool, float]:

@@ -57,7 +57,7 @@ def test_trust_is_given_by_file_by_stdin_and_inline_and_taken_away(batuta: Run, 
         done = batuta("pacha", "trust", "add", "bob", key, input=fed, code=0)
         assert bob.verifying_key.key_id in done.stdout
         batuta("pacha", "verify", "model", code=0)
-        assert "not trusted any more" in batuta("pacha", "trust", "remove", "bob", code=0).stdout
+        assert "is no longer trusted" in batuta("pacha", "trust", "remove", "bob", code=0).stdout
     batuta("pacha", "verify", "model", code=4)
     assert batuta("pacha", "trust", "list", code=0).stdout == ""
 

@@ -62,6 +62,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "gateway.workers": st.integers(1, 64),
     "gateway.origins": st.lists(st.sampled_from(["http://localhost:3000", "https://chat.example"]), max_size=2),
     "gateway.max_body_bytes": st.integers(1024, 1 << 30),
+    "gateway.max_bodies_bytes": st.integers(1024, 1 << 40),
+    "gateway.max_connections": st.integers(1, 1_000_000),
     "gateway.client_seconds": st.integers(1, 3600),
     "gateway.drain_seconds": st.integers(0, 3600),
     "budget.durability": st.sampled_from(["normal", "full"]),

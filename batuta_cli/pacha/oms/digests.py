@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from batuta_cli.errors import ChangedWhileReadError
 from batuta_cli.files import Advance, StrPath, display, errors_named, open_regular
+from batuta_cli.limits import can_start
 from batuta_cli.pacha.hashing import FileEntry, hash_entries
 
 HASHERS: dict[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "blake2b": hashlib.blake2b, "blake3": blake3}
@@ -43,7 +44,7 @@ def digest_parts(parts: Sequence[Part], algorithm: str, advance: Advance | None 
     def several(batch: Sequence[Part]) -> list[bytes]:
         return [_digest(part, algorithm, advance) for part in batch]
 
-    if len(parts) <= 1:
+    if len(parts) <= 1 or not can_start(2):
         return several(parts)
     from concurrent.futures import ThreadPoolExecutor
 

@@ -3,12 +3,12 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from batuta_cli.errors import BatutaError
-from batuta_cli.files import errors_named
+from batuta_cli.files import Advance, errors_named
 from batuta_cli.pacha.hashing import ContentAddress
 from batuta_cli.pacha.store.layout import Progress, Store, is_temporary, signed_address, silent
 from batuta_cli.pacha.store.names import Reference, StoreName
@@ -52,8 +52,20 @@ class Collected:
     """Bytes in `store/damaged`, which are kept until the user deletes them."""
 
 
-def verify(store: Store, references: Collection[Reference] | None = None, *, progress: Progress = silent) -> Report:
-    """Hash every object, or those asked for, and set the damaged ones aside.
+def _ignore(count: int, report: Report) -> None:
+    """Print nothing."""
+
+
+def verify(
+    store: Store,
+    references: Collection[Reference] | None = None,
+    *,
+    progress: Progress = silent,
+    known: Callable[[int, Report], None] = _ignore,
+) -> Report:
+    """Hash every object, or those requested, and move the damaged ones aside.
+
+    `known` is called after each object, with the number of all objects and the report on this one.
 
     Raises:
         DamagedStateError: `names.toml` is damaged.
@@ -64,36 +76,41 @@ def verify(store: Store, references: Collection[Reference] | None = None, *, pro
     named: dict[ContentAddress, list[StoreName]] = {}
     for name, entry in sorted(names.items(), key=lambda item: item[0]):
         named.setdefault(entry.address, []).append(name)
-    missing: list[tuple[StoreName | None, ContentAddress]] = []
     if references is None:
         wanted = list(dict.fromkeys([*contents.objects, *named]))
     else:
         # A name that is not in names.toml is the caller's error; a missing object is reported.
         wanted = list(dict.fromkeys(_address_of(store, r) for r in references))
-    intact, damaged, unreadable, restored = [], [], [], []
+    reports: list[Report] = []
     with progress("verifying the store", sum(_size(store.object_path(address)) for address in wanted)) as advance:
         for address in wanted:
-            try:
-                found = store.examine(address, advance)
-            except BatutaError as error:
-                unreadable.append((address, error))
-                continue
-            if found.set_aside is not None:
-                names_without = tuple(named.get(address, ()))
-                damaged.append(Damaged(address, found.reason, found.set_aside, names_without))
-            elif found.identity is not None:
-                intact.append(address)
-                restored += [address] if found.made_read_only else []
-            elif references is not None or address in named:
-                missing += [(name, address) for name in named.get(address, [])] or [(None, address)]
+            reports.append(_examined(store, address, named.get(address, []), references is not None, advance))
+            known(len(wanted), reports[-1])
     return Report(
-        tuple(intact),
-        tuple(damaged),
-        tuple(missing),
-        tuple(unreadable),
-        tuple(restored),
+        tuple(address for one in reports for address in one.intact),
+        tuple(damaged for one in reports for damaged in one.damaged),
+        tuple(missing for one in reports for missing in one.missing),
+        tuple(unreadable for one in reports for unreadable in one.unreadable),
+        tuple(address for one in reports for address in one.made_read_only),
         contents.foreign if references is None else (),
     )
+
+
+def _examined(
+    store: Store, address: ContentAddress, names: list[StoreName], requested: bool, advance: Advance | None
+) -> Report:
+    """The report on one object."""
+    try:
+        found = store.examine(address, advance)
+    except BatutaError as error:
+        return Report(unreadable=((address, error),))
+    if found.set_aside is not None:
+        return Report(damaged=(Damaged(address, found.reason, found.set_aside, tuple(names)),))
+    if found.identity is not None:
+        return Report(intact=(address,), made_read_only=(address,) if found.made_read_only else ())
+    if not requested and not names:
+        return Report()  # collected in the meantime
+    return Report(missing=tuple((name, address) for name in names) or ((None, address),))
 
 
 def _size(path: str) -> int:

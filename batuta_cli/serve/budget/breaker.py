@@ -215,10 +215,16 @@ class CostCircuitBreaker:
         if day_status.spent + day_status.reserved + cost > self.config.daily_budget:
             raise self._exceeded(cost, day_status, moment)
 
-    def reserve(self, estimate: Usd, *, model: str | None = None, backend: str | None = None) -> Reservation:
-        """Reserve the highest cost of a request until it is settled. Raises the errors of `check`."""
+    def reserve(
+        self, estimate: Usd, *, model: str | None = None, backend: str | None = None, dispatched: bool = False
+    ) -> Reservation:
+        """Reserve the highest cost of a request until it is settled. Raises the errors of `check`.
+
+        `dispatched`: the request is sent at once, so the reservation is marked in the same step as by
+        `Reservation.dispatched`: it is charged in full if it expires without a settlement.
+        """
         cost, moment = self._affordable(estimate), self._operations.moment()
-        reservation = self._operations.reserve(cost, moment, model, backend)
+        reservation = self._operations.reserve(cost, moment, model, backend, dispatched=dispatched)
         if isinstance(reservation, DayStatus):
             raise self._exceeded(cost, reservation, moment)
         return reservation

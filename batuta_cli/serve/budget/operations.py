@@ -7,11 +7,13 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
 from typing import Literal
 
 from batuta_cli.errors import LedgerError, UsageError
 from batuta_cli.files import is_control
-from batuta_cli.serve.budget.budget_day import day_at, time_zone
+from batuta_cli.serve.budget.budget_day import day_after, day_at, time_zone
 from batuta_cli.serve.budget.ledger.base import DayStatus, Ledger, Moment, ReservationRow, Use
 from batuta_cli.serve.budget.reservation import Renewer, Reservation
 from batuta_cli.serve.money import format_usd
@@ -45,6 +47,8 @@ class BudgetOperations:
         self._ledger = ledger
         self._zone = zone
         self._calendar = time_zone(zone)
+        self._day = (date.min, 0.0, 0.0)
+        """The last day, with a time on it and the time of its end."""
         self._limit, self._warn_at = limits
         self._on_alert = on_alert
         self._now = now
@@ -53,15 +57,32 @@ class BudgetOperations:
     def moment(self) -> Moment:
         """The current time."""
         now = self._now()
-        return Moment(int(now * 1000), day_at(now, self._calendar), self._zone)
+        day, since, until = self._day
+        if not since <= now < until:
+            day = day_at(now, self._calendar)
+            self._day = day, now, day_after(day, now, self._calendar).timestamp()
+        return Moment(int(now * 1000), day, self._zone)
 
-    def reserve(self, cost: int, moment: Moment, model: str | None, backend: str | None) -> Reservation | DayStatus:
+    def reserve(
+        self, cost: int, moment: Moment, model: str | None, backend: str | None, *, dispatched: bool
+    ) -> Reservation | DayStatus:
         """Reserve an amount; the day's sums when it does not fit. Cost 0 is not written to the ledger."""
         row = ReservationRow(
-            os.urandom(16).hex(), cost, self._renewer.owner, _label(model, "model"), _label(backend, "backend")
+            os.urandom(16).hex(),
+            cost,
+            self._renewer.owner,
+            _label(model, "model"),
+            _label(backend, "backend"),
+            dispatched,
         )
         if cost:
-            accepted, day_status = self._ledger.reserve(moment, row, self._limit)
+            try:
+                accepted, day_status = self._ledger.reserve(moment, row, self._limit)
+            except BaseException as error:
+                if not isinstance(error, Exception):  # interrupted, perhaps after the ledger wrote it
+                    with contextlib.suppress(Exception):
+                        self._ledger.settle(moment, row.id, 0, Use(row.model, row.backend), requests=0)
+                raise
             if not accepted:
                 return day_status
             try:
@@ -137,6 +158,7 @@ def log_alert(alert: Alert) -> None:
     logging.getLogger("batuta").warning("%s", alert.message)
 
 
+@lru_cache(maxsize=1024)
 def _label(text: str | None, what: str) -> str:
     if text is None:
         return ""

@@ -29,7 +29,7 @@ class Reservation:
     def __init__(self, row: ReservationRow, operations: "BudgetOperations") -> None:
         self._row = row
         self._operations = operations
-        self._dispatched = False
+        self._dispatched = row.dispatched
         self._open = True
         self._unsure = False
 
@@ -51,7 +51,7 @@ class Reservation:
         """
         if not self._open:
             raise UsageError("this reservation is settled or released")
-        if self._row.amount and not self._operations.dispatch(self._row):
+        if self._row.amount and not self._dispatched and not self._operations.dispatch(self._row):
             raise LedgerError(
                 "the reservation expired before its request was sent", hint="reserve again; check the clock"
             )

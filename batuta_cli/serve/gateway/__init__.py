@@ -4,6 +4,7 @@
 Importing this package does not import the packages of the `serve` extra.
 """
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -33,25 +34,27 @@ def check_dependencies() -> None:
             )
 
 
-def application(config: "Config | None" = None, *, log: "Log | None" = None) -> "Gateway":
+def application(
+    config: "Config | None" = None, *, log: "Log | None" = None, load: "Callable[[], Config] | None" = None
+) -> "Gateway":
     """The ASGI application for a configuration, by default the user's; `log` is by default stderr.
+
+    `load` reads the configuration again when the gateway is reloaded; by default it reads the user's.
 
     Raises `ConfigError` and `MissingDependencyError`.
     """
     check_dependencies()
     from batuta_cli import config as configuration
     from batuta_cli.serve.gateway.app import Gateway
-    from batuta_cli.serve.gateway.connection import ConnectionLimits
-    from batuta_cli.serve.gateway.state import GatewaySettings
+    from batuta_cli.serve.gateway.reload import Reconfigured, reconfigure, settings_of
     from batuta_cli.serve.pipeline.pipeline import Pipeline
-    from batuta_cli.serve.tiers import PrivacyTier
 
     config = config or configuration.load()
-    table = config.gateway
-    limits = ConnectionLimits(table.max_body_bytes, table.client_seconds)
-    settings = GatewaySettings(PrivacyTier(config.privacy.tier), table.origins, limits)
 
     def open_pipeline() -> Pipeline:
         return Pipeline(config, watch=True)
 
-    return Gateway(open_pipeline, settings, log=log)
+    def replace_pipeline(pipeline: Pipeline) -> Reconfigured:
+        return reconfigure(load or configuration.load, pipeline)
+
+    return Gateway(open_pipeline, settings_of(config), log=log, reconfigure=replace_pipeline)

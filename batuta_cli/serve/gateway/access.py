@@ -45,6 +45,15 @@ class AccessCheck:
 
     def __init__(self, keys: ClientKeys, origins: Collection[str]) -> None:
         self._keys = keys
+        self.origins = origins
+
+    @property
+    def origins(self) -> Collection[str]:
+        """The origins of web pages that may send requests."""
+        return [origin.decode() for origin in self._origins]
+
+    @origins.setter
+    def origins(self, origins: Collection[str]) -> None:
         self._origins = frozenset(origin.encode() for origin in origins)
 
     def admit(self, client: Sequence[object] | None, headers: Mapping[bytes, bytes]) -> str:

@@ -36,6 +36,7 @@ from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.gateway.state import GatewaySettings, GatewayState
 
 if TYPE_CHECKING:
+    from batuta_cli.serve.gateway.reload import Reconfigured
     from batuta_cli.serve.pipeline.pipeline import Pipeline
 
 CLIENT_LEFT = 499
@@ -64,10 +65,15 @@ class Gateway:
         *,
         keys: ClientKeys | None = None,
         log: logs.Log | None = None,
+        reconfigure: "Callable[[Pipeline], Reconfigured] | None" = None,
     ) -> None:
+        """`reconfigure` is called by `reload`; without it `reload` does nothing."""
         settings = settings or GatewaySettings()
         access = AccessCheck(keys or ClientKeys(), settings.origins)
         self._open_pipeline = open_pipeline
+        self._reconfigure = reconfigure
+        self._reloading = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
         self._state = GatewayState(settings, access, log or logs.Log())
         self.startup_error: Exception | None = None
         """Why the pipeline could not be opened."""
@@ -79,20 +85,23 @@ class Gateway:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
         else:
-            await self._serve(Connection(scope, receive, send, self._state.settings.limits))
+            state = self._state
+            await self._serve(Connection(scope, receive, send, state.settings.limits, state.bodies))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         state = self._state
         await receive()
         try:
-            async with self._open_pipeline() as pipeline:
-                state.pipeline = pipeline
-                refresher = asyncio.create_task(self._refresh_gauges()) if os.environ.get(METRICS_DIRECTORY) else None
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
-                if refresher:
-                    refresher.cancel()
-                state.pipeline = None
+            state.pipeline = await self._open_pipeline().__aenter__()
+            refresher = asyncio.create_task(self._refresh_gauges()) if os.environ.get(METRICS_DIRECTORY) else None
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            if refresher:
+                refresher.cancel()
+            async with self._reloading:
+                pipeline, state.pipeline = state.pipeline, None
+            await pipeline.__aexit__(None, None, None)
+            await asyncio.gather(*self._retiring)
         except BaseException as raised:
             error = state.handled(raised)
             state.log.write("error", "pipeline", **logs.describe(error))
@@ -122,6 +131,36 @@ class Gateway:
             async with asyncio.timeout(1):  # time to write the error events
                 await state.idle.wait()
 
+    async def reload(self) -> None:
+        """Read the configuration again and use it from the next request on; an invalid one changes nothing.
+
+        Requests in progress keep the old configuration until they end.
+        """
+        state = self._state
+        async with self._reloading:
+            old = state.pipeline
+            if old is None or state.draining or self._reconfigure is None:
+                return
+            try:
+                new = await asyncio.to_thread(self._reconfigure, old)
+                await new.pipeline.__aenter__()
+            except BaseException as raised:
+                state.log.write("error", "reload_failed", **logs.describe(state.handled(raised)))
+                return
+            state.pipeline = new.pipeline
+            state.apply(new.settings)
+            state.log.write("info", "reloaded", need_restart=list(new.need_restart) or None)
+            retiring = asyncio.create_task(self._retire(old))
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, pipeline: "Pipeline") -> None:
+        try:
+            await self._state.wait_until_unused(pipeline)
+            await pipeline.__aexit__(None, None, None)
+        except BaseException as raised:
+            self._state.log.write("error", "pipeline", **logs.describe(self._state.handled(raised)))
+
     def cut(self) -> None:
         """End all open requests with an error."""
         for connection in tuple(self._state.open_requests):
@@ -146,6 +185,8 @@ class Gateway:
             except Exception as second:  # the request is logged all the same
                 connection.status = connection.status or 500
                 connection.log_fields["error_response_failed"] = type(second).__name__
+        finally:
+            connection.release_body()
         seconds = connection.seconds
         state.metrics.request(connection.route, connection.status, seconds)
         if connection.route in info_routes.PROBES:  # frequent, and counted in the metrics

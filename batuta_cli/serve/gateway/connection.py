@@ -38,8 +38,33 @@ class ConnectionLimits:
 
     body_bytes: int = 32 * 1024 * 1024
     """Largest body."""
+    all_bodies_bytes: int = 256 * 1024 * 1024
+    """Largest sum of the bodies of all requests in progress in one process."""
     client_seconds: float = 60.0
     """Time in which a client must send its whole body, and in which it must read each part of the response."""
+
+    @property
+    def largest_sum(self) -> int:
+        """`all_bodies_bytes`, but never less than one body may have."""
+        return max(self.all_bodies_bytes, self.body_bytes)
+
+
+class BodyMemory:
+    """The bytes of request bodies that one process holds."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """Add the bytes of a body. Raises `HttpError` 429 when the sum exceeds the limit."""
+        if self._held + size > self.limit:
+            raise HttpError(429, "busy", "the requests in progress hold too much memory", retry_after=1)
+        self._held += size
+
+    def release(self, size: int) -> None:
+        """Subtract the bytes of a body whose request has ended."""
+        self._held -= size
 
 
 class ClientLeftError(Exception):
@@ -53,7 +78,9 @@ class ClientLeftError(Exception):
 class Connection:
     """One request and its response."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: ConnectionLimits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limits: ConnectionLimits, bodies: BodyMemory
+    ) -> None:
         self.scope = scope
         self.headers: dict[bytes, bytes] = {}
         self.id = os.urandom(12).hex()
@@ -77,6 +104,8 @@ class Connection:
         self._receive = receive
         self._send = send
         self._limits = limits
+        self._bodies = bodies
+        self._body_size = 0
         self._watcher: DisconnectWatcher | None = None
         self._write_start = 0.0
         """When the pending write of a stream began; 0 when no write is pending."""
@@ -99,7 +128,7 @@ class Connection:
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length[:20]) > limit:
             raise _too_large(limit)
-        parts, size = [], 0
+        parts: list[bytes] = []
         try:
             with Deadline(self._limits.client_seconds):
                 while True:
@@ -107,9 +136,10 @@ class Connection:
                     if message["type"] == "http.disconnect":
                         raise ClientLeftError("left while sending")
                     part = message.get("body", b"")
-                    size += len(part)
-                    if size > limit:
+                    if self._body_size + len(part) > limit:
                         raise _too_large(limit)
+                    self._bodies.take(len(part))
+                    self._body_size += len(part)
                     parts.append(part)
                     if not message.get("more_body", False):
                         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -117,6 +147,11 @@ class Connection:
             raise HttpError(
                 408, "timeout", "the request took too long to arrive", headers={b"connection": b"close"}
             ) from None
+
+    def release_body(self) -> None:
+        """The request has ended: its body no longer counts."""
+        self._bodies.release(self._body_size)
+        self._body_size = 0
 
     def watch_client(self) -> "DisconnectWatcher":
         """A block that ends with `ClientLeftError` when the client disconnects or reads too slowly."""

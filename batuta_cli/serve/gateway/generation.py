@@ -30,7 +30,7 @@ _HEADER_LIMIT = 1000  # characters of a header value
 async def generate(state: GatewayState, connection: Connection, dialect: Dialect) -> None:
     """Serve one POST request."""
     check_json(connection.headers)
-    pipeline = state.require_pipeline()
+    state.require_pipeline()
     if state.draining:
         close = {b"connection": b"close"}
         raise HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1, headers=close)
@@ -47,7 +47,7 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
         stream=parsed.stream,
         options=parsed.options or {},
     )
-    with state.open_request(connection):
+    with state.open_request(connection) as pipeline:
         response, backend = None, ""
         try:
             async with connection.watch_client():

@@ -9,7 +9,7 @@ import orjson
 
 from batuta_cli.serve.gateway import metrics
 from batuta_cli.serve.gateway.connection import Connection
-from batuta_cli.serve.gateway.http_errors import HttpError, check_method, unknown_model
+from batuta_cli.serve.gateway.http_errors import HttpError, check_method, http_error_for, unknown_model
 from batuta_cli.serve.gateway.state import GatewayState
 
 PROBES = ("/health", "/ready")
@@ -19,7 +19,7 @@ _ALLOWED_HEADERS = b"authorization, x-api-key, content-type, x-request-id, x-bat
 
 
 async def probe(state: GatewayState, connection: Connection) -> None:
-    """`/health`: the process runs. `/ready`: a backend would take a request now."""
+    """`/health`: the process runs. `/ready`: a backend would take a request; ledger and audit log can be written."""
     check_method(connection.scope["method"], ("GET", "HEAD"))
     if connection.route == "/health":
         await connection.respond(200, b'{"status":"ok"}')
@@ -30,6 +30,9 @@ async def probe(state: GatewayState, connection: Connection) -> None:
     elif state.pipeline is not None:
         readiness = state.pipeline.ready()
         ready, reason = readiness.ok, readiness.reason
+        error = await state.storage_error()
+        if error is not None:
+            ready, reason = False, http_error_for(error).message
     document = {"status": "ready" if ready else "not ready"}
     with contextlib.suppress(HttpError):
         state.access.admit(connection.scope.get("client"), connection.headers)

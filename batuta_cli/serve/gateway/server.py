@@ -1,8 +1,9 @@
 """Runs the gateway: listening socket, HTTP server, signals, worker processes.
 
-SIGTERM and SIGINT drain: new requests get 503, `/ready` is 503, the port stays open, and requests in progress have
-`drain_seconds` to finish before they end with an error. A second signal ends them at once. Workers are forked before
-any event loop exists and share the listening socket. A worker that dies is replaced, and no worker outlives its parent.
+SIGHUP reloads the configuration, or ends the gateway when its terminal was closed. SIGTERM and SIGINT drain: new
+requests get 503, `/ready` is 503, the port stays open, and requests in progress have `drain_seconds` to finish before
+they end with an error. A second signal ends them at once. Workers are forked before any event loop exists and share the
+listening socket. A worker that dies is replaced, one that does not end in time is killed, and none outlives its parent.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import gc
 import ipaddress
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 
 _RESTART_AFTER = 1.0  # seconds between starts of a worker that dies at once
 _BACKLOG = 2048
+_DRAIN_GRACE = 10.0
+"""Seconds after `drain_seconds` in which a worker must have ended; then it gets SIGKILL."""
+_OTHER_DESCRIPTORS = 200
+"""Descriptors for everything but connections: logs, ledger, pipes, and connections that are refused."""
 
 MakeGateway = Callable[[Log], "Gateway"]
 
@@ -44,14 +50,38 @@ class Hosting:
     workers: int = 1
     drain_seconds: float = 30.0
     client_seconds: float = 60.0
+    connections: int = 1000
+    """Largest number of connections of one process."""
     quiet: bool = False
     """Log only errors."""
 
 
 def _signals() -> tuple[signal.Signals, ...]:
-    """The signals that end the gateway, without those that are ignored (nohup ignores SIGHUP)."""
-    candidates = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    """The signals that end the gateway, without those that are ignored."""
+    candidates = (signal.SIGTERM, signal.SIGINT)
     return tuple(number for number in candidates if signal.getsignal(number) is not signal.SIG_IGN)
+
+
+class _HangUp:
+    """Tells the two meanings of SIGHUP apart: a closed terminal ends the gateway, all else reloads it.
+
+    Use it before the first fork, and before SIGHUP gets a handler. nohup ignores SIGHUP, so it then only reloads.
+    """
+
+    def __init__(self) -> None:
+        self._ends = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
+
+    def ends(self) -> bool:
+        """Whether the gateway's terminal has been closed."""
+        return self._ends and not _has_terminal()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:
@@ -101,12 +131,28 @@ def serve(make: MakeGateway, listener: socket.socket, hosting: Hosting) -> int:
     """
     if hosting.workers > 1:
         return _Supervisor(make, listener, hosting).run()
+    hang_up = _HangUp()
     with StandardError(quiet=hosting.quiet) as captured:
 
         def announce() -> None:
             captured.log.write("info", "listening", **_listening(listener))
 
-        return _run(_serve(make(captured.log), captured, listener, hosting, announce))
+        return _run(_serve(make(captured.log), captured, listener, hosting, announce, hang_up))
+
+
+def _connection_limit(wanted: int) -> int:
+    """The limit of connections for which there are enough descriptors: two each, for the client and for the backend.
+
+    Raises the process's soft limit of descriptors to its hard limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, (soft - _OTHER_DESCRIPTORS) // 2))
 
 
 def _listening(listener: socket.socket) -> dict[str, Any]:
@@ -126,6 +172,7 @@ async def _serve(
     listener: socket.socket,
     hosting: Hosting,
     announce: Callable[[], None],
+    hang_up: _HangUp,
     lifeline: int | None = None,
 ) -> int:
     """Serve in this process. `lifeline` is a pipe that is closed when the parent process has ended."""
@@ -150,7 +197,9 @@ async def _serve(
 
     config = uvicorn.Config(
         gateway,
-        http=limited_protocol(hosting.client_seconds, gateway.connection_closed),
+        http=limited_protocol(
+            hosting.client_seconds, _connection_limit(hosting.connections), gateway.connection_closed
+        ),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -180,8 +229,19 @@ async def _serve(
         else:
             draining.append(loop.create_task(drain()))
 
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        if hang_up.ends():
+            stop(signal.SIGHUP)
+        else:
+            reloads.add(task := loop.create_task(gateway.reload()))
+            task.add_done_callback(reloads.discard)
+
     for number in _signals():
         loop.add_signal_handler(number, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))  # a new worker has it blocked until here
 
     def orphaned(descriptor: int) -> None:
         loop.remove_reader(descriptor)
@@ -208,7 +268,10 @@ class _Supervisor:
         self._workers: dict[int, float] = {}
         """Start times by process id."""
         self._end_signals = _signals()
-        self._awaited_signals = {*self._end_signals, signal.SIGCHLD}
+        self._awaited_signals = {*self._end_signals, signal.SIGHUP, signal.SIGCHLD}
+        self._hang_up = _HangUp()
+        self._reloaded = False
+        """New workers must read the configuration again."""
         self._lifeline_read, self._lifeline_write = os.pipe()
         self._ready: int | None = None
         """Pipe in which a worker reports whether it started."""
@@ -255,11 +318,16 @@ class _Supervisor:
         os.close(self._lifeline_write)
         for number in self._awaited_signals:
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._awaited_signals)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._awaited_signals - {signal.SIGHUP})
         with StandardError(quiet=self._hosting.quiet) as captured:
             try:
                 gateway = self._make(captured.log)
-                _run(_serve(gateway, captured, self._listener, self._hosting, self._report, self._lifeline_read))
+                if self._reloaded:
+                    os.kill(os.getpid(), signal.SIGHUP)  # blocked until the gateway has its handler
+                serving = _serve(
+                    gateway, captured, self._listener, self._hosting, self._report, self._hang_up, self._lifeline_read
+                )
+                _run(serving)
             except BaseException as error:
                 captured.log.write("error", "worker", process=os.getpid(), **describe(error))
                 known = error if isinstance(error, BatutaError) else as_typed(error)
@@ -275,11 +343,17 @@ class _Supervisor:
             self._ready = None
 
     def _watch(self) -> int:
-        while (number := signal.sigwait(self._awaited_signals)) == signal.SIGCHLD:
+        while True:
+            number = signal.sigwait(self._awaited_signals)
+            if number == signal.SIGHUP and not self._hang_up.ends():
+                self._reloaded = True
+                for process in self._workers:
+                    os.kill(process, signal.SIGHUP)
+            elif number != signal.SIGCHLD:
+                return number
             for lifetime in self._reap():
                 time.sleep(max(0.0, _RESTART_AFTER - lifetime))
                 self._start()
-        return number
 
     def _reap(self) -> list[float]:
         """Remove the workers that have ended; returns their lifetimes in seconds."""
@@ -295,13 +369,16 @@ class _Supervisor:
 
     def _end(self) -> None:
         """Let the workers drain. Further signals are passed on to them."""
-        number = int(signal.SIGTERM)
+        number: int = signal.SIGTERM
+        deadline = time.monotonic() + self._hosting.drain_seconds + _DRAIN_GRACE
         while self._workers:
-            if number != signal.SIGCHLD:
+            if number not in (signal.SIGCHLD, signal.SIGHUP):
                 for process in self._workers:
-                    os.kill(process, signal.SIGTERM)
+                    os.kill(process, signal.SIGTERM if number != signal.SIGKILL else number)
             self._reap()
             if self._workers:
-                number = signal.sigwait(self._awaited_signals)
+                received = signal.sigtimedwait(self._awaited_signals, max(0.0, deadline - time.monotonic()))
+                number = received.si_signo if received else signal.SIGKILL
+                deadline = deadline if received else time.monotonic() + _DRAIN_GRACE
         os.close(self._lifeline_read)
         os.close(self._lifeline_write)

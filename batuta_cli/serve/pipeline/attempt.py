@@ -124,13 +124,7 @@ class Attempt:
         breaker, name = self._breaker, self.target.backend.name
 
         def reserve() -> Reservation:
-            reservation = breaker.reserve(to_usd(bound), model=self._call.model, backend=name)
-            try:
-                reservation.dispatched()
-            except BaseException:
-                reservation.release_surely()
-                raise
-            return reservation
+            return breaker.reserve(to_usd(bound), model=self._call.model, backend=name, dispatched=True)
 
         work = _thread(reserve)
         try:

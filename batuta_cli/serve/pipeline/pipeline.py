@@ -19,7 +19,7 @@ from batuta_cli.config import Config
 from batuta_cli.config import load as load_config
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.backends import Backend
-from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
+from batuta_cli.serve.budget.breaker import BudgetStatus, CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.pipeline.planner import Planner
 from batuta_cli.serve.pipeline.request import ChatRequest, Completion
 from batuta_cli.serve.pipeline.response import Response
@@ -72,9 +72,17 @@ class Pipeline:
         self.breaker = breaker or CostCircuitBreaker.from_config(config.budget)
         self.failover = failover or FailoverConfig.configured(config.failover)
         self.timeouts = timeouts or config.timeouts
-        self.monitor = BackendMonitor(config, audit or AuditLog(), backends, self.failover)
+        self.audit = audit or AuditLog()
+        self.monitor = BackendMonitor(config, self.audit, backends, self.failover)
         self.planner = Planner(config, self.monitor, self.breaker)
         self._watch = watch
+
+    def reconfigured(self, config: Config) -> Self:
+        """A pipeline for another configuration, not yet open, with the ledger, audit log and health of this one."""
+        breaker = CostCircuitBreaker(CircuitBreakerConfig.from_config(config.budget), self.breaker.ledger)
+        pipeline = type(self)(config, breaker=breaker, audit=self.audit, watch=self._watch)
+        pipeline.monitor.health = self.monitor.health
+        return pipeline
 
     async def __aenter__(self) -> Self:
         if self._watch:
@@ -146,6 +154,15 @@ class Pipeline:
             if any(self.monitor.health.cooling(backend.name, now, model) is None for model in models):
                 return Readiness(True)
         return Readiness(False, "no backend is healthy")
+
+    async def check_storage(self) -> None:
+        """Raise `LedgerError` or `AuditError` when the ledger or the audit log cannot be written."""
+
+        def check() -> None:
+            self.breaker.status()
+            self.audit.check_writable()
+
+        await asyncio.to_thread(check)
 
     async def gauges(self) -> Gauges:
         """The current values of metrics. Raises `LedgerError`."""

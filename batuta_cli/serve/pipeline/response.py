@@ -161,8 +161,7 @@ class Response:
                 first_error = first_error or error
                 if not self._may_fail_over(error):
                     raise self._final_error(first_error, {*tried, *self.plan.suitable}) from None
-        await self._sum_up()
-        yield [Piece(usage=self._usage())]
+        yield [Piece(usage=await self._sum_up())]
 
     def _attempt(self, step: _Step) -> Attempt:
         return Attempt(
@@ -295,7 +294,8 @@ class Response:
         except (LedgerError, RuntimeError):  # the response is complete and charged; no thread can be started
             return None
 
-    async def _sum_up(self) -> None:
+    async def _sum_up(self) -> Usage:
+        """Set the summary; returns the usage."""
         usage = self._usage()
         cost = sum(attempt.cost for attempt in self._attempts)
         reports = zip(self._attempts, self._failures, strict=True)
@@ -310,6 +310,7 @@ class Response:
             prompted=self._prompted,
             usage=usage,
         )
+        return usage
 
 
 def _request_obstacles(request: ChatRequest) -> list[Obstacle]:

@@ -34,7 +34,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from batuta_cli import paths
 from batuta_cli.errors import AuditError, BatutaError, InvalidInputError, NotFoundError
-from batuta_cli.files import display, errors_named, open_regular
+from batuta_cli.files import check_writable, display, errors_named, open_regular
 from batuta_cli.serve.tiers import PrivacyTier
 
 SUFFIX = ".jsonl"
@@ -99,6 +99,14 @@ class AuditLog:
                 f"{display(self._path)}: the audit log cannot be written: {reason}",
                 hint=f"nothing was sent; {decision.tier} requests are refused while the log cannot be written",
             ) from error
+
+    def check_writable(self) -> None:
+        """Raise `AuditError` when a record could not be written now. Writes none."""
+        try:
+            paths.private_dir(self.directory)
+            check_writable(self.directory)
+        except BatutaError as error:
+            raise AuditError(f"the audit log cannot be written: {error.message}", hint=error.hint) from error
 
     def _append(self, decision: Decision) -> None:
         if not self._in_place():

@@ -114,7 +114,7 @@ class BackendMonitor:
     async def probe_unhealthy(self, names: Collection[str], tier: PrivacyTier) -> bool:
         """Probe those of these backends that are unhealthy, for a request that would be refused for that.
 
-        False when there is none whose state is older than `FRESH`. Raises `AuditError`.
+        Returns whether any was probed: a state newer than `FRESH` is not probed again. Raises `AuditError`.
         """
         now = time.monotonic()
         backends = [

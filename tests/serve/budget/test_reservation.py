@@ -282,3 +282,25 @@ def test_the_breaker_renews_what_it_has_reserved(clock: Clock) -> None:
     clock.time += 59
     assert sums(breaker) == (Decimal(0), Decimal("0.40"))
     reservation.release()
+
+
+def test_one_step_reserves_and_marks_as_dispatched_and_the_end_of_the_block_charges_it(
+    breaker: CostCircuitBreaker,
+) -> None:
+    with pytest.raises(KeyError), breaker.reserve("0.40", dispatched=True):
+        raise KeyError
+    assert sums(breaker) == (Decimal("0.40"), Decimal(0))
+    with breaker.reserve("0.40", dispatched=True) as reservation:
+        reservation.dispatched()  # does nothing more
+        reservation.release()
+    assert sums(breaker) == (Decimal("0.40"), Decimal(0))
+
+
+def test_a_reservation_that_was_dispatched_in_one_step_is_charged_when_its_process_dies(
+    breaker: CostCircuitBreaker, clock: Clock
+) -> None:
+    for dispatched in (True, False):
+        row = breaker.reserve("0.40", dispatched=dispatched)
+        breaker._operations._renewer.remove(row.id)  # as if its process had died
+    clock.time += 61
+    assert sums(breaker) == (Decimal("0.40"), Decimal(0))

@@ -203,7 +203,7 @@ def test_eleven_megabytes_of_spaces_are_an_error_of_the_request(
         gateway.url = json.loads(gateway.await_line('"event":"listening"'))["url"]
         status, headers, body = gateway.ask(CHAT, chat("m", " " * 11_000_000, max_tokens=10))
         assert (status, headers["content-type"]) == (400, "application/json")
-        assert "a run of 11,000,000 characters" in json.loads(body)["error"]["message"]
+        assert "a run of 11,000,000 white-space characters" in json.loads(body)["error"]["message"]
         line = gateway.await_request()
         assert (line["status"], line["error"]) == (400, "cannot_tokenize")
         gateway.send(signal.SIGTERM)

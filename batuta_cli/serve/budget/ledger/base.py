@@ -27,7 +27,7 @@ one pickled file, for any number of processes:
             return body(MemoryRows())
 
         def write(self, body):
-            with file_lock(f"{self.path}.lock", 10):
+            with file_lock(f"{self.path}.lock"):
                 rows = self.read(lambda rows: rows)
                 result = body(rows)
                 with open(f"{self.path}.new", "wb") as file:
@@ -41,7 +41,7 @@ turns each `OSError` into a `LedgerError`, and calls `fsync`.
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 LEASE = 60_000
 """Milliseconds after which a reservation expires unless it is renewed."""
@@ -53,8 +53,7 @@ GREATEST = 2**63 - 1
 """The largest sum: the largest integer of SQLite and Redis."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """A time, with its day in the caller's time zone."""
 
     time: int
@@ -63,8 +62,7 @@ class Moment:
     """The caller's time zone, a name of the IANA database."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReservationRow:
+class ReservationRow(NamedTuple):
     """A reservation: `amount` stays reserved until it is settled, or expires because it was not renewed."""
 
     id: str
@@ -73,10 +71,11 @@ class ReservationRow:
     """The process that renews it."""
     model: str = ""
     backend: str = ""
+    dispatched: bool = False
+    """Whether its request is about to be sent; see `Ledger.dispatch`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """The model, backend and tokens of a paid request."""
 
     model: str = ""
@@ -85,8 +84,7 @@ class Use:
     output_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DayStatus:
+class DayStatus(NamedTuple):
     """The sums of a day. `spent` excludes forgiven spending."""
 
     day: date
@@ -114,8 +112,7 @@ class Rezoned:
     """The time zone from the next day on as it was before this change."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """The result of a settlement."""
 
     day_status: DayStatus

@@ -153,15 +153,14 @@ def reserve(rows: LedgerRows, moment: Moment, reservation: ReservationRow, limit
     now = _now(rows, moment)
     _require_zone(now, moment)
     row = _current(rows, now)
-    if _status(row, now).ahead:
+    if _is_ahead(row, now):
         raise ahead(row.day, now.day)
     _keep_zone(rows, now)
     if sweep(rows, now.time):
         row = _current(rows, now)
-    before = _status(row, now)
-    if before.spent + before.reserved + reservation.amount > limit:
-        return False, before
-    row = row._replace(reserved=_sum(row.reserved, reservation.amount))
+    if row.spent - row.forgiven + row.reserved + reservation.amount > limit:
+        return False, _status(row, now)
+    row = Day(row.day, row.spent, row.forgiven, _sum(row.reserved, reservation.amount), row.warned)
     expires = now.time + LEASE
     rows.put_reservation(
         StoredReservation(
@@ -170,7 +169,7 @@ def reserve(rows: LedgerRows, moment: Moment, reservation: ReservationRow, limit
             reservation.amount,
             expires,
             reservation.owner,
-            False,
+            reservation.dispatched,
             reservation.model,
             reservation.backend,
         )
@@ -194,7 +193,7 @@ def settle(rows: LedgerRows, moment: Moment, id: str, cost: int, use: Use, reque
     stored = rows.reservation(id)
     if stored is not None:
         row = _row(rows, stored.day)
-        row = row._replace(reserved=row.reserved - stored.amount, spent=_sum(row.spent, cost))
+        row = Day(row.day, _sum(row.spent, cost), row.forgiven, row.reserved - stored.amount, row.warned)
         counts = Counts(requests, use.input_tokens, use.output_tokens, cost)
         rows.add_history(stored.day, stored.model, stored.backend, counts)
         rows.drop_reservation(id)
@@ -261,7 +260,7 @@ def rezone(rows: LedgerRows, moment: Moment, zone: str) -> Rezoned:
         return Rezoned(zone, None, before=now.zone)
     row = _current(rows, now)
     changed = None if zone == now.zone else zone
-    if changed and _status(row, now).ahead:
+    if changed and _is_ahead(row, now):
         raise ahead(row.day, now.day)
     rows.put_zoning(Zoning(now.zone, changed, row.day if changed or now.earliest else None))
     return Rezoned(now.zone, changed, before=now.next or now.zone)
@@ -352,10 +351,14 @@ def _status(row: Day, now: _Now) -> DayStatus:
         row.spent - row.forgiven,
         row.reserved,
         row.warned,
-        ahead=row.day > now.day + timedelta(days=1),
+        ahead=_is_ahead(row, now),
         zone=now.zone,
         next_zone=now.next,
     )
+
+
+def _is_ahead(row: Day, now: _Now) -> bool:
+    return row.day > now.day and row.day > now.day + timedelta(days=1)
 
 
 def _sum(one: int, other: int) -> int:

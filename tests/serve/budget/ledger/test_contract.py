@@ -18,14 +18,10 @@ from batuta_cli.serve.budget.ledger import LEASE, Ledger, Moment, ReservationRow
 from batuta_cli.serve.budget.ledger.base import REMEMBERED
 from batuta_cli.serve.budget.ledger.memory import MemoryLedger
 from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
+from tests.serve.budget.ledger.support import START, at
 
-START = int(dt.datetime(2028, 2, 28, 12, tzinfo=dt.UTC).timestamp() * 1000)  # before a leap day
 HOUR = 3_600_000
 DAY = 24 * HOUR
-
-
-def at(time: int) -> Moment:
-    return Moment(time, dt.datetime.fromtimestamp(time / 1000, dt.UTC).date())
 
 
 @pytest.fixture(params=["memory", "sqlite"])
