@@ -26,6 +26,7 @@
       CostError                     5
         RequestTooExpensive         5
         DailyBudgetExceeded         5
+          BudgetReservedError       5
         UnknownPriceError           5
       PrivacyError                  6
       NoBackendError                7
@@ -217,6 +218,19 @@ class DailyBudgetExceeded(CostError):
     """The request may cost more than the rest of the day's budget. Exit 5."""
 
     kind = "daily_budget_exceeded"
+
+
+class BudgetReservedError(DailyBudgetExceeded):
+    """The request fits the day's unspent money, but running requests have reserved it. Exit 5.
+
+    `retry_after`: seconds after which a retry may succeed.
+    """
+
+    kind = "budget_reserved"
+
+    def __init__(self, message: str, *, hint: str | None = None, result: Any = None, retry_after: float = 1.0) -> None:
+        super().__init__(message, hint=hint, result=result)
+        self.retry_after = retry_after
 
 
 class UnknownPriceError(CostError):

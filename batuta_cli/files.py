@@ -103,9 +103,27 @@ def utf8_name(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
+def is_dangling(path: StrPath) -> bool:
+    """Whether `path` is a symbolic link whose target does not exist."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return os.path.islink(path)
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def dangling(path: StrPath) -> str:
+    """What is wrong with a symbolic link whose target does not exist."""
+    return f"is a link to {display(os.readlink(path))}, which does not exist"
+
+
 def os_error(error: OSError, path: StrPath) -> OperationError:
     """The `BatutaError` for `error` on `path`."""
     reason = (error.strerror or str(error)).lower()
+    if error.errno == errno.ENOENT and is_dangling(path):
+        return NotFoundError(f"{display(path)}: {dangling(path)}")
     if error.errno == errno.ENOENT:
         return NotFoundError(f"{display(path)}: no such file or directory")
     if error.errno == errno.EACCES:

@@ -1,4 +1,4 @@
-"""Claim: with the conversion of messages and all checks, the prompts of a modern template (Qwen 3's) come out at least 0.8
+"""Claim: with the conversion of messages and all checks, prompts of a modern template (Qwen 3's) come out at least 0.8
 times as fast as from Jinja2's sandbox alone, which transformers uses. Simple templates, texts of megabytes, untrusted
 templates and the first prompt of a template are measured for reference.
 

@@ -126,6 +126,7 @@ complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --ident
 
 # batuta pacha hash
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore-missing -d 'With --check: skip listed files that do not exist.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l algorithm -x -a 'blake3 sha256' -d 'sha256 prints the lines of sha256sum, for files only.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore -x -d 'Leave out these paths, relative to the model\'s root. * stays within a directory, ** does not.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
@@ -136,7 +137,7 @@ complete -c batuta -n '__batuta_in \'pacha hash\' 1+ -c --check --algorithm --ig
 
 # batuta pacha encrypt
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
-complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline is dropped.'
+complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline (LF or CRLF) is dropped.'
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -s o -l output -r -F -d 'Where to write; - is stdout.'
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l format -x -a '1 2' -d '1 is read by the Rust crate; 2 is for pipes, random access and any size.'
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -s f -l force -d 'Replace an existing output.'
@@ -147,7 +148,7 @@ complete -c batuta -n '__batuta_in \'pacha encrypt\' 1 --password-env --password
 
 # batuta pacha decrypt
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
-complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline is dropped.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline (LF or CRLF) is dropped.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s o -l output -r -F -d 'Where to write; - is stdout.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l allow-kdf-memory -x -d 'Largest memory that a file may request to derive its key.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s f -l force -d 'Replace an existing output.'
@@ -366,6 +367,8 @@ complete -c batuta -n '__batuta_in \'serve context\'' -l window -x -d 'The conte
 complete -c batuta -n '__batuta_in \'serve context\'' -l reserve -x -d 'The part of the window reserved for the output.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l tokenizer -r -F -d 'Count with this GGUF file, tokenizer.json or model folder.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l system-fallback -x -a 'error merge drop' -d 'The treatment of a system message that the format does not support: merge puts it into the first user message, drop omits it.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l backend -x -d 'Let this running llama.cpp or vLLM server count; its window is used where it is smaller.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l privacy -x -a 'sovereign private standard' -d 'The privacy tier of the request to --backend. Default: the config\'s.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve context\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve context\'' -s h -l help -d 'Show this message and exit.'
@@ -521,6 +524,7 @@ complete -c batuta -n '__batuta_at serve keys' -s q -l quiet -d 'Print errors on
 complete -c batuta -n '__batuta_at serve keys' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve keys create
+complete -c batuta -n '__batuta_in \'serve keys create\'' -l admin -d 'Also allow /metrics from other machines.'
 complete -c batuta -n '__batuta_in \'serve keys create\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve keys create\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve keys create\'' -s h -l help -d 'Show this message and exit.'
@@ -561,19 +565,19 @@ complete -c batuta -n '__batuta_in \'config show\'' -s h -l help -d 'Show this m
 complete -c batuta -n '__batuta_in \'config get\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config get\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config get\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config set
 complete -c batuta -n '__batuta_in \'config set\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config set\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config set\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config unset
 complete -c batuta -n '__batuta_in \'config unset\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config init
 complete -c batuta -n '__batuta_in \'config init\'' -s f -l force -d 'Replace an existing file.'

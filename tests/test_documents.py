@@ -65,6 +65,11 @@ def test_the_readme_has_at_most_150_lines_and_begins_with_what_it_is_how_to_inst
         assert text in first_screen
 
 
+def test_the_readme_links_to_every_document() -> None:
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)", README.read_text()))
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")} == linked
+
+
 # Links.
 
 

@@ -5,6 +5,7 @@ parameters, so that a new command needs no code for that.
 """
 
 import difflib
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -82,8 +83,62 @@ class Group(TyperGroup):
             _say_where(error, ctx)
             raise
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+            name = console.settings.withheld.redact(args[0])
+            meant = suggestions(args[0], ctx)
+            ctx.fail(
+                f"no such command {name!r}" + (f", did you mean {' or '.join(map(repr, meant))}?" if meant else "")
+            )
+        return super().resolve_command(ctx, args)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         help.write_help(self, ctx, formatter)
+
+
+_SYNONYMS = {
+    "rm": "remove",
+    "del": "remove",
+    "delete": "remove",
+    "uninstall": "remove",
+    "untrust": "remove",
+    "ls": "list",
+    "mv": "rename",
+    "generate": "keygen",
+    "generate-key": "keygen",
+    "new": "keygen",
+    "check-signature": "verify",
+    "checksum": "hash",
+    "sum": "hash",
+    "show": "inspect",
+}
+"""Words of other tools for our commands."""
+
+
+def suggestions(name: str, context: Any) -> list[str]:
+    """Commands that a user may have meant by `name`: one of this group, else of that name in any group."""
+    wanted = _SYNONYMS.get(name, name)
+    here = list(context.command.list_commands(context))
+    for candidate in (name, wanted):
+        if candidate in here:
+            return [candidate]
+    root, here_path = context.find_root(), tuple(context.command_path.split())
+    anywhere = [path for path in _paths(root.command, root, (str(root.info_name),)) if path[-1] == wanted]
+    while here_path and not any(path[: len(here_path)] == here_path for path in anywhere):
+        here_path = here_path[:-1]
+    if near := [path for path in anywhere if path[: len(here_path)] == here_path]:
+        return [" ".join(path) for path in sorted(near, key=lambda path: (len(path), path))]
+    return difflib.get_close_matches(name, here, n=2)
+
+
+def _paths(group: Any, context: Any, prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for name in group.list_commands(context):
+        child = group.get_command(context, name)
+        if child is None or child.hidden:
+            continue
+        yield (*prefix, name)
+        if isinstance(child, TyperGroup):
+            yield from _paths(child, context, (*prefix, name))
 
 
 def _say_where(error: Any, context: Any) -> None:
@@ -109,12 +164,6 @@ class LazyGroup(Group):
         if cmd_name not in self.groups:
             return None
         return typer.main.get_command(import_module(self.groups[cmd_name]).app)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] not in self.groups and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], self.groups, n=1)
-            ctx.fail(f"no such command '{args[0]}'" + (f", did you mean '{near[0]}'?" if near else ""))
-        return super().resolve_command(ctx, args)
 
 
 def examples(*lines: str) -> str:

@@ -66,6 +66,21 @@ def warn_of_unmatched(path: str, model: str, ignore: Sequence[str], signature: S
             warn(f"{display(path)}: --ignore {display(glob)} matches nothing; {later}")
 
 
+def warn_of_pointers(path: str, model: str, *, ignore: Sequence[str] = (), follow_symlinks: bool = False) -> None:
+    """Warn of Git LFS pointers in `model`, which the user called `path`: the real files were not fetched."""
+    from batuta_cli.cli.console import warn
+    from batuta_cli.pacha.ignoring import expand_ignored
+    from batuta_cli.pacha.pointers import lfs_pointers
+
+    try:
+        left_out = expand_ignored(model, ignore).paths
+    except BatutaError:
+        return  # the work itself reports it
+    for name in lfs_pointers(model, ignore=left_out, follow_symlinks=follow_symlinks):
+        file = path if name == "." else os.path.join(path, name)
+        warn(f"{display(file)}: is a Git LFS pointer and not the file itself; fetch the file: git lfs pull")
+
+
 def total_size(path: str) -> int | None:
     """Bytes to read, for the progress bar, or None when stderr is not a terminal."""
     from batuta_cli.pacha.hashing import scan

@@ -28,7 +28,9 @@ PasswordEnv = Annotated[
 ]
 PasswordFile = Annotated[
     str | None,
-    typer.Option("--password-file", metavar="FILE", help="The file that holds it; one trailing newline is dropped."),
+    typer.Option(
+        "--password-file", metavar="FILE", help="The file that holds it; one trailing newline (LF or CRLF) is dropped."
+    ),
 ]
 Output = Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is stdout.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing output.")]
@@ -174,6 +176,7 @@ class _Ends:
     @classmethod
     def of(cls, path: str, target: str, force: bool) -> Self:
         """Check input and output before a password is asked for."""
+        from batuta_cli.cli.models import warn_of_pointers
         from batuta_cli.files import atomic_output, errors_named
         from batuta_cli.pacha.locate import locate
 
@@ -183,6 +186,8 @@ class _Ends:
                 mode = os.stat(source).st_mode
             if stat.S_ISDIR(mode):
                 raise InvalidInputError(f"{display(path)}: is a directory, not a file", hint=_TAR)
+            if stat.S_ISREG(mode):
+                warn_of_pointers(path, source)
         if target == "-":
             console.binary_stdout()
         else:

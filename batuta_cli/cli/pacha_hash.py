@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,11 +15,10 @@ from batuta_cli.cli.models import (
     is_stream,
     located_size,
     read_stdin,
-    shell_path,
     total_size,
     warn_of_unmatched,
 )
-from batuta_cli.errors import InvalidInputError, UsageError, VerificationError
+from batuta_cli.errors import InvalidInputError, NotFoundError, UsageError, VerificationError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
@@ -47,6 +46,9 @@ def hash_paths(
     check: Annotated[
         str | None, typer.Option("--check", "-c", metavar="FILE", help="Check the addresses listed in FILE.")
     ] = None,
+    ignore_missing: Annotated[
+        bool, typer.Option("--ignore-missing", help="With --check: skip listed files that do not exist.")
+    ] = False,
     algorithm: Annotated[
         str, typer.Option(metavar="blake3|sha256", help="sha256 prints the lines of sha256sum, for files only.")
     ] = "blake3",
@@ -58,10 +60,12 @@ def hash_paths(
         raise UsageError(f"no such algorithm: {display(algorithm)}", hint="blake3 or sha256")
     if (check is None) == (not paths):
         raise UsageError("name the PATHs to hash, or one list with --check FILE", hint="batuta pacha hash --help")
-    if algorithm == "sha256":
-        return _hash_sha256(paths or [], check, restricted=bool(ignore) or follow_symlinks)
+    if ignore_missing and check is None:
+        raise UsageError("--ignore-missing is for --check FILE")
     if check is not None:
-        return _check(check)
+        return _check(check, algorithm, ignore_missing)
+    if algorithm == "sha256":
+        return _hash_sha256(paths or [], restricted=bool(ignore) or follow_symlinks)
     if ignore:
         from batuta_cli.pacha.ignoring import check_globs
 
@@ -88,11 +92,9 @@ def _address(path: str, ignore: list[str], follow_symlinks: bool) -> "ContentAdd
         return content_address(found.path, ignore=ignore, follow_symlinks=follow_symlinks, progress=advance)
 
 
-def _hash_sha256(paths: list[str], check: str | None, *, restricted: bool) -> console.CommandResult:
+def _hash_sha256(paths: list[str], *, restricted: bool) -> console.CommandResult:
     from batuta_cli.pacha.checklist import format_line
 
-    if check is not None:
-        raise UsageError("--check reads lists of BLAKE3 addresses", hint=f"sha256sum --check {shell_path(check)}")
     if restricted:
         raise UsageError("--ignore and --follow-symlinks are for directories, which have no SHA-256 digest")
 
@@ -133,25 +135,42 @@ def _hash(path: str, ignore: list[str], follow_symlinks: bool) -> Done:
 _LIST_LIMIT = 64 * 1024 * 1024  # bytes
 
 
-def _check(file: str) -> console.CommandResult:
+def _check(file: str, algorithm: str, ignore_missing: bool) -> console.CommandResult:
     from batuta_cli.files import read_limited
     from batuta_cli.pacha.checklist import parse_list
     from batuta_cli.pacha.hashing import content_address
+    from batuta_cli.pacha.sha256 import Sha256Digest, sha256_of
 
     data = read_stdin(_LIST_LIMIT) if file == "-" else read_limited(file, _LIST_LIMIT)
     try:
-        wanted = parse_list(data)
+        wanted = parse_list(data, algorithm)
     except InvalidInputError as error:
         raise InvalidInputError(f"{display(file)}: {error.message}") from None
+    if ignore_missing:
+        wanted = [(digest, path) for digest, path in wanted if os.path.lexists(path)]
+        if not wanted:
+            raise NotFoundError(f"{display(file)}: none of the listed files exists, so nothing was checked")
     queue = iter(wanted)
 
     def one(path: str) -> Done:
         expected, _ = next(queue)
+        is_sha256 = isinstance(expected, Sha256Digest)
         # A list names files, never objects of the store or stdin: those could stand in for a missing file.
-        actual = content_address(path)
+        actual = sha256_of(path) if is_sha256 else content_address(path)
+        kind = "digest" if is_sha256 else "address"
         if actual != expected:
             message = f"{display(path)}: FAILED, the content is {actual}"
-            raise VerificationError(message, result={"address": str(actual)})
-        return Done({"address": str(actual)}, f"{display(path)}: OK")
+            raise VerificationError(message, hint=_hint_on_algorithm(path, expected), result={kind: str(actual)})
+        return Done({kind: str(actual)}, f"{display(path)}: OK")
 
     return for_each([path for _, path in wanted], one, size=total_size)
+
+
+def _hint_on_algorithm(path: str, expected: Any) -> str | None:
+    """What to say when the listed digest is right under the other algorithm."""
+    from batuta_cli.pacha.hashing import ContentAddress
+    from batuta_cli.pacha.sha256 import sha256_of
+
+    if not isinstance(expected, ContentAddress) or os.path.isdir(path) or sha256_of(path).digest != expected.digest:
+        return None
+    return "the list has SHA-256 digests: batuta pacha hash --check FILE --algorithm sha256"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from batuta_cli.cli import console, secrets
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import located_size, opened, total_size, warn_of_unmatched
+from batuta_cli.cli.models import located_size, opened, total_size, warn_of_pointers, warn_of_unmatched
 from batuta_cli.errors import UsageError
 from batuta_cli.files import atomic_output, display
 from batuta_cli.pacha import trust
@@ -52,6 +52,7 @@ def sign_all(
         target = found.inside if inside else oms_signature_path(found.path) if output is None else output
         covered = place_inside(target, found.path, [*ignore, *([INSIDE] if inside else [])])
         warn_of_unmatched(path, found.path, ignore, covered)
+        warn_of_pointers(path, found.path, ignore=ignore, follow_symlinks=follow_symlinks)
         name = found.name or model_name(found.path)
 
         def bundle(advance: Any) -> bytes:

@@ -20,6 +20,7 @@ from batuta_cli.cli.models import (
     read_stdin,
     shell_path,
     total_size,
+    warn_of_pointers,
     warn_of_unmatched,
 )
 from batuta_cli.errors import UsageError, VerificationError
@@ -125,6 +126,7 @@ def sign(
         target = found.inside if inside else found.signature if output is None else output
         covered = place_inside(target, found.path, [*(ignore or ()), *([INSIDE] if inside else [])])
         warn_of_unmatched(path, found.path, ignore or (), covered)
+        warn_of_pointers(path, found.path, ignore=ignore or (), follow_symlinks=follow_symlinks)
         options: dict[str, Any] = {
             "expires_days": expires,
             "ignore": ignore or (),
@@ -292,11 +294,15 @@ def verify(
     )
     tolerated = [glob for given in allow_unsigned or [] for glob in _TRANSPORTS.get(given, (given,))]
     check_globs(tolerated)
-    return for_each(
-        paths,
-        lambda path: _verify_signature(path, signature or [], policy, wanted, require, tolerated),
-        size=located_size,
-    )
+
+    def one(path: str) -> Done:
+        try:
+            return _verify_signature(path, signature or [], policy, wanted, require, tolerated)
+        except VerificationError:
+            warn_of_pointers(path, path, follow_symlinks=True)
+            raise
+
+    return for_each(paths, one, size=located_size)
 
 
 _TRANSPORTS = {

@@ -7,6 +7,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, command_group, examples
 from batuta_cli.cli.many import Done, for_each
+from batuta_cli.cli.models import warn_of_pointers
 from batuta_cli.errors import BatutaError, DamagedStateError, UsageError, VerificationError
 from batuta_cli.files import display
 
@@ -68,6 +69,8 @@ def _add(path: str, name: "StoreName | None", *, link: bool, force: bool, severa
 
     store = Store.default()
     found = None if path == "-" else locate(path)
+    if found is not None and found.address is None:
+        warn_of_pointers(path, found.path)
     if link and (found is None or found.address is not None):
         raise UsageError(f"{display(path)}: only a file can be linked", hint="leave --link out")
     if found is None:

@@ -27,6 +27,24 @@ def probed(backends: "Sequence[Backend]", tier: "PrivacyTier", settings: "Config
     return {result.backend.name: result for result in found}
 
 
+def named_backend(name: str, backends: "Sequence[Backend]", *, configured: bool = False) -> "Backend":
+    """The backend called `name`: one of `backends`, or, unless `configured`, any kind at its usual address.
+
+    Raises `UsageError` that suggests the nearest name.
+    """
+    from batuta_cli.serve.backends import ServingBackend, default_backend
+    from batuta_cli.serve.names import normalised, unknown_name
+
+    for backend in backends:
+        if normalised(backend.name) == normalised(name):
+            return backend
+    kind = next((kind for kind in ServingBackend if normalised(kind) == normalised(name)), None)
+    if kind is not None and not configured:
+        return default_backend(kind)
+    known = [backend.name for backend in backends]
+    raise unknown_name("backend", name, known if configured else dict.fromkeys([*known, *ServingBackend]))
+
+
 def warn_if_lost(log: "AuditLog") -> None:
     """Warn when decisions of the privacy gate could not be logged, which does not stop standard requests."""
     if log.lost:

@@ -19,8 +19,18 @@ group = command_group("keys", "Create, list and revoke the client keys of the ga
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key.")]
 
 
-@group.command(cls=Command, epilog=examples("batuta serve keys create laptop", "KEY=$(batuta serve keys create ci)"))
-def create(name: Name) -> console.CommandResult:
+@group.command(
+    cls=Command,
+    epilog=examples(
+        "batuta serve keys create laptop",
+        "KEY=$(batuta serve keys create ci)",
+        "batuta serve keys create prometheus --admin",
+    ),
+)
+def create(
+    name: Name,
+    admin: Annotated[bool, typer.Option("--admin", help="Also allow /metrics from other machines.")] = False,
+) -> console.CommandResult:
     """Create a client key and print it once; only its SHA-256 is stored.
 
     From the first key on, every request to the gateway needs one, also after all keys are revoked.
@@ -29,7 +39,7 @@ def create(name: Name) -> console.CommandResult:
 
     if console.settings.quiet and not console.settings.json:
         raise UsageError("--quiet would hide the key, which is shown only once", hint="run the command without --quiet")
-    key, entry = keys.create(name)
+    key, entry = keys.create(name, admin=admin)
     console.note(
         f"the key {display(name)} is shown only once; clients send it as Authorization: Bearer KEY or x-api-key: KEY"
     )
@@ -47,11 +57,10 @@ def list_keys() -> console.CommandResult:
             "there are no client keys: only the loopback is served. To create one: batuta serve keys create NAME"
         )
     rows = [
-        (e.name, _time(e.created) or "", f"revoked {_time(e.revoked)}" if e.revoked else "active", e.sha256[:12])
-        for e in entries
+        (e.name, _time(e.created) or "", _state(e), "admin" if e.admin else "models", e.sha256[:12]) for e in entries
     ]
     return console.CommandResult(
-        [_entry(e) for e in entries], console.Table(("NAME", "CREATED", "STATE", "SHA-256"), rows)
+        [_entry(e) for e in entries], console.Table(("NAME", "CREATED", "STATE", "SCOPE", "SHA-256"), rows)
     )
 
 
@@ -64,12 +73,17 @@ def revoke(name: Name) -> console.CommandResult:
     return console.CommandResult(_entry(entry), f"revoked the key {display(name)}")
 
 
+def _state(entry: "ClientKey") -> str:
+    return f"revoked {_time(entry.revoked)}" if entry.revoked else "active"
+
+
 def _entry(entry: "ClientKey") -> dict[str, Any]:
     return {
         "name": entry.name,
         "sha256": entry.sha256,
         "created": _time(entry.created),
         "revoked": _time(entry.revoked),
+        "admin": entry.admin,
     }
 
 

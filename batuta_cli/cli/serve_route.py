@@ -9,7 +9,7 @@ from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.conversation import ConversationSource, Messages, System, User
 from batuta_cli.cli.ledger_option import LedgerOption, SetOption, load_config
-from batuta_cli.cli.probing import probed
+from batuta_cli.cli.probing import named_backend, probed
 from batuta_cli.errors import LedgerError, NoBackendError, UsageError
 from batuta_cli.files import display
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 commands = typer.Typer()
-
-_ANY_WINDOW = 10**9  # tokens: the conversation is only counted here; the plan compares it with each window
 
 
 @commands.command(
@@ -73,8 +71,9 @@ def route(
 ) -> console.CommandResult:
     """Print the name of the backend that a request would go to. The request is not sent.
 
-    The backends are probed, except with --queue-depth or --backend. Exit 6 when the privacy tier refuses, 7 when no
-    backend is available or all queues are full.
+    The backends are probed, except with --queue-depth or --backend. The exit codes are those of serve chat: 5 when the
+    budget refuses or the price is unknown, 6 when the privacy tier refuses, 7 when no backend is available or all
+    queues are full, 8 when the messages do not fit by an exact count. An estimate does not refuse.
     """
     from batuta_cli.serve.routing.planning import PlanRequest, plan
     from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
@@ -93,7 +92,7 @@ def route(
     probing = queue_depth is None and backend is None
     backends = _backends(settings, request, probing=probing, configured=configured)
     if backend is not None:
-        chosen = _named(backend, backends, configured=configured)
+        chosen = named_backend(backend, backends, configured=configured)
         request, backends = replace(request, backend=chosen.name), [chosen]
         settings = replace(settings, router=replace(settings.router, local_backend="", spillover_backends=()))
     if no_spillover:
@@ -120,10 +119,15 @@ def _counted(settings: "Config", model: str, tokens: int | None, source: Convers
         return None
     if not model:
         raise UsageError("counting the messages needs the model", hint="add --model NAME")
-    from batuta_cli.serve.context.manager import ContextManager
+    from batuta_cli.serve.pipeline import input_count
+    from batuta_cli.serve.pipeline.request import ChatRequest
+    from batuta_cli.serve.tiers import PrivacyTier
 
-    manager = ContextManager.for_model(model, window=_ANY_WINDOW, reserve=0, models=settings.models)
-    return manager.count(*source.read_request())
+    messages, fields = source.read_request()
+    return input_count.count(
+        ChatRequest(model=model, messages=tuple(messages), privacy=PrivacyTier.STANDARD, options=fields),
+        settings.models,
+    )
 
 
 def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, configured: bool) -> "Sequence[Backend]":
@@ -139,21 +143,6 @@ def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, conf
             "no backend is configured; probing local servers at their usual ports. To add one: batuta config init"
         )
     return usual_backends(settings, request, local=probing)
-
-
-def _named(name: str, backends: "Sequence[Backend]", *, configured: bool) -> "Backend":
-    """The backend of this name: a candidate, or any kind unless `configured`."""
-    from batuta_cli.serve.backends import ServingBackend, default_backend
-    from batuta_cli.serve.names import normalised, unknown_name
-
-    for backend in backends:
-        if normalised(backend.name) == normalised(name):
-            return backend
-    kind = next((kind for kind in ServingBackend if normalised(kind) == normalised(name)), None)
-    if kind is not None and not configured:
-        return default_backend(kind)
-    known = [backend.name for backend in backends]
-    raise unknown_name("backend", name, known if configured else dict.fromkeys([*known, *ServingBackend]))
 
 
 def _probe(settings: "Config", request: "PlanRequest", backends: "Sequence[Backend]") -> "Mapping[str, ProbeResult]":
@@ -207,7 +196,15 @@ def _result(
     *,
     explain: bool,
 ) -> console.CommandResult:
-    error = found.error()
+    from batuta_cli.serve.budget.breaker import CircuitBreakerConfig
+    from batuta_cli.serve.routing.errors import routing_error
+
+    error = None
+    if found.backend is None:
+        most = CircuitBreakerConfig.from_config(settings.budget).max_request_cost
+        error = routing_error(found, retry_after=None, max_request_cost=most)
+    for warning in found.warnings:
+        console.warn(display(warning))
     if trouble is not None and error is None:
         console.warn(f"{trouble.message}; requests that cost money are refused")
     if error is not None and error.kind == NoBackendError.kind and not settings.backends:

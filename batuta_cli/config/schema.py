@@ -88,6 +88,14 @@ class Budget:
             "(relative to the current directory), or memory: (separate for each process, lost when it ends).",
         ),
     ] = "sqlite"
+    reservation_wait: Annotated[
+        float,
+        Key(
+            Seconds(0, 60),
+            "Seconds that a request waits while running requests have reserved the rest of the daily budget.\n"
+            "Then it is refused: HTTP 429 with Retry-After.",
+        ),
+    ] = 2.0
     durability: Annotated[
         Durability,
         Key(

@@ -1,6 +1,6 @@
 """Endorsements: an old key signs that a new key belongs to the same signer (docs/formats.md#endorsement).
 
-An endorsement is a DSSE envelope with a payload type of its own, so that it can never pass for a signature of a model,
+An endorsement is a DSSE envelope with a separate payload type, so that it can never pass for a signature of a model,
 nor the other way round. Reading one trusts nothing: `check_endorsement` judges it by the trust store, and only
 `trust add --endorsed-by` acts on the result.
 """

@@ -24,8 +24,10 @@ from batuta_cli.errors import ChangedWhileReadError, InvalidInputError
 from batuta_cli.files import (
     Advance,
     StrPath,
+    dangling,
     display,
     errors_named,
+    is_dangling,
     kind_of,
     open_regular,
     same_content_expected,
@@ -280,6 +282,10 @@ def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> os.stat_result:
         raise InvalidInputError(f"{display(item.path)}: the name is not UTF-8, so it cannot be signed") from None
     with errors_named(item.path):
         linked = item.is_symlink()
+        if linked and is_dangling(item.path):
+            raise InvalidInputError(
+                f"{display(item.path)}: {dangling(item.path)}", hint="remove it, or leave it out: --ignore GLOB"
+            )
         if linked and not follow_symlinks:
             raise InvalidInputError(
                 f"{display(item.path)}: is a symbolic link", hint="--follow-symlinks reads what it points to"

@@ -160,7 +160,7 @@ def read_private_file(path: StrPath) -> bytes:
         if stat.S_ISREG(mode) and mode & 0o077:
             raise UnsafeFileError(
                 f"{display(path)}: mode {stat.S_IMODE(mode):04o} lets others read this private key",
-                hint=f"chmod 600 {shlex.quote(display(path))}",
+                hint=_hint_on_mode(path, file.fileno()),
             )
         data = b""
         while len(data) <= KEY_FILE_LIMIT and (piece := file.read(KEY_FILE_LIMIT + 1 - len(data))):
@@ -168,6 +168,15 @@ def read_private_file(path: StrPath) -> bytes:
     if len(data) > KEY_FILE_LIMIT:
         raise InvalidInputError(f"{display(path)}: not a private key (too large)")
     return data
+
+
+def _hint_on_mode(path: StrPath, descriptor: int) -> str:
+    """What to do about a private key that others can read; a mounted secret cannot be changed by its user."""
+    name = shlex.quote(display(path))
+    read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
+    if read_only or os.geteuid() not in (0, os.fstat(descriptor).st_uid):
+        return f"the mode cannot be changed here, so give the key on stdin:\n  --key - < {name}"
+    return f"chmod 600 {name}, or give the key on stdin: --key - < {name}"
 
 
 def read_public_file(path: StrPath) -> VerifyingKey:

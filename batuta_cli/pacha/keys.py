@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from batuta_cli.errors import DecryptionError, InvalidInputError, UsageError
 from batuta_cli.files import display, is_control, is_invisible
+from batuta_cli.pacha.pem import restored
 
 DEFAULT_IDENTITY = "default"
 KEY_SIZE = 32  # bytes of a raw Ed25519 private or public key, RFC 8032 section 5.1.5
@@ -152,7 +153,7 @@ class VerifyingKey:
         """
         from cryptography.hazmat.primitives import serialization
 
-        text = data.strip()
+        text = restored(data).strip()
         if text.startswith(INLINE_PREFIX.encode()):
             return cls._from_body(_base64(text.removeprefix(INLINE_PREFIX.encode()), source), source)
         if b"PRIVATE KEY-----" in text or b"SIGNING KEY-----" in text:
@@ -241,7 +242,7 @@ class SigningKey:
         """
         from cryptography.hazmat.primitives import serialization
 
-        text = data.strip()
+        text = restored(data).strip()
         if (body := _pacha_pem(text, _PACHA_PRIVATE, source)) is not None:
             if len(body) != KEY_SIZE:
                 raise InvalidInputError(f"{source}: an Ed25519 private key has {KEY_SIZE} bytes, not {len(body)}")
@@ -273,6 +274,7 @@ class SigningKey:
 
 def is_encrypted_key(data: bytes) -> bool:
     """Whether a private key file is encrypted."""
+    data = restored(data)
     if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in data or b"\nProc-Type: 4,ENCRYPTED" in data:
         return True
     head, _, body = data.strip().partition(b"\n")

@@ -91,7 +91,7 @@ def test_a_port_in_use_is_told(batuta: Run) -> None:
         ('[gateway]\norigins = ["*"]\n', "origins"),
         ('[gateway]\norigins = ["http://*.example"]\n', "origins"),
         ('[gateway]\norigins = ["http://Example.org"]\n', "origins"),
-        ('[gateway]\norigins = ["https://example.org:443"]\n', "the usual port"),
+        ('[gateway]\norigins = ["https://example.org:443"]\n', "the default port"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_told(batuta: Run, home: Path, config: str, message: str) -> None:

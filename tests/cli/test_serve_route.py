@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.support import answer
 from tests.conftest import Run
 
 PUBLIC = "http://192.0.2.7:8080/v1"  # RFC 5737: documentation, reaches nobody
@@ -221,7 +222,7 @@ def test_the_server_s_own_window_and_models_count(
     configure(home, f'[backends.llamacpp]\nbase_url = "{llamacpp[0]}"\n')
     ask = ("serve", "route", "--model", "smollm2-135m", "--max-output-tokens", "48", "--json", "--input-tokens")
     assert result(batuta(*ask, "2000", code=0))["backend"] == "llamacpp"
-    found = result(batuta(*ask, "2001", code=7))
+    found = result(batuta(*ask, "2001", code=8))
     assert gates(found, "llamacpp")["context"]["detail"] == "2,049 tokens in a window of 2,048"
     done = batuta("serve", "route", "--model", "gpt-4", code=7)
     assert "llamacpp: it does not have gpt-4" in done.stderr
@@ -268,9 +269,38 @@ def test_with_nothing_configured_the_local_ones_are_looked_for(
 def test_messages_are_counted_and_measured(batuta: Run, work: Path) -> None:
     (work / "chat.json").write_text(json.dumps([{"role": "user", "content": "word " * 9000}]))
     ask = ("serve", "route", "--queue-depth", "3", "--model", "gpt-4", "--messages", "chat.json", "--json")
-    found = result(batuta(*ask, code=7))
-    gate = gates(found, "Realizar")["context"]
+    failed = answer(batuta(*ask, code=8))
+    assert failed["error"]["kind"] == "context_overflow"
+    gate = gates(failed["result"], "Realizar")["context"]
     assert gate["passed"] is False and gate["number"] > 9000 + 2048
+
+
+def test_an_estimate_that_exceeds_the_window_is_a_warning_and_no_refusal(batuta: Run, work: Path) -> None:
+    (work / "chat.json").write_text(json.dumps([{"role": "user", "content": "word " * 9000}]))
+    ask = ("serve", "route", "--queue-depth", "3", "--model", "llama-3-8b", "--messages", "chat.json", "--json")
+    done = batuta(*ask, code=0)
+    gate = gates(result(done), "Realizar")["context"]
+    assert gate["passed"] is True and gate["uncertain"] is True and gate["number"] > 9000
+    assert "warning: " in done.stderr and "the backend decides" in done.stderr
+
+
+def test_what_the_budget_refuses_has_the_exit_code_of_serve_chat(batuta: Run, home: Path) -> None:
+    price = '[models.m]\ninput_usd_per_million = "10"\noutput_usd_per_million = "30"\ncontext_window = 8192\n'
+    ask = (
+        "serve",
+        "route",
+        "--model",
+        "m",
+        "--input-tokens",
+        "1000",
+        "--max-output-tokens",
+        "100",
+        "--backend",
+        "Groq",
+    )
+    configure(home, price + '[budget]\ndaily_budget_usd = "0.012999999"\n')
+    assert "left of the day" in batuta(*ask, code=5).stderr
+    assert "price of x is not known" in batuta(*ask[:3], "x", *ask[4:], code=5).stderr
 
 
 def test_a_request_that_costs_too_much_stays_where_it_is_free(batuta: Run, home: Path) -> None:

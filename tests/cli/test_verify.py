@@ -76,7 +76,7 @@ def test_what_is_missing_says_which_of_the_two(batuta: Run, work: Path, alice: S
     assert "publisher" in done.stderr and "--signature FILE" in done.stderr
     assert hints(done)[-1] == "batuta pacha sign model"
     os.symlink("nowhere", work / "model.sig")
-    assert "model.sig: no such file" in batuta("pacha", "verify", "model", code=1).stderr
+    assert "model.sig: is a link to nowhere, which does not exist" in batuta("pacha", "verify", "model", code=1).stderr
 
 
 def test_all_that_differs_in_a_directory_is_told_at_once(batuta: Run, home: Path, work: Path) -> None:

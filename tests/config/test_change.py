@@ -47,6 +47,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "router.local_backend": st.sampled_from(["", "Realizar", "my-vllm"]),
     "router.spillover_backends": st.lists(WORD, max_size=3),
     "router.spillover_enabled": st.booleans(),
+    "budget.reservation_wait": st.integers(0, 60),
     "timeouts.connect": st.floats(0.1, 600).map(lambda s: round(s, 3)),
     "timeouts.first_token": st.integers(1, 86_400),
     "timeouts.idle": st.integers(1, 86_400),

@@ -73,6 +73,12 @@ def test_a_signature_for_another_payload_type_does_not_count() -> None:
         Endorsement.parse(forged, "f")
 
 
+def test_another_payload_type_is_refused_although_the_signature_is_right() -> None:
+    document = json.loads(envelope(payload())) | {"payloadType": "application/vnd.in-toto+json"}
+    with pytest.raises(InvalidInputError, match="payloadType"):
+        Endorsement.parse(json.dumps(document).encode(), "f")
+
+
 def test_an_endorsement_is_not_a_signature_of_a_model() -> None:
     raw = STATED.sign(ALICE.signing)
     with pytest.raises(InvalidInputError):

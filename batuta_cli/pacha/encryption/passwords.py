@@ -47,7 +47,7 @@ def _utf8(password: Password) -> bytes | None:
 def password_from_file(path: StrPath) -> bytes:
     r"""The password in a file, a FIFO or a device, such as bash's `<(pass show model)`.
 
-    Exactly one trailing `\n` is dropped, nothing else: a `\r` or a blank before it belongs to the password.
+    Exactly one trailing `\n` or `\r\n` is dropped. A blank before it belongs to the password.
 
     Raises `NotFoundError` or `OperationError` when it cannot be read, and as `normalise`. When there is no such file,
     the name may be the password itself; the error repeats it only as `secrecy.names_a_file` allows.
@@ -71,12 +71,13 @@ def password_from_file(path: StrPath) -> bytes:
 
 def password_from_descriptor(descriptor: int, name: StrPath) -> bytes:
     """As `password_from_file`, from an open descriptor, read to its end. `name` names the input in messages."""
-    limit = MAX_PASSWORD_BYTES + len(b"\n") + 1  # one byte above the limit is enough to notice that it is too long
+    limit = MAX_PASSWORD_BYTES + len(b"\r\n") + 1  # one byte above the limit is enough to notice that it is too long
     data = b""
     with errors_named(name):
         while len(data) < limit and (piece := os.read(descriptor, limit - len(data))):
             data += piece
-    return normalise(data.removesuffix(b"\n"), name=f"the password in {display(name)}")
+    data = data.removesuffix(b"\r\n") if data.endswith(b"\r\n") else data.removesuffix(b"\n")
+    return normalise(data, name=f"the password in {display(name)}")
 
 
 def password_from_env(name: str) -> bytes:

@@ -15,12 +15,13 @@ from typing import Self, cast
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from batuta_cli.errors import DecryptionError, InvalidInputError, UsageError
 from batuta_cli.pacha.keys import VerifyingKey, is_encrypted_key
+from batuta_cli.pacha.pem import restored
 
 CURVES: dict[str, tuple[str, type[hashes.HashAlgorithm]]] = {
     "secp256r1": ("ecdsa-p256", hashes.SHA256),
@@ -42,11 +43,15 @@ class EcVerifyingKey:
 
     @cached_property
     def _key(self) -> ec.EllipticCurvePublicKey:
+        from cryptography.hazmat.primitives import serialization
+
         return cast(ec.EllipticCurvePublicKey, serialization.load_der_public_key(self.spki))
 
     @classmethod
     def of(cls, key: ec.EllipticCurvePublicKey, source: str) -> Self:
         """The key that `cryptography` read. Raises `InvalidInputError` that names `source` for another curve."""
+        from cryptography.hazmat.primitives import serialization
+
         if key.curve.name not in CURVES:
             raise InvalidInputError(f"{source}: the curve {key.curve.name} is not supported", hint=_ONLY)
         form = serialization.PublicFormat.SubjectPublicKeyInfo
@@ -55,6 +60,8 @@ class EcVerifyingKey:
     @classmethod
     def from_base64(cls, text: str, key_type: str | None = None) -> Self:
         """Read SPKI DER in Base64, of `key_type` when that is given. Raises `InvalidInputError`."""
+        from cryptography.hazmat.primitives import serialization
+
         try:
             loaded = serialization.load_der_public_key(base64.b64decode(text, validate=True))
         except (binascii.Error, ValueError, UnsupportedAlgorithm):
@@ -93,6 +100,8 @@ class EcVerifyingKey:
 
     def to_pem(self) -> bytes:
         """SPKI PEM."""
+        from cryptography.hazmat.primitives import serialization
+
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         return self._key.public_bytes(serialization.Encoding.PEM, form)
 
@@ -112,7 +121,9 @@ AnyKey = VerifyingKey | EcVerifyingKey
 def parse_public_key(data: bytes, source: str = "the key") -> AnyKey:
     """Read a public key of either kind: what `VerifyingKey.parse` reads, and ECDSA keys in SPKI PEM, as an OpenSSH
     line or as `ecdsa-p256:<Base64>`. Raises `InvalidInputError`."""
-    text = data.strip()
+    from cryptography.hazmat.primitives import serialization
+
+    text = restored(data).strip()
     kind, _, body = text.partition(b":")
     if kind.decode("ascii", "replace") in KEY_TYPES:
         return EcVerifyingKey.from_base64(body.decode("ascii", "replace"), kind.decode())
@@ -164,7 +175,9 @@ class EcSigningKey:
             UsageError: it is encrypted and `passphrase` is None.
             DecryptionError: the passphrase is wrong.
         """
-        text = data.strip()
+        from cryptography.hazmat.primitives import serialization
+
+        text = restored(data).strip()
         if b"PUBLIC KEY-----" in text:
             raise InvalidInputError(f"{source}: is a public key; a private key is needed here")
         if b"-----BEGIN EC PARAMETERS-----" in text:  # openssl ecparam -genkey writes them in front of the key

@@ -88,6 +88,16 @@ class Describe:
 
 
 @dataclass(frozen=True)
+class CountRoutes:
+    """The routes by which the server counts a prompt. Paths are relative to the root of the server."""
+
+    tokenize: str
+    """POST; returns `tokens` or `count`."""
+    render: str = ""
+    """POST; returns the `prompt` for messages, which `tokenize` then takes. Empty when `tokenize` takes messages."""
+
+
+@dataclass(frozen=True)
 class RemoteModels:
     """The signs that the server sends a model's requests to another host; one of them suffices."""
 
@@ -175,6 +185,7 @@ class Profile:
     """Other kinds whose server this kind may contain. Their identities are accepted too."""
     load: LoadSignal = field(default_factory=LoadSignal)
     describe: Describe | None = None
+    count: CountRoutes | None = None
     remote_models: RemoteModels = field(default_factory=RemoteModels)
     continuation: Continuation = field(default_factory=Continuation)
     private_hosts: tuple[str, ...] = ()

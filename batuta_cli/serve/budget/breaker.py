@@ -15,6 +15,7 @@ Amounts are dollars as `Decimal`, `str`, `int` or `float`, counted in whole nano
 """
 
 import datetime as dt
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from batuta_cli.errors import CostError, DailyBudgetExceeded, RequestTooExpensive, UsageError
+from batuta_cli.errors import BudgetReservedError, CostError, DailyBudgetExceeded, RequestTooExpensive, UsageError
 from batuta_cli.serve.budget.budget_day import day_after, time_zone
 from batuta_cli.serve.budget.ledger.base import DayStatus, Ledger, LedgerEntry, Moment, Reset, Rezoned
 from batuta_cli.serve.budget.operations import Alert, BudgetOperations, log_alert
 from batuta_cli.serve.budget.reservation import Reservation
+from batuta_cli.serve.budget.waiting import ReservationQueue
 from batuta_cli.serve.money import Usd, format_usd, to_nano, to_usd
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alert",
+    "BudgetReservedError",
     "BudgetStatus",
     "CircuitBreakerConfig",
     "CostCircuitBreaker",
@@ -59,6 +62,8 @@ class CircuitBreakerConfig:
     """Dollars that one request may cost."""
     timezone: str = "UTC"
     """The time zone whose midnight begins a day, a name of the IANA database."""
+    reservation_wait: float = 2.0
+    """Seconds that a request waits for reserved money; see `waiting.py`."""
 
     def __post_init__(self) -> None:
         for name in ("daily_budget_usd", "max_request_cost_usd"):
@@ -72,7 +77,13 @@ class CircuitBreakerConfig:
     @classmethod
     def from_config(cls, budget: "Budget") -> Self:
         """The limits of the configuration's `[budget]` table."""
-        return cls(budget.daily_budget_usd, budget.warning_threshold, budget.max_request_cost_usd, budget.timezone)
+        return cls(
+            budget.daily_budget_usd,
+            budget.warning_threshold,
+            budget.max_request_cost_usd,
+            budget.timezone,
+            budget.reservation_wait,
+        )
 
     @cached_property
     def daily_budget(self) -> int:
@@ -116,6 +127,11 @@ class BudgetStatus:
     def remaining(self) -> int:
         """The amount that can still be reserved; 0 also when `record` has exceeded the budget."""
         return max(0, self.daily_budget - self.spent - self.reserved)
+
+    @property
+    def unspent(self) -> int:
+        """The amount that is not spent; running requests may have reserved a part of it."""
+        return max(0, self.daily_budget - self.spent)
 
     @property
     def warning(self) -> bool:
@@ -182,8 +198,10 @@ class CostCircuitBreaker:
             ledger = MemoryLedger()
         self.config = config or CircuitBreakerConfig()
         self.ledger = ledger
+        self.queue = ReservationQueue(self.config.reservation_wait)
+        """The requests that wait for reserved money."""
         limits = (self.config.daily_budget, self.config.warn_at)
-        self._operations = BudgetOperations(ledger, self.config.timezone, limits, on_alert, now)
+        self._operations = BudgetOperations(ledger, self.config.timezone, limits, on_alert, now, self.queue)
 
     @classmethod
     def with_defaults(cls) -> Self:
@@ -201,7 +219,8 @@ class CostCircuitBreaker:
     def check(self, estimate: Usd) -> None:
         """Test whether a request of that cost fits the budget now, without reserving it.
 
-        Raises `RequestTooExpensive`, `DailyBudgetExceeded`, `UsageError` for an invalid amount, and `LedgerError`.
+        Raises `RequestTooExpensive`, `DailyBudgetExceeded` (`BudgetReservedError` when the cost fits what is not spent,
+        and running requests have reserved it), `UsageError` for an invalid amount, and `LedgerError`.
         """
         cost = self._affordable(estimate)
         if not cost:
@@ -308,17 +327,28 @@ class CostCircuitBreaker:
         left = max(0, self.config.daily_budget - day_status.spent - day_status.reserved)
         over = self._over(day_status, moment)
         shown = f"{over:%Y-%m-%d %H:%M} {day_status.zone}"
+        result = {
+            "estimate_usd": format_usd(cost),
+            "remaining_usd": format_usd(left),
+            "daily_budget_usd": format_usd(self.config.daily_budget),
+            "resets_at": f"{over.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        }
+        if day_status.spent + cost <= self.config.daily_budget:
+            wait = self._operations.expected_wait()
+            return BudgetReservedError(
+                f"the request may cost ${format_usd(cost)}, and ${format_usd(left)} is left of the day's"
+                f" ${format_usd(self.config.daily_budget)} (spent ${format_usd(day_status.spent)}; reserved by running"
+                f" requests ${format_usd(day_status.reserved)})",
+                hint=f"try again in {math.ceil(wait)} s, when running requests have ended",
+                result=result,
+                retry_after=wait,
+            )
         return DailyBudgetExceeded(
             f"the request may cost ${format_usd(cost)}, and ${format_usd(left)} is left of the day's"
             f" ${format_usd(self.config.daily_budget)} (spent ${format_usd(day_status.spent)}, reserved"
             f" ${format_usd(day_status.reserved)}); the next day begins at {shown}",
             hint=_BUDGET_HINT,
-            result={
-                "estimate_usd": format_usd(cost),
-                "remaining_usd": format_usd(left),
-                "daily_budget_usd": format_usd(self.config.daily_budget),
-                "resets_at": f"{over.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
-            },
+            result=result,
         )
 
     def _over(self, day_status: DayStatus, moment: Moment) -> dt.datetime:

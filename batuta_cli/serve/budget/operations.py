@@ -5,6 +5,7 @@ Part of the circuit breaker: `breaker.py` decides what may be spent, `ledger/` s
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -16,6 +17,7 @@ from batuta_cli.files import is_control
 from batuta_cli.serve.budget.budget_day import day_after, day_at, time_zone
 from batuta_cli.serve.budget.ledger.base import DayStatus, Ledger, Moment, ReservationRow, Use
 from batuta_cli.serve.budget.reservation import Renewer, Reservation
+from batuta_cli.serve.budget.waiting import ReservationQueue
 from batuta_cli.serve.money import format_usd
 
 _LABEL = 200  # characters of a model's or backend's name, the limit of the configuration
@@ -43,14 +45,20 @@ class BudgetOperations:
         limits: tuple[int, int],
         on_alert: Callable[[Alert], None],
         now: Callable[[], float],
+        queue: ReservationQueue,
     ) -> None:
         self._ledger = ledger
         self._zone = zone
         self._calendar = time_zone(zone)
         self._day = (date.min, 0.0, 0.0)
         """The last day, with a time on it and the time of its end."""
+        self._began: dict[str, float] = {}
+        """The times at which the reservations of this process began."""
+        self._duration = 0.0
+        """Seconds that a reservation lasts, a moving average; 0 when unknown."""
         self._limit, self._warn_at = limits
         self._on_alert = on_alert
+        self._queue = queue
         self._now = now
         self._renewer = Renewer(lambda owner: ledger.renew(self.moment(), owner))
 
@@ -90,7 +98,21 @@ class BudgetOperations:
             except LedgerError:
                 self._ledger.settle(moment, row.id, 0, Use(row.model, row.backend), requests=0)
                 raise
+            self._began[row.id] = time.monotonic()
         return Reservation(row, self)
+
+    def expected_wait(self) -> float:
+        """Seconds until a request at the end of the queue may get its turn, from 1 to 60."""
+        rate = max(1, len(self._began)) / self._duration if self._duration else 1.0
+        return min(max((len(self._queue) + 1) / rate, 1.0), 60.0)
+
+    def _end(self, id: str) -> None:
+        self._renewer.remove(id)
+        began = self._began.pop(id, None)
+        if began is not None:
+            lasted = time.monotonic() - began
+            self._duration = lasted if not self._duration else 0.9 * self._duration + 0.1 * lasted
+        self._queue.wake()
 
     def dispatch(self, row: ReservationRow) -> bool:
         """Mark a reservation as dispatched. False when it has expired."""
@@ -106,7 +128,7 @@ class BudgetOperations:
         day_status: DayStatus | None = None
         if row.amount:
             settled = self._ledger.settle(self.moment(), row.id, cost, use, requests=requests)
-            self._renewer.remove(row.id)
+            self._end(row.id)
             day_status = settled.day_status if settled else None
         if day_status is None and cost and not unsure:
             # Reserved at cost 0, or unknown to a ledger that was replaced. The money is spent in any case.

@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 Counter = Callable[[Sequence[ChatMessage], Mapping[str, Any]], "TokenCount"]
 """Counts the tokens of the prompt for a conversation and for further fields of OpenAI's request, such as `tools`."""
 
+
+@dataclass(frozen=True)
+class Server:
+    """A running server that counts prompts itself."""
+
+    name: str
+    counter: Counter
+    window: int | None = None
+    """Its context window in tokens, where it reports one."""
+
+
 NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -79,15 +90,19 @@ class ContextManager:
         tokenizer: str | None = None,
         system_fallback: str = "error",
         models: Mapping[str, "ModelSection"] = {},
+        server: Server | None = None,
     ) -> Self:
         """The manager for a model's name or its file.
 
         `window` and `reserve` override the known values. With `window` alone the reserve is the smaller of the known
         and the default one. `tokenizer` is the file or folder to count with, `system_fallback` is for templates without
-        a system role (see `ChatTemplateEngine.apply`), and `models` has the config's `[models]`.
+        a system role (see `ChatTemplateEngine.apply`), and `models` has the config's `[models]`. A running `server`
+        counts instead of the tokenizer. Its window is used where it is smaller, or where the model's own is not known.
 
         Raises `UsageError` for a model whose window is not known when `window` is not given.
         """
+        if server is not None:
+            return cls._served(model, server, window, reserve, models)
         from batuta_cli.serve.models.windows import default_reserve, known_model, require_model
 
         info = require_model(model, models) if window is None else known_model(model, models)
@@ -104,6 +119,27 @@ class ContextManager:
             return cls(size, counter)
         return cls(size, counter, info.source, info.as_of)
 
+    @classmethod
+    def _served(
+        cls,
+        model: str,
+        server: "Server",
+        window: int | None,
+        reserve: int | None,
+        models: Mapping[str, "ModelSection"],
+    ) -> Self:
+        from batuta_cli.serve.models.windows import default_reserve, known_model, require_model
+
+        info = require_model(model, models) if window is None and server.window is None else known_model(model, models)
+        size, source, as_of = window or 0, "the caller", ""
+        if window is None and info is not None:
+            size, source, as_of = info.context_window, info.source, info.as_of
+        if window is None and server.window is not None and (info is None or server.window < size):
+            size, source, as_of = server.window, server.name, ""
+        if reserve is None:
+            reserve = min(info.output_reserve if info else size, default_reserve(max(size, 0)))
+        return cls(ContextWindow(size, reserve), server.counter, source, as_of)
+
     def count(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] = NO_OPTIONS) -> "TokenCount":
         """The tokens of the prompt for these messages. `options` has further fields of the request, such as `tools`.
 
@@ -112,7 +148,7 @@ class ContextManager:
         return self.counter(messages, options)
 
     def fits(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] = NO_OPTIONS) -> bool:
-        """Whether the prompt leaves the reserve for the output."""
+        """Whether the prompt leaves the reserve for the output. Where the count is an estimate, False may be wrong."""
         return self.count(messages, options).tokens <= self.size.limit
 
     def truncate(
@@ -123,7 +159,7 @@ class ContextManager:
     ) -> "Truncation[TokenCount]":
         """The messages that fit. By default the oldest turns are dropped.
 
-        Raises `ContextOverflowError` when the messages that must be kept are too long.
+        Raises `ContextOverflowError` when the messages that must be kept are too long by an exact count.
         """
         chosen = TruncationStrategy.SLIDING_WINDOW if strategy is None else TruncationStrategy(strategy)
         return truncate(messages, lambda kept: self.counter(kept, options), self.size.limit, chosen)
@@ -138,7 +174,8 @@ def prompt_counter(model: str, tokenizer: str = "", template: str = "", system_f
     from batuta_cli.serve.tokens.openai_models import openai_model
 
     render = None
-    if template or not openai_model(model):
+    hosted = openai_model(model)
+    if template or hosted is None or hosted.rendered:
         engine = _engine(model, tokenizer, template)
         if engine is not None:
             render = partial(engine.apply, system_fallback=system_fallback)

@@ -8,6 +8,9 @@ are dropped, oldest first. A larger window drops fewer messages, and a conversat
 The caller counts the rendered prompt. The time of an exact count grows with the prompt, so the lengths of the texts
 give the first guess, and about twenty counts of prompts near the limit follow, whatever the length of the conversation.
 This relies on a prompt growing with its messages.
+
+An estimate raises no error. Where the estimate of the messages that must be kept exceeds the limit, these messages are
+the result, and its `after` is above the limit.
 """
 
 from bisect import bisect_left
@@ -47,6 +50,10 @@ class Counted(Protocol):
     def tokens(self) -> int:
         """Tokens of the whole prompt."""
 
+    @property
+    def exact(self) -> bool:
+        """False for an upper estimate."""
+
 
 C = TypeVar("C", bound=Counted)
 
@@ -72,13 +79,16 @@ def truncate(
 ) -> Truncation[C]:
     """The conversation in at most `limit` tokens.
 
-    Raises `ContextOverflowError` with the number of missing tokens when the messages that must be kept are longer, and
-    the errors of `count` for the whole conversation. A shortened conversation that the template refuses is skipped.
+    Raises `ContextOverflowError` with the number of missing tokens when the messages that must be kept are longer by an
+    exact count, and the errors of `count` for the whole conversation. A shortened conversation that the template
+    refuses is skipped.
     """
     before = count(messages)
     if before.tokens <= limit:
         return Truncation(tuple(messages), (), before, before)
     if strategy is TruncationStrategy.ERROR:
+        if not before.exact:
+            return Truncation(tuple(messages), (), before, before)
         raise overflow(before.tokens, limit)
     return _Search(messages, count, limit, removals(messages, strategy), before).run()
 
@@ -162,6 +172,8 @@ class _Search(Generic[C]):
 
     def run(self) -> Truncation[C]:
         high, best = self._shortest()
+        if best[1].tokens > self.limit:
+            return self._after_steps(*best)
         low, density, slack = 0, self.before.tokens / self.left[0], 1 / 32
         while low + 1 < high:
             if low:
@@ -177,17 +189,19 @@ class _Search(Generic[C]):
             else:
                 high, best = step, (found, counted)
                 density = counted.tokens / self.left[found] or density
-        steps, after = best
+        return self._after_steps(*best)
+
+    def _after_steps(self, steps: int, after: C) -> Truncation[C]:
         dropped = tuple(number for number, at in enumerate(self.goes_at, 1) if at <= steps)
         return Truncation(tuple(self._kept(steps)), dropped, self.before, after)
 
     def _shortest(self) -> tuple[int, tuple[int, C]]:
-        """The most steps that the template accepts, with their count, which must fit."""
+        """The most steps that the template accepts, with their count. Raises when an exact count does not fit."""
         for steps in range(self.most, 0, -1):
             counted = self._counted(steps)
             if counted is None:
                 continue
-            if counted.tokens > self.limit:
+            if counted.tokens > self.limit and counted.exact:
                 raise overflow(counted.tokens, self.limit, self._longest(steps))
             return steps, (steps, counted)
         raise overflow(self.before.tokens, self.limit, self._longest(0))

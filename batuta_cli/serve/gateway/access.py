@@ -7,16 +7,18 @@
   from the loopback.
 * A request with an `Origin` comes from a web page. The origin must be listed in `[gateway] origins`, because the page
   would spend the operator's money.
+* `/metrics` beyond the loopback needs an admin key: it shows the names of keys and models, and what they cost.
 * A header that decides about access or privacy must not be repeated.
 """
 
 import ipaddress
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from batuta_cli.errors import BatutaError, UsageError
 from batuta_cli.serve.gateway.http_errors import HttpError
-from batuta_cli.serve.gateway.keys import ClientKeys
+from batuta_cli.serve.gateway.keys import ClientKey, ClientKeys
 from batuta_cli.serve.tiers import PrivacyTier
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -25,7 +27,9 @@ _LOOPBACK_HOST = re.compile(rb"(?:127(?:\.[0-9]{1,3}){3}|localhost|\[::1\])(?::[
 _FORWARDED = frozenset(
     (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via")
 )
-_SINGLE = frozenset((b"host", b"origin", b"authorization", b"x-api-key", b"x-batuta-privacy", b"content-type"))
+_SINGLE = frozenset(
+    (b"host", b"origin", b"authorization", b"x-api-key", b"api-key", b"x-batuta-privacy", b"content-type")
+)
 _JSON = re.compile(rb"application/json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -38,6 +42,16 @@ def read_headers(headers: Headers) -> dict[bytes, bytes]:
             if names.count(name) > 1:
                 raise HttpError(400, "duplicate_header", f"the header {name.decode()} is repeated; send it once")
     return by_name
+
+
+@dataclass(frozen=True)
+class Client:
+    """An admitted client."""
+
+    name: str = ""
+    """Name of the client key; empty when no key is required."""
+    admin: bool = True
+    """Whether it may read `/metrics`: it comes from the loopback, or has an admin key."""
 
 
 class AccessCheck:
@@ -56,11 +70,8 @@ class AccessCheck:
     def origins(self, origins: Collection[str]) -> None:
         self._origins = frozenset(origin.encode() for origin in origins)
 
-    def admit(self, client: Sequence[object] | None, headers: Mapping[bytes, bytes]) -> str:
-        """The name of the request's client key, empty when no key is required. Raises `HttpError`.
-
-        `client` is the peer's address and port.
-        """
+    def admit(self, peer: Sequence[object] | None, headers: Mapping[bytes, bytes]) -> Client:
+        """The client of a request. Raises `HttpError`. `peer` is the address and port of the connection's other end."""
         origin = headers.get(b"origin")
         if origin is not None and origin not in self._origins:
             raise HttpError(403, "origin", "this Origin is not listed in [gateway] origins")
@@ -68,24 +79,26 @@ class AccessCheck:
             required = self._keys.required
         except BatutaError:
             raise HttpError(503, "client_keys", "the list of client keys cannot be read") from None
+        near = _is_loopback(peer) and _FORWARDED.isdisjoint(headers)
         if required:
-            return self._owner(headers)
-        if not _is_loopback(client) or not _FORWARDED.isdisjoint(headers):
+            key = self._key(headers)
+            return Client(key.name, key.admin or near)
+        if not near:
             raise HttpError(401, "missing_key", "a client key is required beyond the loopback")
         if not _LOOPBACK_HOST.fullmatch(headers.get(b"host", b"")):
             raise HttpError(403, "host", "the Host is not a loopback name such as 127.0.0.1 or localhost")
-        return ""
+        return Client()
 
-    def _owner(self, headers: Mapping[bytes, bytes]) -> str:
+    def _key(self, headers: Mapping[bytes, bytes]) -> ClientKey:
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer":
-            key = headers.get(b"x-api-key", b"")
+            key = headers.get(b"x-api-key") or headers.get(b"api-key", b"")
         if not key.strip():
             raise HttpError(401, "missing_key", "a client key is required", headers={b"www-authenticate": b"Bearer"})
-        owner = self._keys.owner(key.strip())
-        if owner is None:
+        entry = self._keys.find(key.strip())
+        if entry is None:
             raise HttpError(401, "invalid_api_key", "the client key is unknown or revoked")
-        return owner
+        return entry
 
     def cors(self, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         """The response headers with which a browser lets a page of a listed origin read the response."""
@@ -99,13 +112,13 @@ class AccessCheck:
         ]
 
 
-def _is_loopback(client: Sequence[object] | None) -> bool:
-    if not client:
+def _is_loopback(peer: Sequence[object] | None) -> bool:
+    if not peer:
         return False
-    if client[0] == "127.0.0.1":
+    if peer[0] == "127.0.0.1":
         return True
     try:
-        address = ipaddress.ip_address(str(client[0]))
+        address = ipaddress.ip_address(str(peer[0]))
     except ValueError:
         return False
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -189,6 +189,8 @@ class Gateway:
             connection.release_body()
         seconds = connection.seconds
         state.metrics.request(connection.route, connection.status, seconds)
+        if connection.model is not None:
+            state.metrics.model_request(connection.model, connection.client, connection.status)
         if connection.route in info_routes.PROBES:  # frequent, and counted in the metrics
             return
         state.log.write(
@@ -234,7 +236,8 @@ class Gateway:
         if method == "OPTIONS" and connection.more_headers:
             await info_routes.preflight(connection)
             return
-        connection.client = state.access.admit(scope.get("client"), connection.headers)
+        client = state.access.admit(scope.get("client"), connection.headers)
+        connection.client, connection.admin = client.name, client.admin
         if path in _POST_ROUTES:
             connection.route = path
             check_method(method, ("POST",))

@@ -29,6 +29,10 @@ EVENTS = b"text/event-stream; charset=utf-8"
 _WATCH_AFTER = 0.02
 """Seconds of a request before the disconnect watcher starts."""
 
+COMMENT_SECONDS = 15.0
+"""Seconds without an event after which a streaming client gets a comment. Proxies often close a connection after 60
+seconds of silence, and clients ignore comments (WHATWG HTML, section 9.2.6)."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -92,6 +96,11 @@ class Connection:
         self.route = "other"
         self.status = 0
         self.client = ""
+        """Name of the client key, empty without one."""
+        self.admin = False
+        """The client may read `/metrics`."""
+        self.model: str | None = None
+        """The model for the metrics; None for a request that names no model."""
         self.reply: Reply | None = None
         """Set when the response is a stream."""
         self.log_fields: dict[str, Any] = {}
@@ -109,7 +118,11 @@ class Connection:
         self._watcher: DisconnectWatcher | None = None
         self._write_start = 0.0
         """When the pending write of a stream began; 0 when no write is pending."""
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._last_write = 0.0
+        """When the last write of a stream began."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._early_headers: HeaderList = []
+        self._comment: asyncio.Task[None] | None = None
 
     def take_id(self) -> None:
         """Use the client's `X-Request-Id` when it is valid."""
@@ -179,8 +192,22 @@ class Connection:
             {"type": "http.response.body", "body": body, "more_body": False},
         )
 
+    def expect_stream(self, headers: HeaderList) -> None:
+        """The response will be a stream. Call it in the block of `watch_client`.
+
+        A client that waits longer than `COMMENT_SECONDS` for the first event gets the status with `headers` and a
+        comment, and a comment after each further `COMMENT_SECONDS` without an event.
+        """
+        self._early_headers = headers
+        self._last_write = time.perf_counter()
+        self._tick_later(COMMENT_SECONDS)
+
     async def begin_stream(self, headers: HeaderList) -> None:
-        """Send the status and the headers of a stream of events."""
+        """Send the status and the headers of a stream of events, unless a comment was sent before."""
+        if self.started:
+            if self._comment is not None:
+                await asyncio.wait((self._comment,))
+            return
         self.status = 200
         start = [
             (b"content-type", EVENTS),
@@ -192,35 +219,56 @@ class Connection:
         ]
         self.started = True
         await self._write({"type": "http.response.start", "status": 200, "headers": start})
-        self._check_later(self._limits.client_seconds)
 
     async def part(self, data: bytes) -> None:
         """Send some events; waits while the client's buffers are full.
 
         After `client_seconds` of waiting the block of `watch_client` ends.
         """
-        self._write_start = time.perf_counter()
+        self._write_start = self._last_write = time.perf_counter()
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
         except OSError:
             raise ClientLeftError("left") from None
         self._write_start = 0.0
 
-    def _check_later(self, seconds: float) -> None:
+    def _tick_later(self, seconds: float) -> None:
         # One timer for the whole stream: a timeout for each event would cost more than the event.
-        self._write_timer = asyncio.get_running_loop().call_later(seconds, self._check_write)
+        self._timer = asyncio.get_running_loop().call_later(min(seconds, self._limits.client_seconds), self._tick)
 
-    def _check_write(self) -> None:
-        waited = time.perf_counter() - self._write_start if self._write_start else 0.0
-        if waited < self._limits.client_seconds:
-            self._check_later(self._limits.client_seconds - waited)
-        elif self._watcher is not None:
-            self._watcher.end(ClientLeftError("reads too slowly"))
+    def _tick(self) -> None:
+        now, loop = time.perf_counter(), asyncio.get_running_loop()
+        if self._write_start:
+            waited = now - self._write_start
+            if waited >= self._limits.client_seconds:
+                self._leave(ClientLeftError("reads too slowly"))
+                return
+            self._tick_later(self._limits.client_seconds - waited)
+            return
+        remaining = self._last_write + COMMENT_SECONDS - now
+        if remaining <= 0 and not self.ended:
+            self._last_write, remaining = now, COMMENT_SECONDS
+            self._comment = loop.create_task(self._send_comment())
+        self._tick_later(remaining)
+
+    async def _send_comment(self) -> None:
+        try:
+            if not self.started:
+                await self.begin_stream(self._early_headers)
+            await self.part(b": waiting for the backend\n\n")
+        except ClientLeftError as left:
+            self._leave(left)
+
+    def _leave(self, left: ClientLeftError) -> None:
+        if self._watcher is not None:
+            self._watcher.end(left)
 
     def stop_timer(self) -> None:
-        """Stop checking for a slow reader."""
-        if self._write_timer is not None:
-            self._write_timer.cancel()
+        """Send no more comments, and stop checking for a slow reader."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._comment is not None:
+            self._comment.cancel()
 
     async def last_part(self, data: bytes) -> None:
         """Send some events, and leave the stream without an end."""

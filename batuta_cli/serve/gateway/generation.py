@@ -14,6 +14,7 @@ from batuta_cli.serve.gateway.access import check_json, tier_for
 from batuta_cli.serve.gateway.connection import Connection, HeaderList
 from batuta_cli.serve.gateway.dialects.replies import Dialect, Reply, read
 from batuta_cli.serve.gateway.http_errors import HttpError, unknown_model
+from batuta_cli.serve.gateway.metrics import OTHER
 from batuta_cli.serve.gateway.state import GatewayState
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.pipeline.request import ChatRequest, Summary
@@ -47,18 +48,25 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
         stream=parsed.stream,
         options=parsed.options or {},
     )
+    connection.model = OTHER
     with state.open_request(connection) as pipeline:
         response, backend = None, ""
         try:
             async with connection.watch_client():
+                if parsed.stream:
+                    connection.expect_stream([(b"x-batuta-tier", str(tier).encode())])
                 response = await _start(pipeline, request)
                 backend = response.backend
                 state.metrics.in_flight(1, backend)
-                state.metrics.first_piece(connection.seconds)
+                connection.model = parsed.model
+                if parsed.stream:
+                    state.metrics.first_token(parsed.model, connection.seconds)
                 connection.log_fields |= {"backend": backend, "tier": str(response.tier)}
                 write = _write_stream if parsed.stream else _write_whole
                 await write(state, connection, response, reply)
         finally:
+            if response is None and parsed.model in pipeline.models():
+                connection.model = parsed.model
             if response is not None:
                 try:
                     await response.aclose()
@@ -101,7 +109,7 @@ def _record_summary(state: GatewayState, connection: Connection, response: "Resp
     summary = response.summary
     if summary is None:
         raise RuntimeError("a response ended without a summary")
-    state.metrics.completed(summary)
+    state.metrics.completed(summary, connection.model or OTHER, connection.client)
     connection.log_fields |= {
         "backend": summary.backend,
         "input_tokens": summary.input_tokens,

@@ -1,7 +1,8 @@
 """HTTP errors: the status, headers and body that a client gets, in the format of OpenAI or of Anthropic.
 
 `RULES` maps each error class to a status. Refusals by the budget are 402 and by privacy 403, because the official
-clients retry 408, 409, 429 and 5xx, and a retry changes neither. Messages about the ledger, the audit log and the
+clients retry 408, 409, 429 and 5xx, and a retry changes neither. Money that running requests have reserved is 429,
+because it is free again soon. Messages about the ledger, the audit log and the
 configuration name files of the operator: they go to the log, and the client gets a general message.
 """
 
@@ -15,6 +16,7 @@ import orjson
 from batuta_cli.errors import (
     AuditError,
     BatutaError,
+    BudgetReservedError,
     ConfigError,
     ContextOverflowError,
     CostError,
@@ -90,6 +92,7 @@ class Rule:
 RULES: tuple[tuple[type[BatutaError], Rule], ...] = (
     (RequestTooExpensive, Rule(402, "request_too_expensive")),
     (UnknownPriceError, Rule(402, "unknown_price")),
+    (BudgetReservedError, Rule(429, "budget_reserved", retry_after=1.0)),
     (CostError, Rule(402, "budget_exceeded")),
     (PrivacyError, Rule(403, "privacy")),
     (QueueFullError, Rule(429, "queue_full", retry_after=_RETRY_AFTER)),

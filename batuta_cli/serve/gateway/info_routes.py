@@ -15,7 +15,7 @@ from batuta_cli.serve.gateway.state import GatewayState
 PROBES = ("/health", "/ready")
 """Routes for load balancers. They need no client key; a client without one gets no reason."""
 
-_ALLOWED_HEADERS = b"authorization, x-api-key, content-type, x-request-id, x-batuta-privacy, anthropic-version"
+_ALLOWED_HEADERS = b"authorization, x-api-key, api-key, content-type, x-request-id, x-batuta-privacy, anthropic-version"
 
 
 async def probe(state: GatewayState, connection: Connection) -> None:
@@ -52,7 +52,9 @@ async def preflight(connection: Connection) -> None:
 
 
 async def show_metrics(state: GatewayState, connection: Connection) -> None:
-    """`/metrics`."""
+    """`/metrics`. Raises `HttpError` 403 for a client beyond the loopback whose key is not an admin key."""
+    if not connection.admin:
+        raise HttpError(403, "admin_key", "/metrics needs an admin key here: batuta serve keys create NAME --admin")
     await state.refresh_gauges()
     await connection.respond(200, state.metrics.text(), metrics.CONTENT_TYPE.encode())
 

@@ -1,7 +1,7 @@
 """The gateway's client keys: `btk_` and 32 random bytes in base64url. Only the SHA-256 of a key is stored.
 
     key, entry = create("ci")     # the key itself is stored nowhere
-    ClientKeys().owner(key)       # "ci"
+    ClientKeys().find(key)        # the entry
 
 The list is `gateway/keys.toml` in the data directory, written under a lock, mode 0600. The hash has no salt, which is
 enough for 256 random bits. A damaged or empty file raises `DamagedStateError` and is never read as an empty list:
@@ -56,6 +56,8 @@ class ClientKey:
     sha256: str
     created: dt.datetime
     revoked: dt.datetime | None = None
+    admin: bool = False
+    """It may also read `/metrics` from beyond the loopback."""
 
     def __post_init__(self) -> None:
         if not self.name.strip() or len(self.name) > _LONGEST_NAME or not self.name.isprintable():
@@ -64,14 +66,14 @@ class ClientKey:
             raise InvalidInputError("sha256 is not 64 hexadecimal digits")
 
 
-def create(name: str, path: Path | None = None) -> tuple[str, ClientKey]:
+def create(name: str, path: Path | None = None, *, admin: bool = False) -> tuple[str, ClientKey]:
     """Create a key, and the list if it is missing. Returns the key and its entry.
 
     Raises `UsageError` when an active key has that name, `OperationError` when the list cannot be written, and the
     errors of `load`.
     """
     key = PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
-    entry = ClientKey(name, _digest(key.encode()).hex(), _now())
+    entry = ClientKey(name, _digest(key.encode()).hex(), _now(), admin=admin)
 
     def add(entries: tuple[ClientKey, ...]) -> tuple[ClientKey, ...]:
         if any(e.name == name and e.revoked is None for e in entries):
@@ -183,11 +185,13 @@ def _read(path: Path) -> tuple[ClientKey, ...] | None:
 
 
 def _entry(entry: dict[str, Any]) -> ClientKey:
-    if set(entry) - {"name", "sha256", "created", "revoked"}:  # a newer version may have written a limit
+    if set(entry) - {"name", "sha256", "created", "revoked", "admin"}:  # a newer version may have written a limit
         raise ValueError("a key has an unknown field")
     times = [entry.get("created"), *([entry["revoked"]] if "revoked" in entry else [])]
     if not isinstance(entry.get("name"), str) or not isinstance(entry.get("sha256"), str):
         raise TypeError("a key has no name or no sha256")
+    if not isinstance(entry.get("admin", False), bool):
+        raise TypeError("the field admin of a key is not true or false")
     if not all(isinstance(t, dt.datetime) and t.tzinfo for t in times):
         raise TypeError("a key's time is not a date and time with a time zone")
     return ClientKey(**entry)
@@ -203,7 +207,7 @@ def _update(
     paths.private_dir(path.parent)
     with locked(path.with_suffix(".lock")):
         entries = change((_read(path) or ()) if new else load(path))
-        rows = [{k: v for k, v in asdict(e).items() if v is not None} for e in entries]
+        rows = [{k: v for k, v in asdict(e).items() if v is not None and v is not False} for e in entries]
         _mark(path)
         write_file(path, (_FIRST_LINE + tomli_w.dumps({"key": rows})).encode(), force=True, mode=0o600)
 
@@ -222,7 +226,7 @@ class ClientKeys:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or paths.client_keys_file()
         self._identity: tuple[int, ...] = ()
-        self._active: tuple[tuple[bytes, str], ...] = ()
+        self._active: tuple[tuple[bytes, ClientKey], ...] = ()
         self._required = False
 
     def _refresh(self) -> None:
@@ -243,7 +247,7 @@ class ClientKeys:
         if identity == self._identity:
             return
         entries = load(self._path)
-        self._active = tuple((bytes.fromhex(e.sha256), e.name) for e in entries if e.revoked is None)
+        self._active = tuple((bytes.fromhex(e.sha256), e) for e in entries if e.revoked is None)
         # A key stays required when the list has become empty.
         self._required = self._required or bool(entries) or _was_required(self._path)
         self._identity = identity
@@ -254,11 +258,11 @@ class ClientKeys:
         self._refresh()
         return self._required
 
-    def owner(self, key: bytes) -> str | None:
-        """The name of the key; None when it is unknown or revoked. Raises the errors of `load`."""
+    def find(self, key: bytes) -> ClientKey | None:
+        """The entry of the key; None when it is unknown or revoked. Raises the errors of `load`."""
         self._refresh()
-        digest, owner = _digest(key), None
-        for known, name in self._active:  # compare with all, so that the time does not depend on which one matches
+        digest, match = _digest(key), None
+        for known, entry in self._active:  # compare with all, so that the time does not depend on which one matches
             if hmac.compare_digest(known, digest):
-                owner = name
-        return owner
+                match = entry
+        return match

@@ -13,6 +13,7 @@ from prometheus_client import multiprocess
 from prometheus_client.metrics import MetricWrapperBase
 
 from batuta_cli.serve.gateway import METRICS_DIRECTORY
+from batuta_cli.serve.gateway.process_metrics import WorkerProcesses, worker_pids
 from batuta_cli.serve.money import NANO
 from batuta_cli.serve.pipeline.request import Summary
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from batuta_cli.serve.pipeline.pipeline import Gauges
 
 CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
+
+MOST_PAIRS = 500
+"""Pairs of model and client key with series of their own. Names of models may come from clients."""
+MOST_MODELS = 100
+"""Models with a histogram of their own, which has a series for each bucket."""
+OTHER = "other"
+"""The label of a model, or of a model and its key, beyond these limits."""
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
@@ -61,9 +69,38 @@ class Metrics:
                 registry=registry,
             )
         )
-        self._first = prometheus.Histogram(
-            "batuta_first_piece_seconds", "From request to the first piece.", buckets=_SECONDS, registry=registry
+        self._first_token = _Series(
+            prometheus.Histogram(
+                "batuta_first_token_seconds",
+                "From request to the first token of a stream, by model.",
+                ("model",),
+                buckets=_SECONDS,
+                registry=registry,
+            )
         )
+        self._model_requests = _Series(
+            prometheus.Counter(
+                "batuta_model_requests",
+                "Requests by model, client key and HTTP status.",
+                ("model", "key", "status"),
+                registry=registry,
+            )
+        )
+        self._model_tokens = _Series(
+            prometheus.Counter(
+                "batuta_model_tokens",
+                "Tokens by model, client key and direction.",
+                ("model", "key", "direction"),
+                registry=registry,
+            )
+        )
+        self._model_cost = _Series(
+            prometheus.Counter(
+                "batuta_model_cost_usd", "Cost by model and client key.", ("model", "key"), registry=registry
+            )
+        )
+        self._pairs: set[tuple[str, str]] = set()
+        self._models: set[str] = set()
         self._tokens = _Series(
             prometheus.Counter(
                 "batuta_tokens", "Tokens by backend and direction.", ("backend", "direction"), registry=registry
@@ -117,12 +154,23 @@ class Metrics:
         self._requests(route, str(status)).inc()
         self._seconds(route).observe(seconds)
 
-    def first_piece(self, seconds: float) -> None:
-        """Record the time to the first piece of a response."""
-        self._first.observe(seconds)
+    def first_token(self, model: str, seconds: float) -> None:
+        """Record the time to the first token of a stream."""
+        self._first_token(_bounded(model, OTHER, self._models, MOST_MODELS)).observe(seconds)
 
-    def completed(self, summary: Summary) -> None:
+    def model_request(self, model: str, key: str, status: int) -> None:
+        """Count a request for a model that has ended. `key` is the name of the client key, empty without one."""
+        self._model_requests(*self._pair(model, key), str(status)).inc()
+
+    def _pair(self, model: str, key: str) -> tuple[str, str]:
+        return _bounded((model, key), (OTHER, OTHER), self._pairs, MOST_PAIRS)
+
+    def completed(self, summary: Summary, model: str, key: str) -> None:
         """Count the tokens, cost and failovers of a completed response."""
+        pair = self._pair(model, key)
+        self._model_tokens(*pair, "input").inc(summary.input_tokens)
+        self._model_tokens(*pair, "output").inc(summary.output_tokens)
+        self._model_cost(*pair).inc(sum(attempt.cost for attempt in summary.attempts) / NANO)
         self._tokens(summary.backend, "input").inc(summary.input_tokens)
         self._tokens(summary.backend, "output").inc(summary.output_tokens)
         for attempt in summary.attempts:
@@ -166,8 +214,22 @@ class Metrics:
 
     def text(self) -> bytes:
         """All metrics, those of other workers included."""
-        registry = self.registry
-        if os.environ.get(METRICS_DIRECTORY):
+        registry, directory = self.registry, os.environ.get(METRICS_DIRECTORY)
+        if directory:
             registry = prometheus.CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return prometheus.generate_latest(registry)
+        processes = prometheus.CollectorRegistry()
+        processes.register(WorkerProcesses(worker_pids(directory)))
+        return prometheus.generate_latest(registry) + prometheus.generate_latest(processes)
+
+
+L = TypeVar("L")
+
+
+def _bounded(label: L, other: L, known: set[L], limit: int) -> L:
+    """`label` if it is among the first `limit` ones, else `other`."""
+    if label not in known:
+        if len(known) >= limit:
+            return other
+        known.add(label)
+    return label

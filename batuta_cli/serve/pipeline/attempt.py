@@ -21,6 +21,7 @@ from typing import TypeVar
 from batuta_cli.errors import OperationError
 from batuta_cli.serve.budget.breaker import CostCircuitBreaker, Reservation
 from batuta_cli.serve.budget.operations import Alert
+from batuta_cli.serve.budget.waiting import Place
 from batuta_cli.serve.money import format_usd, to_usd
 from batuta_cli.serve.pipeline.planner import Target
 from batuta_cli.serve.pipeline.request import AttemptReport
@@ -49,8 +50,10 @@ class Attempt:
         breaker: CostCircuitBreaker,
         timeouts: Timeouts,
         count: Callable[[str], TokenCount],
+        place: Place,
     ) -> None:
-        """`count`: the tokens of a text, an upper estimate where the tokenizer is not known."""
+        """`count`: the tokens of a text, an upper estimate where the tokenizer is not known. `place`: the request's in
+        the queue for reserved money."""
         self.target = target
         self.cost = 0
         """Nano-dollars charged, once it has ended."""
@@ -61,6 +64,7 @@ class Attempt:
         self._monitor = monitor
         self._breaker = breaker
         self._timeouts = timeouts
+        self._place = place
         self._count = cache(count)  # each text is counted once
         self._call = call
         self._request_id = request_id
@@ -81,6 +85,8 @@ class Attempt:
         """
         health = self._monitor.health
         bound = self._terms.bound
+        if bound:
+            self._place.check_turn()
         # Before the first await: until then the plan's cooldowns hold, so that one of many requests is the trial.
         ticket = health.start(self.target.backend.name, time.monotonic(), self._call.model)
         outcome, retry_after, refused, delivery = AttemptOutcome.UNKNOWN, 0.0, False, Delivery()
@@ -88,6 +94,7 @@ class Attempt:
         responding = False
         try:
             reservation = await self._reserve(bound) if bound else None
+            self._place.leave()
             response = send_call(
                 self._monitor.session(self.target.connection_tier),
                 self.target.backend,

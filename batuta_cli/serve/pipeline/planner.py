@@ -5,6 +5,7 @@ are counted and the budget is read, both in a thread.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -59,6 +60,7 @@ class Planner:
         self._config = config
         self._monitor = monitor
         self._breaker = breaker
+        self._server_counts = input_count.ServerCounts()
 
     async def targets(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Target]]:
         """The plan as of now and its targets in order, without the backends named in `without`.
@@ -76,12 +78,17 @@ class Planner:
         snapshot = self._monitor.snapshot(plan_request, None, without)
         planned = plan(plan_request, snapshot)
         chosen = planned.routing.backend
-        if chosen is None or _state(snapshot, chosen).price is not FREE:
+        if chosen is None or planned.warnings or _state(snapshot, chosen).price is not FREE:
             counted = await _in_thread(lambda: input_count.count(request, self._config.models))
             plan_request = replace(plan_request, input_tokens=counted)
             snapshot = self._monitor.snapshot(plan_request, await self.budget(), without)
             planned = plan(plan_request, snapshot)
+            if planned.warnings:  # only an estimate exceeds the window
+                snapshot = await self._counted_by_servers(request, planned, snapshot)
+                planned = plan(plan_request, snapshot)
         if not without:
+            for warning in planned.warnings:
+                logging.getLogger("batuta").warning("%s", warning)
             self._monitor.spilling = snapshot.limits.spills(planned.routing.queue_depth, before=self._monitor.spilling)
         chosen = planned.routing.backend
         names = [] if chosen is None else [chosen, *planned.fallbacks]
@@ -137,6 +144,22 @@ class Planner:
             needs=frozenset(need for need, is_needed in needs.items() if is_needed),
         )
 
+    async def _counted_by_servers(self, request: ChatRequest, planned: Plan, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with the counts of the servers whose window an estimate exceeds."""
+        names = {c.backend for c in planned.candidates if c.passed and any(gate.uncertain for gate in c.gates)}
+        backends = [backend for backend in self._monitor.backends if backend.name in names]
+        session = self._monitor.session(request.privacy)
+        counts = await asyncio.gather(
+            *(self._server_counts.of(session, backend, self._base_url(backend), request) for backend in backends)
+        )
+        found = dict(zip((backend.name for backend in backends), counts, strict=True))
+        states = tuple(input_count.with_count(state, found.get(state.name)) for state in snapshot.backends)
+        return replace(snapshot, backends=states)
+
+    def _base_url(self, backend: Backend) -> str:
+        probe = self._monitor.probes.get(backend.name)
+        return probe.base_url if probe and probe.base_url else backend.base_urls[0]
+
     def _backend_name(self, name: str) -> str:
         for backend in self._monitor.backends:
             if normalised(backend.name) == normalised(name):
@@ -146,7 +169,6 @@ class Planner:
     def _target(self, name: str, snapshot: Snapshot, plan_request: PlanRequest, request: ChatRequest) -> Target:
         state = _state(snapshot, name)
         backend = next(backend for backend in self._monitor.backends if backend.name == name)
-        probe = self._monitor.probes.get(name)
         tier = plan_request.privacy
         if state.price is FREE and state.basis is Basis.UNRESOLVED_NAME and tier is PrivacyTier.STANDARD:
             # Price 0 because the host is expected to be local: connect under PRIVATE, so that the gate refuses a public
@@ -157,7 +179,7 @@ class Planner:
         needs_limit = is_paid or backend.profile.wire.needs_limit
         return Target(
             backend=backend,
-            base_url=probe.base_url if probe and probe.base_url else backend.base_urls[0],
+            base_url=self._base_url(backend),
             pricing=state.price or FREE,
             input_tokens=plan_request.input_tokens.tokens if plan_request.input_tokens else 0,
             least_input_tokens=input_count.least(request, plan_request.input_tokens) if is_paid else 0,

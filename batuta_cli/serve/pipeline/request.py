@@ -78,7 +78,7 @@ class AttemptReport:
     """The kind of the error it failed with; None when it completed the response."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """The backend, tokens and cost of a response that has ended."""
 

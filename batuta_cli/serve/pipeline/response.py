@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batuta_cli.errors import BatutaError, CostError, LedgerError, PrivacyError
+from batuta_cli.errors import BatutaError, BudgetReservedError, CostError, LedgerError, PrivacyError
 from batuta_cli.serve.backends.profile import ContinuationMethod
 from batuta_cli.serve.budget.breaker import CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
@@ -87,6 +87,7 @@ class Response:
         self._attempts: list[Attempt] = []
         self._failures: list[str | None] = []
         self._prompted = False
+        self._place = breaker.queue.place()
         self._pieces = self._stream()
         self._first: list[Piece] = []
 
@@ -112,16 +113,23 @@ class Response:
 
     async def aclose(self) -> None:
         """Stop: the connection to the backend is closed, and the relayed part is charged."""
+        self._place.leave()
         await self._pieces.aclose()
 
     async def _stream(self) -> AsyncGenerator[list[Piece], None]:
         request = self.request
         tried: set[str] = set()
+        reserved: set[str] = set()
         first_error: BatutaError | None = None
         while True:
             self.plan, targets = await self._planner.targets(request, frozenset(tried))
             step = await self._next_step(targets, begun=bool(tried))
             if step is None:
+                if reserved and await self._place.wait():
+                    tried -= reserved
+                    reserved.clear()
+                    first_error = None if isinstance(first_error, BudgetReservedError) else first_error
+                    continue
                 if first_error is not None:
                     raise self._final_error(first_error, {*tried, *self.plan.suitable})
                 raise self._planner.error(request, self.plan)
@@ -155,6 +163,9 @@ class Response:
                 self._attempts.append(attempt)
                 self._failures.append(None)
                 break
+            except BudgetReservedError as error:  # another backend is tried, then this one again after a wait
+                reserved.add(self.backend)
+                first_error = first_error or error
             except (BackendError, SpliceError, CostError, PrivacyError) as error:
                 self._attempts.append(attempt)
                 self._failures.append(error.kind)
@@ -172,6 +183,7 @@ class Response:
             breaker=self._breaker,
             timeouts=self._timeouts,
             count=self._count,
+            place=self._place,
         )
 
     def _may_fail_over(self, error: BatutaError) -> bool:

@@ -349,7 +349,10 @@ def _busy(slots: object) -> int | None:
 
 
 def _number(document: object, path: str) -> int | None:
-    """The positive integer at a dotted path; None when it is missing or invalid."""
+    """The positive integer at a dotted path, in which a number is an index of a list; None when missing or invalid."""
     for name in path.split("."):
-        document = document.get(name) if isinstance(document, dict) else None
+        if isinstance(document, list) and name.isdigit():
+            document = document[int(name)] if int(name) < len(document) else None
+        else:
+            document = document.get(name) if isinstance(document, dict) else None
     return document if type(document) is int and document > 0 else None

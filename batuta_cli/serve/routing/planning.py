@@ -83,6 +83,8 @@ class BackendState:
     """Only the request's model cools down there; other models of the backend may be used."""
     slots: int | None = None
     """Requests it can run at once; None: not known."""
+    counted: "TokenCount | None" = None
+    """The server's own count of the request's prompt; None: it was not asked."""
 
     @property
     def load(self) -> float:
@@ -129,13 +131,21 @@ class GateResult(NamedTuple):
     number: int | float | None = None
     """CONTEXT: tokens needed. BUDGET: upper bound in nano-dollars. COOLDOWN: seconds left. QUEUE: requests. None: not
     known."""
+    uncertain: bool = False
+    """Passed although an estimate exceeds the limit. The true number may be within it."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; money as a decimal string of dollars."""
         number: int | float | str | None = self.number
         if self.name is GateName.BUDGET and isinstance(number, int):
             number = format_usd(number)
-        return {"gate": str(self.name), "passed": self.passed, "detail": self.detail, "number": number}
+        return {
+            "gate": str(self.name),
+            "passed": self.passed,
+            "detail": self.detail,
+            "number": number,
+            "uncertain": self.uncertain,
+        }
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,7 @@ _REFUSALS: dict[Reason, tuple[type[BatutaError], str, str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """The backend for a request, the backends that may take it over, and the results of all gates."""
 
@@ -207,6 +217,13 @@ class Plan:
     """Backends that may take it once they are healthy and their queue is not full: waiting helps for these."""
     unhealthy: tuple[str, ...] = ()
     """Of a rejected request: the suitable backends that only their health keeps from taking it."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is uncertain about the chosen backend, in words."""
+        chosen = next((c for c in self.candidates if c.backend == self.backend), None)
+        uncertain = [gate.detail for gate in chosen.gates if gate.uncertain] if chosen else []
+        return tuple(f"{self.backend}: the prompt may not fit: {detail}" for detail in uncertain)
 
     @property
     def decision(self) -> str:
@@ -278,7 +295,13 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
         for name in suitable
         if isinstance(routing, Reject) and judged[name].passes(GateName.QUEUE) and _is_unhealthy(states[name])
     )
-    return Plan(routing, candidates, _fallbacks(routing, may), suitable, unhealthy)
+    return Plan(
+        routing=routing,
+        candidates=candidates,
+        fallbacks=_fallbacks(routing, may),
+        suitable=suitable,
+        unhealthy=unhealthy,
+    )
 
 
 _CAN_SERVE = (GateName.CAPABILITY, GateName.CONTEXT, GateName.BUDGET)
@@ -379,15 +402,18 @@ def _capability(request: PlanRequest, state: BackendState) -> GateResult:
 
 
 def _context(request: PlanRequest, state: BackendState) -> GateResult:
-    if request.input_tokens is None:
+    count = state.counted or request.input_tokens
+    if count is None:
         return GateResult(GateName.CONTEXT, True, "the prompt's tokens are not known")
     output = _output_limit(request, state) or 0
-    needed = request.input_tokens.tokens + output
+    needed = count.tokens + output
     if state.window is None:
         return GateResult(GateName.CONTEXT, True, f"{needed:,} tokens, the window is not known", needed)
-    return GateResult(
-        GateName.CONTEXT, needed <= state.window, f"{needed:,} tokens in a window of {state.window:,}", needed
-    )
+    detail = f"{needed:,} tokens in a window of {state.window:,}"
+    if needed > state.window and not count.exact:
+        # An estimate is an upper bound. The backend counts exactly, and refuses a prompt that is too long.
+        return GateResult(GateName.CONTEXT, True, f"at most {detail}; the backend decides", needed, uncertain=True)
+    return GateResult(GateName.CONTEXT, needed <= state.window, detail, needed)
 
 
 def _output_limit(request: PlanRequest, state: BackendState) -> int | None:

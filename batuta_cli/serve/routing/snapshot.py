@@ -103,7 +103,7 @@ class Observer:
             queue_depth=seen.queue_depth,
             local_backend=self._local,
             spillover_backends=self._spillover,
-            budget_remaining=None if budget is None else 0 if budget.ahead else budget.remaining,
+            budget_remaining=None if budget is None else 0 if budget.ahead else budget.unspent,
             max_request_cost=None if budget is None else budget.max_request_cost,
         )
 

@@ -144,8 +144,7 @@ def split_in_turn(text: str, patterns: Sequence[str]) -> list[str]:
 
 def _split(text: str, pattern: Any) -> Iterator[str]:
     at = 0
-    for match in pattern.finditer(text):
-        start, end = match.span()
+    for start, end in sorted(match.span() for match in pattern.finditer(text)):  # (?r) matches from the right
         if start > at:
             yield text[at:start]
         if end > start:

@@ -36,12 +36,12 @@ def count_messages(
 ) -> TokenCount:
     """The tokens of a request.
 
-    With `render`, the prompt of a model that is not OpenAI's is counted, control tokens included. `options` has further
-    fields of OpenAI's request; its tools and its response format are counted. Raises the errors of `tokenizer_for` and
-    of `render`.
+    With `render`, the rendered prompt is counted, control tokens included, except for OpenAI's hosted models. `options`
+    has further fields of OpenAI's request; its tools and its response format are counted. Raises the errors of
+    `tokenizer_for` and of `render`.
     """
     known = None if tokenizer_path else openai_model(model)
-    if known is not None:
+    if known is not None and not (known.rendered and render):
         tokenizer = openai_tokenizer(known.encoding)
         method = f"tiktoken {known.encoding} and OpenAI's chat overhead"
         count = _by_overhead(messages, tokenizer, known.overhead, method)

@@ -2,9 +2,10 @@
 
 A byte-pair vocabulary (`tokenizer.ggml.model` = `gpt2`) becomes a `tiktoken.Encoding` whose ranks are the order of the
 merges. `pretokenizers.toml` has the patterns that split text first. A SentencePiece vocabulary (`llama`) is run by the
-package `sentencepiece`, from the extra `tokenizers`. Any other type is refused by name.
+package `sentencepiece`, and one of byte pairs over characters (`gemma4`) by the package `tokenizers`, both from the
+extra `tokenizers`. Any other type (`bert`, `t5`, `rwkv`, `plamo2`) is counted by an upper estimate that names it.
 
-Raises `InvalidInputError`, and `MissingDependencyError` when `sentencepiece` is missing.
+Raises `InvalidInputError`, and `MissingDependencyError` when a package is missing.
 """
 
 import enum
@@ -18,11 +19,15 @@ from batuta_cli.errors import InvalidInputError
 from batuta_cli.files import StrPath, display
 from batuta_cli.serve.models.gguf import GgufMetadata, read_metadata
 from batuta_cli.serve.tokens.tokenizer import ControlTokens, Tokenizer
+from batuta_cli.serve.tokens.upper_estimate import METHOD, Estimator
 
 _PREFIX: Final = "tokenizer.ggml."
 _ARRAYS: Final = tuple(_PREFIX + name for name in ("tokens", "merges", "scores", "token_type"))
 _HINT: Final = "set tokenizer of [models] in the config to a tokenizer.json of this model"
 _KEEP_BLANKS: Final = ("<unk>", "<s>", "<|endoftext|>")
+
+_CHARACTER_PAIRS: Final = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
+"""Values of `tokenizer.ggml.pre` whose merges are over characters. The type `gemma4` implies the first."""
 
 _FIRST_MERGE: Final = 256
 """The rank of the first merge. Lower ranks are the single bytes."""
@@ -43,24 +48,32 @@ def gguf_tokenizer(path: StrPath) -> Tokenizer:
     """The tokenizer in a GGUF file."""
     metadata = read_metadata(path, arrays=_ARRAYS)
     kind = metadata.text(_PREFIX + "model")
-    if kind == "gpt2":
-        return _byte_pair(metadata)
+    splits = metadata.text(_PREFIX + "pre") or "default"
     if kind == "llama":
         return _sentence_piece(metadata)
-    what = f"tokenizers of the type {display(kind)}" if kind else "files without a tokenizer"
-    raise InvalidInputError(f"{display(metadata.path)}: {what} are not supported", hint=_HINT)
+    if kind == "gemma4" or (kind == "gpt2" and splits in _CHARACTER_PAIRS):
+        return _character_pairs(metadata)
+    if kind == "gpt2" and splits in pretokenizers():
+        return _byte_pair(metadata, splits)
+    if not kind:
+        raise InvalidInputError(f"{display(metadata.path)}: the file has no tokenizer", hint=_HINT)
+    what = f"pre-tokenizer {display(splits)}" if kind == "gpt2" else f"tokenizer type {display(kind)}"
+    return Estimator(f"{METHOD}: the {what} of {display(metadata.path)} is not supported")
 
 
-def _byte_pair(metadata: GgufMetadata) -> Tokenizer:
+def _character_pairs(metadata: GgufMetadata) -> Tokenizer:
+    from batuta_cli.serve.tokens.character_pairs import character_pairs
+
+    tokens = _texts(metadata, "tokens")
+    return character_pairs(metadata.path, tokens, _texts(metadata, "merges"), _control_tokens(metadata, tokens))
+
+
+def _byte_pair(metadata: GgufMetadata, splits: str) -> Tokenizer:
     import tiktoken
 
     from batuta_cli.serve.tokens.bytepair import BytePairTokenizer
 
-    splits = metadata.text(_PREFIX + "pre") or "default"
-    patterns = pretokenizers().get(splits)
-    if patterns is None:
-        what = f"its way of splitting text, {display(splits)}, is not supported"
-        raise InvalidInputError(f"{display(metadata.path)}: {what}", hint=_HINT)
+    patterns = pretokenizers()[splits]
     tokens = _texts(metadata, "tokens")
     ranks = _ranks(metadata, _texts(metadata, "merges"))
     numbers = {text: number for number, text in enumerate(tokens)}

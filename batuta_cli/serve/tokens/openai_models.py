@@ -26,6 +26,8 @@ class OpenAIModel:
     name: str
     encoding: str
     overhead: Overhead
+    rendered: bool
+    """The weights are public, so the template is known: the rendered prompt is counted, exactly."""
 
 
 def openai_model(model: str) -> OpenAIModel | None:
@@ -54,7 +56,7 @@ def _families() -> Mapping[str, OpenAIModel]:
     table = tomllib.loads(text)
     overheads = {name: Overhead(**row) for name, row in table["overhead"].items()}
     return {
-        name: OpenAIModel(name, row["encoding"], overheads[row["overhead"]])
+        name: OpenAIModel(name, row["encoding"], overheads[row["overhead"]], row.get("rendered", False))
         for row in table["models"]
         for name in row["names"]
     }

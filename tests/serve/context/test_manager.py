@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from batuta_cli.config import ModelSection
 from batuta_cli.errors import ContextOverflowError, TemplateError, UsageError
 from batuta_cli.serve import ChatMessage, ContextManager, ContextWindow, TruncationStrategy
+from batuta_cli.serve.messages import Role
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 
@@ -119,7 +120,9 @@ def test_what_is_left_is_a_prompt_of_the_models_own_format_within_the_limit(
     except ContextOverflowError:
         assume(False)
     assert manager.count(found.messages) == found.after
-    assert manager.fits(found.messages)
+    if not manager.fits(found.messages):  # only an estimate, of the messages that must be kept
+        assert not found.after.exact
+        assert found.messages[-1] == messages[-1] and sum(m.role is Role.USER for m in found.messages) == 1
     assert [message for n, message in enumerate(messages, 1) if n not in found.dropped] == list(found.messages)
 
 

@@ -156,6 +156,21 @@ def test_a_gate_that_refuses_says_why(state: BackendState, request_: PlanRequest
     assert found.decision == "reject" and found.fallbacks == ()
 
 
+def test_an_estimate_never_refuses_for_context_and_bounds_the_price() -> None:
+    small = replace(LLAMA, window=8192)
+    request = asked(input_tokens=TokenCount(103_006, False, "estimated"), max_output_tokens=1000)
+    found = plan(request, Snapshot(backends=(small,)))
+    assert found.backend == "llama" and found.warnings == (
+        "llama: the prompt may not fit: at most 104,006 tokens in a window of 8,192; the backend decides",
+    )
+    gate = found.candidates[0].gates[2]
+    assert (gate.name, gate.passed, gate.uncertain) == (GateName.CONTEXT, True, True)
+    exact = plan(replace(request, input_tokens=tokens(103_006)), Snapshot(backends=(small,)))
+    assert exact.backend is None and exact.warnings == ()
+    dear = plan(request, Snapshot(backends=(replace(GROQ, window=8192),), max_request_cost=to_nano("1.00")))
+    assert list(refused(dear, "groq")) == ["budget"]
+
+
 @pytest.mark.parametrize(
     ("most", "left", "complaint"),
     [

@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiktoken
+import tiktoken.model
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batuta_cli.serve.context.manager import ContextManager
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, parse_messages
+from batuta_cli.serve.templates.engine import ChatTemplateEngine
 from batuta_cli.serve.tokens import TokenCount, count_messages, tokenizer_for
 
 # openai-cookbook, How_to_count_tokens_with_tiktoken.ipynb: the messages, and what the API itself counted.
@@ -90,6 +94,26 @@ def test_a_model_file_is_counted_by_its_rendered_prompt(gguf: Path) -> None:
     assert (count.tokens, count.exact) == (6, True)
     without = count_messages(str(gguf), [ChatMessage.user("Hello")])
     assert without.tokens > count.tokens and not without.exact
+
+
+def test_gpt_oss_is_counted_by_its_rendered_prompt() -> None:
+    messages = [ChatMessage.user("Hello")]
+    prompt = ChatTemplateEngine.from_model("gpt-oss-20b").apply(messages)
+    expected = len(tiktoken.get_encoding("o200k_harmony").encode(prompt, allowed_special="all"))
+    assert expected > 60
+    counted = ContextManager.for_model("openai/gpt-oss-20b").count(messages)
+    assert (counted.tokens, counted.exact) == (expected, True)
+    estimate = count_messages("gpt-oss-20b", messages)
+    assert estimate.tokens > expected and not estimate.exact
+
+
+def test_every_model_that_tiktoken_knows_has_its_encoding() -> None:
+    names = dict(tiktoken.model.MODEL_TO_ENCODING)
+    for prefix, encoding in tiktoken.model.MODEL_PREFIX_TO_ENCODING.items():
+        names[f"{prefix}2026-11-01" if prefix.endswith("-") else prefix] = encoding
+    for name, encoding in names.items():
+        expected = "r50k_base" if encoding == "gpt2" else encoding  # the same ranks
+        assert tokenizer_for(name).name == f"tiktoken {expected}", name
 
 
 def test_a_named_tokenizer_comes_before_the_name_of_the_model(gguf: Path) -> None:
