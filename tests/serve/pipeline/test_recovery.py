@@ -11,7 +11,8 @@ import pytest
 
 from batuta_cli.errors import AuditError, NoBackendError
 from batuta_cli.serve.pipeline.pipeline import Pipeline
-from batuta_cli.serve.privacy.audit import AuditLog, verify_log
+from batuta_cli.serve.privacy.audit import AuditLog
+from batuta_cli.serve.privacy.audit_verification import verify_log
 from batuta_cli.serve.routing import monitor
 from batuta_cli.serve.routing.health import AttemptOutcome
 from batuta_cli.serve.tiers import PrivacyTier
