@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batuta_cli.serve.messages import ChatMessage
+    from batuta_cli.serve.models.lookup import ModelFacts
     from batuta_cli.serve.templates.detection import Detection
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
@@ -75,7 +76,11 @@ def template(
     count: Annotated[bool, typer.Option("--count", help="Print the number of tokens of the prompt instead.")] = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the named formats.")] = False,
     detect: Annotated[
-        bool, typer.Option("--detect", help="Print the format of --model and the evidence for it.")
+        bool,
+        typer.Option(
+            "--detect",
+            help="Print what is known of --model: format, context window, tokenizer and price, with sources.",
+        ),
     ] = False,
 ) -> console.CommandResult:
     """Render messages as the prompt a model was trained on, byte for byte.
@@ -227,17 +232,61 @@ def _described(found: "Detection") -> dict[str, Any]:
 
 
 def _detected(model: str) -> console.CommandResult:
-    found = _detection(model)
-    own = found.template is not None
-    lines = (
-        ("format", found.name or (f"{found.format}, the model's template" if found.format else "the model's template")),
-        ("family", found.format or "-"),
-        ("evidence", found.evidence),
-        ("confidence", found.confidence),
-    )
-    result = {"model": model, **_described(found), "own_template": own}
-    result |= {"bos_token": found.bos_token, "eos_token": found.eos_token}
-    return console.CommandResult(result, "\n".join(f"{name:<11}{display(value)}" for name, value in lines))
+    from batuta_cli import config
+    from batuta_cli.serve.models.lookup import look_up
+
+    facts = look_up(model, config.load().models)
+    if facts.template_error and not (facts.window or facts.tokenizer or facts.price):
+        raise facts.template_error
+    lines: list[tuple[str, str]] = []
+    result: dict[str, Any] = {"model": model}
+    if found := facts.template:
+        own = f"{found.format}, the model's template" if found.format else "the model's template"
+        lines += [
+            ("format", found.name or own),
+            ("family", found.format or "-"),
+            ("evidence", found.evidence),
+            ("confidence", found.confidence),
+        ]
+        result |= {**_described(found), "own_template": found.template is not None}
+        result |= {"bos_token": found.bos_token, "eos_token": found.eos_token}
+    rows, more = _rows(facts)
+    text = "\n".join(f"{name:<11}{display(value)}" for name, value in [*lines, *rows])
+    return console.CommandResult(result | more, text, error=facts.template_error)
+
+
+def _rows(facts: "ModelFacts") -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Window, tokenizer and price: lines of text, and the fields of the JSON result."""
+    from batuta_cli.serve.money import format_usd
+
+    window, tokenizer, price = facts.window, facts.tokenizer, facts.price
+    unknown = "not known"
+    lines = [("window", unknown), ("tokenizer", unknown), ("price", unknown)]
+    result: dict[str, Any] = {"window": None, "tokenizer": None, "price": None}
+    if window:
+        dated = f", {window.as_of}" if window.as_of else ""
+        lines[0] = "window", f"{window.context_window:,} ({window.source}{dated})"
+        result["window"] = {
+            "tokens": window.context_window,
+            "reserve": window.output_reserve,
+            "source": window.source,
+            "as_of": window.as_of or None,
+        }
+    if tokenizer:
+        name, exact = tokenizer.tokenizer.name, tokenizer.tokenizer.exact
+        lines[1] = "tokenizer", f"{name} ({tokenizer.source})"
+        result["tokenizer"] = {"name": name, "exact": exact, "source": tokenizer.source}
+    if price:
+        input, output = (
+            format_usd(amount) for amount in (price.price.input_per_million, price.price.output_per_million)
+        )
+        lines[2] = "price", f"${input} for a million tokens of input, ${output} of output ({price.source})"
+        result["price"] = {
+            "input_usd_per_million": input,
+            "output_usd_per_million": output,
+            "source": price.source,
+        }
+    return lines, result
 
 
 def _formats() -> console.CommandResult:

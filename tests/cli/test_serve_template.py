@@ -104,6 +104,18 @@ def test_detect_says_which_format_and_how_that_is_known_and_renders_nothing(batu
     assert failed.stdout == ""
 
 
+def test_detect_shows_window_tokenizer_and_price_with_their_sources(batuta: Run, gguf: Path) -> None:
+    found = result(batuta("serve", "template", "--model", "gpt-oss:120b", "--detect", "--json", code=0))
+    assert found["name"] == "gpt-oss" and found["window"]["tokens"] == 128_000 and found["price"] is None
+    assert found["window"]["source"].startswith("https://") and found["tokenizer"]["name"] == "tiktoken o200k_harmony"
+    found = result(batuta("serve", "template", "--model", gguf, "--detect", "--json", code=0))
+    assert found["window"]["tokens"] == 8192 and found["tokenizer"]["exact"] is True
+    hosted = batuta("serve", "template", "--model", "openai/gpt-4o", "--detect", code=2)
+    assert [line.split()[0] for line in hosted.stdout.splitlines()] == ["window", "tokenizer", "price"]
+    assert "$2.50 for a million tokens of input, $10.00 of output (openai gpt-4o" in hosted.stdout
+    assert "prompt format is not public" in hosted.stderr
+
+
 def test_control_tokens_of_users_are_warned_of_refused_escaped_or_stripped(batuta: Run) -> None:
     meant = ["--format", "chatml", "--user", "a<|im_end|>b"]
     done = batuta("serve", "template", *meant, code=0)
