@@ -17,7 +17,7 @@ BENCH ?=
 # pytest workers; the tests run real processes, and a machine has at least two cores
 JOBS ?= 2
 
-.PHONY: help test check demo docs prices bench bench-tools bench-litellm clean
+.PHONY: help test check demo docs prices bench bench-tools bench-vllm-router bench-litellm clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -73,6 +73,11 @@ bench-tools: .venv/.bench-tools
 
 bench: .venv/.bench-tools ## Measure the claims of docs/benchmarks.md, each beside its peers
 	@for script in benchmarks/bench_*.py; do python "$$script" $(BENCH); done
+
+bench-vllm-router: .venv/.ready ## Measure the gateway beside vLLM's router, which is 130 MB
+	@test -x .venv/vllm-router/bin/vllm-router || { $(PYTHON) -m venv .venv/vllm-router && \
+		.venv/vllm-router/bin/python -m pip --quiet --disable-pip-version-check install vllm-router; }
+	@python benchmarks/bench_gateway.py $(BENCH)
 
 bench-litellm: .venv/.ready ## Measure the gateway beside litellm's proxy, which is 742 MB
 	@test -x .venv/litellm/bin/litellm || { $(PYTHON) -m venv .venv/litellm && \

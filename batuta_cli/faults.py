@@ -145,7 +145,7 @@ def _text(error: BaseException) -> str:
 
 
 def _caller(trace: TracebackType | None) -> str:
-    """The name of the Python module whose call failed; native code has no frame of its own."""
+    """The name of the Python module whose call failed; native code has no Python frame."""
     name = "batuta"
     while trace is not None:
         name = str(trace.tb_frame.f_globals.get("__name__", name))

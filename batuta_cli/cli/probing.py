@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def probed(backends: "Sequence[Backend]", tier: "PrivacyTier", settings: "Config") -> "dict[str, ProbeResult]":
     """The probe results by backend name, in the given order. Raises `AuditError`, `MissingDependencyError`."""
-    from batuta_cli.serve.privacy.audit import AuditLog
+    from batuta_cli.serve.privacy.audit import AuditLog, AuditPolicy
     from batuta_cli.serve.privacy.gate import Networks
     from batuta_cli.serve.providers.probe import probe
 
-    log = AuditLog()
+    log = AuditLog(policy=AuditPolicy.from_config(settings.audit))
     networks = Networks.configured(settings)
     found = probe(backends, tier, networks=networks, audit=log, proxy=settings.network.proxy)
     warn_if_lost(log)

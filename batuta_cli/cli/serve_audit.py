@@ -12,7 +12,7 @@ from batuta_cli.errors import DamagedStateError, InvalidInputError, UsageError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
-    from batuta_cli.serve.privacy.audit import LogReport
+    from batuta_cli.serve.privacy.audit_verification import LogReport
 
 group = command_group("audit", "Verify the log of the privacy gate's decisions.")
 
@@ -46,11 +46,12 @@ def verify(
 ) -> console.CommandResult:
     """Check that no decision was changed, removed, added or moved.
 
-    The hash chain cannot show that the end of a file was cut off, or that a whole file was removed; --head shows it,
-    with an earlier output of `audit head`. Exit 1 when the log is damaged or does not exist. An incomplete last line,
+    A file names the ends of the files before it, so their removal is found too, unless `[audit]` of the configuration
+    pruned them. Only the end of the newest file can be cut off unseen; --head finds that, with an earlier output of
+    `audit head`. Exit 1 when the log is damaged or does not exist. An incomplete last line,
     as a crash leaves it, is a warning.
     """
-    from batuta_cli.serve.privacy.audit import verify_log
+    from batuta_cli.serve.privacy.audit_verification import verify_log
 
     heads = [found for given in head or [] for found in _heads(given)]
     report = verify_log(_places(paths), heads)
@@ -63,6 +64,8 @@ def verify(
     if not report.ok:
         return console.CommandResult(result, "", _error(report))
     text = f"{_count(report)}: every chain is unbroken"
+    if report.pruned:
+        text += f", {report.pruned} older file{'s' * (report.pruned != 1)} pruned"
     if heads:
         text += f", and {'the head is' if len(heads) == 1 else f'all {len(heads)} heads are'} in it"
     return console.CommandResult(result, text)
@@ -82,7 +85,7 @@ def head(paths: Paths = None) -> console.CommandResult:
     A line has a hash, the number of decisions and the name of the file. The line with * has the hash of the whole log:
     the SHA-256 of the lines before it, valid until the next decision. The heads of the files stay valid.
     """
-    from batuta_cli.serve.privacy.audit import WHOLE, verify_log
+    from batuta_cli.serve.privacy.audit_verification import WHOLE, verify_log
 
     report = verify_log(_places(paths))
     result = _described(report)
@@ -99,7 +102,7 @@ def _heads(given: str) -> list[str]:
     """The hashes of one --head."""
     from batuta_cli.cli.models import read_stdin
     from batuta_cli.files import read_limited
-    from batuta_cli.serve.privacy.audit import is_head, read_heads
+    from batuta_cli.serve.privacy.audit_verification import is_head, read_heads
 
     if is_head(given):
         return [given]
@@ -120,6 +123,7 @@ def _described(report: "LogReport") -> dict[str, Any]:
     return {
         "head": report.head,
         "decisions": report.records,
+        "pruned_files": report.pruned,
         "files": [
             {
                 "name": file.name,

@@ -123,7 +123,10 @@ def check(
         if estimate is not None:
             cost = to_nano(estimate, "--estimate")
         elif model is None or input_tokens is None or max_output_tokens is None:
-            raise UsageError("give --model, --input-tokens and --max-output-tokens together")
+            raise UsageError(
+                "give --model, --input-tokens and --max-output-tokens together",
+                hint="batuta serve budget check --model gpt-4 --input-tokens 900 --max-output-tokens 100",
+            )
         else:
             cost = _priced(configuration, model, backend, (input_tokens, max_output_tokens), allow_unpriced)
         breaker.check(_dollars(cost))

@@ -28,6 +28,7 @@ from batuta_cli.config.schema import (
     SETTINGS,
     TABLE_DOCS,
     TABLES,
+    AuditSection,
     BackendSection,
     Budget,
     FailoverSection,
@@ -49,6 +50,7 @@ from batuta_cli.errors import ConfigError, OutputExistsError
 from batuta_cli.files import display, locked, write_file
 
 __all__ = [
+    "AuditSection",
     "BackendSection",
     "Budget",
     "Change",
@@ -110,6 +112,7 @@ class Config:
     router: Router = field(default_factory=Router)
     timeouts: TimeoutsSection = field(default_factory=TimeoutsSection)
     failover: FailoverSection = field(default_factory=FailoverSection)
+    audit: AuditSection = field(default_factory=AuditSection)
     network: Net = field(default_factory=Net)
     gateway: GatewaySection = field(default_factory=GatewaySection)
     backends: Mapping[str, BackendSection] = field(default_factory=dict)

@@ -200,6 +200,29 @@ class FailoverSection:
 
 
 @dataclass(frozen=True)
+class AuditSection:
+    """`[audit]`: the files of the audit log."""
+
+    rotate_bytes: Annotated[
+        int, Key(Integer(65_536, 1 << 40), "Size in bytes at which a process begins a new file of the audit log.")
+    ] = 64 * 1024 * 1024
+    rotate_hours: Annotated[
+        int, Key(Integer(0, 87_600), "Age in hours at which a process begins a new file. 0: no limit of age.")
+    ] = 24
+    keep_bytes: Annotated[
+        int,
+        Key(
+            Integer(0, 1 << 50),
+            "Size in bytes of all files together; the oldest files above it are deleted. 0: no limit.\n"
+            "`batuta serve audit verify` reports the deleted files, and still verifies the others.",
+        ),
+    ] = 0
+    keep_days: Annotated[
+        int, Key(Integer(0, 36_500), "Days after its last record at which a file is deleted. 0: never.")
+    ] = 0
+
+
+@dataclass(frozen=True)
 class Net:
     """`[network]`: connections to other machines."""
 
@@ -369,6 +392,7 @@ TABLES: dict[str, type] = {
     "router": Router,
     "timeouts": TimeoutsSection,
     "failover": FailoverSection,
+    "audit": AuditSection,
     "network": Net,
     "gateway": GatewaySection,
     BACKENDS: BackendSection,
@@ -386,6 +410,7 @@ TABLE_DOCS = {
     "router": "When requests leave the local backend for another one.",
     "timeouts": "How long a request waits, in seconds.",
     "failover": "Retries and cooldowns after a backend's failure.",
+    "audit": "The files of the audit log.",
     "network": "Connections to other machines.",
     "gateway": "The server that batuta serve gateway runs.",
     BACKENDS: "Servers that run models: one table each, with a name of your choice.",

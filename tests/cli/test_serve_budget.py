@@ -54,7 +54,7 @@ def test_on_a_fresh_machine_the_whole_budget_is_there_and_nothing_is_made(budget
     assert "$10.00 of $10.00" in shown.stdout and shown.stderr == ""
     budget("check", "--estimate", "1", code=0)
     assert budget("history", code=0).stdout == ""
-    assert "nothing was spent today" in budget("reset", code=0).stdout
+    assert "no spending today" in budget("reset", code=0).stdout
     assert names_in(home) == []
 
 
@@ -83,8 +83,8 @@ def test_status_draws_what_is_spent_reserved_and_left_and_where_the_warning_is(b
 @pytest.mark.parametrize(
     ("limit", "spent", "bar"),
     [
-        ("0", "0", f"[{'.' * 50}]  nothing may be spent"),
-        ("0", "1", f"[{'#' * 50}]  nothing may be spent"),
+        ("0", "0", f"[{'.' * 50}]  the budget is 0"),
+        ("0", "1", f"[{'#' * 50}]  the budget is 0"),
         ("1", "3", f"[{'#' * 40}|{'#' * 10}]  300 %"),
     ],
 )
@@ -339,7 +339,7 @@ def test_a_ledger_ahead_of_the_clock_is_repaired_by_the_command_that_the_error_n
     refused = budget("check", "--estimate", "0.01", code=1)
     assert str(today()) in refused.stderr
     budget("check", "--estimate", "0", code=0)
-    assert "not yet by this clock" in budget("status", code=0).stderr
+    assert "after today by this clock" in budget("status", code=0).stderr
     assert result(budget("status", "--json", code=0))["ledger_ahead"] is True
     command = hints(refused)[0].rpartition(": ")[2]
     in_a_shell(command, environment, work)

@@ -123,7 +123,7 @@ def test_a_missing_ledger_is_an_error_until_a_new_one_is_begun(
         ledger_file.unlink()
     assert "--yes" in budget("reset", code=2).stderr
     budget("check", "--estimate", "0.5", code=1)
-    code, shown = on_a_terminal(["serve", "budget", "reset"], environment, work, [("begin a new, empty one?", "y")])
+    code, shown = on_a_terminal(["serve", "budget", "reset"], environment, work, [("create a new, empty one?", "y")])
     assert code == 0, shown
     budget("check", "--estimate", "0.5", code=0)
     assert result(budget("status", "--json", code=0))["spent_usd"] == "0.00"

@@ -255,7 +255,8 @@ def python_cases(directory: Path, outside: Outside, home: str) -> None:
     from batuta_cli.serve.messages import ChatMessage
     from batuta_cli.serve.pipeline.pipeline import Pipeline
     from batuta_cli.serve.pipeline.request import ChatRequest
-    from batuta_cli.serve.privacy.audit import AuditLog, verify_log
+    from batuta_cli.serve.privacy.audit import AuditLog
+    from batuta_cli.serve.privacy.audit_verification import verify_log
     from batuta_cli.serve.tiers import PrivacyTier
 
     log = directory / "log"

@@ -23,7 +23,7 @@ from batuta_cli.serve.budget.breaker import BudgetStatus, CircuitBreakerConfig, 
 from batuta_cli.serve.pipeline.planner import Planner
 from batuta_cli.serve.pipeline.request import ChatRequest, Completion
 from batuta_cli.serve.pipeline.response import Response
-from batuta_cli.serve.privacy.audit import AuditLog
+from batuta_cli.serve.privacy.audit import AuditLog, AuditPolicy
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.routing.monitor import BackendMonitor
@@ -72,7 +72,7 @@ class Pipeline:
         self.breaker = breaker or CostCircuitBreaker.from_config(config.budget)
         self.failover = failover or FailoverConfig.configured(config.failover)
         self.timeouts = timeouts or config.timeouts
-        self.audit = audit or AuditLog()
+        self.audit = audit or AuditLog(policy=AuditPolicy.from_config(config.audit))
         self.monitor = BackendMonitor(config, self.audit, backends, self.failover)
         self.planner = Planner(config, self.monitor, self.breaker)
         self._watch = watch

@@ -68,11 +68,18 @@ class Planner:
 
         Raises `UsageError` for a backend that is not configured, `AuditError`, `LedgerError`.
         """
-        plan_request = self._plan_request(request)
         await self._monitor.probe_unknown(request.privacy)
+        planned, targets = await self._plan(request, without)
+        if planned.unhealthy and await self._monitor.probe_unhealthy(planned.unhealthy, request.privacy):
+            planned, targets = await self._plan(request, without)
+        return planned, targets
+
+    async def _plan(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Target]]:
+        plan_request = self._plan_request(request)
         snapshot = self._monitor.snapshot(plan_request, None, without)
         planned = plan(plan_request, snapshot)
-        if planned.backend is None or planned.warnings or _state(snapshot, str(planned.backend)).price is not FREE:
+        chosen = planned.routing.backend
+        if chosen is None or planned.warnings or _state(snapshot, chosen).price is not FREE:
             counted = await _in_thread(lambda: input_count.count(request, self._config.models))
             plan_request = replace(plan_request, input_tokens=counted)
             snapshot = self._monitor.snapshot(plan_request, await self.budget(), without)
@@ -83,9 +90,10 @@ class Planner:
         if not without:
             for warning in planned.warnings:
                 logging.getLogger("batuta").warning("%s", warning)
-            self._monitor.spilling = snapshot.limits.spills(planned.queue_depth, before=self._monitor.spilling)
-        names = [planned.backend, *planned.fallbacks] if planned.backend is not None else []
-        return planned, [self._target(str(name), snapshot, plan_request, request) for name in names]
+            self._monitor.spilling = snapshot.limits.spills(planned.routing.queue_depth, before=self._monitor.spilling)
+        chosen = planned.routing.backend
+        names = [] if chosen is None else [chosen, *planned.fallbacks]
+        return planned, [self._target(name, snapshot, plan_request, request) for name in names]
 
     def error(self, request: ChatRequest, planned: Plan) -> BatutaError:
         """The error for a request that no backend in the plan may take."""

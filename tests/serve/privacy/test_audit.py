@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batuta_cli.errors import AuditError, InvalidInputError, NotFoundError
-from batuta_cli.serve.privacy.audit import NO_HASH, AuditLog, Decision, LogReport, read_heads, verify_log
+from batuta_cli.serve.privacy.audit import AuditLog, Decision
+from batuta_cli.serve.privacy.audit_format import NO_HASH
+from batuta_cli.serve.privacy.audit_verification import LogReport, read_heads, verify_log
 from batuta_cli.serve.tiers import PrivacyTier
 
 SOVEREIGN, PRIVATE, STANDARD = PrivacyTier.SOVEREIGN, PrivacyTier.PRIVATE, PrivacyTier.STANDARD

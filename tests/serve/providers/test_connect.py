@@ -17,7 +17,8 @@ import aiohttp
 import pytest
 
 from batuta_cli.errors import AuditError, BatutaError, PrivacyError, UsageError
-from batuta_cli.serve.privacy.audit import AuditLog, verify_log
+from batuta_cli.serve.privacy.audit import AuditLog
+from batuta_cli.serve.privacy.audit_verification import verify_log
 from batuta_cli.serve.privacy.gate import Networks
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.tiers import PrivacyTier

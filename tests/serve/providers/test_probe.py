@@ -15,7 +15,8 @@ from batuta_cli.config import BackendSection as Table
 from batuta_cli.config import Config
 from batuta_cli.errors import AuditError
 from batuta_cli.serve.backends import Backend, ServingBackend, configured_backends, default_backend
-from batuta_cli.serve.privacy.audit import AuditLog, verify_log
+from batuta_cli.serve.privacy.audit import AuditLog
+from batuta_cli.serve.privacy.audit_verification import verify_log
 from batuta_cli.serve.providers.probe import ProbeResult, probe
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.support_server import Reply, free_port, json_reply, serving
