@@ -298,6 +298,7 @@ complete -c batuta -n '__batuta_in \'serve template\'' -l system -x -d 'The syst
 complete -c batuta -n '__batuta_in \'serve template\'' -l user -x -d 'The user\'s message; - reads stdin.'
 complete -c batuta -n '__batuta_in \'serve template\'' -l no-generation-prompt -d 'Do not append the assistant header (add_generation_prompt=False).'
 complete -c batuta -n '__batuta_in \'serve template\'' -l continue -d 'End inside the assistant\'s last message, so that the model continues it.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l var -x -d 'A variable of the chat template, such as enable_thinking=false; may be repeated.'
 complete -c batuta -n '__batuta_in \'serve template\'' -l system-fallback -x -a 'error merge drop' -d 'The treatment of a system message that the format does not support: merge puts it into the first user message, drop omits it.'
 complete -c batuta -n '__batuta_in \'serve template\'' -l on-injection -x -a 'warn error escape strip' -d 'The action for control tokens in the text of users and tools.'
 complete -c batuta -n '__batuta_in \'serve template\'' -l date -x -d 'The date for templates that write the current date (default: today).'

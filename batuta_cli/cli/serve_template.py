@@ -8,14 +8,14 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.conversation import ConversationSource, Fallback, Messages, System, User
+from batuta_cli.cli.conversation import ConversationSource, Fallback, Messages, System, User, Variables
 from batuta_cli.errors import InvalidInputError, TemplateError, UsageError
 from batuta_cli.files import display, is_control, read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batuta_cli.serve.messages import ChatMessage
+    from batuta_cli.serve.messages import ChatInput, ChatMessage
     from batuta_cli.serve.templates.detection import Detection
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
@@ -35,6 +35,7 @@ _WARNED = 20  # control tokens listed on stderr
         "batuta serve template --format mistral-v3 --messages chat.json --on-injection error",
         'batuta serve template --template chat.jinja --bos "<s>" --eos "</s>" --user "Hello"',
         'batuta serve template --format gemma --system "Be brief." --user "Hello" --system-fallback merge',
+        'batuta serve template --model qwen3-8b --user "Hello" --var enable_thinking=false',
         "batuta serve template --model mistral-7b-instruct-v0.2 --detect",
     ),
 )
@@ -61,6 +62,7 @@ def template(
         bool,
         typer.Option("--continue", help="End inside the assistant's last message, so that the model continues it."),
     ] = False,
+    var: Variables = None,
     system_fallback: Fallback = "error",
     on_injection: Annotated[
         str,
@@ -83,7 +85,8 @@ def template(
     A pipe or file receives exactly the prompt, without a newline. The prompt contains its special tokens: do not let a
     tokenizer add another <s>. In --json, adds_bos is true if the prompt begins with one. The format comes from the
     template in the model's files, a table of known models, or patterns of names. A message that the format cannot
-    express is an error.
+    express is an error. The object of --messages may also have tools, documents, chat_template_kwargs and
+    reasoning_effort; what the template does not read is reported as a warning.
     """
     if show_list:
         return _formats()
@@ -103,7 +106,7 @@ def template(
     return _prompt(
         engine,
         described,
-        ConversationSource(messages, system, user),
+        ConversationSource(messages, system, user).read_input(var or ()),
         on_injection,
         counted_for=(model or "this prompt") if count else None,
         fallback=system_fallback,
@@ -118,7 +121,7 @@ def template(
 def _prompt(
     engine: "ChatTemplateEngine",
     described: dict[str, Any],
-    source: ConversationSource,
+    chat: "ChatInput",
     on_injection: str,
     *,
     counted_for: str | None,
@@ -127,12 +130,14 @@ def _prompt(
 ) -> console.CommandResult:
     from batuta_cli.serve.templates.control import guard
 
-    messages, findings = guard(source.read(), on_injection, engine)
+    messages, findings = guard(chat.messages, on_injection, engine)
+    given = chat.arguments()
     warnings = [str(finding) for finding in findings[:_WARNED]]
     if len(findings) > _WARNED:
         warnings.append(f"and {len(findings) - _WARNED:,} or more further control tokens")
     try:
-        prompt, change = _applied(engine, messages, fallback, options)
+        prompt, change = _applied(engine, messages, fallback, {**given, **options})
+        warnings += engine.unread(messages, prompt=prompt, **given)
     finally:
         engine.close()
     if change:

@@ -20,7 +20,7 @@ from batuta_cli.config import Config
 from batuta_cli.errors import BatutaError, InvalidInputError, UsageError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.messages import template_input_of
 from batuta_cli.serve.models.pricing import FREE
 from batuta_cli.serve.models.windows import LARGEST_RESERVE
 from batuta_cli.serve.names import normalised, unknown_name
@@ -174,13 +174,14 @@ class Pipeline:
         names = [made.backend, *made.fallbacks] if made.backend is not None else []
         return made, [self._target(str(name), snapshot, asked, request) for name in names]
 
-    async def render(self, model: str, messages: Sequence[ChatMessage]) -> str:
+    async def render(self, request: ChatRequest) -> str:
         """The prompt for raw completion, as the model was trained on it."""
         from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
-        own = self.config.models.get(model)
-        engine = ChatTemplateEngine.from_model(own.template if own and own.template else self._named_alone(model))
-        return engine.apply(messages)
+        own = self.config.models.get(request.model)
+        name = own.template if own and own.template else self._named_alone(request.model)
+        given = template_input_of(request.options).arguments()
+        return ChatTemplateEngine.from_model(name).apply(request.messages, **given)
 
     async def budget_left(self) -> int | None:
         """Nano-dollars that are left of the day."""

@@ -47,7 +47,7 @@ class ResponseSource(Protocol):
     async def targets(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Target]]:
         """The plan as things stand now, and its backends in order; those that failed already are left out."""
 
-    async def render(self, model: str, messages: Sequence[ChatMessage]) -> str:
+    async def render(self, request: ChatRequest) -> str:
         """The prompt for raw completion. Raises `UsageError` for a model whose format is not known."""
 
     async def budget_left(self) -> int | None:
@@ -202,7 +202,7 @@ class Response:
             call = replace(call, prefix=text, max_tokens=left)
             if profile.method is ContinuationMethod.COMPLETION:
                 try:
-                    call = replace(call, prompt=await self._source.render(request.model, request.messages))
+                    call = replace(call, prompt=await self._source.render(request))
                 except BatutaError:
                     continue
             expected = Echo.UNKNOWN if profile.echoes else Echo.NEVER
