@@ -75,6 +75,9 @@ def template(
         typer.Option(metavar="YYYY-MM-DD", help="The date for templates that write the current date (default: today)."),
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print the number of tokens of the prompt instead.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a format that was found with low confidence (exit 2).")
+    ] = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the named formats.")] = False,
     detect: Annotated[
         bool, typer.Option("--detect", help="Print the format of --model and the evidence for it.")
@@ -100,9 +103,9 @@ def template(
     if detect:
         if model is None:
             raise UsageError("--detect needs a --model")
-        return _detected(model)
+        return _detected(model, strict)
     day = _date(date)
-    engine, described = _engine(model, format, template, bos, eos)
+    engine, described = _engine(model, format, template, bos, eos, strict)
     return _prompt(
         engine,
         described,
@@ -193,12 +196,12 @@ def _counted(prompt: str, model: str, result: dict[str, Any]) -> console.Command
 
 
 def _engine(
-    model: str | None, format: str | None, path: str | None, bos: str, eos: str
+    model: str | None, format: str | None, path: str | None, bos: str, eos: str, strict: bool
 ) -> "tuple[ChatTemplateEngine, dict[str, Any]]":
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
     if model is not None:
-        detection = _detection(model)
+        detection = _detection(model, strict)
         return ChatTemplateEngine.from_detection(detection), _described(detection)
     if format is not None:
         from batuta_cli.serve.templates.formats import named_format
@@ -214,11 +217,19 @@ def _engine(
     return ChatTemplateEngine.from_template(text, bos, eos), own
 
 
-def _detection(model: str) -> "Detection":
+def _detection(model: str, strict: bool) -> "Detection":
+    """Detect the format; low confidence is a warning, or an error with `--strict`."""
     from batuta_cli import config
     from batuta_cli.serve.templates.detection import detect_format
 
-    return detect_format(model, config.load().models)
+    detection = detect_format(model, config.load().models)
+    if detection.confidence == "low":
+        message = f"low confidence in the format {detection.name}: {detection.evidence}"
+        hint = f"give a folder with its chat_template.jinja, its GGUF file, or --format {detection.name}"
+        if strict:
+            raise UsageError(message, hint=hint)
+        console.warn(message)
+    return detection
 
 
 def _described(found: "Detection") -> dict[str, Any]:
@@ -231,8 +242,8 @@ def _described(found: "Detection") -> dict[str, Any]:
     }
 
 
-def _detected(model: str) -> console.CommandResult:
-    found = _detection(model)
+def _detected(model: str, strict: bool) -> console.CommandResult:
+    found = _detection(model, strict)
     own = found.template is not None
     lines = (
         ("format", found.name or (f"{found.format}, the model's template" if found.format else "the model's template")),

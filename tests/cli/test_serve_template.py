@@ -222,3 +222,18 @@ def test_tools_fields_and_variables_reach_the_template_and_the_rest_is_reported(
 def test_a_malformed_variable_is_refused(batuta: Run, value: str, says: str) -> None:
     failed = batuta("serve", "template", "--format", "chatml", "--user", "Hi", "--var", value, code=2)
     assert says in failed.stderr and failed.stdout == ""
+
+
+def test_a_family_that_is_plain_in_the_name_is_answered_with_low_confidence_and_strict_refuses_it(batuta: Run) -> None:
+    arguments = ["serve", "template", "--model", "Josiefied-Qwen3-8B-abliterated-v1"]
+    done = batuta(*arguments, "--user", "Hi", code=0)
+    assert done.stdout == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert "low confidence in the format qwen3" in done.stderr
+    for more in (["--user", "Hi"], ["--detect"]):
+        refused = batuta(*arguments, *more, "--strict", code=2)
+        assert "low confidence" in refused.stderr and "--format qwen3" in refused.stderr and refused.stdout == ""
+
+
+def test_an_unknown_name_is_told_that_a_folder_with_a_template_is_enough(batuta: Run) -> None:
+    refused = batuta("serve", "template", "--model", "made-up-model", "--user", "Hi", code=2)
+    assert "a folder with its chat_template.jinja" in refused.stderr and "GGUF" in refused.stderr

@@ -170,14 +170,20 @@ def as_context(
 def as_own_context(conversation: Conversation) -> list[dict[str, Any]]:
     """Return `as_context` with text contents, and with further keys that the templates of this package read.
 
-    These are the `text` of a call's arguments, and the `json` of a tool's result: its value if it is JSON, otherwise
-    its text as a JSON string.
+    These are the `text` of a call's arguments; the `results` of a message with calls; and of a tool's result `called`,
+    the name of its function, and `json`, its value if it is JSON, otherwise its text as a JSON string.
     """
     made = as_context(conversation, form=Form(Content.TEXT))
+    results: list[dict[str, Any]] = []  # of the last message with tool calls
+    names: dict[str, str] = {}
     for turn, shaped in zip(conversation, made, strict=True):
         if turn.message.role is Role.TOOL:
             shaped["json"] = json.dumps(_parsed(turn.message.content or "{}"), ensure_ascii=False)
+            shaped["called"] = names.get(turn.message.tool_call_id or "", "")
+            results.append(shaped)
         elif turn.message.tool_calls:
+            results, names = [], {call.id: call.name for call in turn.message.tool_calls}
+            shaped["results"] = results
             for call, given in zip(turn.message.tool_calls, shaped["tool_calls"], strict=True):
                 given["text"] = call.arguments
     return made
