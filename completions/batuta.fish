@@ -303,6 +303,7 @@ complete -c batuta -n '__batuta_in \'serve template\'' -l system-fallback -x -a 
 complete -c batuta -n '__batuta_in \'serve template\'' -l on-injection -x -a 'warn error escape strip' -d 'The action for control tokens in the text of users and tools.'
 complete -c batuta -n '__batuta_in \'serve template\'' -l date -x -d 'The date for templates that write the current date (default: today).'
 complete -c batuta -n '__batuta_in \'serve template\'' -l count -d 'Print the number of tokens of the prompt instead.'
+complete -c batuta -n '__batuta_in \'serve template\'' -l strict -d 'Refuse a format that was found with low confidence (exit 2).'
 complete -c batuta -n '__batuta_in \'serve template\'' -l list -d 'List the named formats.'
 complete -c batuta -n '__batuta_in \'serve template\'' -l detect -d 'Print the format of --model and the evidence for it.'
 complete -c batuta -n '__batuta_in \'serve template\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'

