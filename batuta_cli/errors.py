@@ -1,9 +1,41 @@
-"""Every error a user can meet: a type, an exit code, a message that names the thing, a hint that says what to type.
+"""The errors of batuta, with the exit code of each (docs/cli.md#exit-status):
 
-Core modules raise these; only `cli/` turns them into text, JSON and an exit status. The exit codes are part of
-the interface (docs/cli.md#exit-status): scripts branch on them, so a class never changes its code.
+    BatutaError                     1
+      OperationError                1
+        NotFoundError               1
+        DamagedStateError           1
+          LedgerError               1
+            MissingLedgerError      1
+        ChangedWhileReadError       1
+        AuditError                  1
+      UsageError                    2
+        InvalidInputError           2
+        OutputExistsError           2
+        UnsafeFileError             2
+        ConfigError                 2
+        MissingDependencyError      2
+        TemplateError               2
+        InjectionError              2
+      VerificationError             3
+      DecryptionError               3
+      SignerError                   4
+        UnknownSignerError          4
+        RevokedSignerError          4
+        ExpiredSignatureError       4
+        WrongSignerError            4
+      CostError                     5
+        RequestTooExpensive         5
+        DailyBudgetExceeded         5
+          BudgetReservedError       5
+        UnknownPriceError           5
+      PrivacyError                  6
+      NoBackendError                7
+        QueueFullError              7
+      ContextOverflowError          8
 
-Messages are lower case, without a final full stop, and never carry a secret.
+Core modules raise them; only `cli/` and `serve/gateway/` turn them into text, JSON, exit codes and HTTP statuses.
+Scripts depend on the exit codes, so the exit code of a class never changes. Messages are lower case, end without a full
+stop, and contain no secret.
 """
 
 from collections.abc import Iterable
@@ -15,8 +47,8 @@ _SEVERITY = (3, 4, 2, 1, 0)  # exit codes, worst first (docs/cli.md#exit-status)
 class BatutaError(Exception):
     """Base of all errors that batuta raises on purpose.
 
-    `message` names what was wrong and where; `hint` is the next thing to type; `result` is what is worth telling
-    in spite of the failure (which files changed, what is missing), as JSON-ready data.
+    `message` names the fault and its place. `hint` says what to type next. `result` is JSON-ready data that is useful
+    despite the failure, such as the files that changed.
     """
 
     exit_code: ClassVar[int] = 1
@@ -30,7 +62,7 @@ class BatutaError(Exception):
 
 
 class OperationError(BatutaError):
-    """It could not be done: input or output failed, a server answered with an error. Exit 1."""
+    """Input or output failed, or a server returned an error. Exit 1."""
 
     kind = "operation_failed"
 
@@ -41,14 +73,20 @@ class NotFoundError(OperationError):
     kind = "not_found"
 
 
+class TokenizeError(OperationError):
+    """A tokenizer cannot process a text, such as a run of millions of spaces. Exit 1."""
+
+    kind = "cannot_tokenize"
+
+
 class DamagedStateError(OperationError):
-    """A file of batuta's own (trust store, config, object store) cannot be relied upon. Exit 1."""
+    """A file of batuta's own (trust store, config, object store) is damaged. Exit 1."""
 
     kind = "damaged_state"
 
 
 class ChangedWhileReadError(OperationError):
-    """An input changed while it was being read, so nothing can be said of its content. Exit 1."""
+    """An input changed while it was read, so its content was not judged. Exit 1."""
 
     kind = "changed_while_read"
 
@@ -61,52 +99,52 @@ class UsageError(BatutaError):
 
 
 class InvalidInputError(UsageError):
-    """An input is not what it should be: a malformed signature, header, key or name. Exit 2."""
+    """An input is malformed: a signature, header, key or name. Exit 2."""
 
     kind = "invalid_input"
 
 
 class OutputExistsError(UsageError):
-    """The output is already there and `--force` was not given. Exit 2."""
+    """The output exists and `--force` was not given. Exit 2."""
 
     kind = "output_exists"
 
 
 class UnsafeFileError(UsageError):
-    """A private file can be read by others. Exit 2."""
+    """A private file is readable by group or others. Exit 2."""
 
     kind = "unsafe_permissions"
 
 
 class ConfigError(UsageError):
-    """The configuration has a key or a value that batuta does not know. Exit 2."""
+    """The configuration has an unknown key or an invalid value. Exit 2."""
 
     kind = "invalid_config"
 
 
 class VerificationError(BatutaError):
-    """The content is not what was signed, or there is no valid signature. Exit 3."""
+    """The content differs from what was signed, or there is no valid signature. Exit 3."""
 
     exit_code = 3
     kind = "verification_failed"
 
 
 class DecryptionError(BatutaError):
-    """Wrong password or damaged ciphertext; which of the two cannot be told. Exit 3."""
+    """The password is wrong or the ciphertext is damaged; the two cannot be told apart. Exit 3."""
 
     exit_code = 3
     kind = "decryption_failed"
 
 
 class SignerError(BatutaError):
-    """The signature is good, the signer is not acceptable here. Exit 4."""
+    """The signature verifies, but its signer is not accepted. Exit 4."""
 
     exit_code = 4
     kind = "untrusted_signer"
 
 
 class UnknownSignerError(SignerError):
-    """No trusted key made this signature. Exit 4."""
+    """The signature was not made by a trusted key. Exit 4."""
 
     kind = "unknown_signer"
 
@@ -118,19 +156,19 @@ class RevokedSignerError(SignerError):
 
 
 class ExpiredSignatureError(SignerError):
-    """The signature or the signer's key is no longer, or not yet, valid. Exit 4."""
+    """The signature or the signer's key is not valid at this time. Exit 4."""
 
     kind = "not_valid_now"
 
 
 class WrongSignerError(SignerError):
-    """The signer is not the one who was asked for, or not the one the file claims. Exit 4."""
+    """The signer is not the required one, or not the one named in the file. Exit 4."""
 
     kind = "wrong_signer"
 
 
 class MissingDependencyError(UsageError):
-    """An optional dependency is not installed; the hint is the line that brings it. Exit 2."""
+    """An optional dependency is not installed. The hint is the `pip install` line. Exit 2."""
 
     kind = "missing_dependency"
 
@@ -142,66 +180,76 @@ class TemplateError(UsageError):
 
 
 class InjectionError(UsageError):
-    """Control tokens stand in user or tool text, and they were asked to be an error. Exit 2."""
+    """User or tool text contains control tokens, and the caller made that an error. Exit 2."""
 
     kind = "control_tokens"
 
 
 class LedgerError(DamagedStateError):
-    """The ledger cannot be used, so nothing paid for may be sent: it is locked, damaged, or newer.
-
-    Exit 1.
-    """
+    """The ledger is locked, damaged or too new, so no paid request may be sent. Exit 1."""
 
     kind = "ledger"
 
 
 class MissingLedgerError(LedgerError):
-    """The ledger's file is missing, and one was kept there before. Exit 1."""
+    """The ledger's file is missing, but its marker exists. Exit 1."""
 
 
 class AuditError(OperationError):
-    """A decision cannot be written to the audit log, so a sovereign or private request is not sent. Exit 1."""
+    """The audit log cannot be written, so a sovereign or private request is not sent. Exit 1."""
 
     kind = "audit"
 
 
 class CostError(BatutaError):
-    """The budget refuses. Exit 5."""
+    """The budget refuses the request. Exit 5."""
 
     exit_code = 5
     kind = "budget"
 
 
 class RequestTooExpensive(CostError):
-    """A single request would cost more than one may. Exit 5."""
+    """The request may cost more than the limit of one request. Exit 5."""
 
     kind = "request_too_expensive"
 
 
 class DailyBudgetExceeded(CostError):
-    """The request does not fit what is left of the day's budget. Exit 5."""
+    """The request may cost more than the rest of the day's budget. Exit 5."""
 
     kind = "daily_budget_exceeded"
 
 
+class BudgetReservedError(DailyBudgetExceeded):
+    """The request fits the day's unspent money, but running requests have reserved it. Exit 5.
+
+    `retry_after`: seconds after which a retry may succeed.
+    """
+
+    kind = "budget_reserved"
+
+    def __init__(self, message: str, *, hint: str | None = None, result: Any = None, retry_after: float = 1.0) -> None:
+        super().__init__(message, hint=hint, result=result)
+        self.retry_after = retry_after
+
+
 class UnknownPriceError(CostError):
-    """What a request costs at this backend is not known, so it is not sent. Exit 5."""
+    """The price of the model at this backend is unknown, so the request is not sent. Exit 5."""
 
     kind = "unknown_price"
 
 
 class PrivacyError(BatutaError):
-    """The privacy tier forbids it. Exit 6."""
+    """The privacy tier forbids the request. Exit 6."""
 
     exit_code = 6
     kind = "privacy"
 
 
 class NoBackendError(BatutaError):
-    """No backend can take the request: none is there, or none answers. Exit 7.
+    """No backend can take the request: none is configured, or none responds. Exit 7.
 
-    `retry_after`: seconds after which it may be worth another try; None when nobody knows.
+    `retry_after`: seconds after which a retry may succeed; None when unknown.
     """
 
     exit_code = 7
@@ -215,7 +263,7 @@ class NoBackendError(BatutaError):
 
 
 class QueueFullError(NoBackendError):
-    """Every backend that may take the request has a full queue. Exit 7."""
+    """The queues of all suitable backends are full. Exit 7."""
 
     kind = "queue_full"
 

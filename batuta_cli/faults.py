@@ -1,8 +1,8 @@
-"""Failures of the machine and of native libraries as typed errors: panics, no memory, no threads, too deep a nesting.
+"""Turns failures of the machine and of native libraries into typed errors: panics, no memory, no threads, deep nesting.
 
-`except Exception` does not see all of them: the panic of a Rust library reaches Python as
+`except Exception` does not catch all of them: the panic of a Rust library reaches Python as
 `pyo3_runtime.PanicException`, which derives from `BaseException` and which no module exports
-(https://docs.rs/pyo3/latest/pyo3/panic/struct.PanicException.html). A caller that must go on, or must answer, uses
+(https://docs.rs/pyo3/latest/pyo3/panic/struct.PanicException.html). A caller that must continue uses
 
     try:
         ...
@@ -12,7 +12,7 @@
             raise
         raise typed from error
 
-The text of a foreign exception is never repeated, because it may quote what was being processed.
+The text of a foreign exception is never repeated, because it may quote the data in process.
 """
 
 import errno
@@ -30,7 +30,7 @@ class NativePanicError(OperationError):
 
 
 class OutOfMemoryError(OperationError):
-    """The memory that was needed could not be allocated. Exit 1."""
+    """Memory could not be allocated. Exit 1."""
 
     kind = "out_of_memory"
 
@@ -48,10 +48,13 @@ class NestingError(OperationError):
 
 
 _ENDINGS = (KeyboardInterrupt, SystemExit, GeneratorExit)
-"""How a program is told to end; with `asyncio.CancelledError` these are not failures."""
+"""Exceptions that end a program; these and `asyncio.CancelledError` are not failures."""
 
-# CPython's Modules/_threadmodule.c and Lib/threading.py; 3.13 adds "at interpreter shutdown", which is no limit.
+# CPython's Modules/_threadmodule.c and Lib/threading.py; 3.13 adds "at interpreter shutdown", which is not a limit.
 _THREAD_WORDS = ("can't start new thread", "can't allocate lock")
+
+# How glibc's loader says that a library does not fit into memory: elf/dl-load.c and elf/dl-map-segments.h.
+_LOADER_MEMORY_WORDS = ("failed to map segment", "annot allocate memory", "cannot create shared object descriptor")
 
 # How Rust's std and rayon name a thread that could not be started: ThreadPoolBuildError { kind: IOError(Os { code: 11,
 # kind: WouldBlock, … }) }. https://docs.rs/rayon/latest/rayon/struct.ThreadPoolBuildError.html
@@ -60,11 +63,11 @@ _PANIC_MEMORY_WORDS = ("AllocError", "memory allocation", "capacity overflow", "
 
 
 def as_typed(error: BaseException) -> BatutaError | None:
-    """The error to report in place of `error` when that is a failure of the machine or of a native library.
+    """The typed error for a failure of the machine or of a native library.
 
-    None for all else, which the caller raises again: `KeyboardInterrupt`, `SystemExit`, `GeneratorExit`,
-    `asyncio.CancelledError`, any `BatutaError`, and ordinary exceptions. Of an exception group the first failure
-    inside it counts, unless the group also holds one of the four that end a program.
+    None for any other exception, which the caller raises again: `KeyboardInterrupt`, `SystemExit`, `GeneratorExit`,
+    `asyncio.CancelledError`, `BatutaError`, and ordinary exceptions. In an exception group the first failure counts,
+    unless the group also contains an exception that ends the program.
     """
     leaves = list(_leaves(error))
     if any(isinstance(leaf, _ENDINGS) or _is_cancellation(leaf) for leaf in leaves):
@@ -73,12 +76,12 @@ def as_typed(error: BaseException) -> BatutaError | None:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether `error` is the panic of a Rust library, of whichever pyo3 it was built with."""
+    """Whether `error` is the panic of a Rust library, for every version of pyo3."""
     return any(kind.__name__ == "PanicException" for kind in type(error).__mro__)
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    # Importing asyncio costs 50 ms, which a command that does not use it need not pay.
+    # Importing asyncio takes 50 ms, and a command that does not use it has no CancelledError.
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and isinstance(error, asyncio.CancelledError)
 
@@ -97,6 +100,8 @@ def _typed(error: BaseException) -> BatutaError | None:
     if isinstance(error, BatutaError):
         return None
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return _memory()
+    if isinstance(error, ImportError) and any(words in _text(error) for words in _LOADER_MEMORY_WORDS):
         return _memory()
     if isinstance(error, RecursionError):
         return NestingError("the data is nested too deeply to be processed")

@@ -1,11 +1,11 @@
-"""Safe files: opening what is meant, and writing a file whole or not at all.
+"""Safe files: opens regular files only, and writes a file whole or not at all.
 
-Every file batuta writes goes through `atomic_output`. The content is collected in an unnamed file (`O_TMPFILE`),
-flushed to the disk, and only then given its name, so that neither an error, nor a full disk, nor kill -9 leaves half
-a file behind. Where the file system has no unnamed files, and for the exchange under `force`, a hidden
-`.NAME.batuta-PID` stands in; it is removed on errors and signals, and by the next run when its process is gone.
+batuta writes files with `atomic_output`. It writes an unnamed file (`O_TMPFILE`), flushes it to the disk, and then
+links it to its name, so that no error, full disk or kill -9 leaves a partial file. On a file system without unnamed
+files, and to replace a file under `force`, it uses a hidden `.NAME.batuta-PID`, which it removes on errors and signals.
+The next run removes the hidden file of a dead process.
 
-All failures are `BatutaError`s that name the file; a name is escaped before it stands in a message.
+All failures are `BatutaError`s that name the file. Names are escaped in messages.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,11 +32,13 @@ from batuta_cli.secrecy import NOT_SHOWN, is_key
 StrPath = str | os.PathLike[str]
 
 Advance = Callable[[int], None]
-"""Called with the number of bytes just done; what a progress bar listens to."""
+"""Called with the number of bytes just processed, for a progress bar."""
+
+_IS_UTF8 = sys.getfilesystemencoding() == "utf-8"
 
 _TEMPORARY = ".{name}.batuta-{pid}"
 
-# Unicode's bidirectional controls: they make a name look like another one on a terminal.
+# Unicode's bidirectional controls: a terminal shows a name with them like another name.
 # https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters
 _BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -46,7 +49,7 @@ def is_control(character: str) -> bool:
     return code < 0x20 or 0x7F <= code <= 0x9F or character in _BIDIRECTIONAL or code in (0x2028, 0x2029)
 
 
-# What a renderer shows nothing for although it is no control: Default_Ignorable_Code_Point outside category Cf.
+# Invisible characters that are not controls: Default_Ignorable_Code_Point outside category Cf.
 # https://www.unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt
 _IGNORABLE = (
     *((0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2065, 0x2065), (0x3164, 0x3164)),
@@ -55,10 +58,10 @@ _IGNORABLE = (
 
 
 def is_invisible(character: str) -> bool:
-    """Whether a character shows nothing, so that two names with and without it look alike.
+    """Whether a character is invisible, so that two names with and without it look alike.
 
-    That is Unicode's category Cf (zero-width spaces and joiners, the soft hyphen, tags) and all else that is ignored by
-    default (variation selectors, Hangul fillers).
+    True for Unicode's category Cf (zero-width spaces and joiners, the soft hyphen, tags) and for other characters that
+    are ignored by default (variation selectors, Hangul fillers).
     """
     if character.isascii():
         return False
@@ -67,7 +70,7 @@ def is_invisible(character: str) -> bool:
 
 
 def display(name: object) -> str:
-    """`name` as it may stand in a message: escaped as `escaped` does, and never a private key (see `secrecy`)."""
+    """`name` for a message: escaped by `escaped`; a private key is replaced (see `secrecy`)."""
     text = name if isinstance(name, str) else os.fsdecode(name) if isinstance(name, bytes) else str(name)
     return NOT_SHOWN if is_key(text) else escaped(text)
 
@@ -90,9 +93,37 @@ def _escape(character: str) -> str:
     return character
 
 
+def utf8_name(name: str) -> str:
+    """A file name as Python decoded it from the locale's encoding, decoded from UTF-8 instead.
+
+    A byte that is not UTF-8 becomes a surrogate escape (PEP 383), as in a UTF-8 locale.
+    """
+    if name.isascii() or _IS_UTF8:
+        return name
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def is_dangling(path: StrPath) -> bool:
+    """Whether `path` is a symbolic link whose target does not exist."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return os.path.islink(path)
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def dangling(path: StrPath) -> str:
+    """What is wrong with a symbolic link whose target does not exist."""
+    return f"is a link to {display(os.readlink(path))}, which does not exist"
+
+
 def os_error(error: OSError, path: StrPath) -> OperationError:
-    """The `BatutaError` that tells a user of `error` on `path`."""
+    """The `BatutaError` for `error` on `path`."""
     reason = (error.strerror or str(error)).lower()
+    if error.errno == errno.ENOENT and is_dangling(path):
+        return NotFoundError(f"{display(path)}: {dangling(path)}")
     if error.errno == errno.ENOENT:
         return NotFoundError(f"{display(path)}: no such file or directory")
     if error.errno == errno.EACCES:
@@ -116,10 +147,10 @@ def errors_named(path: StrPath) -> Iterator[None]:
 def open_regular(path: StrPath, *, follow_symlinks: bool = True) -> int:
     """Open a regular file for reading and return its descriptor.
 
-    Judged on the open descriptor, so that the file cannot be exchanged between the check and the use. A FIFO does
-    not block, it is refused.
+    Checks the open descriptor, so that the file cannot be replaced between check and use. A FIFO is refused without
+    blocking.
 
-    Raises `NotFoundError`, `OperationError`, or `InvalidInputError` when it is no regular file.
+    Raises `NotFoundError`, `OperationError`, or `InvalidInputError` when it is not a regular file.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     with errors_named(path):
@@ -132,9 +163,9 @@ def open_regular(path: StrPath, *, follow_symlinks: bool = True) -> int:
 
 
 def open_stream(path: StrPath) -> int:
-    """Open anything that bytes can be read from (a file, a FIFO, a device) and return its descriptor.
+    """Open a file, a FIFO or a device for reading and return its descriptor.
 
-    Raises as `open_regular`; only a directory is refused.
+    Raises the errors of `open_regular`; `InvalidInputError` for a directory only.
     """
     with errors_named(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
@@ -158,35 +189,55 @@ def kind_of(mode: int) -> str:
     return next((words for test, words in kinds if test(mode)), "a regular file")
 
 
-def read_limited(path: StrPath, limit: int) -> bytes:
-    """The whole of a small regular file.
+def open_regular_or_pipe(path: StrPath) -> int:
+    """As `open_regular`, and accepts the pipe of a shell's process substitution, `<(command)`.
 
-    Raises `InvalidInputError` when it is larger than `limit` bytes, and as `open_regular`.
+    A named FIFO is refused, because opening one without a writer would block.
     """
-    with os.fdopen(open_regular(path), "rb", buffering=0) as file, errors_named(path):
+    with errors_named(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if _is_anonymous_pipe(descriptor):
+        os.set_blocking(descriptor, True)
+        return descriptor
+    os.close(descriptor)
+    return open_regular(path)
+
+
+def _is_anonymous_pipe(descriptor: int) -> bool:
+    with contextlib.suppress(OSError):  # without /proc there is no such path either
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:")
+    return False
+
+
+def read_limited(path: StrPath, limit: int) -> bytes:
+    """The whole of a small regular file, or of the pipe of a process substitution.
+
+    Raises `InvalidInputError` when it is larger than `limit` bytes, and the errors of `open_regular`.
+    """
+    with os.fdopen(open_regular_or_pipe(path), "rb", buffering=0) as file, errors_named(path):
         data = b""
         while len(data) <= limit and (piece := file.read(limit + 1 - len(data))):
             data += piece
     if len(data) > limit:
-        raise InvalidInputError(f"{display(path)}: larger than {limit:,} bytes, which such a file never is")
+        raise InvalidInputError(f"{display(path)}: larger than {limit:,} bytes, the limit of such a file")
     return data
 
 
 def same_content_expected(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether two `fstat` results of one file leave room for a change of content in between."""
-    # Not the change time: another process that makes a hard link to the file moves it.
+    """Whether two `fstat` results of one file show no change of its content in between."""
+    # Not the change time: a new hard link to the file changes it.
     return (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
 
 def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
-    """Write all of `data`, however the system divides it."""
+    """Write all of `data`, in as many writes as the system needs."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 class AtomicOutput:
-    """A file being written that has no name yet; see `atomic_output`."""
+    """A file that is being written and has no name yet; see `atomic_output`."""
 
     def __init__(self, path: StrPath, *, force: bool, mode: int, inputs: Sequence[int]) -> None:
         self.path = os.fspath(path)
@@ -197,7 +248,7 @@ class AtomicOutput:
         self._mode = mode
         self._temporary: str | None = None
         self.through = False
-        """The target is a device or a pipe: it is written directly and cannot be taken back."""
+        """The target is a device or a pipe, which is written directly."""
         self.fd = -1
         """The descriptor to write to."""
         self._check_target(inputs)
@@ -235,11 +286,11 @@ class AtomicOutput:
         _clear_abandoned(self._directory, self._name)
         if not self._open_unnamed():
             self._open_hidden()
-        with contextlib.suppress(OSError):  # tells a run in another PID namespace that we live
+        with contextlib.suppress(OSError):  # shows a run in another PID namespace that this process is alive
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _open_unnamed(self) -> bool:
-        if not os.path.isdir("/proc/self/fd"):  # the way to name such a file afterwards, see open(2)
+        if not os.path.isdir("/proc/self/fd"):  # needed to link the file later, see open(2)
             return False
         try:
             self.fd = os.open(self._directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, self._mode)
@@ -298,39 +349,41 @@ class AtomicOutput:
         self._temporary = None
 
     def _link(self, name: str) -> None:
-        """Give the finished file `name`, which nobody may have taken in the meantime."""
+        """Link the finished file to `name`, which must not exist."""
         try:
             if self._temporary is None:
-                # Only with a directory descriptor (which an absolute path ignores) does Python call linkat(2), and
-                # only that follows the link in /proc.
+                # Python calls linkat(2), which follows the link in /proc, only with a directory descriptor. The
+                # absolute path ignores that descriptor.
                 os.link(f"/proc/self/fd/{self.fd}", name, src_dir_fd=self.fd, follow_symlinks=True)
             else:
                 os.link(self._temporary, name)
         except FileExistsError:
-            raise OutputExistsError(f"{display(self.path)}: came into being while it was being written") from None
+            raise OutputExistsError(f"{display(self.path)}: was created by another program in the meantime") from None
         except OSError as error:
-            # A file system without hard links: the last check and the rename are not one step there.
+            # A file system without hard links: here the last check and the rename are two steps.
             if self._temporary is None or error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
             if os.path.lexists(name):
-                raise OutputExistsError(f"{display(self.path)}: came into being while it was being written") from None
+                raise OutputExistsError(
+                    f"{display(self.path)}: was created by another program in the meantime"
+                ) from None
             os.rename(self._temporary, name)
             self._temporary = None
 
 
 def atomic_output(path: StrPath, *, force: bool = False, mode: int = 0o666, inputs: Sequence[int] = ()) -> AtomicOutput:
-    """A context manager for a file that appears whole when the block ends well, and not at all otherwise.
+    """A context manager for a file that appears whole when the block succeeds, and not at all otherwise.
 
     Args:
-        path: the file to make; links are followed. A device or a pipe is written through.
+        path: the file to create; links are followed. A device or a pipe is written directly.
         force: replace an existing file.
         mode: permission bits before the umask is applied; 0o600 for keys.
-        inputs: descriptors of the files being read; writing to one of them is refused, even with `force`.
+        inputs: descriptors of the input files; an output that is one of them is refused, even with `force`.
 
     Raises:
         OutputExistsError: it exists and `force` is false.
         UsageError: it is a directory, or one of `inputs`.
-        OperationError: it could not be written; nothing is left behind.
+        OperationError: it could not be written; no file is left.
     """
     return AtomicOutput(path, force=force, mode=mode, inputs=inputs)
 
@@ -341,8 +394,28 @@ def write_file(path: StrPath, data: bytes, *, force: bool = False, mode: int = 0
         output.write(data)
 
 
+def check_writable(directory: Path) -> None:
+    """Raise `OperationError` unless a file can be written in `directory` now; leaves no file.
+
+    It writes 4 KiB, so that a full disk, a quota and a limit of file size are found, not only permissions.
+    """
+    with errors_named(directory):
+        try:
+            descriptor = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                raise
+            path = directory / _hidden("check", str(os.getpid()))  # the file system has no unnamed files
+            descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            os.unlink(path)
+        try:
+            write_all(descriptor, bytes(4096))
+        finally:
+            os.close(descriptor)
+
+
 def _umask() -> int:
-    # os.umask would have to set it to read it, which other threads would see.
+    # os.umask sets the mask to read it, and other threads would see that.
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("Umask:"):
@@ -353,7 +426,7 @@ def _umask() -> int:
 
 
 def _hidden(name: str, pid: str) -> str:
-    # A file name has at most 255 bytes, of which the number of a process and the rest take up to 20.
+    # A file name has at most 255 bytes; prefix, suffix and process number take up to 20 of them.
     return _TEMPORARY.format(name=os.fsdecode(os.fsencode(name)[:230]), pid=pid)
 
 
@@ -375,10 +448,10 @@ def _alive(pid: int, path: str) -> bool:
     except (OverflowError, PermissionError):
         return True
     else:
-        if pid != os.getpid():  # our own number may have been another's before a restart of this container
+        if pid != os.getpid():  # a process of an earlier run of this container may have had our number
             return True
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:  # dead here, but perhaps alive in another container that shares this directory
+    try:  # it may be alive in another container that shares this directory
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return True
@@ -389,7 +462,7 @@ def _alive(pid: int, path: str) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (made if need be, mode 0600) for the length of the block."""
+    """Hold an exclusive lock on `path` during the block; created with mode 0600 when it does not exist."""
     with errors_named(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:

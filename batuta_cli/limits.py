@@ -1,11 +1,11 @@
-"""Whether threads and memory can be had, asked before native code needs them.
+"""Tests whether threads and memory are available before native code needs them.
 
-A Rust library that cannot start its threads panics, and a panic prints to stderr before Python sees it. So as many
-threads as its pool would have are started here first; where they cannot be, the caller works in one thread. Limits on
-threads are those of RLIMIT_NPROC (setrlimit(2)), of the pids controller of cgroups, and of memory.
+A Rust library that cannot start its threads panics, and prints to stderr before Python sees the panic. So this module
+first starts as many threads as its pool would have; if that fails, the caller works in one thread. Threads are limited
+by RLIMIT_NPROC (setrlimit(2)), the pids controller of cgroups, and memory.
 
-A Rust library that cannot allocate memory ends the process. So as much address space as it needs is mapped here first,
-which RLIMIT_AS bounds; a limit of a cgroup is met only when memory is used, and cannot be asked for like this.
+A Rust library that cannot allocate memory ends the process. So this module first maps as much address space as the
+library needs, which RLIMIT_AS bounds. The memory limit of a cgroup applies only to used memory and is not tested.
 """
 
 import _thread
@@ -16,11 +16,11 @@ import os
 
 from batuta_cli.faults import OutOfMemoryError
 
-_asking = _thread.allocate_lock()  # two threads that ask at once would see each other's threads
+_asking = _thread.allocate_lock()  # two tests at once would count each other's threads
 
 
 def can_start(count: int) -> bool:
-    """Whether `count` threads more can run at the same time in this process."""
+    """Whether `count` more threads can run at the same time in this process."""
     with _asking:
         ends = [_thread.allocate_lock() for _ in range(count)]
         go = _thread.allocate_lock()
@@ -47,7 +47,7 @@ def can_start(count: int) -> bool:
 
 
 def check_memory(size: int, purpose: str) -> None:
-    """Raise `OutOfMemoryError` unless `size` bytes can be mapped; `purpose` reads on after "not enough memory to"."""
+    """Raise `OutOfMemoryError` unless `size` bytes can be mapped; `purpose` completes "not enough memory to …"."""
     try:
         mmap.mmap(-1, size).close()
     except (OSError, MemoryError):
@@ -59,7 +59,7 @@ def check_memory(size: int, purpose: str) -> None:
 
 @functools.cache
 def native_pool_starts() -> bool:
-    """Whether rayon, the thread pool of Rust libraries, can start here; decided once, as it starts once a process.
+    """Whether rayon, the thread pool of Rust libraries, can start; tested once, because it starts once a process.
 
     Its size is RAYON_NUM_THREADS, else the number of processors that the process may use:
     https://docs.rs/rayon/latest/rayon/struct.ThreadPoolBuilder.html#method.num_threads

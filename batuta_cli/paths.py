@@ -1,6 +1,7 @@
-"""Where batuta keeps its own files: the XDG base directories (https://specifications.freedesktop.org/basedir-spec).
+"""The paths of batuta's own files, in the XDG base directories (https://specifications.freedesktop.org/basedir-spec).
 
-Functions only name a place; `private_dir` makes it, with mode 0700.
+Only `private_dir` creates a directory, with mode 0700. Where neither the XDG variable, nor HOME, nor the
+user's passwd entry names a directory, they raise `NoHomeError`.
 """
 
 import os
@@ -12,34 +13,57 @@ from batuta_cli.errors import OperationError
 
 _DIRS = Unix("batuta", appauthor=False)
 
+SYSTEM_TRUST_FILE = Path("/etc/batuta/trust.toml")
+"""Keys that all users of this machine trust; only root may write it. No variable points elsewhere."""
+
+
+class NoHomeError(OperationError):
+    """The user has no home directory, and a path in it is needed. Exit 1."""
+
+    kind = "no_home"
+
+
+def _in_home(kind: str) -> Path:
+    """The user's base directory of a kind: `config`, `data` or `state`."""
+    try:
+        path = Path(getattr(_DIRS, f"user_{kind}_dir"))
+    except RuntimeError:  # what pathlib raises when it cannot expand ~
+        path = Path("~")
+    if path.parts[:1] == ("~",):
+        raise NoHomeError(
+            f"there is no home directory: HOME is not set, and the user id {os.getuid()} has no passwd entry",
+            hint=f"set HOME or XDG_{kind.upper()}_HOME to a directory",
+        )
+    return path
+
 
 def config_file() -> Path:
     """`$XDG_CONFIG_HOME/batuta/config.toml`."""
-    return Path(_DIRS.user_config_dir) / "config.toml"
+    return _in_home("config") / "config.toml"
 
 
 def keys_dir() -> Path:
-    """Own key pairs, one `.key` and one `.pub` an identity."""
-    return Path(_DIRS.user_data_dir) / "keys"
+    """The user's own key pairs: one `.key` and one `.pub` file an identity."""
+    return _in_home("data") / "keys"
 
 
 def trust_file() -> Path:
-    """Whose signatures count here."""
-    return Path(_DIRS.user_data_dir) / "trust" / "trust.toml"
+    """The trust store: the keys whose signatures are accepted."""
+    return _in_home("data") / "trust" / "trust.toml"
 
 
 def store_dir() -> Path:
     """The content-addressed store."""
-    return Path(_DIRS.user_data_dir) / "store"
+    return _in_home("data") / "store"
 
 
 def state_dir() -> Path:
     """`$XDG_STATE_HOME/batuta`: the ledger and the audit log."""
-    return Path(_DIRS.user_state_dir)
+    return _in_home("state")
 
 
 def ledger_file() -> Path:
-    """The SQLite ledger of what was spent."""
+    """The SQLite ledger of the budget."""
     return state_dir() / "ledger.sqlite3"
 
 
@@ -49,9 +73,9 @@ def audit_dir() -> Path:
 
 
 def private_dir(path: Path) -> Path:
-    """Make `path` and its parents, readable by their owner alone; directories that exist keep their mode.
+    """Create `path` and its parents with mode 0700. Existing directories keep their mode.
 
-    Raises `OperationError` when it cannot be made.
+    Raises `OperationError`.
     """
     missing = []
     current = path
@@ -64,15 +88,15 @@ def private_dir(path: Path) -> Path:
         for directory in reversed(missing):
             os.makedirs(directory, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise OperationError(f"cannot make the directory {path}: {error.strerror}") from error
+        raise OperationError(f"cannot create the directory {path}: {error.strerror}") from error
     return path
 
 
 def client_keys_file() -> Path:
-    """Whose requests the gateway answers."""
-    return Path(_DIRS.user_data_dir) / "gateway" / "keys.toml"
+    """The client keys of the gateway."""
+    return _in_home("data") / "gateway" / "keys.toml"
 
 
 def client_keys_marker() -> Path:
-    """Is there once client keys have been required; not beside them, so that removing their directory leaves it."""
+    """A file that exists once client keys have been required; not in their directory, which may be removed."""
     return state_dir() / "client-keys-required"

@@ -1,19 +1,20 @@
-r"""Which values are secrets that no message may repeat: the one place that decides.
+r"""Recognises secrets, which no message may repeat.
 
-A private key is given where the name of a file is due when `env:` is forgotten (`--key "$SIGNING_KEY"`), and an error
-that quotes it puts it into a log. Three questions are answered here:
+A user who forgets `env:` gives a private key in place of a file name (`--key "$SIGNING_KEY"`), and an error that quotes
+it writes it to a log. This module answers three questions:
 
 * `is_key`: the text certainly holds a private key: PEM, also with literal `\n`, in quotes, in Base64 or hexadecimal;
-  the Base64 body of a PEM without its first line; OpenSSH, PKCS#8, PKCS#1, SEC 1, age, and the Rust crate's PEM. Such a
-  value is refused by every command, and `files.display` replaces it in every message of the core.
-* `is_withheld`: a value given by the user is not repeated in a message. This holds for keys, for more than one line,
+  the Base64 body of a PEM without its first line; OpenSSH, PKCS#8, PKCS#1, SEC 1, age, and the Rust crate's PEM. Every
+  command refuses such a value, and `files.display` replaces it in messages.
+* `is_withheld`: a value given by the user is not repeated in a message. True for keys, for more than one line, for
   more than 255 bytes, tokens of known services, addresses with a password, random Base64, and a bare Ed25519 seed: 32
-  or 64 bytes (RFC 8032, section 5.1.5) in hexadecimal or Base64. A digest or public key is told from a seed by its
-  prefix alone (`blake3:`, `sha256:`, `ed25519:`); without it, it is not repeated either.
-* `is_variable_name`: the value can name an environment variable, so it may stand in a message as such.
+  or 64 bytes (RFC 8032, section 5.1.5) in hexadecimal or Base64. Only its
+  prefix (`blake3:`, `sha256:`, `ed25519:`) distinguishes a digest or public key from a seed; without a prefix it is not
+  repeated either.
+* `is_variable_name`: the value is a valid name of an environment variable, so a message may repeat it as a name.
 
-A short password cannot be recognised by its shape. Where a password could have been given by mistake, the place
-decides: see `is_variable_name` and `names_a_file`.
+A short password has no recognisable form. For parameters in which a password may be given by mistake, see
+`is_variable_name` and `names_a_file`.
 """
 
 import base64
@@ -24,16 +25,16 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 NOT_SHOWN: Final = "(value not shown)"
-"""What stands in a message in the place of a secret."""
+"""Replaces a secret in a message."""
 
 LONGEST_SHOWN: Final = 255
-"""Bytes of the longest value that a message repeats; also the longest name of a file (NAME_MAX of Linux)."""
+"""Bytes of the longest value that a message repeats: the longest file name of Linux (NAME_MAX)."""
 
 _MARKERS = re.compile(r"PRIVATE(?: |\+|%20)KEY|PACHA ED25519|openssh-key-v1|AGE-SECRET-KEY-")
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{40,}={0,2}")
-_DEPTH = 3  # a key in Base64 in Base64: one more than a CI system has been seen to do
+_DEPTH = 3  # Base64 within Base64 is known from CI systems; this allows one more level
 
-# How a DER private key begins: SEQUENCE { INTEGER 0 or 1, …: PKCS#8 (RFC 5958), PKCS#1 (RFC 8017), SEC 1 (RFC 5915);
+# The start of a DER private key: SEQUENCE { INTEGER 0 or 1, …: PKCS#8 (RFC 5958), PKCS#1 (RFC 8017), SEC 1 (RFC 5915);
 # or SEQUENCE { SEQUENCE { OBJECT IDENTIFIER 1.2.840.113549.1.5 or .12.1, …: EncryptedPrivateKeyInfo, PKCS#5, PKCS#12.
 _LENGTH = rb"(?:[\x00-\x7f]|\x81.|\x82..)"
 _DER = re.compile(
@@ -45,7 +46,7 @@ _DER = re.compile(
     re.DOTALL,
 )
 
-# How well-known services begin their keys, and PEM. Not a guard against malice: it catches a paste in the wrong place.
+# The prefixes of well-known services' keys, and PEM. They detect a paste in the wrong place, not an attack.
 _TOKEN = re.compile(
     r"""\b(?:(?:sk|pk|rk|xai|btk|glpat)[-_][\w-]{16,} | (?:gsk|hf|r8|github_pat|gh[pousr])_\w{16,}
         | (?:AKIA|ASIA)[A-Z0-9]{16} | AIza[\w-]{30,} | eyJ[\w-]{16,} | AGE-SECRET-KEY-\w+) | -----BEGIN\b""",
@@ -61,16 +62,16 @@ _SHOWN_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}", re.ASCII)
 _PASSWORD_FILE = re.compile(r"\.(?:txt|key|pw|pwd|pass|passwd|password|passphrase|secret|conf|env)")
 
 _WORD = re.compile(r"(?:[^\s\\]|\\(?![nrt]))+")
-_LONG_WORD = 20  # characters: no word of an error message is that long, so parts of such a word betray it
-_PART = 12  # characters in a row that a message and such a word have in common
-_PASSAGE = 24  # characters in a row, blanks included, that a message and any secret have in common
-_SHORT_LINE = 8  # characters: a shorter line of a secret is not searched for on its own
-_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # keeps the length, which str.lower does not
+_LONG_WORD = 20  # characters: longer than the words of error messages, so that parts of it can be searched for
+_PART = 12  # consecutive characters that a message and such a word have in common
+_PASSAGE = 24  # consecutive characters, spaces included, that a message and any secret have in common
+_SHORT_LINE = 8  # characters: shorter lines of a secret are not searched for
+_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # unlike str.lower, keeps the length
 _PEM = re.compile(r"-----BEGIN [^-]+-----.*?(?:-----END [^-]+-----|\Z)", re.DOTALL)
 
 
 def is_key(text: str) -> bool:
-    """Whether `text` certainly holds a private key, in the clear or encoded."""
+    """Whether `text` certainly contains a private key, plain or encoded."""
     if len(text) < len("PRIVATE KEY"):
         return False
     return _holds_key(text, _DEPTH)
@@ -90,9 +91,9 @@ def _is_encoded_key(text: str, depth: int) -> bool:
 
 
 def _decodings(text: str) -> Iterable[bytes]:
-    """What `text` would be if it were Base64 (RFC 4648, sections 4 and 5) or hexadecimal."""
+    """The decodings of `text` as Base64 (RFC 4648, sections 4 and 5) and as hexadecimal."""
     body = text.rstrip("=").replace("-", "+").replace("_", "/")
-    body = body[: len(body) - (len(body) % 4 == 1)]  # cut off in the middle
+    body = body[: len(body) - (len(body) % 4 == 1)]  # a truncated text
     yield base64.b64decode(body + "=" * (-len(body) % 4))
     if len(text) % 2 == 0:
         try:
@@ -102,17 +103,17 @@ def _decodings(text: str) -> Iterable[bytes]:
 
 
 def is_token(text: str) -> bool:
-    """Whether `text` holds what looks like the key of a well-known service, or the beginning of a PEM."""
+    """Whether `text` contains a key in the format of a well-known service, or the beginning of a PEM."""
     return _TOKEN.search(text) is not None
 
 
 def hide_tokens(text: str) -> str:
-    """`text` without what looks like the key of a well-known service."""
+    """`text` with keys in the format of well-known services replaced."""
     return _TOKEN.sub("(hidden)", text)
 
 
 def is_withheld(value: str) -> bool:
-    """Whether a value that the user gave is not to be repeated. A file of that name may make it harmless."""
+    """Whether a value given by the user must not be repeated. The name of an existing file is harmless."""
     return (
         len(value.encode(errors="surrogatepass")) > LONGEST_SHOWN
         or "\n" in value
@@ -137,7 +138,7 @@ def _is_mixed(text: str) -> bool:
 
 
 def is_variable_name(value: str) -> bool:
-    """Whether `value` can be the name of an environment variable: letters, digits and `_`, at most 64.
+    """Whether `value` is a valid name of an environment variable: letters, digits and `_`, at most 64.
 
     https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html
     """
@@ -145,10 +146,10 @@ def is_variable_name(value: str) -> bool:
 
 
 def called_variable(name: str) -> str:
-    """What a message calls the environment variable `name`.
+    """The name of an environment variable for a message.
 
-    A name that no variable has may be a password that was given in place of the name. It is repeated only when it is
-    in upper case, which passwords rarely are and names of variables nearly always.
+    If no variable has this name, it may be a password given in place of the name. Then the message repeats it only in
+    upper case, which is common for variables and rare for passwords.
     """
     if name in os.environ or (_SHOWN_VARIABLE.fullmatch(name) and not is_withheld(name)):
         return f"the environment variable {name}"
@@ -156,10 +157,10 @@ def called_variable(name: str) -> str:
 
 
 def names_a_file(value: str) -> bool:
-    """Whether a message may say that no file `value` exists, where a password could have been given by mistake.
+    """Whether a message may repeat the name of a missing file that may be a password given by mistake.
 
-    A short password looks like the name of a file. So it is repeated only when it ends as such files do (`.txt`,
-    `.key`, `.pass`, …), or names a directory that exists.
+    True for names with a suffix of password files (`.txt`, `.key`, `.pass`, …), and for names within an existing
+    directory.
     """
     if is_withheld(value):
         return False
@@ -170,10 +171,10 @@ def names_a_file(value: str) -> bool:
 
 
 class Withheld:
-    """The values of one command line that are not to be repeated, and what takes them out of a text.
+    """Removes the secrets of one command line from texts.
 
-    A value that names an existing file is that file's name, and is repeated. Values may be short lines of a PEM that a
-    shell took apart, so a command line with `-----BEGIN` withholds all that stands between it and `-----END`.
+    A value that is the name of an existing file is repeated. A shell may split a PEM into short words, so the words
+    between `-----BEGIN` and `-----END` are withheld too.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
@@ -186,7 +187,7 @@ class Withheld:
             self._values.setdefault(value, _Fragments(value))
 
     def redact(self, text: str) -> str:
-        """`text` with `NOT_SHOWN` in the place of every secret, however it is escaped, quoted or cut off."""
+        """`text` with `NOT_SHOWN` in place of every secret, also an escaped, quoted or truncated one."""
         text = _PEM.sub(NOT_SHOWN, text)
         pieces = [found for value, found in self._values.items() if not os.path.lexists(value.replace("\0", ""))]
         if not pieces:
@@ -209,7 +210,7 @@ class Withheld:
 
 
 class _Fragments:
-    """What betrays one secret: all of it in each spelling, its lines, parts of its long words, any longer passage."""
+    """The texts that reveal one secret: its spellings, its lines, parts of its long words, and longer passages."""
 
     def __init__(self, value: str) -> None:
         lines = [line.strip() for line in re.split(r"\n|\r|\\n|\\r", value)]
@@ -240,7 +241,7 @@ def _windows(text: str, length: int) -> Iterator[str]:
 
 
 def _spellings(value: str) -> Iterable[str]:
-    """How a message may write a value: as Python, JSON and `files.display` escape it."""
+    """The escaped forms of a value: those of Python, JSON and `files.display`."""
     import json
 
     yield repr(value)[1:-1]
@@ -255,7 +256,7 @@ def _within_pem(values: list[str]) -> list[str]:
     if start is None:
         return []
     end = next((i for i, value in enumerate(values[start:], start) if "-----END" in value), len(values) - 1)
-    # The words of a PEM's first and last line say nothing, and stand in other messages.
+    # Short words of a PEM's first and last line occur in other messages.
     return [value for value in values[start : end + 1] if len(value) > _SHORT_LINE]
 
 

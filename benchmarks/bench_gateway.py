@@ -134,7 +134,7 @@ async def load(port: int, *, streamed: bool, connections: int, seconds: float) -
 
 
 def measure(port: int, *, streamed: bool, connections: int, options: argparse.Namespace) -> Result:
-    """One run. Raises `BenchmarkError` when an answer is none."""
+    """One run. Raises `BenchmarkError` for a response that is not a completion."""
     began = time.perf_counter()
     taken = asyncio.run(load(port, streamed=streamed, connections=connections, seconds=options.seconds))
     seconds = time.perf_counter() - began
@@ -177,7 +177,7 @@ def _port(process: "subprocess.Popen[bytes]", log: Path) -> str:
 
 
 def gateway_environment(directory: Path, name: str, url: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """A home of its own, configured for one backend."""
+    """The environment of a separate home, configured for one backend."""
     home = directory / name
     (home / "config" / "batuta").mkdir(parents=True)
     key = 'api_key_env = "BENCH_KEY"' if name == "groq" else ""
@@ -225,9 +225,7 @@ def race(
                 samples[name].append(result)
     unit = "events/s" if streamed else "requests/s"
     title = f"{'streamed' if streamed else 'whole'}, {connections} connection{'s' * (connections > 1)}"
-    table: dict[str, Any] = {"title": title, "streamed": streamed, "connections": connections, "servers": []}
-    report.document.setdefault("tables", []).append(table)
-    report.say(f"\n{title}")
+    table = report.section(title, streamed=streamed, connections=connections, servers=[])
     rows = []
     for name, series in samples.items():
         rate = Spread.of([s.rate for s in series])

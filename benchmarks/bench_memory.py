@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _commands(model: Path) -> list[tuple[str, Command, Path, list[Path]]]:
-    """Name, arguments, the file it makes, and the files that nobody needs afterwards."""
+    """Name, arguments, the file it makes, and the files to delete afterwards."""
     signature, encrypted, back = model.with_suffix(".bin.sig"), model.with_suffix(".enc"), model.with_suffix(".back")
     none = model.with_suffix(".none")
     commands: list[tuple[str, Command, Path, list[Path]]] = [
@@ -92,7 +92,7 @@ def watch(batuta: Program, command: Command) -> Peak:
 
 
 def anonymous_memory(pid: int) -> int:
-    """RssAnon of a process in bytes; 0 when it is about to be gone."""
+    """RssAnon of a process in bytes; 0 when the process is ending."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,14 +1,14 @@
-"""Claim: at least 15,000 prompts a second for a named format (Qwen 3, 4 messages), 4,000 for the same text as an
-untrusted template in its worker process; and a named format with messages of 1 MB takes at most a fifth longer than
-Jinja2 alone. The other tables are measured for reference.
+"""Claim: with the conversion of messages and all checks, prompts of a modern template (Qwen 3's) come out at least 0.8
+times as fast as from Jinja2's sandbox alone, which transformers uses. Simple templates, texts of megabytes, untrusted
+templates and the first prompt of a template are measured for reference.
 
     python -m benchmarks.bench_templates [--seconds 0.5] [--runs 5] [--json]
 
-Three contestants render the same template text and must agree to the byte: batuta with a named format, batuta with the
-text as an untrusted template (in its worker process, with the check that nothing is lost), and Jinja2's sandbox as
-transformers sets it up. All have compiled the template before, except in the table of first prompts. batuta's times
-include the conversion of messages and the checks; Jinja2 gets its dicts ready-made. Contestants take turns, as
-everywhere; --size is not used.
+Three contestants render the same template text and must agree to the byte: batuta with a built-in format, batuta with
+an untrusted template (in its worker process, with the check that nothing is lost), and jinja2's sandbox as transformers
+sets it up. All have compiled the template before, but for the table of first prompts. batuta's times hold
+the conversion of messages and the checks; jinja2 gets its dicts ready-made. Contestants take turns, as everywhere;
+--size is not used.
 """
 
 import argparse
@@ -27,12 +27,10 @@ from benchmarks.compare import BenchmarkError, Report, Spread, benchmark, parser
 from benchmarks.programs import Programs
 
 FORMATS = ("chatml", "llama2", "qwen3")
-RATES = {"batuta": 15_000, "batuta, an untrusted template": 4_000}
-"""Prompts a second that are the aim for "qwen3, 4 messages"."""
+AIMED = ("qwen3, 4 messages", "qwen3, 200 messages of 1 KB")
+"""The tables that the claim is about."""
 
-SHARE = 1 / 1.2
-"""The speed that is the aim for a named format with messages of 1 MB, of Jinja2's."""
-
+AIM = 0.8
 CONVERSATIONS = {"4 messages": (4, 100), "200 messages of 1 KB": (200, 1000), "2 messages of 1 MB": (2, 1_000_000)}
 """How many messages, and bytes in each."""
 
@@ -57,7 +55,7 @@ def contestants(format: NamedFormat, messages: Sequence[ChatMessage], *, first: 
     return {
         "batuta": lambda: named().apply(messages),
         "batuta, an untrusted template": lambda: untrusted().apply(messages),
-        "Jinja2's sandbox": lambda: str(template().render(variables)),
+        "jinja2's sandbox": lambda: str(template().render(variables)),
     }
 
 
@@ -97,11 +95,9 @@ def race(report: Report, title: str, renders: Mapping[str, Render], options: arg
 
 
 def _report(report: Report, title: str, samples: dict[str, list[float]]) -> None:
-    table: dict[str, Any] = {"title": title, "contestants": []}
-    report.document.setdefault("tables", []).append(table)
-    report.say(f"\n{title}")
+    table = report.section(title, contestants=[])
     rows = []
-    base = samples["Jinja2's sandbox"]
+    base = samples["jinja2's sandbox"]
     for name, series in samples.items():
         prompts = Spread.of(series)
         ratio = Spread.of([mine / other for mine, other in zip(series, base, strict=True)])
@@ -109,13 +105,10 @@ def _report(report: Report, title: str, samples: dict[str, list[float]]) -> None
             [name, f"{prompts.median:,.0f}", f"{prompts.least:,.0f}-{prompts.greatest:,.0f}", f"{ratio.median:.1f}"]
         )
         table["contestants"].append({"name": name, "prompts_per_second": prompts.as_dict(), "ratio": ratio.as_dict()})
-    report.table(["", "prompts/s", "range", "times Jinja2"], rows)
-    if title == "qwen3, 4 messages":
-        table["aim"] = {name: Spread.of(samples[name]).median >= least for name, least in RATES.items()}
-    elif title == "qwen3, 2 messages of 1 MB":
-        table["aim"] = {"batuta": table["contestants"][0]["ratio"]["median"] >= SHARE}
-    for name, met in table.get("aim", {}).items():
-        report.say(f"  the aim for {name}: {'met' if met else 'MISSED'}")
+    report.table(["", "prompts/s", "range", "times jinja2"], rows)
+    if title in AIMED:
+        table["aim"] = {"times_faster": AIM, "met": table["contestants"][0]["ratio"]["median"] >= AIM}
+        report.say(f"  the aim is at least {AIM:g} times: {'met' if table['aim']['met'] else 'MISSED'}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,7 +10,7 @@ What every number rests on:
 * Times are of whole processes, start-up included, until exit. For programs that write a large file the table also says
   when it was on the disk: batuta calls fsync before it exits, the others do not, so theirs is called for them.
 * What other programs took of the processors during the runs is reported. With --calm a run that they disturbed is
-  repeated once they are quieter, whichever program it was of.
+  repeated once they are quieter, also when it was a run of another program.
 * A program that fails ends the benchmark: a fast failure is not a fast program.
 """
 
@@ -165,6 +165,13 @@ class Report:
         self.document.setdefault("skipped", []).append({"program": program, "reason": reason})
         print(f"skipped: {program}: {reason}", file=sys.stderr if self.json else sys.stdout, flush=True)
 
+    def section(self, title: str, **facts: Any) -> dict[str, Any]:
+        """Begin a table of the document, with the title as a heading; returns the table, to be filled."""
+        table = {"title": title, **facts}
+        self.document.setdefault("tables", []).append(table)
+        self.say(f"\n{title}")
+        return table
+
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Aligned text; all columns but the first are numbers."""
         widths = [max(len(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
@@ -271,9 +278,7 @@ def race(
             else:
                 samples[subject.name].append(_calm_run(subject, options))
     others = Spread.of([sample.others for series in samples.values() for sample in series])
-    table: dict[str, Any] = {"title": title, "times": [], "comparisons": [], "others": others.as_dict()}
-    report.document.setdefault("tables", []).append(table)
-    report.say(f"\n{title}")
+    table = report.section(title, times=[], comparisons=[], others=others.as_dict())
     _report_times(report, table, samples)
     report.say(f"  other programs took {others.median:.0%} of the processors, {others.greatest:.0%} in the worst run")
     for comparison in comparisons:
@@ -310,7 +315,7 @@ def _wait_for_calm(limit: float) -> None:
 def _user_seconds() -> float:
     """The time that all programs together have computed, and that other virtual machines on this host have stolen.
 
-    Not the kernel's time, which may be spent for the program that is timed: somebody has to write its files.
+    Not the kernel's time, which may be spent for the program that is timed, for example to write its files.
     """
     numbers = _lines("/proc/stat", "cpu ")[0].split()  # proc_stat(5): user 1, nice 2, steal 8
     return sum(int(numbers[i]) for i in (1, 2, 8)) / os.sysconf("SC_CLK_TCK")

@@ -24,7 +24,7 @@ class Contest:
     cp: Program | None
 
     def encrypt(self) -> list[Subject]:
-        """Everybody encrypts; cp only copies."""
+        """Every program encrypts; cp only copies."""
         subjects = [self._batuta(FORMAT_1, "1"), self._batuta(FORMAT_2, "2")]
         if self.age is not None:
             program, recipient, _ = self.age
@@ -33,7 +33,7 @@ class Contest:
         return [*subjects, *self._copy()]
 
     def decrypt(self, encrypted: Sequence[Subject]) -> list[Subject]:
-        """Everybody decrypts what it has encrypted; cp copies once more."""
+        """Every program decrypts what it encrypted; cp copies again."""
         subjects = []
         for made in encrypted:
             assert made.output is not None

@@ -1,7 +1,7 @@
 """batuta and its peers: where they are, which versions, and the keys and files they work with.
 
 `make bench-tools` fetches the peers: Debian's age, minisign and b3sum into .venv/debian unless the machine has them,
-model_signing with pyOpenSSL into a virtual environment of its own, .venv/peers. A peer that is missing, or that does
+model_signing with pyOpenSSL into a separate virtual environment, .venv/peers. A peer that is missing, or that does
 not start, is reported and left out.
 """
 
@@ -56,7 +56,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Programs:
-    """The programs of one benchmark, run in a home of their own."""
+    """The programs of one benchmark, run in a separate home."""
 
     report: Report
     directory: Path
@@ -70,7 +70,7 @@ class Programs:
         return found
 
     def find(self, name: str) -> Program | None:
-        """A program by its name; None, and a line in the report, when there is none that starts."""
+        """A program by its name; None, and a line in the report, when no such program starts."""
         path = shutil.which(name, path=os.pathsep.join(SEARCH))
         if path is None:
             self.report.skip(name, "not installed; `make bench-tools` fetches it")

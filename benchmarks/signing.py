@@ -24,7 +24,7 @@ class Contest:
         return self.model.with_name(self.model.name + suffix)
 
     def sign(self) -> list[Subject]:
-        """Everybody signs, into a new file."""
+        """Every program signs, into a new file."""
         batuta, own = self.batuta, self.beside(".sig")
         command: Command = [batuta.path, "pacha", "sign", self.model, "--output", own]
         subjects = [Subject("batuta sign", command, batuta.environment, [self.model], own)]
@@ -41,7 +41,7 @@ class Contest:
         return [*subjects, *self._hash()]
 
     def verify(self) -> list[Subject]:
-        """Everybody verifies; `sign` must have been run."""
+        """Every program verifies; `sign` must have been run."""
         batuta = self.batuta
         command: Command = [batuta.path, "pacha", "verify", self.model, "--signature", self.beside(".sig")]
         subjects = [Subject("batuta verify", command, batuta.environment, [self.model])]
@@ -99,7 +99,7 @@ def _comparisons(verb: str) -> list[Comparison]:
 
 
 def signed(contest: Contest) -> None:
-    """Let everybody sign the model once, untimed."""
+    """Let every program sign the model once, untimed."""
     for subject in contest.sign():
         if subject.output is not None:
             Program(str(subject.command[0]), subject.environment).run(*subject.command[1:])

@@ -9,7 +9,7 @@ _HEAD = """\
 #
 # Generated from the commands by `make docs`. It is static: batuta is not run at TAB. It needs bash 4.4 and no library.
 
-# What stands at a command: its subcommands, its options, and what the value of option or argument number $2 may be.
+# The values of a command: its subcommands, its options, and what the value of option or argument number $2 may be.
 # Fails when $2 takes no value.
 _batuta_at() {
     subcommands='' options='' value=''

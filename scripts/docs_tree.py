@@ -60,7 +60,7 @@ class Argument:
 
     @property
     def usage(self) -> str:
-        """How it stands in a synopsis."""
+        """How a synopsis shows it."""
         return self.value.metavar if self.required else f"[{self.value.metavar}]"
 
 

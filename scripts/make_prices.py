@@ -1,8 +1,8 @@
-"""Make `serve/models/data/prices.json` from genai-prices: `make prices`, which runs this in a venv of its own.
+"""Make `serve/models/data/prices.json` from genai-prices: `make prices`, which runs this in a separate venv.
 
 What is kept of each model: the rules by which a name means it, the context window, and what text costs at list price.
 Of several prices in a day (off-peak hours) the dearest is kept, and of the prices of plain output that of citations
-where it is dearer. Cached input, cache writes, reasoning and audio have prices of their own (`KINDS`); a model whose
+where it is dearer. Cached input, cache writes, reasoning and audio have separate prices (`KINDS`); a model whose
 provider writes to a cache unasked, and bills that above input, is marked. Left out: batch, flex and priority variants,
 tools such as web search, images.
 

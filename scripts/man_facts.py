@@ -35,6 +35,7 @@ FILES = (
     ("~/.config/batuta/config.toml", "The configuration; see batuta config."),
     ("~/.local/share/batuta/keys/", "Your own key pairs: IDENTITY.key with mode 0600, and IDENTITY.pub."),
     ("~/.local/share/batuta/trust/trust.toml", "Trusted and revoked public keys."),
+    ("~/.local/share/batuta/gateway/keys.toml", "Client keys of the gateway, as SHA-256; see batuta serve keys."),
     ("~/.local/share/batuta/store/", "The content-addressed store of models."),
     ("~/.local/state/batuta/ledger.sqlite3", "The budget ledger: amounts spent, reserved and forgiven, by day."),
     ("~/.local/state/batuta/audit/", "The audit log: connections allowed and refused, one file per process."),

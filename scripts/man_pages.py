@@ -92,9 +92,9 @@ def _told(text: str, remarks: Iterable[str]) -> str:
 
 
 def exit_codes() -> list[tuple[int, str]]:
-    """The codes that something in this version exits with."""
+    """The codes that this version exits with. Raises `KeyError` for one that `man_facts` does not explain."""
     used = {0, man_facts.INTERRUPTED} | {error.exit_code for error in _descendants(BatutaError)}
-    return [(code, text) for code, text in man_facts.EXIT_STATUS.items() if code in used]
+    return [(code, man_facts.EXIT_STATUS[code]) for code in sorted(used)]
 
 
 def _descendants(error: type[BatutaError]) -> Iterable[type[BatutaError]]:

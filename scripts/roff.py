@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 _SPECIAL = {
     "\\": r"\(rs",
-    "-": r"\-",  # a plain dash may be set as a hyphen, which nobody can copy into a shell
+    "-": r"\-",  # roff may print a plain dash as a hyphen, which a shell does not accept
     "'": r"\(aq",
     "`": r"\(ga",
     "^": r"\(ha",

@@ -7,6 +7,8 @@ address, and that address in the output by `127.0.0.1:8484`.
 
     python -m scripts.tour [FILE ...]            run the tours, or these documents, and show the real output
     python -m scripts.tour --update [FILE ...]   also write the real output into the documents; default: all of them
+
+A document is rewritten only when more than keys, digests, ports and times differ.
 """
 
 import argparse
@@ -119,7 +121,7 @@ class Shell:
         }
         for name in ("CONFIG", "DATA", "STATE", "CACHE"):
             environment[f"XDG_{name}_HOME"] = str(home / name.lower())
-        self._home = str(home)
+        self._home, self._work = str(home), str(work)
         self._bash = subprocess.Popen(
             ["bash", "--norc", "--noprofile"],
             stdin=subprocess.PIPE,
@@ -152,8 +154,10 @@ class Shell:
         return (
             output.replace(self._gateway, _GATEWAY)
             .replace(self._home, "/home/alice")
+            .replace(self._work, "/home/alice/work")
             .replace("/home/alice/config", "/home/alice/.config")
             .replace("/home/alice/data", "/home/alice/.local/share")
+            .replace("/home/alice/state", "/home/alice/.local/state")
         )
 
     def close(self) -> None:
@@ -188,7 +192,7 @@ def main() -> None:
     for document in arguments.files or (documents() if arguments.update else TOURS):
         text = document.read_text()
         real = _show(text)
-        if arguments.update:
+        if arguments.update and any(normalise(output) != normalise(step.shown) for step, output in real):
             document.write_text(_with_real_output(text, real))
 
 

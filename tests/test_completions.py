@@ -36,6 +36,14 @@ def models(work: Path) -> Path:
     return work
 
 
+def _lines(command: list[str], environment: dict[str, str], folder: Path) -> list[str]:
+    """What a shell prints that must not fail, in an environment with a variable to complete."""
+    environment = environment | {"SECRET_VARIABLE": "x"}
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
 # What the bash function puts into COMPREPLY, with the words cut as readline cuts them.
 
 
@@ -52,16 +60,8 @@ def bash_offers(models: Path, environment: dict[str, str]) -> Offers:
     """
 
     def offers(*words: str) -> list[str]:
-        done = subprocess.run(
-            ["bash", "-c", script, "bash", *words],
-            env=environment | {"COMPLETION": str(COMPLETIONS / "batuta.bash"), "SECRET_VARIABLE": "x"},
-            cwd=models,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout.splitlines()
+        more = {"COMPLETION": str(COMPLETIONS / "batuta.bash")}
+        return _lines(["bash", "-c", script, "bash", *words], environment | more, models)
 
     return offers
 
@@ -275,16 +275,8 @@ def fish_offers(models: Path, environment: dict[str, str]) -> Offers:
 
     def offers(line: str) -> list[str]:
         script = f"source {COMPLETIONS / 'batuta.fish'}; complete -C $argv[1]"
-        done = subprocess.run(
-            ["fish", "--no-config", "-c", script, line],
-            env=environment | unpacked.libraries("fish") | {"SECRET_VARIABLE": "x"},
-            cwd=models,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout.splitlines()
+        more = unpacked.libraries("fish")
+        return _lines(["fish", "--no-config", "-c", script, line], environment | more, models)
 
     return offers
 

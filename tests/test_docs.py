@@ -104,6 +104,23 @@ def test_the_configuration_reference_has_every_key_of_the_file_that_init_writes(
     assert keys > 30
 
 
+def test_every_exit_status_that_an_error_has_is_explained() -> None:
+    source = (ROOT / "batuta_cli/errors.py").read_text()
+    codes = set(re.findall(r"\bexit_code(?:: ClassVar\[int\])? = (\d+)", source))
+    assert len(codes) > 7
+    table = (ROOT / "docs/cli.md").read_text().partition("\n## Exit status\n")[2].partition("\n## ")[0]
+    assert codes <= set(re.findall(r"^\| (\d+) \|", table, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", ["docs/cli.md", "docs/configuration.md", *(f"man/{name}" for name in PAGES)])
+def test_no_page_has_the_name_of_a_class_in_its_text(page: str) -> None:
+    """A script that renames classes must not rename words."""
+    sources = [path.read_text() for path in (ROOT / "batuta_cli").rglob("*.py")]
+    classes = {name for text in sources for name in re.findall(r"^class ([A-Z][a-z]+[A-Z]\w+)", text, re.MULTILINE)}
+    assert len(classes) > 100
+    assert classes & set(re.findall(r"\w+", (ROOT / page).read_text())) == set()
+
+
 # Help.
 
 

@@ -65,6 +65,11 @@ def test_the_readme_has_at_most_150_lines_and_begins_with_what_it_is_how_to_inst
         assert text in first_screen
 
 
+def test_the_readme_links_to_every_document() -> None:
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)", README.read_text()))
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")} == linked
+
+
 # Links.
 
 
@@ -186,7 +191,10 @@ def test_the_git_hook_lets_no_unverified_model_in(batuta: Run, environment: dict
 PYTHON = [
     (path, number, body)
     for path in DOCUMENTS
-    for number, body in enumerate(b for _, language, b in FENCE.findall(path.read_text()) if language == "python")
+    for number, (marker, body) in enumerate(
+        (m, b) for m, lang, b in FENCE.findall(path.read_text()) if lang == "python"
+    )
+    if marker != "backend"  # tests/serve/pipeline/test_python_examples.py runs these beside a backend
 ]
 
 

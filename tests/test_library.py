@@ -15,6 +15,7 @@ ISSUED = """
     ThroughputTier CostTier BackendSelector CostCircuitBreaker CircuitBreakerConfig CostError DailyBudgetExceeded
     RequestTooExpensive TokenPricing open_ledger ContextWindow ContextManager TruncationStrategy FailoverManager
     FailoverConfig SpilloverRouter RouterConfig RoutingDecision plan PlanRequest Snapshot BackendState Plan
+    Pipeline ChatRequest Response
 """
 
 

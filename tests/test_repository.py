@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,14 @@ def test_an_issue_form_has_what_github_requires(form: str) -> None:
     for item in document["body"]:
         assert item["type"] in ("markdown", "textarea")
         assert item["attributes"]["value" if item["type"] == "markdown" else "label"]
+
+
+def test_the_changelog_has_each_section_and_each_entry_once() -> None:
+    """A merge can double both."""
+    unreleased = (ROOT / "CHANGELOG.md").read_text().partition("\n## Unreleased\n")[2].partition("\n## ")[0]
+    lines = [line for line in unreleased.splitlines() if line.startswith(("### ", "- "))]
+    assert len(lines) > 30
+    assert [line for line in lines if lines.count(line) > 1] == []
 
 
 # pre-commit.
@@ -161,6 +170,13 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, ours) == (0, []), done.stderr
 
 
+def _events(log: Path) -> Iterator[dict[str, Any]]:
+    """The complete lines of a gateway's log."""
+    for line in log.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)
+
+
 @contextmanager
 def _gateway(command: list[str], environment: dict[str, str], cwd: Path) -> Iterator[str]:
     """Run a gateway on a free port; gives its URL. SIGTERM must end it well."""
@@ -168,11 +184,11 @@ def _gateway(command: list[str], environment: dict[str, str], cwd: Path) -> Iter
     with log.open("wb") as stderr:
         process = subprocess.Popen([*command, "--port", "0"], env=environment, cwd=cwd, stderr=stderr)
     try:
-        url = None
-        while url is None:
-            assert process.poll() is None, log.read_text()
-            url = re.search(r"listening on (http://\S+)", log.read_text())
-        yield url[1].replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+        deadline = time.monotonic() + 60
+        while not (listening := [line for line in _events(log) if line.get("event") == "listening"]):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield listening[0]["url"].replace("0.0.0.0", "127.0.0.1")  # noqa: S104
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, log.read_text()

@@ -1,7 +1,7 @@
-"""Documents are written in plain technical English: phrases that hide the subject or the standard term are refused.
+"""Prose is plain technical English: phrases that hide the subject or the standard term are refused.
 
-`DOCUMENTS` and `CODE` list what is checked. Of a document, code between backquotes and fenced blocks are not prose; of
-a Python file, strings and comments are.
+Checked are documents, man pages, and the strings and comments of Python files. Of a document, code between backquotes
+and fenced blocks are not prose.
 """
 
 import io
@@ -15,14 +15,31 @@ ROOT = Path(__file__).resolve().parent.parent
 
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("[CS]*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 DOCUMENTS += sorted((ROOT / "batuta_cli").rglob("README.md"))
-GENERATED = {"cli.md", "configuration.md"}
-"""Their prose is that of the code."""
+DOCUMENTS += sorted((ROOT / "man").iterdir())
 
-CODE = [ROOT / "scripts" / "tour.py", ROOT / "scripts" / "markdown_pages.py", ROOT / "scripts" / "man_pages.py"]
-"""Python files, or folders of them."""
+CODE = sorted(path for folder in ("batuta_cli", "benchmarks", "scripts") for path in (ROOT / folder).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+PENDING: tuple[str, ...] = (
+    "batuta_cli/cli/serve_backends.py",
+    "batuta_cli/faults.py",
+    "batuta_cli/pacha/endorsement.py",
+    "batuta_cli/serve/budget/ledger/base.py",
+    "batuta_cli/serve/context/truncation.py",
+    "batuta_cli/serve/gateway/dialects/anthropic.py",
+    "batuta_cli/serve/gateway/standard_error.py",
+    "batuta_cli/serve/gateway/state.py",
+    "batuta_cli/serve/pipeline/",
+    "batuta_cli/serve/privacy/gate.py",
+    "batuta_cli/serve/providers/connect.py",
+    "batuta_cli/serve/retry.py",
+    "docs/cli.md",
+    "man/batuta-serve.1",
+)
+"""Files and folders whose prose is still being rewritten; nothing may be added."""
 
 REFUSED = {
-    r"\b(?:is|are|was|were) none\b": "say what is invalid or missing",
+    r"\b(?:is|are|was|were) (?-i:none)\b": "say what is invalid or missing",
     r"\b(?:who|what|which|where|when|how)(?:so)?ever\b(?! (?:the )?(?:number|date)\b)": "name the subject",
     r"\b(?:no|some|any|every)body\b": "name the user, client, process or attacker",
     r"\blest\b": "say so that … not",
@@ -48,39 +65,69 @@ REFUSED = {
 }
 """Phrases, and what to do instead."""
 
+OLD_NAMES = {
+    r"\blegs?\b": "say attempt",
+    r"\bthe seam\b": "say splice",
+    r"\bshel(?:f|ves)\b": "say rows",
+    r"\b(?:seam|world|leg|book|turn|exchange|refusals?|openai_api|anthropic_api)\.py\b": "the file has another name",
+}
+"""Names that classes and files had before 2026-11-26."""
+
 
 def prose_of_code(text: str) -> str:
-    """The strings and comments of a Python file, on the lines where they are."""
+    """The strings and comments of a Python file, on the lines where they are; a string of one word is no prose."""
     kinds = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
     lines = [""] * (text.count("\n") + 2)
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type in kinds:
+        if token.type in kinds and not re.fullmatch(r"\W*\w+\W*", token.string):
             for number, line in enumerate(token.string.split("\n"), token.start[0] - 1):
                 lines[number] += line + " "
     return "\n".join(lines)
 
 
-def refused_in(text: str) -> list[str]:
+def refused_in(text: str, phrases: dict[str, str] = REFUSED) -> list[str]:
     """The phrases of a text that are refused, each with its line and what to do instead."""
     prose = re.sub(r"(?ms)^```.*?^```|`[^`\n]*`", lambda m: "\n" * m[0].count("\n"), text)
     return [
         f"line {prose.count(chr(10), 0, match.start()) + 1}: {match[0]!r}: {advice}"
-        for pattern, advice in REFUSED.items()
+        for pattern, advice in phrases.items()
         for match in re.finditer(pattern, prose, re.IGNORECASE)
     ]
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in DOCUMENTS if path.name not in GENERATED], ids=lambda path: str(path.relative_to(ROOT))
-)
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def _refused_in_file(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    return refused_in(prose_of_code(text), REFUSED | OLD_NAMES) if path.suffix == ".py" else refused_in(text)
+
+
+def _done(paths: list[Path]) -> list[Path]:
+    return [path for path in paths if not _name(path).startswith(PENDING)]
+
+
+@pytest.mark.parametrize("path", _done(DOCUMENTS), ids=_name)
 def test_a_document_is_written_plainly(path: Path) -> None:
-    assert refused_in(path.read_text(encoding="utf-8")) == []
+    assert _refused_in_file(path) == []
 
 
 def test_code_is_written_plainly() -> None:
-    files = [file for path in CODE for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    found = {str(file.relative_to(ROOT)): refused_in(prose_of_code(file.read_text("utf-8"))) for file in files}
+    found = {_name(path): _refused_in_file(path) for path in _done(CODE)}
     assert {name: phrases for name, phrases in found.items() if phrases} == {}
+
+
+def test_tests_use_the_names_that_the_code_has() -> None:
+    found = {_name(path): refused_in(prose_of_code(path.read_text("utf-8")), OLD_NAMES) for path in TESTS}
+    del found[_name(Path(__file__))]
+    assert {name: phrases for name, phrases in found.items() if phrases} == {}
+
+
+def test_every_pending_file_or_folder_still_has_phrases_that_are_refused() -> None:
+    for pending in PENDING:
+        paths = [path for path in DOCUMENTS + CODE if _name(path).startswith(pending)]
+        assert any(map(_refused_in_file, paths)), f"{pending} is done: remove it from PENDING"
 
 
 @pytest.mark.parametrize(
@@ -99,5 +146,5 @@ def test_phrases_are_found_in_prose_and_not_in_code(text: str, found: int) -> No
 
 
 def test_the_prose_of_code_is_its_strings_and_comments() -> None:
-    code = 'nobody = 1  # whoever reads\n"""First.\n\nIt is none."""\nprint(f"lest {2} know")\n'
+    code = 'nobody = 1  # whoever reads\n"""First.\n\nIt is none."""\nprint(f"lest {2} know", "whoever")\n'
     assert [line.split(": ")[1] for line in refused_in(prose_of_code(code))] == ["'is none'", "'whoever'", "'lest'"]

@@ -1,4 +1,4 @@
-"""The root of the command line: `main` runs a command and turns whatever happens into an exit status."""
+"""The root of the command line: `main` runs a command and turns every error into an exit code."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from batuta_cli.files import os_error
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
-# How the parser's message about surplus arguments begins. It quotes them, and one of them may be a password.
+# The beginning of the parser's message about surplus arguments. It quotes them, and one may be a password.
 _EXTRA = "got unexpected extra argument"
 
 
@@ -62,32 +62,43 @@ def root(
 
 def main() -> NoReturn:
     """The `batuta` command."""
+    _use_utf8()
     _replace_closed_streams()
     try:
         status = run(sys.argv[1:])
     except Exception as error:
-        # The report of an error failed. A traceback could repeat what the report would have left out.
+        # Reporting an error failed. A traceback could show secrets that the report removes.
         os.write(2, f"error: the error could not be reported: {type(error).__name__}\n".encode())
         status = 1
     sys.exit(status)
 
 
-def _replace_closed_streams() -> None:
-    """Fill the places of closed standard streams, lest a model that is opened gets the number of stdout.
+def _use_utf8() -> None:
+    """Start again in Python's UTF-8 mode in a locale of another encoding.
 
-    Results must not be lost in silence: stdin and stdout are opened the wrong way round, so their use is an error.
+    Arguments and file names are UTF-8 on every machine; read as ISO-8859-1, one model would have another content
+    address. Python decodes them before this code runs (PEP 540).
+    """
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - the same command
+
+
+def _replace_closed_streams() -> None:
+    """Open /dev/null in place of closed standard streams, so that no other file gets their descriptors.
+
+    stdin is opened for writing and stdout for reading, so that using them is an error instead of a silent loss.
     """
     for number, (name, flags) in enumerate((("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))):
         if getattr(sys, name) is None:
-            os.open(os.devnull, flags)  # takes the lowest number that is free
+            os.open(os.devnull, flags)  # gets the lowest free descriptor
             setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and return its exit status; never raises, never shows a traceback unless BATUTA_DEBUG=1."""
+    """Run one command line and return its exit code. Raises nothing, and shows a traceback only with BATUTA_DEBUG=1."""
     given.note(arguments, os.environ)
     console.settings.command = None
-    console.settings.json = "--json" in _before_separator(arguments)  # known even when parsing fails
+    console.settings.json = "--json" in _before_separator(arguments)  # needed also when parsing fails
     console.settings.quiet = not {"--quiet", "-q"}.isdisjoint(_before_separator(arguments))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -95,17 +106,17 @@ def run(arguments: list[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _terminate)
     try:
-        answer = app(arguments, prog_name="batuta", standalone_mode=False)
+        outcome = app(arguments, prog_name="batuta", standalone_mode=False)
     except BatutaError as error:
         return console.fail(error)
     except (KeyboardInterrupt, EOFError, typer.Abort):
-        answer = INTERRUPTED
+        outcome = INTERRUPTED
     except BrokenPipeError:
         console.finish(console.CommandResult(None))
         return 1
     except typer.TyperException as error:
         return console.fail(_usage_error(error))
-    except OSError as error:  # help that cannot be written; all else is named where it happens
+    except OSError as error:  # from writing help; other failures are typed where they happen
         return console.fail(os_error(error, error.filename or "stdout"))
     except BaseException as error:
         typed = as_typed(error)
@@ -115,11 +126,11 @@ def run(arguments: list[str]) -> int:
         if isinstance(error, SystemExit):
             raise  # a signal
         return console.fail(_internal_error(error))
-    if isinstance(answer, console.CommandResult):
-        return console.finish(answer)
-    if answer == INTERRUPTED:
+    if isinstance(outcome, console.CommandResult):
+        return console.finish(outcome)
+    if outcome == INTERRUPTED:
         return console.fail(_Interrupted("interrupted"))
-    return answer if isinstance(answer, int) else 0
+    return outcome if isinstance(outcome, int) else 0
 
 
 class _Interrupted(BatutaError):
@@ -132,7 +143,7 @@ def _before_separator(arguments: list[str]) -> list[str]:
 
 
 def _terminate(number: int, frame: types.FrameType | None) -> NoReturn:
-    # An exception, so that whatever is half-written is taken back on the way out.
+    # An exception, so that incomplete outputs are removed on the way out.
     sys.exit(128 + number)
 
 
@@ -154,7 +165,7 @@ def _takes(command: Any) -> str:
 
 
 def _internal_error(error: BaseException) -> BatutaError:
-    # The text of a foreign exception may quote what must not be shown, so only its type is named.
+    # The text of a foreign exception may quote a secret, so only its type is shown.
     internal = BatutaError(
         f"internal error: {type(error).__name__}",
         hint="this is a bug in batuta; run again with BATUTA_DEBUG=1 for the traceback to report",

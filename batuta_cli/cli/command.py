@@ -1,10 +1,11 @@
-"""What all commands share: `--json` and `--quiet`, help with examples, lazy groups, refusal of misplaced secrets.
+"""The base of all commands: `--json` and `--quiet`, help with examples, lazy groups, refusal of misplaced secrets.
 
-How help looks is in `help.py`. Before a command runs, `given.check` judges every value given to it, by the metavar of
-the parameter alone, so that a new command needs no code of its own for it.
+`help.py` formats the help. Before a command runs, `given.check` checks all its values by the metavars of the
+parameters, so that a new command needs no code for that.
 """
 
 import difflib
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -20,7 +21,7 @@ def _set_flag(context: typer.Context, parameter: typer.CallbackParam, value: boo
 
 
 def shared_options() -> list[TyperOption]:
-    """The options that every command and group takes."""
+    """The options of every command and group."""
     flags = (
         (["--json"], "Print one JSON document: {ok, command, result, error}."),
         (["--quiet", "-q"], "Print errors only."),
@@ -40,7 +41,7 @@ def shared_options() -> list[TyperOption]:
 
 
 class Command(TyperCommand):
-    """A command with the shared options, whose name is known to the console before it runs."""
+    """A command with the shared options. It tells the console its name before it runs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -66,7 +67,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group that shows its help when it is named without a command."""
+    """A group that shows its help when no command is given."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -82,21 +83,75 @@ class Group(TyperGroup):
             _say_where(error, ctx)
             raise
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+            name = console.settings.withheld.redact(args[0])
+            meant = suggestions(args[0], ctx)
+            ctx.fail(
+                f"no such command {name!r}" + (f", did you mean {' or '.join(map(repr, meant))}?" if meant else "")
+            )
+        return super().resolve_command(ctx, args)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         help.write_help(self, ctx, formatter)
 
 
+_SYNONYMS = {
+    "rm": "remove",
+    "del": "remove",
+    "delete": "remove",
+    "uninstall": "remove",
+    "untrust": "remove",
+    "ls": "list",
+    "mv": "rename",
+    "generate": "keygen",
+    "generate-key": "keygen",
+    "new": "keygen",
+    "check-signature": "verify",
+    "checksum": "hash",
+    "sum": "hash",
+    "show": "inspect",
+}
+"""Words of other tools for our commands."""
+
+
+def suggestions(name: str, context: Any) -> list[str]:
+    """Commands that a user may have meant by `name`: one of this group, else of that name in any group."""
+    wanted = _SYNONYMS.get(name, name)
+    here = list(context.command.list_commands(context))
+    for candidate in (name, wanted):
+        if candidate in here:
+            return [candidate]
+    root, here_path = context.find_root(), tuple(context.command_path.split())
+    anywhere = [path for path in _paths(root.command, root, (str(root.info_name),)) if path[-1] == wanted]
+    while here_path and not any(path[: len(here_path)] == here_path for path in anywhere):
+        here_path = here_path[:-1]
+    if near := [path for path in anywhere if path[: len(here_path)] == here_path]:
+        return [" ".join(path) for path in sorted(near, key=lambda path: (len(path), path))]
+    return difflib.get_close_matches(name, here, n=2)
+
+
+def _paths(group: Any, context: Any, prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for name in group.list_commands(context):
+        child = group.get_command(context, name)
+        if child is None or child.hidden:
+            continue
+        yield (*prefix, name)
+        if isinstance(child, TyperGroup):
+            yield from _paths(child, context, (*prefix, name))
+
+
 def _say_where(error: Any, context: Any) -> None:
-    # The parser does not tell which command an option without its value was meant for.
+    # The parser does not say to which command an option without a value belongs.
     if getattr(error, "ctx", context) is None:
         error.ctx = context
 
 
 class LazyGroup(Group):
-    """The root: imports the module of a command group only when that group is named, or when help lists them all."""
+    """The root group: imports the module of a command group when it is used, or when help lists the groups."""
 
     groups: dict[str, str]
-    """Group name to the module that has its `app`."""
+    """The name of each group, and the module that has its `app`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -110,15 +165,9 @@ class LazyGroup(Group):
             return None
         return typer.main.get_command(import_module(self.groups[cmd_name]).app)
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] not in self.groups and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], self.groups, n=1)
-            ctx.fail(f"no such command '{args[0]}'" + (f", did you mean '{near[0]}'?" if near else ""))
-        return super().resolve_command(ctx, args)
-
 
 def examples(*lines: str) -> str:
-    """The examples at the end of a help text; each line is one command, or a remark when it begins with `#`."""
+    """The examples at the end of a help text: one command a line, or a comment that begins with `#`."""
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""`batuta config`: see and change what batuta is told once and for all."""
+"""`batuta config`: shows and changes the configuration."""
 
 import os
 from typing import Annotated, Any
@@ -12,19 +12,17 @@ from batuta_cli.cli.ledger_option import warn_of_limits, warn_of_new_limits
 from batuta_cli.errors import UsageError
 from batuta_cli.files import display
 
-app = command_group("config", "See and change the configuration: path, show, get, set, unset, init.")
+app = command_group("config", "Show and change the configuration: path, show, get, set, unset, init.")
 
 _Key = Annotated[
     str, typer.Argument(metavar="KEY", help="TABLE.KEY, backends.NAME.KEY or models.NAME.KEY.", show_default=False)
 ]
 _Value = Annotated[
     list[str],
-    typer.Argument(
-        metavar="VALUE", help="The value; of a list, its values with commas in between.", show_default=False
-    ),
+    typer.Argument(metavar="VALUE", help="The value; of a list, the values separated by commas.", show_default=False),
 ]
-_Origin = Annotated[bool, typer.Option("--origin", help="Tell where each value came from.")]
-_Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a file that is there; what it says is lost.")]
+_Origin = Annotated[bool, typer.Option("--origin", help="Show the origin of each value.")]
+_Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")]
 
 
 @app.command(
@@ -33,7 +31,7 @@ _Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a file that
     epilog=examples("batuta config path", '$EDITOR "$(batuta config path)"', "batuta config path --json"),
 )
 def path() -> console.CommandResult:
-    """Print where the configuration file is, or would be. --json also tells whether it exists."""
+    """Print the path of the configuration file. --json also shows whether it exists."""
     file = paths.config_file()
     return console.CommandResult({"path": display(file), "exists": os.path.isfile(file)}, text=display(file))
 
@@ -51,8 +49,7 @@ def path() -> console.CommandResult:
 def show(origin: _Origin = False) -> console.CommandResult:
     """Print the effective configuration as TOML: defaults, then the file, then BATUTA_... environment variables.
 
-    With --origin a table that tells of each value whether it is the default, or in which line of the file or in
-    which variable it was given.
+    --origin prints a table with the origin of each value: the default, a line of the file, or a variable.
     """
     settings = config.load()
     warn_of_limits(settings)
@@ -75,7 +72,7 @@ def show(origin: _Origin = False) -> console.CommandResult:
     epilog=examples("batuta config get budget.daily_budget_usd", "batuta config get backends.groq.models"),
 )
 def get(key: _Key) -> console.CommandResult:
-    """Print one effective value, bare; a list as JSON. An unknown key is exit 2."""
+    """Print one effective value without quotes, a list as JSON. An unknown key is exit 2."""
     entry = config.load().entry(key)
     return console.CommandResult(_to_json(entry), text=entry.text)
 
@@ -83,7 +80,7 @@ def get(key: _Key) -> console.CommandResult:
 @app.command(
     "set",
     cls=Command,
-    # A value may begin with a dash; and the parser quotes what it refuses, which may be a pasted secret.
+    # A value may begin with a dash, and the parser would quote a refused option, which may be a pasted secret.
     context_settings={"ignore_unknown_options": True},
     epilog=examples(
         "batuta config set pacha.default_key alice@example.com",
@@ -93,17 +90,17 @@ def get(key: _Key) -> console.CommandResult:
     ),
 )
 def set_(key: _Key, value: _Value) -> console.CommandResult:
-    """Write one value to the configuration file, whose comments and order stay.
+    """Write one value to the configuration file. Its comments and order stay.
 
-    The value is checked first, and so is the file: when either is wrong, nothing is changed. Secrets are never in
-    the configuration; a key such as api_key_env takes the name of an environment variable.
+    The value and the file are checked first; if one of them is invalid, nothing is changed. The configuration must not
+    contain secrets: a key such as api_key_env takes the name of an environment variable.
     """
     if len(value) != 1:
-        raise UsageError(f"a key takes one value, not {len(value)}", hint="put a value that has spaces in quotes")
+        raise UsageError(f"a key takes one value, not {len(value)}", hint="put a value with spaces in quotes")
     if key.startswith("backends.") and key.endswith(".profile") and value[0]:
         from batuta_cli.serve.backends import ServingBackend
 
-        ServingBackend.parse(value[0])  # so that a misspelt one is told now, and not by the next request
+        ServingBackend.parse(value[0])  # reports a misspelt name now instead of at the next request
     change = config.set_value(key, value[0])
     return _changed(change)
 
@@ -114,9 +111,9 @@ def set_(key: _Key, value: _Value) -> console.CommandResult:
     epilog=examples("batuta config unset budget.timezone", "batuta config unset backends.groq"),
 )
 def unset(key: _Key) -> console.CommandResult:
-    """Take one key out of the configuration file, so that its default holds again, or a whole backend or model.
+    """Remove one key from the configuration file, so that its default applies again, or a whole backend or model.
 
-    Comments of other lines stay. A key that the file does not have is left as it is, and that is no error.
+    Comments on other lines stay. It is not an error when the file does not have the key.
     """
     removed = config.unset_table(key)
     if removed is not None:
@@ -136,7 +133,7 @@ def _changed(change: config.Change) -> console.CommandResult:
         warn_of_new_limits()
     if change.comments_lost:
         file = display(paths.config_file())
-        console.warn(f"{file}: comments of this file were lost; its form left no place to keep them")
+        console.warn(f"{file}: the comments of this file were lost, because it was written again as a whole")
     if change.overridden_by:
         console.warn(f"the environment variable {change.overridden_by} overrides it")
     result = {
@@ -154,9 +151,9 @@ def _changed(change: config.Change) -> console.CommandResult:
     epilog=examples("batuta config init", 'batuta config init && $EDITOR "$(batuta config path)"'),
 )
 def init(force: _Force = False) -> console.CommandResult:
-    """Write a configuration file that explains every key, each in a comment with its default.
+    """Write a configuration file that documents every key in a comment, with its default.
 
-    Such a file changes nothing until a key is taken out of its comment.
+    The file sets no value until a key's comment sign is removed.
     """
     file = config.init(force=force)
     return console.CommandResult({"path": display(file)}, text=f"wrote {display(file)}")

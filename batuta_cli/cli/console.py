@@ -1,13 +1,27 @@
-"""The one place that prints: results, tables, JSON, progress, questions and errors.
+"""Prints results, tables, JSON, progress, questions and errors. No other module prints.
 
-Results go to stdout; progress, notes and errors to stderr. A command returns a `CommandResult`; `finish` shows it as
-text, or under `--json` as exactly one document `{"ok", "command", "result", "error"}`, and returns the exit status.
-Text of foreign origin is escaped on its way here with `files.display`; cells and error messages are escaped here.
+The rules of the user interface (docs/cli.md#rules-of-every-command):
 
-No secret that was given on the command line is repeated: `settings.withheld` takes it out of every message, hint,
-note, warning, question and traceback, of every text and table for people, and of the JSON of a failure. The JSON
-`result` of a success and raw bytes are data that a program goes on with, and are left as they are; that they hold no
-private key is seen to before a command runs (see `command`).
+* Results go to stdout. Progress, notes, warnings and errors go to stderr.
+* `--json` prints exactly one document on stdout, also on failure and wrong usage: `{"ok", "command", "result",
+  "error"}`. `error` is null or `{"kind", "message", "hint", "exit_code"}`.
+* `--quiet` prints errors only.
+* `-` is stdin or stdout. Binary output is never written to a terminal.
+* An existing output is never overwritten without `--force`. An output that is also an input is refused.
+* A file appears whole or not at all (see `files.atomic_output`).
+* Work on more than 64 MiB shows a progress bar when stderr is a terminal.
+* `NO_COLOR`, `FORCE_COLOR`, `COLUMNS` and `TERM=dumb` are obeyed. A table is plain text unless stdout is a terminal.
+* An error names the fault and its place; the hint says what to type next. A traceback is shown only with
+  `BATUTA_DEBUG=1`.
+* Errors are lower case, without a full stop. The exit code is that of the error's class (`errors.py`).
+* Control characters of files and servers are escaped before they reach a terminal.
+* No password, key or message content is in an error, a note or a log, also when it was given in place of a path or a
+  name. `settings.withheld` removes the secrets of the command line from every message, text, table and traceback, and
+  from the JSON of a failure. The JSON `result` of a success and raw bytes are not changed; `given.check` has refused
+  private keys before the command runs.
+* Of several PATHs each result is printed when it is known, in their order; the worst one decides the exit code.
+
+A command returns a `CommandResult`, which `finish` prints.
 """
 
 import contextlib
@@ -33,7 +47,7 @@ _COLOURS = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1"}
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings; plain, aligned text when stdout is not a terminal."""
+    """Rows with headings; aligned plain text unless stdout is a terminal."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -41,34 +55,38 @@ class Table:
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command found: `result` for `--json`, `text` for a person, `error` when it failed all the same."""
+    """The outcome of a command: `result` for `--json`, `text` for people, `error` when the command failed."""
 
     result: Any
     text: str | Table = ""
     error: BatutaError | None = None
     raw: bytes | None = None
-    """Bytes for stdout in place of `text`, written as they are."""
+    """Bytes for stdout in place of `text`."""
 
 
 @dataclass
 class OutputSettings:
-    """What the flags that every command has were set to."""
+    """The values of the options that all commands share."""
 
     json: bool = False
     quiet: bool = False
     command: str | None = None
     notes: list[str] = field(default_factory=list)
     withheld: Withheld = field(default_factory=Withheld)
-    """What no message repeats."""
+    """The secrets that no message repeats."""
     withheld_from_results: Withheld = field(default_factory=Withheld)
     """The same without the messages of a conversation, which some results repeat."""
+    bar: "SharedBar | None" = None
+    """The one progress bar of a command that works on several inputs."""
+    stdout_error: BatutaError | None = None
+    """Why a result could not be printed by `emit`."""
 
 
 settings = OutputSettings()
 
 
 def wants_colour(stream: Any) -> bool:
-    """NO_COLOR and FORCE_COLOR (https://no-color.org, https://force-color.org), TERM=dumb, and whether it is a tty."""
+    """Whether to use colours: NO_COLOR and FORCE_COLOR (https://no-color.org, https://force-color.org), TERM, a tty."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):
@@ -77,26 +95,46 @@ def wants_colour(stream: Any) -> bool:
 
 
 def paint(text: str, style: str, *, stream: Any = None) -> str:
-    """`text` in colour where colours are wanted."""
+    """`text` in colour if colours are in use."""
     if not wants_colour(stream or sys.stdout):
         return text
     return f"\x1b[{_COLOURS[style]}m{text}\x1b[0m"
 
 
 def note(message: str) -> None:
-    """A remark on stderr, which `--quiet` and `--json` silence."""
+    """Print a note to stderr, except under `--quiet` and `--json`."""
     if not settings.quiet and not settings.json:
         _to_stderr(_escape_lines(message))
 
 
 def warn(message: str) -> None:
-    """A warning on stderr, which `--quiet` silences; errors are raised instead."""
+    """Print a warning to stderr, except under `--quiet`. Errors are raised instead."""
     if not settings.quiet:
         _to_stderr(f"{paint('warning:', 'warn', stream=sys.stderr)} {_escape_lines(message)}")
 
 
+def emit(text: str) -> None:
+    """Print one of several results as soon as it is known; nothing under `--json` or `--quiet`.
+
+    A failure to print is kept for `finish`, so that the remaining inputs still decide the exit status.
+    """
+    if settings.json or settings.quiet or not text:
+        return
+    try:
+        with settings.bar.hidden() if settings.bar else contextlib.nullcontext():
+            print(settings.withheld_from_results.redact(text), flush=True)
+    except BrokenPipeError:
+        _forget_stdout()
+    except OSError as error:
+        _forget_stdout()
+        settings.stdout_error = os_error(error, "stdout")
+
+
 def finish(outcome: CommandResult) -> int:
     """Show the outcome and return the exit status."""
+    failure, settings.stdout_error = settings.stdout_error, None
+    if failure is not None and outcome.error is None:
+        outcome = CommandResult(outcome.result, error=failure)
     try:
         if settings.json:
             _print_json(outcome.result, outcome.error)
@@ -105,7 +143,7 @@ def finish(outcome: CommandResult) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()
-    except OSError as error:  # a full disk, a closed descriptor: who redirected it must not take it for complete
+    except OSError as error:  # a full disk or a closed descriptor: the redirected output is incomplete
         _forget_stdout()
         failure = os_error(error, "stdout")
         if outcome.error is None or settings.json:
@@ -119,7 +157,7 @@ def finish(outcome: CommandResult) -> int:
 
 
 def fail(error: BatutaError) -> int:
-    """Show an error and return its exit status."""
+    """Print an error and return its exit code."""
     return finish(CommandResult(result=error.result, error=error))
 
 
@@ -144,7 +182,7 @@ def _print_json(result: Any, error: BatutaError | None) -> None:
 
 
 def describe(error: BatutaError) -> dict[str, Any]:
-    """An error as it stands in JSON."""
+    """An error as JSON-ready data."""
     redact = settings.withheld.redact
     return {
         "kind": error.kind,
@@ -155,7 +193,7 @@ def describe(error: BatutaError) -> dict[str, Any]:
 
 
 def report(error: BatutaError) -> None:
-    """Show an error on stderr; the command may go on with other paths. BATUTA_DEBUG=1 adds where it came from."""
+    """Print an error to stderr; the command may continue with other paths. BATUTA_DEBUG=1 adds the traceback."""
     if os.environ.get("BATUTA_DEBUG") == "1":
         import traceback
 
@@ -180,7 +218,7 @@ def _to_stderr(text: str) -> None:
 
 
 def _forget_stdout() -> None:
-    # Python flushes stdout once more at exit; that must not fail again.
+    # Python flushes stdout again at exit, which must not fail again.
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)
@@ -210,10 +248,65 @@ def _print_table(table: Table) -> None:
 
 @contextlib.contextmanager
 def progress(label: str, total: int | None) -> Iterator[Advance | None]:
-    """A bar with rate and time left for work on `total` bytes, where a person is watching and it is worth it.
+    """A progress bar with rate and time left for more than 64 MiB of work, if stderr is a terminal.
 
-    Yields what the work calls with each number of bytes done, or None when there is nothing to show.
+    Yields what the work calls with each number of bytes done, or None when there is nothing to show. Inside
+    `shared_progress` the one bar of all inputs is advanced instead.
     """
+    if settings.bar is not None:
+        settings.bar.describe(label)
+        yield settings.bar.advance
+        return
+    with _bar(label, total) as bar:
+        settings.bar = bar  # `emit` takes it off the terminal
+        try:
+            yield None if bar is None else bar.advance
+        finally:
+            settings.bar = None
+
+
+@contextlib.contextmanager
+def shared_progress(count: int, total: int | None) -> Iterator["SharedBar | None"]:
+    """One bar for `count` inputs of `total` bytes together; every `progress` inside the block advances it."""
+    with _bar("", total, count) as bar:
+        settings.bar = bar
+        try:
+            yield bar
+        finally:
+            settings.bar = None
+
+
+class SharedBar:
+    """A progress bar, with the number of the current input when there are several."""
+
+    def __init__(self, bar: Any, task: Any, count: int) -> None:
+        self._bar, self._task, self._count, self._number = bar, task, count, 0
+
+    def next_input(self) -> None:
+        """Count one more input as begun."""
+        self._number += 1
+
+    def describe(self, label: str) -> None:
+        """Show the work in hand."""
+        number = f" ({self._number} of {self._count})" if self._count > 1 else ""
+        self._bar.update(self._task, description=_shortened(display(label)) + number)
+
+    def advance(self, done: int) -> None:
+        """Add bytes that are done."""
+        self._bar.advance(self._task, done)
+
+    @contextlib.contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bar off the terminal while something else is printed."""
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int | None, count: int = 1) -> Iterator[SharedBar | None]:
     shown = total is not None and total > PROGRESS_FROM and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     if not shown or settings.quiet or settings.json:
         yield None
@@ -228,9 +321,8 @@ def progress(label: str, total: int | None) -> Iterator[Advance | None]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(_shortened(display(label)), total=total)
-        yield lambda done: bar.advance(task, done)
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        yield SharedBar(bar, bar.add_task(_shortened(display(label)), total=total), count)
 
 
 def _shortened(label: str) -> str:
@@ -238,19 +330,19 @@ def _shortened(label: str) -> str:
 
 
 def shell_word(text: str) -> str:
-    """`text` as one word of a shell command line that is shown to a person."""
+    """`text` quoted as one word of a shell command line."""
     import shlex
 
     if escaped(text) == text:
         return shlex.quote(text)
-    # Shells read \n and \xff between $'…', so the escaped name is still the file's.
+    # Shells interpret \n and \xff within $'…', so the escaped name is the name of the file.
     return "$'" + escaped(text.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
 def ask_secret(question: str, *, confirm: bool = False, hint: str) -> str:
-    """Ask for a password on the terminal, unseen; with `confirm` twice.
+    """Ask for a password on the terminal without echo; twice with `confirm`.
 
-    Raises `UsageError` with `hint` when there is no terminal, or when the two answers differ.
+    Raises `UsageError` with `hint` without a terminal, and when the two inputs differ.
     """
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
@@ -262,21 +354,21 @@ def ask_secret(question: str, *, confirm: bool = False, hint: str) -> str:
         question = _escape_lines(question)
         answer = getpass(f"{question}: ")
         same = not confirm or getpass(f"{question}, again: ") == answer
-    except UnicodeError:  # which holds what was typed, so it must not be the context of the error below
+    except UnicodeError:  # this error contains the input, so it must not be the context of the error below
         answer = None
     if answer is None:
-        raise UsageError("what was typed is not valid UTF-8", hint="check the terminal's encoding: locale")
+        raise UsageError("the input is not valid UTF-8", hint="check the terminal's encoding: locale")
     if not same:
-        raise UsageError("the two answers differ", hint="try again; nothing was written")
+        raise UsageError("the two inputs differ", hint="try again; nothing was written")
     return answer
 
 
 def confirm(question: str, *, hint: str) -> bool:
-    """Ask for yes or no on the terminal. Raises `UsageError` with `hint` when there is none."""
+    """Ask for yes or no on the terminal. Raises `UsageError` with `hint` without a terminal."""
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
-        raise UsageError("this has to be confirmed, and there is no terminal to ask on", hint=hint) from None
+        raise UsageError("a confirmation is needed, and there is no terminal to ask on", hint=hint) from None
     try:
         os.write(terminal, f"{_escape_lines(question)} [y/N] ".encode())
         return os.read(terminal, 1024).strip().lower() in (b"y", b"yes")
@@ -285,16 +377,16 @@ def confirm(question: str, *, hint: str) -> bool:
 
 
 def binary_stdout() -> int:
-    """The descriptor of stdout for binary output. Raises `UsageError` when it is a terminal or `--json` needs it."""
+    """The descriptor of stdout for binary output. Raises `UsageError` for a terminal, and under `--json`."""
     if settings.json:
-        raise UsageError("--json writes its document to stdout, so the output cannot go there", hint="name an --output")
+        raise UsageError("--json writes its document to stdout, so the output cannot", hint="give --output FILE")
     if os.isatty(1):
         raise _to_terminal()
     return 1
 
 
 def refuse_terminal(path: str) -> None:
-    """Raise `UsageError` when `path` is a terminal, `/dev/tty` for instance, which binary output would garble."""
+    """Raise `UsageError` when `path` is a terminal such as `/dev/tty`, because binary output garbles it."""
     with contextlib.suppress(OSError):
         if not stat.S_ISCHR(os.stat(path).st_mode):
             return
@@ -308,4 +400,4 @@ def refuse_terminal(path: str) -> None:
 
 
 def _to_terminal() -> UsageError:
-    return UsageError("refusing to write binary output to the terminal", hint="name an --output, or redirect stdout")
+    return UsageError("refusing to write binary output to the terminal", hint="give --output FILE, or redirect stdout")

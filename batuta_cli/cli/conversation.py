@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from batuta_cli.errors import InvalidInputError, UsageError
-from batuta_cli.serve.messages import ChatInput, ChatMessage, Role, check_json, read_input, read_messages
+from batuta_cli.serve.messages import ChatInput, ChatMessage, Role, check_json, read_input, read_request
 
 MESSAGES_LIMIT = 256 * 1024 * 1024
 """Maximum bytes of a messages file: five times the text of a context window of ten million tokens."""
@@ -78,7 +78,12 @@ class ConversationSource:
 
         Raises `UsageError` if the options conflict or are all missing.
         """
-        return self._read(read_messages)
+        return self.read_request()[0]
+
+    def read_request(self) -> tuple[list[ChatMessage], dict[str, Any]]:
+        """Read the conversation, and the other fields of the JSON object, such as `tools`. Raises as `read` does."""
+        parsed = self._read(read_request)
+        return parsed if isinstance(parsed, tuple) else (parsed, {})
 
     def read_input(self, variables: Sequence[str] = ()) -> ChatInput:
         """Read all that a chat template may use; `variables` are values of `--var`, which override the file's.

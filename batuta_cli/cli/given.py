@@ -1,11 +1,11 @@
-"""The values given on the command line and in `BATUTA_…` variables: secrets in the wrong place, and what is withheld.
+"""Checks the values of the command line and of `BATUTA_…` variables for misplaced secrets, and withholds secrets.
 
-The metavar of a parameter says what its value is:
+The metavar of a parameter gives the kind of its value:
 
-* `TEXT`, `PROMPT`: messages of a conversation. They may hold anything, and results may repeat them; errors do not.
-* `VAR`: the name of an environment variable. A value that cannot be one is refused, because it is a secret that was
-  given in place of the name.
-* all others: a private key is refused, unless a file has that very name.
+* `TEXT`, `PROMPT`: messages of a conversation. Any text is accepted. Results may repeat it, errors do not.
+* `VAR`: the name of an environment variable. Any other value is refused, because it may be a secret that was given in
+  place of the name.
+* others: a private key is refused, unless a file has that name.
 """
 
 import os
@@ -24,7 +24,7 @@ _PREFIX = "BATUTA_"
 
 
 def note(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Let the console withhold the secrets among all words of the command line, before they are parsed."""
+    """Withhold the secrets of the command line, before it is parsed."""
     values = [*_words(arguments), *(value for name, value in environ.items() if name.startswith(_PREFIX))]
     console.settings.withheld = console.settings.withheld_from_results = Withheld(values)
 
@@ -38,18 +38,18 @@ def _words(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def check(values: Iterable[tuple[Any, Any]]) -> None:
-    """Judge pairs of a parameter and its parsed value. Raises `UsageError` for a secret in a wrong place."""
+    """Check pairs of a parameter and its parsed value. Raises `UsageError` for a misplaced secret."""
     texts = [(parameter, text) for parameter, value in values for text in _texts(value)]
     others = [text for parameter, text in texts if parameter.metavar not in CONVERSATION]
     console.settings.withheld_from_results = Withheld(others)
     for parameter, text in texts:
         if parameter.metavar == VARIABLE and not is_variable_name(text) and text not in os.environ:
             raise UsageError(
-                f"{_called(parameter)} takes the NAME of an environment variable; the value given cannot be one",
-                hint=f"put the secret into a variable and give its NAME: {_called(parameter)} MODEL_KEY",
+                f"{_called(parameter)} takes the NAME of an environment variable; the value is not a valid name",
+                hint=f"put the secret into a variable and give the variable's NAME: {_called(parameter)} MODEL_KEY",
             )
         if parameter.metavar not in CONVERSATION and is_key(text) and not os.path.lexists(text.replace("\0", "")):
-            raise UsageError(f"{_called(parameter)} was given a private key itself", hint=_hint(parameter))
+            raise UsageError(f"{_called(parameter)} was given a private key", hint=_hint(parameter))
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -67,4 +67,4 @@ def _hint(parameter: Any) -> str:
     if parameter.metavar == _KEY_SOURCES:
         words = f"{called} " if parameter.param_type_name == "option" else ""
         return f"{words}env:VAR reads the key from a variable, {words}- from stdin"
-    return "a private key is read from a file, a variable or stdin: batuta pacha sign --key FILE, env:VAR or -"
+    return "give a private key as a file, a variable or stdin: batuta pacha sign --key FILE, env:VAR or -"

@@ -1,7 +1,7 @@
-"""How help looks: usage, text, arguments, options, commands, examples; the same words with and without a terminal.
+"""Formats help: usage, text, arguments, options, commands, examples; the same text with and without a terminal.
 
-typer's plain formatter does the wrapping. Its panels of rich are not used: they take `[--x]` in a text for markup,
-break examples at the margin, and draw boxes into pipes and logs.
+typer's plain formatter wraps the lines. Its rich panels are not used, because they parse `[--x]` as markup, wrap
+examples, and draw boxes into pipes and logs.
 """
 
 import inspect
@@ -17,7 +17,7 @@ SHARED = "Options of every command"
 """The heading of `--json`, `--quiet` and `--help`."""
 
 CONTEXT = {"max_content_width": 100}
-"""Settings of the root's context, which those below inherit. Lines over 100 columns are hard to read."""
+"""Settings of the root's context, inherited by all commands. Lines over 100 columns are hard to read."""
 
 
 def write_help(command: Any, context: Any, formatter: Any) -> None:
@@ -37,7 +37,7 @@ def write_help(command: Any, context: Any, formatter: Any) -> None:
     lines = examples_of(command)
     if lines:
         with formatter.section(console.paint("Examples", "bold")):
-            for line in lines:  # never wrapped: they are there to be copied
+            for line in lines:  # not wrapped, so that they can be copied
                 formatter.write(f"  {line}\n" if line.startswith("#") else f"  $ {line}\n")
 
 
@@ -54,12 +54,12 @@ def _sections(command: Any, context: Any) -> Iterator[tuple[str, list[tuple[str,
 
 
 def is_group(command: Any) -> bool:
-    """Whether it has commands of its own."""
+    """Whether it is a group of commands."""
     return hasattr(command, "list_commands")
 
 
 def children_of(group: Any, context: Any) -> Iterator[tuple[str, Any]]:
-    """The commands of a group that are to be seen, by name."""
+    """The visible commands of a group, by name."""
     for name in group.list_commands(context):
         child = group.get_command(context, name)
         if child is not None and not child.hidden:
@@ -67,22 +67,22 @@ def children_of(group: Any, context: Any) -> Iterator[tuple[str, Any]]:
 
 
 def text_of(command: Any) -> str:
-    """What a command does, in paragraphs."""
+    """The description of a command, in paragraphs."""
     return inspect.cleandoc(command.help or "")
 
 
 def summary_of(command: Any) -> str:
-    """What a command does, in one line."""
+    """The description of a command, in one line."""
     return text_of(command).split("\n\n")[0].replace("\n", " ")
 
 
 def examples_of(command: Any) -> list[str]:
-    """The lines given to `examples`."""
+    """The lines of `examples`."""
     return [line for line in (command.epilog or "").split("\n") if line]
 
 
 def metavar(parameter: Any) -> str:
-    """What stands for the value of an option or argument; empty for a flag."""
+    """The placeholder of the value of an option or argument; empty for a flag."""
     if getattr(parameter, "is_flag", False):
         return ""
     choices = getattr(parameter.type, "choices", None)
@@ -90,17 +90,17 @@ def metavar(parameter: Any) -> str:
 
 
 def usage_of(argument: Any) -> str:
-    """An argument in the usage line, in brackets when it can be left out."""
+    """An argument in the usage line, in brackets when it is optional."""
     return metavar(argument) if argument.required else f"[{metavar(argument)}]"
 
 
 def section_of(option: Any) -> str:
-    """The heading an option stands under."""
+    """The heading of an option's section."""
     return SHARED if option.name == "help" else option.rich_help_panel or "Options"
 
 
 def names_of(option: Any) -> list[str]:
-    """All spellings of an option, short ones first; in one order, though typer keeps those of `--help` in a set."""
+    """All spellings of an option, short ones first, in a fixed order (typer keeps those of `--help` in a set)."""
     return sorted((*option.opts, *option.secondary_opts), key=lambda name: (name.startswith("--"), name))
 
 
@@ -111,7 +111,7 @@ def _spelling(option: Any) -> str:
 
 
 def remarks_on(parameter: Any, context: Any) -> list[str]:
-    """What the declaration says beyond the help text: default, range, whether it may be repeated or must be given."""
+    """Facts of the declaration that the help text lacks: default, range, repeatable, required."""
     found = []
     if isinstance(parameter, TyperOption):
         default = parameter.default

@@ -1,4 +1,4 @@
-"""The option `--ledger` of the commands that use the budget, and the configuration that they load."""
+"""The options `--ledger` and `--set`, and the configuration that commands load with them."""
 
 import contextlib
 from dataclasses import replace
@@ -22,14 +22,24 @@ LedgerOption = Annotated[
 ]
 
 
-def load_config(ledger: str | None = None) -> "Config":
-    """The configuration, with the ledger of `--ledger`; warns of limits that contradict each other.
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the configuration, such as timeouts.first_token=300.",
+    ),
+]
 
-    Raises `ConfigError`, and `UsageError` for a URL that is not a ledger's, without repeating it.
+
+def load_config(ledger: str | None = None, overrides: list[str] | None = None) -> "Config":
+    """The configuration with `--ledger` and `--set` applied; warns of limits that contradict each other.
+
+    Raises `ConfigError`, and `UsageError` for an invalid ledger URL, without repeating it.
     """
     from batuta_cli import config
 
-    found = with_ledger(config.load(), ledger)
+    found = with_ledger(config.load(overrides=overrides or ()), ledger)
     warn_of_limits(found)
     return found
 
@@ -41,7 +51,7 @@ def warn_of_limits(found: "Config") -> None:
 
 
 def with_ledger(found: "Config", ledger: str | None) -> "Config":
-    """The configuration with the ledger of `--ledger`. Raises `UsageError`, without repeating the URL."""
+    """The configuration with the ledger of `--ledger`. Raises `UsageError`, which does not repeat the URL."""
     from batuta_cli.config.ledger_url import LedgerUrlError, parse_ledger_url
 
     if ledger is None:
@@ -54,7 +64,7 @@ def with_ledger(found: "Config", ledger: str | None) -> "Config":
 
 
 def warn_of_new_limits() -> None:
-    """The same after the file was changed, when the environment lets the configuration be read."""
+    """As `warn_of_limits`, after a change of the file; ignores errors of the environment."""
     from batuta_cli import config
     from batuta_cli.errors import ConfigError
 
@@ -63,10 +73,10 @@ def warn_of_new_limits() -> None:
 
 
 def require_file(settings: "Config") -> "Config":
-    """The configuration, when its ledger outlives a command. Raises `UsageError` for `memory:`."""
+    """The configuration, if its ledger is a file. Raises `UsageError` for `memory:`."""
     if settings.budget.ledger == "memory:":
         raise UsageError(
-            "the ledger is memory:, which keeps nothing from one command to the next",
-            hint="name a file: --ledger sqlite, or --ledger sqlite:////absolute/path",
+            "the ledger is memory:, which is lost when this command ends",
+            hint="use a file: --ledger sqlite, or --ledger sqlite:////absolute/path",
         )
     return settings

@@ -1,6 +1,8 @@
-"""Commands that take several PATHs: all are tried, each is reported, the worst decides the exit code."""
+"""Runs a command on several PATHs: all are tried, each is reported, the most severe error decides the exit code."""
 
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,41 +13,60 @@ from batuta_cli.files import display
 
 @dataclass(frozen=True)
 class Done:
-    """What was found for one PATH."""
+    """The result for one PATH."""
 
     result: dict[str, Any]
     text: str
 
 
-def for_each(paths: Iterable[str], work: Callable[[str], Done]) -> console.CommandResult:
-    """Run `work` on every path and put the outcomes together."""
+def for_each(
+    paths: Iterable[str], work: Callable[[str], Done], *, size: Callable[[str], int | None] | None = None
+) -> console.CommandResult:
+    """Run `work` on every path and combine the results.
+
+    Of several paths each result and error is printed as soon as it is known, in order. Under `--json` all are in the
+    one document at the end. `size` returns the bytes of a path, for one progress bar over all paths.
+    """
+    paths = list(paths)
+    several = len(paths) > 1
     results: list[dict[str, Any]] = []
-    lines: list[str] = []
+    text = ""
     failures: list[BatutaError] = []
-    for path in paths:
-        try:
-            done = work(path)
-        except BatutaError as error:
-            named = _naming(path, error)
-            failures.append(named)
-            results.append({"path": path, "ok": False, "error": console.describe(named)} | _details(error))
-        else:
+    with console.shared_progress(len(paths), _total(paths, size)) if several else nullcontext() as bar:
+        for path in paths:
+            if bar is not None:
+                bar.next_input()
+            try:
+                done = work(path)
+            except BatutaError as error:
+                named = _naming(path, error)
+                failures.append(named)
+                results.append({"path": path, "ok": False, "error": console.describe(named)} | _details(error))
+                if several:
+                    console.report(named)
+                continue
             results.append({"path": path, "ok": True, "error": None} | done.result)
-            lines.append(done.text)
-    text = "\n".join(line for line in lines if line)
+            if several:
+                console.emit(done.text)
+            else:
+                text = done.text
     if not failures:
         return console.CommandResult(results, text)
     final = worst(failures)
-    if len(results) > 1:
-        for failure in failures:
-            console.report(failure)
-        summary = type(final)(f"{len(failures)} of {len(results)} failed")
-        return console.CommandResult(results, text, summary)
+    if several:
+        final = type(final)(f"{len(failures)} of {len(results)} failed")
     return console.CommandResult(results, text, final)
 
 
+def _total(paths: list[str], size: Callable[[str], int | None] | None) -> int | None:
+    """The bytes of all paths whose size is known; None when no bar is shown for them."""
+    if size is None or not sys.stderr.isatty():
+        return None
+    return sum(size(path) or 0 for path in paths)
+
+
 def _naming(path: str, error: BatutaError) -> BatutaError:
-    """The error with the path in front, unless its message begins with it, or with a file beside or inside it."""
+    """The error with the path in front, unless its message begins with the path or with a file beside or inside it."""
     shown = display(path)
     if error.message.startswith(shown) and (shown.endswith("/") or error.message[len(shown) :][:1] in ":./"):
         return error

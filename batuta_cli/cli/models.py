@@ -1,4 +1,4 @@
-"""What the commands on models share: options, and looking at a model before the work begins."""
+"""Options of the commands on model files, and checks of a model before the work begins."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ Ignore = Annotated[
     typer.Option(
         "--ignore",
         metavar="GLOB",
-        help="Leave these paths out, from the model's root; * stays within a directory, ** does not.",
+        help="Leave out these paths, relative to the model's root. * stays within a directory, ** does not.",
     ),
 ]
 FollowSymlinks = Annotated[
@@ -26,16 +26,16 @@ FollowSymlinks = Annotated[
 
 
 def is_stream(path: str) -> bool:
-    """Whether `path` is a pipe or a device: something to read once, without a size."""
+    """Whether `path` is a pipe or a device, which can be read once and has no size."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
-        return False  # the work itself will say what is wrong
+        return False  # the operation itself reports the error
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def shell_path(path: str) -> str:
-    """`path` as one word of a command line, where it is not taken for an option."""
+    """`path` as one shell word that is not read as an option."""
     from batuta_cli.cli.console import shell_word
 
     return shell_word("./" + path if path.startswith("-") else path)
@@ -46,12 +46,12 @@ def read_stdin(limit: int) -> bytes:
     with errors_named("stdin"):
         data = sys.stdin.buffer.read(limit + 1)
     if len(data) > limit:
-        raise InvalidInputError(f"stdin: more than {limit:,} bytes, which such an input never has")
+        raise InvalidInputError(f"stdin: the input is longer than {limit:,} bytes")
     return data
 
 
 def warn_of_unmatched(path: str, model: str, ignore: Sequence[str], signature: Sequence[str] = ()) -> None:
-    """Warn of `--ignore` globs that name nothing in `model`, which the user called `path`.
+    """Warn of `--ignore` globs that match nothing in `model`, which the user called `path`.
 
     `signature` holds the path inside the model at which its signature will be written, which need not exist yet.
     """
@@ -60,12 +60,29 @@ def warn_of_unmatched(path: str, model: str, ignore: Sequence[str], signature: S
 
     for glob in expand_ignored(model, ignore).unmatched:
         if not any(matching_part([glob], place) for place in signature):
-            later = "globs begin at the model's root" if is_glob(glob) else "that path is left out if it appears later"
-            warn(f"{display(path)}: --ignore {display(glob)} names nothing in it; {later}")
+            later = (
+                "globs are relative to the model's root" if is_glob(glob) else "the path is ignored if it appears later"
+            )
+            warn(f"{display(path)}: --ignore {display(glob)} matches nothing; {later}")
+
+
+def warn_of_pointers(path: str, model: str, *, ignore: Sequence[str] = (), follow_symlinks: bool = False) -> None:
+    """Warn of Git LFS pointers in `model`, which the user called `path`: the real files were not fetched."""
+    from batuta_cli.cli.console import warn
+    from batuta_cli.pacha.ignoring import expand_ignored
+    from batuta_cli.pacha.pointers import lfs_pointers
+
+    try:
+        left_out = expand_ignored(model, ignore).paths
+    except BatutaError:
+        return  # the work itself reports it
+    for name in lfs_pointers(model, ignore=left_out, follow_symlinks=follow_symlinks):
+        file = path if name == "." else os.path.join(path, name)
+        warn(f"{display(file)}: is a Git LFS pointer and not the file itself; fetch the file: git lfs pull")
 
 
 def total_size(path: str) -> int | None:
-    """Bytes to read, for the progress bar; a directory is walked for it only where a bar could be shown."""
+    """Bytes to read, for the progress bar, or None when stderr is not a terminal."""
     from batuta_cli.pacha.hashing import scan
 
     if not sys.stderr.isatty():
@@ -73,12 +90,24 @@ def total_size(path: str) -> int | None:
     try:
         return sum(entry.size for entry in scan(path, follow_symlinks=True, allow_empty=True))
     except BatutaError:
-        return None  # the work itself will say what is wrong
+        return None  # the operation itself reports the error
+
+
+def located_size(path: str) -> int | None:
+    """`total_size` of what a PATH argument means: a file, a directory, or an object of the store."""
+    from batuta_cli.pacha.locate import locate
+
+    if path == "-":
+        return None
+    try:
+        return total_size(locate(path).path)
+    except BatutaError:
+        return None  # reported when the path's turn comes
 
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[list[int]]:
-    """A descriptor on a single-file model, so that an output over it is refused; none for a directory."""
+    """A descriptor of a single-file model, so that an output over it is refused. No descriptor for a directory."""
     if os.path.isdir(path):
         yield []
         return

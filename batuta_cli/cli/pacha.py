@@ -1,4 +1,4 @@
-"""`batuta pacha`: the group, put together from one module a topic."""
+"""`batuta pacha`: the command group, one module a topic."""
 
 from batuta_cli.cli import pacha_encrypt, pacha_hash, pacha_inspect, pacha_keys, pacha_sign, pacha_store, pacha_trust
 from batuta_cli.cli.command import command_group

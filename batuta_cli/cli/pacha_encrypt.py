@@ -28,7 +28,9 @@ PasswordEnv = Annotated[
 ]
 PasswordFile = Annotated[
     str | None,
-    typer.Option("--password-file", metavar="FILE", help="The file that holds it; one trailing newline is dropped."),
+    typer.Option(
+        "--password-file", metavar="FILE", help="The file that holds it; one trailing newline (LF or CRLF) is dropped."
+    ),
 ]
 Output = Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is stdout.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing output.")]
@@ -96,14 +98,15 @@ def decrypt(
     password_file: PasswordFile = None,
     output: Output = None,
     allow_kdf_memory: Annotated[
-        int, typer.Option(metavar="MIB", min=1, max=1024, help="The memory a file may ask for to derive its key.")
+        int,
+        typer.Option(metavar="MIB", min=1, max=1024, help="Largest memory that a file may request to derive its key."),
     ] = 256,
     force: Force = False,
 ) -> console.CommandResult:
     """Decrypt a file: the original, or nothing.
 
     PATH.enc becomes PATH. A version 2 file written to stdout is released piece by piece, each authenticated: when
-    the exit status is 3, discard what came.
+    the exit status is 3, discard the output.
     """
     from batuta_cli.pacha import encryption
 
@@ -163,7 +166,7 @@ def _password(path: str, file: str | None, variable: str | None, *, confirm: boo
 
 @dataclass(frozen=True)
 class _Ends:
-    """Where the bytes come from and go to; `-` is stdin and stdout."""
+    """Input and output; `-` is stdin and stdout."""
 
     path: str
     source: str
@@ -172,7 +175,8 @@ class _Ends:
 
     @classmethod
     def of(cls, path: str, target: str, force: bool) -> Self:
-        """Look at both ends before a password is asked for."""
+        """Check input and output before a password is asked for."""
+        from batuta_cli.cli.models import warn_of_pointers
         from batuta_cli.files import atomic_output, errors_named
         from batuta_cli.pacha.locate import locate
 
@@ -182,6 +186,8 @@ class _Ends:
                 mode = os.stat(source).st_mode
             if stat.S_ISDIR(mode):
                 raise InvalidInputError(f"{display(path)}: is a directory, not a file", hint=_TAR)
+            if stat.S_ISREG(mode):
+                warn_of_pointers(path, source)
         if target == "-":
             console.binary_stdout()
         else:

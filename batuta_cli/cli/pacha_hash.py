@@ -2,19 +2,28 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import FollowSymlinks, Ignore, is_stream, read_stdin, total_size, warn_of_unmatched
-from batuta_cli.errors import InvalidInputError, UsageError, VerificationError
+from batuta_cli.cli.models import (
+    FollowSymlinks,
+    Ignore,
+    is_stream,
+    located_size,
+    read_stdin,
+    total_size,
+    warn_of_unmatched,
+)
+from batuta_cli.errors import InvalidInputError, NotFoundError, UsageError, VerificationError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
     from batuta_cli.pacha.hashing import ContentAddress
+    from batuta_cli.pacha.sha256 import Sha256Digest
 
 commands = typer.Typer()
 
@@ -26,6 +35,7 @@ commands = typer.Typer()
         "batuta pacha hash model.gguf",
         "batuta pacha hash ./*.gguf > CHECKSUMS",
         "batuta pacha hash --check CHECKSUMS",
+        "batuta pacha hash --algorithm sha256 model.gguf",
         "curl -s https://example.com/model.gguf | batuta pacha hash -",
     ),
 )
@@ -36,19 +46,31 @@ def hash_paths(
     check: Annotated[
         str | None, typer.Option("--check", "-c", metavar="FILE", help="Check the addresses listed in FILE.")
     ] = None,
+    ignore_missing: Annotated[
+        bool, typer.Option("--ignore-missing", help="With --check: skip listed files that do not exist.")
+    ] = False,
+    algorithm: Annotated[
+        str, typer.Option(metavar="blake3|sha256", help="sha256 prints the lines of sha256sum, for files only.")
+    ] = "blake3",
     ignore: Ignore = None,
     follow_symlinks: FollowSymlinks = False,
 ) -> console.CommandResult:
     """Print content addresses (BLAKE3): blake3:<hex>  PATH."""
+    if algorithm not in ("blake3", "sha256"):
+        raise UsageError(f"no such algorithm: {display(algorithm)}", hint="blake3 or sha256")
     if (check is None) == (not paths):
         raise UsageError("name the PATHs to hash, or one list with --check FILE", hint="batuta pacha hash --help")
+    if ignore_missing and check is None:
+        raise UsageError("--ignore-missing is for --check FILE")
     if check is not None:
-        return _check(check)
+        return _check(check, algorithm, ignore_missing)
+    if algorithm == "sha256":
+        return _hash_sha256(paths or [], restricted=bool(ignore) or follow_symlinks)
     if ignore:
         from batuta_cli.pacha.ignoring import check_globs
 
         check_globs(ignore)
-    return for_each(paths or [], lambda path: _hash(path, ignore or [], follow_symlinks))
+    return for_each(paths or [], lambda path: _hash(path, ignore or [], follow_symlinks), size=located_size)
 
 
 def _address(path: str, ignore: list[str], follow_symlinks: bool) -> "ContentAddress":
@@ -70,6 +92,38 @@ def _address(path: str, ignore: list[str], follow_symlinks: bool) -> "ContentAdd
         return content_address(found.path, ignore=ignore, follow_symlinks=follow_symlinks, progress=advance)
 
 
+def _hash_sha256(paths: list[str], *, restricted: bool) -> console.CommandResult:
+    from batuta_cli.pacha.checklist import format_line
+
+    if restricted:
+        raise UsageError("--ignore and --follow-symlinks are for directories, which have no SHA-256 digest")
+
+    def one(path: str) -> Done:
+        digest = _sha256(path)
+        line = format_line(digest, path)
+        return Done({"digest": str(digest)}, display(line) if sys.stdout.isatty() else line)
+
+    return for_each(paths, one, size=located_size)
+
+
+def _sha256(path: str) -> "Sha256Digest":
+    from batuta_cli.files import open_stream
+    from batuta_cli.pacha.locate import locate
+    from batuta_cli.pacha.sha256 import sha256_of, sha256_of_stream
+
+    if path == "-":
+        return sha256_of_stream(0, "stdin")
+    found = locate(path)
+    if is_stream(found.path):
+        descriptor = open_stream(found.path)
+        try:
+            return sha256_of_stream(descriptor, path)
+        finally:
+            os.close(descriptor)
+    with console.progress(f"hashing {path}", total_size(found.path)) as advance:
+        return sha256_of(found.path, advance)
+
+
 def _hash(path: str, ignore: list[str], follow_symlinks: bool) -> Done:
     from batuta_cli.pacha.checklist import format_line
 
@@ -81,25 +135,42 @@ def _hash(path: str, ignore: list[str], follow_symlinks: bool) -> Done:
 _LIST_LIMIT = 64 * 1024 * 1024  # bytes
 
 
-def _check(file: str) -> console.CommandResult:
+def _check(file: str, algorithm: str, ignore_missing: bool) -> console.CommandResult:
     from batuta_cli.files import read_limited
     from batuta_cli.pacha.checklist import parse_list
     from batuta_cli.pacha.hashing import content_address
+    from batuta_cli.pacha.sha256 import Sha256Digest, sha256_of
 
     data = read_stdin(_LIST_LIMIT) if file == "-" else read_limited(file, _LIST_LIMIT)
     try:
-        wanted = parse_list(data)
+        wanted = parse_list(data, algorithm)
     except InvalidInputError as error:
         raise InvalidInputError(f"{display(file)}: {error.message}") from None
+    if ignore_missing:
+        wanted = [(digest, path) for digest, path in wanted if os.path.lexists(path)]
+        if not wanted:
+            raise NotFoundError(f"{display(file)}: none of the listed files exists, so nothing was checked")
     queue = iter(wanted)
 
     def one(path: str) -> Done:
         expected, _ = next(queue)
-        # A list names files: never an object of the store, nor stdin, which would pass for a file that is not there.
-        actual = content_address(path)
+        is_sha256 = isinstance(expected, Sha256Digest)
+        # A list names files, never objects of the store or stdin: those could stand in for a missing file.
+        actual = sha256_of(path) if is_sha256 else content_address(path)
+        kind = "digest" if is_sha256 else "address"
         if actual != expected:
             message = f"{display(path)}: FAILED, the content is {actual}"
-            raise VerificationError(message, result={"address": str(actual)})
-        return Done({"address": str(actual)}, f"{display(path)}: OK")
+            raise VerificationError(message, hint=_hint_on_algorithm(path, expected), result={kind: str(actual)})
+        return Done({kind: str(actual)}, f"{display(path)}: OK")
 
-    return for_each([path for _, path in wanted], one)
+    return for_each([path for _, path in wanted], one, size=total_size)
+
+
+def _hint_on_algorithm(path: str, expected: Any) -> str | None:
+    """What to say when the listed digest is right under the other algorithm."""
+    from batuta_cli.pacha.hashing import ContentAddress
+    from batuta_cli.pacha.sha256 import sha256_of
+
+    if not isinstance(expected, ContentAddress) or os.path.isdir(path) or sha256_of(path).digest != expected.digest:
+        return None
+    return "the list has SHA-256 digests: batuta pacha hash --check FILE --algorithm sha256"

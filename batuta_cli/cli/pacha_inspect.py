@@ -23,15 +23,18 @@ _HEADER_LIMIT = 4096  # bytes; the header of an encrypted file has 99, and a pip
 def inspect(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A .sig or .enc file; - is stdin.")],
 ) -> console.CommandResult:
-    """Show what a .sig or .enc file says about itself. Nothing is verified, no secret is needed."""
+    """Show what a .sig or .enc file, or another tool's OpenSSF bundle, says about itself.
+
+    Nothing is verified, no secret is needed.
+    """
     import sys
 
-    from batuta_cli.files import errors_named, open_regular
+    from batuta_cli.files import errors_named, open_regular_or_pipe
 
     if file == "-":
         with errors_named("stdin"):
             return _inspect(sys.stdin.buffer, "stdin")
-    with os.fdopen(open_regular(file), "rb") as opened:
+    with os.fdopen(open_regular_or_pipe(file), "rb") as opened:
         return _inspect(opened, file)
 
 
@@ -58,7 +61,7 @@ def _encrypted(opened: BinaryIO, start: bytes, name: str) -> console.CommandResu
     if opened.seekable():
         os.lseek(opened.fileno(), 0, os.SEEK_SET)
         return _fields({"kind": "encrypted"} | dataclasses.asdict(describe_stream(opened.fileno(), name)))
-    read, write = os.pipe()  # what was taken from a pipe already, in another one
+    read, write = os.pipe()  # the bytes already read from a pipe, in another pipe
     os.write(write, start)
     os.close(write)
     with os.fdopen(read, "rb") as header:
@@ -66,6 +69,7 @@ def _encrypted(opened: BinaryIO, start: bytes, name: str) -> console.CommandResu
 
 
 def _signature(raw: bytes, name: str) -> console.CommandResult:
+    from batuta_cli.pacha.oms.signature import OmsSignature
     from batuta_cli.pacha.pacha1 import Pacha1Signature
     from batuta_cli.pacha.signing import ModelSignature
     from batuta_cli.pacha.statement import format_time
@@ -86,6 +90,10 @@ def _signature(raw: bytes, name: str) -> console.CommandResult:
                 "claimed_time": body.timestamp,
             }
         )
+    if isinstance(body, OmsSignature):
+        from batuta_cli.pacha.oms.description import describe
+
+        return _fields({"kind": "signature", "format": "oms"} | describe(body))
     stated = body.statement
     return _fields(
         {
@@ -113,11 +121,12 @@ def _fields(result: dict[str, Any]) -> console.CommandResult:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             lines += [f"{name:17} {display(', '.join(value))}"] if value else []
         elif isinstance(value, list):
-            rows = [" ".join(map(str, row.values())) for row in value]
+            rows = [" ".join(str(part) for part in row.values() if part is not None) for row in value]
+            rows = [row for row in rows if row]
             lines += [f"{name:17} {display(row)}" for row in rows[:_SHOWN]]
             if len(rows) > _SHOWN:
                 lines.append(f"{name:17} and {len(rows) - _SHOWN:,} more")
         elif value is not None:
             lines.append(f"{name:17} {display(value)}")
-    console.note("nothing was verified; this is what the file says about itself")
+    console.note("nothing was verified; these are the file's own claims")
     return console.CommandResult(result, "\n".join(lines))

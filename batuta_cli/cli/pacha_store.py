@@ -7,11 +7,12 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, command_group, examples
 from batuta_cli.cli.many import Done, for_each
+from batuta_cli.cli.models import warn_of_pointers
 from batuta_cli.errors import BatutaError, DamagedStateError, UsageError, VerificationError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
-    from batuta_cli.pacha.store import Added, Report, StoreName
+    from batuta_cli.pacha.store import Added, Report, Store, StoreName
 
 app = command_group("store", "Keep models once, read-only, under the address of their content.")
 
@@ -46,10 +47,10 @@ def add(
         bool, typer.Option("--force", "-f", help="Move the name from another object; replace another signature.")
     ] = False,
 ) -> console.CommandResult:
-    """Add files, each with the PATH.sig beside it, and print their addresses.
+    """Add files, each with its PATH.sig, and print their addresses.
 
-    Blocks are shared with the file where the file system can (btrfs, XFS); else it is copied. What has no name is
-    deleted by the next `gc`.
+    The object shares blocks with the file where the file system can (btrfs, XFS); else the file is copied. The next
+    `gc` deletes objects without a name.
     """
     from batuta_cli.pacha.store import StoreName
 
@@ -68,6 +69,8 @@ def _add(path: str, name: "StoreName | None", *, link: bool, force: bool, severa
 
     store = Store.default()
     found = None if path == "-" else locate(path)
+    if found is not None and found.address is None:
+        warn_of_pointers(path, found.path)
     if link and (found is None or found.address is not None):
         raise UsageError(f"{display(path)}: only a file can be linked", hint="leave --link out")
     if found is None:
@@ -77,9 +80,9 @@ def _add(path: str, name: "StoreName | None", *, link: bool, force: bool, severa
     else:
         added = add(store, path, name=name, force=force, link=link, progress=console.progress)
     if added.replaced:
-        console.warn(f"the object that was there was damaged; it lies in {display(added.replaced)} now")
+        console.warn(f"the existing object was damaged; it was moved to {display(added.replaced)}")
     if added.sharing == "link":
-        console.note(f"{display(path)} is the object itself now, and read-only; an edit in place would damage it")
+        console.note(f"{display(path)} is now the object itself and read-only; an edit in place would damage it")
     return Done(_added(added, store), _line(added, path, several=several))
 
 
@@ -107,9 +110,9 @@ def _line(added: "Added", path: str, *, several: bool) -> str:
     cls=Command, epilog=examples("batuta pacha store path llama:8b", 'llama-cli -m "$(batuta pacha store path llama)"')
 )
 def path(reference: One) -> console.CommandResult:
-    """Print where an object lies.
+    """Print the path of an object.
 
-    Only its kind, size and mode are looked at; `batuta pacha verify NAME` and `store verify` hash it.
+    Only its type, size and mode are checked; `batuta pacha verify NAME` and `store verify` hash it.
     """
     from batuta_cli.pacha.store import Store, parse_reference
 
@@ -161,17 +164,43 @@ def verify(
         list[str] | None, typer.Argument(metavar="NAME|ADDRESS...", help="Which objects; all of them by default.")
     ] = None,
 ) -> console.CommandResult:
-    """Hash objects again. A damaged one is set aside and not served any more: exit 3."""
+    """Hash objects again. A damaged one is moved aside and no longer served: exit 3."""
     from batuta_cli.pacha.store import Store, parse_reference, verify
 
     store = Store.default()
     wanted = [parse_reference(text) for text in references] if references else None
-    report = verify(store, wanted, progress=console.progress)
+    names = _names_by_address(store)
+
+    def known(count: int, one: "Report") -> None:
+        if count > 1:  # a single result is printed at the end
+            for address in one.intact:
+                console.emit(f"{names.get(address, address)}: intact")
+            for line in _faults(one):
+                console.report(VerificationError(line) if one.damaged else DamagedStateError(line))
+
+    report = verify(store, wanted, progress=console.progress, known=known)
     for file in report.foreign:
         console.warn(f"{display(file)}: does not belong to the store")
     for address in report.made_read_only:
-        console.warn(f"{address}: was writable, though intact; it is read-only again")
+        console.warn(f"{address}: was intact but writable; it is read-only again")
     return _reported(report)
+
+
+def _names_by_address(store: "Store") -> dict[Any, str]:
+    found: dict[Any, list[str]] = {}
+    for name, entry in sorted(store.names().items(), key=lambda item: item[0]):
+        found.setdefault(entry.address, []).append(str(name))
+    return {address: ", ".join(names) for address, names in found.items()}
+
+
+def _faults(report: "Report") -> list[str]:
+    """What is wrong with the store, one line an object."""
+    lines = [
+        f"{', '.join(map(str, d.names)) or d.address}: {d.reason}, set aside in {display(d.set_aside)}"
+        for d in report.damaged
+    ]
+    lines += [f"{name or address}: the object {address} is missing" for name, address in report.missing]
+    return lines + [f"{address}: {error.message}" for address, error in report.unreadable]
 
 
 def _reported(report: "Report") -> console.CommandResult:
@@ -191,17 +220,16 @@ def _reported(report: "Report") -> console.CommandResult:
         "made_read_only": [str(address) for address in report.made_read_only],
         "foreign": list(report.foreign),
     }
-    lines = [
-        f"{', '.join(map(str, d.names)) or d.address}: {d.reason}, set aside in {display(d.set_aside)}"
-        for d in report.damaged
-    ]
-    lines += [f"{name or address}: the object {address} is missing" for name, address in report.missing]
-    lines += [f"{address}: {error.message}" for address, error in report.unreadable]
+    lines = _faults(report)
     error: BatutaError | None = None
     if lines:
         kind = VerificationError if report.damaged else DamagedStateError
         hint = "add the file it came from again" if report.damaged or report.missing else None
-        error = kind("\n  ".join(("not all objects are intact:", *lines)), hint=hint)
+        faulty = len(report.damaged) + len({address for _, address in report.missing}) + len(report.unreadable)
+        checked = len(report.intact) + faulty
+        summary = f"{faulty} of {checked} objects are not intact"
+        shown = checked > 1 and not console.settings.json  # each fault was printed when it was found
+        error = kind(summary if shown else "\n  ".join(("not all objects are intact:", *lines)), hint=hint)
     count = len(report.intact)
     return console.CommandResult(result, f"{count:,} {'object is' if count == 1 else 'objects are'} intact", error)
 
@@ -213,7 +241,7 @@ def remove(
     references: Annotated[list[str], typer.Argument(metavar="NAME|ADDRESS...", help="NAME[:TAG], or blake3:HEX.")],
     force: Annotated[bool, typer.Option("--force", "-f", help="Remove an object together with its names.")] = False,
 ) -> console.CommandResult:
-    """Remove a name (the object stays until `gc`), or an object that no name means."""
+    """Remove a name (the object stays until `gc`), or an object without a name."""
     from batuta_cli.pacha.store import Store, StoreName, parse_reference
 
     def one(text: str) -> Done:
@@ -229,9 +257,9 @@ def remove(
 
 @app.command(cls=Command, epilog=examples("batuta pacha store gc --dry-run", "batuta pacha store gc"))
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would be deleted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only print what would be deleted.")] = False,
 ) -> console.CommandResult:
-    """Delete the objects that no name means, their signatures, and what killed additions left behind."""
+    """Delete objects without a name, their signatures, and leftovers of interrupted `store add`s."""
     from batuta_cli.pacha.store import Store, collect
 
     store = Store.default()
@@ -246,7 +274,7 @@ def gc(
     }
     if done.set_aside:
         where = display(store.root / "damaged")
-        console.note(f"{done.set_aside:,} bytes of damaged objects lie in {where}; delete them when you have looked")
+        console.note(f"{done.set_aside:,} bytes of damaged objects are kept in {where}; inspect and delete them")
     verb = "would delete" if dry_run else "deleted"
     lines = [f"{verb} {address}, {size:,} bytes" for address, size in done.objects]
     count = len(done.objects)

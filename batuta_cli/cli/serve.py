@@ -1,4 +1,4 @@
-"""`batuta serve`: the group, put together from one module a topic."""
+"""`batuta serve`: the command group, one module a topic."""
 
 from batuta_cli.cli import (
     serve_audit,

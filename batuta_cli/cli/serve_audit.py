@@ -1,4 +1,4 @@
-"""`batuta serve audit`: whether the log of what was allowed and refused is whole, and what proves it later."""
+"""`batuta serve audit`: verifies the audit log, and prints the heads that prove its completeness later."""
 
 import os
 from pathlib import Path
@@ -14,14 +14,14 @@ from batuta_cli.files import display
 if TYPE_CHECKING:
     from batuta_cli.serve.privacy.audit import LogReport
 
-group = command_group("audit", "Check the log of what the privacy gate allowed and refused.")
+group = command_group("audit", "Verify the log of the privacy gate's decisions.")
 
-_SAVED_LIMIT = 16 * 1024 * 1024  # bytes of a saved list of heads, which is 100 for each process
+_SAVED_LIMIT = 16 * 1024 * 1024  # bytes of a saved list of heads, about 100 for each file of the log
 _PROBLEMS_SHOWN = 10
 
 Paths = Annotated[
     list[str] | None,
-    typer.Argument(metavar="PATH...", help="Files of the log, or directories of them. By default this user's log."),
+    typer.Argument(metavar="PATH...", help="Files of the log, or directories of them. Default: this user's log."),
 ]
 
 
@@ -40,15 +40,15 @@ def verify(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="What `audit head` printed: a hash, or a FILE that it was saved to (- is stdin). Must be in the log.",
+            help="A hash that `audit head` printed, or a FILE with its output (- is stdin). Must be in the log.",
         ),
     ] = None,
 ) -> console.CommandResult:
-    """Check that no decision was changed, taken out, added or moved.
+    """Check that no decision was changed, removed, added or moved.
 
-    A chain cannot show that its end was cut off, or that a whole file is gone: --head does, with what `audit head`
-    printed earlier. Exit 1 when the log is damaged, and when there is none. A last line without its end, as a crash
-    leaves it, is a warning.
+    The hash chain cannot show that the end of a file was cut off, or that a whole file was removed; --head shows it,
+    with an earlier output of `audit head`. Exit 1 when the log is damaged or does not exist. An incomplete last line,
+    as a crash leaves it, is a warning.
     """
     from batuta_cli.serve.privacy.audit import verify_log
 
@@ -56,13 +56,15 @@ def verify(
     report = verify_log(_places(paths), heads)
     for file in report.files:
         if file.incomplete:
-            console.warn(f"{display(file.name)}: the last line is incomplete: a crash, or its end was cut off")
+            console.warn(
+                f"{display(file.name)}: the last line is incomplete: the process was killed, or the end was cut off"
+            )
     result = _described(report) | {"missing_heads": list(report.lost_heads)}
     if not report.ok:
         return console.CommandResult(result, "", _error(report))
     text = f"{_count(report)}: every chain is unbroken"
     if heads:
-        text += f", and {'the head is' if len(heads) == 1 else f'all {len(heads)} heads are'} there"
+        text += f", and {'the head is' if len(heads) == 1 else f'all {len(heads)} heads are'} in it"
     return console.CommandResult(result, text)
 
 
@@ -70,15 +72,15 @@ def verify(
     cls=Command,
     epilog=examples(
         "batuta serve audit head > heads.txt",
-        "# later, on a copy that nobody else can write:",
+        "# later, with heads.txt from a place that others cannot write:",
         "batuta serve audit verify --head heads.txt",
     ),
 )
 def head(paths: Paths = None) -> console.CommandResult:
-    """Print what to keep elsewhere: the head of each file, and one of the whole log.
+    """Print the heads to keep in another place: one of each file, and one of the whole log.
 
-    A line is a hash, the number of decisions, and the name of the file; * stands for the whole log, whose hash is the
-    SHA-256 of the lines before it and stays good until the next decision. Those of the files stay good.
+    A line has a hash, the number of decisions and the name of the file. The line with * has the hash of the whole log:
+    the SHA-256 of the lines before it, valid until the next decision. The heads of the files stay valid.
     """
     from batuta_cli.serve.privacy.audit import WHOLE, verify_log
 
@@ -94,7 +96,7 @@ def _places(paths: list[str] | None) -> list[Path] | None:
 
 
 def _heads(given: str) -> list[str]:
-    """The hashes that one --head means."""
+    """The hashes of one --head."""
     from batuta_cli.cli.models import read_stdin
     from batuta_cli.files import read_limited
     from batuta_cli.serve.privacy.audit import is_head, read_heads
@@ -103,7 +105,7 @@ def _heads(given: str) -> list[str]:
         return [given]
     if given != "-" and not os.path.exists(given):
         raise UsageError(
-            f"--head {display(given)} is neither a hash of 64 hexadecimal digits nor a file",
+            f"--head {display(given)} is neither a hash of 64 hexadecimal digits nor an existing file",
             hint="batuta serve audit head > heads.txt",
         )
     data = read_stdin(_SAVED_LIMIT) if given == "-" else read_limited(given, _SAVED_LIMIT)
@@ -111,7 +113,7 @@ def _heads(given: str) -> list[str]:
         return read_heads(data.decode())
     except (UnicodeDecodeError, InvalidInputError):
         name = "stdin" if given == "-" else display(given)
-        raise InvalidInputError(f"{name}: not what batuta serve audit head prints") from None
+        raise InvalidInputError(f"{name}: not an output of batuta serve audit head") from None
 
 
 def _described(report: "LogReport") -> dict[str, Any]:
@@ -133,7 +135,7 @@ def _described(report: "LogReport") -> dict[str, Any]:
 
 def _error(report: "LogReport") -> DamagedStateError:
     problems = [f"{display(file.name)}: {problem}" for file in report.files for problem in file.problems]
-    problems += [f"no decision has the hash {head}: something was taken away" for head in report.lost_heads]
+    problems += [f"no decision has the hash {head}: a file or its end was removed" for head in report.lost_heads]
     if (more := len(problems) - _PROBLEMS_SHOWN) > 0:
         problems[_PROBLEMS_SHOWN:] = [f"and {more} more"]
     return DamagedStateError("the audit log is damaged\n" + "\n".join(problems))

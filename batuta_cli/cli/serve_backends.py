@@ -1,4 +1,4 @@
-"""`batuta serve backends`: every backend, where it is, whether a tier may use it, and what it says of itself."""
+"""`batuta serve backends`: every backend with its address, its privacy tier and its state."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,18 +33,17 @@ def backends(
     privacy: Annotated[
         str | None,
         typer.Option(
-            metavar="sovereign|private|standard", help="The tier to judge by. By default that of the configuration."
+            metavar="sovereign|private|standard",
+            help="The privacy tier to judge by; by default the one in the configuration.",
         ),
     ] = None,
-    probe: Annotated[bool, typer.Option("--probe", help="Ask each one that the tier allows how it is.")] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="List every kind that batuta knows, configured or not.")
-    ] = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Probe every backend that the tier admits.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="List every known kind, configured or not.")] = False,
 ) -> console.CommandResult:
-    """List the backends: tier, address, whether the tier admits them, and with --probe how deep their queue is.
+    """List the backends: tier, address, state; with --probe also queue depth and models.
 
     The tier of a backend is that of its address, whatever its name. Without a configuration every kind is listed, and
-    --probe asks the local ones at their usual addresses; a hosted backend that is not configured is never asked.
+    --probe probes the local ones at their usual addresses. A hosted backend that is not configured is never probed.
     """
     from batuta_cli import config
     from batuta_cli.serve.backends import ServingBackend, configured_backends, default_backend
@@ -56,8 +55,8 @@ def backends(
     networks = Networks.configured(settings)
     known = configured_backends(settings)
     if not settings.backends:
-        shown = "the local ones" if probe and not everything else "all that batuta knows"
-        console.note(f"no backend is configured, so these are {shown}; batuta config init explains how")
+        shown = "local kinds are" if probe and not everything else "every known kind is"
+        console.note(f"no backend is configured; {shown} listed. To add one: batuta config init")
     if everything or not (settings.backends or probe):
         kinds = {backend.kind for backend in known}
         known += tuple(default_backend(kind) for kind in ServingBackend if kind not in kinds)
@@ -76,8 +75,8 @@ def backends(
 def _verdict(backend: "Backend", tier: "PrivacyTier", networks: "Networks") -> "Verdict":
     from batuta_cli.serve.privacy.gate import Verdict, foresee
 
-    if not backend.base_urls:  # judged by what it would be
-        return Verdict(tier.admits(backend.kind.tier), backend.kind.tier, "its usual place")
+    if not backend.base_urls:  # judged by the kind's usual tier
+        return Verdict(tier.admits(backend.kind.tier), backend.kind.tier, "its usual address")
     return foresee(tier, backend.base_urls[0], networks=networks)
 
 
@@ -117,11 +116,11 @@ def _row(backend: "Backend", verdict: "Verdict", probed: "ProbeResult | None", p
 
     address = (probed.base_url if probed else "") or (backend.base_urls[0] if backend.base_urls else "")
     place = address or f"set {' and '.join(backend.missing)}"
-    # An own name for a kind says nothing of what is there.
+    # A name that is not the kind's needs the kind beside it.
     name = backend.name if normalised(backend.name) == normalised(backend.kind) else f"{backend.name} ({backend.kind})"
     row = (name, str(verdict.tier), place)
     if not verdict.allowed or probed is None:
-        state = "refused" if not verdict.allowed else "not asked" if probe else "allowed"
+        state = "refused" if not verdict.allowed else "not probed" if probe else "allowed"
         return (*row, state, *(("-", "-") if probe else ()))
     state = "ready" if probed.healthy else probed.error or "-"
     queue = "-" if probed.queue_depth is None else str(probed.queue_depth)

@@ -1,4 +1,4 @@
-"""`batuta serve budget`: what was spent today, what is left, and whether a request may be afforded."""
+"""`batuta serve budget`: shows and changes the daily budget, and checks whether a request fits it."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
     from batuta_cli.config import Change, Config
     from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
 
-group = command_group("budget", "Keep spending within a daily budget, and see what it went to.")
+group = command_group("budget", "Limit and show the daily spending.")
 
 _BAR = 50  # columns
 
-_Model = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="The model, as its provider calls it.")]
+_Model = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="The provider's name of the model.")]
 _Backend = Annotated[
     str | None,
-    typer.Option("--backend", metavar="NAME", help="Where it runs: a configured backend, or a kind such as Groq."),
+    typer.Option("--backend", metavar="NAME", help="The backend: a configured one, or a kind such as Groq."),
 ]
 _Input = Annotated[int | None, typer.Option("--input-tokens", metavar="N", min=0, help="Tokens of the prompt.")]
 _Unpriced = Annotated[
-    bool, typer.Option("--allow-unpriced", help="Count a model whose price is not known as free, with a warning.")
+    bool, typer.Option("--allow-unpriced", help="Count a model of unknown price as free, with a warning.")
 ]
 
 
 @group.command(cls=Command, epilog=examples("batuta serve budget status", "batuta serve budget status --json"))
 def status(ledger: LedgerOption = None) -> console.CommandResult:
-    """Show what is spent, reserved and left of the day's budget, and when the next day begins.
+    """Show the spent, reserved and remaining amounts of the day, and when the next day begins.
 
-    Reserved is what requests that are running now may cost at most. Exit 1 when a paid request would be refused because
-    the ledger cannot be used: it is damaged, missing, cannot be written, or counts its days in another time zone.
+    Reserved is the highest cost of the requests that are running. Exit 1 when the ledger cannot be used, so that paid
+    requests are refused: it is damaged, missing or not writable, or counts days in another time zone.
     """
     found = _breaker(_config(ledger)).status()
     if found.ahead:
         console.warn(
-            f"the ledger's newest day is {found.day}, which is not yet by this clock, so nothing that costs money is"
-            " sent; set the clock right, or: batuta serve budget reset"
+            f"the ledger's newest day is {found.day}, which is after today by this clock, so paid requests are refused;"
+            " set the clock, or repair the ledger: batuta serve budget reset"
         )
     if found.next_timezone:
-        console.note(f"days are counted in {found.next_timezone} when this day is over")
+        console.note(f"days are counted in {found.next_timezone} after the end of this day")
     return console.CommandResult(found.to_json(), _drawn(found))
 
 
@@ -67,7 +67,7 @@ def _drawn(found: "BudgetStatus") -> str:
 
 
 def _bar(found: "BudgetStatus") -> str:
-    """`[####==......|..]  24 %`: spent, reserved, left; the line stands where the warning is due."""
+    """`[####==......|..]  24 %`: spent, reserved, left; `|` marks the warning threshold."""
     budget = found.daily_budget
 
     def column(amount: int) -> int:
@@ -78,7 +78,7 @@ def _bar(found: "BudgetStatus") -> str:
     cells = list("#" * spent + "=" * (used - spent) + "." * (_BAR - used))
     if budget and found.warn_at < budget:
         cells.insert(column(found.warn_at), "|")
-    percent = f"{found.spent * 100 // budget} %" if budget else "nothing may be spent"
+    percent = f"{found.spent * 100 // budget} %" if budget else "the budget is 0"
     style = "bad" if found.remaining == 0 else "warn" if found.warning else "good"
     return f"[{console.paint(''.join(cells), style)}]  {percent}"
 
@@ -93,21 +93,21 @@ def _bar(found: "BudgetStatus") -> str:
 )
 def check(
     estimate: Annotated[
-        str | None, typer.Option("--estimate", metavar="USD", help="What the request may cost, such as 0.42.")
+        str | None, typer.Option("--estimate", metavar="USD", help="The highest cost of the request, such as 0.42.")
     ] = None,
     model: _Model = None,
     backend: _Backend = None,
     input_tokens: _Input = None,
     max_output_tokens: Annotated[
-        int | None, typer.Option("--max-output-tokens", metavar="N", min=0, help="The longest answer that is allowed.")
+        int | None, typer.Option("--max-output-tokens", metavar="N", min=0, help="Limit of the output tokens.")
     ] = None,
     allow_unpriced: _Unpriced = False,
     ledger: LedgerOption = None,
 ) -> console.CommandResult:
-    """Tell whether a request can be afforded: exit 0, or 5 when the budget refuses or the price is not known.
+    """Check whether a request fits the budget: exit 0, or 5 when the budget refuses or the price is unknown.
 
-    Give what it may cost, or the model with the number of tokens. Nothing is reserved: between the answer and the
-    request another one may be faster. Whoever sends requests in parallel reserves (the library, the gateway).
+    Give the highest cost, or the model with the numbers of tokens. Nothing is reserved, so another request may spend
+    the amount before this one is sent. The library and the gateway reserve instead.
     """
     from batuta_cli.serve.money import format_usd, to_nano
 
@@ -115,7 +115,7 @@ def check(
     request = (model, backend, input_tokens, max_output_tokens)
     if (estimate is None) == all(option is None for option in request):
         raise UsageError(
-            "either --estimate, or --model with --input-tokens and --max-output-tokens",
+            "give either --estimate, or --model with --input-tokens and --max-output-tokens",
             hint="batuta serve budget check --estimate 0.42",
         )
     breaker = _breaker(configuration)
@@ -123,7 +123,7 @@ def check(
         if estimate is not None:
             cost = to_nano(estimate, "--estimate")
         elif model is None or input_tokens is None or max_output_tokens is None:
-            raise UsageError("--model, --input-tokens and --max-output-tokens belong together", hint="give all three")
+            raise UsageError("give --model, --input-tokens and --max-output-tokens together")
         else:
             cost = _priced(configuration, model, backend, (input_tokens, max_output_tokens), allow_unpriced)
         breaker.check(_dollars(cost))
@@ -137,7 +137,7 @@ def check(
     keys = ("remaining_usd", "daily_budget_usd", "max_request_cost_usd", "resets_at")
     result |= {key: value for key, value in found.to_json().items() if key in keys}
     return console.CommandResult(
-        result, f"allowed: ${format_usd(cost)} of the ${left} that is left of ${format_usd(found.daily_budget)}"
+        result, f"allowed: ${format_usd(cost)} of the remaining ${left} of ${format_usd(found.daily_budget)}"
     )
 
 
@@ -149,19 +149,19 @@ def check(
     ),
 )
 def record(
-    cost: Annotated[str | None, typer.Option("--cost", metavar="USD", help="What was paid, such as 0.42.")] = None,
+    cost: Annotated[str | None, typer.Option("--cost", metavar="USD", help="The cost, such as 0.42.")] = None,
     model: _Model = None,
     backend: _Backend = None,
     input_tokens: _Input = None,
     output_tokens: Annotated[
-        int | None, typer.Option("--output-tokens", metavar="N", min=0, help="Tokens of the answer.")
+        int | None, typer.Option("--output-tokens", metavar="N", min=0, help="Tokens of the response.")
     ] = None,
     allow_unpriced: _Unpriced = False,
     ledger: LedgerOption = None,
 ) -> console.CommandResult:
-    """Note what a request cost, given as an amount or as tokens. It may exceed the budget; the next check then refuses.
+    """Record the cost of a request, as an amount or as tokens. It may exceed the budget; then the next check refuses.
 
-    Amounts are digits with a decimal point, such as 0.42 or 1e-05, and are rounded up to a whole nano-dollar.
+    An amount such as 0.42 or 1e-05 is rounded up to a whole nano-dollar.
     """
     from batuta_cli.serve.money import format_usd, to_nano
 
@@ -171,13 +171,13 @@ def record(
         spent = to_nano(cost, "--cost")
     elif model is None or input_tokens is None or output_tokens is None:
         raise UsageError(
-            "either --cost, or --model with --input-tokens and --output-tokens",
+            "give either --cost, or --model with --input-tokens and --output-tokens",
             hint="batuta serve budget record --cost 0.42",
         )
     else:
         spent = _priced(configuration, model, backend, tokens, allow_unpriced)
     breaker = _breaker(configuration)
-    breaker.status()  # with another time zone than the ledger's, an amount would be noted on a day that nobody expects
+    breaker.status()  # refuses another time zone than the ledger's, in which the cost would count on another day
     breaker.record(
         _dollars(spent),
         model=model,
@@ -202,12 +202,12 @@ def record(
 )
 def history(
     days: Annotated[
-        int, typer.Option("--days", metavar="N", min=1, max=100_000, help="How many days, today included.")
+        int, typer.Option("--days", metavar="N", min=1, max=100_000, help="Number of days, today included.")
     ] = 30,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a line of headings, RFC 4180.")] = False,
     ledger: LedgerOption = None,
 ) -> console.CommandResult:
-    """List what was spent by day, model and backend, the newest day first. What `reset` forgave is still there."""
+    """List the spending by day, model and backend, the newest day first. Forgiven spending is included."""
     from batuta_cli.serve.money import format_usd
 
     entries = _breaker(_config(ledger)).history(days)
@@ -232,7 +232,7 @@ def history(
     if csv:
         return console.CommandResult(result, raw=_as_csv([names, *rows]))
     if not rows:
-        console.note("nothing was spent")
+        console.note("no spending recorded")
         return console.CommandResult(result)
     sums = [str(sum(getattr(entry, name) for entry in entries)) for name in numbers]
     shown = [tuple(cell or "-" for cell in row) for row in rows]
@@ -260,23 +260,31 @@ def _as_csv(rows: list[tuple[str, ...]]) -> bytes:
 )
 def set_(
     daily_budget: Annotated[
-        str | None, typer.Option("--daily-budget", metavar="USD", help="What all requests of a day may cost together.")
+        str | None, typer.Option("--daily-budget", metavar="USD", help="The limit of all requests of a day together.")
     ] = None,
     max_request_cost: Annotated[
-        str | None, typer.Option("--max-request-cost", metavar="USD", help="What a single request may cost.")
+        str | None, typer.Option("--max-request-cost", metavar="USD", help="The limit of one request.")
     ] = None,
     warning_threshold: Annotated[
-        str | None, typer.Option("--warning-threshold", metavar="PART", help="From 0 to 1: when to warn, once a day.")
+        str | None,
+        typer.Option(
+            "--warning-threshold",
+            metavar="PART",
+            help="The part of the daily budget, from 0 to 1, at which one warning is sent.",
+        ),
     ] = None,
     timezone: Annotated[
-        str | None, typer.Option("--timezone", metavar="ZONE", help="Whose midnight begins a day: Europe/Berlin.")
+        str | None,
+        typer.Option(
+            "--timezone", metavar="ZONE", help="The time zone whose midnight begins a day, such as Europe/Berlin."
+        ),
     ] = None,
     ledger: LedgerOption = None,
 ) -> console.CommandResult:
-    """Write the limits to the configuration file: all that are given, or none when one of them is wrong.
+    """Write the limits to the configuration file: all of them, or none when one is invalid.
 
-    --timezone changes the ledger too, from the next day on; today ends when it is over in both time zones. A gateway
-    that is running refuses paid requests from the next day on, until it is restarted.
+    --timezone changes the ledger too, from the next day on; today ends when it has ended in both time zones. A running
+    gateway refuses paid requests from the next day on, until it is restarted.
     """
     from batuta_cli import config
 
@@ -288,14 +296,16 @@ def set_(
     }
     values = {f"budget.{key}": value for key, value in given.items() if value is not None}
     if not values:
-        raise UsageError("nothing to set", hint="batuta serve budget set --daily-budget 5.00 --max-request-cost 0.50")
+        raise UsageError(
+            "no limit was given", hint="batuta serve budget set --daily-budget 5.00 --max-request-cost 0.50"
+        )
     config.check_values(values)
     changes, note = (config.set_values(values), None) if timezone is None else _rezoned(values, timezone, ledger)
     for change in changes:
         if change.overridden_by:
             console.warn(f"the environment variable {change.overridden_by} overrides it")
     if any(change.comments_lost for change in changes):
-        console.warn("comments of the file were lost; its form left no place to keep them")
+        console.warn("the comments of the file were lost, because it was written again as a whole")
     warn_of_new_limits()
     if note:
         console.note(note)
@@ -320,7 +330,7 @@ def _rezoned(values: dict[str, str], timezone: str, ledger: str | None) -> "tupl
     if done.next_zone is None:
         return changes, None
     return changes, (
-        f"the ledger counts today in {done.zone}, and in {done.next_zone} when today is over in both time zones;"
+        f"the ledger counts today in {done.zone}, and in {done.next_zone} after today has ended in both time zones;"
         " restart a running gateway before that"
     )
 
@@ -330,11 +340,11 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     ledger: LedgerOption = None,
 ) -> console.CommandResult:
-    """Forgive what was spent today, so that the whole budget is there again.
+    """Forgive today's spending, so that the whole budget is available again.
 
-    The history keeps what was spent, and requests that are running keep what is reserved for them. Also repairs a
-    ledger that is ahead of the clock, which a clock set wrong leaves behind: later days become today. Begins a new,
-    empty ledger when the ledger's file is missing.
+    The history keeps the spending, and running requests keep their reservations. Also repairs a ledger that is ahead of
+    the clock, after the clock was set wrong: later days become today. Creates a new, empty ledger when the ledger's
+    file is missing.
     """
     from batuta_cli.serve.money import format_usd
 
@@ -344,25 +354,25 @@ def reset(
     except MissingLedgerError:
         return _begin_anew(breaker, yes)
     if not found.spent and not found.ahead:
-        return console.CommandResult(_reset(found.day.isoformat(), "0.00", []), "nothing was spent today")
+        return console.CommandResult(_reset(found.day.isoformat(), "0.00", []), "no spending today")
     what = f"forgive the ${format_usd(found.spent)} spent on {found.day}" + (", which becomes today" * found.ahead)
     if not yes and not console.confirm(f"{what}?", hint="--yes answers it"):
         raise OperationError("nothing was changed")
     done = breaker.reset()
     moved = [day.isoformat() for day in done.moved]
-    text = f"forgave ${format_usd(done.forgiven)}; the day's whole budget is there again"
+    text = f"forgave ${format_usd(done.forgiven)}; the whole budget of the day is available again"
     if moved:
-        text += f"\n{', '.join(moved)} counted as {done.day} from now on"
+        text += f"\n{', '.join(moved)} count as {done.day} from now on"
     return console.CommandResult(_reset(done.day.isoformat(), format_usd(done.forgiven), moved), text)
 
 
 def _begin_anew(breaker: "CostCircuitBreaker", yes: bool) -> console.CommandResult:
-    """A new ledger in the place of one whose file is missing."""
-    question = "the ledger is missing, with what was spent today and its history; begin a new, empty one?"
+    """Create a new ledger in place of a missing one."""
+    question = "the ledger is missing, with today's spending and the history; create a new, empty one?"
     if not yes and not console.confirm(question, hint="--yes answers it"):
         raise OperationError("nothing was changed")
     done = breaker.reset()
-    text = "began a new, empty ledger; restart a running gateway, so that it uses the new one"
+    text = "created a new, empty ledger; restart a running gateway, so that it uses the new one"
     return console.CommandResult(_reset(done.day.isoformat(), "0.00", []), text)
 
 
@@ -395,7 +405,7 @@ def _place_name(backend: str | None, configuration: "Config") -> str | None:
 def _priced(
     configuration: "Config", model: str, backend: str | None, tokens: tuple[int, int], allow_unpriced: bool
 ) -> int:
-    """Nano-dollars for so many tokens."""
+    """The price of the tokens in nano-dollars."""
     from batuta_cli.serve.routing.request_price import backend_named, price_at
 
     place = None if backend is None else backend_named(backend, configuration)

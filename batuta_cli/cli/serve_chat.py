@@ -8,11 +8,12 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.conversation import ConversationSource, Messages, System
-from batuta_cli.cli.ledger_option import LedgerOption, load_config
+from batuta_cli.cli.ledger_option import LedgerOption, SetOption, load_config
 from batuta_cli.errors import UsageError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
+    from batuta_cli.config import Config
     from batuta_cli.serve.messages import ChatMessage
     from batuta_cli.serve.pipeline.request import ChatRequest
     from batuta_cli.serve.pipeline.response import Response
@@ -31,41 +32,54 @@ commands = typer.Typer()
 )
 def chat(
     prompt: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="The user's message; without it, or as -, stdin.")
+        list[str] | None,
+        typer.Argument(metavar="PROMPT", help="The user's message; without it, or with -, it is read from stdin."),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-M", metavar="NAME", help="The model that answers.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-M", metavar="NAME", help="The model to ask.")] = None,
     system: System = None,
     messages: Messages = None,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", metavar="N", help="The most tokens of an answer.")
+        int | None, typer.Option("--max-tokens", metavar="N", help="Limit the response to N tokens.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", metavar="T", help="0 for the likeliest words; up to 2.")
+        float | None, typer.Option("--temperature", metavar="T", help="Sampling temperature, 0 to 2.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Asks for repeatable sampling.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Sampling seed, for repeatable responses.")
+    ] = None,
     stream: Annotated[
         bool | None,
-        typer.Option("--stream/--no-stream", help="Show the answer as it comes; the default, but for --json."),
+        typer.Option("--stream/--no-stream", help="Stream the response (default, except with --json)."),
     ] = None,
     privacy: Annotated[
         str | None,
-        typer.Option("--privacy", metavar="standard|private|sovereign", help="How far the request may go."),
+        typer.Option(
+            "--privacy",
+            metavar="standard|private|sovereign",
+            help="The privacy tier; by default the one in the configuration.",
+        ),
     ] = None,
-    backend: Annotated[str | None, typer.Option("--backend", metavar="NAME", help="Ask this backend alone.")] = None,
+    backend: Annotated[str | None, typer.Option("--backend", metavar="NAME", help="Use only this backend.")] = None,
     ledger: LedgerOption = None,
+    overrides: SetOption = None,
 ) -> console.CommandResult:
-    """Send one request and print the answer.
+    """Send one request to a model and print the response.
 
-    The request goes to the first backend that the privacy tier, the context window and the budget allow, and that is
-    not busy; `batuta serve route --explain` shows the choice. When a backend breaks off in mid-answer another one
-    continues it, if it can do so exactly. A last line on stderr says who answered, and what it took.
+    The request goes to the first backend that the privacy tier, the context window and the budget allow and whose
+    queue is not full; `batuta serve route --explain` shows the choice. When a backend fails during the response,
+    another one continues the text if it can do so exactly. The last line on stderr names the backend, the tokens and
+    the cost.
     """
     import asyncio
 
     if console.settings.quiet and not console.settings.json:
-        raise UsageError("--quiet would throw the answer away", hint="2>/dev/null leaves the answer alone; or --json")
+        raise UsageError(
+            "--quiet would suppress the response", hint="to hide only the notes: 2>/dev/null; for scripts: --json"
+        )
     if not model:
-        raise UsageError("no model was named", hint="--model NAME; batuta serve backends --probe lists what is there")
+        raise UsageError(
+            "no model is given", hint="add --model NAME; to list the models: batuta serve backends --probe"
+        )
     request = _request(
         model,
         _conversation(prompt, system, messages),
@@ -74,18 +88,20 @@ def chat(
         privacy=privacy,
         backend=backend,
     )
-    return asyncio.run(_run(request, ledger))
+    return asyncio.run(_run(request, load_config(ledger, overrides)))
 
 
 def _conversation(prompt: list[str] | None, system: str | None, messages: str | None) -> "tuple[ChatMessage, ...]":
     if messages is not None and prompt:
-        raise UsageError("--messages has the whole conversation, so a prompt cannot be added to it")
+        raise UsageError("--messages has the whole conversation; a PROMPT cannot be added")
     user = None if messages is not None else " ".join(prompt or ["-"])
     if user == "-" and sys.stdin.isatty():
-        raise UsageError("there is no prompt", hint='batuta serve chat "Why is the sky blue?" --model NAME')
+        raise UsageError("no prompt is given", hint='batuta serve chat "Why is the sky blue?" --model NAME')
     conversation = tuple(ConversationSource(messages, system, user).read())
     if messages is None and not conversation[-1].content.strip():
-        raise UsageError("the prompt is empty", hint="nothing was sent; did the command before it print anything?")
+        raise UsageError(
+            "the prompt is empty; nothing was sent", hint="check the output of the command before the pipe"
+        )
     return conversation
 
 
@@ -107,8 +123,8 @@ def _request(
     limit = sampling.pop("max_tokens")
     if limit is not None and not 1 <= limit <= 10_000_000:
         raise UsageError("--max-tokens must be a whole number from 1 to 10000000")
-    warmth = sampling["temperature"]
-    if warmth is not None and not 0 <= warmth <= 2:
+    temperature = sampling["temperature"]
+    if temperature is not None and not 0 <= temperature <= 2:
         raise UsageError("--temperature must be from 0 to 2")
     return ChatRequest(
         request_id=uuid.uuid4().hex,
@@ -122,55 +138,57 @@ def _request(
     )
 
 
-async def _run(request: "ChatRequest", ledger: str | None) -> console.CommandResult:
+async def _run(request: "ChatRequest", settings: "Config") -> console.CommandResult:
     from batuta_cli.cli.probing import warn_if_lost
     from batuta_cli.serve.pipeline.pipeline import Pipeline
     from batuta_cli.serve.privacy.audit import AuditLog
 
     audit = AuditLog()
-    async with Pipeline(load_config(ledger), audit=audit) as pipeline:
+    async with Pipeline(settings, audit=audit) as pipeline:
         if not pipeline.config.backends:
-            console.note("no backend is configured, so the local ones are tried; batuta config init explains how")
+            console.note(
+                "no backend is configured; trying local servers at their usual ports. To add one: batuta config init"
+            )
         await pipeline.monitor.refresh(tier=request.privacy, timeout=1.0)
-        answer = await pipeline.start(request)
+        response = await pipeline.start(request)
         try:
-            text = await _show(answer, live=request.stream and not console.settings.json)
+            text = await _show(response, live=request.stream and not console.settings.json)
         finally:
-            await answer.aclose()
+            await response.aclose()
             warn_if_lost(audit)
-        return _outcome(answer, text)
+        return _outcome(response, text)
 
 
-async def _show(answer: "Response", *, live: bool) -> str:
-    """Print the answer as it comes, and return it."""
-    said = []
+async def _show(response: "Response", *, live: bool) -> str:
+    """Print the text as it arrives, and return it."""
+    parts = []
     on_terminal = sys.stdout.isatty()
-    async for piece in answer:
-        said.append(piece.text)
+    async for piece in response:
+        parts.append(piece.text)
         if live and piece.text:
             sys.stdout.write(_safe(piece.text) if on_terminal else piece.text)
             sys.stdout.flush()
-    if live and said:
+    if live and parts:
         sys.stdout.write("\n")
         sys.stdout.flush()
-    return "".join(said)
+    return "".join(parts)
 
 
 def _safe(text: str) -> str:
-    """What a model says must not steer the terminal."""
+    """The text with control characters escaped, so that a model cannot control the terminal."""
     return "".join(c if c in "\n\t" else display(c) for c in text)
 
 
-def _outcome(answer: "Response", text: str) -> console.CommandResult:
+def _outcome(response: "Response", text: str) -> console.CommandResult:
     from batuta_cli.serve.money import format_usd
     from batuta_cli.serve.usage import kinds_of
 
-    summary = answer.summary
-    assert summary is not None  # noqa: S101 - it came to its end
+    summary = response.summary
+    assert summary is not None  # noqa: S101 - set at the end of the text
     left = None if summary.budget_left is None else format_usd(summary.budget_left)
     result = {
         "text": text,
-        "model": answer.request.model,
+        "model": response.request.model,
         "backend": summary.backend,
         "input_tokens": summary.input_tokens,
         "output_tokens": summary.output_tokens,
@@ -179,17 +197,21 @@ def _outcome(answer: "Response", text: str) -> console.CommandResult:
         "cost_usd": format_usd(summary.cost),
         "budget_left_usd": left,
         "prompted": summary.prompted,
-        "legs": [
+        "attempts": [
             {"backend": attempt.backend, "cost_usd": format_usd(attempt.cost), "failed": attempt.failed}
             for attempt in summary.attempts
         ],
     }
-    tokens = f"{summary.input_tokens:,} + {summary.output_tokens:,} tokens{'' if summary.exact else ' (counted here)'}"
+    tokens = (
+        f"{summary.input_tokens:,} + {summary.output_tokens:,} tokens{'' if summary.exact else ' (counted by batuta)'}"
+    )
     cost = f"${format_usd(summary.cost)}" if summary.cost else "free"
-    parts = [summary.backend, tokens, cost, *([f"${left} left of the day"] if left else [])]
+    parts = [summary.backend, tokens, cost, *([f"${left} left today"] if left else [])]
     failed = [attempt.backend for attempt in summary.attempts if attempt.failed]
     if failed:
-        parts.append(f"took over from {', '.join(failed)}" + (" by asking in words" if summary.prompted else ""))
+        parts.append(
+            f"took over from {', '.join(failed)}" + (" with an instruction to continue" if summary.prompted else "")
+        )
     console.note("  ".join(parts))
-    live = answer.request.stream and not console.settings.json
+    live = response.request.stream and not console.settings.json
     return console.CommandResult(result, "" if live else text)

@@ -1,4 +1,4 @@
-"""`batuta serve gateway`: the server for OpenAI's and Anthropic's clients."""
+"""`batuta serve gateway`: start the HTTP server for clients of OpenAI and Anthropic."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -6,7 +6,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.ledger_option import LedgerOption, load_config
+from batuta_cli.cli.ledger_option import LedgerOption, SetOption, load_config, with_ledger
 from batuta_cli.errors import LedgerError, UsageError
 from batuta_cli.files import display
 
@@ -27,41 +27,45 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
     ),
 )
 def gateway(
-    host: Annotated[str | None, typer.Option(metavar="HOST", help="Where to listen [127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(metavar="PORT", min=0, max=65535, help="[8484]; 0: any free one.")] = None,
+    host: Annotated[str | None, typer.Option(metavar="HOST", help="Address to listen on [127.0.0.1].")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one [8484].")
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=64, help="Processes that share the port [1].")
+        int | None, typer.Option(metavar="N", min=1, max=64, help="Number of processes that share the port [1].")
     ] = None,
     ledger: LedgerOption = None,
+    overrides: SetOption = None,
 ) -> console.CommandResult | int:
-    """Answer OpenAI's and Anthropic's clients over HTTP, within privacy and budget.
+    """Start an HTTP server for clients of OpenAI and Anthropic, within the privacy tier and the budget.
 
-    Point a client's base URL at http://127.0.0.1:8484/v1 (OpenAI) or http://127.0.0.1:8484 (Anthropic). Without a
-    client key only this machine is served. SIGTERM lets answers under way finish. The log goes to stderr, one JSON
-    object a line; its line "listening" has the address.
+    Set a client's base URL to http://127.0.0.1:8484/v1 (OpenAI) or http://127.0.0.1:8484 (Anthropic). Without a client
+    key only this machine is served. SIGTERM waits for requests in progress; SIGHUP reloads the configuration. The log
+    is JSON on stderr, one object per line; the line "listening" has the address.
     """
     import signal
 
+    from batuta_cli import config as configuration
     from batuta_cli.serve import gateway as package
 
     package.check_dependencies()
     from batuta_cli.serve.gateway import keys, server
 
-    settings = load_config(ledger)
+    settings = load_config(ledger, overrides)
     table = settings.gateway
     host = host or table.host or "127.0.0.1"
     port = table.port if port is None else port
-    entries = keys.load()  # also for the loopback: a list that cannot be relied upon refuses every request
+    entries = keys.load()  # a damaged list is an error on the loopback too
     if not server.is_loopback(host) and not any(entry.revoked is None for entry in entries):
         raise UsageError(
-            f"{display(host)} can be reached from other machines, and there is no client key",
-            hint="batuta serve keys create NAME, then start it again",
+            f"{display(host)} can be reached from other machines, and there is no active client key",
+            hint="create one first: batuta serve keys create NAME",
         )
     processes = workers or table.workers
     if settings.budget.ledger == "memory:" and processes > 1:
         raise UsageError(
-            f"the ledger is memory:, and each of {processes} workers would have a budget of its own",
-            hint="--workers 1, or a ledger that they share: --ledger sqlite",
+            f"with the ledger memory: each of the {processes} workers would have its own budget",
+            hint="use --workers 1, or a shared ledger: --ledger sqlite",
         )
     _warn_of_ledger(settings)
     listener = server.bind(host, port)
@@ -70,16 +74,21 @@ def gateway(
         workers=processes,
         drain_seconds=table.drain_seconds,
         client_seconds=table.client_seconds,
+        connections=table.max_connections,
         quiet=console.settings.quiet,
     )
-    number = server.serve(lambda log: package.application(settings, log=log), listener, hosting)
+
+    def reload() -> "Config":
+        return with_ledger(configuration.load(overrides=overrides or ()), ledger)
+
+    number = server.serve(lambda log: package.application(settings, log=log, load=reload), listener, hosting)
     if number == signal.SIGINT:
         return _INTERRUPTED
     return console.CommandResult({"url": url, "ended_by": signal.Signals(number).name})
 
 
 def _warn_of_ledger(settings: "Config") -> None:
-    """Say at the start what would else be said by the first paid request. Free requests are served all the same."""
+    """Warn at the start when the ledger cannot be used. Requests that cost nothing are served all the same."""
     from batuta_cli.serve.budget.breaker import CostCircuitBreaker
 
     breaker = CostCircuitBreaker.from_config(settings.budget)

@@ -8,8 +8,8 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.conversation import ConversationSource, Messages, System, User
-from batuta_cli.cli.ledger_option import LedgerOption, load_config
-from batuta_cli.cli.probing import probed
+from batuta_cli.cli.ledger_option import LedgerOption, SetOption, load_config
+from batuta_cli.cli.probing import named_backend, probed
 from batuta_cli.errors import LedgerError, NoBackendError, UsageError
 from batuta_cli.files import display
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-_ANY_WINDOW = 10**9  # tokens; here a conversation is counted, and measured against the window of each backend
-
 
 @commands.command(
     cls=Command,
@@ -39,48 +37,52 @@ _ANY_WINDOW = 10**9  # tokens; here a conversation is counted, and measured agai
 def route(
     privacy: Annotated[
         str | None,
-        typer.Option(metavar="sovereign|private|standard", help="How far the request may go. Default: the config's."),
+        typer.Option(
+            metavar="sovereign|private|standard", help="The privacy tier; by default the one in the configuration."
+        ),
     ] = None,
     latency: Annotated[
-        str, typer.Option(metavar="realtime|interactive|batch", help="How soon an answer is wanted.")
+        str, typer.Option(metavar="realtime|interactive|batch", help="How soon a response is needed.")
     ] = "interactive",
-    throughput: Annotated[str, typer.Option(metavar="low|medium|high", help="How many requests at once.")] = "medium",
+    throughput: Annotated[
+        str, typer.Option(metavar="low|medium|high", help="How many requests run at once.")
+    ] = "medium",
     cost: Annotated[
-        str, typer.Option(metavar="frugal|balanced|premium", help="How much an answer may cost.")
+        str, typer.Option(metavar="frugal|balanced|premium", help="Prefer cheap or hosted backends.")
     ] = "balanced",
-    model: Annotated[str, typer.Option(metavar="NAME", help="The model that is to answer.")] = "",
-    backend: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Ask whether this one may take the request.")
-    ] = None,
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model of the request.")] = "",
+    backend: Annotated[str | None, typer.Option(metavar="NAME", help="Check only this backend.")] = None,
     queue_depth: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Decide from this queue of the local backend; nothing is asked of any server."),
+        typer.Option(metavar="N", help="Assume this queue depth of the local backend; probe nothing."),
     ] = None,
-    no_spillover: Annotated[bool, typer.Option("--no-spillover", help="The local backend or none.")] = False,
-    configured: Annotated[
-        bool, typer.Option("--configured", help="The backends of the configuration or none.")
+    no_spillover: Annotated[bool, typer.Option("--no-spillover", help="Use only the local backend.")] = False,
+    configured: Annotated[bool, typer.Option("--configured", help="Consider only configured backends.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the result of every gate for every backend.")
     ] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Show what every gate said of every backend.")] = False,
-    input_tokens: Annotated[int | None, typer.Option(metavar="N", help="Tokens of the prompt.")] = None,
-    max_output_tokens: Annotated[int | None, typer.Option(metavar="N", help="The longest answer asked for.")] = None,
+    input_tokens: Annotated[int | None, typer.Option(metavar="N", help="The prompt's length in tokens.")] = None,
+    max_output_tokens: Annotated[int | None, typer.Option(metavar="N", help="The output limit in tokens.")] = None,
     messages: Messages = None,
     system: System = None,
     user: User = None,
     ledger: LedgerOption = None,
+    overrides: SetOption = None,
 ) -> console.CommandResult:
-    """Tell where a request would go: the backend's name. Nothing is sent.
+    """Print the name of the backend that a request would go to. The request is not sent.
 
-    Without --queue-depth and --backend the backends are asked how they are. Exit 6 when the privacy tier refuses, 7
-    when no backend is there or the queue is full.
+    The backends are probed, except with --queue-depth or --backend. The exit codes are those of serve chat: 5 when the
+    budget refuses or the price is unknown, 6 when the privacy tier refuses, 7 when no backend is available or all
+    queues are full, 8 when the messages do not fit by an exact count. An estimate does not refuse.
     """
     from batuta_cli.serve.routing.planning import PlanRequest, plan
     from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 
     _check_numbers(queue_depth=queue_depth, input_tokens=input_tokens, max_output_tokens=max_output_tokens)
-    settings = load_config(ledger)
+    settings = load_config(ledger, overrides)
     request = PlanRequest(
-        PrivacyTier.parse(settings.privacy.tier if privacy is None else privacy),
-        model,
+        privacy=PrivacyTier.parse(settings.privacy.tier if privacy is None else privacy),
+        model=model,
         latency=LatencyTier.parse(latency),
         throughput=ThroughputTier.parse(throughput),
         cost=CostTier.parse(cost),
@@ -90,20 +92,20 @@ def route(
     probing = queue_depth is None and backend is None
     backends = _backends(settings, request, probing=probing, configured=configured)
     if backend is not None:
-        chosen = _asked(backend, backends, configured=configured)
+        chosen = named_backend(backend, backends, configured=configured)
         request, backends = replace(request, backend=chosen.name), [chosen]
         settings = replace(settings, router=replace(settings.router, local_backend="", spillover_backends=()))
     if no_spillover:
         settings = replace(settings, router=replace(settings.router, spillover_enabled=False))
-    probes = _looked_at(settings, request, backends) if probing else {}
+    probes = _probe(settings, request, backends) if probing else {}
     snapshot, trouble = _snapshot(settings, backends, request, probes, queue_depth)
-    return _shown(plan(request, snapshot), trouble, settings, backends, explain=explain)
+    return _result(plan(request, snapshot), trouble, settings, backends, explain=explain)
 
 
 def _check_numbers(**numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and number < 0:
-            raise UsageError(f"--{name.replace('_', '-')} must not be negative")
+            raise UsageError(f"--{name.replace('_', '-')} must be 0 or more")
 
 
 def _counted(settings: "Config", model: str, tokens: int | None, source: ConversationSource) -> "TokenCount | None":
@@ -111,16 +113,21 @@ def _counted(settings: "Config", model: str, tokens: int | None, source: Convers
 
     if tokens is not None:
         if source.given:
-            raise UsageError("--input-tokens and messages were given; the messages are counted by themselves")
+            raise UsageError("--input-tokens cannot be used with messages, whose tokens are counted")
         return TokenCount(tokens, True, "as given")
     if not source.given:
         return None
     if not model:
-        raise UsageError("to count the messages, the model must be known", hint="name it: --model NAME")
-    from batuta_cli.serve.context.manager import ContextManager
+        raise UsageError("counting the messages needs the model", hint="add --model NAME")
+    from batuta_cli.serve.pipeline import input_count
+    from batuta_cli.serve.pipeline.request import ChatRequest
+    from batuta_cli.serve.tiers import PrivacyTier
 
-    manager = ContextManager.for_model(model, window=_ANY_WINDOW, reserve=0, models=settings.models)
-    return manager.count(source.read())
+    messages, fields = source.read_request()
+    return input_count.count(
+        ChatRequest(model=model, messages=tuple(messages), privacy=PrivacyTier.STANDARD, options=fields),
+        settings.models,
+    )
 
 
 def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, configured: bool) -> "Sequence[Backend]":
@@ -132,43 +139,28 @@ def _backends(settings: "Config", request: "PlanRequest", *, probing: bool, conf
     if configured:
         return ()
     if probing:
-        console.note("no backend is configured, so the local ones are looked for; batuta config init explains how")
+        console.note(
+            "no backend is configured; probing local servers at their usual ports. To add one: batuta config init"
+        )
     return usual_backends(settings, request, local=probing)
 
 
-def _asked(name: str, backends: "Sequence[Backend]", *, configured: bool) -> "Backend":
-    """The backend that is asked about: a candidate, or any that batuta knows unless `configured`."""
-    from batuta_cli.serve.backends import ServingBackend, default_backend
-    from batuta_cli.serve.names import normalised, unknown_name
-
-    for backend in backends:
-        if normalised(backend.name) == normalised(name):
-            return backend
-    kind = next((kind for kind in ServingBackend if normalised(kind) == normalised(name)), None)
-    if kind is not None and not configured:
-        return default_backend(kind)
-    known = [backend.name for backend in backends]
-    raise unknown_name("backend", name, known if configured else dict.fromkeys([*known, *ServingBackend]))
-
-
-def _looked_at(
-    settings: "Config", request: "PlanRequest", backends: "Sequence[Backend]"
-) -> "Mapping[str, ProbeResult]":
+def _probe(settings: "Config", request: "PlanRequest", backends: "Sequence[Backend]") -> "Mapping[str, ProbeResult]":
     from batuta_cli.serve.routing.snapshot import expected_tier
 
-    allowed = [b for b in backends if request.privacy.admits(expected_tier(settings, b)[0])]
+    allowed = [b for b in backends if request.privacy.admits(expected_tier(settings, b).tier)]
     found = probed(allowed, request.privacy, settings)
     for result in found.values():
         if result.healthy or settings.backends:
-            console.note(_seen(result))
+            console.note(_state_of(result))
     return found
 
 
-def _seen(result: "ProbeResult") -> str:
+def _state_of(result: "ProbeResult") -> str:
     where = f"{result.backend.name} at {result.base_url}" if result.base_url else result.backend.name
     if not result.healthy:
-        return f"{where}: {result.error or 'it does not answer'}"
-    depth = "its queue is not known" if result.queue_depth is None else f"{result.queue_depth} in its queue"
+        return f"{where}: {result.error or 'no response'}"
+    depth = "queue depth not known" if result.queue_depth is None else f"queue depth {result.queue_depth}"
     return f"{where}: ready, {depth}"
 
 
@@ -179,16 +171,16 @@ def _snapshot(
     probes: "Mapping[str, ProbeResult]",
     queue_depth: int | None,
 ) -> "tuple[Snapshot, LedgerError | None]":
-    """The snapshot; with a ledger that cannot be used, nothing is left of the budget."""
+    """The snapshot; when the ledger cannot be read, its error and a budget of 0."""
     import datetime as dt
 
     from batuta_cli.serve.budget.breaker import CostCircuitBreaker
     from batuta_cli.serve.routing.snapshot import Seen, take_snapshot
 
-    seen = Seen(dt.datetime.now(dt.UTC).date(), probes, queue_depth=queue_depth)
+    seen = Seen(day=dt.datetime.now(dt.UTC).date(), probes=probes, queue_depth=queue_depth)
     snapshot = take_snapshot(settings, backends, request, seen)
     if not request.input_tokens or all(state.price is None or state.price.is_free for state in snapshot.backends):
-        return snapshot, None  # the ledger need not be asked
+        return snapshot, None  # the budget does not matter
     try:
         seen = replace(seen, budget=CostCircuitBreaker.from_config(settings.budget).status())
     except LedgerError as error:
@@ -196,7 +188,7 @@ def _snapshot(
     return take_snapshot(settings, backends, request, seen), None
 
 
-def _shown(
+def _result(
     found: "Plan",
     trouble: LedgerError | None,
     settings: "Config",
@@ -204,11 +196,19 @@ def _shown(
     *,
     explain: bool,
 ) -> console.CommandResult:
-    error = found.error()
+    from batuta_cli.serve.budget.breaker import CircuitBreakerConfig
+    from batuta_cli.serve.routing.errors import routing_error
+
+    error = None
+    if found.backend is None:
+        most = CircuitBreakerConfig.from_config(settings.budget).max_request_cost
+        error = routing_error(found, retry_after=None, max_request_cost=most)
+    for warning in found.warnings:
+        console.warn(display(warning))
     if trouble is not None and error is None:
-        console.warn(f"{trouble.message}; nothing that costs money is sent")
+        console.warn(f"{trouble.message}; requests that cost money are refused")
     if error is not None and error.kind == NoBackendError.kind and not settings.backends:
-        error.hint = "batuta config init writes a file that explains how to add backends"
+        error.hint = "to add a backend: batuta config init, then edit the file it writes"
     for each in backends:
         if each.name == found.backend and each.configured and each.api_key_env and not each.api_key():
             console.note(f"{each.name}: {each.api_key_env} is not set")

@@ -1,24 +1,24 @@
 """The configuration: defaults, then `config.toml`, then the environment.
 
-`load` answers with a `Config`, one frozen dataclass a table, and knows of every value where it came from. A key nobody
-knows or a value out of range is a `ConfigError` that names file and line, or the variable, and the nearest known key;
-all that is wrong in a file is told at once. No message quotes a value, and no secret is ever in the configuration.
+`load` returns a `Config`, one frozen dataclass a table, with the origin of every value. An unknown key or an invalid
+value is a `ConfigError` that names file and line, or the variable, and the most similar known key. All errors of a file
+are reported together. No message quotes a value, and the configuration must not contain secrets.
 
-The environment overrides the file: `BATUTA_<TABLE>_<KEY>`, `BATUTA_BACKENDS_<NAME>_<KEY>`; lists are separated by
-commas, and an empty variable is an empty value, not an absent one. A variable that begins like a table's but means no
-key is an error as it would be in the file, because a misspelt limit must not go unnoticed; other `BATUTA_…`
-variables are not the configuration's and are left alone.
+Environment variables override the file: `BATUTA_<TABLE>_<KEY>`, `BATUTA_BACKENDS_<NAME>_<KEY>`. Lists are separated by
+commas, and an empty variable is an empty value. A variable whose name begins like that of a table but names no key is
+an error, so that a misspelt limit is noticed. Other `BATUTA_…` variables are ignored. The options `--set KEY=VALUE` of
+commands override both.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from batuta_cli import paths
 from batuta_cli.config import document as toml
-from batuta_cli.config.check import Found, Origin, add_environment, from_document, parse_key
+from batuta_cli.config.check import Found, Origin, add_environment, add_overrides, from_document, parse_key
 from batuta_cli.config.document import KeyPath, table_name
 from batuta_cli.config.kinds import RefusedValueError, did_you_mean
 from batuta_cli.config.schema import (
@@ -30,6 +30,7 @@ from batuta_cli.config.schema import (
     TABLES,
     BackendSection,
     Budget,
+    FailoverSection,
     GatewaySection,
     ModelSection,
     Net,
@@ -37,6 +38,7 @@ from batuta_cli.config.schema import (
     Privacy,
     Router,
     Setting,
+    TimeoutsSection,
     find,
     is_name,
     split,
@@ -52,6 +54,7 @@ __all__ = [
     "Change",
     "Config",
     "ConfigEntry",
+    "FailoverSection",
     "GatewaySection",
     "ModelSection",
     "Net",
@@ -59,6 +62,7 @@ __all__ = [
     "PachaSection",
     "Privacy",
     "Router",
+    "TimeoutsSection",
     "check_values",
     "documented",
     "init",
@@ -73,7 +77,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ConfigEntry:
-    """One key of the configuration with its value, as batuta uses it and as TOML has it."""
+    """One key of the configuration with its value, as batuta's type and as a TOML type."""
 
     path: KeyPath
     value: Any
@@ -87,7 +91,7 @@ class ConfigEntry:
 
     @property
     def text(self) -> str:
-        """The bare value; lists as JSON. `set_value` takes it back."""
+        """The bare value, lists as JSON; the form that `set_value` accepts."""
         return self.plain if isinstance(self.plain, str) else toml.literal(self.plain)
 
     @property
@@ -104,16 +108,18 @@ class Config:
     budget: Budget = field(default_factory=Budget)
     privacy: Privacy = field(default_factory=Privacy)
     router: Router = field(default_factory=Router)
+    timeouts: TimeoutsSection = field(default_factory=TimeoutsSection)
+    failover: FailoverSection = field(default_factory=FailoverSection)
     network: Net = field(default_factory=Net)
     gateway: GatewaySection = field(default_factory=GatewaySection)
     backends: Mapping[str, BackendSection] = field(default_factory=dict)
     models: Mapping[str, ModelSection] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
-    """Where the values that are no defaults came from, by `table.key`."""
+    """The origins of the values that are not defaults, by `table.key`."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is valid, and probably not meant: limits that contradict each other."""
+        """Warnings about valid values that contradict each other."""
         return limit_warnings(self.budget.daily_budget_usd, self.budget.max_request_cost_usd)
 
     def entries(self) -> Iterator[ConfigEntry]:
@@ -127,7 +133,7 @@ class Config:
                 yield ConfigEntry(path, value, setting.kind.toml(value), origin)
 
     def entry(self, key: str) -> ConfigEntry:
-        """The entry of `table.key`. Raises `ConfigError` when there is no such key, or no such backend."""
+        """The entry of `table.key`. Raises `ConfigError` for an unknown key or backend."""
         path, _ = parse_key(key)
         for entry in self.entries():
             if entry.path == path:
@@ -141,24 +147,28 @@ class Config:
 
 @dataclass(frozen=True)
 class Change:
-    """What `set_value` or `unset` did."""
+    """The result of `set_value` or `unset`."""
 
     entry: ConfigEntry
     comments_lost: bool
-    """The file was written in a way that its comments could not be kept in it."""
+    """Whether the comments of the file could not be kept."""
     overridden_by: str | None
-    """A variable of the environment that hides the new value, or the default."""
+    """The environment variable that overrides the new value, or the default."""
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
-    """The effective configuration; a file that does not exist has nothing to say.
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None, overrides: Iterable[str] = ()) -> Config:
+    """The effective configuration; without a file, the defaults.
 
-    Raises `ConfigError` for what is wrong in the file or the environment, `OperationError` when the file cannot be
-    read.
+    `overrides` are texts `KEY=VALUE`. Raises `ConfigError` for errors in the file, the environment or `overrides`, and
+    `OperationError` when the file cannot be read.
     """
-    document = toml.read(path or paths.config_file())
+    try:
+        document = toml.read(path or paths.config_file())
+    except paths.NoHomeError:  # without a home there is no file
+        document = None
     found = from_document(document) if document else Found()
     add_environment(found, os.environ if environ is None else environ)
+    add_overrides(found, overrides)
     tables = {table: declared(**found.of((table,))) for table, declared in TABLES.items() if table not in NAMED}
     backends = {name: BackendSection(**found.of((BACKENDS, name))) for name in found.named[BACKENDS]}
     models = {name: ModelSection(**found.of((MODELS, name))) for name in found.named[MODELS]}
@@ -171,9 +181,9 @@ def set_value(key: str, text: str, path: Path | None = None) -> Change:
 
 
 def set_values(values: Mapping[str, str], path: Path | None = None) -> list[Change]:
-    """Write values to the file in one step, all or none; its comments and order stay. Made if need be, mode 0600.
+    """Write values to the file in one step, all or none. Comments and order stay. A new file gets mode 0600.
 
-    Raises `ConfigError` and changes nothing when a key or a value is wrong, or the file has an error already.
+    Raises `ConfigError` and changes nothing when a key or a value is invalid, or the file has an error.
     """
     path = path or paths.config_file()
     wanted = dict(_checked(key, text) for key, text in values.items())
@@ -199,7 +209,7 @@ def set_values(values: Mapping[str, str], path: Path | None = None) -> list[Chan
 
 
 def check_values(values: Mapping[str, str]) -> None:
-    """Whether `set_values` would take these values. Raises `ConfigError`; writes nothing."""
+    """Check values as `set_values` does, without writing. Raises `ConfigError`."""
     for key, text in values.items():
         _checked(key, text)
 
@@ -213,9 +223,9 @@ def _checked(key: str, text: str) -> tuple[KeyPath, tuple[Setting, Any]]:
 
 
 def unset(key: str, path: Path | None = None) -> Change | None:
-    """Take one key out of the file, so that its default holds again; None when the file does not have it.
+    """Remove one key from the file, so that its default applies again; None when the file does not have it.
 
-    Raises `ConfigError` and changes nothing when there is no such key, or the file has an error.
+    Raises `ConfigError` and changes nothing for an unknown key, or when the file has an error.
     """
     path = path or paths.config_file()
     key_path, setting = parse_key(key)
@@ -232,7 +242,7 @@ def unset(key: str, path: Path | None = None) -> Change | None:
 
 
 def unset_table(key: str, path: Path | None = None) -> bool | None:
-    """Take a whole backend or model out of the file: `backends.NAME`. False when the file does not have it.
+    """Remove a backend or model from the file: `backends.NAME`. False when the file does not have it.
 
     None when `key` names no such table. Raises `ConfigError` and changes nothing when the file has an error.
     """
@@ -250,9 +260,9 @@ def unset_table(key: str, path: Path | None = None) -> bool | None:
 
 
 def init(path: Path | None = None, *, force: bool = False) -> Path:
-    """Write the documented file, in which every key is a comment that shows its default.
+    """Write the documented file, in which every key is a comment with its default.
 
-    Raises `OutputExistsError` when there is a file and `force` is false.
+    Raises `OutputExistsError` when the file exists and `force` is false.
     """
     path = path or paths.config_file()
     paths.private_dir(path.parent)
@@ -260,19 +270,19 @@ def init(path: Path | None = None, *, force: bool = False) -> Path:
         try:
             write_file(path, documented().encode(), force=force, mode=0o600)
         except OutputExistsError as error:
-            hint = "batuta config set KEY VALUE changes one value of it; --force replaces it, what it says is then lost"
+            hint = "batuta config set KEY VALUE changes one value; --force replaces the file"
             raise OutputExistsError(error.message, hint=hint) from None
     return path
 
 
 def documented() -> str:
-    """The text of a configuration file that changes nothing and explains everything."""
+    """The text of a configuration file that documents every key and sets none."""
     lines = [
-        "# The configuration of batuta. Every key stands here as a comment with its default;",
-        "# remove the number sign to change one, or use: batuta config set KEY VALUE",
-        "# Environment variables BATUTA_<TABLE>_<KEY> override this file, flags override both.",
-        "# Where each value came from: batuta config show --origin",
-        "# Secrets are never in this file; *_env keys name the environment variable that has one.",
+        "# The configuration of batuta. Every key is shown as a comment with its default.",
+        "# To change a key, remove the number sign, or use: batuta config set KEY VALUE",
+        "# Environment variables BATUTA_<TABLE>_<KEY> override this file, options of commands override both.",
+        "# The origin of each value: batuta config show --origin",
+        "# This file must not contain secrets; an *_env key names the environment variable that holds one.",
     ]
     for table, settings in SETTINGS.items():
         example = f"# {NAMED[table].example}" if table in NAMED else f"[{table}]"

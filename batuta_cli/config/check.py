@@ -1,10 +1,10 @@
-"""Whether what a file or the environment says is a configuration: known keys, and values that their keys take.
+"""Checks the keys and values of a configuration file and of the environment.
 
-Everything wrong in one place is told at once, as one `ConfigError`: file and line or variable, key, what is expected,
-and the nearest known key. Values are never quoted, and what looks like a secret in a key is hidden.
+All errors of a file are reported together in one `ConfigError`: file and line or variable, key, the expected value, and
+the most similar known key. Values are not quoted, and secrets in the place of a key are hidden.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from batuta_cli.errors import ConfigError
 from batuta_cli.files import display
 from batuta_cli.secrecy import hide_tokens
 
-_TOLD_AT_ONCE = 10
+_ERRORS_SHOWN = 10
 _NAME_LENGTH = 64
 
 _TABLE_OF = {name: table for table, settings in SETTINGS.items() if table not in NAMED for name in settings}
@@ -23,9 +23,9 @@ _TABLE_OF = {name: table for table, settings in SETTINGS.items() if table not in
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value came from; `str` is how it is shown."""
+    """The source of a value. `str` gives the form that is shown."""
 
-    source: Literal["default", "file", "environment"] = "default"
+    source: Literal["default", "file", "environment", "option"] = "default"
     file: str | None = None
     line: int | None = None
     variable: str | None = None
@@ -34,53 +34,53 @@ class Origin:
         return self.variable or (f"{self.file}:{self.line}" if self.file else self.source)
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` shows: the fields that say something."""
+        """The fields that are not None, for `--json`."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass
 class Found:
-    """Values that were given, by path, and where; later ones override earlier ones."""
+    """The given values by path, with their origins. A later value overrides an earlier one."""
 
     values: dict[KeyPath, Any] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
     named: dict[str, dict[str, None]] = field(default_factory=lambda: {table: {} for table in NAMED})
-    """The names within each table of `NAMED`, in order; a backend may be there without a value."""
+    """The names within each table of `NAMED`, in order, also of tables without a value."""
 
     def add(self, path: KeyPath, value: Any, origin: Origin) -> None:
-        """Take note of one value."""
+        """Add one value."""
         self.values[path] = value
         self.origins[".".join(path)] = origin
         if path[0] in NAMED:
             self.named[path[0]][path[1]] = None
 
     def of(self, table: KeyPath) -> dict[str, Any]:
-        """The values given in one table."""
+        """The given values of one table."""
         return {path[-1]: value for path, value in self.values.items() if path[:-1] == table}
 
 
 class _Problems:
-    """All that is wrong in one place, as one error."""
+    """Collects the errors of one file, or of the environment, into one `ConfigError`."""
 
     def __init__(self) -> None:
-        self._told: list[tuple[int, str, str | None]] = []
+        self._problems: list[tuple[int, str, str | None]] = []
 
     def add(self, order: int, message: str, hint: str | None = None) -> None:
-        self._told.append((order, message, hint))
+        self._problems.append((order, message, hint))
 
     def raise_any(self) -> None:
-        """Raises `ConfigError` when there are any."""
-        if not self._told:
+        """Raise `ConfigError` if there are errors."""
+        if not self._problems:
             return
-        told = sorted(self._told, key=lambda problem: problem[0])
-        messages = [message for _, message, _ in told[:_TOLD_AT_ONCE]]
-        if more := len(told) - len(messages):
+        ordered = sorted(self._problems, key=lambda problem: problem[0])
+        messages = [message for _, message, _ in ordered[:_ERRORS_SHOWN]]
+        if more := len(ordered) - len(messages):
             messages.append(f"and {more} more")
-        raise ConfigError("\n".join(messages), hint=next((hint for _, _, hint in told if hint), None))
+        raise ConfigError("\n".join(messages), hint=next((hint for _, _, hint in ordered if hint), None))
 
 
 def from_document(document: Document) -> Found:
-    """Check a document. Raises `ConfigError` with all that is wrong in it, in the order of its lines."""
+    """The values of a document. Raises `ConfigError` with all its errors, in the order of the lines."""
     found, problems = Found(), _Problems()
     for path, value in _leaves(document.data):
         line = document.line(path)
@@ -102,7 +102,7 @@ def from_document(document: Document) -> Found:
 
 
 def _leaves(data: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
-    """What stands where a key should: values, and whatever is not the table it should be. Named tables come, too."""
+    """The values of all keys; also values in the place of a table, and the named tables."""
     for table, content in data.items():
         if table not in TABLES or not isinstance(content, dict):
             yield (table,), content
@@ -116,7 +116,7 @@ def _leaves(data: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def _unknown(path: KeyPath, value: object = None) -> tuple[str, str | None]:
-    """What to say of a path that means no key: a message and a hint."""
+    """The message and the hint for an unknown key."""
     name, known = _shown(path), SETTINGS.get(path[0])
     if names_a_secret(path[-1]) and not isinstance(value, dict):
         return _secret_named(path, name)
@@ -127,7 +127,7 @@ def _unknown(path: KeyPath, value: object = None) -> tuple[str, str | None]:
     if path[0] in NAMED:
         return _unknown_in_named(path, name, value)
     if len(path) == 1:
-        return f"{name} must be a table", f"write [{path[0]}] on a line of its own, and its keys below"
+        return f"{name} must be a table", f"write [{path[0]}] on a separate line, and its keys below"
     return f"unknown key {name}{did_you_mean(path[1], known)}", None
 
 
@@ -148,19 +148,18 @@ def _secret_named(path: KeyPath, name: str) -> tuple[str, str]:
     hint = "keep it in an environment variable"
     if path[0] == BACKENDS:
         key = f"backends.{backend or 'NAME'}.api_key_env"
-        hint += (
-            f", and name that variable: batuta config set {key} {(backend or 'my').upper().replace('-', '_')}_API_KEY"
-        )
-    return f"{name} would be a secret, and those are never in the configuration", hint
+        variable_name = f"{(backend or 'my').upper().replace('-', '_')}_API_KEY"
+        hint += f", and give the name of that variable: batuta config set {key} {variable_name}"
+    return f"{name} is a secret, and the configuration must not contain secrets", hint
 
 
 def _shown(path: Collection[str]) -> str:
-    """A path from a file or a command line, as it may stand in a message."""
+    """A key from a file or a command line, for a message."""
     return ".".join(display(hide_tokens(part)[:_NAME_LENGTH]) or '""' for part in path)
 
 
 def parse_key(key: str) -> tuple[KeyPath, Setting]:
-    """The path and the setting that `table.key` means. Raises `ConfigError`."""
+    """The path and the setting of `table.key`. Raises `ConfigError`."""
     path = split(key)
     setting = find(path)
     if setting is not None:
@@ -170,7 +169,7 @@ def parse_key(key: str) -> tuple[KeyPath, Setting]:
         keys = ", ".join(SETTINGS[path[0]])
         raise ConfigError(f"{path[0]} is a table, not a key", hint=f"its keys: {keys}")
     if len(path) == 2 and path[0] in NAMED:
-        raise ConfigError(f"{_shown(path)} is no key", hint=f"its keys: {', '.join(SETTINGS[path[0]])}")
+        raise ConfigError(f"{_shown(path)} is a table, not a key", hint=f"its keys: {', '.join(SETTINGS[path[0]])}")
     if len(path) == 2 and path[0] in TABLES and not names_a_secret(path[1]):
         near = nearest(path[1], SETTINGS[path[0]])
         raise ConfigError(
@@ -183,7 +182,7 @@ def parse_key(key: str) -> tuple[KeyPath, Setting]:
 
 
 def add_environment(found: Found, environ: Mapping[str, str]) -> None:
-    """Let the environment override what was found. Raises `ConfigError` with all that is wrong in it."""
+    """Let environment variables override the values. Raises `ConfigError` with all errors."""
     problems = _Problems()
     for name in sorted(environ):
         table = next((t for t in TABLES if name.startswith(variable((t, "")))), None)
@@ -201,16 +200,29 @@ def add_environment(found: Found, environ: Mapping[str, str]) -> None:
     problems.raise_any()
 
 
+def add_overrides(found: Found, overrides: Iterable[str]) -> None:
+    """Let the texts `KEY=VALUE` of the command line override the values. Raises `ConfigError`."""
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError("--set takes KEY=VALUE", hint="for instance: --set timeouts.first_token=300")
+        path, setting = parse_key(key.strip())
+        try:
+            found.add(path, setting.kind.check(setting.kind.read(value)), Origin("option"))
+        except RefusedValueError as refused:
+            raise ConfigError(f"--set {_shown(path)} {refused}", hint=refused.hint) from None
+
+
 def _variable_path(table: str, name: str, named: Mapping[str, Collection[str]]) -> KeyPath | None:
-    """The key that a variable of a table means."""
+    """The path of the key that an environment variable overrides."""
     rest = name.removeprefix(variable((table, "")))
     if table not in NAMED:
         return table, rest.lower()
-    # Of two keys that end alike, the longer one is meant.
+    # When two keys match the end of the name, the longer key counts.
     for key in sorted(SETTINGS[table], key=len, reverse=True):
         inner = rest.removesuffix(f"_{key.upper()}")
         if inner != rest:
-            # A variable cannot say whether its name has a dash or an upper case letter; one of the file can.
+            # A variable shows neither dashes nor case; a name in the file that matches does.
             known = [n for n in named[table] if variable((n,)) == variable((inner,))]
             return (table, known[0], key) if len(known) == 1 else (table, inner.lower(), key)
     return None
@@ -221,9 +233,9 @@ def _unknown_variable(table: str, name: str, named: Mapping[str, Collection[str]
     known = [variable((*prefix, key)) for prefix in prefixes for key in SETTINGS[table]]
     shown = _shown((name,))
     if names_a_secret(name):
-        hint = f"variables that begin with {variable((table, ''))} are the configuration's; rename it"
+        hint = f"names that begin with {variable((table, ''))} override the configuration; rename the variable"
         if table == BACKENDS:
-            hint += ", and give that name in BATUTA_BACKENDS_<NAME>_API_KEY_ENV"
-        return f"{shown}: unknown key; a secret is never in the configuration", hint
-    hint = f"variables that begin with {variable((table, ''))} are the configuration's; unset it, or rename it"
+            hint += ", and give its new name in BATUTA_BACKENDS_<NAME>_API_KEY_ENV"
+        return f"{shown}: unknown key; the configuration must not contain secrets", hint
+    hint = f"names that begin with {variable((table, ''))} override the configuration; unset or rename the variable"
     return f"{shown}: unknown key{did_you_mean(name, known)}", hint

@@ -1,9 +1,9 @@
-"""The text of config.toml: what it says, on which line, and how to change one value and nothing else.
+"""The text of config.toml: its values, their lines, and edits of one value that leave the rest unchanged.
 
-`tomllib` says what a document means; it does not say where. The scanner here finds where the statements of a document
-begin and end, which takes only strings, brackets and comments, because it runs after `tomllib` has found the document
-valid. An edit is believed when `tomllib` reads from the new text exactly what was intended; else the file is written
-anew by `tomli_w`, and the caller is told that its comments are lost.
+`tomllib` gives the values of a document but not their positions. The scanner of this module finds the statements. It
+handles only strings, brackets and comments, because `tomllib` has already found the document valid. `tomllib` also
+checks each edit: when the new text does not have exactly the intended values, `tomli_w` writes the whole file, and the
+caller is told that the comments are lost.
 """
 
 import copy
@@ -37,20 +37,20 @@ KeyPath = tuple[str, ...]
 
 @dataclass(frozen=True)
 class TomlStatement:
-    """A table's header, or a key with its value, and where it stands in the text."""
+    """A table's header, or a key with its value, with its position in the text."""
 
     path: KeyPath
     line: int
     header: bool
     start: int
     value: int
-    """Where the value begins; of a header, its end."""
+    """The start of the value; of a header, its end."""
     end: int
 
 
 @dataclass(frozen=True)
 class Document:
-    """A valid TOML document: its text and what it means."""
+    """A valid TOML document: its text and its values."""
 
     file: str
     text: str
@@ -70,7 +70,7 @@ class Document:
         return lines
 
     def line(self, path: Sequence[str]) -> int:
-        """The line on which the value of `path` was given; inside an inline table, the line of that."""
+        """The line of the value at `path`; within an inline table, the line of that table."""
         wanted = tuple(path[:_DEPTH])
         while wanted and wanted not in self._lines:
             wanted = wanted[:-1]
@@ -79,16 +79,16 @@ class Document:
 
 @dataclass(frozen=True)
 class Edit:
-    """A new text, and whether comments of the old one are gone from it."""
+    """A new text, and whether comments of the old text were lost."""
 
     text: str
     comments_lost: bool
 
 
 def read(path: Path) -> Document | None:
-    """The document in a file, None when there is no such file.
+    """The document in a file; None when the file does not exist.
 
-    Raises `ConfigError` when it is no regular file, too large, not UTF-8 or not TOML, and `OperationError` when it
+    Raises `ConfigError` when it is not a regular file, too large, not UTF-8 or not TOML, and `OperationError` when it
     cannot be read.
     """
     try:
@@ -106,9 +106,9 @@ def read(path: Path) -> Document | None:
 
 
 def parse(text: str, file: str) -> Document:
-    """Parse TOML; `file` is how messages call it. Raises `ConfigError` with the line."""
+    """Parse TOML; `file` is its name in messages. Raises `ConfigError` with the line."""
     try:
-        # Decimal digits are kept as they are written: 0.1 stays ten cents.
+        # Keeps decimal digits exactly: 0.1 stays ten cents.
         return Document(file, text, tomllib.loads(text, parse_float=exact))
     except RecursionError:
         raise ConfigError(f"{file}: nested too deeply") from None
@@ -122,14 +122,14 @@ def parse(text: str, file: str) -> Document:
 
 
 def literal(value: object) -> str:
-    """`value` as TOML. Strings are one line without control characters, so that JSON's escapes are TOML's."""
+    """`value` as TOML. Strings are one line without control characters, for which JSON and TOML are the same."""
     import json
 
     return json.dumps(value, ensure_ascii=False)
 
 
 def edit(document: Document, path: KeyPath, value: str) -> Edit:
-    """Give the key `path` the TOML literal `value`, with as little change to the text as can be."""
+    """Set the key `path` to the TOML literal `value`, with the least change of the text."""
     expected = copy.deepcopy(document.data)
     table = expected
     for part in path[:-1]:
@@ -145,13 +145,13 @@ def edit(document: Document, path: KeyPath, value: str) -> Edit:
 
 
 def remove(document: Document, path: KeyPath) -> Edit:
-    """Take the key `path` out, which the document has; comments of other lines stay."""
+    """Remove the key `path`, which the document contains. Comments on other lines stay."""
     expected = copy.deepcopy(document.data)
     table = expected
     for part in path[:-1]:
         table = table[part]
     del table[path[-1]]
-    if not table and len(path) == 2:  # an empty table says nothing; an empty backend is one all the same
+    if not table and len(path) == 2:  # an empty table is removed too; an empty backend stays a backend
         del expected[path[0]]
 
     text = document.text
@@ -169,7 +169,7 @@ def remove(document: Document, path: KeyPath) -> Edit:
 
 
 def remove_table(document: Document, path: KeyPath) -> Edit:
-    """Take the table `path` out with all its keys; comments between them go with it, others stay."""
+    """Remove the table `path` with its keys and the comments between them. Other comments stay."""
     expected = copy.deepcopy(document.data)
     outer = expected
     for part in path[:-1]:
@@ -227,12 +227,12 @@ def _in_place(document: Document, path: KeyPath, value: str) -> Edit:
 
 
 def table_name(path: KeyPath) -> str:
-    """A table's name as it stands between brackets, quoted where TOML asks for it."""
+    """A table's name as it is written between brackets, quoted where TOML requires it."""
     return ".".join(part if _BARE_KEY.fullmatch(part) and "." not in part else literal(part) for part in path)
 
 
 def _commented_default(text: str, key: str, start: int, limit: int) -> tuple[int, int] | None:
-    """Where a table has `# key = value` in a comment: from the number sign to the end of the value."""
+    """The position of `# key = value` in a comment of a table: from the number sign to the end of the value."""
     table_end = re.compile(r"^[ \t]*#[ \t]*\[", re.MULTILINE).search(text, start, limit)  # a table in a comment
     if table_end:
         limit = table_end.start()
@@ -266,14 +266,14 @@ def _scan(text: str) -> Iterator[TomlStatement]:
             yield TomlStatement(table, line, True, start, position, position)
             continue
         key = _KEY.match(text, position)
-        assert key is not None  # noqa: S101 - the document is valid: what is no header begins with a key
+        assert key is not None  # noqa: S101 - in a valid document every other statement begins with a key
         value, end = _value(text, key.end() + 1)
         yield TomlStatement((*table, *_key_path(key[0])), line, False, start, value, end)
         position = end
 
 
 def _value(text: str, position: int) -> tuple[int, int]:
-    """Where the value after an equals sign begins and ends."""
+    """The start and the end of the value after an equals sign."""
     while text[position] in " \t":
         position += 1
     start = end = position
@@ -289,7 +289,7 @@ def _value(text: str, position: int) -> tuple[int, int]:
 
 
 def _key_path(source: str) -> KeyPath:
-    """The parts of a dotted key as it stands in a document."""
+    """The parts of a dotted key of a document."""
     if _BARE_KEY.fullmatch(source):
         return tuple(source.strip().split("."))
     table: Any = tomllib.loads(f"{source} = 0")

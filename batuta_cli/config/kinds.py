@@ -1,9 +1,8 @@
-"""What a value in the configuration may be: one class a kind, each reads it from TOML and from a line of text.
+"""The kinds of values in the configuration, one class each.
 
-`check` takes what a TOML parser gives and returns the value that the rest of batuta uses; `read` turns the text of an
-environment variable, or of `batuta config set`, into what `check` takes; `toml` goes back. What is wrong is a
-`RefusedValueError`, whose text says what is expected and never quotes the value: it may be a secret in the wrong
-place.
+`check` turns a parsed TOML value into the value that batuta uses. `read` turns the text of an environment variable, or
+of `batuta config set`, into a TOML value. `toml` turns batuta's value into a TOML value. An invalid value raises
+`RefusedValueError`. Its text says what is expected and does not quote the value, which may be a misplaced secret.
 """
 
 import re
@@ -25,18 +24,18 @@ T = TypeVar("T")
 Network = IPv4Network | IPv6Network
 
 _TEXT_LIMIT = 2048
-_COMPARED = 64  # characters of a name that are worth comparing; difflib takes quadratic time
+_COMPARED = 64  # characters of a name that are compared, because difflib takes quadratic time
 
 _SECRET_WORDS = frozenset(
     ("password", "passwd", "passphrase", "secret", "token", "credential", "credentials", "apikey", "bearer")
 )
-KEEP_SECRETS_OUT = "keep it in an environment variable; the configuration never has secrets"
+KEEP_SECRETS_OUT = "keep it in an environment variable; the configuration must not contain secrets"
 
 _TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 class RefusedValueError(ValueError):
-    """A value is not what its key takes; reads on after the name of the key, as in "must be true or false"."""
+    """A value is invalid for its key. The text follows the key in a message, as in "must be true or false"."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -44,7 +43,7 @@ class RefusedValueError(ValueError):
 
 
 def names_a_secret(key: str) -> bool:
-    """Whether a key's name says that its value would be a secret: `api_key`, `password`, `GROQ_TOKEN`."""
+    """Whether a key's name shows that its value is a secret: `api_key`, `password`, `GROQ_TOKEN`."""
     words = re.split(r"[^a-z0-9]+", key.lower())
     return words[-1] != "env" and (
         not _SECRET_WORDS.isdisjoint(words)
@@ -53,7 +52,7 @@ def names_a_secret(key: str) -> bool:
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
-    """The known name that was probably meant."""
+    """The known name that is most similar to `name`; None when none is similar."""
     from difflib import get_close_matches
 
     folded = {k.casefold(): k for k in known}
@@ -62,7 +61,7 @@ def nearest(name: str, known: Collection[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """`, did you mean X?`, or nothing when no known name is near."""
+    """`, did you mean X?`, or an empty text when no known name is similar."""
     near = nearest(name, known)
     return f", did you mean {near}?" if near else ""
 
@@ -72,14 +71,14 @@ class ValueKind(ABC, Generic[T]):
 
     @abstractmethod
     def check(self, value: object) -> T:
-        """The value that a parsed TOML value stands for. Raises `RefusedValueError`."""
+        """batuta's value for a parsed TOML value. Raises `RefusedValueError`."""
 
     def read(self, text: str) -> object:
-        """What `text` would be in TOML, for `check`. Raises `RefusedValueError`."""
+        """The TOML value for `text`, to be passed to `check`. Raises `RefusedValueError`."""
         return text
 
     def toml(self, value: T) -> object:
-        """The value as `check` takes it, made of TOML's and JSON's common types."""
+        """The value as `check` accepts it, in the types that TOML and JSON share."""
         return value
 
 
@@ -129,7 +128,7 @@ class Fraction(ValueKind[float]):
     def check(self, value: object) -> float:
         if not isinstance(value, int | float | Decimal) or isinstance(value, bool):
             raise RefusedValueError(f"must be a number from 0 to 1{_not(value)}")
-        # Asked in this order because a comparison with a Decimal NaN raises.
+        # The finiteness is tested first, because ordering a Decimal NaN raises.
         if (isinstance(value, Decimal) and not value.is_finite()) or not 0 <= value <= 1:
             raise RefusedValueError("must be a number from 0 to 1")
         return abs(float(value))  # no negative zero
@@ -139,11 +138,38 @@ class Fraction(ValueKind[float]):
 
 
 @dataclass(frozen=True)
+class Seconds(ValueKind[float]):
+    """A duration in seconds within bounds, whole or with a fraction."""
+
+    low: float
+    high: float
+
+    def check(self, value: object) -> float:
+        if not isinstance(value, int | float | Decimal) or isinstance(value, bool):
+            raise RefusedValueError(f"{self._expected}{_not(value)}")
+        if isinstance(value, Decimal):  # as a float, because Decimal("0.1") is below the float 0.1
+            value = float(value)
+        if not self.low <= value <= self.high:
+            raise RefusedValueError(self._expected)
+        return float(value)
+
+    def read(self, text: str) -> Decimal:
+        return exact(text) if re.fullmatch(r"[0-9]{0,10}(\.[0-9]{1,10})?", text) else Decimal("nan")
+
+    def toml(self, value: float) -> float | int:
+        return int(value) if value == int(value) else value
+
+    @property
+    def _expected(self) -> str:
+        return f"must be a number of seconds from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
 class Money(ValueKind[Decimal]):
     """An amount of US dollars as `batuta_cli.dollars` reads it, rounded up to 9 decimal places.
 
-    A string ("10.00") is what batuta writes. Numbers are taken as well, and exactly: the parser hands over their
-    decimal digits, so that no binary fraction comes in between.
+    batuta writes a string ("10.00"). Numbers are accepted too, and exactly: the parser keeps their decimal digits and
+    makes no binary fraction of them.
     """
 
     def check(self, value: object) -> Decimal:
@@ -154,7 +180,7 @@ class Money(ValueKind[Decimal]):
         except AmountError as refused:
             raise RefusedValueError(str(refused)) from None
         given = Decimal(value).copy_abs()  # no negative zero
-        # As it was written, "10.00", unless it was rounded up.
+        # The digits of the file, "10.00", unless the amount was rounded up.
         return Decimal(f"{given:f}") if given * NANO == nano else Decimal(f"{Decimal(nano) / NANO:f}")
 
     def toml(self, value: Decimal) -> str:
@@ -163,7 +189,7 @@ class Money(ValueKind[Decimal]):
 
 @dataclass(frozen=True)
 class OptionalMoney(ValueKind[Decimal | None]):
-    """An amount as `Money` has it, or an empty string for none; zero is an amount."""
+    """An amount as in `Money`, or an empty string for no amount. Zero is an amount."""
 
     def check(self, value: object) -> Decimal | None:
         return None if value == "" else Money().check(value)
@@ -188,7 +214,7 @@ class OneOf(ValueKind[Any]):
 
 @dataclass(frozen=True)
 class IdentityKind(ValueKind[str]):
-    """Who a signing key belongs to, or nothing; the same rules as `pacha keygen --identity`."""
+    """The identity of a signing key, or empty; the rules of `pacha keygen --identity`."""
 
     def check(self, value: object) -> str:
         expected = "must be an identity such as alice@example.com, at most 200 bytes long, or empty"
@@ -202,7 +228,7 @@ class IdentityKind(ValueKind[str]):
 
 @dataclass(frozen=True)
 class Line(ValueKind[str]):
-    """A short line of text, or nothing; whether it names something is judged where it is used."""
+    """A short line of text, or empty. The code that uses it checks whether the name exists."""
 
     what: str
 
@@ -215,17 +241,17 @@ class Line(ValueKind[str]):
 
 @dataclass(frozen=True)
 class EnvName(ValueKind[str]):
-    """The name of an environment variable, or nothing.
+    """The name of an environment variable, or empty.
 
-    Upper case only, as POSIX has it (https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html): it
-    keeps a key that was pasted in place of the name from passing for one.
+    In upper case, as in POSIX (https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html), so that a key
+    pasted in place of the name is refused.
     """
 
     def check(self, value: object) -> str:
         expected = "must be the name of an environment variable such as GROQ_API_KEY, in upper case, or empty"
         text = plain_text(value, expected)
         if not re.fullmatch(r"([A-Z_][A-Z0-9_]{0,63})?", text):
-            raise RefusedValueError(expected, "export GROQ_API_KEY=…; the configuration names it, nothing more")
+            raise RefusedValueError(expected, "set the variable (export GROQ_API_KEY=…) and write its name here")
         return text
 
 
@@ -235,7 +261,7 @@ class TimeZone(ValueKind[str]):
 
     def check(self, value: object) -> str:
         text = plain_text(value, "must be a time zone such as UTC or Europe/Berlin")
-        if text != "UTC":  # always known, even where no database is installed
+        if text != "UTC":  # always valid, also without an installed time zone database
             self._look_up(text)
         return text
 
@@ -268,7 +294,7 @@ class LedgerUrlKind(ValueKind[str]):
 
 @dataclass(frozen=True)
 class BaseUrl(ValueKind[str]):
-    """An http or https address, or nothing."""
+    """An http or https address, or empty."""
 
     def check(self, value: object) -> str:
         expected = "must be an address such as http://127.0.0.1:8080/v1, or empty"
@@ -284,9 +310,9 @@ def _check_address(text: str, schemes: tuple[str, ...], expected: str) -> None:
     try:
         parts = urlsplit(text)
         usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, an address in brackets that is none
+    except ValueError:  # an invalid port, or an invalid address in brackets
         usable = False
-    # Where somebody looks for a secret to leak: the user's part and the query of an address.
+    # Secrets in addresses are in the user part or the query.
     if usable and "@" in parts.netloc:
         raise RefusedValueError("must not have a user or a password in the address", KEEP_SECRETS_OUT)
     if not usable or parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", text):
@@ -323,12 +349,12 @@ class _List(ValueKind[tuple[T, ...]]):
 
 @dataclass(frozen=True)
 class NetworksKind(_List[Network]):
-    """Address ranges in CIDR notation. Such a list says what counts as near, so a range of everything is refused."""
+    """Address ranges in CIDR notation. A range of all addresses is refused, because it would make every host local."""
 
     expected = "networks such as 10.0.0.0/8"
 
     def item(self, value: object, number: int) -> Network:
-        expected = f"must be a list of {self.expected}, and its value {number} is none"
+        expected = f"must be a list of {self.expected}, and its value {number} is not valid"
         text = plain_text(value, expected)
         try:
             network = ip_network(text, strict=False)
@@ -337,11 +363,11 @@ class NetworksKind(_List[Network]):
         if "%" in text:
             raise RefusedValueError(expected)
         if network.prefixlen == 0:
-            raise RefusedValueError("must not have a network that every address is in")
+            raise RefusedValueError("must not have a network of all addresses")
         try:
             ip_network(text)
         except ValueError:
-            raise RefusedValueError(f"{expected}: its address lies inside {network}, did you mean that?") from None
+            raise RefusedValueError(f"{expected}: the address has host bits, did you mean {network}?") from None
         return network
 
 
@@ -353,7 +379,7 @@ class Names(_List[str]):
     expected = "names"
 
     def item(self, value: object, number: int) -> str:
-        expected = f"must be a list of names of at most 200 characters, and its value {number} is none"
+        expected = f"must be a list of names of at most 200 characters, and its value {number} is not valid"
         text = plain_text(value, expected)
         if not text.strip() or len(text) > 200:
             raise RefusedValueError(expected)
@@ -362,35 +388,33 @@ class Names(_List[str]):
 
 @dataclass(frozen=True)
 class Origins(_List[str]):
-    """Origins of web pages as browsers send them: a scheme, a host in lower case, a port unless it is the usual one."""
+    """Origins of web pages as browsers send them: scheme, host in lower case, port unless it is the default port."""
 
     expected = "origins such as http://localhost:3000"
 
     def item(self, value: object, number: int) -> str:
-        expected = f"must be a list of {self.expected}, and its value {number} is none"
+        expected = f"must be a list of {self.expected}, and its value {number} is not valid"
         text = plain_text(value, expected)
         if not re.fullmatch(r"[a-z][a-z0-9+.-]{0,30}://(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(:[0-9]{1,5})?", text):
             raise RefusedValueError(expected)
         if re.fullmatch(r"(http://.*:80|https://.*:443)", text):
-            raise RefusedValueError(f"{expected}: browsers leave the usual port out")
+            raise RefusedValueError(f"{expected}: leave out the default port, as browsers do")
         return text
 
 
 def plain_text(value: object, expected: str) -> str:
-    """`value` when it is one line of text that is safe to show. Raises `RefusedValueError`."""
+    """`value` if it is one line of text that can be shown. Raises `RefusedValueError`."""
     if not isinstance(value, str):
         raise RefusedValueError(f"{expected}{_not(value)}")
     if any(is_control(c) or 0xD800 <= ord(c) <= 0xDFFF for c in value) or len(value) > _TEXT_LIMIT:
         raise RefusedValueError("must be one short line of Unicode text without control characters")
     if is_token(value) or is_key(value):
-        raise RefusedValueError(
-            "has what looks like a secret, and those are never in the configuration", KEEP_SECRETS_OUT
-        )
+        raise RefusedValueError("looks like a secret, and the configuration must not contain secrets", KEEP_SECRETS_OUT)
     return value
 
 
 def exact(text: str) -> Decimal:
-    """The number that `text` writes, in decimal; NaN when it is none, or too large to handle."""
+    """The decimal number in `text`; NaN when it is invalid or too large."""
     try:
         return Decimal(text)
     except InvalidOperation:

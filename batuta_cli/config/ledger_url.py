@@ -7,15 +7,15 @@
 | `sqlite:///relative/path` | another SQLite file, relative to the current directory |
 | `memory:` | the memory of one process; it is empty again when the process ends |
 
-Everything else is refused: a host, a user, a password, a query, a fragment, `~`, and the schemes of other databases.
-Percent signs have no special meaning. No error repeats the URL, because it may have a password.
+Any other text is refused: a host, a user, a password, a query, a fragment, `~`, and the schemes of other databases.
+Percent signs have no special meaning. No error repeats the URL, because it may contain a password.
 """
 
 import os
 from dataclasses import dataclass
 
 KNOWN = "sqlite, sqlite:////absolute/path, sqlite:///relative/path or memory:"
-"""What a ledger URL may be, for people."""
+"""The valid ledger URLs, for messages."""
 
 NO_REDIS = "this version of batuta has no Redis ledger"
 _PREFIX = "sqlite://"
@@ -23,7 +23,7 @@ _SPECIAL = {"?": "a query (?)", "#": "a fragment (#)", "~": "~, which is not exp
 
 
 class LedgerUrlError(ValueError):
-    """A text is not a ledger URL of this version. `hint` says what to type."""
+    """A text is not a valid ledger URL. `hint` says what to type."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class LedgerUrlError(ValueError):
 
 @dataclass(frozen=True)
 class LedgerUrl:
-    """What a ledger URL means."""
+    """A parsed ledger URL."""
 
     in_memory: bool
     path: str | None = None
@@ -40,7 +40,7 @@ class LedgerUrl:
 
 
 def parse_ledger_url(url: str) -> LedgerUrl:
-    """Read a ledger URL. Raises `LedgerUrlError`, whose text never has the URL."""
+    """Parse a ledger URL. Raises `LedgerUrlError`, whose text does not contain the URL."""
     if url == "memory:":
         return LedgerUrl(in_memory=True)
     if url == "sqlite":
@@ -56,7 +56,7 @@ def parse_ledger_url(url: str) -> LedgerUrl:
     if host:
         raise LedgerUrlError("sqlite:// takes no host; use sqlite:////absolute/path")
     _check_path(path if slash else "")
-    # POSIX lets two leading slashes mean something else, and abspath keeps them.
+    # abspath keeps two leading slashes, which POSIX allows to have another meaning.
     return LedgerUrl(in_memory=False, path=os.path.abspath(f"/{path.lstrip('/')}" if path.startswith("/") else path))
 
 

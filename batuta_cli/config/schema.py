@@ -1,7 +1,7 @@
-"""The tables of the configuration: every key once, with its kind, its default and what it is for.
+"""The schema of the configuration: every key with its kind of value, default and documentation.
 
-All the rest follows from here: what a file may say and `batuta config set` takes, the environment variables, and the
-documented file that `batuta config init` writes. A new key is one field; it needs nothing else.
+The checks of the file and of `batuta config set`, the environment variables, and the file of `batuta config init` are
+derived from it. A new key is one field here.
 """
 
 import re
@@ -26,6 +26,7 @@ from batuta_cli.config.kinds import (
     OneOf,
     OptionalMoney,
     Origins,
+    Seconds,
     TimeZone,
     ValueKind,
 )
@@ -36,7 +37,7 @@ Durability = Literal["normal", "full"]
 
 @dataclass(frozen=True)
 class Key:
-    """What a field of a table may be, and what it is for."""
+    """The kind of value and the documentation of a key."""
 
     kind: ValueKind[Any]
     doc: str
@@ -50,28 +51,27 @@ class PachaSection:
         bool,
         Key(
             Boolean(),
-            "Whether `pacha verify` accepts the .sig files of the Rust crate. They bind the content alone:\n"
-            "name, signer and time in them are claims that nobody signed.",
+            "Whether `pacha verify` accepts the .sig files of the Rust crate. They sign the content only:\n"
+            "the name, signer and time in them are unsigned claims.",
         ),
     ] = False
     default_key: Annotated[
-        str, Key(IdentityKind(), "Whose key `pacha sign` uses when there are several and none is named.")
+        str,
+        Key(IdentityKind(), "The identity whose key `pacha sign` uses when there are several keys and none is named."),
     ] = ""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """`[budget]`: what requests may cost."""
+    """`[budget]`: limits of the cost of requests."""
 
-    daily_budget_usd: Annotated[Decimal, Key(Money(), "US dollars to spend in a day, all requests together.")] = (
+    daily_budget_usd: Annotated[Decimal, Key(Money(), "US dollars that all requests of a day may cost together.")] = (
         Decimal("10.00")
     )
     warning_threshold: Annotated[
-        float, Key(Fraction(), "The part of the daily budget, from 0 to 1, at which one warning is given.")
+        float, Key(Fraction(), "The part of the daily budget, from 0 to 1, at which one warning is sent.")
     ] = 0.8
-    max_request_cost_usd: Annotated[Decimal, Key(Money(), "US dollars that a single request may cost.")] = Decimal(
-        "1.00"
-    )
+    max_request_cost_usd: Annotated[Decimal, Key(Money(), "US dollars that one request may cost.")] = Decimal("1.00")
     timezone: Annotated[
         str,
         Key(
@@ -84,64 +84,124 @@ class Budget:
         str,
         Key(
             LedgerUrlKind(),
-            "Where spending is kept: sqlite (this user's file), sqlite:////absolute/path, sqlite:///relative/path\n"
-            "(relative to the current directory), or memory: (each process keeps its own and forgets it when it ends).",
+            "The ledger that stores spending: sqlite (this user's file), sqlite:////absolute/path, sqlite:///relative/path\n"
+            "(relative to the current directory), or memory: (separate for each process, lost when it ends).",
         ),
     ] = "sqlite"
+    reservation_wait: Annotated[
+        float,
+        Key(
+            Seconds(0, 60),
+            "Seconds that a request waits while running requests have reserved the rest of the daily budget.\n"
+            "Then it is refused: HTTP 429 with Retry-After.",
+        ),
+    ] = 2.0
     durability: Annotated[
         Durability,
         Key(
             OneOf(("normal", "full")),
-            "What the sqlite ledger survives: normal, that processes are killed; full, a power cut as well,\n"
-            "at several times the cost of each request.",
+            "What the sqlite ledger survives. normal: killed processes. full: a power cut too; each request then\n"
+            "takes several times as long.",
         ),
     ] = "normal"
 
 
 @dataclass(frozen=True)
 class Privacy:
-    """`[privacy]`: where requests may go."""
+    """`[privacy]`: the backends to which requests may be sent."""
 
     tier: Annotated[
         Tier,
         Key(
             OneOf(("standard", "private", "sovereign")),
-            "How far a request may go when it does not say so itself: sovereign (this machine and\n"
-            "local_networks), private (these, private_networks, and the private clouds) or standard (anywhere).",
+            "The privacy tier of requests that name none: sovereign (this machine and local_networks),\n"
+            "private (also private_networks and the private clouds) or standard (any backend).",
         ),
     ] = "standard"
     local_networks: Annotated[
         tuple[Network, ...],
-        Key(NetworksKind(), 'Networks that count as local, such as ["10.1.0.0/16"]. The loopback always does.'),
+        Key(NetworksKind(), 'Networks that count as local, such as ["10.1.0.0/16"]. The loopback is always local.'),
     ] = ()
     private_networks: Annotated[
-        tuple[Network, ...], Key(NetworksKind(), "NetworksKind that count as private, in addition to the local ones.")
+        tuple[Network, ...], Key(NetworksKind(), "Networks that count as private, in addition to the local ones.")
     ] = ()
 
 
 @dataclass(frozen=True)
 class Router:
-    """`[router]`: when to leave the local backend."""
+    """`[router]`: when requests leave the local backend."""
 
     spillover_threshold: Annotated[
-        int, Key(Integer(0, 1_000_000), "Queue depth of the local backend from which requests go to another one.")
+        int, Key(Integer(0, 1_000_000), "Queue depth of the local backend at which requests go to another backend.")
     ] = 10
     max_queue_depth: Annotated[
-        int, Key(Integer(1, 1_000_000), "Queue depth from which a backend takes no further request.")
+        int, Key(Integer(1, 1_000_000), "Queue depth at which a backend gets no further request.")
     ] = 50
     local_backend: Annotated[
-        str, Key(Line("a backend"), "The backend that requests go to first. Empty: the first local one that serves.")
+        str, Key(Line("a backend"), "The backend that is tried first. Empty: the first local backend that is ready.")
     ] = ""
     spillover_backends: Annotated[
         tuple[str, ...],
-        Key(Names("backends"), "Where requests go when it is busy, in this order. Empty: as the tier recommends."),
+        Key(
+            Names("backends"),
+            "Backends for requests when the local one is busy, in this order. Empty: those recommended for the tier.",
+        ),
     ] = ()
-    spillover_enabled: Annotated[bool, Key(Boolean(), "Whether requests may leave the local backend at all.")] = True
+    spillover_enabled: Annotated[
+        bool, Key(Boolean(), "Whether requests may be sent to other backends than the local one.")
+    ] = True
+
+
+@dataclass(frozen=True)
+class TimeoutsSection:
+    """`[timeouts]`: how long a request waits, in seconds."""
+
+    connect: Annotated[float, Key(Seconds(0.1, 600), "Seconds to connect to a backend.")] = 5.0
+    first_token: Annotated[
+        float,
+        Key(
+            Seconds(1, 86_400),
+            "Seconds from the request to the first token, or to the whole response when it is not streamed.\n"
+            "A long prompt on a slow machine takes minutes.",
+        ),
+    ] = 120.0
+    idle: Annotated[
+        float, Key(Seconds(1, 86_400), "Seconds without data within a stream. A backend's pings count as data.")
+    ] = 60.0
+    total: Annotated[float, Key(Seconds(1, 604_800), "Seconds that one response takes at most.")] = 3600.0
+
+
+@dataclass(frozen=True)
+class FailoverSection:
+    """`[failover]`: what follows a backend's failure."""
+
+    max_retries: Annotated[
+        int, Key(Integer(0, 100), "Backends that a request tries after the first one has failed.")
+    ] = 2
+    prompted: Annotated[
+        bool,
+        Key(
+            Boolean(),
+            "Whether a backend that cannot continue an interrupted response exactly may be asked to do so by an\n"
+            "instruction in the prompt. The response is then marked as prompted.",
+        ),
+    ] = False
+    cooldown: Annotated[
+        float,
+        Key(
+            Seconds(0.01, 3600),
+            "Seconds for which a failed backend gets no request; doubled with each failure in a row.",
+        ),
+    ] = 1.0
+    max_cooldown: Annotated[float, Key(Seconds(0.01, 86_400), "The longest cooldown, in seconds.")] = 60.0
+    max_retry_after: Annotated[
+        float, Key(Seconds(0, 86_400), "The longest Retry-After of a backend that is obeyed, in seconds.")
+    ] = 3600.0
 
 
 @dataclass(frozen=True)
 class Net:
-    """`[network]`: how requests reach what is beyond this machine."""
+    """`[network]`: connections to other machines."""
 
     proxy: Annotated[
         str,
@@ -159,20 +219,30 @@ class GatewaySection:
 
     host: Annotated[
         str,
-        Key(Line("a host"), "Where it listens. Beyond the loopback it starts only when there are client keys."),
+        Key(Line("a host"), "The address on which it listens. An address beyond the loopback needs client keys."),
     ] = "127.0.0.1"
-    port: Annotated[int, Key(Integer(0, 65535), "The port; 0 for any that is free.")] = 8484
-    workers: Annotated[int, Key(Integer(1, 64), "Processes that share the port.")] = 1
+    port: Annotated[int, Key(Integer(0, 65535), "The port. 0: any free port.")] = 8484
+    workers: Annotated[int, Key(Integer(1, 64), "Number of processes that share the port.")] = 1
     origins: Annotated[
         tuple[str, ...],
-        Key(Origins(), 'Web pages that may use it, such as ["http://localhost:3000"]; all others are refused.'),
+        Key(Origins(), 'Origins of web pages that may use it, such as ["http://localhost:3000"]; others are refused.'),
     ] = ()
-    max_body_bytes: Annotated[int, Key(Integer(1024, 1 << 30), "The largest request.")] = 32 * 1024 * 1024
+    max_body_bytes: Annotated[int, Key(Integer(1024, 1 << 30), "The largest request body, in bytes.")] = (
+        32 * 1024 * 1024
+    )
+    max_bodies_bytes: Annotated[
+        int,
+        Key(Integer(1024, 1 << 40), "Largest sum of the bodies of all requests in progress in one process, in bytes."),
+    ] = 256 * 1024 * 1024
+    max_connections: Annotated[
+        int, Key(Integer(1, 1_000_000), "Connections of one process; a further one closes an idle one or gets 429.")
+    ] = 1000
     client_seconds: Annotated[
-        int, Key(Integer(1, 3600), "Seconds a client may take to send a request, or to take a part of an answer.")
+        int,
+        Key(Integer(1, 3600), "Seconds that a client may take to send a request, or to receive a part of a response."),
     ] = 60
     drain_seconds: Annotated[
-        int, Key(Integer(0, 3600), "Seconds that answers under way have to finish when it is told to stop.")
+        int, Key(Integer(0, 3600), "Seconds for responses in progress to finish when the gateway is stopped.")
     ] = 30
 
 
@@ -182,32 +252,37 @@ class BackendSection:
 
     profile: Annotated[
         str,
-        Key(Line("a backend"), "Which of the known backends it is, such as vllm. Empty: the one of that NAME."),
+        Key(Line("a backend"), "The kind of backend, such as vllm. Empty: the kind called NAME."),
     ] = ""
     base_url: Annotated[
-        str, Key(BaseUrl(), "Address of its API, such as http://127.0.0.1:8080/v1. Empty: the usual one of that NAME.")
+        str,
+        Key(BaseUrl(), "Address of its API, such as http://127.0.0.1:8080/v1. Empty: the usual address of its kind."),
     ] = ""
-    models: Annotated[tuple[str, ...], Key(Names(), "Models it serves. Empty: whatever it says it has.")] = ()
+    models: Annotated[tuple[str, ...], Key(Names(), "Models it serves. Empty: the models that the server lists.")] = ()
     api_key_env: Annotated[
-        str, Key(EnvName(), "Environment variable that holds its API key. The key itself is never in this file.")
+        str, Key(EnvName(), "Environment variable that holds its API key. The key itself must not be in this file.")
     ] = ""
 
 
 @dataclass(frozen=True)
 class ModelSection:
-    """`[models."NAME"]`: what batuta cannot know of a model by itself."""
+    """`[models."NAME"]`: facts about a model that batuta's tables lack or have wrong."""
 
     context_window: Annotated[
-        int, Key(Integer(0, 1_000_000_000), "Tokens that prompt and answer have together. 0: as the tables know.")
+        int, Key(Integer(0, 1_000_000_000), "Tokens of prompt and response together. 0: from batuta's tables.")
     ] = 0
     output_reserve: Annotated[
-        int, Key(Integer(0, 1_000_000_000), "Tokens of it that are kept for the answer. 0: as the tables know.")
+        int,
+        Key(
+            Integer(0, 1_000_000_000),
+            "Tokens of the window that are reserved for the response. 0: from batuta's tables.",
+        ),
     ] = 0
     input_usd_per_million: Annotated[
-        Decimal | None, Key(OptionalMoney(), "US dollars for a million tokens of prompt. Empty: as the tables know.")
+        Decimal | None, Key(OptionalMoney(), "US dollars for a million prompt tokens. Empty: from batuta's tables.")
     ] = None
     output_usd_per_million: Annotated[
-        Decimal | None, Key(OptionalMoney(), "US dollars for a million tokens of answer. Empty: as the tables know.")
+        Decimal | None, Key(OptionalMoney(), "US dollars for a million response tokens. Empty: from batuta's tables.")
     ] = None
     cached_input_usd_per_million: Annotated[
         Decimal | None,
@@ -215,21 +290,26 @@ class ModelSection:
     ] = None
     cache_write_usd_per_million: Annotated[
         Decimal | None,
-        Key(OptionalMoney(), "The same for tokens written to a cache. Empty: 1.25 times the price of input."),
+        Key(
+            OptionalMoney(), "US dollars for a million tokens written to a cache. Empty: 1.25 times the price of input."
+        ),
     ] = None
     cache_write_1h_usd_per_million: Annotated[
         Decimal | None,
-        Key(OptionalMoney(), "The same for tokens written for an hour. Empty: twice the price of input."),
+        Key(
+            OptionalMoney(),
+            "US dollars for a million tokens written to a cache for an hour. Empty: twice the price of input.",
+        ),
     ] = None
     reasoning_usd_per_million: Annotated[
         Decimal | None,
-        Key(OptionalMoney(), "The same for tokens of reasoning. Empty: the price of output."),
+        Key(OptionalMoney(), "US dollars for a million reasoning tokens. Empty: the price of output."),
     ] = None
     template: Annotated[
-        str, Key(Line("a format"), "Its chat template, such as llama3; see batuta serve template --list.")
+        str, Key(Line("a format"), "Its chat template, such as llama3. batuta serve template --list shows the names.")
     ] = ""
     tokenizer: Annotated[
-        str, Key(Line("a path"), "A GGUF file, a tokenizer.json or a directory that has its tokenizer.")
+        str, Key(Line("a path"), "Its tokenizer: a GGUF file, a tokenizer.json or a directory with one.")
     ] = ""
 
 
@@ -254,10 +334,10 @@ def _settings(table: str, declared: type) -> dict[str, Setting]:
 
 @dataclass(frozen=True)
 class Naming:
-    """How the tables within a table are named, which is up to the user."""
+    """The rule for the names of tables within a table, which the user chooses."""
 
     one: str
-    """What one of them is called."""
+    """The word for one of them."""
     pattern: re.Pattern[str]
     rule: str
     example: str
@@ -280,42 +360,46 @@ NAMED = {
         '[models."llama-3.3-70b"]',
     ),
 }
-"""The tables whose keys are tables of the user's own naming."""
+"""The tables that contain tables with names of the user's choice."""
 
 TABLES: dict[str, type] = {
     "pacha": PachaSection,
     "budget": Budget,
     "privacy": Privacy,
     "router": Router,
+    "timeouts": TimeoutsSection,
+    "failover": FailoverSection,
     "network": Net,
     "gateway": GatewaySection,
     BACKENDS: BackendSection,
     MODELS: ModelSection,
 }
-"""Every table and the dataclass it becomes."""
+"""Every table and its dataclass."""
 
 SETTINGS: dict[str, dict[str, Setting]] = {table: _settings(table, declared) for table, declared in TABLES.items()}
-"""Every key, by table and name; those of `NAMED` tables hold for each table within."""
+"""Every key by table and name. The keys of a `NAMED` table apply to each table within it."""
 
 TABLE_DOCS = {
     "pacha": "Signing and verifying: batuta pacha.",
-    "budget": "What requests may cost.",
-    "privacy": "Where requests may go.",
-    "router": "When to leave the local backend for another one.",
-    "network": "How requests reach what is beyond this machine.",
+    "budget": "Limits of the cost of requests.",
+    "privacy": "The backends to which requests may be sent.",
+    "router": "When requests leave the local backend for another one.",
+    "timeouts": "How long a request waits, in seconds.",
+    "failover": "Retries and cooldowns after a backend's failure.",
+    "network": "Connections to other machines.",
     "gateway": "The server that batuta serve gateway runs.",
-    BACKENDS: "Servers that run models, one table each, under a name of your own.",
-    MODELS: "What batuta does not know of a model, one table each; its name in quotes.",
+    BACKENDS: "Servers that run models: one table each, with a name of your choice.",
+    MODELS: "Facts about models that batuta's tables lack: one table each, its name in quotes.",
 }
 
 
 def is_name(table: str, name: str) -> bool:
-    """Whether a table within `table` may be called so."""
+    """Whether `name` is valid for a table within `table`."""
     return NAMED[table].pattern.fullmatch(name) is not None
 
 
 def find(path: Sequence[str]) -> Setting | None:
-    """The setting that a key's path means: (table, key), or (table, name, key) where the table is one of `NAMED`."""
+    """The setting at a path: (table, key), or (table, name, key) when the table is in `NAMED`."""
     if len(path) == 2 and path[0] not in NAMED:
         return SETTINGS.get(path[0], {}).get(path[1])
     if len(path) == 3 and path[0] in NAMED and is_name(path[0], path[1]):
@@ -324,7 +408,7 @@ def find(path: Sequence[str]) -> Setting | None:
 
 
 def split(key: str) -> tuple[str, ...]:
-    """The path of a key as it is written in one word: `table.key`, `models.llama-3.3-70b.context_window`."""
+    """The path of a dotted key: `table.key`, `models.llama-3.3-70b.context_window`."""
     table, _, rest = key.partition(".")
     if table in NAMED and rest.count(".") > 1:
         name, _, last = rest.rpartition(".")

@@ -1,13 +1,20 @@
 """Whether a model is what a statement says: every file by size, then by digest, and no file more or less."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batuta_cli.files import Advance, StrPath
 from batuta_cli.pacha.hashing import FileEntry, Resource, check_unchanged, hash_entries, scan
-from batuta_cli.pacha.ignoring import files_left_out
+from batuta_cli.pacha.ignoring import files_left_out, matching_part
 from batuta_cli.pacha.statement import Statement
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.oms.manifest import OmsManifest
+
+IS_FILE = "a file, and a directory was signed"
+IS_DIRECTORY = "a directory, and a single file was signed"
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,14 @@ class Differences:
     def __bool__(self) -> bool:
         return bool(self.changed or self.missing or self.added or self.renamed or self.other_kind)
 
+    def without_unsigned(self, globs: Sequence[str]) -> "tuple[Differences, tuple[str, ...]]":
+        """The differences without the added files that globs name, and those files.
+
+        A file that was signed under another name is a change of a signed one and stays.
+        """
+        unsigned = tuple(name for name in self.added if matching_part(globs, name) is not None)
+        return replace(self, added=tuple(name for name in self.added if name not in set(unsigned))), unsigned
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
@@ -37,7 +52,7 @@ class Differences:
 
 @dataclass
 class ModelContent:
-    """A model on disk. Each file is hashed once, however many statements it is compared with."""
+    """A model on disk. Each file is hashed once, for any number of statements."""
 
     path: StrPath
     progress: Advance | None = None
@@ -50,7 +65,7 @@ class ModelContent:
         entries = scan(self.path, ignore=ignore, follow_symlinks=follow, allow_empty=True, unusable=unusable)
         single = len(entries) == 1 and entries[0].name == "."
         if single != statement.is_single_file:
-            return Differences(other_kind="a file, and a directory was signed" if single else _IS_DIRECTORY)
+            return Differences(other_kind=IS_FILE if single else IS_DIRECTORY)
         differences = self._compare({e.name: e for e in entries}, {r.name: r for r in statement.resources})
         check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow)
         if not unusable:
@@ -64,9 +79,9 @@ class ModelContent:
             added=(*differences.added, *(name for name in unusable if name not in signed)),
         )
 
-    def left_out(self, statement: Statement) -> tuple[str, ...]:
+    def left_out(self, stated: "Statement | OmsManifest") -> tuple[str, ...]:
         """The files there are that a statement does not cover, because it says that they are ignored."""
-        return () if statement.is_single_file else files_left_out(self.path, statement.ignore_paths)
+        return files_left_out(self.path, stated.ignore_paths) if os.path.isdir(self.path) else ()
 
     def single_file(self) -> Resource | None:
         """The model hashed as one file; None when it is a directory. Raises as `differences`."""
@@ -114,23 +129,22 @@ class ModelContent:
         return resource is not None and (resource.size, resource.digest) == (signed.size, signed.digest)
 
 
-_IS_DIRECTORY = "a directory, and a single file was signed"
-
-
 @dataclass(frozen=True)
 class HashedModel:
     """A single file that has been hashed already: bytes in memory, or a pipe."""
 
     resource: Resource
+    compared: "Mapping[OmsManifest, Differences]" = field(default_factory=dict)
+    """How it differs from the manifests of other tools, for which it was hashed in other ways."""
 
     def differences(self, statement: Statement) -> Differences:
         """Compare with a statement."""
         if not statement.is_single_file:
-            return Differences(other_kind="a file, and a directory was signed")
+            return Differences(other_kind=IS_FILE)
         signed = statement.resources[0]
         same = (signed.size, signed.digest) == (self.resource.size, self.resource.digest)
         return Differences() if same else Differences(changed=(".",))
 
-    def left_out(self, statement: Statement) -> tuple[str, ...]:
+    def left_out(self, stated: "Statement | OmsManifest") -> tuple[str, ...]:
         """Nothing: a single file is covered whole."""
         return ()

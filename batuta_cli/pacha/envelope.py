@@ -3,7 +3,7 @@
 Sources: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md (envelope and pre-authentication encoding),
 https://github.com/sigstore/protobuf-specs/blob/main/protos/sigstore_bundle.proto (bundle).
 
-A file from a stranger: every limit and type is checked before its content is used, and an error names the field.
+The file is untrusted input: every limit and type is checked before its content is used, and an error names the field.
 """
 
 import base64
@@ -21,16 +21,15 @@ SIGNATURE_FILE_LIMIT = 64 * 1024 * 1024
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
-_SIGNATURE_SIZE = 64  # bytes, RFC 8032 section 5.1.6
 _MAX_SIGNATURES = 16  # each is tried under every trusted and revoked key
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # what could stand for half a character, which no UTF-8 text can hold
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape that may be a lone surrogate, which UTF-8 cannot represent
 # What sigstore's own libraries and older releases of model_signing wrote; the fields read here are the same in all.
 _MEDIA_TYPES = (MEDIA_TYPE, *(f"application/vnd.dev.sigstore.bundle+json;version=0.{n}" for n in (1, 2, 3)))
 
 
 @dataclass(frozen=True)
 class EnvelopeSignature:
-    """One signature over a payload. `keyid` is unauthenticated: it orders attempts, it proves nothing."""
+    """One signature over a payload. `keyid` is unauthenticated: it only orders the attempts."""
 
     keyid: str
     value: bytes
@@ -45,7 +44,7 @@ class Envelope:
     hint: str = ""
 
     def signed_bytes(self) -> bytes:
-        """What the signatures are over."""
+        """The bytes that are signed."""
         return pre_authentication_encoding(self.payload)
 
     def to_json(self) -> bytes:
@@ -62,9 +61,9 @@ class Envelope:
         return json.dumps(bundle).encode() + b"\n"
 
 
-def pre_authentication_encoding(payload: bytes) -> bytes:
+def pre_authentication_encoding(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
     """DSSE's PAE(type, body): lengths in front of both, so that no two pairs encode alike."""
-    kind = PAYLOAD_TYPE.encode()
+    kind = payload_type.encode()
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
@@ -94,11 +93,6 @@ def _signature(row: Any, index: int) -> EnvelopeSignature:
     if keyid is not None and not isinstance(keyid, str):
         raise InvalidInputError(f"{where}.keyid: is not text")
     return EnvelopeSignature(keyid or "", decode_base64(text_field(row, "sig", f"{where}."), f"{where}.sig"))
-
-
-def is_ed25519(signature: EnvelopeSignature) -> bool:
-    """Whether a signature has the length of an Ed25519 one; others belong to keys that batuta never trusts."""
-    return len(signature.value) == _SIGNATURE_SIZE
 
 
 def _hint(bundle: dict[str, Any]) -> str:
@@ -138,7 +132,7 @@ def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise InvalidInputError(f"the key {key[:100]!r} stands in one JSON object twice")
+            raise InvalidInputError(f"the key {key[:100]!r} is in one JSON object twice")
         result[key] = value
     return result
 

@@ -1,12 +1,12 @@
 """BLAKE3 content addresses of files, streams and directories: `blake3:<hex>`.
 
 A file's address is BLAKE3-256 over its bytes. A directory's binds the relative name, size and digest of every regular
-file in it (docs/formats.md#content-address). Nothing is skipped silently: what cannot be hashed is an error that names
-the path.
+file in it (docs/formats.md#content-address). Nothing is skipped silently: a file that cannot be hashed is an error
+that names its path.
 
 Large files are read through memory-mapped windows, which is as fast as `b3sum` and keeps memory constant. A model that
-changes while it is read is a `ChangedWhileReadError`, never a result: each file is looked at before and after, and the
-whole model once more when all of it has been read.
+changes while it is read is a `ChangedWhileReadError`, never a result: each file is checked before and after, and the
+whole model again after all of it was read.
 """
 
 import mmap
@@ -14,7 +14,7 @@ import os
 import select
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,11 +24,14 @@ from batuta_cli.errors import ChangedWhileReadError, InvalidInputError
 from batuta_cli.files import (
     Advance,
     StrPath,
+    dangling,
     display,
     errors_named,
+    is_dangling,
     kind_of,
     open_regular,
     same_content_expected,
+    utf8_name,
 )
 from batuta_cli.limits import can_start, native_pool_starts
 from batuta_cli.pacha.ignoring import expand_ignored
@@ -136,9 +139,15 @@ def _update_mapped(hasher: blake3, descriptor: int, name: StrPath, size: int, ad
 
 
 def _update_read(
-    hasher: blake3, descriptor: int, name: StrPath, advance: Advance | None, *, largest: int = _BUFFER
+    hasher: blake3,
+    descriptor: int,
+    name: StrPath,
+    advance: Advance | None,
+    *,
+    largest: int = _BUFFER,
+    also: Sequence[Callable[[memoryview], object]] = (),
 ) -> int:
-    """Hash what `read` gives, `largest` bytes at a time, from the current position to the end; returns their number."""
+    """Hash from the current position to the end, `largest` bytes at a time; returns the number of bytes."""
     total = 0
     buffer = bytearray(largest)
     view = memoryview(buffer)
@@ -152,6 +161,8 @@ def _update_read(
             if count == 0:
                 return total
             hasher.update(view[:count])
+            for take in also:
+                take(view[:count])
             total += count
             if advance:
                 advance(count)
@@ -170,20 +181,26 @@ def _changed(name: StrPath) -> ChangedWhileReadError:
 
 
 def hash_stream(descriptor: int, name: StrPath, advance: Advance | None = None) -> ContentAddress:
-    """The content address of whatever can be read from a descriptor, a pipe for instance, in constant memory."""
+    """The content address of all bytes that a descriptor (a pipe for instance) gives, in constant memory."""
     return hash_stream_counting(descriptor, name, advance)[1]
 
 
-def hash_stream_counting(descriptor: int, name: StrPath, advance: Advance | None = None) -> tuple[int, ContentAddress]:
-    """As `hash_stream`, with the number of bytes that were read."""
+def hash_stream_counting(
+    descriptor: int,
+    name: StrPath,
+    advance: Advance | None = None,
+    *,
+    also: Sequence[Callable[[memoryview], object]] = (),
+) -> tuple[int, ContentAddress]:
+    """As `hash_stream`, with the number of bytes read. Each function of `also` is called with every part."""
     hasher = blake3(max_threads=blake3_threads())
-    size = _update_read(hasher, descriptor, name, advance)
+    size = _update_read(hasher, descriptor, name, advance, also=also)
     return size, ContentAddress(hasher.digest())
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file found in a model: its name inside the model, where it is, its size, and what tells a later change."""
+    """A file found in a model: its name inside the model, its path, its size, and what shows a later change."""
 
     name: str
     path: str
@@ -214,8 +231,8 @@ def scan(
             when it is a directory all that lies beneath it.
         follow_symlinks: read symbolic links to regular files instead of refusing them.
         allow_empty: return an empty list for a directory without files instead of refusing it.
-        unusable: takes the names of what cannot be part of a model (links, special files, names that are not UTF-8)
-            instead of refusing it; a verifier tells of it with all else that is wrong.
+        unusable: a list that takes the names of what cannot be part of a model (links, special files, names that are
+            not UTF-8) instead of an error; a verifier reports them together with all other differences.
 
     Raises:
         NotFoundError, OperationError: it is missing or cannot be read.
@@ -241,7 +258,7 @@ def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: li
         with errors_named(directory):
             found = list(os.scandir(directory))
         for item in found:
-            name = prefix + item.name
+            name = prefix + utf8_name(item.name)
             if name in ignore:
                 continue
             try:
@@ -258,13 +275,17 @@ def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: li
 
 
 def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> os.stat_result:
-    """The `stat` of something inside a model that may be part of it; raises for all else."""
+    """The `stat` of a directory entry that can be part of a model; raises for all others."""
     try:
-        item.name.encode()
+        utf8_name(item.name).encode()
     except UnicodeEncodeError:
         raise InvalidInputError(f"{display(item.path)}: the name is not UTF-8, so it cannot be signed") from None
     with errors_named(item.path):
         linked = item.is_symlink()
+        if linked and is_dangling(item.path):
+            raise InvalidInputError(
+                f"{display(item.path)}: {dangling(item.path)}", hint="remove it, or leave it out: --ignore GLOB"
+            )
         if linked and not follow_symlinks:
             raise InvalidInputError(
                 f"{display(item.path)}: is a symbolic link", hint="--follow-symlinks reads what it points to"
@@ -308,7 +329,7 @@ def hash_entries(entries: Sequence[FileEntry], advance: Advance | None = None) -
 
 
 def _batches(entries: Sequence[FileEntry]) -> Iterator[Sequence[FileEntry]]:
-    """The work in parts worth handing to a thread: handing over a small file costs more than hashing it."""
+    """The files in batches, because passing a small file to a thread costs more than hashing it."""
     start, size = 0, 0
     for end, entry in enumerate(entries, start=1):
         size += entry.size
@@ -333,7 +354,7 @@ def hash_model(
 ) -> list[Resource]:
     """The files of a model with their digests; see `scan` for the arguments and errors.
 
-    Raises `ChangedWhileReadError` besides, when a file changed, came or went in the meantime.
+    Raises `ChangedWhileReadError` too, when a file changed, was added or was removed in the meantime.
     """
     entries = scan(path, ignore=ignore, follow_symlinks=follow_symlinks)
     resources = hash_entries(entries, advance)

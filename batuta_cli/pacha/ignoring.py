@@ -1,7 +1,7 @@
 """Which files of a model directory are left out: globs when it is signed, relative paths in the signature.
 
-`expand_ignored` turns globs into the paths that they name at that moment. Only those paths are signed, and each stands
-for itself and all that lies beneath it. A file that appears later elsewhere is never left out, whatever it is called.
+`expand_ignored` turns globs into the paths that they name at that moment. Only those paths are signed. Each means
+itself and everything beneath it. A file that appears later elsewhere is never left out, also under the same base name.
 
 Rules of a glob, which is always relative to the model's root:
 - `*`, `?` and `[…]` match within one part of a path, never across `/`. A leading dot needs no special care.
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from batuta_cli.errors import BatutaError, InvalidInputError
-from batuta_cli.files import StrPath, display, errors_named
+from batuta_cli.files import StrPath, display, errors_named, utf8_name
 
 _WILDCARDS = frozenset("*?[")
 _GLOB_LIMIT = 4096  # bytes of a path, PATH_MAX in linux/limits.h; a longer glob names nothing
@@ -83,7 +83,7 @@ def _parse(text: str) -> _Glob:
             hint="name it from the model's root: --ignore logs, --ignore '*.log', --ignore '**/*.log'",
         )
     if parts[-1] == "**":
-        parts[-1] = "*"  # everything in a directory: naming what lies in it directly names all beneath it
+        parts[-1] = "*"  # `logs/**`: naming the direct entries of a directory names everything beneath it
     matchers = tuple(None if part == "**" else re.compile(fnmatch.translate(part)).match for part in parts)
     return _Glob(text, matchers, None if _WILDCARDS & set(text) else "/".join(parts))
 
@@ -133,15 +133,15 @@ def _walk(root: str, globs: Sequence[_Glob]) -> Iterator[tuple[str, _Glob]]:
         except BatutaError:
             if not left_out:
                 raise
-            continue  # nothing in it is part of the model, so it need not be readable
+            continue  # all of it is left out, so it need not be readable
         for item in items:
-            after = [(glob, glob.after(before, item.name)) for glob, before in states]
+            after = [(glob, glob.after(before, utf8_name(item.name))) for glob, before in states]
             complete = [glob for glob, reached in after if glob.is_complete(reached)]
             for glob in complete:
-                yield prefix + item.name, glob
+                yield prefix + utf8_name(item.name), glob
             further = [(glob, reached) for glob, reached in after if reached and glob not in complete]
             if further and item.is_dir(follow_symlinks=False):
-                waiting.append((item.path, f"{prefix}{item.name}/", further, left_out or bool(complete)))
+                waiting.append((item.path, f"{prefix}{utf8_name(item.name)}/", further, left_out or bool(complete)))
 
 
 def matching_part(globs: Sequence[str], name: str) -> str | None:
@@ -162,7 +162,7 @@ def matching_part(globs: Sequence[str], name: str) -> str | None:
 
 
 def topmost(paths: Iterable[str]) -> tuple[str, ...]:
-    """The paths in order, without those that lie beneath another."""
+    """The paths in order, without those beneath another."""
     every = set(paths)
     return tuple(sorted(path for path in every if not is_beneath(path, every)))
 
@@ -178,15 +178,15 @@ def is_beneath(path: str, others: frozenset[str] | set[str]) -> bool:
 
 
 def files_left_out(root: StrPath, paths: Iterable[str]) -> tuple[str, ...]:
-    """The files, links and special files that lie at or beneath relative paths, by name.
+    """The files, links and special files at or beneath relative paths, by name.
 
-    A directory that cannot be read stands for what is in it, with a `/` at its end.
+    A directory that cannot be read is listed itself, with a `/` at its end.
     """
     found: list[str] = []
     waiting = list(topmost(paths))
     while waiting:
         name = waiting.pop()
-        full = os.path.join(root, name)
+        full = os.path.join(os.fsencode(root), name.encode("utf-8", "surrogateescape"))
         try:
             if not stat.S_ISDIR(os.lstat(full).st_mode):
                 found.append(name)
@@ -194,7 +194,7 @@ def files_left_out(root: StrPath, paths: Iterable[str]) -> tuple[str, ...]:
         except (OSError, ValueError):  # nothing of that name is there
             continue
         try:
-            waiting += [f"{name}/{inner}" for inner in os.listdir(full)]
+            waiting += [f"{name}/{inner.decode('utf-8', 'surrogateescape')}" for inner in os.listdir(full)]
         except OSError:
             found.append(name + "/")
     return tuple(sorted(found))

@@ -1,7 +1,7 @@
 """Own key pairs on disk: `keys/<identity>.key` (private, mode 0600) and `.pub`.
 
-A private key file that group or others can read is refused, judged on the open descriptor. Keys are created
-exclusively: an existing pair is replaced only on request.
+A private key file that group or others can read is refused; the mode is that of the open descriptor (`fstat`). Keys
+are created exclusively: an existing pair is replaced only with `force`.
 """
 
 import os
@@ -16,6 +16,7 @@ from batuta_cli import paths
 from batuta_cli.errors import InvalidInputError, NotFoundError, OutputExistsError, UnsafeFileError, UsageError
 from batuta_cli.files import StrPath, atomic_output, display, errors_named, open_stream, read_limited, write_file
 from batuta_cli.pacha.keys import KEY_FILE_LIMIT, SigningKey, VerifyingKey, check_identity, is_encrypted_key
+from batuta_cli.pacha.oms.eckeys import AnyKey, parse_public_key
 
 _STEM_LIMIT = 220  # bytes of 255, for ".key" and the hidden name that a file has while it is written
 _PLAIN = re.compile(rb"[A-Za-z0-9@._+-]")
@@ -58,7 +59,7 @@ def identity_of(stem: str) -> str:
 
 
 def public_path(private: StrPath) -> Path:
-    """Where the public half of a private key file stands: `NAME.pub` beside `NAME.key`."""
+    """The path of the public key that belongs to a private key file: `NAME.pub` beside `NAME.key`."""
     path = Path(private)
     return path.with_suffix(".pub") if path.suffix == ".key" else path.with_name(path.name + ".pub")
 
@@ -82,10 +83,10 @@ def save_pair(
             if os.path.lexists(existing):
                 raise OutputExistsError(
                     f"{display(existing)}: already exists",
-                    hint="--force replaces the key for good; another --identity or --output keeps it",
+                    hint="--force deletes it permanently; another --identity or --output keeps it",
                 )
     for half in (path, public):
-        atomic_output(half, force=force)  # refuses what can never be written before the other half is replaced
+        atomic_output(half, force=force)  # checks the output before the other file of the pair is replaced
     write_file(path, key.to_pem(passphrase), force=force, mode=0o600)
     try:
         write_file(public, key.verifying_key.to_pem(), force=force)
@@ -102,6 +103,53 @@ def save_own(key: SigningKey, identity: str, *, passphrase: bytes | None = None,
     return save_pair(key, key_path(identity), passphrase=passphrase, force=force)[0]
 
 
+def rename_own(identity: str, new: str) -> Path:
+    """Give an own key pair another identity, and return the private key's new path.
+
+    Raises `NotFoundError`, and `OutputExistsError` when there is a key of the new identity.
+    """
+    source, target = find_own(identity).path, key_path(new)
+    for path in (target, public_path(target)):
+        if os.path.lexists(path):
+            raise OutputExistsError(f"{display(path)}: already exists", hint="choose another name")
+    _move(public_path(source), public_path(target))
+    _move(source, target)  # last: the name of the private key is what `find_own` looks for
+    _flush(target.parent)
+    return target
+
+
+def remove_own(identity: str) -> Path:
+    """Delete an own key pair, and return the path that the private key had. Raises `NotFoundError`."""
+    path = _existing_path(identity)
+    with errors_named(path):
+        path.unlink()
+        public_path(path).unlink(missing_ok=True)
+    _flush(path.parent)
+    return path
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a file without replacing another one."""
+    with errors_named(target):
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            raise OutputExistsError(f"{display(target)}: already exists", hint="choose another name") from None
+        except PermissionError:  # a file system without hard links
+            source.rename(target)
+            return
+        source.unlink()
+
+
+def _flush(directory: Path) -> None:
+    with errors_named(directory):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def read_private_file(path: StrPath) -> bytes:
     """The content of a private key file, which may be a pipe.
 
@@ -112,7 +160,7 @@ def read_private_file(path: StrPath) -> bytes:
         if stat.S_ISREG(mode) and mode & 0o077:
             raise UnsafeFileError(
                 f"{display(path)}: mode {stat.S_IMODE(mode):04o} lets others read this private key",
-                hint=f"chmod 600 {shlex.quote(display(path))}",
+                hint=_hint_on_mode(path, file.fileno()),
             )
         data = b""
         while len(data) <= KEY_FILE_LIMIT and (piece := file.read(KEY_FILE_LIMIT + 1 - len(data))):
@@ -122,13 +170,27 @@ def read_private_file(path: StrPath) -> bytes:
     return data
 
 
+def _hint_on_mode(path: StrPath, descriptor: int) -> str:
+    """What to do about a private key that others can read; a mounted secret cannot be changed by its user."""
+    name = shlex.quote(display(path))
+    read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
+    if read_only or os.geteuid() not in (0, os.fstat(descriptor).st_uid):
+        return f"the mode cannot be changed here, so give the key on stdin:\n  --key - < {name}"
+    return f"chmod 600 {name}, or give the key on stdin: --key - < {name}"
+
+
 def read_public_file(path: StrPath) -> VerifyingKey:
     """The public key in a file. Raises as `VerifyingKey.parse` and `read_limited`."""
     return VerifyingKey.parse(read_limited(path, KEY_FILE_LIMIT), display(path))
 
 
+def read_any_public_file(path: StrPath) -> AnyKey:
+    """The public key in a file, Ed25519 or ECDSA. Raises as `parse_public_key` and `read_limited`."""
+    return parse_public_key(read_limited(path, KEY_FILE_LIMIT), display(path))
+
+
 def list_own() -> list[OwnKey]:
-    """The key pairs in the keys directory, by identity; files that are no key pair are errors, not left out."""
+    """The key pairs in the keys directory, by identity. A file that is not a key is an error."""
     return [_own_key(path) for path in _private_files()]
 
 
@@ -149,7 +211,11 @@ def _own_key(path: Path) -> OwnKey:
 
 
 def find_own(identity: str) -> OwnKey:
-    """One's own key pair of that identity. Raises `NotFoundError` that lists the ones there are."""
+    """The own key pair of that identity. Raises `NotFoundError`."""
+    return _own_key(_existing_path(identity))
+
+
+def _existing_path(identity: str) -> Path:
     path = key_path(identity)
     files = _private_files()
     if path not in files:
@@ -158,13 +224,13 @@ def find_own(identity: str) -> OwnKey:
             f"no key of {display(identity)} in {display(paths.keys_dir())}",
             hint=f"there are: {have}" if have else f"batuta pacha keygen --identity {shlex.quote(identity)}",
         )
-    return _own_key(path)
+    return path
 
 
 def choose_own(configured: str | None) -> OwnKey:
-    """The key to sign with when none was named: the configured default, else the only one there is.
+    """The key to sign with by default: the configured one, else the only one.
 
-    Raises `NotFoundError` when there is none, `UsageError` that lists them when there are several.
+    Raises `NotFoundError` when there is no key, `UsageError` that lists them when there are several.
     """
     if configured:
         return find_own(configured)
@@ -174,6 +240,6 @@ def choose_own(configured: str | None) -> OwnKey:
     if len(keys) > 1:
         raise UsageError(
             "there are several keys: " + ", ".join(display(key.identity) for key in keys),
-            hint="choose one with --identity, or for good: batuta config set pacha.default_key IDENTITY",
+            hint="choose one with --identity; to set the default: batuta config set pacha.default_key IDENTITY",
         )
     return keys[0]

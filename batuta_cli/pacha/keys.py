@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from batuta_cli.errors import DecryptionError, InvalidInputError, UsageError
 from batuta_cli.files import display, is_control, is_invisible
+from batuta_cli.pacha.pem import restored
 
 DEFAULT_IDENTITY = "default"
 KEY_SIZE = 32  # bytes of a raw Ed25519 private or public key, RFC 8032 section 5.1.5
@@ -33,14 +34,14 @@ _PACHA_PUBLIC = "PACHA ED25519 VERIFYING KEY"
 _PBKDF2_ITERATIONS = 600_000  # OWASP Password Storage Cheat Sheet for PBKDF2-HMAC-SHA256; `cryptography` writes 2,048
 
 # The points of order 1, 2, 4 and 8, whose sign bit does not matter, with the encodings of y that are not reduced. Under
-# such a key anybody can make signatures that verify (Chalkias et al., https://eprint.iacr.org/2020/1244).
+# such a key signatures can be made without a private key (Chalkias et al., https://eprint.iacr.org/2020/1244).
 _P = 2**255 - 19
 _ORDER_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
 _SMALL_ORDER = frozenset(y.to_bytes(32, "little") for y in (0, 1, _P - 1, _P, _P + 1, _ORDER_8, _P - _ORDER_8))
 
 
 def check_identity(identity: str) -> str:
-    """`identity` itself when it can name a signer.
+    """Return `identity` when it is a valid name of a signer.
 
     Raises `InvalidInputError` when it is empty, over 200 bytes of UTF-8, or has control, bidirectional or invisible
     characters.
@@ -54,12 +55,12 @@ def refuse_invisible(identity: str) -> None:
     """Raise `InvalidInputError` for a name with invisible characters, because it looks like the one without them."""
     if has_invisible(identity):
         raise InvalidInputError(
-            f"the identity has invisible characters: {display(identity)}", hint="type it anew, do not paste it"
+            f"the identity has invisible characters: {display(identity)}", hint="type it instead of pasting it"
         )
 
 
 def has_invisible(identity: str) -> bool:
-    """Whether a name has characters that show nothing; see `files.is_invisible`."""
+    """Whether a name has characters that are displayed as nothing; see `files.is_invisible`."""
     return any(map(is_invisible, identity))
 
 
@@ -91,7 +92,9 @@ class VerifyingKey:
         if len(self.raw) != KEY_SIZE:
             raise InvalidInputError(f"an Ed25519 public key has {KEY_SIZE} bytes, this one has {len(self.raw)}")
         if self.raw[:-1] + bytes([self.raw[-1] & 0x7F]) in _SMALL_ORDER:
-            raise InvalidInputError("this Ed25519 public key is a point of small order: anybody can sign for it")
+            raise InvalidInputError(
+                "this Ed25519 public key is a point of small order: signatures under it can be forged"
+            )
 
     @cached_property
     def _key(self) -> Ed25519PublicKey:
@@ -99,7 +102,7 @@ class VerifyingKey:
 
     @property
     def key_id(self) -> str:
-        """What is shown of a key: the first 32 hexadecimal digits of BLAKE3 of its raw bytes. Never compared."""
+        """The key id for display: the first 32 hexadecimal digits of BLAKE3 of the raw bytes. Never compared."""
         return blake3(self.raw).hexdigest()[:32]
 
     @property
@@ -118,7 +121,7 @@ class VerifyingKey:
         return base64.b64encode(self.raw).decode()
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Whether `signature` (64 bytes) is this key's over `data`."""
+        """Whether `signature` is a valid signature of `data` by this key; False for any that is not 64 bytes long."""
         try:
             self._key.verify(signature, data)
         except InvalidSignature:
@@ -150,13 +153,13 @@ class VerifyingKey:
         """
         from cryptography.hazmat.primitives import serialization
 
-        text = data.strip()
+        text = restored(data).strip()
         if text.startswith(INLINE_PREFIX.encode()):
             return cls._from_body(_base64(text.removeprefix(INLINE_PREFIX.encode()), source), source)
         if b"PRIVATE KEY-----" in text or b"SIGNING KEY-----" in text:
-            raise InvalidInputError(f"{source}: is a private key, where a public one is due")
+            raise InvalidInputError(f"{source}: is a private key; a public key is needed here")
         if text.count(b"-----BEGIN ") > 1 or (text.startswith(_SSH_NAMES) and b"\n" in text):
-            raise InvalidInputError(f"{source}: holds more than one key")  # which of them is meant cannot be told
+            raise InvalidInputError(f"{source}: has more than one key", hint="pass a file with one key")
         if (body := _pacha_pem(text, _PACHA_PUBLIC, source)) is not None:
             return cls._from_body(body, source)
         if text.startswith(_SSH_NAMES) and not text.startswith(b"ssh-ed25519 "):
@@ -185,7 +188,7 @@ class VerifyingKey:
 class SigningKey:
     """An Ed25519 private key and the identity it signs as; its `repr` shows neither.
 
-    Raises `InvalidInputError` for an identity that cannot be used, however the key is made.
+    Raises `InvalidInputError` for an identity that cannot be used.
     """
 
     _key: Ed25519PrivateKey
@@ -239,14 +242,14 @@ class SigningKey:
         """
         from cryptography.hazmat.primitives import serialization
 
-        text = data.strip()
+        text = restored(data).strip()
         if (body := _pacha_pem(text, _PACHA_PRIVATE, source)) is not None:
             if len(body) != KEY_SIZE:
                 raise InvalidInputError(f"{source}: an Ed25519 private key has {KEY_SIZE} bytes, not {len(body)}")
             return cls(Ed25519PrivateKey.from_private_bytes(body), identity)
         ssh = text.startswith(b"-----BEGIN OPENSSH PRIVATE KEY-----")
         if b"PUBLIC KEY-----" in text or text.startswith(b"ssh-") or b"VERIFYING KEY-----" in text:
-            raise InvalidInputError(f"{source}: is a public key, where a private one is due")
+            raise InvalidInputError(f"{source}: is a public key; a private key is needed here")
         if not ssh and not (text.startswith(b"-----BEGIN ") and b"PRIVATE KEY-----" in text):
             raise InvalidInputError(f"{source}: not a private key", hint="a PEM or OpenSSH Ed25519 key is read")
         encrypted = is_encrypted_key(text)
@@ -270,7 +273,8 @@ class SigningKey:
 
 
 def is_encrypted_key(data: bytes) -> bool:
-    """Whether a private key file asks for a passphrase."""
+    """Whether a private key file is encrypted."""
+    data = restored(data)
     if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in data or b"\nProc-Type: 4,ENCRYPTED" in data:
         return True
     head, _, body = data.strip().partition(b"\n")

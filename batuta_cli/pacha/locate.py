@@ -1,17 +1,22 @@
 """What a PATH on the command line means: a file, or an object of the store.
 
-`blake3:<hex>` always means the store. Anything else is a file when there is one of that name, because that is what it
-would mean to every other program; else it may be the name of an object, `NAME[:TAG]`.
+`blake3:<hex>` always means the store. Any other text is a path when a file of that name exists, as for every other
+program; else it may be the name of an object, `NAME[:TAG]`.
 
-The caller deals with `-` itself. Importing this is cheap.
+`-` is handled by the caller. Importing this module is cheap.
 """
 
+import contextlib
 import os
 from dataclasses import dataclass
 
-from batuta_cli.errors import InvalidInputError, NotFoundError
+from batuta_cli.errors import InvalidInputError, NotFoundError, UsageError
 from batuta_cli.files import StrPath, display, errors_named
 from batuta_cli.pacha.hashing import PREFIX, ContentAddress
+from batuta_cli.paths import NoHomeError
+
+INSIDE = "model.sig"
+"""The name of a signature that lies inside the directory that it signs, as OpenSSF Model Signing tools write it."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +28,36 @@ class Located:
     label: str
     """What the user called it, for messages."""
     name: str | None
-    """The model's own file name; None for an object of the store that was never called anything."""
+    """The model's own file name; None for an object of the store without a recorded file name."""
     address: ContentAddress | None = None
-    """What the content of an object of the store must hash to, whatever a signature says."""
+    """The content address that an object of the store must have, in addition to what a signature says."""
     stored_signature: str | None = None
 
     @property
     def signature(self) -> str:
-        """Where its signature is, or belongs."""
+        """The path of its signature, existing or not."""
         if self.stored_signature is not None:
             return self.stored_signature
         from batuta_cli.pacha.signing import signature_path  # loads the cryptography, which hashing does without
 
         return signature_path(self.path)
+
+    @property
+    def inside(self) -> str:
+        """The path of a directory's signature inside it. Raises `UsageError` for a file."""
+        if self.stored_signature is not None or not os.path.isdir(self.path):
+            raise UsageError(f"{display(self.label)}: is not a directory, so no signature fits inside it")
+        return os.path.join(self.path, INSIDE)
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """Where its signature is looked for, in this order."""
+        if self.stored_signature is not None:
+            return (self.stored_signature,)
+        from batuta_cli.pacha.signing import oms_signature_path
+
+        beside = (self.signature, oms_signature_path(self.path))
+        return (*beside, os.path.join(self.path, INSIDE)) if os.path.isdir(self.path) else beside
 
 
 def locate(text: StrPath) -> Located:
@@ -43,9 +65,9 @@ def locate(text: StrPath) -> Located:
 
     Raises:
         NotFoundError: there is no such file, nor an object of that name or address.
-        OperationError: the way to the file is barred.
-        DamagedStateError: the object is there no more as it was, or the names of the store are damaged.
-        InvalidInputError: it begins like an address and is none.
+        OperationError: a directory of its path cannot be searched.
+        DamagedStateError: the object is missing or changed, or the names of the store are damaged.
+        InvalidInputError: it begins like an address and is not a valid one.
     """
     text = os.fspath(text)
     if text.startswith(PREFIX) and _is_address(text):
@@ -60,8 +82,9 @@ def locate(text: StrPath) -> Located:
         name = StoreName.parse(text)
     except InvalidInputError:
         return _file(text)
-    if name in Store.default().names():
-        return _in_store(text)
+    with contextlib.suppress(NoHomeError):  # without a home there is no store
+        if name in Store.default().names():
+            return _in_store(text)
     if ":" in text:
         raise NotFoundError(
             f"{display(text)}: there is no such file, and nothing in the store has that name",

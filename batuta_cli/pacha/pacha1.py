@@ -1,7 +1,7 @@
 """The Rust crate's `.sig`: a JSON object that binds a model's content and nothing else.
 
-`signature` is Ed25519 over the 64 ASCII characters of `content_hash`; the signer's name and the time stand beside it
-unsigned, so they are claims that anybody could have edited.
+`signature` is Ed25519 over the 64 ASCII characters of `content_hash`; the signer's name and the time are not
+signed, so they are claims that can be edited without invalidating the signature.
 """
 
 import json
@@ -13,6 +13,7 @@ from batuta_cli.errors import InvalidInputError
 from batuta_cli.pacha.envelope import text_field
 from batuta_cli.pacha.hashing import ContentAddress
 from batuta_cli.pacha.keys import SigningKey, VerifyingKey
+from batuta_cli.pacha.oms.eckeys import AnyKey
 
 ALGORITHM = "ed25519-blake3"
 
@@ -28,8 +29,12 @@ class Pacha1Signature:
     timestamp: int
 
     def signed_bytes(self) -> bytes:
-        """What the signature is over."""
+        """The bytes that are signed."""
         return self.content.hex.encode()
+
+    def verified_by(self, key: AnyKey, value: bytes) -> bool:
+        """Whether `value` is a signature by `key`; the format knows Ed25519 keys only."""
+        return isinstance(key, VerifyingKey) and key.verifies(value, self.signed_bytes())
 
     def to_json(self) -> bytes:
         """The file's bytes, as the Rust crate writes them: two spaces, this order, no newline at the end."""
@@ -45,7 +50,7 @@ class Pacha1Signature:
 
 
 def sign(content: ContentAddress, key: SigningKey, timestamp: int) -> Pacha1Signature:
-    """Sign a content address; the key's identity goes along as a claim."""
+    """Sign a content address. The key's identity is written as an unsigned claim."""
     value = key.sign(content.hex.encode())
     return Pacha1Signature(content, value, key.verifying_key, key.identity, timestamp)
 

@@ -9,10 +9,11 @@ import datetime as dt
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Self
 
 from batuta_cli.errors import InvalidInputError, UsageError
-from batuta_cli.files import Advance, StrPath, display, read_limited, write_file
+from batuta_cli.files import Advance, StrPath, display, read_limited, utf8_name, write_file
 from batuta_cli.pacha import pacha1, statement, trust
 from batuta_cli.pacha.envelope import (
     SIGNATURE_FILE_LIMIT,
@@ -25,6 +26,8 @@ from batuta_cli.pacha.envelope import (
 from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of, address_of_bytes, hash_model
 from batuta_cli.pacha.ignoring import check_globs, expand_ignored, topmost
 from batuta_cli.pacha.keys import SigningKey
+from batuta_cli.pacha.oms.eckeys import AnyKey
+from batuta_cli.pacha.oms.signature import OmsSignature, read_oms
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.statement import Statement
 
@@ -40,29 +43,45 @@ class SignedStatement:
     envelope: Envelope
     statement: Statement
 
+    def verified_by(self, key: AnyKey, value: bytes) -> bool:
+        """Whether `value` is a signature by `key` over this statement."""
+        return key.verifies(value, self._signed_bytes)
+
+    @cached_property
+    def _signed_bytes(self) -> bytes:
+        return self.envelope.signed_bytes()
+
 
 @dataclass(frozen=True)
 class ModelSignature:
     """The content of a `.sig` file; parsing it proves nothing, `verify_model` and `verify_path` do."""
 
     raw: bytes
-    body: SignedStatement | Pacha1Signature
+    body: SignedStatement | Pacha1Signature | OmsSignature
 
     @property
-    def address(self) -> ContentAddress:
-        """The content address of the model that was signed."""
+    def address(self) -> ContentAddress | None:
+        """The content address of the model that was signed; None when another tool signed it by other digests."""
+        if isinstance(self.body, OmsSignature):
+            return None
         return self.body.content if isinstance(self.body, Pacha1Signature) else self.body.statement.address
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Read a Sigstore bundle or the Rust crate's format. Raises `InvalidInputError` that names the field."""
+        """Read a Sigstore bundle, of batuta or of another OpenSSF Model Signing tool, or the Rust crate's format.
+
+        Raises `InvalidInputError` that names the field.
+        """
         if len(raw) > SIGNATURE_FILE_LIMIT:
             raise InvalidInputError(f"the signature is larger than {SIGNATURE_FILE_LIMIT:,} bytes")
         document = load_json(raw, "the signature")
         if "content_hash" in document and "mediaType" not in document:
             return cls(raw, pacha1.parse(document))
         envelope = parse_envelope(document)
-        return cls(raw, SignedStatement(envelope, statement.parse(envelope.payload)))
+        stated = load_json(envelope.payload, "the statement")
+        if statement.is_own(stated):
+            return cls(raw, SignedStatement(envelope, statement.parse_document(stated)))
+        return cls(raw, read_oms(document, envelope, stated))
 
     @classmethod
     def load(cls, path: StrPath) -> Self:
@@ -79,13 +98,18 @@ class ModelSignature:
 
 
 def signature_path(path: StrPath) -> str:
-    """Where a model's signature stands: `model.gguf.sig`; `model.sig` beside the directory `model/`."""
+    """The path of a model's signature: `model.gguf.sig`; `model.sig` beside the directory `model/`."""
     return _plain(path) + ".sig"
+
+
+def oms_signature_path(path: StrPath) -> str:
+    """The path of the signature for OpenSSF tools: `model.gguf.oms.sig`, `model.oms.sig` of `model/`."""
+    return _plain(path) + ".oms.sig"
 
 
 def model_name(path: StrPath) -> str:
     """The name a model is signed under: the last part of its path, which is resolved when it ends in `.` or `..`."""
-    return os.path.basename(_plain(path))
+    return utf8_name(os.path.basename(_plain(path)))
 
 
 def _plain(path: StrPath) -> str:
@@ -109,7 +133,7 @@ def sign_path(
 
     Args:
         name: the model's name, when `path` does not show it (an object of the store).
-        expires_days: the signature counts for so many days from now; None for good.
+        expires_days: the signature is valid for so many days from now; None: it does not expire.
         ignore: globs of files that do not belong to the model; see `ignoring` for their rules. The paths that they
             name now are signed, not the globs.
         ignore_paths: relative paths to leave out besides, whether something is there or not: the place of the
@@ -154,7 +178,7 @@ def sign_resources(
     follow_symlinks: bool = False,
     format: SignatureFormat = "bundle",
 ) -> ModelSignature:
-    """Sign what has been hashed already; see `sign_path`."""
+    """Sign a model that is already hashed; see `sign_path`."""
     created = trust.now()
     if expires_days is not None and not 0 < expires_days <= _MAX_LIFETIME:
         raise UsageError(f"a signature can expire after 1 to {_MAX_LIFETIME:,} days, not {expires_days}")

@@ -1,9 +1,9 @@
 """The signed statement: an in-toto Statement v1 with the OpenSSF Model Signing predicate.
 
-It says which files a model has, their sizes and digests, who signed (by their own account), when, and until when.
+It says which files a model has, their sizes and digests, who signed (by the signer's own claim), when, and until when.
 Sources: https://github.com/in-toto/attestation/tree/main/spec/v1, https://github.com/ossf/model-signing-spec.
 
-`parse` reads what a stranger wrote: each limit and type is checked, an unknown method, hash or predicate is refused
+`parse` reads untrusted input: each limit and type is checked, an unknown method, hash or predicate is refused
 rather than passed over, and an error names the field.
 """
 
@@ -30,7 +30,8 @@ MAX_RESOURCES = 1_000_000
 MAX_IGNORED = 1_000_000
 """Paths of files and directories that do not belong to the model."""
 
-_SINGLE = "."  # the name of the only resource of a single-file model, as model_signing has it
+SINGLE = "."
+"""The name of the only resource of a single-file model, as model_signing has it."""
 _IN = "predicate.serialization."
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -50,12 +51,12 @@ class Statement:
     tool: str | None = None
     allow_symlinks: bool = False
     ignore_paths: tuple[str, ...] = ()
-    """Relative paths from the model's root, never globs: each leaves out itself and all that lies beneath it."""
+    """Relative paths from the model's root, never globs: each leaves out itself and everything beneath it."""
 
     @property
     def is_single_file(self) -> bool:
         """Whether the model is one file and not a directory."""
-        return len(self.resources) == 1 and self.resources[0].name == _SINGLE
+        return len(self.resources) == 1 and self.resources[0].name == SINGLE
 
     def to_payload(self) -> bytes:
         """The JSON bytes that are signed."""
@@ -144,16 +145,36 @@ def oms_root(resources: Sequence[Resource]) -> bytes:
 
 def parse(payload: bytes) -> Statement:
     """Read a statement. Raises `InvalidInputError` that names the field."""
-    document = load_json(payload, "the statement")
-    _expect(text_field(document, "_type", ""), STATEMENT_TYPE, "_type")
-    _expect(text_field(document, "predicateType", ""), PREDICATE_TYPE, "predicateType")
+    return parse_document(load_json(payload, "the statement"))
+
+
+def is_own(document: dict[str, Any]) -> bool:
+    """Whether a statement is in the form that `to_payload` writes, with BLAKE3 digests and its signer's key.
+
+    Decided by what is signed alone, so that one signature never has two readings.
+    """
+    subjects, predicate = document.get("subject"), document.get("predicate")
+    subject = subjects[0] if isinstance(subjects, list) and subjects else None
+    notes = subject.get("annotations") if isinstance(subject, dict) else None
+    if isinstance(notes, dict) and not {"keyType", "publicKey"}.isdisjoint(notes):
+        return True
+    rows = predicate.get("resources") if isinstance(predicate, dict) else None
+    row = rows[0] if isinstance(rows, list) and rows else None
+    notes = row.get("annotations") if isinstance(row, dict) else None
+    return isinstance(notes, dict) and "size" in notes
+
+
+def parse_document(document: dict[str, Any]) -> Statement:
+    """Read a statement that `load_json` gave. Raises `InvalidInputError` that names the field."""
+    expect(text_field(document, "_type", ""), STATEMENT_TYPE, "_type")
+    expect(text_field(document, "predicateType", ""), PREDICATE_TYPE, "predicateType")
     subjects = document.get("subject")
     if not isinstance(subjects, list) or len(subjects) != 1 or not isinstance(subjects[0], dict):
         raise InvalidInputError("subject: must be a list of one object")
     predicate = dict_field(document, "predicate", "")
     serialization = dict_field(predicate, "serialization", "predicate.")
-    _expect(text_field(serialization, "method", _IN), "files", f"{_IN}method")
-    _expect(text_field(serialization, "hash_type", _IN), "blake3", f"{_IN}hash_type")
+    expect(text_field(serialization, "method", _IN), "files", f"{_IN}method")
+    expect(text_field(serialization, "hash_type", _IN), "blake3", f"{_IN}hash_type")
     allow_symlinks = serialization.get("allow_symlinks", False)
     if not isinstance(allow_symlinks, bool):
         raise InvalidInputError(f"{_IN}allow_symlinks: is not true or false")
@@ -185,7 +206,7 @@ def _with_subject(
         return text_field(notes, name, "subject[0].annotations.") if name in notes else None
 
     if "keyType" in notes:
-        _expect(str(optional("keyType")), "ed25519", "subject[0].annotations.keyType")
+        expect(str(optional("keyType")), "ed25519", "subject[0].annotations.keyType")
     identity, public_key = optional("identity"), optional("publicKey")
     if identity is not None:
         with _field("subject[0].annotations.identity"):
@@ -215,9 +236,9 @@ def _resources(rows: Any) -> tuple[Resource, ...]:
     names = set()
     for i, resource in enumerate(resources):
         if resource.name in names:
-            raise InvalidInputError(f"predicate.resources[{i}].name: {display(resource.name)} stands in it twice")
+            raise InvalidInputError(f"predicate.resources[{i}].name: {display(resource.name)} is listed twice")
         names.add(resource.name)
-    if _SINGLE in names and len(names) > 1:
+    if SINGLE in names and len(names) > 1:
         raise InvalidInputError("predicate.resources: a single file among others")
     return resources
 
@@ -227,8 +248,8 @@ def _resource(row: Any, index: int) -> Resource:
     if not isinstance(row, dict):
         raise InvalidInputError(f"{where[:-1]}: is not an object")
     name = text_field(row, "name", where)
-    _check_name(name, where)
-    _expect(text_field(row, "algorithm", where), "blake3", f"{where}algorithm")
+    check_resource_name(name, where)
+    expect(text_field(row, "algorithm", where), "blake3", f"{where}algorithm")
     digest = text_field(row, "digest", where)
     if not re.fullmatch("[0-9a-f]{64}", digest):
         raise InvalidInputError(f"{where}digest: is not 64 lower-case hexadecimal digits")
@@ -239,8 +260,9 @@ def _resource(row: Any, index: int) -> Resource:
     return Resource(name, size, bytes.fromhex(digest))
 
 
-def _check_name(name: str, where: str) -> None:
-    if name == _SINGLE:
+def check_resource_name(name: str, where: str) -> None:
+    """Raise `InvalidInputError` unless `name` is a path inside the model."""
+    if name == SINGLE:
         return
     parts = name.split("/")
     if "" in parts or "." in parts or ".." in parts or "\0" in name:
@@ -279,13 +301,14 @@ def _field(where: str) -> Iterator[None]:
         raise InvalidInputError(f"{where}: {error.message}", hint=error.hint) from None
 
 
-def _expect(value: str, wanted: str, where: str) -> None:
+def expect(value: str, wanted: str, where: str) -> None:
+    """Raise `InvalidInputError` that names the field unless it has the only value that is supported."""
     if value != wanted:
         raise InvalidInputError(f"{where}: {display(value[:100])!r} is not supported, only {wanted!r}")
 
 
 def format_time(time: dt.datetime | None) -> str | None:
-    """RFC 3339 in UTC with `Z`, as times stand in statements."""
+    """RFC 3339 in UTC with `Z`, as in statements."""
     return None if time is None else time.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 

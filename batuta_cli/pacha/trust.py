@@ -1,4 +1,4 @@
-"""Whose signatures count here, and which keys are revoked: `trust/trust.toml`.
+"""The trust store `trust/trust.toml`: trusted keys with their names, and revoked keys.
 
 Written under a lock, whole or not at all. A damaged file is a `DamagedStateError`, never an empty trust store, because
 its revocations would be lost with it. For the same reason a store that was written once has a marker beside it,
@@ -35,10 +35,12 @@ from batuta_cli.errors import (
 )
 from batuta_cli.files import display, locked, read_limited, write_file
 from batuta_cli.pacha.keys import VerifyingKey, check_identity, check_recorded_identity
+from batuta_cli.pacha.oms.eckeys import KEY_TYPES, AnyKey, EcVerifyingKey
 
+_ED25519 = "ed25519"
 _LIMIT = 64 * 1024 * 1024
 _MARKER_TEXT = b"# trust.toml was written here: if it is missing, it was lost, with the revocations in it\n"
-_FIRST_LINE = "# whose signatures count here: batuta pacha trust\n"
+_FIRST_LINE = "# trusted and revoked keys; change them with: batuta pacha trust\n"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class TrustedKey:
     """A public key, the name under which its signatures count, and when (both ends optional, UTC)."""
 
     name: str
-    key: VerifyingKey
+    key: AnyKey
     added: dt.datetime
     valid_from: dt.datetime | None = None
     valid_until: dt.datetime | None = None
@@ -56,7 +58,7 @@ class TrustedKey:
 class Revocation:
     """A public key that verifies nothing any more, since when, and why."""
 
-    key: VerifyingKey
+    key: AnyKey
     at: dt.datetime
     reason: str
 
@@ -68,11 +70,11 @@ class TrustStore:
     keys: tuple[TrustedKey, ...] = ()
     revoked: tuple[Revocation, ...] = ()
 
-    def revocation_of(self, key: VerifyingKey) -> Revocation | None:
+    def revocation_of(self, key: AnyKey) -> Revocation | None:
         """The revocation of a key, if there is one."""
         return next((r for r in self.revoked if r.key == key), None)
 
-    def find(self, key: VerifyingKey) -> TrustedKey | None:
+    def find(self, key: AnyKey) -> TrustedKey | None:
         """The entry of a key, if it is trusted."""
         return next((t for t in self.keys if t.key == key), None)
 
@@ -113,7 +115,7 @@ class TrustStore:
             raise InvalidInputError("the key's validity ends before it begins")
         return replace(self, keys=(*(t for t in self.keys if t.key != trusted.key), trusted))
 
-    def without_key(self, key: VerifyingKey) -> "TrustStore":
+    def without_key(self, key: AnyKey) -> "TrustStore":
         """Remove a key from the trusted ones; a revocation stays."""
         return replace(self, keys=tuple(t for t in self.keys if t.key != key))
 
@@ -142,8 +144,13 @@ def load(path: Path | None = None) -> TrustStore:
     Raises `DamagedStateError` when it is damaged, was emptied, or is missing beside its marker; `UnsafeFileError` when
     others can write it.
     """
-    path = path or paths.trust_file()
-    written = os.path.lexists(_marker(path))  # looked at first: a store that is being written now comes before it
+    try:
+        path = path or paths.trust_file()
+    except paths.NoHomeError:  # no store was ever written in a home that does not exist
+        return TrustStore()
+    written = os.path.lexists(
+        _marker(path)
+    )  # checked first: a store that is being written now is written before its marker
     try:
         data = read_limited(path, _LIMIT)
         writable = stat.S_IMODE(os.stat(path).st_mode) & 0o022
@@ -155,18 +162,20 @@ def load(path: Path | None = None) -> TrustStore:
         data, writable = b"", 0
     except InvalidInputError as error:
         raise DamagedStateError(error.message) from error
-    if not data.strip():  # an empty store is written with a line in it
+    if not data.strip():  # an empty store has a comment line
         raise DamagedStateError(
             f"{display(path)}: the trust store is lost, and the revocations in it", hint=_repair(path)
         )
     if writable:
-        raise UnsafeFileError(f"{display(path)}: others can write to it", hint=f"chmod 600 {shlex.quote(str(path))}")
+        raise UnsafeFileError(
+            f"{display(path)}: group or others can write to it", hint=f"chmod 600 {shlex.quote(str(path))}"
+        )
     if not written:
-        with contextlib.suppress(BatutaError):  # a directory that cannot be written is no reason not to verify
+        with contextlib.suppress(BatutaError):  # a read-only directory must not prevent verifying
             _mark(path)
     try:
-        return _parse(tomllib.loads(data.decode()))
-    except (ValueError, TypeError, OverflowError, RecursionError, InvalidInputError) as error:
+        return parse_toml(data.decode())
+    except (UnicodeDecodeError, InvalidInputError) as error:
         raise DamagedStateError(
             f"{display(path)}: the trust store is damaged: {display(error)}",
             hint="restore it from a backup; nothing can be verified until then",
@@ -191,8 +200,8 @@ def _missing(path: Path) -> DamagedStateError:
 def _repair(path: Path) -> str:
     files = " ".join(shlex.quote(display(file)) for file in (path, _marker(path)))
     return (
-        f"restore {display(path.name)} from a backup; or begin with an empty trust store, which trusts no key and has"
-        f" forgotten every revocation:\n  rm -f {files}"
+        f"restore {display(path.name)} from a backup; or begin with an empty trust store, without any trusted key"
+        f" or revocation:\n  rm -f {files}"
     )
 
 
@@ -204,32 +213,50 @@ def update(change: Callable[[TrustStore], TrustStore], path: Path | None = None)
         before = load(path)
         after = change(before)
         if after != before:
-            write_file(path, _serialize(after), force=True, mode=0o600)
+            write_file(path, to_toml(after), force=True, mode=0o600)
             _mark(path)
     return after
+
+
+def parse_toml(text: str) -> TrustStore:
+    """Read the text of a `trust.toml`. Raises `InvalidInputError`."""
+    try:
+        return _parse(tomllib.loads(text))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise InvalidInputError(str(error)) from None
 
 
 def _parse(document: dict[str, Any]) -> TrustStore:
     _only(document, {"key", "revoked"})
     keys = tuple(_trusted(entry) for entry in _tables(document, "key"))
     if len({t.key for t in keys}) != len(keys):
-        raise ValueError("one key stands in it twice")
+        raise ValueError("one key is listed twice")
     revoked = tuple(
-        Revocation(VerifyingKey.from_base64(_text(e, "public_key")), _time(e, "at"), _text(e, "reason"))
-        for e in _tables(document, "revoked", {"public_key", "at", "reason"})
+        Revocation(_public_key(e), _time(e, "at"), _text(e, "reason"))
+        for e in _tables(document, "revoked", {"public_key", "key_type", "at", "reason"})
     )
     return TrustStore(keys, revoked)
 
 
 def _trusted(entry: dict[str, Any]) -> TrustedKey:
-    _only(entry, {"name", "public_key", "added", "valid_from", "valid_until"})
+    _only(entry, {"name", "public_key", "key_type", "added", "valid_from", "valid_until"})
     return TrustedKey(
         check_recorded_identity(_text(entry, "name")),
-        VerifyingKey.from_base64(_text(entry, "public_key")),
+        _public_key(entry),
         _time(entry, "added"),
         _time(entry, "valid_from") if "valid_from" in entry else None,
         _time(entry, "valid_until") if "valid_until" in entry else None,
     )
+
+
+def _public_key(entry: dict[str, Any]) -> AnyKey:
+    """The key of an entry: Ed25519, 32 raw bytes, unless `key_type` names ECDSA, whose keys are SPKI DER."""
+    text, key_type = _text(entry, "public_key"), entry.get("key_type", _ED25519)
+    if key_type == _ED25519:
+        return VerifyingKey.from_base64(text)
+    if key_type not in KEY_TYPES:
+        raise ValueError(f"unknown key_type {key_type!r}")
+    return EcVerifyingKey.from_base64(text, key_type)
 
 
 def _tables(document: dict[str, Any], name: str, allowed: Iterable[str] | None = None) -> list[dict[str, Any]]:
@@ -243,7 +270,7 @@ def _tables(document: dict[str, Any], name: str, allowed: Iterable[str] | None =
 
 
 def _only(table: dict[str, Any], allowed: Iterable[str]) -> None:
-    # A key this version does not know may restrict trust; passing over it would widen it.
+    # A field that this version does not know may restrict trust, so it must not be ignored.
     if unknown := sorted(set(table) - set(allowed)):
         raise ValueError(f"unknown key {unknown[0]!r}")
 
@@ -262,12 +289,14 @@ def _time(entry: dict[str, Any], name: str) -> dt.datetime:
     return value.astimezone(dt.UTC)
 
 
-def _serialize(store: TrustStore) -> bytes:
+def to_toml(store: TrustStore) -> bytes:
+    """The content of a `trust.toml`."""
     import tomli_w
 
     def row(entry: TrustedKey | Revocation) -> dict[str, Any]:
         fields = asdict(entry)
         fields["public_key"] = entry.key.base64
+        fields["key_type"] = entry.key.key_type if isinstance(entry.key, EcVerifyingKey) else None
         del fields["key"]
         return {name: value for name, value in fields.items() if value is not None}
 

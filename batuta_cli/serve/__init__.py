@@ -1,10 +1,11 @@
-"""Prompts, budgets, routing: what makes a model request correct, private and affordable.
+"""Model requests: prompts, token counts, budgets, privacy, routing and failover (docs/python.md).
 
-    from batuta_cli.serve import ChatMessage, ChatTemplateEngine
+    from batuta_cli.serve import ChatMessage, ChatRequest, Pipeline
 
-    prompt = ChatTemplateEngine.from_model("llama-2-70b").apply([ChatMessage.user("Hello")])
+    request = ChatRequest(model="smollm2-135m", messages=[ChatMessage.user("Hello")], privacy="sovereign")
+    print(Pipeline().complete(request).text)
 
-Each name is imported from its module when it is first used, so that a program pays for what it uses alone.
+Each name is imported from its module at its first use, so importing this package imports nothing else.
 """
 
 from importlib import import_module
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, read_messages
     from batuta_cli.serve.models.pricing import TokenPricing, price_for
     from batuta_cli.serve.pipeline.failover import (
-        FailoverConfig,
         FailoverManager,
         FailoverRequest,
         Obstacle,
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
         UnknownRequestError,
         continuation,
     )
+    from batuta_cli.serve.pipeline.pipeline import Pipeline
+    from batuta_cli.serve.pipeline.request import ChatRequest, Completion, Summary
+    from batuta_cli.serve.pipeline.response import Response
+    from batuta_cli.serve.retry import FailoverConfig
     from batuta_cli.serve.routing.planning import (
         BackendState,
         Candidate,
@@ -80,7 +84,6 @@ _MODULES = {
     ),
     "context.manager": ("ContextManager", "ContextWindow"),
     "pipeline.failover": (
-        "FailoverConfig",
         "FailoverManager",
         "FailoverRequest",
         "Obstacle",
@@ -89,6 +92,10 @@ _MODULES = {
         "UnknownRequestError",
         "continuation",
     ),
+    "retry": ("FailoverConfig",),
+    "pipeline.pipeline": ("Pipeline",),
+    "pipeline.request": ("ChatRequest", "Completion", "Summary"),
+    "pipeline.response": ("Response",),
     "budget.ledger": ("Ledger", "open_ledger"),
     "messages": ("ChatMessage", "Role", "ToolCall", "read_messages"),
     # Not `plan`: a module of that name would take the place of the function.
@@ -115,7 +122,7 @@ _MODULES = {
         "SpilloverRouter",
     ),
     "templates.control": ("Finding", "Injection", "scan_control_tokens"),
-    "templates.conversation": ("SystemFallback",),
+    "templates.template_input": ("SystemFallback",),
     "templates.detection": ("Detection", "detect_format"),
     "templates.engine": ("ChatTemplateEngine",),
     "templates.formats": ("NamedFormat", "TemplateFormat", "named_format", "named_formats"),
@@ -132,8 +139,10 @@ __all__ = [
     "BudgetStatus",
     "Candidate",
     "ChatMessage",
+    "ChatRequest",
     "ChatTemplateEngine",
     "CircuitBreakerConfig",
+    "Completion",
     "ContextManager",
     "ContextWindow",
     "CostCircuitBreaker",
@@ -155,6 +164,7 @@ __all__ = [
     "NamedFormat",
     "Need",
     "Obstacle",
+    "Pipeline",
     "Plan",
     "PlanRequest",
     "PrivacyTier",
@@ -162,6 +172,7 @@ __all__ = [
     "Reject",
     "RequestTooExpensive",
     "Reservation",
+    "Response",
     "Role",
     "RouterConfig",
     "RoutingDecision",
@@ -170,6 +181,7 @@ __all__ = [
     "Spillover",
     "SpilloverRouter",
     "StreamingContext",
+    "Summary",
     "SystemFallback",
     "Takeover",
     "TemplateFormat",

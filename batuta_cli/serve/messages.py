@@ -139,7 +139,17 @@ def read_messages(data: bytes | str) -> list[ChatMessage]:
 
     Raises `InvalidInputError`.
     """
-    return parse_messages(_document(data).get("messages"))
+    return read_request(data)[0]
+
+
+def read_request(data: bytes | str) -> tuple[list[ChatMessage], dict[str, Any]]:
+    """Parse a JSON document as `read_messages`; return the other fields of the object too, such as `tools`.
+
+    Raises `InvalidInputError`.
+    """
+    document = _document(data)
+    fields = {name: value for name, value in document.items() if name != "messages"}
+    return parse_messages(document.get("messages")), fields
 
 
 def read_input(data: bytes | str) -> ChatInput:

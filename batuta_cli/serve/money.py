@@ -1,6 +1,6 @@
-"""Money: whole nano-dollars, rounded up on the way in, never a binary fraction and never a sum of them.
+"""Money in whole nano-dollars, rounded up from dollars. No binary fractions are used.
 
-Amounts are read by `batuta_cli.dollars`, which is also the parser of the configuration.
+`batuta_cli.dollars` parses the amounts, here and in the configuration.
 """
 
 from decimal import Context, Decimal, Inexact
@@ -11,13 +11,13 @@ from batuta_cli.errors import UsageError
 __all__ = ["MAX_USD", "NANO", "Usd", "format_usd", "to_nano", "to_usd"]
 
 Usd = Decimal | str | int | float
-"""An amount of dollars as callers give it; a float means the decimal number it prints as."""
+"""An amount of dollars given by a caller. A float counts as the decimal number that it prints as."""
 
 
 def to_nano(amount: Usd, what: str = "amount") -> int:
     """An amount of dollars in nano-dollars, rounded up.
 
-    Raises `UsageError` that names `what` for anything that is not an amount (see `batuta_cli.dollars`).
+    Raises `UsageError`, which names `what`, for an invalid amount (see `batuta_cli.dollars`).
     """
     try:
         return parse_amount(amount)

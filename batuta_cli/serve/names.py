@@ -1,4 +1,4 @@
-"""Names that people type: read in any case, with or without `-`, `_`, `.` and blanks, and mended when misspelt."""
+"""Names on the command line and in the config: compared without case, `-`, `_`, `.` and spaces."""
 
 import re
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ from batuta_cli.files import display
 
 
 def normalised(name: str) -> str:
-    """A name as it is compared: `Llama-Cpp`, `llama_cpp` and `LlamaCpp` are one."""
+    """The form in which names are compared: `Llama-Cpp`, `llama_cpp` and `LlamaCpp` are equal."""
     return re.sub(r"[-_.\s]", "", name).casefold()
 
 
 def unknown_name(what: str, name: str, choices: Iterable[str]) -> UsageError:
-    """The error for a name that is none of `choices`: it suggests the nearest, and its hint lists them."""
+    """The error for a name that is not in `choices`. It suggests the nearest, and its hint lists all."""
     from batuta_cli.config.kinds import did_you_mean
 
     known = list(choices)
@@ -24,7 +24,7 @@ def unknown_name(what: str, name: str, choices: Iterable[str]) -> UsageError:
 
 
 class NameEnum(StrEnum):
-    """An enumeration whose values are such names; `PrivacyTier("Sovereign")` and `PrivacyTier.SOVEREIGN` are one."""
+    """An enumeration of such names: `PrivacyTier("Sovereign")` is `PrivacyTier.SOVEREIGN`."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -32,12 +32,12 @@ class NameEnum(StrEnum):
 
     @classmethod
     def what(cls) -> str:
-        """What its members are called in a message."""
+        """The noun for a member in a message, such as `privacy tier`."""
         return re.sub(r"(?<!^)(?=[A-Z])", " ", cls.__name__).lower()
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """The member that `name` means. Raises `UsageError` that suggests the nearest."""
+        """The member called `name`. Raises `UsageError` that suggests the nearest."""
         member = cls._missing_(name)
         if member is not None:
             return member

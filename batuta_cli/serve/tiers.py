@@ -1,13 +1,13 @@
-"""What a caller may ask of a backend: how private, how fast, how much at once, how dear."""
+"""The requirements of a request: privacy, latency, throughput and cost."""
 
 from batuta_cli.serve.names import NameEnum
 
 
 class PrivacyTier(NameEnum):
-    """How far a request may go; each tier includes the ones before it.
+    """Where a request may be sent. Each tier includes the ones before it.
 
-    SOVEREIGN: this machine, and networks that were declared local. PRIVATE: also networks declared private and the
-    private clouds. STANDARD: anywhere.
+    SOVEREIGN: this machine and the configured local networks. PRIVATE: also the configured private networks and the
+    private clouds. STANDARD: any address.
     """
 
     SOVEREIGN = "sovereign"
@@ -16,11 +16,11 @@ class PrivacyTier(NameEnum):
 
     @property
     def openness(self) -> int:
-        """0 for the strictest tier; a tier admits all that are not more open than itself."""
+        """0 for the strictest tier. A tier admits every tier that is not more open than itself."""
         return _OPENNESS[self]
 
     def admits(self, other: "PrivacyTier") -> bool:
-        """Whether what belongs to the tier `other` may be used under this one."""
+        """Whether a backend of the tier `other` may be used under this tier."""
         return _OPENNESS[other] <= _OPENNESS[self]
 
 
@@ -28,7 +28,7 @@ _OPENNESS = {tier: number for number, tier in enumerate(PrivacyTier)}
 
 
 class LatencyTier(NameEnum):
-    """How soon an answer is wanted."""
+    """How soon the response is needed."""
 
     REAL_TIME = "realtime"
     INTERACTIVE = "interactive"
@@ -36,7 +36,7 @@ class LatencyTier(NameEnum):
 
 
 class ThroughputTier(NameEnum):
-    """How many requests at once."""
+    """How many requests run at once."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -44,7 +44,7 @@ class ThroughputTier(NameEnum):
 
 
 class CostTier(NameEnum):
-    """How much an answer may cost beside how good it is."""
+    """How price is weighed against quality."""
 
     FRUGAL = "frugal"
     BALANCED = "balanced"

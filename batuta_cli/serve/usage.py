@@ -1,17 +1,17 @@
-"""Token usage: how many tokens of each kind a request took, and which reports of a backend are usable.
+"""Token usage: the numbers of tokens of each kind, and the rules that make a backend's report consistent.
 
-The convention is that of genai-prices: `input_tokens` and `output_tokens` are whole sides, the kinds are parts of them.
-A kind that is None was not reported, which is not the same as 0.
+As in genai-prices, `input_tokens` and `output_tokens` are totals, and the other kinds are parts of them. None means
+that a kind was not reported, which differs from 0.
 
-A backend's report is untrusted. These rules make it consistent; what it may cost is bounded in `settlement.py`:
+A backend's report is untrusted. These rules make it consistent; `settlement.py` bounds its cost:
 
 * A count is a JSON whole number from 0 to 10^9. Anything else (null, a boolean, text, a float, a negative or larger
   number) counts as not reported.
-* A report without a count of the input or of the output is no report.
-* `total_tokens` above the sum of both sides: the difference is output (xAI and Gemini leave reasoning out of
+* A report without a count of the input or of the output is ignored.
+* `total_tokens` above the sum of input and output: the difference is output (xAI and Gemini leave reasoning out of
   `completion_tokens`). A total below the sum is ignored.
 * More reasoning than output: the output does not include the reasoning, so both are added.
-* More cached, written and audio input than input: the kinds are cut to the input, the cheapest (cached) first.
+* More cached, written and audio input than input: the kinds are reduced to the input, the cheapest (cached) first.
 * Cache writes whose parts exceed their sum: the sum of the parts counts; at most that many are one-hour writes.
 """
 
@@ -21,22 +21,22 @@ from enum import IntEnum
 from typing import Any
 
 MOST = 10**9
-"""The largest count that is believed; a hundred times the largest context window."""
+"""The largest accepted count, a hundred times the largest context window."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of a request, by kind."""
+    """The tokens of a request, by kind."""
 
     input_tokens: int
     """The whole prompt: uncached, cached and written to a cache."""
     output_tokens: int
-    """The whole answer, reasoning included."""
+    """The whole response, reasoning included."""
     _: KW_ONLY
     cached_tokens: int | None = None
     """Of the input: read from a cache."""
     cache_write_tokens: int | None = None
-    """Of the input: written to a cache, whatever the lifetime."""
+    """Of the input: written to a cache, with any lifetime."""
     cache_write_1h_tokens: int | None = None
     """Of the cache writes: those kept for an hour."""
     reasoning_tokens: int | None = None
@@ -48,7 +48,7 @@ class Usage:
 
 
 class CacheWrites(IntEnum):
-    """The cache writes that a request asks for; a dearer kind includes the cheaper ones."""
+    """The cache writes that a request may cause; a dearer kind includes the cheaper ones."""
 
     NONE = 0
     MINUTES = 1
@@ -57,9 +57,9 @@ class CacheWrites(IntEnum):
 
 
 def cache_writes(request: object) -> CacheWrites:
-    """The cache writes that parts of a request's JSON ask for by `cache_control`.
+    """The cache writes that `cache_control` in a request's JSON may cause.
 
-    A lifetime other than `5m` counts as an hour, the dearest
+    A lifetime other than `5m` counts as an hour, the dearest kind
     (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching).
     """
     found, parts = CacheWrites.NONE, [request]
@@ -76,18 +76,18 @@ def cache_writes(request: object) -> CacheWrites:
 
 
 def number(value: object) -> int | None:
-    """A reported count; None for anything but a whole number from 0 to `MOST`."""
+    """A reported count; None unless it is a whole number from 0 to `MOST`."""
     return value if type(value) is int and 0 <= value <= MOST else None
 
 
 def plain(input_tokens: object, output_tokens: object) -> Usage | None:
-    """The usage of a backend that reports two counts; None when one of them is unusable."""
+    """The usage from two counts; None when one of them is invalid."""
     counts = number(input_tokens), number(output_tokens)
     return None if counts[0] is None or counts[1] is None else Usage(counts[0], counts[1])
 
 
 def from_openai(value: object) -> Usage | None:
-    """The `usage` of OpenAI's shape; None when it is unusable.
+    """The usage from OpenAI's `usage`; None when it is invalid.
 
     Source: https://platform.openai.com/docs/api-reference/chat/object. `prompt_cache_hit_tokens` is DeepSeek's name of
     the cached tokens (https://api-docs.deepseek.com/guides/kv_cache), `cached_tokens` beside the counts Moonshot's.
@@ -100,13 +100,13 @@ def from_openai(value: object) -> Usage | None:
     input, output = _table(value, "prompt_tokens_details"), _table(value, "completion_tokens_details")
     cached = _first(input.get("cached_tokens"), value.get("cached_tokens"), value.get("prompt_cache_hit_tokens"))
     reasoning = _first(output.get("reasoning_tokens"), value.get("reasoning_tokens"))
-    said = max(whole.output_tokens, (number(value.get("total_tokens")) or 0) - whole.input_tokens)
-    if reasoning is not None and reasoning > said:
-        said += reasoning
+    output_tokens = max(whole.output_tokens, (number(value.get("total_tokens")) or 0) - whole.input_tokens)
+    if reasoning is not None and reasoning > output_tokens:
+        output_tokens += reasoning
     return _consistent(
         Usage(
             whole.input_tokens,
-            said,
+            output_tokens,
             cached_tokens=cached,
             cache_write_tokens=number(input.get("cache_write_tokens")),
             reasoning_tokens=reasoning,
@@ -117,17 +117,17 @@ def from_openai(value: object) -> Usage | None:
 
 
 class AnthropicUsage:
-    """Collects the usage of Anthropic's shape from `message_start` and `message_delta`, whose counts are cumulative.
+    """Collects Anthropic's usage from `message_start` and `message_delta`, whose counts are cumulative.
 
     Source: https://docs.anthropic.com/en/api/messages. A later count replaces an earlier one of the same name, except
-    by 0: some servers repeat the fields with zeros at the end.
+    0, because some servers repeat the fields with zeros at the end.
     """
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
     def add(self, value: object) -> None:
-        """Take the counts of one `usage` object."""
+        """Add the counts of one `usage` object."""
         usage = value if isinstance(value, dict) else {}
         for part in (usage, _table(usage, "cache_creation"), _table(usage, "output_tokens_details")):
             for name in _ANTHROPIC:
@@ -166,7 +166,7 @@ _ANTHROPIC = (
 
 
 def to_openai(usage: Usage) -> dict[str, Any]:
-    """A usage in OpenAI's shape, with the kinds that were reported."""
+    """A usage in OpenAI's format, with the reported kinds."""
     shape: dict[str, Any] = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -185,7 +185,7 @@ def to_openai(usage: Usage) -> dict[str, Any]:
 
 
 def to_anthropic(usage: Usage) -> dict[str, Any]:
-    """A usage in Anthropic's shape, where `input_tokens` are those that no cache was involved in."""
+    """A usage in Anthropic's format, whose `input_tokens` exclude cached and written tokens."""
     cached, written, hour = usage.cached_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens
     shape: dict[str, Any] = {
         "input_tokens": usage.input_tokens - (cached or 0) - (written or 0),
@@ -203,13 +203,13 @@ def to_anthropic(usage: Usage) -> dict[str, Any]:
 
 
 def kinds_of(usage: Usage) -> dict[str, int]:
-    """The kinds that were reported, by the names of their fields."""
+    """The reported kinds, by the names of their fields."""
     names = [name for name in Usage.__dataclass_fields__ if name not in ("input_tokens", "output_tokens", "_")]
     return _known({name: getattr(usage, name) for name in names})
 
 
 def _consistent(usage: Usage) -> Usage:
-    """The same with every kind within its whole; what is cut off is cut off the cheaper kind."""
+    """The usage with every kind within its total; the cheaper kinds are reduced first."""
     audio = _within(usage.input_audio_tokens, usage.input_tokens)
     left = usage.input_tokens - (audio or 0)
     written = _within(usage.cache_write_tokens, left)

@@ -45,7 +45,7 @@ def test_init_set_get_show_work_together(batuta: Run, file: Path) -> None:
     shown = tomllib.loads(batuta("config", "show", code=0).stdout)
     assert shown["budget"]["daily_budget_usd"] == "25.00"
     assert shown["backends"]["groq"]["models"] == ["llama-3.3-70b", "gemma2-9b"]
-    assert "# US dollars to spend in a day" in file.read_text()
+    assert "# US dollars that all requests of a day may cost" in file.read_text()
 
 
 def test_what_show_prints_is_a_configuration(batuta: Run, file: Path) -> None:

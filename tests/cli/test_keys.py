@@ -216,7 +216,7 @@ def test_keys_are_listed_and_an_empty_list_says_how_to_begin(batuta: Run, home: 
     assert "batuta pacha keygen" in done.stderr
     key = own_key(home)
     done = batuta("pacha", "keys", "list", code=0)
-    assert done.stdout.splitlines()[0].split() == ["IDENTITY", "KEY", "ID", "ENCRYPTED", "FILE"]
+    assert done.stdout.splitlines()[0].split() == ["IDENTITY", "KEY", "ID", "STATE", "ENCRYPTED", "FILE"]
     assert key.verifying_key.key_id in done.stdout
 
 

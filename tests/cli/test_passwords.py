@@ -55,7 +55,8 @@ def test_the_file_comes_before_the_variable_named_and_that_before_model_key(
     [
         (b"secret\n", b"secret"),
         (b"secret\n\n", b"secret\n"),
-        (b"secret\r\n", b"secret\r"),
+        (b"secret\r\n", b"secret"),
+        (b"secret\r\r\n", b"secret\r"),
         (b" secret ", b" secret "),
         ("pässwörd\n".encode(), "pässwörd".encode()),
         (b"x" * 65_536 + b"\n", b"x" * 65_536),

@@ -94,7 +94,7 @@ def test_a_saved_head_finds_what_was_cut_off_and_what_was_taken_away(batuta: Run
     for form in ("heads.txt", "-"):
         fed = (work / "heads.txt").read_text() if form == "-" else None
         done = batuta("serve", "audit", "verify", "--head", form, input=fed, code=0)
-        assert "all 2 heads are there" in done.stdout
+        assert "all 2 heads are in it" in done.stdout
     path = first(directory)  # before a third file comes, whose name may sort before
     AuditLog(directory).record(Decision("later", PrivacyTier.STANDARD, "b", "1.1.1.1:443", True, "x"))
     batuta("serve", "audit", "verify", "--head", "heads.txt", code=0)
@@ -111,7 +111,7 @@ def test_the_one_hash_of_the_whole_log_is_good_until_the_next_decision(batuta: R
     head, decisions, name = whole.split("  ")
     assert (decisions, name) == ("6", "*")
     assert result(batuta("serve", "audit", "head", "--json", code=0))["head"] == head
-    assert "the head is there" in batuta("serve", "audit", "verify", "--head", head, code=0).stdout
+    assert "the head is in it" in batuta("serve", "audit", "verify", "--head", head, code=0).stdout
     AuditLog(directory).record(Decision("later", PrivacyTier.STANDARD, "b", "1.1.1.1:443", True, "x"))
     batuta("serve", "audit", "verify", "--head", head, code=1)
 
@@ -143,7 +143,7 @@ def test_a_head_that_is_none_is_wrong_usage(
     in_a_shell(hints(done)[-1], environment, work)
     batuta("serve", "audit", "verify", "--head", "heads.txt", code=0)
     (work / "heads.txt").write_text("hello\n")
-    assert "heads.txt: not what" in batuta("serve", "audit", "verify", "--head", "heads.txt", code=2).stderr
+    assert "heads.txt: not an output" in batuta("serve", "audit", "verify", "--head", "heads.txt", code=2).stderr
     (work / "heads.txt").write_bytes(b"\xff")
     batuta("serve", "audit", "verify", "--head", "heads.txt", code=2)
 
@@ -157,4 +157,4 @@ def test_a_name_in_the_log_does_not_drive_the_terminal(batuta: Run, directory: P
 
 def test_a_path_without_a_log_does_not_pass(batuta: Run, work: Path) -> None:
     (work / "backup").mkdir()
-    assert "no audit log is there" in batuta("serve", "audit", "verify", "backup", code=1).stderr
+    assert "no audit log" in batuta("serve", "audit", "verify", "backup", code=1).stderr

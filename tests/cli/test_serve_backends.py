@@ -82,7 +82,7 @@ def test_probing_tells_who_answers_and_how_deep_the_queue_is(batuta: Run, home: 
     done = batuta("serve", "backends", "--probe", "--privacy", "sovereign", code=0)
     rows = cells(done.stdout)
     assert rows["mine (LlamaCpp)"][3:] == ["ready", "0 (2 slots)", "smollm2-135m"]
-    assert rows["wrong (Realizar)"][3:] == ["llama.cpp answers there, not realizar", "-", "-"]
+    assert rows["wrong (Realizar)"][3:] == ["the server at this address is llama.cpp, not realizar", "-", "-"]
     found = result(batuta("serve", "backends", "--probe", "--json", code=0))
     assert found["privacy"] == "standard"
     mine = next(b for b in found["backends"] if b["name"] == "mine")
@@ -118,7 +118,7 @@ def test_what_the_tier_forbids_is_not_asked(batuta: Run, home: Path) -> None:
 
 def test_all_asks_no_hosted_backend_that_is_not_configured(batuta: Run) -> None:
     rows = cells(batuta("serve", "backends", "--all", "--probe", env={"GROQ_API_KEY": SECRET}, code=0).stdout)
-    assert rows["Groq"][3:] == ["not asked", "-", "-"]
+    assert rows["Groq"][3:] == ["not probed", "-", "-"]
 
 
 def test_a_key_is_never_shown(batuta: Run, home: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_log_that_cannot_be_written_stops_a_strict_probe_and_warns_about_a_sta
     failed = answer(batuta("serve", "backends", "--probe", "--privacy", "sovereign", "--json", code=1))
     assert failed["error"]["kind"] == "audit"
     done = batuta("serve", "backends", "--probe", "--privacy", "standard", code=0)
-    assert "the audit log cannot be written" in done.stderr
+    assert "cannot write the audit log" in done.stderr
 
 
 def test_a_misspelt_tier_or_backend_is_wrong_usage_that_suggests_the_nearest(batuta: Run, home: Path) -> None:

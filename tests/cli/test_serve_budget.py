@@ -112,7 +112,7 @@ def test_check_is_a_step_in_a_script(budget: Run, environment: dict[str, str], w
     assert names_in(work) == ["sent"]
     budget("record", "--cost", "9.99", code=0)
     in_a_shell("batuta serve budget check --estimate 0.05 --quiet 2>said || test $? -eq 5", environment, work)
-    assert (work / "said").read_text().startswith("error: the request would cost $0.05, and $0.01 is left")
+    assert (work / "said").read_text().startswith("error: the request may cost $0.05, and $0.01 is left")
     quiet = budget("check", "--estimate", "0.01", "--quiet", code=0)
     assert (quiet.stdout, quiet.stderr) == ("", "")
 

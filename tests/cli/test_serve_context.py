@@ -55,7 +55,7 @@ def test_json_has_every_number_of_it(batuta: Run, chat: Path) -> None:
 
 
 def test_one_that_does_not_fit_exits_8_and_names_the_missing_tokens(batuta: Run, chat: Path) -> None:
-    arguments = ["serve", "context", "--model", "llama-2-70b", "--messages", chat]
+    arguments = ["serve", "context", "--model", "gpt-4", "--window", "4096", "--reserve", "1024", "--messages", chat]
     done = batuta(*arguments, code=8)
     lines = report(done.stdout)
     missing = int(lines["tokens"].split()[0].replace(",", "")) - 3072
@@ -113,7 +113,21 @@ def test_tool_calls_come_out_as_they_went_in(batuta: Run) -> None:
 
 
 def test_the_strategy_error_only_says_no(batuta: Run, chat: Path) -> None:
-    done = batuta("serve", "context", "--model", "llama-2-70b", "--messages", chat, "--strategy", "error", code=8)
+    done = batuta(
+        "serve",
+        "context",
+        "--model",
+        "gpt-4",
+        "--window",
+        "4096",
+        "--reserve",
+        "1024",
+        "--messages",
+        chat,
+        "--strategy",
+        "error",
+        code=8,
+    )
     assert done.stdout == ""
     assert "more than the 3,072" in done.stderr
 
@@ -218,3 +232,29 @@ def test_an_upper_estimate_is_called_so_once(batuta: Run, chat: Path) -> None:
     assert tokens.endswith("(at most: the tokenizer of claude-3-opus is not known)")
     said = batuta(*arguments, "--strategy", "error", code=0).stderr
     assert said.splitlines() == ["an upper estimate: the tokenizer of claude-3-opus is not known"]
+
+
+def test_the_tools_of_a_request_body_are_counted(batuta: Run, work: Path) -> None:
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0}
+    tool = {"type": "function", "function": {"name": "weather", "description": "The weather of a city. " * 200}}
+    (work / "plain.json").write_text(json.dumps(body))
+    (work / "tools.json").write_text(json.dumps({**body, "tools": [tool]}))
+    line = ("serve", "context", "--model", "gpt-4o", "--json", "--messages")
+    plain = result(batuta(*line, "plain.json", code=0))
+    tools = result(batuta(*line, "tools.json", code=0))
+    assert plain["exact"] is True and tools["exact"] is False
+    # "The weather of a city. " is 6 tokens, 200 times
+    assert plain["tokens"] + 1200 < tools["tokens"] < plain["tokens"] + 2200
+
+
+def test_an_estimate_that_exceeds_the_limit_is_a_warning_and_no_refusal(batuta: Run, chat: Path) -> None:
+    line = ("serve", "context", "--model", "claude-3-opus", "--window", "3000", "--messages", chat)
+    done = batuta(*line, code=0)
+    assert report(done.stdout)["fits"].startswith("not known, at most ")
+    assert "warning: " in done.stderr and "upper estimate" in done.stderr
+    found = result(batuta(*line, "--json", code=0))
+    assert (
+        found["fits"] is None and found["exact"] is False and found["missing"] == found["tokens"] - found["limit"] > 0
+    )
+    kept = batuta(*line[:5], "40", *line[6:], "--strategy", "sliding-window", code=0)
+    assert json.loads(kept.stdout) == [conversation()[0], conversation()[-1]] and "warning: " in kept.stderr

@@ -91,7 +91,7 @@ def test_a_port_in_use_is_told(batuta: Run) -> None:
         ('[gateway]\norigins = ["*"]\n', "origins"),
         ('[gateway]\norigins = ["http://*.example"]\n', "origins"),
         ('[gateway]\norigins = ["http://Example.org"]\n', "origins"),
-        ('[gateway]\norigins = ["https://example.org:443"]\n', "the usual port"),
+        ('[gateway]\norigins = ["https://example.org:443"]\n', "the default port"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_told(batuta: Run, home: Path, config: str, message: str) -> None:
@@ -157,7 +157,7 @@ def test_a_removed_list_of_keys_refuses_under_a_running_gateway_and_after_a_rest
 
 
 def test_an_unknown_host_is_told(batuta: Run) -> None:
-    assert "no such host" in batuta("serve", "gateway", "--host", "no-such-host.invalid", code=2).stderr
+    assert "has no address" in batuta("serve", "gateway", "--host", "no-such-host.invalid", code=2).stderr
 
 
 def test_the_environment_and_the_flags_override_the_file(environment: dict[str, str]) -> None:

@@ -26,7 +26,7 @@ def gateway(environment: dict[str, str]) -> Iterator[Live]:
     )
     running = Live(process)
     try:
-        running.url = running.await_line("^listening on ").split()[2]
+        running.url = json.loads(running.await_line('"event":"listening"'))["url"]
         yield running
     finally:
         running.close()

@@ -36,7 +36,7 @@ def test_no_key_is_made_that_nobody_would_see(batuta: Run, home: Path) -> None:
 
 def test_json_has_the_key_when_it_is_made_and_never_after(batuta: Run) -> None:
     made = result(batuta("serve", "keys", "create", "ci", "--json", code=0))
-    assert set(made) == {"name", "sha256", "created", "revoked", "key"}
+    assert set(made) == {"name", "sha256", "created", "revoked", "admin", "key"}
     assert made["key"].startswith("btk_")
     (listed,) = result(batuta("serve", "keys", "list", "--json", code=0))
     assert listed == {name: value for name, value in made.items() if name != "key"}
@@ -76,3 +76,10 @@ def test_no_keys_are_told_with_the_line_that_makes_one(batuta: Run) -> None:
     done = batuta("serve", "keys", "list", code=0)
     assert done.stdout == ""
     assert "batuta serve keys create" in done.stderr
+
+
+def test_an_admin_key_is_listed_as_one(batuta: Run) -> None:
+    assert result(batuta("serve", "keys", "create", "prometheus", "--admin", "--json", code=0))["admin"] is True
+    batuta("serve", "keys", "create", "laptop", code=0)
+    rows = [line.split() for line in batuta("serve", "keys", "list", code=0).stdout.splitlines()[1:]]
+    assert [(row[0], row[3]) for row in rows] == [("prometheus", "admin"), ("laptop", "models")]

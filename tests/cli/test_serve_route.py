@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.support import answer
 from tests.conftest import Run
 
 PUBLIC = "http://192.0.2.7:8080/v1"  # RFC 5737: documentation, reaches nobody
@@ -128,9 +129,9 @@ def test_a_refusal_has_its_exit_code_and_its_reason(batuta: Run, arguments: str,
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("--queue-depth -1", "--queue-depth must not be negative"),
-        ("--queue-depth 3 --input-tokens -5", "--input-tokens must not be negative"),
-        ("--queue-depth 3 --max-output-tokens -5", "--max-output-tokens must not be negative"),
+        ("--queue-depth -1", "--queue-depth must be 0 or more"),
+        ("--queue-depth 3 --input-tokens -5", "--input-tokens must be 0 or more"),
+        ("--queue-depth 3 --max-output-tokens -5", "--max-output-tokens must be 0 or more"),
         ("--queue-depth many", "many"),
         ("--privacy sovreign", "unknown privacy tier sovreign, did you mean sovereign?"),
         ("--latency fast", "unknown latency tier fast"),
@@ -138,8 +139,8 @@ def test_a_refusal_has_its_exit_code_and_its_reason(batuta: Run, arguments: str,
         ("--cost cheap", "unknown cost tier cheap"),
         ("--backend grok", "unknown backend grok, did you mean Groq?"),
         ("--backend Groq --configured", "unknown backend Groq"),
-        ("--queue-depth 3 --user Hello", "the model must be known"),
-        ("--queue-depth 3 --model gpt-4 --input-tokens 3 --user Hello", "--input-tokens and messages were given"),
+        ("--queue-depth 3 --user Hello", "counting the messages needs the model"),
+        ("--queue-depth 3 --model gpt-4 --input-tokens 3 --user Hello", "--input-tokens cannot be used with messages"),
     ],
 )
 def test_a_wrong_word_or_number_is_wrong_usage(batuta: Run, arguments: str, complaint: str) -> None:
@@ -156,7 +157,7 @@ def test_json_has_the_decision_and_every_gate(batuta: Run) -> None:
         "queue_depth": 12,
     }
     assert [c["backend"] for c in found["plan"]] == ["Realizar", "Groq", "Together", "Fireworks"]
-    assert list(gates(found, "Groq")) == ["tier", "capability", "context", "budget", "rest", "queue"]
+    assert list(gates(found, "Groq")) == ["tier", "capability", "context", "budget", "cooldown", "queue"]
     assert gates(found, "Realizar")["queue"]["number"] == 12
 
 
@@ -165,7 +166,7 @@ def test_explain_begins_with_the_name_and_tells_what_every_gate_said(batuta: Run
     assert lines[0] == "Groq" and "spillover: local_busy, queue depth 12" in lines
     assert sum(line.lstrip().startswith("tier ") for line in lines) == 4
     full = batuta("serve", "route", "--queue-depth", "50", "--no-spillover", "--explain", code=7)
-    assert "refused  50 requests, 50 is full" in full.stdout
+    assert "refused  50 requests, the limit is 50" in full.stdout
 
 
 def test_with_a_queue_figure_no_server_is_asked(batuta: Run, home: Path, nobody: tuple[str, socket.socket]) -> None:
@@ -188,11 +189,13 @@ def test_without_one_the_configured_backends_are_asked_and_what_they_said_is_tol
     )
     done = batuta("serve", "route", code=0)
     assert done.stdout == "here\n"
-    assert f"here at {address}: ready, 2 in its queue" in done.stderr
+    assert f"here at {address}: ready, queue depth 2" in done.stderr
     assert "dead at http://127.0.0.1:9/v1: connection refused" in done.stderr
     server.waiting = 48
     done = batuta("serve", "route", "--quiet", code=7)
-    assert done.stderr.startswith("error: every backend that may take the request is busy: here: 50 requests")
+    assert done.stderr.startswith(
+        "error: the queue of every backend that may take the request is full: here: 50 requests"
+    )
 
 
 def test_past_the_threshold_another_configured_backend_takes_over(
@@ -219,7 +222,7 @@ def test_the_server_s_own_window_and_models_count(
     configure(home, f'[backends.llamacpp]\nbase_url = "{llamacpp[0]}"\n')
     ask = ("serve", "route", "--model", "smollm2-135m", "--max-output-tokens", "48", "--json", "--input-tokens")
     assert result(batuta(*ask, "2000", code=0))["backend"] == "llamacpp"
-    found = result(batuta(*ask, "2001", code=7))
+    found = result(batuta(*ask, "2001", code=8))
     assert gates(found, "llamacpp")["context"]["detail"] == "2,049 tokens in a window of 2,048"
     done = batuta("serve", "route", "--model", "gpt-4", code=7)
     assert "llamacpp: it does not have gpt-4" in done.stderr
@@ -235,7 +238,7 @@ def test_a_backend_out_of_reach_of_the_tier_is_not_even_asked(
     found = result(batuta("serve", "route", "--privacy", "sovereign", "--json", code=0))
     assert found["backend"] == "llamacpp"
     assert gates(found, "far")["tier"]["passed"] is False
-    assert gates(found, "far")["rest"]["passed"] is True  # not asked, so nothing is wrong with it
+    assert gates(found, "far")["cooldown"]["passed"] is True  # not asked, so nothing is wrong with it
     batuta("serve", "route", "--privacy", "sovereign", "--backend", "far", code=6)
 
 
@@ -256,7 +259,7 @@ def test_with_nothing_configured_the_local_ones_are_looked_for(
 ) -> None:
     host = llamacpp[0].removeprefix("http://").removesuffix("/v1")
     done = batuta("serve", "route", env={"OLLAMA_HOST": host})
-    assert "no backend is configured, so the local ones are looked for" in done.stderr
+    assert "no backend is configured; probing local servers" in done.stderr
     assert "Ollama at" not in done.stderr  # who answers there is llama.cpp
     if done.returncode:  # no server runs at the usual addresses of this machine
         assert (done.returncode, done.stdout) == (7, "")
@@ -266,9 +269,38 @@ def test_with_nothing_configured_the_local_ones_are_looked_for(
 def test_messages_are_counted_and_measured(batuta: Run, work: Path) -> None:
     (work / "chat.json").write_text(json.dumps([{"role": "user", "content": "word " * 9000}]))
     ask = ("serve", "route", "--queue-depth", "3", "--model", "gpt-4", "--messages", "chat.json", "--json")
-    found = result(batuta(*ask, code=7))
-    gate = gates(found, "Realizar")["context"]
+    failed = answer(batuta(*ask, code=8))
+    assert failed["error"]["kind"] == "context_overflow"
+    gate = gates(failed["result"], "Realizar")["context"]
     assert gate["passed"] is False and gate["number"] > 9000 + 2048
+
+
+def test_an_estimate_that_exceeds_the_window_is_a_warning_and_no_refusal(batuta: Run, work: Path) -> None:
+    (work / "chat.json").write_text(json.dumps([{"role": "user", "content": "word " * 9000}]))
+    ask = ("serve", "route", "--queue-depth", "3", "--model", "llama-3-8b", "--messages", "chat.json", "--json")
+    done = batuta(*ask, code=0)
+    gate = gates(result(done), "Realizar")["context"]
+    assert gate["passed"] is True and gate["uncertain"] is True and gate["number"] > 9000
+    assert "warning: " in done.stderr and "the backend decides" in done.stderr
+
+
+def test_what_the_budget_refuses_has_the_exit_code_of_serve_chat(batuta: Run, home: Path) -> None:
+    price = '[models.m]\ninput_usd_per_million = "10"\noutput_usd_per_million = "30"\ncontext_window = 8192\n'
+    ask = (
+        "serve",
+        "route",
+        "--model",
+        "m",
+        "--input-tokens",
+        "1000",
+        "--max-output-tokens",
+        "100",
+        "--backend",
+        "Groq",
+    )
+    configure(home, price + '[budget]\ndaily_budget_usd = "0.012999999"\n')
+    assert "left of the day" in batuta(*ask, code=5).stderr
+    assert "price of x is not known" in batuta(*ask[:3], "x", *ask[4:], code=5).stderr
 
 
 def test_a_request_that_costs_too_much_stays_where_it_is_free(batuta: Run, home: Path) -> None:
@@ -293,7 +325,7 @@ def test_a_damaged_ledger_stops_what_costs_money_and_nothing_else(batuta: Run, h
     ledger.write_bytes(b"not a ledger" * 1000)
     ask = ("serve", "route", "--model", "m", "--input-tokens", "9", "--max-output-tokens", "9", "--queue-depth")
     done = batuta(*ask, "12", code=0)
-    assert done.stdout == "Realizar\n" and "nothing that costs money is sent" in done.stderr
+    assert done.stdout == "Realizar\n" and "requests that cost money are refused" in done.stderr
     done = batuta(*ask, "50", code=1)
     assert "ledger.sqlite3" in done.stderr
     done = batuta(*ask, "12", "--privacy", "sovereign", code=0)
@@ -321,7 +353,7 @@ def test_the_router_table_is_obeyed(batuta: Run, home: Path) -> None:
     found = [batuta("serve", "route", "--queue-depth", str(n), code=0).stdout.strip() for n in (1, 2, 4)]
     assert found == ["LlamaCpp", "OpenAI", "OpenAI"]
     full = batuta("serve", "route", "--queue-depth", "4", "--privacy", "sovereign", code=7)
-    assert "LlamaCpp: 4 requests, 4 is full" in full.stderr
+    assert "LlamaCpp: 4 requests, the limit is 4" in full.stderr
     configure(home, "[router]\nspillover_enabled = false\n")
     assert batuta("serve", "route", "--queue-depth", "12", code=0).stdout == "Realizar\n"
 

@@ -190,18 +190,24 @@ MISTAKES = [
     ),
     ("[privacy]\ntier = 'Private'", "did you mean private?"),
     ("[privacy]\nlocal_networks = '10.0.0.0/8'", "must be a list of networks such as 10.0.0.0/8, not a string"),
-    ("[privacy]\nlocal_networks = ['10.0.0.0/8', 'x']", "and its value 2 is none"),
-    ("[privacy]\nlocal_networks = [1]", "and its value 1 is none, not a whole number"),
-    ("[privacy]\nlocal_networks = ['10.1.0.0/8']", "its address lies inside 10.0.0.0/8, did you mean that?"),
+    ("[privacy]\nlocal_networks = ['10.0.0.0/8', 'x']", "and its value 2 is not valid"),
+    ("[privacy]\nlocal_networks = [1]", "and its value 1 is not valid, not a whole number"),
+    ("[privacy]\nlocal_networks = ['10.1.0.0/8']", "the address has host bits, did you mean 10.0.0.0/8?"),
     (
         "[privacy]\nlocal_networks = ['::/0']",
-        "2: privacy.local_networks must not have a network that every address is in",
+        "2: privacy.local_networks must not have a network of all addresses",
     ),
-    ("[privacy]\nprivate_networks = ['0.0.0.0/0']", "must not have a network that every address is in"),
-    ("[privacy]\nlocal_networks = ['fe80::1%eth0']", "and its value 1 is none"),
+    ("[privacy]\nprivate_networks = ['0.0.0.0/0']", "must not have a network of all addresses"),
+    ("[privacy]\nlocal_networks = ['fe80::1%eth0']", "and its value 1 is not valid"),
     ("[router]\nmax_queue_depth = 0", "2: router.max_queue_depth must be a whole number from 1 to 1000000"),
     ("[router]\nmax_queue_depth = 10.0", "must be a whole number from 1 to 1000000, not a fraction"),
     ("[router]\nmax_queue_depth = true", "must be a whole number from 1 to 1000000, not true or false"),
+    ("[timeouts]\nidle = 0", "2: timeouts.idle must be a number of seconds from 1 to 86400"),
+    ("[timeouts]\nidle = '60'", "2: timeouts.idle must be a number of seconds from 1 to 86400, not a string"),
+    ("[timeouts]\nidle = nan", "2: timeouts.idle must be a number of seconds"),
+    ("[timeouts]\nconnect = inf", "2: timeouts.connect must be a number of seconds"),
+    ("[timeouts]\nfirst_tokens = 1", "2: unknown key timeouts.first_tokens, did you mean first_token?"),
+    ("[failover]\nmax_retries = 101", "2: failover.max_retries must be a whole number from 0 to 100"),
     ("backends = 1", "1: backends must be a table of tables"),
     ("[backends]\nbase_url = 'http://x'", "2: backends.base_url must be a table, one for each backend"),
     ("[backends.'a.b']\n", "1: backends.a.b: a backend's name has letters"),
@@ -221,7 +227,7 @@ MISTAKES = [
     ("[models.x]\ntemplate = ' chatml'", "2: models.x.template must not begin or end with blanks"),
     ("[network]\nproxy = 'http://u:p@x'", "2: network.proxy must not have a user or a password"),
     ("[budget]\ndurability = 'ful'", "2: budget.durability must be one of normal, full, did you mean full?"),
-    ("[backends.x]\napi_key = 'v'", "2: backends.x.api_key would be a secret"),
+    ("[backends.x]\napi_key = 'v'", "2: backends.x.api_key is a secret"),
     ("[budget]\ntimezone = ", "2: not valid TOML: "),
     ("[budget]\n[budget]\n", "2: not valid TOML: "),
     ("[budget]\ntimezone = '", "2: not valid TOML: "),
@@ -401,6 +407,34 @@ def test_a_variable_overrides_the_file_and_has_the_same_checks(file: Path) -> No
     }
 
 
+def test_an_option_overrides_the_environment_which_overrides_the_file(file: Path) -> None:
+    written(file, "[timeouts]\nfirst_token = 10\nidle = 20\nconnect = 0.5\n")
+    environ = {"BATUTA_TIMEOUTS_FIRST_TOKEN": "30.5", "BATUTA_TIMEOUTS_IDLE": "40"}
+    loaded = load(file, environ, ["timeouts.first_token=300", "backends.groq.api_key_env=GROQ"])
+    assert (loaded.timeouts.first_token, loaded.timeouts.idle, loaded.timeouts.connect) == (300, 40, 0.5)
+    assert str(loaded.entry("timeouts.first_token").origin) == "option"
+    assert loaded.backends["groq"].api_key_env == "GROQ"
+    assert (loaded.timeouts.total, loaded.failover.max_retries, loaded.failover.prompted) == (3600, 2, False)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("timeouts.first_token", "--set takes KEY=VALUE"),
+        ("timeouts.first=1", "unknown key timeouts.first, did you mean timeouts.first_token?"),
+        ("timeouts.first_token=soon", "--set timeouts.first_token must be a number of seconds"),
+        (f"backends.groq.api_key_env={SECRET}", "looks like a secret"),
+    ],
+)
+def test_a_mistake_in_an_option_is_an_error_that_does_not_repeat_the_value(
+    file: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(file, NO_ENV, [override])
+    assert message in caught.value.message
+    assert SECRET not in caught.value.message + (caught.value.hint or "")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -412,11 +446,14 @@ def test_a_variable_overrides_the_file_and_has_the_same_checks(file: Path) -> No
         ("BATUTA_PACHA_ALLOW_PACHA1", "perhaps", "pacha.allow_pacha1 must be true or false"),
         ("BATUTA_ROUTER_MAX_QUEUE_DEPTH", "9" * 5000, "router.max_queue_depth must be a whole number"),
         ("BATUTA_ROUTER_MAX_QUEUE_DEPTH", "٣", "router.max_queue_depth must be a whole number"),
+        ("BATUTA_TIMEOUTS_IDLE", "1e2", "timeouts.idle must be a number of seconds"),
+        ("BATUTA_TIMEOUTS_IDLE", "", "timeouts.idle must be a number of seconds"),
+        ("BATUTA_FAILOVER_COOLDOWN", "0", "failover.cooldown must be a number of seconds from 0.01"),
         ("BATUTA_BACKENDS_GROQ_MODELS", "[", "backends.groq.models must be names, separated by commas"),
         ("BATUTA_BACKENDS_GROQ_MODELS", "[1.5]", "backends.groq.models must be a list of names"),
         ("BATUTA_BACKENDS_GROQ_MODELS", "[" * 9000, "backends.groq.models must be names, separated by commas"),
-        ("BATUTA_BACKENDS_GROQ_API_KEY", SECRET, "unknown key; a secret is never in the configuration"),
-        ("BATUTA_BACKENDS_GROQ_API_KEY_ENV", SECRET, "has what looks like a secret"),
+        ("BATUTA_BACKENDS_GROQ_API_KEY", SECRET, "unknown key; the configuration must not contain secrets"),
+        ("BATUTA_BACKENDS_GROQ_API_KEY_ENV", SECRET, "looks like a secret"),
         ("BATUTA_BACKENDS_MODELS", "a", "unknown key"),
         ("BATUTA_BACKENDS__MODELS", "a", "unknown key"),
         ("BATUTA_PACHA_DEFAULT_KEY", "a\udcff", "must be one short line of Unicode text"),

@@ -138,9 +138,9 @@ def test_a_bundle_with_a_wrong_field_is_refused_with_the_name_of_the_field(path:
         (b'{"a": ' * 100_000, "nested too deeply"),
         (b'{"a": "\\ud800"}', "surrogate"),
         (b'{"a": {"\\uDFFF": 1}}', "surrogate"),
-        (b'{"a": 1, "a": 1}', "'a' stands in one JSON object twice"),
-        (b'{"x": [{"y": {"b": 1, "b": 2}}]}', "'b' stands in one JSON object twice"),
-        (b'{"b": 1, "\\u0062": 2}', "'b' stands in one JSON object twice"),
+        (b'{"a": 1, "a": 1}', "'a' is in one JSON object twice"),
+        (b'{"x": [{"y": {"b": 1, "b": 2}}]}', "'b' is in one JSON object twice"),
+        (b'{"b": 1, "\\u0062": 2}', "'b' is in one JSON object twice"),
     ],
 )
 def test_what_is_not_strict_json_is_refused_with_the_reason(data: bytes, reason: str) -> None:

@@ -92,7 +92,7 @@ def test_an_existing_half_of_a_pair_is_never_overwritten_without_force(tmp_path:
         (tmp_path / existing).write_bytes(b"precious")
         with pytest.raises(OutputExistsError, match=f"{existing}: already exists") as caught:
             keyring.save_pair(ALICE.signing, tmp_path / "ci.key")
-        assert caught.value.hint and "--force replaces the key for good" in caught.value.hint
+        assert caught.value.hint and "--force deletes it permanently" in caught.value.hint
         assert [p.name for p in tmp_path.iterdir()] == [existing]
         (tmp_path / existing).unlink()
 

@@ -13,6 +13,7 @@ from batuta_cli.errors import (
     RevokedSignerError,
     SignerError,
     UnknownSignerError,
+    UsageError,
     VerificationError,
     WrongSignerError,
 )
@@ -45,7 +46,7 @@ def judge(raw: bytes, store: TrustStore, **asked: Any) -> tuple[tuple[Signer, ..
 
 
 def signers(raw: bytes, store: TrustStore, **asked: Any) -> list[tuple[bytes, str | None]]:
-    return [(signer.key.raw, signer.name) for signer in judge(raw, store, **asked)[0]]
+    return [(base64.b64decode(signer.key.base64), signer.name) for signer in judge(raw, store, **asked)[0]]
 
 
 Made = tuple[Person, str | None] | dict[str, Any]
@@ -351,3 +352,9 @@ def test_a_revoked_key_does_not_sign_whether_it_is_trusted_or_not_and_a_stranger
     for store in (trusting(revoked=[ALICE]), trusting(ALICE, revoked=[ALICE])):
         with pytest.raises(RevokedSignerError, match="was revoked on 2026-11-23: laptop stolen"):
             check_may_sign(ALICE.verifying, store, NOW)
+
+
+@pytest.mark.parametrize("asked", [{"key": ()}, {"key": []}, {"identity": ()}])
+def test_an_empty_sequence_of_keys_or_identities_is_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="is an empty sequence"):
+        Policy(**asked)

@@ -60,7 +60,7 @@ def test_a_directory_is_signed_with_its_options(tmp_path: Path) -> None:
     assert [r["name"] for r in stated["predicate"]["resources"]] == ["a/x", "b", "link"]
     serialization = stated["predicate"]["serialization"]
     assert (serialization["allow_symlinks"], serialization["ignore_paths"]) == (True, ["run.log"])
-    assert signature.address.hex == directory_address({"a/x": b"1", "b": b"2", "link": b"2"})
+    assert str(signature.address) == "blake3:" + directory_address({"a/x": b"1", "b": b"2", "link": b"2"})
     notes = stated["subject"][0]["annotations"]
     lifetime = dt.datetime.fromisoformat(notes["expires"]) - dt.datetime.fromisoformat(notes["created"])
     assert lifetime == dt.timedelta(days=30)
@@ -181,7 +181,7 @@ def test_duplicate_keys_are_found_inside_the_signed_payload_too() -> None:
     row = {"sig": base64.b64encode(ALICE.key.sign(pae(payload))).decode()}
     document = json.loads(bundle(statement(b"weights")))
     document["dsseEnvelope"] |= {"payload": base64.b64encode(payload).decode(), "signatures": [row]}
-    with pytest.raises(InvalidInputError, match="'size' stands in one JSON object twice"):
+    with pytest.raises(InvalidInputError, match="'size' is in one JSON object twice"):
         ModelSignature.parse(json.dumps(document).encode())
 
 
@@ -222,7 +222,7 @@ def test_no_damage_to_a_sig_file_gives_anything_but_a_signature_or_an_error(
     except BatutaError as error:
         assert isinstance(error, InvalidInputError)
     else:
-        assert len(signature.address.digest) == 32
+        assert signature.address is None or len(signature.address.digest) == 32
 
 
 def test_the_signature_stands_beside_the_model_whatever_way_it_is_named(

@@ -270,7 +270,9 @@ def python_cases(directory: Path, outside: Outside, home: str) -> None:
         models = {MODEL: ModelSection(100_000, 64, input_usd_per_million=price, output_usd_per_million=price)}  # type: ignore[arg-type]
         privacy = configuration.Privacy(tier=str(tier), **networks)  # type: ignore[arg-type]
         config = Config(backends=tables, models=models, privacy=privacy)
-        request = ChatRequest("r", MODEL, (ChatMessage.user("Say it."),), tier, max_tokens=20, stream=True)
+        request = ChatRequest(
+            model=MODEL, messages=[ChatMessage.user("Say it.")], privacy=tier, max_tokens=20, stream=True
+        )
         found: dict[str, str] = {}
         async with Pipeline(config, audit=AuditLog(log)) as made:
             await made.monitor.refresh(tier=tier)

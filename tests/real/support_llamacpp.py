@@ -59,11 +59,11 @@ class LlamaCpp:
     """A running server."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """What it makes of a text."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         body = json.dumps({"content": text, "add_special": False, "parse_special": special})
         connection.request("POST", "/tokenize", body, {"Content-Type": "application/json"})
         with contextlib.closing(connection), connection.getresponse() as answer:

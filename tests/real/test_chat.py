@@ -76,7 +76,7 @@ def test_a_standard_request_without_an_audit_log_is_answered_with_a_warning(batu
     audit.parent.mkdir(parents=True)
     audit.touch()
     arguments = ("serve", "chat", QUESTION, "--model", MODEL, "--max-tokens", "3", "--privacy")
-    assert f"warning: {audit}: the audit log cannot be written" in batuta(*arguments, "standard", code=0).stderr
+    assert f"warning: {audit}: cannot write the audit log" in batuta(*arguments, "standard", code=0).stderr
     assert "nothing was sent" in batuta(*arguments, "sovereign", code=1).stderr
 
 
@@ -133,7 +133,7 @@ def test_a_server_that_is_killed_in_mid_sentence_is_continued_by_another(
     expected = asyncio.run(undisturbed())
     with llamacpp_process(gguf) as (first, base_url):
         text, before, summary = asyncio.run(killed())
-    # What was said before the cut is as it was, and the seam shows nowhere: it goes on as an undisturbed answer does.
+    # The text before the cut is unchanged, and the response continues as one that was not interrupted.
     assert 0 < before < len(text)
     assert text[: before + 30] == expected[: before + 30]
     assert [(attempt.backend, attempt.failed) for attempt in summary.attempts] == [

@@ -10,13 +10,13 @@ from batuta_cli.config import BackendSection as Table
 from batuta_cli.config import Config, ModelSection, Privacy, Router
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
-from batuta_cli.serve.pipeline.failover import FailoverConfig
 from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.pipeline.response import Response
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.providers.wire import Piece
+from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.support_backend import STALL, FaultServer, Script, chunk, response, stream_head
 

@@ -1,4 +1,4 @@
-"""What an encrypted file says of itself without a password. None of it is authenticated."""
+"""Reads the header of an encrypted file without a password. Nothing in it is authenticated."""
 
 import os
 import stat
@@ -24,9 +24,9 @@ class Description:
     chunk_size: int | None
     """None in version 1, which has no chunks."""
     encrypted_size: int | None
-    """None when it comes from a pipe."""
+    """None when the input is a pipe."""
     plaintext_size: int | None
-    """None when the size is not known, or is none that encryption leaves: such a file has been cut."""
+    """None when the size is unknown, or when no complete encrypted file has it: then the file is truncated."""
 
 
 def describe(path: StrPath) -> Description:
@@ -43,7 +43,7 @@ def describe(path: StrPath) -> Description:
 
 
 def describe_stream(descriptor: int, name: StrPath = "stdin") -> Description:
-    """As `describe`, of what `descriptor` holds from its current position."""
+    """As `describe`, for a descriptor, read from its current position."""
     header, _ = read_header(StreamSource(descriptor, name, ahead=False).take, name)
     status = os.fstat(descriptor)
     size = status.st_size if stat.S_ISREG(status.st_mode) else None

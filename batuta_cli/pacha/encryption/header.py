@@ -1,7 +1,7 @@
-"""The first bytes of an encrypted file, version 1 and 2: built, read, and judged before any key is derived.
+"""The header of an encrypted file, version 1 and 2: building, parsing, and checks that need no key.
 
-Structure that no batuta writes (other magic, version, key derivation, chunk size, costs out of bounds) is an
-`InvalidInputError`. Bytes that only a key can judge (salt, nonce, commitment) are taken as they are.
+An unknown magic, version, key derivation or chunk size, and costs out of bounds, are an `InvalidInputError`. Salt,
+nonce and commitment can only be checked with the key, so they are not checked here.
 """
 
 import os
@@ -86,7 +86,7 @@ Header = SingleMessageHeader | ChunkedHeader
 
 
 def is_encrypted(data: bytes) -> bool:
-    """Whether `data` begins as an encrypted file of any version does."""
+    """Whether `data` begins with the magic of an encrypted file."""
     return data[: len(MAGIC)] == MAGIC
 
 

@@ -1,7 +1,7 @@
-"""From a password to a key: Argon2id version 1.3 (RFC 9106), within bounds that a hostile file cannot push.
+"""Derives a key from a password: Argon2id version 1.3 (RFC 9106) with bounded costs.
 
-The parameters of version 1 are fixed; version 2 carries its own in the header. They are judged when the value is
-built, so that no work is ever done for parameters that are out of bounds.
+The parameters of version 1 are fixed. Version 2 has them in its header. `KdfParameters` checks them when it is made,
+so that a hostile file cannot ask for more memory or time than the bounds.
 """
 
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class KdfParameters:
 def derive(password: bytes, salt: bytes, parameters: KdfParameters) -> bytes:
     """The 32-byte Argon2id key of `password`.
 
-    Raises `OperationError` when the memory cannot be had, `NoThreadError` when the threads cannot be started.
+    Raises `OperationError` when there is not enough memory, `NoThreadError` when the threads cannot be started.
     """
     try:
         kdf = Argon2id(

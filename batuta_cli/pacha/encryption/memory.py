@@ -63,4 +63,4 @@ def decrypt_model(data: bytes, password: Password, *, allow_kdf_memory_kib: int 
 
 
 def _ignore(count: int) -> None:
-    """Nobody is watching."""
+    """Show no progress."""

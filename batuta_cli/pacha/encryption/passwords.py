@@ -1,6 +1,6 @@
-"""Where a password comes from, short of a prompt: a value, a file, an environment variable.
+"""Reads a password from a value, a file or an environment variable (the prompt is in `cli`).
 
-A password is UTF-8 of 1 byte to 64 KiB. No message, and no exception that a message was made from, contains it.
+A password is UTF-8 of 1 byte to 64 KiB. No message and no exception contains it.
 """
 
 import os
@@ -34,7 +34,7 @@ def normalise(password: Password, *, name: str = "the password") -> bytes:
 
 
 def _utf8(password: Password) -> bytes | None:
-    # A UnicodeError holds the whole text, so it must not survive as the context of the error a user meets.
+    # A UnicodeError holds the whole text, so it must not become the context of the reported error.
     try:
         if isinstance(password, str):
             return password.encode("utf-8")
@@ -47,7 +47,7 @@ def _utf8(password: Password) -> bytes | None:
 def password_from_file(path: StrPath) -> bytes:
     r"""The password in a file, a FIFO or a device, such as bash's `<(pass show model)`.
 
-    Exactly one trailing `\n` is dropped, nothing else: a `\r` or a blank before it belongs to the password.
+    Exactly one trailing `\n` or `\r\n` is dropped. A blank before it belongs to the password.
 
     Raises `NotFoundError` or `OperationError` when it cannot be read, and as `normalise`. When there is no such file,
     the name may be the password itself; the error repeats it only as `secrecy.names_a_file` allows.
@@ -70,13 +70,14 @@ def password_from_file(path: StrPath) -> bytes:
 
 
 def password_from_descriptor(descriptor: int, name: StrPath) -> bytes:
-    """As `password_from_file`, from an open descriptor, read to its end; `name` stands in messages."""
-    limit = MAX_PASSWORD_BYTES + len(b"\n") + 1  # one more than is allowed shows that it is too long
+    """As `password_from_file`, from an open descriptor, read to its end. `name` names the input in messages."""
+    limit = MAX_PASSWORD_BYTES + len(b"\r\n") + 1  # one byte above the limit is enough to notice that it is too long
     data = b""
     with errors_named(name):
         while len(data) < limit and (piece := os.read(descriptor, limit - len(data))):
             data += piece
-    return normalise(data.removesuffix(b"\n"), name=f"the password in {display(name)}")
+    data = data.removesuffix(b"\r\n") if data.endswith(b"\r\n") else data.removesuffix(b"\n")
+    return normalise(data, name=f"the password in {display(name)}")
 
 
 def password_from_env(name: str) -> bytes:

@@ -1,7 +1,7 @@
 """An encrypted file as a seekable, read-only binary file: only what is asked for is decrypted.
 
 Every byte that a read returns has been authenticated, also when the file on the disk changes after it was opened.
-Version 2 brings what that takes: a tag for each chunk. Version 1 has one tag for the whole, which is checked when the
+Version 2 has a tag for each chunk. Version 1 has one tag for the whole, which is checked when the
 file is opened; the BLAKE3 digest of each piece is kept from that reading, 32 bytes a MiB, and compared later.
 """
 
@@ -28,7 +28,7 @@ def open_encrypted(
     """Open an encrypted file for reading at any position; the caller closes it.
 
     A file of version 2 opens at once, after its last chunk, and with it its length, is authenticated. Version 1 is
-    read through once. Reading one byte decrypts its whole chunk (version 1: MiB), and the newest one is kept.
+    read through once. Reading one byte decrypts its whole chunk (version 1: MiB), and the last one is kept.
 
     Args:
         allow_kdf_memory_kib: the memory in KiB that the file may ask for to derive its key, up to 1 GiB.
@@ -137,11 +137,11 @@ class _Plaintext(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+    def seek(self, offset: int, origin: int = os.SEEK_SET, /) -> int:
         self._check_open()
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._pieces.size}.get(whence)
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._pieces.size}.get(origin)
         if base is None or base + offset < 0:
-            raise ValueError(f"cannot seek to {offset} from {whence}")
+            raise ValueError(f"cannot seek to {offset} from {origin}")
         self._position = base + offset
         return self._position
 

@@ -1,7 +1,7 @@
-"""Where the bytes go: space is lent, filled by the cipher without a copy, and then taken over.
+"""Outputs: a sink lends a buffer, the cipher fills it in place, and `advance` writes it.
 
-`StreamSink` passes everything on at once. `FileSink` writes a new regular file from threads and past the page cache,
-because writing costs more than the cipher. Both name the output in their errors.
+`StreamSink` writes at once. `FileSink` writes a new regular file from threads and past the page cache, because writing
+costs more than the cipher. Both name the output in their errors.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class MemorySink:
 
 
 class StreamSink:
-    """A pipe, a device, or whatever stdout is: each piece is written as soon as it is taken over."""
+    """A pipe, a device or stdout: each piece is written as soon as it is taken over."""
 
     def __init__(self, descriptor: int, name: StrPath) -> None:
         self._descriptor = descriptor
@@ -72,7 +72,7 @@ class StreamSink:
         return self._buffer[:count]
 
     def advance(self, count: int) -> None:
-        """See `Sink`. Raises `OperationError`; `BrokenPipeError` when nobody reads any more."""
+        """See `Sink`. Raises `OperationError`; `BrokenPipeError` when the reader closed the pipe."""
         with errors_named(self._name):
             write_all(self._descriptor, self._buffer[:count])
 
@@ -135,7 +135,7 @@ class FileSink:
         self._set_direct(True)
         for _ in range(_THREADS):
             self._free.put(mmap.mmap(-1, self._size, _PRIVATE))
-            # A daemon, lest a disk that does not answer keeps an interrupted process alive.
+            # A daemon, so that a disk that does not respond cannot keep an interrupted process alive.
             thread = threading.Thread(target=self._work, name="batuta-write", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -157,7 +157,7 @@ class FileSink:
                 try:
                     count = os.pwrite(self._descriptor, view, offset)
                 except OSError as error:
-                    # What a file system says that cannot write directly, or not from where a short write ended.
+                    # A file system without direct writing, or one that refuses it where a short write ended.
                     if error.errno != errno.EINVAL or not direct:
                         raise
                     self._set_direct(False)
@@ -167,9 +167,9 @@ class FileSink:
 
     def _set_direct(self, wanted: bool) -> None:
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-        with contextlib.suppress(OSError):  # not here; all works without it, slower
+        with contextlib.suppress(OSError):  # not supported here; writing works without it, slower
             fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
-            self._direct = wanted  # only now, so that no thread takes a refusal of direct writing for a final one
+            self._direct = wanted  # only now, so that no thread reports a refusal of direct writing as a failure
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

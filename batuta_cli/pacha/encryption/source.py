@@ -1,7 +1,7 @@
-"""Where the bytes come from: blocks of one size, and with each of them the knowledge whether it is the last.
+"""Inputs: blocks of one size, each with a flag whether it is the last.
 
-Version 2 needs that knowledge, because its last chunk is sealed as the last. A block is handed on as soon as one
-byte after it has been seen, and lent until the next one is asked for.
+Version 2 needs the flag, because its last chunk is sealed as the last. A block is yielded as soon as one byte after it
+has been read, and is valid until the next one is requested.
 """
 
 import os
@@ -14,7 +14,7 @@ Block = tuple[memoryview, bool]
 """Bytes, and whether they are the last ones. Only the last block can be short or empty."""
 
 _Read = Callable[[memoryview], int]
-"""Reads what there is at the moment into the view, at least a byte unless at the end; returns how much."""
+"""Reads the available bytes into the view (at least one, except at the end) and returns their number."""
 
 _AIM = 4 * 1024 * 1024
 
@@ -27,10 +27,10 @@ class ByteSource(Protocol):
 
 
 class StreamSource:
-    """The remaining bytes of a descriptor, read once from where it stands: a pipe, or a file that is read in order."""
+    """The remaining bytes of a descriptor, read once from its current position: of a pipe or a file."""
 
     def __init__(self, descriptor: int, name: StrPath, *, ahead: bool) -> None:
-        """`ahead`: gather several units before handing them on; wrong for a pipe, whose reader waits for each."""
+        """`ahead`: gather several units before handing them on; False for a pipe, whose reader waits for each."""
         self._descriptor = descriptor
         self._name = name
         self._ahead = ahead

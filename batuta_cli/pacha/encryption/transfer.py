@@ -1,10 +1,11 @@
-"""Encrypt and decrypt files and streams in constant memory; a result appears whole or not at all.
+"""Encrypts and decrypts files and streams in constant memory.
 
-A file as output goes through `atomic_output`. A pipe, a device or stdout cannot be taken back, so there version 1
-releases nothing before its tag is checked, and version 2 each chunk once that is authenticated: when it fails later,
-what was released is a true beginning of the plaintext and must be discarded.
+An output file appears whole or not at all (`atomic_output`). Bytes written to a pipe, a device or stdout cannot be
+withdrawn: version 1 writes nothing before its tag is checked, version 2 writes each chunk once it is authenticated.
+When version 2 fails later, the bytes already written are an authentic prefix of the plaintext, and must be discarded.
 
-`progress` hears of bytes of the input; over a run that succeeds they add up to its size, however often it is read.
+`progress` is called with bytes of the input. When a run succeeds their sum is the size of the input, also when it was
+read twice.
 """
 
 import os
@@ -35,7 +36,7 @@ from batuta_cli.pacha.encryption.source import RangeSource, StreamSource, pread_
 from batuta_cli.pacha.encryption.unlock import DEFAULT_FORMAT, chunk_cipher, new_header, password_key
 
 Output = int | AtomicOutput
-"""A descriptor that is written as it stands, or a file that is yet to get its name."""
+"""A descriptor that is written directly, or a file that is named when it is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class EncryptedFile:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """From where to where, under which normalised password; the names stand in messages."""
+    """Input, output and the normalised password. The names are for messages."""
 
     source: int
     source_name: StrPath
@@ -67,7 +68,7 @@ class Job:
         return FileSink(self.output.fd, self.output_name, largest)
 
     def spool_directory(self) -> str:
-        """Where ciphertext waits for its tag: beside the result, which needs as much room, when that is a file."""
+        """The directory for ciphertext whose tag is not yet checked: that of the output when the output is a file."""
         if isinstance(self.output, AtomicOutput) and not self.output.through:
             return os.path.dirname(self.output.target)
         return os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108  (unnamed there; /tmp is often memory)
@@ -122,7 +123,7 @@ def encrypt_stream(
 
 
 def encrypt(job: Job, header: Header) -> EncryptedFile:
-    """Do `job` under `header`, which must be a new one: used twice, it gives both plaintexts away."""
+    """Do `job` under a new `header`. Reusing a header would expose both plaintexts."""
     before = os.fstat(job.source)
     regular = stat.S_ISREG(before.st_mode)
     stream = StreamSource(job.source, job.source_name, ahead=regular)
@@ -215,7 +216,7 @@ def decrypt(job: Job, memory_limit_kib: int, *, in_place: bool) -> EncryptedFile
 
 
 def _decrypt_v1(job: Job, header: SingleMessageHeader, descriptor: int, start: int, end: int) -> int:
-    """Decrypt the ciphertext and tag that lie from `start` to `end` in `descriptor`, in two passes."""
+    """Decrypt the ciphertext and tag from `start` to `end` in `descriptor`, in two passes."""
     name, length = job.source_name, end - start - TAG_SIZE
     if length < 0:
         raise v1.wrong_or_damaged(name)
@@ -247,7 +248,7 @@ def _spooled(source: StreamSource, name: StrPath, directory: str) -> Iterator[tu
 
 
 def _half(progress: Advance, index: int) -> Advance:
-    """`progress` for pass `index`, 0 or 1, of the two of version 1: each counts one half of every byte."""
+    """`progress` for pass `index` (0 or 1) of version 1: each pass counts half of every byte."""
     done = 0
 
     def advance(count: int) -> None:
@@ -260,4 +261,4 @@ def _half(progress: Advance, index: int) -> Advance:
 
 
 def _ignore(count: int) -> None:
-    """Nobody is watching."""
+    """Show no progress."""

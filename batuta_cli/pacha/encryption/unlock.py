@@ -1,4 +1,4 @@
-"""What a header and a password make together: the key of version 1, the chunk cipher of version 2."""
+"""Derives from a header and a password the key of version 1 or the chunk cipher of version 2."""
 
 from batuta_cli.errors import UsageError
 from batuta_cli.files import StrPath

@@ -1,9 +1,9 @@
 """Version 1: the whole file is one RFC 8439 ChaCha20-Poly1305 message without additional data.
 
 The one-shot call of the `cryptography` package stops at 2 GiB and holds everything in memory, so the construction of
-RFC 8439, section 2.8, is made here of its two primitives, piece by piece: raw ChaCha20 from counter 1, and Poly1305
+RFC 8439, section 2.8, is made here of its two primitives, in pieces: raw ChaCha20 from counter 1, and Poly1305
 under the first 32 bytes of key stream block 0, over ciphertext, padding and two lengths. The result is the same to
-the byte. Nothing in the file commits to the key; version 2 mends that.
+the byte. Version 1 does not commit to its key; version 2 does.
 """
 
 import hmac
@@ -79,7 +79,7 @@ def check(
 ) -> None:
     """Pass 1: compare `tag` with that of the ciphertext in `source`, decrypting nothing.
 
-    Raises `DecryptionError` when it is another one.
+    Raises `DecryptionError` when it differs.
     """
     computed = Authenticator(key, header.nonce)
     for piece in _pieces(source):
@@ -98,11 +98,11 @@ def decrypt(
     name: StrPath,
     progress: Advance,
 ) -> int:
-    """Pass 2: decrypt what `check` has found good; returns the number of plaintext bytes.
+    """Pass 2: decrypt ciphertext that passed `check`; returns the number of plaintext bytes.
 
     The tag is computed again, over the very bytes that are decrypted, because a file can change between two reads.
 
-    Raises `ChangedWhileReadError` when it did: the caller must not let what is in `sink` appear.
+    Raises `ChangedWhileReadError` when it did: the caller must discard the content of `sink`.
     """
     stream, computed = key_stream(key, header.nonce), Authenticator(key, header.nonce)
     total = 0
@@ -118,7 +118,7 @@ def decrypt(
 
 
 def wrong_or_damaged(name: StrPath) -> DecryptionError:
-    """The one error for a wrong password and for damage: telling them apart would tell an attacker, too."""
+    """The error for a wrong password and for damage. It is the same one, so that an attacker cannot tell them apart."""
     return DecryptionError(
         f"{display(name)}: wrong password, or the file is damaged",
         hint="check the password; if it is right, get a fresh copy of the file",

@@ -1,13 +1,13 @@
-"""Version 2: chunks, each one authenticated with its place and with the header, for pipes and random access.
+"""Version 2: chunks, each authenticated with its position and with the header, for pipes and random access.
 
-What each part is there for:
+What each part is for:
 
-* the commitment: a file decrypts under one password only, so a server that answers "wrong password" cannot be asked
-  about many of them at once (partitioning oracles, https://eprint.iacr.org/2020/1491); it also finds a wrong
-  password before anything is read;
+* the commitment: a file decrypts under one password only, so that one request to a server that answers "wrong password"
+  cannot test many passwords (partitioning oracles, https://eprint.iacr.org/2020/1491); it also shows a wrong
+  password before any chunk is read;
 * the counter in the nonce: chunks cannot be swapped, repeated or left out;
 * the last byte of the nonce: a file cannot end early at a chunk boundary;
-* the header as additional data: no chunk holds under another header.
+* the header as additional data: no chunk verifies under another header.
 """
 
 import hmac
@@ -48,9 +48,9 @@ class ChunkCipher:
     """Seals and opens the chunks of one file."""
 
     def __init__(self, header: ChunkedHeader, password_key: bytes, commitment: bytes | None, name: StrPath) -> None:
-        """Take the key that Argon2id made; `commitment` is the one in the file, None when the file is new.
+        """`password_key` is the Argon2id key; `commitment` is the one in the file, None when the file is new.
 
-        Raises `DecryptionError` when the commitment is not that of this key and header.
+        Raises `DecryptionError` when the commitment does not match this key and header.
         """
         prefix = header.prefix()
         expected = blake3(password_key + prefix, derive_key_context=_COMMITMENT_CONTEXT).digest()
@@ -69,7 +69,7 @@ class ChunkCipher:
     def open_into(self, index: int, last: bool, chunk: memoryview, out: memoryview) -> None:
         """Decrypt chunk number `index` into `out`, which is 16 bytes shorter.
 
-        Raises `DecryptionError`, and what is in `out` then must not be used.
+        Raises `DecryptionError`; the content of `out` must not be used then.
         """
         try:
             self._aead.decrypt_into(_nonce(index, last), chunk, self.header_bytes, out)
@@ -82,7 +82,7 @@ def _nonce(index: int, last: bool) -> bytes:
 
 
 def encrypt(source: ByteSource, sink: Sink, header: ChunkedHeader, cipher: ChunkCipher, progress: Advance) -> int:
-    """Encrypt all of `source`; returns the number of plaintext bytes, of which `progress` hears as they are done."""
+    """Encrypt all of `source`; returns the number of plaintext bytes. `progress` is called with them."""
     put(sink, cipher.header_bytes)
     size, index, total = header.chunk_size, 0, 0
     for block, final in source.blocks(size):
@@ -102,7 +102,7 @@ def decrypt(
 ) -> int:
     """Decrypt the chunks in `source`; returns the number of plaintext bytes.
 
-    `sink` is given a chunk once it is authenticated, and not before. `progress` hears of the ciphertext bytes done.
+    A chunk is written to `sink` only once it is authenticated. `progress` is called with the ciphertext bytes done.
 
     Raises `DecryptionError` when a chunk is damaged, missing, in the wrong place, or follows the last one.
     """

@@ -7,15 +7,15 @@
 
 What it promises: an object appears whole or not at all, and its address is that of the bytes that were written, not of
 the source at some other moment. A source that changes while it is read is an error. An addition never reports success
-over a damaged object. A damaged object is set aside by `verify`, and never served again. `collect` deletes what no name
-means, and never an object that is just being added. A lost or damaged `names.toml` is an error, not an empty store.
+over a damaged object. `verify` moves a damaged object aside; it is never served again. `collect` deletes the objects
+without a name, and never one that is being added. A lost or damaged `names.toml` is an error, not an empty store.
 
 Where the file system can (btrfs, XFS, bcachefs), an object shares its blocks with the source (FICLONE) and costs
 nothing; everywhere else it is a copy. It is a hard link only when asked for (`link=True`, `--link`), because then the
-object *is* the user's file: that file turns read-only, and whoever edits it in place all the same damages the object.
+object *is* the user's file: that file turns read-only, and an edit in place damages the object.
 
-The store keeps single files. A directory is refused: its address (docs/formats.md#content-address) names no bytes that
-could lie under it.
+The store keeps single files. A directory is refused: its address (docs/formats.md#content-address) is not the digest of
+any single sequence of bytes.
 """
 
 from batuta_cli.pacha.store.addition import Added, add, add_stored, add_stream

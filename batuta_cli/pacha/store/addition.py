@@ -1,8 +1,7 @@
-"""Adding an object: reflink, copy or hard link, hashed as it is written, then given its place under the lock.
+"""Adding an object: reflink, copy or hard link, hashed while it is written, then put into the store under the lock.
 
-What has been read but not placed yet is an unnamed file, so that kill -9 leaves nothing. Placing is one moment under
-the store's lock, together with the name and the signature; `collect` takes the same lock, so that it sees an addition
-either not at all, or with its name.
+Until then it is an unnamed file, so that kill -9 leaves nothing. Object, name and signature are put into the store
+under one lock. `collect` takes the same lock, so that it never sees an object without its name.
 """
 
 import contextlib
@@ -66,7 +65,7 @@ class Added:
     sharing: Sharing
     has_signature: bool
     replaced: str | None = None
-    """Where the damaged object lies that was found in this one's place."""
+    """The path of the damaged object that was moved aside for this one."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def add(
     link: bool = False,
     progress: Progress = silent,
 ) -> Added:
-    """Add a file of any size, in constant memory, with the `.sig` that lies beside it.
+    """Add a file of any size, in constant memory, with its `PATH.sig`.
 
     Args:
         name: what to call it. Without a name the next `collect` deletes it again.
@@ -214,7 +213,7 @@ def _add_copy(order: _Order, source: int, replaced: str | None = None) -> Added:
     with contextlib.ExitStack() as held:
         with contextlib.ExitStack() as writing:
             output = atomic_output(path, mode=mode)
-            with order.store.locked():  # so that `collect` meets the file only with the lock of its writer on it
+            with order.store.locked():  # so that `collect` never sees the file without its writer's lock
                 writing.enter_context(output)
             held.callback(os.close, os.dup(output.fd))  # which keeps that lock until the object is in its place
             address, size, sharing = _fill(order, source, output.fd)
@@ -247,7 +246,7 @@ def _fill(order: _Order, source: int, target: int) -> tuple[ContentAddress, int,
 def _clone(source: int, target: int) -> bool:
     try:
         fcntl.ioctl(target, _FICLONE, source)
-    except OSError:  # not this file system, or not two of them; a full disk will be met by the copy again
+    except OSError:  # not on this file system, or across two; the copy will report a full disk
         return False
     return True
 
@@ -309,7 +308,7 @@ def _changed(order: _Order) -> ChangedWhileReadError:
 
 
 class _Absent(Exception):
-    """There is no intact object, and nothing at hand to make one; `replaced` as in `Added`."""
+    """There is no intact object, and no source to make one from; `replaced` as in `Added`."""
 
     def __init__(self, replaced: str | None) -> None:
         super().__init__(replaced)
@@ -324,7 +323,7 @@ def _place(
     put: Callable[[str], None] | None,
     replaced: str | None = None,
 ) -> Added:
-    """Bring object, signature and name into the store in one moment.
+    """Put object, signature and name into the store under one lock.
 
     An object that is there already is hashed first, without the lock, and replaced when it is damaged. Raises `_Absent`
     when there is no intact one, and nothing to `put` in its place.
@@ -355,7 +354,7 @@ def _place(
 
 
 def _check_replaced(order: _Order, names: names_file.Names, address: ContentAddress) -> None:
-    """Raise `OutputExistsError` when what is there already would be lost without `force`."""
+    """Raise `OutputExistsError` when an existing name or signature would be replaced without `force`."""
     if order.force:
         return
     entry = names.get(order.name) if order.name is not None else None
@@ -369,7 +368,7 @@ def _check_replaced(order: _Order, names: names_file.Names, address: ContentAddr
             kept = read_limited(order.store.signature_path(address), _SIGNATURE_LIMIT)
             if kept != order.signature:
                 raise OutputExistsError(
-                    f"{display(order.label)}: another signature is kept for this content already",
+                    f"{display(order.label)}: the store already has another signature of this content",
                     hint="--force replaces it with the one beside the file",
                 )
 

@@ -1,11 +1,11 @@
-"""Where everything in the store lies, and the lock under which it changes.
+"""The paths of the store, and the lock under which they change.
 
-store/blake3/<2 hex>/<62 hex>   objects: nobody may write to them
-store/names.toml                which object a name means
+store/blake3/<2 hex>/<62 hex>   objects: read-only
+store/names.toml                the object of each name
 store/signatures/<hex>.sig      the signature that came with an object, or was made for it here
-store/damaged/<hex>-<time>      what was found to be no longer what its address says; never served
+store/damaged/<hex>-<time>      damaged objects: their content no longer has their address; never served
 store/incoming/                 objects that are complete and wait for the lock
-store/lock                      held for the moments in which objects and names come and go
+store/lock                      held while objects and names are added or removed
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from batuta_cli.pacha.store import names as names_file
 from batuta_cli.pacha.store.names import Reference, StoredName, StoreName
 
 Progress = Callable[[str, int | None], contextlib.AbstractContextManager[Advance | None]]
-"""Called with a label and the number of bytes (None: unknown) for each pass over data; what is entered listens."""
+"""Called with a label and the number of bytes (None: unknown) for each pass over data; enters a progress function."""
 
 _WRITABLE = 0o222
 _HEX = frozenset("0123456789abcdef")
@@ -34,13 +34,13 @@ _OWN = frozenset({"blake3", "names.toml", "signatures", "damaged", "incoming", "
 
 @contextlib.contextmanager
 def silent(label: str, total: int | None) -> Iterator[Advance | None]:
-    """The `Progress` that nobody watches."""
+    """A `Progress` that shows nothing."""
     yield None
 
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """Tells whether the file at an object's place is still the one that was looked at before."""
+    """Shows whether the file at an object's path is still the one that was checked before."""
 
     device: int
     inode: int
@@ -69,11 +69,11 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Examined:
-    """What hashing an object has shown. It is intact when `identity` is there, and absent when nothing is."""
+    """The result of hashing an object: intact when `identity` is set, missing when no field is."""
 
     identity: FileIdentity | None = None
     set_aside: str | None = None
-    """Where the damaged object lies now."""
+    """The path the damaged object was moved to."""
     reason: str = ""
     """What was wrong with it."""
     made_read_only: bool = False
@@ -81,7 +81,7 @@ class Examined:
 
 @dataclass(frozen=True)
 class Contents:
-    """The files in the store's tree: objects by address, and whatever else lies there."""
+    """The files in the store's tree: objects by address, and all other files."""
 
     objects: dict[ContentAddress, str]
     foreign: tuple[str, ...]
@@ -89,7 +89,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Store:
-    """The store under one directory. Reading it makes nothing; it comes into being with the first addition."""
+    """The store under one directory. Reading creates nothing; the first addition creates the directory."""
 
     root: Path
 
@@ -100,7 +100,7 @@ class Store:
 
     @property
     def incoming(self) -> Path:
-        """Where objects wait until they are complete."""
+        """The directory of objects that are not complete yet."""
         return self.root / "incoming"
 
     @property
@@ -109,18 +109,18 @@ class Store:
         return self.root / "names.toml"
 
     def object_path(self, address: ContentAddress) -> str:
-        """Where an object lies, or would lie."""
+        """The path of an object, existing or not."""
         return os.path.abspath(self.root / "blake3" / address.hex[:2] / address.hex[2:])
 
     def signature_path(self, address: ContentAddress) -> str:
-        """Where an object's signature lies, or would lie."""
+        """The path of an object's signature, existing or not."""
         return os.path.abspath(self.root / "signatures" / f"{address.hex}.sig")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the store's lock, and make the store if there is none yet.
+        """Hold the store's lock, and create the store if it does not exist.
 
-        Never held while a model is read or copied, so nobody waits for long.
+        Never held while a model is read or copied, so other processes do not wait long.
         """
         paths.private_dir(self.root)
         with locked(self.root / "lock"):
@@ -132,7 +132,7 @@ class Store:
             yield
 
     def names(self) -> dict[StoreName, StoredName]:
-        """All names; none when there is no store yet. Raises `DamagedStateError`."""
+        """All names; empty when the store does not exist. Raises `DamagedStateError`."""
         try:
             return names_file.load(self.names_path)
         except NotFoundError:
@@ -146,12 +146,12 @@ class Store:
     def lookup(self, reference: Reference) -> tuple[ContentAddress, str, StoredName | None]:
         """The address of an object, the path it is served at, and the entry of its (first) name.
 
-        Looks at kind, size and mode only, because hashing 40 GB to answer with a path would be absurd; `verify`
+        Looks at kind, size and mode only, because hashing 40 GB to print a path would take too long; `verify`
         hashes. The size is known for objects that have a name.
 
         Raises:
             NotFoundError: there is no such object or name.
-            DamagedStateError: what lies there cannot be the object.
+            DamagedStateError: the file at that path cannot be the object.
         """
         names = self.names()
         if isinstance(reference, StoreName):
@@ -192,7 +192,7 @@ class Store:
         )
 
     def contents(self) -> Contents:
-        """Everything that lies in the store. Raises `OperationError` when it cannot be read."""
+        """All files of the store. Raises `OperationError` when it cannot be read."""
         objects: dict[ContentAddress, str] = {}
         foreign: list[str] = []
         for item in _entries(self.root):
@@ -235,7 +235,7 @@ class Store:
         return found
 
     def examine(self, address: ContentAddress, advance: Advance | None = None) -> Examined:
-        """Hash an object; a damaged one is set aside, so that nobody is served with it.
+        """Hash an object; a damaged one is moved aside, so that it is never served.
 
         Raises `OperationError` when it cannot be read, `ChangedWhileReadError` when something writes to it.
         """
@@ -253,7 +253,7 @@ class Store:
         try:
             status = os.fstat(descriptor)
             writable = bool(status.st_mode & _WRITABLE)
-            if writable:  # before it is read, so that what is hashed is what stays
+            if writable:  # before it is read, so that it cannot be written afterwards
                 with errors_named(path):
                     os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~_WRITABLE)
             found = hash_descriptor(descriptor, path, advance)
@@ -283,14 +283,14 @@ class Store:
         return Examined(set_aside=str(target), reason=reason)
 
     def remove(self, reference: Reference, *, force: bool = False) -> tuple[StoreName, ...]:
-        """Take a name away (the object stays until `collect`), or delete an object; returns the names that are gone.
+        """Remove a name (the object stays until `collect`), or delete an object; returns the removed names.
 
         Raises:
             NotFoundError: there is no such name or object.
             UsageError: a name means the object, and `force` is false.
         """
         if not os.path.lexists(self.root):
-            self.lookup(reference)  # which says what is missing, without making a store
+            self.lookup(reference)  # raises with the name, without creating a store
         with self.locked():
             names = self.names()
             if isinstance(reference, StoreName):
@@ -321,7 +321,7 @@ class Store:
 
 
 def sync_directory(path: str | Path) -> None:
-    """Make what was done to the names in a directory last through a power cut."""
+    """Flush a directory, so that its entries survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

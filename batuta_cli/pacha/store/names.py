@@ -1,7 +1,7 @@
-"""What objects are called: `name:tag`, and the file `names.toml` that says which object each name means.
+"""The names of objects, `name:tag`, and the file `names.toml` that maps them to addresses.
 
-The file is only written under the store's lock, whole or not at all. A damaged one is a `DamagedStateError`, never an
-empty one: `gc` would otherwise delete every object there is.
+The file is only written under the store's lock, whole or not at all. A damaged one is a `DamagedStateError` and is
+never read as empty, because `gc` would then delete every object.
 """
 
 import re
@@ -37,7 +37,7 @@ class StoreName:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `NAME` or `NAME:TAG`; the tag is `latest` when there is none.
+        """Read `NAME` or `NAME:TAG`; the tag is `latest` by default.
 
         Raises `InvalidInputError` unless name and tag are ASCII letters, digits, `.`, `_` and `-` (the name also `/`),
         without a leading dot or dash and without `..`.
@@ -60,7 +60,7 @@ class StoreName:
 
 
 Reference = ContentAddress | StoreName
-"""What an object can be asked for by."""
+"""A name or an address of an object."""
 
 
 def parse_reference(text: str) -> Reference:
@@ -114,7 +114,7 @@ def _parse(document: dict[str, Any]) -> dict[StoreName, StoredName]:
         raise TypeError("names is not a table")
     names = {StoreName.parse(text): _entry(row) for text, row in rows.items()}
     if len(names) != len(rows):
-        raise ValueError("one name stands in it twice")
+        raise ValueError("one name is listed twice")
     return names
 
 

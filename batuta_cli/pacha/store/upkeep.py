@@ -1,14 +1,14 @@
-"""Keeping the store in order: hashing everything again, and deleting what nothing needs."""
+"""Maintains the store: `verify` hashes every object again, `collect` deletes unreferenced ones."""
 
 import contextlib
 import fcntl
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from batuta_cli.errors import BatutaError
-from batuta_cli.files import errors_named
+from batuta_cli.files import Advance, errors_named
 from batuta_cli.pacha.hashing import ContentAddress
 from batuta_cli.pacha.store.layout import Progress, Store, is_temporary, signed_address, silent
 from batuta_cli.pacha.store.names import Reference, StoreName
@@ -16,7 +16,7 @@ from batuta_cli.pacha.store.names import Reference, StoreName
 
 @dataclass(frozen=True)
 class Damaged:
-    """An object that was not what its address says: why, where it lies now, and the names that are without it."""
+    """An object whose content does not have its address: why, where it was moved, and the names it had."""
 
     address: ContentAddress
     reason: str
@@ -26,22 +26,22 @@ class Damaged:
 
 @dataclass(frozen=True)
 class Report:
-    """What `verify` found. All is well when `damaged`, `missing` and `unreadable` are empty."""
+    """The result of `verify`. The store is intact when `damaged`, `missing` and `unreadable` are empty."""
 
     intact: tuple[ContentAddress, ...] = ()
     damaged: tuple[Damaged, ...] = ()
     missing: tuple[tuple[StoreName | None, ContentAddress], ...] = ()
-    """Objects that were asked for, or that a name means, and that are not there."""
+    """Objects that were requested or have a name, and do not exist."""
     unreadable: tuple[tuple[ContentAddress, BatutaError], ...] = ()
     made_read_only: tuple[ContentAddress, ...] = ()
-    """Intact objects that somebody had made writable."""
+    """Intact objects that were writable; they are read-only again."""
     foreign: tuple[str, ...] = ()
-    """Files in the store's directory that are none of its own."""
+    """Files in the store's directory that do not belong to the store."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What `collect` deleted, or would delete: objects with their sizes in bytes, and how much room that makes."""
+    """What `collect` deleted, or would delete: objects with their sizes in bytes, and the bytes that frees."""
 
     objects: tuple[tuple[ContentAddress, int], ...] = ()
     signatures: int = 0
@@ -49,11 +49,23 @@ class Collected:
     freed: int = 0
     """Bytes; an object that is a hard link to a user's file frees none, shared blocks cannot be told and count."""
     set_aside: int = 0
-    """Bytes in `store/damaged`, which stay until somebody who has looked at them deletes them."""
+    """Bytes in `store/damaged`, which are kept until the user deletes them."""
 
 
-def verify(store: Store, references: Collection[Reference] | None = None, *, progress: Progress = silent) -> Report:
-    """Hash every object, or those asked for, and set the damaged ones aside.
+def _ignore(count: int, report: Report) -> None:
+    """Print nothing."""
+
+
+def verify(
+    store: Store,
+    references: Collection[Reference] | None = None,
+    *,
+    progress: Progress = silent,
+    known: Callable[[int, Report], None] = _ignore,
+) -> Report:
+    """Hash every object, or those requested, and move the damaged ones aside.
+
+    `known` is called after each object, with the number of all objects and the report on this one.
 
     Raises:
         DamagedStateError: `names.toml` is damaged.
@@ -64,43 +76,48 @@ def verify(store: Store, references: Collection[Reference] | None = None, *, pro
     named: dict[ContentAddress, list[StoreName]] = {}
     for name, entry in sorted(names.items(), key=lambda item: item[0]):
         named.setdefault(entry.address, []).append(name)
-    missing: list[tuple[StoreName | None, ContentAddress]] = []
     if references is None:
         wanted = list(dict.fromkeys([*contents.objects, *named]))
     else:
-        # A name that is not in names.toml is a mistake of the caller, an object that is gone is a finding.
+        # A name that is not in names.toml is the caller's error; a missing object is reported.
         wanted = list(dict.fromkeys(_address_of(store, r) for r in references))
-    intact, damaged, unreadable, restored = [], [], [], []
+    reports: list[Report] = []
     with progress("verifying the store", sum(_size(store.object_path(address)) for address in wanted)) as advance:
         for address in wanted:
-            try:
-                found = store.examine(address, advance)
-            except BatutaError as error:
-                unreadable.append((address, error))
-                continue
-            if found.set_aside is not None:
-                names_without = tuple(named.get(address, ()))
-                damaged.append(Damaged(address, found.reason, found.set_aside, names_without))
-            elif found.identity is not None:
-                intact.append(address)
-                restored += [address] if found.made_read_only else []
-            elif references is not None or address in named:
-                missing += [(name, address) for name in named.get(address, [])] or [(None, address)]
+            reports.append(_examined(store, address, named.get(address, []), references is not None, advance))
+            known(len(wanted), reports[-1])
     return Report(
-        tuple(intact),
-        tuple(damaged),
-        tuple(missing),
-        tuple(unreadable),
-        tuple(restored),
+        tuple(address for one in reports for address in one.intact),
+        tuple(damaged for one in reports for damaged in one.damaged),
+        tuple(missing for one in reports for missing in one.missing),
+        tuple(unreadable for one in reports for unreadable in one.unreadable),
+        tuple(address for one in reports for address in one.made_read_only),
         contents.foreign if references is None else (),
     )
+
+
+def _examined(
+    store: Store, address: ContentAddress, names: list[StoreName], requested: bool, advance: Advance | None
+) -> Report:
+    """The report on one object."""
+    try:
+        found = store.examine(address, advance)
+    except BatutaError as error:
+        return Report(unreadable=((address, error),))
+    if found.set_aside is not None:
+        return Report(damaged=(Damaged(address, found.reason, found.set_aside, tuple(names)),))
+    if found.identity is not None:
+        return Report(intact=(address,), made_read_only=(address,) if found.made_read_only else ())
+    if not requested and not names:
+        return Report()  # collected in the meantime
+    return Report(missing=tuple((name, address) for name in names) or ((None, address),))
 
 
 def _size(path: str) -> int:
     try:
         return os.lstat(path).st_size
     except OSError:
-        return 0  # the examination will say what is wrong
+        return 0  # hashing it reports what is wrong
 
 
 def _address_of(store: Store, reference: Reference) -> ContentAddress:
@@ -111,9 +128,10 @@ def _address_of(store: Store, reference: Reference) -> ContentAddress:
 
 
 def collect(store: Store, *, dry_run: bool = False) -> Collected:
-    """Delete the objects that no name means, their signatures, and what additions that were killed left behind.
+    """Delete the objects without a name, their signatures, and leftovers of interrupted additions.
 
-    Works under the store's lock, under which additions place object and name together: what is being added survives.
+    Works under the store's lock, under which additions write object and name together.
+    An addition in progress is not deleted.
 
     Raises `DamagedStateError` when the names are damaged: nothing is deleted then.
     """

@@ -1,4 +1,4 @@
-"""Backends: the kinds that are known, the ones that are configured, and which of them to recommend."""
+"""Backends: the known kinds, the configured backends, and recommendations."""
 
 from batuta_cli.serve.backends.configured import Backend, configured_backends, default_backend
 from batuta_cli.serve.backends.kinds import ServingBackend, profile

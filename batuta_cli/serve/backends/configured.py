@@ -1,11 +1,11 @@
-"""Backends as the configuration has them: `[backends.NAME]` joined with the profile that NAME or `profile` means.
+"""The backends of the configuration: each `[backends.NAME]` combined with the profile called NAME or `profile`.
 
-Without any, the local ones at their usual addresses are the set. Raises `ConfigError` for a name that means no
-profile and for a variable of the environment that is no address.
+Without configured backends, the local kinds at their default addresses are used. Raises `ConfigError` for an unknown
+profile, and for an environment variable with an invalid address.
 
-A key is read from the environment when it is used, is never kept, and is never meant for a host that its owner did
-not name: the profile's own variable counts only where the profile, or its variable for the address, says the server
-is; at an address of the configuration's, only the `api_key_env` written beside it.
+An API key is read from the environment when it is used, is not stored, and is sent only to a host that its owner chose.
+The profile's key variable applies at the profile's own address and at the address in the profile's address variable. At
+a `base_url` of the configuration only the `api_key_env` of the same table applies.
 """
 
 import os
@@ -21,7 +21,7 @@ from batuta_cli.errors import ConfigError
 from batuta_cli.serve.backends.kinds import ServingBackend
 from batuta_cli.serve.backends.profile import AddressVariable, Profile
 
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")  # what may become a part of a host name
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")  # a label of a host name
 
 
 @dataclass(frozen=True)
@@ -29,33 +29,33 @@ class Backend:
     """A backend that requests may be sent to."""
 
     name: str
-    """As the user calls it."""
+    """The user's name for it."""
     kind: ServingBackend
     base_urls: tuple[str, ...]
-    """Tried in this order, without a slash at the end; empty when `missing` says what is needed first."""
+    """Tried in this order, without a final slash; empty when `missing` is not."""
     models: tuple[str, ...] = ()
-    """Empty: whatever it says it has."""
+    """Empty: the models that the server lists."""
     api_key_env: str = ""
     env_headers: tuple[tuple[str, str], ...] = ()
-    """Headers and the variables that hold their values."""
+    """Headers, and the variables that contain their values."""
     missing: tuple[str, ...] = ()
-    """Variables of the environment of which one, for each entry, has to be set before it has an address."""
+    """Environment variables that must be set before it has an address."""
     configured: bool = True
-    """False for one that stands in because nothing is configured."""
+    """False for a default backend."""
 
     @property
     def profile(self) -> Profile:
-        """What is known of its kind."""
+        """The profile of its kind."""
         return self.kind.profile
 
     def api_key(self, environ: Mapping[str, str] | None = None) -> str | None:
-        """The key that its variable holds now, None when there is none. Raises `ConfigError` when it cannot be one."""
+        """The API key in its variable; None when it is not set. Raises `ConfigError` for an invalid key."""
         return _secret(self.api_key_env, os.environ if environ is None else environ)
 
     def auth_headers(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The headers that carry its keys, made anew from the environment; for its own `base_urls` only.
+        """The headers with its API keys, read from the environment; only for its own `base_urls`.
 
-        Raises `ConfigError` as `api_key`.
+        Raises `ConfigError` for an invalid key.
         """
         auth, source = self.profile.auth, os.environ if environ is None else environ
         headers = dict(auth.headers)
@@ -65,14 +65,16 @@ class Backend:
 
 
 def _secret(variable: str, environ: Mapping[str, str]) -> str | None:
-    key = environ.get(variable, "").strip() if variable else ""  # $(cat file) may have left a line feed
+    key = environ.get(variable, "").strip() if variable else ""  # $(cat file) may leave a line feed
     if not re.fullmatch(r"[!-~]*", key):
-        raise ConfigError(f"{variable}: has characters that no key has")
+        raise ConfigError(
+            f"{variable}: the API key has an invalid character; allowed are printable ASCII characters without spaces"
+        )
     return key or None
 
 
 def configured_backends(config: Config, environ: Mapping[str, str] | None = None) -> tuple[Backend, ...]:
-    """The backends of the configuration, in its order; without any, the local ones. Raises `ConfigError`."""
+    """The backends of the configuration, in its order; without any, the local kinds. Raises `ConfigError`."""
     environ = os.environ if environ is None else environ
     if config.backends:
         return tuple(_configured(name, table, environ) for name, table in config.backends.items())
@@ -80,7 +82,7 @@ def configured_backends(config: Config, environ: Mapping[str, str] | None = None
 
 
 def default_backend(kind: ServingBackend, environ: Mapping[str, str] | None = None) -> Backend:
-    """A backend as it is without a configuration. Raises `ConfigError` for a variable that is no address."""
+    """A backend of this kind without configuration. Raises `ConfigError` for an invalid address in its variable."""
     return _at_its_place(kind.value, kind, "", (), os.environ if environ is None else environ, configured=False)
 
 
@@ -108,12 +110,12 @@ def _kind(name: str, profile: str) -> ServingBackend:
     except UsageError as error:
         if profile:
             raise ConfigError(f"backends.{name}.profile: {error.message}", hint=error.hint) from None
-        hint = f"name the kind it is: batuta config set backends.{name}.profile LlamaCpp; {error.hint}"
+        hint = f"set its kind: batuta config set backends.{name}.profile LlamaCpp; {error.hint}"
         raise ConfigError(f"backends.{name}: {error.message}", hint=hint) from None
 
 
 def _is_own(base_url: str, profile: Profile) -> bool:
-    """Whether an address of the configuration's is one of the service that the profile's key belongs to."""
+    """Whether a configured address belongs to the service of the profile's key."""
     parts = urlsplit(base_url)
     hosts = {urlsplit(own).hostname for own in profile.base_urls if "{" not in own}
     known = parts.hostname in hosts or any(fnmatchcase(parts.hostname or "", p) for p in profile.private_hosts)
@@ -155,12 +157,14 @@ def _filled(url: str, profile: Profile, environ: Mapping[str, str]) -> str:
         variable = next(v for v in variables if environ.get(v))
         values[placeholder] = environ[variable]
         if not _LABEL.fullmatch(environ[variable]):
-            raise ConfigError(f"{variable}: must have letters, digits and - only: it becomes a part of an address")
+            raise ConfigError(
+                f"{variable}: must have only letters, digits and -, because it becomes part of an address"
+            )
     return url.format_map(values)
 
 
 def _from_variable(variable: AddressVariable, value: str) -> str:
-    """The base URL that a variable such as OLLAMA_HOST means: `host`, `:port`, `host:port`, or a URL."""
+    """The base URL in a variable such as OLLAMA_HOST: `host`, `:port`, `host:port`, or a URL."""
     example = f"http://127.0.0.1:{variable.port}" if variable.port else "https://host.example"
     wrong = ConfigError(f"{variable.name}: must be an address such as {example}")
     whole = "://" in value
@@ -175,7 +179,7 @@ def _from_variable(variable: AddressVariable, value: str) -> str:
         raise wrong
     if not re.fullmatch(r"[!-~]+", value.strip()) or (whole and not parts.hostname):
         raise wrong
-    # What a server listens on, not where a client finds it.
+    # A server listens on these addresses, and a client connects to the loopback.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     if port is None and not whole:
         port = variable.port

@@ -1,4 +1,4 @@
-"""The kinds of backends that batuta knows, each with its profile."""
+"""The known kinds of backends, each with its profile."""
 
 from functools import cache
 
@@ -37,27 +37,27 @@ class ServingBackend(NameEnum):
 
     @property
     def profile(self) -> Profile:
-        """What is known of it."""
+        """Its profile."""
         return profile(self)
 
     @property
     def is_local(self) -> bool:
-        """Whether it usually runs on the user's own machine."""
+        """Whether it usually runs on the user's machine."""
         return self.profile.is_local
 
     @property
     def tier(self) -> PrivacyTier:
-        """The strictest tier that it may be used under where it usually runs; the gate judges its address instead."""
+        """The strictest tier that allows it at its usual address. The gate judges the actual address."""
         return self.profile.tier
 
 
 @cache
 def profile(backend: ServingBackend) -> Profile:
-    """What is known of a kind of backend."""
+    """The profile of a kind of backend."""
     return load(normalised(backend.value))
 
 
 @cache
 def private_hosts() -> tuple[str, ...]:
-    """The patterns of host names that are Private behind a verified certificate."""
+    """The patterns of host names that count as Private with a verified certificate."""
     return tuple(pattern for backend in ServingBackend for pattern in backend.profile.private_hosts)

@@ -1,10 +1,9 @@
-"""What is known of a kind of backend: one `profiles/<name>.toml` each, and the typed loader of them.
+"""The profiles of the kinds of backends: one file `profiles/<name>.toml` each, and their typed loader.
 
-A profile is data: addresses, how a key is presented, the shape of the wire, how its server is told from others on a
-shared port, where health and load are read, how it continues a text. Facts age, so none of them stands in code.
+A profile is data: addresses, authentication, wire format, the server's identity on a shared port, health and load
+endpoints, and the continuation of an interrupted text. `profiles/README.md` shows how to add one.
 
-`parse` refuses an unknown key, a missing one and a value of another type with `ConfigError` that names file and key: a
-misspelt fact must not go unnoticed.
+`parse` raises `ConfigError`, which names file and key, for an unknown key, a missing key and a value of another type.
 """
 
 import tomllib
@@ -18,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from batuta_cli.errors import ConfigError
 from batuta_cli.files import display
+from batuta_cli.serve.backends.wire_formats import WireFormat
 from batuta_cli.serve.tiers import PrivacyTier, ThroughputTier
 
 T = TypeVar("T")
@@ -25,62 +25,62 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class AddressVariable:
-    """A variable of the environment that says where the server is: `host`, `host:port`, or a URL."""
+    """An environment variable with the server's address: `host`, `host:port`, or a URL."""
 
     name: str
     path: str = "/v1"
-    """Appended when the variable has no path of its own."""
+    """Appended when the address has no path."""
     port: int = 0
-    """Used when the variable has neither scheme nor port; 0 when it must be a URL."""
+    """Used when the address has neither scheme nor port; 0 when it must be a URL."""
 
 
 @dataclass(frozen=True)
 class Auth:
-    """How a key is presented."""
+    """The authentication headers."""
 
     env: str = ""
-    """The variable that holds the key; empty when there is usually none."""
+    """The environment variable with the API key; empty when the server usually needs none."""
     header: str = "Authorization"
     scheme: str = "Bearer"
-    """Stands before the key, with a blank; empty for the key alone."""
+    """Precedes the key, with a space; empty for the key alone."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Further headers of every request."""
+    """Other headers of every request."""
     env_headers: dict[str, str] = field(default_factory=dict)
-    """Further headers and the variables that hold their values, for services that take a key in several parts."""
+    """Other headers, and the environment variables with their values."""
 
 
 @dataclass(frozen=True)
 class ServerIdentity:
-    """One way in which the server shows whose it is: GET `path`, then all that is given must hold.
+    """A test that identifies the server: GET `path`, then every given condition must hold.
 
-    `path` counts from the root of the server. A JSON check looks at the answer of status 200 alone.
+    `path` is relative to the root of the server. Conditions on JSON need a response of status 200.
     """
 
     path: str
     header: str = ""
-    """A response header..."""
+    """A response header."""
     begins: str = ""
-    """...and what its value begins with, or what the body begins with when `header` is empty."""
+    """The prefix of the header's value; of the body when `header` is empty."""
     has: tuple[str, ...] = ()
-    """Keys of the JSON object."""
+    """Keys that the JSON object has."""
     owned_by: str = ""
-    """The `owned_by` of an entry in the JSON object's `data`."""
+    """The `owned_by` of an entry of the JSON object's `data`."""
 
 
 @dataclass(frozen=True)
 class LoadSignal:
-    """Where the depth of the queue is read. Paths count from the root of the server."""
+    """The endpoints that report the queue depth. Paths are relative to the root of the server."""
 
     metrics: str = ""
-    """Prometheus text; the sum of `gauges` is the number of requests running and waiting."""
+    """Prometheus metrics; the sum of `gauges` is the number of running and waiting requests."""
     gauges: tuple[str, ...] = ()
     slots: str = ""
-    """A JSON list, in which `is_processing` marks the busy ones; read when there are no metrics."""
+    """A JSON list, in which `is_processing` marks busy slots; read when there are no metrics."""
 
 
 @dataclass(frozen=True)
 class Describe:
-    """Where the server says how much it takes; dotted names lead into the JSON object."""
+    """The endpoint that reports the server's capacity; dotted names are paths in its JSON object."""
 
     path: str
     slots: str = ""
@@ -88,97 +88,108 @@ class Describe:
 
 
 @dataclass(frozen=True)
+class CountRoutes:
+    """The routes by which the server counts a prompt. Paths are relative to the root of the server."""
+
+    tokenize: str
+    """POST; returns `tokens` or `count`."""
+    render: str = ""
+    """POST; returns the `prompt` for messages, which `tokenize` then takes. Empty when `tokenize` takes messages."""
+
+
+@dataclass(frozen=True)
 class RemoteModels:
-    """How the server admits that it sends a model's requests elsewhere: any of these."""
+    """The signs that the server sends a model's requests to another host; one of them suffices."""
 
     path: str = ""
-    """A JSON object that lists its models, from the root of the server."""
+    """The path of a JSON object that lists the models, relative to the root of the server."""
     entries: str = "models"
     name: str = "name"
     fields: tuple[str, ...] = ()
-    """Fields of an entry that are there, and not empty, for a remote model alone."""
+    """Fields of an entry that are present and not empty only for a remote model."""
     values: dict[str, str] = field(default_factory=dict)
-    """Fields of an entry and the value that gives it away."""
+    """Fields of an entry, with the value that marks a remote model."""
     suffixes: tuple[str, ...] = ()
-    """What the name of a remote model ends with."""
+    """Suffixes of remote models' names."""
 
     def has(self, model: str, remote: Collection[str]) -> bool:
-        """Whether a server that sends the models `remote` elsewhere may do so with `model`.
+        """Whether `model` may be one of the models `remote` that the server sends to another host.
 
-        Ollama takes one model by many names: `mine`, `Mine:latest`, `registry.ollama.ai/library/mine`. So names are
-        compared without case, path and digest; that another owner's model of the same name is refused, too, is safe.
+        Ollama accepts several names of one model: `mine`, `Mine:latest`, `registry.ollama.ai/library/mine`. So names
+        are compared without case, path and digest. This also refuses another owner's model of the same name.
         """
         name = _bare(model)
         return (bool(self.suffixes) and name.endswith(self.suffixes)) or any(name == _bare(other) for other in remote)
 
 
 class ContinuationMethod(Enum):
-    """How a backend goes on with a text that another one began."""
+    """How a backend continues the text of another backend."""
 
     FIELDS = "fields"  # a trailing assistant message, and fields in the body
     TRAILING = "trailing"  # a trailing assistant message alone
-    COMPLETION = "completion"  # the route for raw text with our own rendered prompt
+    COMPLETION = "completion"  # the completions endpoint, with a prompt rendered by batuta
     NONE = "none"
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """Whether and how it continues a text exactly."""
+    """Whether and how the backend continues a text exactly."""
 
     method: ContinuationMethod = ContinuationMethod.NONE
-    path: str = ""
-    """Of the raw route, for COMPLETION; relative to the base URL, or from the root with a leading slash."""
+    format: WireFormat = WireFormat.COMPLETIONS
+    """The wire format of a rendered prompt, for COMPLETION."""
     body: dict[str, Any] = field(default_factory=dict)
     """Fields to add to the request."""
     models: tuple[str, ...] = ("*",)
-    """Shell patterns of the models that can; others cannot."""
+    """Shell patterns of the models that can continue a text."""
     trims_space: bool = False
-    """White space at the end of the prefix is lost, so the seam has to be mended."""
+    """The server drops white space at the end of the prefix, so the splice restores it."""
     echoes: bool = False
-    """The answer may begin with the prefix again, which has to be taken off."""
+    """The response may repeat the prefix, which the splice removes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """A kind of backend."""
+    """The facts about a kind of backend."""
 
     name: str
-    """As in `ServingBackend`."""
+    """The value in `ServingBackend`."""
     title: str
     tier: PrivacyTier
-    """The strictest tier that it may be used under where it usually runs; what counts is the address."""
-    wire: Literal["openai", "anthropic", "replicate"]
+    """The strictest privacy tier that allows it at its usual address. The gate judges the actual address."""
+    wire: WireFormat
     cost_rank: int
-    """0 is free; else its place among the hosted ones, cheapest first: by the list price of Llama 3.3 70B in
-    data/prices.json, a router at its dearest; those that do not sell it by the token come after them."""
+    """0: free. Otherwise its rank among the hosted kinds, the cheapest first: by the list price of Llama 3.3 70B in
+    data/prices.json (a router's dearest price); kinds that do not sell it by the token come last."""
     throughput: ThroughputTier
-    """How well it serves many requests at once."""
+    """Its capacity for concurrent requests."""
     base_urls: tuple[str, ...] = ()
-    """Where it usually is, in the order in which they are tried; `{name}` is filled in from `placeholders`."""
+    """The default addresses, tried in this order; `{name}` is replaced from `placeholders`."""
     address_env: AddressVariable | None = None
-    """Comes before `base_urls`."""
+    """Overrides `base_urls`."""
     output_limit: str = "max_tokens"
-    """The field that limits an answer in OpenAI's shape; OpenAI's own newer models refuse the older name."""
+    """The field of OpenAI's format that limits the output; OpenAI's newer models refuse `max_tokens`."""
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Variables of the environment that fill in a placeholder, the first that is set."""
+    """For each placeholder, environment variables; the first one that is set counts."""
     note: str = ""
-    """What a user who wants to reach it has to know."""
+    """A note for users who configure it."""
     auth: Auth = field(default_factory=Auth)
     health: str = ""
-    """Answers 200 when ready, 503 while loading; relative to the base URL, or from the root with a leading slash."""
+    """The endpoint that returns 200 when ready and 503 while loading; relative to the base URL, or to the root with a
+    leading slash."""
     models: str = ""
-    """Lists the models; as `health`."""
+    """The endpoint that lists the models; relative as `health`."""
     identity: tuple[ServerIdentity, ...] = ()
-    """Any of them will do; none for a service that its certificate identifies."""
+    """Tests of which one must succeed; empty for a service that its certificate identifies."""
     embeds: tuple[str, ...] = ()
-    """Other kinds whose server this one may contain, so that their identity is acceptable for it."""
+    """Other kinds whose server this kind may contain. Their identities are accepted too."""
     load: LoadSignal = field(default_factory=LoadSignal)
     describe: Describe | None = None
+    count: CountRoutes | None = None
     remote_models: RemoteModels = field(default_factory=RemoteModels)
     continuation: Continuation = field(default_factory=Continuation)
     private_hosts: tuple[str, ...] = ()
-    """Host names that are Private when reached over https with a verified certificate; `*` stands for a part of one
-    label."""
+    """Host names that count as Private over https with a verified certificate; `*` is a part of one label."""
 
     @property
     def is_local(self) -> bool:
@@ -223,7 +234,7 @@ def _build(kind: type[T], table: object, where: str) -> T:
 
 
 def _value(hint: Any, value: object, where: str) -> Any:
-    if isinstance(hint, UnionType):  # X | None: what stands in a file is an X
+    if isinstance(hint, UnionType):  # X | None: a value in a file is an X
         hint = get_args(hint)[0]
     if is_dataclass(hint):
         return _build(hint, value, where + ".")  # type: ignore[arg-type]

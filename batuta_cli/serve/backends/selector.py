@@ -1,28 +1,30 @@
-"""Which kinds of backends to try, in which order: the table of docs/python.md#recommended-backends.
+"""Recommends kinds of backends in order, by the table of docs/python.md#recommended-backends.
 
-* privacy and latency choose a cell of `recommendations.toml`;
-* throughput `high` puts the ones made for many requests at once (vLLM, TGI) first among the local ones, at the end
-  where there are none; `low` and `medium` change nothing;
-* cost `frugal` orders by price, local ones first; `balanced` keeps the table's order; `premium` puts hosted ones first,
-  whose models are larger than most machines can hold.
+* Privacy and latency choose a cell of `recommendations.toml`.
+* Throughput `high` puts the kinds for many concurrent requests (vLLM, TGI) before the other local kinds, or at the end
+  of a list without local kinds. `low` and `medium` change nothing.
+* Cost `frugal` orders by price, local kinds first. `balanced` keeps the table's order. `premium` puts hosted kinds
+  first, because their models are larger than most machines can run.
 
-Then `disable` takes kinds out, and `prefer` moves kinds to the front, or adds them there. What the privacy tier does
-not admit is never recommended, preferred or not.
+Then `disable` removes kinds, and `prefer` moves or adds kinds to the front. A kind that the privacy tier does not allow
+is never recommended.
 """
 
 import tomllib
 from collections.abc import Iterable
+from copy import copy
 from functools import cache
 from importlib import resources
+from typing import Self
 
 from batuta_cli.serve.backends.kinds import ServingBackend
 from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 
 
 class BackendSelector:
-    """Recommends backends for what a caller asks. Names may be given in place of the enumerations.
+    """Recommends backends for the given tiers. Names are accepted in place of the enumerations.
 
-    Raises `UsageError` for a name that is unknown.
+    Raises `UsageError` for an unknown name.
     """
 
     def __init__(
@@ -41,8 +43,29 @@ class BackendSelector:
         self.prefer = tuple(dict.fromkeys(ServingBackend.parse(name) for name in prefer))
         self.disable = frozenset(ServingBackend.parse(name) for name in disable)
 
+    def with_privacy(self, privacy: PrivacyTier | str) -> Self:
+        """A copy with this privacy tier. Raises `UsageError` for an unknown name, as the other `with_` methods do."""
+        return self._with(privacy=PrivacyTier.parse(privacy))
+
+    def with_latency(self, latency: LatencyTier | str) -> Self:
+        """A copy with this latency tier."""
+        return self._with(latency=LatencyTier.parse(latency))
+
+    def with_throughput(self, throughput: ThroughputTier | str) -> Self:
+        """A copy with this throughput tier."""
+        return self._with(throughput=ThroughputTier.parse(throughput))
+
+    def with_cost(self, cost: CostTier | str) -> Self:
+        """A copy with this cost tier."""
+        return self._with(cost=CostTier.parse(cost))
+
+    def _with(self, **tiers: PrivacyTier | LatencyTier | ThroughputTier | CostTier) -> Self:
+        changed = copy(self)
+        vars(changed).update(tiers)
+        return changed
+
     def recommend(self) -> list[ServingBackend]:
-        """The kinds to try, best first; each at most once."""
+        """The kinds to try, best first, without duplicates."""
         chosen = list(_table()[self.latency, self.privacy])
         if self.throughput is ThroughputTier.HIGH:
             chosen = _made_for_many_first(chosen)

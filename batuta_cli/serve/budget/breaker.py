@@ -1,4 +1,4 @@
-"""The daily budget: what a request may cost, what is left of the day, and what was spent.
+"""The circuit breaker of costs: limits the cost of each request and of each day.
 
     breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd="5.00"), ledger=open_ledger("sqlite"))
     with breaker.reserve("0.42", model="gpt-4", backend="OpenAI") as reservation:
@@ -6,15 +6,16 @@
         ...
         reservation.settle("0.31")
 
-`check` asks, `record` notes; between the two another request may be faster. `reserve` is both in one step, so that
-spent + reserved never exceeds the budget, whatever the number of threads and processes that share the ledger. What
-costs nothing passes without a look at the ledger. A ledger that cannot be used is a `LedgerError`: nothing paid for
-may be sent.
+`check` tests whether a cost fits, `record` adds a cost; between the two another request may spend the rest. `reserve`
+tests and reserves in one step, so that spent + reserved never exceeds the budget, for any number of threads and
+processes that share the ledger. A cost of 0 passes without reading the ledger. A ledger that cannot be used raises
+`LedgerError`; then no paid request may be sent.
 
 Amounts are dollars as `Decimal`, `str`, `int` or `float`, counted in whole nano-dollars, rounded up.
 """
 
 import datetime as dt
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from batuta_cli.errors import CostError, DailyBudgetExceeded, RequestTooExpensive, UsageError
+from batuta_cli.errors import BudgetReservedError, CostError, DailyBudgetExceeded, RequestTooExpensive, UsageError
 from batuta_cli.serve.budget.budget_day import day_after, time_zone
 from batuta_cli.serve.budget.ledger.base import DayStatus, Ledger, LedgerEntry, Moment, Reset, Rezoned
 from batuta_cli.serve.budget.operations import Alert, BudgetOperations, log_alert
 from batuta_cli.serve.budget.reservation import Reservation
+from batuta_cli.serve.budget.waiting import ReservationQueue
 from batuta_cli.serve.money import Usd, format_usd, to_nano, to_usd
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alert",
+    "BudgetReservedError",
     "BudgetStatus",
     "CircuitBreakerConfig",
     "CostCircuitBreaker",
@@ -43,33 +46,44 @@ __all__ = [
     "Reservation",
 ]
 
+_BUDGET_HINT = """see the spending: batuta serve budget history
+raise the budget: batuta serve budget set --daily-budget USD"""
+
 
 @dataclass(frozen=True)
 class CircuitBreakerConfig:
-    """What may be spent. Raises `UsageError` for an amount, a part or a time zone that is none."""
+    """Limits of spending. Raises `UsageError` if an amount, the threshold or the time zone is invalid."""
 
     daily_budget_usd: Usd = Decimal("10.00")
-    """Dollars a day; 0 refuses all that costs anything."""
+    """Dollars a day; 0 refuses every paid request."""
     warning_threshold: float | Decimal = 0.8
-    """The part of the daily budget, from 0 to 1, at which one warning a day is given."""
+    """The part of the daily budget, from 0 to 1, at which one warning a day is sent."""
     max_request_cost_usd: Usd = Decimal("1.00")
-    """Dollars that a single request may cost."""
+    """Dollars that one request may cost."""
     timezone: str = "UTC"
-    """The zone of the IANA database whose midnight begins a day."""
+    """The time zone whose midnight begins a day, a name of the IANA database."""
+    reservation_wait: float = 2.0
+    """Seconds that a request waits for reserved money; see `waiting.py`."""
 
     def __post_init__(self) -> None:
         for name in ("daily_budget_usd", "max_request_cost_usd"):
             object.__setattr__(self, name, to_usd(to_nano(getattr(self, name), name)))
         part = self.warning_threshold
-        # A comparison with a Decimal NaN raises, so that it is asked for first.
+        # NaN is tested first, because ordering a Decimal NaN raises.
         if isinstance(part, bool) or not isinstance(part, int | float | Decimal) or part != part or not 0 <= part <= 1:
             raise UsageError("warning_threshold must be a number from 0 to 1")
         time_zone(self.timezone)
 
     @classmethod
     def from_config(cls, budget: "Budget") -> Self:
-        """As the `[budget]` table of the configuration has it."""
-        return cls(budget.daily_budget_usd, budget.warning_threshold, budget.max_request_cost_usd, budget.timezone)
+        """The limits of the configuration's `[budget]` table."""
+        return cls(
+            budget.daily_budget_usd,
+            budget.warning_threshold,
+            budget.max_request_cost_usd,
+            budget.timezone,
+            budget.reservation_wait,
+        )
 
     @cached_property
     def daily_budget(self) -> int:
@@ -83,7 +97,7 @@ class CircuitBreakerConfig:
 
     @cached_property
     def warn_at(self) -> int:
-        """Nano-dollars from which there is a warning: the smallest amount that is the threshold, or above it."""
+        """Nano-dollars of spending at which the warning is due: the threshold, rounded up."""
         part = Decimal(
             repr(self.warning_threshold) if isinstance(self.warning_threshold, float) else self.warning_threshold
         )
@@ -92,7 +106,7 @@ class CircuitBreakerConfig:
 
 @dataclass(frozen=True)
 class BudgetStatus:
-    """How a day stands; amounts in nano-dollars, and in dollars under the same name with `_usd`."""
+    """The sums and limits of a day, in nano-dollars; properties named `*_usd` are in dollars."""
 
     spent: int
     reserved: int
@@ -101,22 +115,27 @@ class BudgetStatus:
     warn_at: int
     day: dt.date
     timezone: str
-    """The time zone that the ledger counts its days in."""
+    """The time zone in which the ledger counts days."""
     resets_at: dt.datetime
-    """When the next day begins, in the budget's time zone."""
+    """The time at which the next day begins, in the budget's time zone."""
     ahead: bool
-    """The ledger is more than a day ahead of the clock, so that all that costs anything is refused."""
+    """The ledger is more than a day ahead of the clock, so that paid requests are refused."""
     next_timezone: str | None = None
-    """The time zone from the next day on, when it is another one."""
+    """The time zone from the next day on; None when it stays the same."""
 
     @property
     def remaining(self) -> int:
-        """What may still be reserved; never below 0, though `record` may have spent more than there was."""
+        """The amount that can still be reserved; 0 also when `record` has exceeded the budget."""
         return max(0, self.daily_budget - self.spent - self.reserved)
 
     @property
+    def unspent(self) -> int:
+        """The amount that is not spent; running requests may have reserved a part of it."""
+        return max(0, self.daily_budget - self.spent)
+
+    @property
     def warning(self) -> bool:
-        """What was spent has reached the warning threshold."""
+        """Whether spending has reached the warning threshold."""
         return 0 < self.spent >= self.warn_at
 
     @property
@@ -158,10 +177,10 @@ class BudgetStatus:
 
 
 class CostCircuitBreaker:
-    """Keeps requests within a `CircuitBreakerConfig`, and spending in a ledger.
+    """Refuses requests that exceed the limits of a `CircuitBreakerConfig`, and stores spending in a ledger.
 
-    Without a ledger it keeps count in memory, for this process alone. `on_alert` hears of the warning threshold and of
-    requests that cost more than was reserved for them; by default they go to the logger `batuta`. `now` is the clock,
+    Without a ledger it counts in the memory of this process. `on_alert` receives the daily warning, and alerts of
+    requests that cost more than their reservation; the default writes them to the logger `batuta`. `now` is the clock,
     in Unix seconds.
     """
 
@@ -179,8 +198,10 @@ class CostCircuitBreaker:
             ledger = MemoryLedger()
         self.config = config or CircuitBreakerConfig()
         self.ledger = ledger
+        self.queue = ReservationQueue(self.config.reservation_wait)
+        """The requests that wait for reserved money."""
         limits = (self.config.daily_budget, self.config.warn_at)
-        self._account = BudgetOperations(ledger, self.config.timezone, limits, on_alert, now)
+        self._operations = BudgetOperations(ledger, self.config.timezone, limits, on_alert, now, self.queue)
 
     @classmethod
     def with_defaults(cls) -> Self:
@@ -189,21 +210,22 @@ class CostCircuitBreaker:
 
     @classmethod
     def from_config(cls, budget: "Budget", *, on_alert: Callable[[Alert], None] = log_alert) -> Self:
-        """The budget and the ledger that the configuration names."""
+        """A breaker with the limits and the ledger of the configuration."""
         from batuta_cli.serve.budget.ledger import open_ledger
 
         ledger = open_ledger(budget.ledger, durability=budget.durability)
         return cls(CircuitBreakerConfig.from_config(budget), ledger, on_alert=on_alert)
 
     def check(self, estimate: Usd) -> None:
-        """Whether a request of that cost would pass now; nothing is held for it.
+        """Test whether a request of that cost fits the budget now, without reserving it.
 
-        Raises `RequestTooExpensive`, `DailyBudgetExceeded`, `UsageError` for what is no amount, and `LedgerError`.
+        Raises `RequestTooExpensive`, `DailyBudgetExceeded` (`BudgetReservedError` when the cost fits what is not spent,
+        and running requests have reserved it), `UsageError` for an invalid amount, and `LedgerError`.
         """
         cost = self._affordable(estimate)
         if not cost:
             return
-        moment = self._account.moment()
+        moment = self._operations.moment()
         day_status = self.ledger.day_status(moment)
         if day_status.ahead:
             from batuta_cli.serve.budget.ledger.rules import ahead
@@ -212,13 +234,19 @@ class CostCircuitBreaker:
         if day_status.spent + day_status.reserved + cost > self.config.daily_budget:
             raise self._exceeded(cost, day_status, moment)
 
-    def reserve(self, estimate: Usd, *, model: str | None = None, backend: str | None = None) -> Reservation:
-        """Hold the most that a request can cost, until it is settled. Raises as `check`."""
-        cost, moment = self._affordable(estimate), self._account.moment()
-        held = self._account.reserve(cost, moment, model, backend)
-        if isinstance(held, DayStatus):
-            raise self._exceeded(cost, held, moment)
-        return held
+    def reserve(
+        self, estimate: Usd, *, model: str | None = None, backend: str | None = None, dispatched: bool = False
+    ) -> Reservation:
+        """Reserve the highest cost of a request until it is settled. Raises the errors of `check`.
+
+        `dispatched`: the request is sent at once, so the reservation is marked in the same step as by
+        `Reservation.dispatched`: it is charged in full if it expires without a settlement.
+        """
+        cost, moment = self._affordable(estimate), self._operations.moment()
+        reservation = self._operations.reserve(cost, moment, model, backend, dispatched=dispatched)
+        if isinstance(reservation, DayStatus):
+            raise self._exceeded(cost, reservation, moment)
+        return reservation
 
     def record(
         self,
@@ -229,19 +257,19 @@ class CostCircuitBreaker:
         input_tokens: int = 0,
         output_tokens: int = 0,
     ) -> None:
-        """Note what was spent; it may exceed the budget, and then the next check refuses.
+        """Add a cost. It may exceed the budget; then the next check refuses.
 
         Raises `UsageError` and `LedgerError`.
         """
-        self._account.record(to_nano(actual), model, backend, (input_tokens, output_tokens))
+        self._operations.record(to_nano(actual), model, backend, (input_tokens, output_tokens))
 
     def alert(self, alert: Alert) -> None:
-        """Hand an alert to `on_alert`. Raises nothing."""
-        self._account.tell(alert)
+        """Pass an alert to `on_alert`. Raises nothing."""
+        self._operations.send_alert(alert)
 
     def status(self) -> BudgetStatus:
-        """How the day stands. Raises `LedgerError`."""
-        moment = self._account.moment()
+        """The sums and limits of the current day. Raises `LedgerError`."""
+        moment = self._operations.moment()
         day_status = self.ledger.day_status(moment)
         return BudgetStatus(
             spent=day_status.spent,
@@ -257,40 +285,40 @@ class CostCircuitBreaker:
         )
 
     def history(self, days: int = 30) -> list[LedgerEntry]:
-        """What was spent on the last days, today included, by day, model and backend; the newest first.
+        """The spending of the last days, today included, by day, model and backend; the newest first.
 
         Raises `UsageError` unless 1 ≤ days ≤ 100,000, and `LedgerError`.
         """
         if not 1 <= days <= 100_000:
             raise UsageError("days must be from 1 to 100000")
-        moment = self._account.moment()
+        moment = self._operations.moment()
         day_status = self.ledger.day_status(moment)
         today = moment.day if day_status.ahead else day_status.day
         return self.ledger.history(max(today, dt.date.min + dt.timedelta(days)) - dt.timedelta(days - 1))
 
     def reset(self) -> Reset:
-        """Forgive what was spent today, and set a ledger right that is ahead of the clock. Raises `LedgerError`.
+        """Forgive today's spending, and repair a ledger that is ahead of the clock. Raises `LedgerError`.
 
-        The history keeps what was spent, running requests keep their reservations.
+        The history keeps the spending. Running requests keep their reservations.
         """
-        return self.ledger.reset(self._account.moment())
+        return self.ledger.reset(self._operations.moment())
 
     def change_timezone(self, zone: str) -> Rezoned:
-        """Have the ledger count its days in another time zone from the next day on.
+        """Let the ledger count days in another time zone from the next day on.
 
-        The configuration is not changed: a breaker whose configuration has neither zone is refused. Raises
-        `UsageError` for a time zone that does not exist, and `LedgerError`.
+        This does not change the configuration; a breaker configured with neither zone is refused. Raises `UsageError`
+        for an unknown time zone, and `LedgerError`.
         """
         time_zone(zone)
-        return self.ledger.rezone(self._account.moment(), zone)
+        return self.ledger.rezone(self._operations.moment(), zone)
 
     def _affordable(self, estimate: Usd) -> int:
         cost = to_nano(estimate, "the estimate")
         if cost > self.config.max_request_cost:
             most = self.config.max_request_cost
             raise RequestTooExpensive(
-                f"the request would cost ${format_usd(cost)}, and a single one may cost ${format_usd(most)}",
-                hint="ask for fewer tokens, or allow more: batuta serve budget set --max-request-cost USD",
+                f"the request may cost ${format_usd(cost)}, and max_request_cost_usd is ${format_usd(most)}",
+                hint="limit the output tokens, or raise the limit: batuta serve budget set --max-request-cost USD",
                 result={"estimate_usd": format_usd(cost), "max_request_cost_usd": format_usd(most)},
             )
         return cost
@@ -299,24 +327,35 @@ class CostCircuitBreaker:
         left = max(0, self.config.daily_budget - day_status.spent - day_status.reserved)
         over = self._over(day_status, moment)
         shown = f"{over:%Y-%m-%d %H:%M} {day_status.zone}"
+        result = {
+            "estimate_usd": format_usd(cost),
+            "remaining_usd": format_usd(left),
+            "daily_budget_usd": format_usd(self.config.daily_budget),
+            "resets_at": f"{over.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        }
+        if day_status.spent + cost <= self.config.daily_budget:
+            wait = self._operations.expected_wait()
+            return BudgetReservedError(
+                f"the request may cost ${format_usd(cost)}, and ${format_usd(left)} is left of the day's"
+                f" ${format_usd(self.config.daily_budget)} (spent ${format_usd(day_status.spent)}; reserved by running"
+                f" requests ${format_usd(day_status.reserved)})",
+                hint=f"try again in {math.ceil(wait)} s, when running requests have ended",
+                result=result,
+                retry_after=wait,
+            )
         return DailyBudgetExceeded(
-            f"the request would cost ${format_usd(cost)}, and ${format_usd(left)} is left of the day's"
+            f"the request may cost ${format_usd(cost)}, and ${format_usd(left)} is left of the day's"
             f" ${format_usd(self.config.daily_budget)} (spent ${format_usd(day_status.spent)}, reserved"
             f" ${format_usd(day_status.reserved)}); the next day begins at {shown}",
-            hint="where it went: batuta serve budget history; more: batuta serve budget set --daily-budget USD",
-            result={
-                "estimate_usd": format_usd(cost),
-                "remaining_usd": format_usd(left),
-                "daily_budget_usd": format_usd(self.config.daily_budget),
-                "resets_at": f"{over.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
-            },
+            hint=_BUDGET_HINT,
+            result=result,
         )
 
     def _over(self, day_status: DayStatus, moment: Moment) -> dt.datetime:
-        # A day that lies far ahead has no end to wait for: the clock's own is told.
+        # A ledger that is ahead is repaired, not waited for: report the end of the clock's day.
         day = moment.day if day_status.ahead else day_status.day
         now, zone = moment.time / 1000, time_zone(day_status.zone)
         over = day_after(day, now, zone)
-        if day_status.next_zone:  # the day is over when it is over in both zones
+        if day_status.next_zone:  # the day ends when it has ended in both zones
             over = max(over, day_after(day, now, time_zone(day_status.next_zone)).astimezone(zone))
         return over

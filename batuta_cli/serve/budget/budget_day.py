@@ -1,7 +1,6 @@
-"""The days of a budget: which one it is, and when the next begins, by the clock of a time zone.
+"""The days of a budget in a time zone: the day of a time, and the time at which the next day begins.
 
-A day is what the calendar of the zone says, however long it is: 23 or 25 hours where the clock changes; and some
-midnights never come, or come twice.
+A day of the calendar has 23 or 25 hours when the clock changes. Some zones skip or repeat a midnight.
 """
 
 import datetime as dt
@@ -9,12 +8,12 @@ import datetime as dt
 from batuta_cli.errors import UsageError
 
 _LONGEST_WAIT = 4 * 24 * 3600
-"""Seconds to the next day, at most: a ledger may be a day ahead, and days have up to 25 hours, or 48 where one was left
-out (Samoa had no 30 December 2011)."""
+"""Seconds until the next day at most: a ledger may be a day ahead, days have up to 25 hours, and Samoa skipped a whole
+day (30 December 2011)."""
 
 
 def time_zone(name: str) -> dt.tzinfo:
-    """The time zone of that name in the IANA database. Raises `UsageError` that suggests the nearest."""
+    """The time zone of that name in the IANA database. Raises `UsageError` that suggests the nearest name."""
     if name == "UTC":
         return dt.UTC
     from zoneinfo import ZoneInfo
@@ -28,14 +27,14 @@ def time_zone(name: str) -> dt.tzinfo:
 
 
 def day_at(time: float, zone: dt.tzinfo) -> dt.date:
-    """The day it is at a Unix time."""
+    """The day at a Unix time."""
     return dt.datetime.fromtimestamp(time, zone).date()
 
 
 def day_after(day: dt.date, time: float, zone: dt.tzinfo) -> dt.datetime:
-    """The instant, to the second, at which `day` is over, seen from a Unix time on it, or on the day before it.
+    """The time, to the second, at which `day` ends; `time` is a Unix time on that day or on the day before.
 
-    Found by halving, because midnight is no safe answer: it may not exist, or be there twice.
+    Found by bisection, because a midnight may be skipped or repeated.
     """
     before, after = int(time), int(time) + _LONGEST_WAIT
     while after - before > 1:

@@ -1,37 +1,41 @@
-"""One budget in one ledger: what happens to it happens now, and its owner hears of what is alarming.
+"""Applies the operations of a budget to its ledger at the current time, renews leases, sends alerts.
 
-The clock, the renewal of leases and the alerts are here; what may be spent is decided in `budget.py` and `ledger/`.
+Part of the circuit breaker: `breaker.py` decides what may be spent, `ledger/` stores it.
 """
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
 from typing import Literal
 
 from batuta_cli.errors import LedgerError, UsageError
 from batuta_cli.files import is_control
-from batuta_cli.serve.budget.budget_day import day_at, time_zone
+from batuta_cli.serve.budget.budget_day import day_after, day_at, time_zone
 from batuta_cli.serve.budget.ledger.base import DayStatus, Ledger, Moment, ReservationRow, Use
 from batuta_cli.serve.budget.reservation import Renewer, Reservation
+from batuta_cli.serve.budget.waiting import ReservationQueue
 from batuta_cli.serve.money import format_usd
 
-_LABEL = 200  # characters of a model's or backend's name, as in the configuration
+_LABEL = 200  # characters of a model's or backend's name, the limit of the configuration
 _TOKENS = 10**12
 
 
 @dataclass(frozen=True)
 class Alert:
-    """Something the owner of the budget should know, said once."""
+    """A message for the owner of the budget, sent once."""
 
     kind: Literal["budget_warning", "above_reservation", "charged_in_full", "settled_later"]
     message: str
 
 
 class BudgetOperations:
-    """A ledger with a clock, with the thread that renews its reservations, and with somebody who hears of alerts.
+    """A ledger with a clock, a thread that renews its reservations, and a receiver of alerts.
 
-    Methods raise `LedgerError`, and `UsageError` for a name or a number of tokens that is none.
+    Methods raise `LedgerError`, and `UsageError` for an invalid name or number of tokens.
     """
 
     def __init__(
@@ -41,76 +45,114 @@ class BudgetOperations:
         limits: tuple[int, int],
         on_alert: Callable[[Alert], None],
         now: Callable[[], float],
+        queue: ReservationQueue,
     ) -> None:
         self._ledger = ledger
         self._zone = zone
         self._calendar = time_zone(zone)
+        self._day = (date.min, 0.0, 0.0)
+        """The last day, with a time on it and the time of its end."""
+        self._began: dict[str, float] = {}
+        """The times at which the reservations of this process began."""
+        self._duration = 0.0
+        """Seconds that a reservation lasts, a moving average; 0 when unknown."""
         self._limit, self._warn_at = limits
         self._on_alert = on_alert
+        self._queue = queue
         self._now = now
         self._renewer = Renewer(lambda owner: ledger.renew(self.moment(), owner))
 
     def moment(self) -> Moment:
-        """Now."""
+        """The current time."""
         now = self._now()
-        return Moment(int(now * 1000), day_at(now, self._calendar), self._zone)
+        day, since, until = self._day
+        if not since <= now < until:
+            day = day_at(now, self._calendar)
+            self._day = day, now, day_after(day, now, self._calendar).timestamp()
+        return Moment(int(now * 1000), day, self._zone)
 
-    def reserve(self, cost: int, moment: Moment, model: str | None, backend: str | None) -> Reservation | DayStatus:
-        """Hold an amount; when it does not fit, how the day stands. What costs nothing is not noted anywhere."""
-        hold = ReservationRow(
-            os.urandom(16).hex(), cost, self._renewer.owner, _label(model, "model"), _label(backend, "backend")
+    def reserve(
+        self, cost: int, moment: Moment, model: str | None, backend: str | None, *, dispatched: bool
+    ) -> Reservation | DayStatus:
+        """Reserve an amount; the day's sums when it does not fit. Cost 0 is not written to the ledger."""
+        row = ReservationRow(
+            os.urandom(16).hex(),
+            cost,
+            self._renewer.owner,
+            _label(model, "model"),
+            _label(backend, "backend"),
+            dispatched,
         )
         if cost:
-            accepted, day_status = self._ledger.reserve(moment, hold, self._limit)
+            try:
+                accepted, day_status = self._ledger.reserve(moment, row, self._limit)
+            except BaseException as error:
+                if not isinstance(error, Exception):  # interrupted, perhaps after the ledger wrote it
+                    with contextlib.suppress(Exception):
+                        self._ledger.settle(moment, row.id, 0, Use(row.model, row.backend), requests=0)
+                raise
             if not accepted:
                 return day_status
             try:
-                self._renewer.hold(hold.id)
+                self._renewer.add(row.id)
             except LedgerError:
-                self._ledger.settle(moment, hold.id, 0, Use(hold.model, hold.backend), requests=0)
+                self._ledger.settle(moment, row.id, 0, Use(row.model, row.backend), requests=0)
                 raise
-        return Reservation(hold, self)
+            self._began[row.id] = time.monotonic()
+        return Reservation(row, self)
 
-    def dispatch(self, hold: ReservationRow) -> bool:
-        """See `reservation.Keeper`."""
-        return self._ledger.dispatch(self.moment(), hold.id)
+    def expected_wait(self) -> float:
+        """Seconds until a request at the end of the queue may get its turn, from 1 to 60."""
+        rate = max(1, len(self._began)) / self._duration if self._duration else 1.0
+        return min(max((len(self._queue) + 1) / rate, 1.0), 60.0)
+
+    def _end(self, id: str) -> None:
+        self._renewer.remove(id)
+        began = self._began.pop(id, None)
+        if began is not None:
+            lasted = time.monotonic() - began
+            self._duration = lasted if not self._duration else 0.9 * self._duration + 0.1 * lasted
+        self._queue.wake()
+
+    def dispatch(self, row: ReservationRow) -> bool:
+        """Mark a reservation as dispatched. False when it has expired."""
+        return self._ledger.dispatch(self.moment(), row.id)
 
     def renew(self) -> None:
-        """See `reservation.Keeper`."""
+        """Start the leases of this process again."""
         self._renewer.once()
 
-    def settle(self, hold: ReservationRow, cost: int, tokens: tuple[int, int], *, requests: int, unsure: bool) -> None:
-        """See `reservation.Keeper`."""
-        use = Use(hold.model, hold.backend, *map(_number_of_tokens, tokens))
+    def settle(self, row: ReservationRow, cost: int, tokens: tuple[int, int], *, requests: int, unsure: bool) -> None:
+        """Charge the cost in nano-dollars; `unsure` when an earlier, interrupted attempt may have charged it."""
+        use = Use(row.model, row.backend, *map(_number_of_tokens, tokens))
         day_status: DayStatus | None = None
-        if hold.amount:
-            settled = self._ledger.settle(self.moment(), hold.id, cost, use, requests=requests)
-            self._renewer.drop(hold.id)
+        if row.amount:
+            settled = self._ledger.settle(self.moment(), row.id, cost, use, requests=requests)
+            self._end(row.id)
             day_status = settled.day_status if settled else None
         if day_status is None and cost and not unsure:
-            # It was held for free, or the ledger has been exchanged under our hands: the money is gone in any case.
+            # Reserved at cost 0, or unknown to a ledger that was replaced. The money is spent in any case.
             day_status = self._ledger.record(self.moment(), cost, use)
         if day_status is not None:
             self._warn_if_due(day_status)
-        if cost > hold.amount:
-            message = f"a request cost ${format_usd(cost)}, and ${format_usd(hold.amount)} had been reserved for it"
-            self.tell(Alert("above_reservation", message + _whose(hold)))
+        if cost > row.amount:
+            message = f"a request cost ${format_usd(cost)}, more than the ${format_usd(row.amount)} reserved for it"
+            self.send_alert(Alert("above_reservation", message + _whose(row)))
 
-    def settle_later(self, hold: ReservationRow, settle: Callable[[], None]) -> None:
-        """See `reservation.Keeper`."""
-        self._renewer.owe(hold.id, settle)
-        message = (
-            f"the ledger failed when a request was to be charged; ${format_usd(hold.amount)} stay reserved until it can"
-        )
-        self.tell(Alert("settled_later", message + _whose(hold)))
+    def settle_later(self, row: ReservationRow, settle: Callable[[], None]) -> None:
+        """Call `settle` until it succeeds, from the thread that renews the leases."""
+        self._renewer.settle_later(row.id, settle)
+        amount = format_usd(row.amount)
+        message = f"the ledger failed while charging a request; ${amount} stay reserved until a retry succeeds"
+        self.send_alert(Alert("settled_later", message + _whose(row)))
 
-    def tell(self, alert: Alert) -> None:
-        """Hand an alert on. A failure of the receiver must not undo, or repeat, what the alert is about."""
+    def send_alert(self, alert: Alert) -> None:
+        """Pass an alert to the receiver, and ignore its errors: they must not undo or repeat a settlement."""
         with contextlib.suppress(Exception):
             self._on_alert(alert)
 
     def record(self, cost: int, model: str | None, backend: str | None, tokens: tuple[int, int]) -> None:
-        """Note what was spent without a reservation."""
+        """Add a cost without a reservation."""
         use = Use(_label(model, "model"), _label(backend, "backend"), *map(_number_of_tokens, tokens))
         self._warn_if_due(self._ledger.record(self.moment(), cost, use))
 
@@ -119,25 +161,26 @@ class BudgetOperations:
             return
         try:
             first = self._ledger.warn_once(day_status.day)
-        except LedgerError:  # what was spent is written; to fail now would have it charged again. The next one warns
+        except LedgerError:  # the cost is written; an error would have it charged again. The next request warns
             return
         if first:
             spent, limit = format_usd(day_status.spent), format_usd(self._limit)
-            self.tell(Alert("budget_warning", f"${spent} of the day's ${limit} is spent ({day_status.day})"))
+            self.send_alert(Alert("budget_warning", f"${spent} of the day's ${limit} is spent ({day_status.day})"))
 
 
-def _whose(hold: ReservationRow) -> str:
-    who = ", ".join(filter(None, (hold.model, hold.backend)))
+def _whose(row: ReservationRow) -> str:
+    who = ", ".join(filter(None, (row.model, row.backend)))
     return f" ({who})" if who else ""
 
 
 def log_alert(alert: Alert) -> None:
-    """Hand an alert to the logger `batuta`."""
+    """Write an alert to the logger `batuta`."""
     import logging
 
     logging.getLogger("batuta").warning("%s", alert.message)
 
 
+@lru_cache(maxsize=1024)
 def _label(text: str | None, what: str) -> str:
     if text is None:
         return ""

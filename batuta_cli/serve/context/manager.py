@@ -1,18 +1,19 @@
-"""Whether a conversation fits the context window of a model, and the part of it that does.
+"""Checks whether a conversation fits a model's context window, and shortens it until it fits.
 
     manager = ContextManager.for_model("llama-2-70b")
     if not manager.fits(messages):
         messages = manager.truncate(messages).messages
 
-What is counted is the prompt as the model's template renders it, by the model's own tokenizer; where that is not at
-hand the count is an upper estimate and says so. `truncation` has the rules of what is kept.
+The rendered prompt is counted with the model's own tokenizer. Where template or tokenizer is not known, the count is an
+upper estimate and marked as such. `truncation` has the rules for what is kept.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.context.truncation import Truncation, TruncationStrategy, truncate
@@ -23,13 +24,26 @@ if TYPE_CHECKING:
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
     from batuta_cli.serve.tokens import TokenCount
 
-Counter = Callable[[Sequence[ChatMessage]], "TokenCount"]
-"""Counts the tokens of a conversation as it is sent."""
+Counter = Callable[[Sequence[ChatMessage], Mapping[str, Any]], "TokenCount"]
+"""Counts the tokens of the prompt for a conversation and for further fields of OpenAI's request, such as `tools`."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server that counts prompts itself."""
+
+    name: str
+    counter: Counter
+    window: int | None = None
+    """Its context window in tokens, where it reports one."""
+
+
+NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class ContextWindow:
-    """Tokens that prompt and answer have together, and how many of them are kept for the answer.
+    """The tokens of prompt and output together, and the part reserved for the output.
 
     Raises `UsageError` unless 0 ≤ reserve < window.
     """
@@ -45,26 +59,26 @@ class ContextWindow:
             raise UsageError(f"the window must be at least one token, not {self.window:,}")
         if not 0 <= self.reserve < self.window:
             raise UsageError(
-                f"the reserve must be from 0 to less than the window of {self.window:,} tokens, not {self.reserve:,}",
-                hint="--window TOKENS is the whole of it, --reserve TOKENS the part kept for the answer",
+                f"the reserve must be from 0 to {self.window - 1:,}, less than the window, not {self.reserve:,}",
+                hint="--window TOKENS is for prompt and output together, --reserve TOKENS the part for the output",
             )
 
     @property
     def limit(self) -> int:
-        """Tokens that the prompt may have."""
+        """The most tokens of a prompt."""
         return self.window - self.reserve
 
 
 @dataclass(frozen=True)
 class ContextManager:
-    """The window of one model with the way to count what goes into it."""
+    """The window of a model, and the counter of its prompts."""
 
     size: ContextWindow
     counter: Counter
     source: str = "the caller"
-    """Where the window comes from."""
+    """The source of the window."""
     as_of: str = ""
-    """The day on which the source said so, where it is a table of batuta's."""
+    """The date of the source, where it is a table in batuta."""
 
     @classmethod
     def for_model(
@@ -76,15 +90,19 @@ class ContextManager:
         tokenizer: str | None = None,
         system_fallback: str = "error",
         models: Mapping[str, "ModelSection"] = {},
+        server: Server | None = None,
     ) -> Self:
         """The manager for a model's name or its file.
 
-        `window` and `reserve` override what is known of it; a window alone keeps the known reserve where that is
-        smaller. `tokenizer` is the file or folder to count with, `system_fallback` is for templates without a system
-        role (see `ChatTemplateEngine.apply`), and `models` has the config's `[models]`.
+        `window` and `reserve` override the known values. With `window` alone the reserve is the smaller of the known
+        and the default one. `tokenizer` is the file or folder to count with, `system_fallback` is for templates without
+        a system role (see `ChatTemplateEngine.apply`), and `models` has the config's `[models]`. A running `server`
+        counts instead of the tokenizer. Its window is used where it is smaller, or where the model's own is not known.
 
         Raises `UsageError` for a model whose window is not known when `window` is not given.
         """
+        if server is not None:
+            return cls._served(model, server, window, reserve, models)
         from batuta_cli.serve.models.windows import default_reserve, known_model, require_model
 
         info = require_model(model, models) if window is None else known_model(model, models)
@@ -96,46 +114,80 @@ class ContextManager:
         size = ContextWindow(chosen, reserve)
         own = models.get(model)
         files = tokenizer or (own.tokenizer if own else ""), own.template if own else ""
-        counter = _counter(model, *files, system_fallback)
+        counter = prompt_counter(model, *files, system_fallback)
         if window is not None or info is None:
             return cls(size, counter)
         return cls(size, counter, info.source, info.as_of)
 
-    def count(self, messages: Sequence[ChatMessage]) -> "TokenCount":
-        """Tokens of the prompt that these messages become. Raises `TemplateError` when they cannot become one."""
-        return self.counter(messages)
+    @classmethod
+    def _served(
+        cls,
+        model: str,
+        server: "Server",
+        window: int | None,
+        reserve: int | None,
+        models: Mapping[str, "ModelSection"],
+    ) -> Self:
+        from batuta_cli.serve.models.windows import default_reserve, known_model, require_model
 
-    def fits(self, messages: Sequence[ChatMessage]) -> bool:
-        """Whether the prompt leaves room for the answer."""
-        return self.count(messages).tokens <= self.size.limit
+        info = require_model(model, models) if window is None and server.window is None else known_model(model, models)
+        size, source, as_of = window or 0, "the caller", ""
+        if window is None and info is not None:
+            size, source, as_of = info.context_window, info.source, info.as_of
+        if window is None and server.window is not None and (info is None or server.window < size):
+            size, source, as_of = server.window, server.name, ""
+        if reserve is None:
+            reserve = min(info.output_reserve if info else size, default_reserve(max(size, 0)))
+        return cls(ContextWindow(size, reserve), server.counter, source, as_of)
+
+    def count(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] = NO_OPTIONS) -> "TokenCount":
+        """The tokens of the prompt for these messages. `options` has further fields of the request, such as `tools`.
+
+        Raises `TemplateError` when the template cannot render the messages.
+        """
+        return self.counter(messages, options)
+
+    def fits(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] = NO_OPTIONS) -> bool:
+        """Whether the prompt leaves the reserve for the output. Where the count is an estimate, False may be wrong."""
+        return self.count(messages, options).tokens <= self.size.limit
 
     def truncate(
-        self, messages: Sequence[ChatMessage], strategy: TruncationStrategy | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        strategy: TruncationStrategy | None = None,
+        options: Mapping[str, Any] = NO_OPTIONS,
     ) -> "Truncation[TokenCount]":
-        """The messages that fit; by default the oldest turns are dropped.
+        """The messages that fit. By default the oldest turns are dropped.
 
-        Raises `ContextOverflowError` when what must be kept is too long.
+        Raises `ContextOverflowError` when the messages that must be kept are too long by an exact count.
         """
         chosen = TruncationStrategy.SLIDING_WINDOW if strategy is None else TruncationStrategy(strategy)
-        return truncate(messages, self.counter, self.size.limit, chosen)
+        return truncate(messages, lambda kept: self.counter(kept, options), self.size.limit, chosen)
 
 
-def _counter(model: str, tokenizer: str, template: str, system_fallback: str) -> Counter:
+def prompt_counter(model: str, tokenizer: str = "", template: str = "", system_fallback: str = "error") -> Counter:
+    """The counter of a model's name or file. `tokenizer` and `template` are files that override those of the model.
+
+    Raises the errors of `ChatTemplateEngine` for files that it cannot read.
+    """
     from batuta_cli.serve.tokens import count_messages
     from batuta_cli.serve.tokens.openai_models import openai_model
 
     render = None
-    if template or not openai_model(model):
+    hosted = openai_model(model)
+    if template or hosted is None or hosted.rendered:
         engine = _engine(model, tokenizer, template)
         if engine is not None:
             render = partial(engine.apply, system_fallback=system_fallback)
-    return lambda messages: count_messages(model, messages, tokenizer_path=tokenizer or None, render=render)
+    return lambda messages, options: count_messages(
+        model, messages, tokenizer_path=tokenizer or None, render=render, options=options
+    )
 
 
 def _engine(model: str, tokenizer: str, template: str) -> "ChatTemplateEngine | None":
-    """The template of a model, or None for a hosted one whose template nobody knows: Claude's, for instance.
+    """The template of a model, or None for one whose template is not known, such as Claude's.
 
-    A GGUF file or a folder that was named for its tokenizer has a template as well, which says more than a name.
+    A GGUF file or folder given as the tokenizer also has a template. It comes before one that is chosen by name.
     """
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
 

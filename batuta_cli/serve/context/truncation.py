@@ -1,13 +1,16 @@
-"""Which messages are left out so that a conversation fits, and nothing else about it changes.
+"""Drops messages so that a conversation fits. The messages that are kept do not change.
 
-What every strategy keeps, in place and unchanged: system and developer messages, the last user message, and the last
-thing said after it. What goes, goes in whole turns (a user's message and what answers it), so that what is left starts
-with a user after the system, and an assistant's tool calls never part from their results. Only when no other turn is
-left, the steps of the last one go as well, oldest first. Less goes from a larger window; what fits stays as it is.
+Every strategy keeps system and developer messages, the last user message, and the last message after it. Messages are
+dropped in whole turns (a user message and the messages that follow it). So the rest begins with a user message after
+the system messages, and tool calls stay with their results. Only when no other turn is left, the steps of the last turn
+are dropped, oldest first. A larger window drops fewer messages, and a conversation that fits does not change.
 
-Counting is the caller's: the prompt as it will be rendered. One exact count costs as much as the prompt is long, so
-the first guess comes from the lengths of the texts, and about twenty counts of prompts near the limit do the rest,
-however long the conversation. This relies on prompts growing with their messages.
+The caller counts the rendered prompt. The time of an exact count grows with the prompt, so the lengths of the texts
+give the first guess, and about twenty counts of prompts near the limit follow, whatever the length of the conversation.
+This relies on a prompt growing with its messages.
+
+An estimate raises no error. Where the estimate of the messages that must be kept exceeds the limit, these messages are
+the result, and its `after` is above the limit.
 """
 
 from bisect import bisect_left
@@ -22,17 +25,17 @@ from batuta_cli.serve.names import NameEnum
 
 _PINNED = frozenset((Role.SYSTEM, Role.DEVELOPER))
 _OVERHEAD = 16
-"""Characters that a message has beside its text, roughly; it only steers the first guess."""
+"""Characters of a message beside its text, roughly. Only the first guess depends on it."""
 
 _REFUSALS = 32
-"""Shortened conversations that a template may refuse before its error is taken for an answer."""
+"""Shortened conversations that a template may refuse before its error is raised."""
 
 
 class TruncationStrategy(NameEnum):
     """What to do with a conversation that is too long.
 
-    SLIDING_WINDOW drops the oldest turns. MIDDLE_OUT keeps the first turn and the newest ones: the first goes only
-    when there is nothing else to drop. ERROR drops nothing.
+    SLIDING_WINDOW drops the oldest turns. MIDDLE_OUT keeps the first turn and the newest ones, and drops the first turn
+    last. ERROR drops nothing.
     """
 
     SLIDING_WINDOW = "sliding-window"
@@ -41,11 +44,15 @@ class TruncationStrategy(NameEnum):
 
 
 class Counted(Protocol):
-    """What a count is to this module: `serve.tokens.TokenCount` has more to say."""
+    """The part of `serve.tokens.TokenCount` that this module needs."""
 
     @property
     def tokens(self) -> int:
         """Tokens of the whole prompt."""
+
+    @property
+    def exact(self) -> bool:
+        """False for an upper estimate."""
 
 
 C = TypeVar("C", bound=Counted)
@@ -57,11 +64,11 @@ class Truncation(Generic[C]):
 
     messages: tuple[ChatMessage, ...]
     dropped: tuple[int, ...]
-    """Numbers, from 1, of the messages that were left out."""
+    """The numbers, from 1, of the dropped messages."""
     before: C
     """The count of the whole conversation."""
     after: C
-    """The count of what is left."""
+    """The count of the remaining conversation."""
 
 
 def truncate(
@@ -72,13 +79,16 @@ def truncate(
 ) -> Truncation[C]:
     """The conversation in at most `limit` tokens.
 
-    Raises `ContextOverflowError` that names the missing tokens when what must be kept is longer, and what `count`
-    raises for the whole conversation. A shortened one that the template refuses is passed over.
+    Raises `ContextOverflowError` with the number of missing tokens when the messages that must be kept are longer by an
+    exact count, and the errors of `count` for the whole conversation. A shortened conversation that the template
+    refuses is skipped.
     """
     before = count(messages)
     if before.tokens <= limit:
         return Truncation(tuple(messages), (), before, before)
     if strategy is TruncationStrategy.ERROR:
+        if not before.exact:
+            return Truncation(tuple(messages), (), before, before)
         raise overflow(before.tokens, limit)
     return _Search(messages, count, limit, removals(messages, strategy), before).run()
 
@@ -86,23 +96,23 @@ def truncate(
 def overflow(tokens: int, limit: int, longest: int | None = None) -> ContextOverflowError:
     """The error for a prompt of more tokens than the limit.
 
-    `longest` is the number of the longest message when all that may be dropped was dropped.
+    `longest` is the number of the longest message after everything that may be dropped was dropped.
     """
     missing = tokens - limit
     result = {"tokens": tokens, "limit": limit, "missing": missing}
-    too_long = f"takes {tokens:,} tokens, {missing:,} more than the {limit:,} that the window has for it"
+    too_long = f"{tokens:,} tokens, {missing:,} more than the {limit:,} that the window leaves for the prompt"
     if longest is None:
-        hint = "--strategy sliding-window drops the oldest turns; or a larger --window, a smaller --reserve"
-        return ContextOverflowError(f"the prompt {too_long}", hint=hint, result=result)
+        hint = "drop the oldest turns with --strategy sliding-window, or give a larger --window or a smaller --reserve"
+        return ContextOverflowError(f"the prompt has {too_long}", hint=hint, result=result)
     hint = (
-        f"the longest of it is message {longest:,}; system messages, the last user message and the newest reply are"
-        " always kept: shorten them, or give a larger --window or a smaller --reserve"
+        f"the longest is message {longest:,}; system messages, the last user message and the newest reply are always"
+        " kept: shorten them, or give a larger --window or a smaller --reserve"
     )
-    return ContextOverflowError(f"what must be kept of the messages {too_long}", hint=hint, result=result)
+    return ContextOverflowError(f"the messages that must be kept have {too_long}", hint=hint, result=result)
 
 
 def removals(messages: Sequence[ChatMessage], strategy: TruncationStrategy) -> list[list[int]]:
-    """The indexes of what goes first, second, … under a strategy that drops."""
+    """The indexes of the messages in the order in which a strategy drops them, step by step."""
     turns = list(_turns(messages))
     first_user = next((n for n, turn in enumerate(turns) if messages[turn[0][0]].role is Role.USER), None)
     if first_user is None:
@@ -117,7 +127,7 @@ def removals(messages: Sequence[ChatMessage], strategy: TruncationStrategy) -> l
 
 
 def _turns(messages: Sequence[ChatMessage]) -> Iterator[list[list[int]]]:
-    """Turns of units of indexes: a turn begins with a user, a unit is a message with the tool results after it."""
+    """Turns of units of indexes: a turn begins with a user message, a unit is a message with its tool results."""
     turn: list[list[int]] = []
     for index, message in enumerate(messages):
         if message.role in _PINNED:
@@ -162,11 +172,13 @@ class _Search(Generic[C]):
 
     def run(self) -> Truncation[C]:
         high, best = self._shortest()
+        if best[1].tokens > self.limit:
+            return self._after_steps(*best)
         low, density, slack = 0, self.before.tokens / self.left[0], 1 / 32
         while low + 1 < high:
             if low:
                 step = (low + high) // 2
-            else:  # aim a little above the limit: what is just too long is the cheapest lower bound
+            else:  # aim a little above the limit: a prompt that is just too long is the cheapest lower bound
                 step = min(max(self._after(self.limit * (1 + slack) / density), 1), high - 1)
                 slack *= 4
             found, counted = self._first_accepted(step, high)
@@ -177,23 +189,25 @@ class _Search(Generic[C]):
             else:
                 high, best = step, (found, counted)
                 density = counted.tokens / self.left[found] or density
-        steps, after = best
+        return self._after_steps(*best)
+
+    def _after_steps(self, steps: int, after: C) -> Truncation[C]:
         dropped = tuple(number for number, at in enumerate(self.goes_at, 1) if at <= steps)
         return Truncation(tuple(self._kept(steps)), dropped, self.before, after)
 
     def _shortest(self) -> tuple[int, tuple[int, C]]:
-        """The most steps that the template accepts, with their count, which must fit."""
+        """The most steps that the template accepts, with their count. Raises when an exact count does not fit."""
         for steps in range(self.most, 0, -1):
             counted = self._counted(steps)
             if counted is None:
                 continue
-            if counted.tokens > self.limit:
+            if counted.tokens > self.limit and counted.exact:
                 raise overflow(counted.tokens, self.limit, self._longest(steps))
             return steps, (steps, counted)
         raise overflow(self.before.tokens, self.limit, self._longest(0))
 
     def _longest(self, steps: int) -> int:
-        """The number of the longest message that so many steps leave."""
+        """The number of the longest message that remains after `steps` steps."""
         kept = (index for index, at in enumerate(self.goes_at) if at > steps)
         return 1 + max(kept, key=lambda index: _size(self.messages[index]))
 
@@ -218,7 +232,7 @@ class _Search(Generic[C]):
         return [message for message, at in zip(self.messages, self.goes_at, strict=True) if at > steps]
 
     def _after(self, size: float) -> int:
-        """How many steps leave at most so many characters."""
+        """The fewest steps that leave at most `size` characters."""
         return bisect_left(self.left, -size, key=lambda left: -left)
 
 

@@ -1,9 +1,10 @@
-"""The gateway: OpenAI's and Anthropic's APIs over HTTP, answered by the pipeline.
+"""The gateway: an HTTP server with the APIs of OpenAI and Anthropic, in front of the pipeline.
 
-`application` is for any ASGI server: `uvicorn --factory batuta_cli.serve.gateway:application`. `server.serve` is what
-`batuta serve gateway` runs. Nothing of the `serve` extra is imported before it is asked for.
+`application` makes the ASGI application, for any ASGI server. `server.serve` is what `batuta serve gateway` runs.
+Importing this package does not import the packages of the `serve` extra.
 """
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -15,42 +16,45 @@ if TYPE_CHECKING:
     from batuta_cli.serve.gateway.logs import Log
 
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable by which prometheus-client learns that there are several workers, read when it is imported."""
+"""Environment variable that switches prometheus-client to several processes. It is read at import."""
 
-_NEEDED = ("aiohttp", "orjson", "prometheus_client", "uvicorn", "httptools", "uvloop")
+_REQUIRED = ("aiohttp", "orjson", "prometheus_client", "uvicorn", "httptools", "uvloop")
 
 
 def check_dependencies() -> None:
     """Raise `MissingDependencyError` when the `serve` extra is not installed."""
-    for name in _NEEDED:
+    for name in _REQUIRED:
         try:
-            found = find_spec(name) is not None
-        except ValueError:  # a module that says that it is none
-            found = False
-        if not found:
+            installed = find_spec(name) is not None
+        except ValueError:  # `sys.modules` has None for it
+            installed = False
+        if not installed:
             raise MissingDependencyError(
                 f"the gateway needs {name}, which is not installed", hint="pip install 'batuta-cli[serve]'"
             )
 
 
-def application(config: "Config | None" = None, *, log: "Log | None" = None) -> "Gateway":
-    """The gateway of a configuration, by default the user's, with a log of its own unless one is given.
+def application(
+    config: "Config | None" = None, *, log: "Log | None" = None, load: "Callable[[], Config] | None" = None
+) -> "Gateway":
+    """The ASGI application for a configuration, by default the user's; `log` is by default stderr.
+
+    `load` reads the configuration again when the gateway is reloaded; by default it reads the user's.
 
     Raises `ConfigError` and `MissingDependencyError`.
     """
     check_dependencies()
     from batuta_cli import config as configuration
-    from batuta_cli.serve.gateway.app import Gateway, GatewaySettings
-    from batuta_cli.serve.gateway.connection import ConnectionLimits
+    from batuta_cli.serve.gateway.app import Gateway
+    from batuta_cli.serve.gateway.reload import Reconfigured, reconfigure, settings_of
     from batuta_cli.serve.pipeline.pipeline import Pipeline
-    from batuta_cli.serve.tiers import PrivacyTier
 
     config = config or configuration.load()
-    table = config.gateway
-    limits = ConnectionLimits(table.max_body_bytes, table.client_seconds)
-    settings = GatewaySettings(PrivacyTier(config.privacy.tier), table.origins, limits)
 
     def open_pipeline() -> Pipeline:
         return Pipeline(config, watch=True)
 
-    return Gateway(open_pipeline, settings, log=log)
+    def replace_pipeline(pipeline: Pipeline) -> Reconfigured:
+        return reconfigure(load or configuration.load, pipeline)
+
+    return Gateway(open_pipeline, settings_of(config), log=log, reconfigure=replace_pipeline)

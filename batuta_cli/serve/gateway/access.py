@@ -1,21 +1,24 @@
-"""Who is let in: judged from the connection's address and the headers, before a byte of the body is read.
+"""The access check: decides from the peer's address and the headers, before any byte of the body is read.
 
-* Without a single client key only the loopback is served, and only under a loopback name: a web page whose own name
-  was made to point at 127.0.0.1 (DNS rebinding) still sends its own name as `Host`. What was forwarded by a proxy does
-  not come from the loopback, whatever the connection says.
-* With keys, every request needs one, from the loopback as well: a proxy on this machine looks just like it.
-* A request with an `Origin` is from a web page, and must be listed in `[gateway] origins`; it would spend the owner's
-  money.
-* A header that decides must not come twice.
+* While no client key has been created, only the loopback is served, and only under a loopback `Host`. A web page whose
+  domain was made to resolve to 127.0.0.1 (DNS rebinding) still sends its own domain as `Host`. A request that a proxy
+  forwarded does not count as coming from the loopback.
+* Once there are client keys, every request needs one, from the loopback too: a proxy on this machine also connects
+  from the loopback.
+* A request with an `Origin` comes from a web page. The origin must be listed in `[gateway] origins`, because the page
+  would spend the operator's money.
+* `/metrics` beyond the loopback needs an admin key: it shows the names of keys and models, and what they cost.
+* A header that decides about access or privacy must not be repeated.
 """
 
 import ipaddress
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from batuta_cli.errors import BatutaError, UsageError
 from batuta_cli.serve.gateway.http_errors import HttpError
-from batuta_cli.serve.gateway.keys import ClientKeys
+from batuta_cli.serve.gateway.keys import ClientKey, ClientKeys
 from batuta_cli.serve.tiers import PrivacyTier
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -24,58 +27,81 @@ _LOOPBACK_HOST = re.compile(rb"(?:127(?:\.[0-9]{1,3}){3}|localhost|\[::1\])(?::[
 _FORWARDED = frozenset(
     (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via")
 )
-_ONCE = frozenset((b"host", b"origin", b"authorization", b"x-api-key", b"x-batuta-privacy", b"content-type"))
+_SINGLE = frozenset(
+    (b"host", b"origin", b"authorization", b"x-api-key", b"api-key", b"x-batuta-privacy", b"content-type")
+)
 _JSON = re.compile(rb"application/json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 
 
 def read_headers(headers: Headers) -> dict[bytes, bytes]:
-    """The headers by name. Raises `HttpError` when one that decides comes twice."""
-    found = dict(headers)
-    if len(found) != len(headers):
+    """The headers by name. Raises `HttpError` when a header that decides about access or privacy is repeated."""
+    by_name = dict(headers)
+    if len(by_name) != len(headers):
         names = [name for name, _ in headers]
-        for name in _ONCE.intersection(names):
+        for name in _SINGLE.intersection(names):
             if names.count(name) > 1:
-                raise HttpError(400, "duplicate_header", f"the header {name.decode()} comes twice")
-    return found
+                raise HttpError(400, "duplicate_header", f"the header {name.decode()} is repeated; send it once")
+    return by_name
+
+
+@dataclass(frozen=True)
+class Client:
+    """An admitted client."""
+
+    name: str = ""
+    """Name of the client key; empty when no key is required."""
+    admin: bool = True
+    """Whether it may read `/metrics`: it comes from the loopback, or has an admin key."""
 
 
 class AccessCheck:
-    """Says who is let in."""
+    """Decides which requests are admitted."""
 
     def __init__(self, keys: ClientKeys, origins: Collection[str]) -> None:
         self._keys = keys
+        self.origins = origins
+
+    @property
+    def origins(self) -> Collection[str]:
+        """The origins of web pages that may send requests."""
+        return [origin.decode() for origin in self._origins]
+
+    @origins.setter
+    def origins(self, origins: Collection[str]) -> None:
         self._origins = frozenset(origin.encode() for origin in origins)
 
-    def admit(self, client: Sequence[object] | None, headers: Mapping[bytes, bytes]) -> str:
-        """The name of the client's key, empty when none is needed. Raises `HttpError`."""
+    def admit(self, peer: Sequence[object] | None, headers: Mapping[bytes, bytes]) -> Client:
+        """The client of a request. Raises `HttpError`. `peer` is the address and port of the connection's other end."""
         origin = headers.get(b"origin")
         if origin is not None and origin not in self._origins:
-            raise HttpError(403, "origin", "web pages of this origin are not listed in [gateway] origins")
+            raise HttpError(403, "origin", "this Origin is not listed in [gateway] origins")
         try:
             required = self._keys.required
         except BatutaError:
             raise HttpError(503, "client_keys", "the list of client keys cannot be read") from None
+        near = _is_loopback(peer) and _FORWARDED.isdisjoint(headers)
         if required:
-            return self._owner(headers)
-        if not _is_loopback(client) or not _FORWARDED.isdisjoint(headers):
-            raise HttpError(401, "missing_key", "beyond the loopback a client key is required")
+            key = self._key(headers)
+            return Client(key.name, key.admin or near)
+        if not near:
+            raise HttpError(401, "missing_key", "a client key is required beyond the loopback")
         if not _LOOPBACK_HOST.fullmatch(headers.get(b"host", b"")):
-            raise HttpError(403, "host", "the Host is not a name of the loopback, such as 127.0.0.1 or localhost")
-        return ""
+            raise HttpError(403, "host", "the Host is not a loopback name such as 127.0.0.1 or localhost")
+        return Client()
 
-    def _owner(self, headers: Mapping[bytes, bytes]) -> str:
+    def _key(self, headers: Mapping[bytes, bytes]) -> ClientKey:
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer":
-            key = headers.get(b"x-api-key", b"")
+            key = headers.get(b"x-api-key") or headers.get(b"api-key", b"")
         if not key.strip():
             raise HttpError(401, "missing_key", "a client key is required", headers={b"www-authenticate": b"Bearer"})
-        owner = self._keys.owner(key.strip())
-        if owner is None:
-            raise HttpError(401, "invalid_api_key", "the client key is not known, or was revoked")
-        return owner
+        entry = self._keys.find(key.strip())
+        if entry is None:
+            raise HttpError(401, "invalid_api_key", "the client key is unknown or revoked")
+        return entry
 
     def cors(self, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """The headers by which a browser lets a page of a listed origin see the answer."""
+        """The response headers with which a browser lets a page of a listed origin read the response."""
         origin = headers.get(b"origin")
         if origin is None or origin not in self._origins:
             return []
@@ -86,34 +112,37 @@ class AccessCheck:
         ]
 
 
-def _is_loopback(client: Sequence[object] | None) -> bool:
-    if not client:
+def _is_loopback(peer: Sequence[object] | None) -> bool:
+    if not peer:
         return False
-    if client[0] == "127.0.0.1":
+    if peer[0] == "127.0.0.1":
         return True
     try:
-        address = ipaddress.ip_address(str(client[0]))
+        address = ipaddress.ip_address(str(peer[0]))
     except ValueError:
         return False
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def check_json(headers: Mapping[bytes, bytes]) -> None:
-    """Raise `HttpError` unless the body is declared as JSON, which a foreign page cannot do without being asked."""
+    """Raise `HttpError` unless the content type is JSON.
+
+    A page of a foreign origin cannot send that content type without a CORS preflight.
+    """
     if not _JSON.fullmatch(headers.get(b"content-type", b"").strip()):
         raise HttpError(415, "content_type", "the content type must be application/json")
 
 
 def tier_for(headers: Mapping[bytes, bytes], default: PrivacyTier) -> PrivacyTier:
-    """The tier of a request: the default, or the one in `X-Batuta-Privacy` when that is no more open."""
-    asked = headers.get(b"x-batuta-privacy")
-    if asked is None:
+    """The tier of a request: `X-Batuta-Privacy`, which must not be looser than the default, or the default."""
+    value = headers.get(b"x-batuta-privacy")
+    if value is None:
         return default
     try:
-        tier = PrivacyTier.parse(asked.decode("latin-1").strip())
+        tier = PrivacyTier.parse(value.decode("latin-1").strip())
     except UsageError:
-        words = ", ".join(PrivacyTier)
-        raise HttpError(400, "invalid_value", f"X-Batuta-Privacy must be one of {words}", "X-Batuta-Privacy") from None
+        tiers = ", ".join(PrivacyTier)
+        raise HttpError(400, "invalid_value", f"X-Batuta-Privacy must be one of {tiers}", "X-Batuta-Privacy") from None
     if not default.admits(tier):
-        raise HttpError(403, "privacy", f"X-Batuta-Privacy may not loosen the tier, which is {default} here")
+        raise HttpError(403, "privacy", f"X-Batuta-Privacy must not be looser than the configured tier, {default}")
     return tier

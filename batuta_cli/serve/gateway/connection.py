@@ -1,5 +1,7 @@
-"""One request and its response over ASGI: limits on what is read, a deadline on what is written, and whether the
-client is still there.
+"""One request and its response over ASGI, with a size limit and a deadline for the body, a deadline for every write,
+and a watcher that notices a client that disconnects.
+
+Raises `HttpError` for a request over a limit, and `ClientLeftError` for a client that disconnected or reads too slowly.
 """
 
 import asyncio
@@ -24,78 +26,122 @@ HeaderList = list[tuple[bytes, bytes]]
 JSON = b"application/json"
 EVENTS = b"text/event-stream; charset=utf-8"
 
-_UNWATCHED = 0.02
-"""Seconds for which nobody looks whether the client is still there."""
+_WATCH_AFTER = 0.02
+"""Seconds of a request before the disconnect watcher starts."""
+
+COMMENT_SECONDS = 15.0
+"""Seconds without an event after which a streaming client gets a comment. Proxies often close a connection after 60
+seconds of silence, and clients ignore comments (WHATWG HTML, section 9.2.6)."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """What a client may take."""
+    """Limits of one request."""
 
     body_bytes: int = 32 * 1024 * 1024
+    """Largest body."""
+    all_bodies_bytes: int = 256 * 1024 * 1024
+    """Largest sum of the bodies of all requests in progress in one process."""
     client_seconds: float = 60.0
-    """How long it may take to send its request, and to take a part of the answer."""
+    """Time in which a client must send its whole body, and in which it must read each part of the response."""
+
+    @property
+    def largest_sum(self) -> int:
+        """`all_bodies_bytes`, but never less than one body may have."""
+        return max(self.all_bodies_bytes, self.body_bytes)
+
+
+class BodyMemory:
+    """The bytes of request bodies that one process holds."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """Add the bytes of a body. Raises `HttpError` 429 when the sum exceeds the limit."""
+        if self._held + size > self.limit:
+            raise HttpError(429, "busy", "the requests in progress hold too much memory", retry_after=1)
+        self._held += size
+
+    def release(self, size: int) -> None:
+        """Subtract the bytes of a body whose request has ended."""
+        self._held -= size
 
 
 class ClientLeftError(Exception):
-    """Nobody waits for the answer any more; `why` is for the log."""
+    """The client has disconnected or reads too slowly; `reason` is for the log."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Connection:
     """One request and its response."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: ConnectionLimits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limits: ConnectionLimits, bodies: BodyMemory
+    ) -> None:
         self.scope = scope
         self.headers: dict[bytes, bytes] = {}
         self.id = os.urandom(12).hex()
-        """Unique, so that what is kept by it (the budget, a stream under way) is never mixed up."""
+        """Unique. The budget, the audit log and the failover use it."""
         self.shown_id = self.id
-        """The client's own, when it sent one."""
+        """The client's `X-Request-Id` if it sent a valid one, else `id`."""
         self.more_headers: HeaderList = []
+        """Response headers that do not depend on the route."""
         self.route = "other"
         self.status = 0
         self.client = ""
+        """Name of the client key, empty without one."""
+        self.admin = False
+        """The client may read `/metrics`."""
+        self.model: str | None = None
+        """The model for the metrics; None for a request that names no model."""
         self.reply: Reply | None = None
-        """Set when the answer is a stream."""
-        self.facts: dict[str, Any] = {}
-        """What the log tells of it."""
-        self.began = time.perf_counter()
-        self.begun = False
+        """Set when the response is a stream."""
+        self.log_fields: dict[str, Any] = {}
+        """Further fields of the request's log line."""
+        self._start_time = time.perf_counter()
+        self.started = False
         """The status has been sent."""
-        self.over = False
-        """The last byte has been handed over."""
+        self.ended = False
+        """The last byte has been handed to the server."""
         self._receive = receive
         self._send = send
         self._limits = limits
-        self._presence: DisconnectWatcher | None = None
-        self._handed_at = 0.0
-        """When the part of the stream was handed over that has not been taken yet; 0 when there is none."""
-        self._watch: asyncio.TimerHandle | None = None
+        self._bodies = bodies
+        self._body_size = 0
+        self._watcher: DisconnectWatcher | None = None
+        self._write_start = 0.0
+        """When the pending write of a stream began; 0 when no write is pending."""
+        self._last_write = 0.0
+        """When the last write of a stream began."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._early_headers: HeaderList = []
+        self._comment: asyncio.Task[None] | None = None
 
     def take_id(self) -> None:
-        """Use the client's `X-Request-Id` when it is well formed."""
-        given = self.headers.get(b"x-request-id", b"")
-        if _REQUEST_ID.fullmatch(given):
-            self.shown_id = given.decode()
+        """Use the client's `X-Request-Id` when it is valid."""
+        value = self.headers.get(b"x-request-id", b"")
+        if _REQUEST_ID.fullmatch(value):
+            self.shown_id = value.decode()
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
-        return time.perf_counter() - self.began
+        """Since the request began."""
+        return time.perf_counter() - self._start_time
 
     async def body(self) -> bytes:
-        """The whole body. Raises `HttpError` when it is too large or too slow, `ClientLeftError` when it breaks off."""
+        """The whole body. Raises `HttpError` if it is too large or slow, `ClientLeftError` if the client leaves."""
         limit = self._limits.body_bytes
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length[:20]) > limit:
             raise _too_large(limit)
-        parts, size = [], 0
+        parts: list[bytes] = []
         try:
             with Deadline(self._limits.client_seconds):
                 while True:
@@ -103,9 +149,10 @@ class Connection:
                     if message["type"] == "http.disconnect":
                         raise ClientLeftError("left while sending")
                     part = message.get("body", b"")
-                    size += len(part)
-                    if size > limit:
+                    if self._body_size + len(part) > limit:
                         raise _too_large(limit)
+                    self._bodies.take(len(part))
+                    self._body_size += len(part)
                     parts.append(part)
                     if not message.get("more_body", False):
                         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -114,18 +161,23 @@ class Connection:
                 408, "timeout", "the request took too long to arrive", headers={b"connection": b"close"}
             ) from None
 
-    def present(self) -> "DisconnectWatcher":
-        """A block that is left with `ClientLeftError` as soon as the client is gone, or reads too slowly."""
-        self._presence = DisconnectWatcher(self, self._receive)
-        return self._presence
+    def release_body(self) -> None:
+        """The request has ended: its body no longer counts."""
+        self._bodies.release(self._body_size)
+        self._body_size = 0
+
+    def watch_client(self) -> "DisconnectWatcher":
+        """A block that ends with `ClientLeftError` when the client disconnects or reads too slowly."""
+        self._watcher = DisconnectWatcher(self, self._receive)
+        return self._watcher
 
     def cut(self) -> None:
-        """End it with an error: the gateway is going down."""
-        if self._presence is not None:
-            self._presence.end(HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1))
+        """End the request with an error because the gateway is shutting down."""
+        if self._watcher is not None:
+            self._watcher.end(HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1))
 
     async def respond(self, status: int, body: bytes, kind: bytes = JSON, headers: Iterable[Any] = ()) -> None:
-        """A whole response."""
+        """Send a whole response."""
         self.status = status
         start = [
             (b"content-type", kind),
@@ -134,69 +186,107 @@ class Connection:
             *self.more_headers,
             *headers,
         ]
-        self.begun = self.over = True
-        await self._hand(
+        self.started = self.ended = True
+        await self._write(
             {"type": "http.response.start", "status": status, "headers": start},
             {"type": "http.response.body", "body": body, "more_body": False},
         )
 
+    def expect_stream(self, headers: HeaderList) -> None:
+        """The response will be a stream. Call it in the block of `watch_client`.
+
+        A client that waits longer than `COMMENT_SECONDS` for the first event gets the status with `headers` and a
+        comment, and a comment after each further `COMMENT_SECONDS` without an event.
+        """
+        self._early_headers = headers
+        self._last_write = time.perf_counter()
+        self._tick_later(COMMENT_SECONDS)
+
     async def begin_stream(self, headers: HeaderList) -> None:
-        """The status and the headers of a stream of events."""
+        """Send the status and the headers of a stream of events, unless a comment was sent before."""
+        if self.started:
+            if self._comment is not None:
+                await asyncio.wait((self._comment,))
+            return
         self.status = 200
         start = [
             (b"content-type", EVENTS),
             (b"cache-control", b"no-cache"),
-            (b"x-accel-buffering", b"no"),  # nginx would hold events back
+            (b"x-accel-buffering", b"no"),  # keeps nginx from buffering events
             (b"x-request-id", self.shown_id.encode()),
             *self.more_headers,
             *headers,
         ]
-        self.begun = True
-        await self._hand({"type": "http.response.start", "status": 200, "headers": start})
-        self._look_later(self._limits.client_seconds)
+        self.started = True
+        await self._write({"type": "http.response.start", "status": 200, "headers": start})
 
     async def part(self, data: bytes) -> None:
-        """Some events; returns when the client keeps up. When it does not for too long, the block of `present` ends."""
-        self._handed_at = time.perf_counter()
+        """Send some events; waits while the client's buffers are full.
+
+        After `client_seconds` of waiting the block of `watch_client` ends.
+        """
+        self._write_start = self._last_write = time.perf_counter()
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
         except OSError:
             raise ClientLeftError("left") from None
-        self._handed_at = 0.0
+        self._write_start = 0.0
 
-    def _look_later(self, seconds: float) -> None:
-        # One timer a stream that looks now and then: a timeout of its own for every event costs more than the event.
-        self._watch = asyncio.get_running_loop().call_later(seconds, self._look)
+    def _tick_later(self, seconds: float) -> None:
+        # One timer for the whole stream: a timeout for each event would cost more than the event.
+        self._timer = asyncio.get_running_loop().call_later(min(seconds, self._limits.client_seconds), self._tick)
 
-    def _look(self) -> None:
-        waited = time.perf_counter() - self._handed_at if self._handed_at else 0.0
-        if waited < self._limits.client_seconds:
-            self._look_later(self._limits.client_seconds - waited)
-        elif self._presence is not None:
-            self._presence.end(ClientLeftError("reads too slowly"))
+    def _tick(self) -> None:
+        now, loop = time.perf_counter(), asyncio.get_running_loop()
+        if self._write_start:
+            waited = now - self._write_start
+            if waited >= self._limits.client_seconds:
+                self._leave(ClientLeftError("reads too slowly"))
+                return
+            self._tick_later(self._limits.client_seconds - waited)
+            return
+        remaining = self._last_write + COMMENT_SECONDS - now
+        if remaining <= 0 and not self.ended:
+            self._last_write, remaining = now, COMMENT_SECONDS
+            self._comment = loop.create_task(self._send_comment())
+        self._tick_later(remaining)
 
-    def stop_looking(self) -> None:
-        """The stream is over."""
-        if self._watch is not None:
-            self._watch.cancel()
+    async def _send_comment(self) -> None:
+        try:
+            if not self.started:
+                await self.begin_stream(self._early_headers)
+            await self.part(b": waiting for the backend\n\n")
+        except ClientLeftError as left:
+            self._leave(left)
+
+    def _leave(self, left: ClientLeftError) -> None:
+        if self._watcher is not None:
+            self._watcher.end(left)
+
+    def stop_timer(self) -> None:
+        """Send no more comments, and stop checking for a slow reader."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._comment is not None:
+            self._comment.cancel()
 
     async def last_part(self, data: bytes) -> None:
-        """Some events after which the stream is left without an end."""
-        await self._hand({"type": "http.response.body", "body": data, "more_body": True})
+        """Send some events, and leave the stream without an end."""
+        await self._write({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end_stream(self, data: bytes) -> None:
-        """The last events."""
-        self.over = True
-        await self._hand({"type": "http.response.body", "body": data, "more_body": False})
+        """Send the last events."""
+        self.ended = True
+        await self._write({"type": "http.response.body", "body": data, "more_body": False})
 
-    async def _hand(self, *messages: Message) -> None:
+    async def _write(self, *messages: Message) -> None:
         try:
             with Deadline(self._limits.client_seconds):
                 for message in messages:
                     await self._send(message)
         except TimeoutError:
             raise ClientLeftError("reads too slowly") from None
-        except OSError:  # how ASGI 2.4 servers say that it is gone
+        except OSError:  # raised by servers of ASGI 2.4 after a disconnect
             raise ClientLeftError("left") from None
 
 
@@ -205,10 +295,11 @@ def _too_large(limit: int) -> HttpError:
 
 
 class DisconnectWatcher:
-    """Waits for the client to leave, and ends the block then. As `asyncio.timeout`, it cancels and takes that back."""
+    """A block that is cancelled when the client disconnects. Like `asyncio.timeout`, it turns the cancellation into an
+    exception."""
 
-    def __init__(self, exchange: Connection, receive: Receive) -> None:
-        self._exchange = exchange
+    def __init__(self, connection: Connection, receive: Receive) -> None:
+        self._connection = connection
         self._receive = receive
         self._reason: Exception | None = None
         self._inside: asyncio.Task[Any] | None = None
@@ -217,9 +308,8 @@ class DisconnectWatcher:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._inside = asyncio.current_task(loop)
-        # Most answers that are not streamed, and all refusals, are there before a client could have left: they need no
-        # task that waits for it.
-        self._timer = loop.call_later(_UNWATCHED, self._begin, loop)
+        # Most short responses and all errors are sent before this time, and then need no task.
+        self._start_timer = loop.call_later(_WATCH_AFTER, self._begin, loop)
         return self
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -228,11 +318,11 @@ class DisconnectWatcher:
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not self._exchange.over:  # a server says the same once the response is complete
+        if not self._connection.ended:  # servers send the same message after a complete response
             self.end(ClientLeftError("left"))
 
     def end(self, reason: Exception) -> None:
-        """End the block with `reason`."""
+        """End the block with the exception `reason`."""
         if self._inside is not None and self._reason is None:
             self._reason = reason
             self._inside.cancel()
@@ -241,9 +331,9 @@ class DisconnectWatcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         inside, self._inside = self._inside, None
-        self._timer.cancel()
+        self._start_timer.cancel()
         if self._watch is not None:
             self._watch.cancel()
-        self._exchange.stop_looking()
+        self._connection.stop_timer()
         if self._reason is not None and inside is not None and inside.uncancel() == 0:
             raise self._reason from None

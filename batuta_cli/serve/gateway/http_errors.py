@@ -1,8 +1,9 @@
-"""What a client is told when it gets no answer: the status, and the error body in OpenAI's or Anthropic's shape.
+"""HTTP errors: the status, headers and body that a client gets, in the format of OpenAI or of Anthropic.
 
-`RULES` says which error is which status. A refusal for money is 402 and one for privacy 403, because the official
-clients send a request again after 408, 409, 429 and 5xx, and neither gets better by that. The message of an error
-that is the operator's business (the ledger, the audit log, the configuration) stays in the log: it names files.
+`RULES` maps each error class to a status. Refusals by the budget are 402 and by privacy 403, because the official
+clients retry 408, 409, 429 and 5xx, and a retry changes neither. Money that running requests have reserved is 429,
+because it is free again soon. Messages about the ledger, the audit log and the
+configuration name files of the operator: they go to the log, and the client gets a general message.
 """
 
 import math
@@ -15,6 +16,7 @@ import orjson
 from batuta_cli.errors import (
     AuditError,
     BatutaError,
+    BudgetReservedError,
     ConfigError,
     ContextOverflowError,
     CostError,
@@ -25,6 +27,7 @@ from batuta_cli.errors import (
     PrivacyError,
     QueueFullError,
     RequestTooExpensive,
+    TokenizeError,
     UnknownPriceError,
     UsageError,
 )
@@ -42,73 +45,75 @@ _TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-"""Error types by status; the words are Anthropic's (https://docs.anthropic.com/en/api/errors) and OpenAI's."""
+"""Error types by status, as Anthropic (https://docs.anthropic.com/en/api/errors) and OpenAI name them."""
 
-_AGAIN = 5.0  # seconds until backends are looked at anew; see the rest of a failed backend in the router
+_RETRY_AFTER = 5.0  # seconds; the cooldown of a failed backend
 
 
-@dataclass(eq=False)  # not frozen: contextlib sets the traceback of what passes through it
+@dataclass(eq=False)  # not frozen: contextlib sets the traceback of an exception
 class HttpError(Exception):
-    """A request that is not answered."""
+    """A request that ends with an error response."""
 
     status: int
     code: str
     message: str
     param: str | None = None
-    """The field of the request that is at fault."""
+    """The field of the request that is wrong."""
     retry_after: float | None = None
-    """Seconds after which it is worth trying again."""
+    """Seconds for the header `Retry-After`."""
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
 
     @property
     def type(self) -> str:
-        """The kind of error, in the words of both services."""
+        """The error type, as both services name it."""
         return _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
 
     @property
     def all_headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers that belong to it."""
-        found = list(self.headers.items())
+        """The headers of the response."""
+        headers = list(self.headers.items())
         if self.retry_after is not None:
-            found.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
-        return found
+            headers.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
+        return headers
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How one class of errors is told."""
+    """The response to one class of errors."""
 
     status: int
     code: str
     message: str | None = None
-    """Instead of the error's own."""
+    """Replaces the error's own message."""
     retry_after: float | None = None
-    """When the error itself does not know."""
+    """Seconds, when the error itself has none."""
 
 
 RULES: tuple[tuple[type[BatutaError], Rule], ...] = (
     (RequestTooExpensive, Rule(402, "request_too_expensive")),
     (UnknownPriceError, Rule(402, "unknown_price")),
+    (BudgetReservedError, Rule(429, "budget_reserved", retry_after=1.0)),
     (CostError, Rule(402, "budget_exceeded")),
     (PrivacyError, Rule(403, "privacy")),
-    (QueueFullError, Rule(429, "queue_full", retry_after=_AGAIN)),
-    (NoBackendError, Rule(503, "no_backend", retry_after=_AGAIN)),
+    (QueueFullError, Rule(429, "queue_full", retry_after=_RETRY_AFTER)),
+    (NoBackendError, Rule(503, "no_backend", retry_after=_RETRY_AFTER)),
     (ContextOverflowError, Rule(400, "context_length_exceeded")),
-    (LedgerError, Rule(503, "ledger", "the ledger cannot be used, so nothing paid for is sent", _AGAIN)),
-    (AuditError, Rule(503, "audit", "the audit log cannot be written, so nothing private is sent", _AGAIN)),
+    (LedgerError, Rule(503, "ledger", "the ledger cannot be used; requests that cost money are refused", _RETRY_AFTER)),
+    (AuditError, Rule(503, "audit", "the audit log cannot be written; private requests are refused", _RETRY_AFTER)),
     (SpliceError, Rule(502, "backend_error")),
     (DamagedStateError, Rule(500, "internal_error", "internal error")),
     (MissingDependencyError, Rule(500, "internal_error", "internal error")),
     (ConfigError, Rule(500, "internal_error", "internal error")),
+    (TokenizeError, Rule(400, "cannot_tokenize")),
     (UsageError, Rule(400, "invalid_request")),
 )
-"""The first class that fits counts."""
+"""The first row whose class matches applies."""
 
 _INTERNAL = Rule(500, "internal_error", "internal error")
 
 
 def http_error_for(error: Exception) -> HttpError:
-    """What a client is told of an error."""
+    """The HTTP error that a client gets for `error`."""
     if isinstance(error, HttpError):
         return error
     if isinstance(error, BackendError):
@@ -126,32 +131,45 @@ def _backend(error: BackendError) -> HttpError:
     if not error.retryable and error.status is not None:
         return HttpError(400, "refused_by_backend", error.message)
     if error.status == 429:
-        return HttpError(429, "backend_busy", error.message, retry_after=error.retry_after or _AGAIN)
+        return HttpError(429, "backend_busy", error.message, retry_after=error.retry_after or _RETRY_AFTER)
     return HttpError(502, "backend_error", error.message, retry_after=error.retry_after)
 
 
 ErrorFormat = Callable[[HttpError, str], dict[str, Any]]
-"""From a refusal and the request's id to the body."""
+"""Makes the body of an error from the error and the request's id."""
 
 
-def openai_error(refusal: HttpError, request_id: str) -> dict[str, Any]:
-    """The body as OpenAI has it."""
+def openai_error(error: HttpError, request_id: str) -> dict[str, Any]:
+    """The body in OpenAI's format."""
     return {
         "error": {
-            "message": refusal.message,
-            "type": refusal.type,
-            "param": refusal.param,
-            "code": refusal.code,
+            "message": error.message,
+            "type": error.type,
+            "param": error.param,
+            "code": error.code,
         }
     }
 
 
-def anthropic_error(refusal: HttpError, request_id: str) -> dict[str, Any]:
-    """The body as Anthropic has it; `code` is beyond it, for those who look."""
-    error = {"type": refusal.type, "message": refusal.message, "code": refusal.code}
-    return {"type": "error", "error": error, "request_id": request_id}
+def anthropic_error(error: HttpError, request_id: str) -> dict[str, Any]:
+    """The body in Anthropic's format, with `code` added."""
+    details = {"type": error.type, "message": error.message, "code": error.code}
+    return {"type": "error", "error": details, "request_id": request_id}
 
 
-def error_body(shape: ErrorFormat, refusal: HttpError, request_id: str) -> bytes:
-    """The body of a refusal, or the data of an error event."""
-    return orjson.dumps(shape(refusal, request_id))
+def error_body(error_format: ErrorFormat, error: HttpError, request_id: str) -> bytes:
+    """The body of an error response, or the data of an error event."""
+    return orjson.dumps(error_format(error, request_id))
+
+
+def check_method(method: str, allowed: tuple[str, ...]) -> None:
+    """Raise `HttpError` 405 unless `method` is allowed."""
+    if method not in allowed:
+        raise HttpError(
+            405, "method_not_allowed", f"use {allowed[0]} here", headers={b"allow": ", ".join(allowed).encode()}
+        )
+
+
+def unknown_model() -> HttpError:
+    """The error for a model that no backend has."""
+    return HttpError(404, "model_not_found", "no backend has this model; GET /v1/models lists them", "model")

@@ -1,18 +1,18 @@
-"""The gateway's client keys: `btk_` and 32 random bytes, of which only the SHA-256 is kept.
+"""The gateway's client keys: `btk_` and 32 random bytes in base64url. Only the SHA-256 of a key is stored.
 
-    key, entry = create("ci")     # the key is shown once and cannot be had again
-    ClientKeys().owner(key)       # "ci"
+    key, entry = create("ci")     # the key itself is stored nowhere
+    ClientKeys().find(key)        # the entry
 
-They stand in `gateway/keys.toml` in the data directory, written under a lock, mode 0600. A hash without salt is enough
-for 256 random bits. A damaged or emptied file is a `DamagedStateError`, never an empty list: without a single key the
-gateway would serve the loopback to everybody.
+The list is `gateway/keys.toml` in the data directory, written under a lock, mode 0600. The hash has no salt, which is
+enough for 256 random bits. A damaged or empty file raises `DamagedStateError` and is never read as an empty list:
+without keys the gateway serves every process of this machine.
 
-A running gateway sees a change with the next request, because it looks at the file's identity and time each time.
+A running gateway compares the file's identity and times at each request, so a change takes effect at once.
 
-Once there was a key, one is required for good: neither revoking the last key nor removing the file admits requests
-without one. A marker in the state directory records it. It is written before the first key, so that a crash between
-the two leaves a gateway that refuses, never one that admits. A list that is missing though the marker is there is a
-`DamagedStateError`; only `create` goes on from it, with a new list.
+After the first key was created, a key stays required: neither revoking the last key nor removing the file admits
+requests without one. A marker in the state directory records this. It is written before the first key, so that a crash
+between the two leaves a gateway that refuses requests. A missing list beside a marker raises `DamagedStateError`;
+`create` starts a new list.
 """
 
 import base64
@@ -50,12 +50,14 @@ _MARKER_TEXT = b"client keys have been required here; without their list the gat
 
 @dataclass(frozen=True)
 class ClientKey:
-    """One key: whose it is, and whether it still counts."""
+    """One key: its name, its hash, and when it was created and revoked (UTC)."""
 
     name: str
     sha256: str
     created: dt.datetime
     revoked: dt.datetime | None = None
+    admin: bool = False
+    """It may also read `/metrics` from beyond the loopback."""
 
     def __post_init__(self) -> None:
         if not self.name.strip() or len(self.name) > _LONGEST_NAME or not self.name.isprintable():
@@ -64,20 +66,20 @@ class ClientKey:
             raise InvalidInputError("sha256 is not 64 hexadecimal digits")
 
 
-def create(name: str, path: Path | None = None) -> tuple[str, ClientKey]:
-    """Make a key, in a new list if the list is missing.
+def create(name: str, path: Path | None = None, *, admin: bool = False) -> tuple[str, ClientKey]:
+    """Create a key, and the list if it is missing. Returns the key and its entry.
 
-    Raises `UsageError` when there is one of that name that is not revoked, `OperationError` when it cannot be written,
-    and otherwise as `load`.
+    Raises `UsageError` when an active key has that name, `OperationError` when the list cannot be written, and the
+    errors of `load`.
     """
     key = PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
-    entry = ClientKey(name, _digest(key.encode()).hex(), _now())
+    entry = ClientKey(name, _digest(key.encode()).hex(), _now(), admin=admin)
 
     def add(entries: tuple[ClientKey, ...]) -> tuple[ClientKey, ...]:
         if any(e.name == name and e.revoked is None for e in entries):
             raise UsageError(
-                f"there is a key called {display(name)} already",
-                hint=f"choose another name, or first batuta serve keys revoke {shlex.quote(display(name))}",
+                f"an active key is already called {display(name)}",
+                hint=f"choose another name, or revoke it: batuta serve keys revoke {shlex.quote(display(name))}",
             )
         return (*entries, entry)
 
@@ -86,27 +88,27 @@ def create(name: str, path: Path | None = None) -> tuple[str, ClientKey]:
 
 
 def revoke(name: str, path: Path | None = None) -> ClientKey:
-    """Revoke the key of that name; a running gateway refuses it from its next request on.
+    """Revoke the active key of that name; a running gateway refuses it from its next request on.
 
-    Raises `NotFoundError` when there is none that is not revoked, and as `load`.
+    Raises `NotFoundError` when no active key has that name, and the errors of `load`.
     """
-    found: list[ClientKey] = []
+    revoked: list[ClientKey] = []
 
     def end(entries: tuple[ClientKey, ...]) -> tuple[ClientKey, ...]:
-        found.extend(replace(e, revoked=_now()) for e in entries if e.name == name and e.revoked is None)
-        if not found:
-            raise NotFoundError(f"no key is called {display(name)}", hint="batuta serve keys list")
-        return tuple(found[0] if e.sha256 == found[0].sha256 else e for e in entries)
+        revoked.extend(replace(e, revoked=_now()) for e in entries if e.name == name and e.revoked is None)
+        if not revoked:
+            raise NotFoundError(f"no active key is called {display(name)}", hint="batuta serve keys list")
+        return tuple(revoked[0] if e.sha256 == revoked[0].sha256 else e for e in entries)
 
     _update(end, path)
-    return found[0]
+    return revoked[0]
 
 
 def load(path: Path | None = None) -> tuple[ClientKey, ...]:
-    """All keys, the revoked ones included; none when there is no file and never was a key.
+    """All keys, revoked ones included; empty when no key was ever created.
 
-    Writes the marker where it is missing and there are keys, as earlier versions left it. Raises `DamagedStateError`
-    when the list is missing or cannot be relied upon, `UnsafeFileError` when others can write it.
+    Writes the marker if there are keys and it is missing, because earlier versions wrote none. Raises
+    `DamagedStateError` when the list is missing or damaged, `UnsafeFileError` when group or others can write it.
     """
     path = path or paths.client_keys_file()
     entries = _read(path)
@@ -115,18 +117,18 @@ def load(path: Path | None = None) -> tuple[ClientKey, ...]:
             raise _missing(path)
         return ()
     if entries:
-        with contextlib.suppress(BatutaError):  # a state directory that cannot be written to makes no key invalid
+        with contextlib.suppress(BatutaError):  # the keys are valid all the same
             _mark(path)
     return entries
 
 
 def _marker(path: Path) -> Path:
-    """The marker of the user's own list is in the state directory, that of any other list beside it."""
+    """Path of the marker: in the state directory for the user's own list, beside any other list."""
     return paths.client_keys_marker() if path == paths.client_keys_file() else path.with_suffix(".required")
 
 
 def _was_required(path: Path) -> bool:
-    """Whether the marker is there. Raises `OperationError` when that cannot be seen."""
+    """Whether the marker exists. Raises `OperationError` when its directory cannot be read."""
     marker = _marker(path)
     try:
         os.lstat(marker)
@@ -148,13 +150,13 @@ def _mark(path: Path) -> None:
 
 def _missing(path: Path) -> DamagedStateError:
     return DamagedStateError(
-        f"{display(path)}: the list of client keys is missing, and client keys have been required",
-        hint="restore the file from a backup, or make new keys: batuta serve keys create NAME",
+        f"{display(path)}: the list of client keys is missing, and client keys are required since one was created",
+        hint="restore the file from a backup, or create new keys: batuta serve keys create NAME",
     )
 
 
 def _read(path: Path) -> tuple[ClientKey, ...] | None:
-    """What the file has; None when there is no file. Raises as `load`."""
+    """The entries of the file; None when there is no file. Raises the errors of `load`."""
     try:
         data = read_limited(path, _LIMIT)
         mode = stat.S_IMODE(os.stat(path).st_mode)
@@ -165,9 +167,11 @@ def _read(path: Path) -> tuple[ClientKey, ...] | None:
     except InvalidInputError as error:
         raise DamagedStateError(error.message) from None
     if mode & 0o022:
-        raise UnsafeFileError(f"{display(path)}: others can write to it", hint=f"chmod 600 {shlex.quote(str(path))}")
+        raise UnsafeFileError(
+            f"{display(path)}: group or others can write to it", hint=f"chmod 600 {shlex.quote(str(path))}"
+        )
     try:
-        if not data.strip():  # a list without keys is written with a line in it
+        if not data.strip():  # a list without keys has a comment line
             raise ValueError("it is empty")
         document = tomllib.loads(data.decode())
         if set(document) - {"key"}:
@@ -176,16 +180,18 @@ def _read(path: Path) -> tuple[ClientKey, ...] | None:
     except (ValueError, TypeError, AttributeError, RecursionError, InvalidInputError) as error:
         raise DamagedStateError(
             f"{display(path)}: the list of client keys is damaged: {display(error)}",
-            hint="restore the file from a backup, or remove it and make new keys: batuta serve keys create NAME",
+            hint="restore the file from a backup, or remove it and create new keys: batuta serve keys create NAME",
         ) from None
 
 
 def _entry(entry: dict[str, Any]) -> ClientKey:
-    if set(entry) - {"name", "sha256", "created", "revoked"}:  # it may be a limit that this version does not know
+    if set(entry) - {"name", "sha256", "created", "revoked", "admin"}:  # a newer version may have written a limit
         raise ValueError("a key has an unknown field")
     times = [entry.get("created"), *([entry["revoked"]] if "revoked" in entry else [])]
     if not isinstance(entry.get("name"), str) or not isinstance(entry.get("sha256"), str):
         raise TypeError("a key has no name or no sha256")
+    if not isinstance(entry.get("admin", False), bool):
+        raise TypeError("the field admin of a key is not true or false")
     if not all(isinstance(t, dt.datetime) and t.tzinfo for t in times):
         raise TypeError("a key's time is not a date and time with a time zone")
     return ClientKey(**entry)
@@ -194,14 +200,14 @@ def _entry(entry: dict[str, Any]) -> ClientKey:
 def _update(
     change: Callable[[tuple[ClientKey, ...]], tuple[ClientKey, ...]], path: Path | None, *, new: bool = False
 ) -> None:
-    """Change the list under its lock; with `new` also one that is not there."""
+    """Change the list under its lock. With `new`, a missing list is an empty one."""
     import tomli_w
 
     path = path or paths.client_keys_file()
     paths.private_dir(path.parent)
     with locked(path.with_suffix(".lock")):
         entries = change((_read(path) or ()) if new else load(path))
-        rows = [{k: v for k, v in asdict(e).items() if v is not None} for e in entries]
+        rows = [{k: v for k, v in asdict(e).items() if v is not None and v is not False} for e in entries]
         _mark(path)
         write_file(path, (_FIRST_LINE + tomli_w.dumps({"key": rows})).encode(), force=True, mode=0o600)
 
@@ -215,48 +221,48 @@ def _now() -> dt.datetime:
 
 
 class ClientKeys:
-    """The keys as a running gateway knows them."""
+    """The keys of a running gateway, read again when the file changes."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or paths.client_keys_file()
-        self._seen: tuple[int, ...] = ()
-        self._active: tuple[tuple[bytes, str], ...] = ()
+        self._identity: tuple[int, ...] = ()
+        self._active: tuple[tuple[bytes, ClientKey], ...] = ()
         self._required = False
 
     def _refresh(self) -> None:
-        seen: tuple[int, ...] | None
+        identity: tuple[int, ...] | None
         try:
-            found = os.stat(self._path)
-            seen = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size, found.st_mode)
+            status = os.stat(self._path)
+            identity = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size, status.st_mode)
         except FileNotFoundError:
-            seen = None
+            identity = None
         except OSError:
             with errors_named(self._path):
                 raise
-        if seen is None:
+        if identity is None:
             if self._required or _was_required(self._path):
-                self._seen, self._required = (), True
+                self._identity, self._required = (), True
                 raise _missing(self._path)
             return
-        if seen == self._seen:
+        if identity == self._identity:
             return
         entries = load(self._path)
-        self._active = tuple((bytes.fromhex(e.sha256), e.name) for e in entries if e.revoked is None)
-        # A list without a single key where there was one is as little an invitation as a missing list.
+        self._active = tuple((bytes.fromhex(e.sha256), e) for e in entries if e.revoked is None)
+        # A key stays required when the list has become empty.
         self._required = self._required or bool(entries) or _was_required(self._path)
-        self._seen = seen
+        self._identity = identity
 
     @property
     def required(self) -> bool:
-        """Whether every request needs a key, because there is or was one. Raises as `load`."""
+        """Whether every request needs a key: a key was created at some time. Raises the errors of `load`."""
         self._refresh()
         return self._required
 
-    def owner(self, key: bytes) -> str | None:
-        """The name of the key; None when it is unknown or revoked. Raises as `load`."""
+    def find(self, key: bytes) -> ClientKey | None:
+        """The entry of the key; None when it is unknown or revoked. Raises the errors of `load`."""
         self._refresh()
-        digest, owner = _digest(key), None
-        for known, name in self._active:  # all of them, so that time tells nothing of which one it was
+        digest, match = _digest(key), None
+        for known, entry in self._active:  # compare with all, so that the time does not depend on which one matches
             if hmac.compare_digest(known, digest):
-                owner = name
-        return owner
+                match = entry
+        return match

@@ -1,14 +1,14 @@
-"""The gateway's log: one JSON object a line, which says what happened and never what was said.
+"""The gateway's log: one JSON object per line, without message content.
 
     log = Log()
     log.write("info", "draining", under_way=3)
-    log.flush(1.0)          # at the end; waits at most a second for a reader that is slow
+    log.flush(1.0)          # at the end; waits at most one second for a slow reader
 
-`write` never blocks: a thread does the writing, and a line that does not fit the bounded buffer is counted. Once the
-reader goes on, a line `log_dropped` says how many are missing.
+`write` never blocks: a thread writes, and a line that does not fit the bounded buffer is dropped and counted. When the
+reader continues, a line `log_dropped` gives the number of dropped lines.
 
-No field holds a message, a key, a query or a header, but for the request's id, which has an alphabet of its own. Of a
-foreign exception only the type and the place are told: its text may quote what must not be shown.
+No field holds a message, a key, a query or a header, except the request's id, whose characters are restricted. An
+exception of a library is logged by its type and place only, because its text may quote content.
 """
 
 import datetime as dt
@@ -28,102 +28,103 @@ from batuta_cli.errors import BatutaError
 Level = Literal["info", "warning", "error"]
 
 LARGEST_LINE = select.PIPE_BUF
-"""Bytes of a line. POSIX writes that many to a pipe in one piece (pipe(7)), so the lines of workers that share stderr
-are never mixed."""
+"""Largest line in bytes. A write of that size to a pipe is atomic (pipe(7)), so the lines of workers that share stderr
+are never interleaved."""
 
-MOST_WAITING = 4 * 1024 * 1024
-"""Bytes that wait for a reader; some 15,000 requests."""
+BUFFER_LIMIT = 4 * 1024 * 1024
+"""Bytes that wait for a slow reader: about 15,000 requests."""
 
 _PAUSE = 0.02
-"""Seconds between two writes; the lines of a busy gateway are then written together."""
+"""Seconds between two writes, so that a busy gateway writes many lines at once."""
 
 _IDLE = 5.0
-"""Seconds after which the thread that writes ends; the next line starts another."""
+"""Seconds without a line after which the writer thread ends; the next line starts a new one."""
 
-_SHORT = 200  # characters of a text, and entries of a list, in a line that would be too long
+_SHORT = 200  # characters of a text in a line that is too long
 
 
 class Log:
-    """Writes to a raw binary stream, by default to the process's stderr. `quiet` leaves out what is no error.
+    """Writes to a raw binary stream, by default stderr. With `quiet` only errors are written.
 
     Safe to use from several threads, not across a fork.
     """
 
     def __init__(
-        self, stream: BinaryIO | None = None, *, quiet: bool = False, most_waiting: int = MOST_WAITING
+        self, stream: BinaryIO | None = None, *, quiet: bool = False, buffer_limit: int = BUFFER_LIMIT
     ) -> None:
         self._stream = stream or _stderr()
         self._quiet = quiet
-        self._most = most_waiting
+        self._buffer_limit = buffer_limit
         self._changed = threading.Condition()
         self._waiting: list[bytes] = []
-        self._held = 0
+        self._pending = 0
         """Bytes that wait or are being written."""
-        self._told = 0
+        self._reported = 0
+        """Dropped lines that a `log_dropped` line has counted."""
         self._flushing = 0
-        """Callers of `flush` that wait."""
+        """Callers that wait in `flush`."""
         self._pausing = False
         self._writer: threading.Thread | None = None
-        self._gone = False
-        """There is no reader any more."""
+        self._closed = False
+        """The stream has no reader any more."""
         self.dropped = 0
-        """Lines that did not fit."""
+        """Lines that did not fit the buffer."""
 
     def write(self, level: Level, event: str, **fields: Any) -> None:
-        """One line; fields that are None are left out."""
-        if self._gone or (self._quiet and level != "error"):
+        """Write one line; fields that are None are omitted."""
+        if self._closed or (self._quiet and level != "error"):
             return
         line = format_line(level, event, fields)
         with self._changed:
-            if self._held + len(line) > self._most or not self._start():
+            if self._pending + len(line) > self._buffer_limit or not self._start():
                 self.dropped += 1
                 return
             self._waiting.append(line)
-            self._held += len(line)
+            self._pending += len(line)
             if not self._pausing:
                 self._changed.notify_all()
 
     def flush(self, seconds: float = 1.0) -> bool:
-        """Wait until all is written, for a limited time; returns whether it was."""
+        """Wait up to `seconds` until all lines are written; returns whether they are."""
         with self._changed:
             self._flushing += 1
             self._changed.notify_all()
             written = self._changed.wait_for(
-                lambda: self._gone or (self._held == 0 and self.dropped == self._told), seconds
+                lambda: self._closed or (self._pending == 0 and self.dropped == self._reported), seconds
             )
             self._flushing -= 1
             return written
 
     def _start(self) -> bool:
-        """Start the writer with the first line; whether it runs."""
+        """Start the writer thread if none runs; returns whether one runs."""
         if self._writer is None:
-            # A daemon, because a reader that has stalled must not keep the process from ending.
+            # A daemon, so that a stalled reader cannot keep the process from ending.
             writer = threading.Thread(target=self._work, name="batuta-log", daemon=True)
             try:
                 writer.start()
-            except RuntimeError:  # no more threads, for now
+            except RuntimeError:  # the limit of threads is reached
                 return False
             self._writer = writer
         return True
 
     def _work(self) -> None:
-        while not self._gone:
+        while not self._closed:
             with self._changed:
-                if not self._changed.wait_for(lambda: bool(self._waiting) or self.dropped > self._told, _IDLE):
+                if not self._changed.wait_for(lambda: bool(self._waiting) or self.dropped > self._reported, _IDLE):
                     self._writer = None
                     return
                 lines, self._waiting = self._waiting, []
-                size, missing = sum(map(len, lines)), self.dropped - self._told
+                size, missing = sum(map(len, lines)), self.dropped - self._reported
             if missing:
                 lines.append(format_line("warning", "log_dropped", {"lines": missing}))
             try:
                 for piece in _pieces(lines):
                     self._put(piece)
-            except (OSError, ValueError):  # there is no reader any more; requests are served all the same
-                self._gone = True
+            except (OSError, ValueError):  # no reader any more; the gateway continues
+                self._closed = True
             with self._changed:
-                self._held -= size
-                self._told += missing
+                self._pending -= size
+                self._reported += missing
                 self._changed.notify_all()
                 self._pausing = True
                 self._changed.wait_for(lambda: self._flushing > 0, _PAUSE)
@@ -133,7 +134,7 @@ class Log:
         left = memoryview(data)
         while left:
             written = self._stream.write(left)
-            if written is None:  # another process has set the stream to non-blocking, and it is full
+            if written is None:  # the stream is non-blocking, and full
                 poll = select.poll()
                 poll.register(self._stream, select.POLLOUT)
                 poll.poll()
@@ -141,14 +142,14 @@ class Log:
 
 
 def _stderr() -> BinaryIO:
-    """The process's stderr without a buffer of Python's."""
-    if sys.stderr is None:  # it was closed before the process began, and descriptor 2 may be anything by now
+    """The process's stderr, unbuffered."""
+    if sys.stderr is None:  # closed at the start; descriptor 2 may be another file
         return open(os.devnull, "wb", buffering=0)
     return open(2, "wb", buffering=0, closefd=False)
 
 
 def format_line(level: Level, event: str, fields: Mapping[str, Any]) -> bytes:
-    """A line of the log, with its end, of at most `LARGEST_LINE` bytes."""
+    """One line of at most `LARGEST_LINE` bytes, with its newline."""
     time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     head = {"time": time, "level": level, "event": event}
     line = _dumped(head | {name: value for name, value in fields.items() if value is not None})
@@ -160,7 +161,7 @@ def format_line(level: Level, event: str, fields: Mapping[str, Any]) -> bytes:
 def _dumped(line: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # half a character, a number of more than 64 bits, an object
+    except TypeError:  # a lone surrogate, an integer beyond 64 bits, an object
         return json.dumps(line, default=repr).encode() + b"\n"
 
 
@@ -171,7 +172,7 @@ def _short(value: Any) -> Any:
 
 
 def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
-    """The lines in pieces that a pipe takes whole."""
+    """The lines, joined into pieces of at most `LARGEST_LINE` bytes."""
     piece: list[bytes] = []
     size = 0
     for line in lines:
@@ -185,13 +186,13 @@ def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """An error as fields of a line; `at` is the place in the program, of an error of ours that of its cause."""
+    """An error as log fields. `at` is the place in the source: for a `BatutaError` that of its cause."""
     if not isinstance(error, BatutaError):
         return {"error": type(error).__name__, "at": _place(error)}
-    facts: dict[str, Any] = {"error": error.kind, "reason": error.message}
+    fields: dict[str, Any] = {"error": error.kind, "reason": error.message}
     if error.__cause__ is not None:
-        facts["at"] = _place(error.__cause__)
-    return facts
+        fields["at"] = _place(error.__cause__)
+    return fields
 
 
 def _place(error: BaseException) -> list[str]:

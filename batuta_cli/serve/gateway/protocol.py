@@ -1,100 +1,177 @@
-"""uvicorn's HTTP protocol with the limits it lacks: on the size of a request's head and the number of its fields, on
-its time, on the trailers of a body, and on the requests that wait on one connection.
+"""uvicorn's HTTP/1.1 protocol with the limits that it lacks.
 
-Without them a client that sends a header a minute holds a connection for ever, and one that sends requests without
-reading the answers (pipelining) fills the memory before any key is checked. The time for a head runs from the opening
-of a connection, and again from the first byte of each further request, until the head is complete; between requests
-uvicorn's own keep-alive timeout counts.
+* Head of a request: size, number of fields, and time. Trailers of a body: size.
+* Pipelined requests that wait on one connection.
+* Connections of the process. A new connection over the limit closes the one that has been idle longest. If none is
+  idle, the new connection gets 429.
 
-A limit that is exceeded while an earlier request is still being answered closes the connection without a word: an
-error written into the middle of that answer would be read as a part of it.
+The time for a head runs from the opening of a connection, and from the first byte of each further request. Between
+requests uvicorn's keep-alive timeout applies. If a limit is exceeded while an earlier response is being written, the
+connection is closed without an error response, because the client would read it as part of that response.
+
+A request to upgrade to another protocol, such as the h2c of `curl --http2`, is answered over HTTP/1.1, which a server
+may always do (RFC 9110, section 7.8). uvicorn drops the body of such a request.
 """
 
 import asyncio
+import time
 from asyncio.events import TimerHandle
 from collections.abc import Callable
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 LARGEST_HEAD = 64 * 1024
 """Bytes of request line and headers, and of a body's trailers."""
 
 MOST_FIELDS = 200
-"""Header fields of a request. Each takes about 150 bytes of memory however short it is; clients and proxies send
-fewer than 50."""
+"""Header fields of a request. Each takes at least 150 bytes of memory. Clients and proxies send fewer than 50."""
 
 MOST_WAITING = 16
-"""Requests of one connection that wait for the one before them. HTTP/1.1 lets a server close a connection at any time
-(RFC 9112, section 9.3.2), and the official clients do not pipeline at all."""
+"""Pipelined requests of one connection that wait. A server may close a connection at any time (RFC 9112, section 9.5).
+The official clients do not pipeline."""
+
+MOST_REFUSED = 100
+"""Connections over the limit that get 429 at one time; further ones are reset."""
+
+_IDLE_SECONDS = 1.0
+"""A connection that is idle for less is not closed in favour of a new one: its request may be on its way."""
+
+_REFUSED_SECONDS = 5.0
+"""Time for a refused client to send its request and to read the 429."""
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_BUSY_BODY = (
+    b'{"error":{"message":"the gateway has too many connections","type":"rate_limit_error",'
+    b'"param":null,"code":"too_many_connections"}}'
+)
+_BUSY = (
+    b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(_BUSY_BODY), _BUSY_BODY)
+)
 
 
 class _LimitExceededError(Exception):
-    """Ends the parsing of a connection that has been given up."""
+    """Ends the parsing of a connection that is being closed."""
 
 
-def limited_protocol(seconds: float, closed: Callable[[str], None]) -> type[asyncio.Protocol]:
-    """The protocol class whose clients have `seconds` for the head of a request.
+def limited_protocol(seconds: float, connections: int, closed: Callable[[str], None]) -> type[asyncio.Protocol]:
+    """The protocol class for one process, with at most `connections` of them.
 
-    `closed` is told the limit for which a connection is closed.
+    A client has `seconds` for the head of a request. `closed` is called with the name of the limit when a connection
+    exceeds it.
     """
+    idle: dict[Any, float] = {}
+    """Connections without a request in progress, by the time since when, oldest first."""
 
     class LimitedProtocol(HttpToolsProtocol):
-        """See the module."""
+        """The protocol with limits."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             self._unread = 0
-            """Bytes since the beginning of a head, or since the last part of a body: its trailers."""
+            """Bytes since the beginning of a head, or since the last part of a body, which may be trailers."""
             self._in_head = True
             self._deadline: TimerHandle | None = None
             self._end: TimerHandle | None = None
             self._running: Any = None
-            """The request that is being answered; `cycle` is the last one that has been read."""
+            """The request whose response is being written. uvicorn's `cycle` is the last request that was read."""
+            self._refusal: bytes | None = None
+            """The response to the first bytes of a connection over the limit."""
+            self._skip_callbacks = False
+            """The parser reads the head that `_without_upgrade` has made."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._start_clock()
+            if len(self.connections) <= connections or _close_idle():
+                idle[self] = time.monotonic()
+                self._start_clock()
+                return
+            closed("connections")
+            self._refusal = _BUSY
+            if len(self.connections) > connections + MOST_REFUSED:
+                transport.abort()
+            else:
+                self._end = self.loop.call_later(_REFUSED_SECONDS, transport.abort)
 
         def connection_lost(self, exc: Exception | None) -> None:
+            idle.pop(self, None)
             self._stop_clock()
             if self._end is not None:
                 self._end.cancel()
             self.pipeline.clear()
-            if self._running is not None:  # uvicorn tells only the last one that its client has left
+            if self._running is not None:  # uvicorn sends the disconnect only to the last request
                 self._running.disconnected = not self._running.response_complete
                 self._running.message_event.set()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            # The end of the head may lie in this piece with the body behind it, so only what came before counts.
+            if self._refusal is not None:
+                # Closed by the client or after a time: a close with unread bytes would reset the connection, and the
+                # client would not get the response.
+                self.transport.write(self._refusal)
+                self._refusal = b""
+                return
+            # This piece may hold the end of the head and a body, so only the earlier pieces count.
             if self._unread > LARGEST_HEAD:
                 self._give_up("head_bytes", _TOO_LARGE)
                 return
             self._unread += len(data)
             if self._in_head and self._deadline is None:
                 self._start_clock()
-            super().data_received(data)
+            self._unset_keepalive_if_required()
+            while data:
+                try:
+                    self.parser.feed_data(data)
+                    return
+                except httptools.HttpParserUpgrade as upgrade:
+                    data = self._without_upgrade() + data[upgrade.args[0] :]
+                except httptools.HttpParserError:
+                    self.send_400_response("Invalid HTTP request received.")
+                    return
+
+        def _without_upgrade(self) -> bytes:
+            """Start a parser that does not know of the upgrade; returns a head that tells it the body's length."""
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self._skip_callbacks = True
+            framing = [
+                name + b": " + value + b"\r\n"
+                for name, value in self.headers
+                if name in (b"content-length", b"transfer-encoding")
+            ]
+            return b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n"
 
         def on_message_begin(self) -> None:
-            # httptools stops parsing when a callback raises, and uvicorn then calls `send_400_response`.
+            if self._skip_callbacks:
+                return
+            # httptools stops parsing when a callback raises. `data_received` then calls `send_400_response`.
             if len(self.pipeline) >= MOST_WAITING:
                 self._give_up("waiting_requests")
                 raise _LimitExceededError
             super().on_message_begin()
 
+        def on_url(self, url: bytes) -> None:
+            if not self._skip_callbacks:
+                super().on_url(url)
+
         def on_header(self, name: bytes, value: bytes) -> None:
+            if self._skip_callbacks:
+                return
             if len(self.headers) >= MOST_FIELDS:
                 self._give_up("head_fields", _TOO_LARGE)
                 raise _LimitExceededError
-            if self._in_head:  # else it is a trailer, which is no header (RFC 9110, section 6.5.1)
+            if self._in_head:  # else it is a trailer (RFC 9110, section 6.5.1)
                 super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
+            if self._skip_callbacks:
+                self._skip_callbacks = False
+                return
             self._in_head, self._unread = False, 0
+            idle.pop(self, None)
             self._stop_clock()
             super().on_headers_complete()
 
@@ -106,14 +183,18 @@ def limited_protocol(seconds: float, closed: Callable[[str], None]) -> type[asyn
             super().on_body(body)
 
         def on_message_complete(self) -> None:
+            if self.parser.should_upgrade():  # the head is complete; `data_received` goes on with the body
+                return
             self._in_head, self._unread = True, 0
             self._stop_clock()
             super().on_message_complete()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            if not self._in_head:  # answered before the body was there: it is read and thrown away, but not for ever
+            if not self._in_head:  # answered before the body was complete: the rest is discarded within the time
                 self._start_clock()
+            elif not self._answering:
+                idle[self] = time.monotonic()
 
         def send_400_response(self, msg: str) -> None:
             if self._answering:
@@ -144,7 +225,17 @@ def limited_protocol(seconds: float, closed: Callable[[str], None]) -> type[asyn
                 if not self._answering:
                     self.transport.write(response)
                 self.transport.close()
-                # A client that reads nothing would keep what is still to be written, and the connection, for ever.
+                # A client that reads nothing would keep the unsent data and the connection for ever.
                 self._end = self.loop.call_later(seconds, self.transport.abort)
+
+    def _close_idle() -> bool:
+        """Close the connection that has been idle longest; returns whether there was one."""
+        for connection, since in idle.items():
+            if time.monotonic() - since < _IDLE_SECONDS:
+                return False
+            del idle[connection]
+            connection._give_up("connections")
+            return True
+        return False
 
     return LimitedProtocol

@@ -1,8 +1,9 @@
-"""Hosting the gateway: the socket, uvicorn, signals, several workers.
+"""Runs the gateway: listening socket, HTTP server, signals, worker processes.
 
-SIGTERM and SIGINT drain: no new work is taken, `/ready` says so while the port stays open, streams under way finish
-within the limit and then end with an error event. A second signal does not wait. Workers are forked before anything
-asynchronous exists and share the listening sockets; one that dies is started again, and none outlives its parent.
+SIGHUP reloads the configuration, or ends the gateway when its terminal was closed. SIGTERM and SIGINT drain: new
+requests get 503, `/ready` is 503, the port stays open, and requests in progress have `drain_seconds` to finish before
+they end with an error. A second signal ends them at once. Workers are forked before any event loop exists and share the
+listening socket. A worker that dies is replaced, one that does not end in time is killed, and none outlives its parent.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import gc
 import ipaddress
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -31,32 +33,60 @@ from batuta_cli.serve.gateway.standard_error import StandardError
 if TYPE_CHECKING:
     from batuta_cli.serve.gateway.app import Gateway
 
-_RESTART_AFTER = 1.0  # seconds, lest a worker that cannot live takes a whole core
+_RESTART_AFTER = 1.0  # seconds between starts of a worker that dies at once
 _BACKLOG = 2048
+_DRAIN_GRACE = 10.0
+"""Seconds after `drain_seconds` in which a worker must have ended; then it gets SIGKILL."""
+_OTHER_DESCRIPTORS = 200
+"""Descriptors for everything but connections: logs, ledger, pipes, and connections that are refused."""
 
 MakeGateway = Callable[[Log], "Gateway"]
 
 
 @dataclass(frozen=True)
 class Hosting:
-    """How it is run."""
+    """How the gateway is run."""
 
     workers: int = 1
     drain_seconds: float = 30.0
     client_seconds: float = 60.0
+    connections: int = 1000
+    """Largest number of connections of one process."""
     quiet: bool = False
-    """Whether the log has errors alone."""
+    """Log only errors."""
 
 
 def _signals() -> tuple[signal.Signals, ...]:
-    """Those that end it; not SIGHUP under nohup."""
-    ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    return tuple(number for number in ends if signal.getsignal(number) is not signal.SIG_IGN)
+    """The signals that end the gateway, without those that are ignored."""
+    candidates = (signal.SIGTERM, signal.SIGINT)
+    return tuple(number for number in candidates if signal.getsignal(number) is not signal.SIG_IGN)
+
+
+class _HangUp:
+    """Tells the two meanings of SIGHUP apart: a closed terminal ends the gateway, all else reloads it.
+
+    Use it before the first fork, and before SIGHUP gets a handler. nohup ignores SIGHUP, so it then only reloads.
+    """
+
+    def __init__(self) -> None:
+        self._ends = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
+
+    def ends(self) -> bool:
+        """Whether the gateway's terminal has been closed."""
+        return self._ends and not _has_terminal()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what is bound to `host`. Raises `UsageError` when it has no address."""
-    addresses = [ipaddress.ip_address(str(found[4][0])) for found in _addresses(host, 0)]
+    """Whether all addresses of `host` are loopback addresses. Raises `UsageError` when it has no address."""
+    addresses = [ipaddress.ip_address(str(row[4][0])) for row in _addresses(host, 0)]
     return all((getattr(a, "ipv4_mapped", None) or a).is_loopback for a in addresses)
 
 
@@ -64,11 +94,13 @@ def _addresses(host: str, port: int) -> Sequence[Any]:
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
-        raise UsageError(f"{display(host)}: no such host", hint="--host 127.0.0.1") from None
+        raise UsageError(
+            f"--host: {display(host)} has no address", hint="use an address of this machine, such as --host 127.0.0.1"
+        ) from None
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `OperationError` when the port is in use or not allowed."""
+    """A listening socket. Raises `OperationError` when the port is in use or may not be used."""
     family, kind, protocol, _, address = _addresses(host, port)[0]
     listener = socket.socket(family, kind, protocol)
     try:
@@ -79,7 +111,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise OperationError(
-                f"port {port} of {display(host)} is in use", hint="choose another --port, or 0 for any that is free"
+                f"port {port} of {display(host)} is in use", hint="choose another --port; --port 0 takes a free one"
             ) from None
         raise os_error(error, f"{host}:{port}") from None
     listener.setblocking(False)
@@ -87,24 +119,40 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """The address it can be reached at."""
+    """The URL of the listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def serve(make: MakeGateway, listener: socket.socket, hosting: Hosting) -> int:
-    """Serve until a signal ends it; the log says `listening` once requests are taken. Returns the signal's number.
+    """Serve until a signal ends the gateway; returns the signal's number. The log line `listening` marks the start.
 
-    Raises what the pipeline raises when it cannot be opened.
+    Raises the pipeline's error when it cannot be opened.
     """
     if hosting.workers > 1:
         return _Supervisor(make, listener, hosting).run()
+    hang_up = _HangUp()
     with StandardError(quiet=hosting.quiet) as captured:
 
         def announce() -> None:
             captured.log.write("info", "listening", **_listening(listener))
 
-        return _run(_serve(make(captured.log), captured, listener, hosting, announce))
+        return _run(_serve(make(captured.log), captured, listener, hosting, announce, hang_up))
+
+
+def _connection_limit(wanted: int) -> int:
+    """The limit of connections for which there are enough descriptors: two each, for the client and for the backend.
+
+    Raises the process's soft limit of descriptors to its hard limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, (soft - _OTHER_DESCRIPTORS) // 2))
 
 
 def _listening(listener: socket.socket) -> dict[str, Any]:
@@ -112,7 +160,7 @@ def _listening(listener: socket.socket) -> dict[str, Any]:
 
 
 def _run(main: Coroutine[Any, Any, int]) -> int:
-    """Run in an event loop of uvloop's, which does a third more requests a second than asyncio's own."""
+    """Run in uvloop's event loop, which serves a third more requests per second than asyncio's own."""
     import uvloop
 
     return uvloop.run(main)
@@ -124,15 +172,16 @@ async def _serve(
     listener: socket.socket,
     hosting: Hosting,
     announce: Callable[[], None],
+    hang_up: _HangUp,
     lifeline: int | None = None,
 ) -> int:
-    """One process. `lifeline` is a pipe whose closing says that the parent is gone."""
+    """Serve in this process. `lifeline` is a pipe that is closed when the parent process has ended."""
     import uvicorn
 
     from batuta_cli.serve.gateway.protocol import limited_protocol
 
     class Server(uvicorn.Server):
-        """uvicorn without its own signal handlers, which would send the signal once more at the end."""
+        """uvicorn without its signal handlers, which raise the signal again at the end."""
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -140,21 +189,23 @@ async def _serve(
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            # What was loaded until now stays; to look through it again and again would be a tenth of the work.
+            # Loaded modules stay. Scanning them in every collection would be a tenth of the work.
             gc.collect()
             gc.freeze()
-            gc.set_threshold(10_000, 20, 20)  # a few hundred requests under way have as many objects, and no rubbish
+            gc.set_threshold(10_000, 20, 20)  # a few hundred open requests hold that many live objects
             announce()
 
     config = uvicorn.Config(
         gateway,
-        http=limited_protocol(hosting.client_seconds, gateway.connection_closed),
+        http=limited_protocol(
+            hosting.client_seconds, _connection_limit(hosting.connections), gateway.connection_closed
+        ),
         ws="none",
         lifespan="on",
         log_config=None,
         log_level="critical",
         access_log=False,
-        proxy_headers=False,  # who may be let in is judged by the true address
+        proxy_headers=False,  # the access check needs the peer's address
         server_header=False,
         timeout_graceful_shutdown=2,
     )
@@ -178,8 +229,19 @@ async def _serve(
         else:
             draining.append(loop.create_task(drain()))
 
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        if hang_up.ends():
+            stop(signal.SIGHUP)
+        else:
+            reloads.add(task := loop.create_task(gateway.reload()))
+            task.add_done_callback(reloads.discard)
+
     for number in _signals():
         loop.add_signal_handler(number, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))  # a new worker has it blocked until here
 
     def orphaned(descriptor: int) -> None:
         loop.remove_reader(descriptor)
@@ -189,7 +251,7 @@ async def _serve(
         loop.add_reader(lifeline, orphaned, lifeline)
     try:
         await server.serve(sockets=[listener])
-    except SystemExit:  # how uvicorn says that the application did not start
+    except SystemExit:  # raised by uvicorn when the application did not start
         if gateway.startup_error is None:
             raise
         raise gateway.startup_error from None
@@ -197,40 +259,43 @@ async def _serve(
 
 
 class _Supervisor:
-    """Keeps the workers alive. Signals are blocked and waited for, so that none is missed between two looks."""
+    """Starts and replaces the workers. Signals are blocked and read with `sigwait`, so that none is lost."""
 
     def __init__(self, make: MakeGateway, listener: socket.socket, hosting: Hosting) -> None:
         self._make = make
         self._listener = listener
         self._hosting = hosting
         self._workers: dict[int, float] = {}
-        """Process ids, and when each was started."""
-        self._ends = _signals()
-        self._waited = {*self._ends, signal.SIGCHLD}
+        """Start times by process id."""
+        self._end_signals = _signals()
+        self._awaited_signals = {*self._end_signals, signal.SIGHUP, signal.SIGCHLD}
+        self._hang_up = _HangUp()
+        self._reloaded = False
+        """New workers must read the configuration again."""
         self._lifeline_read, self._lifeline_write = os.pipe()
         self._ready: int | None = None
-        """Where a worker says how its start went."""
+        """Pipe in which a worker reports whether it started."""
 
     def run(self) -> int:
-        """Until a signal ends it."""
+        """Run until a signal; returns its number."""
         directory = tempfile.mkdtemp(prefix="batuta-metrics-")
         os.environ[METRICS_DIRECTORY] = directory
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._waited)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._awaited_signals)
         try:
             self._start_all()
-            if not self._hosting.quiet:  # without a thread, which does not go with the forks of later workers
+            if not self._hosting.quiet:  # not `Log`, whose thread would not survive a later fork
                 os.write(2, format_line("info", "listening", _listening(self._listener)))
             return self._watch()
         finally:
             self._end()
-            while signal.sigtimedwait(self._waited, 0):
+            while signal.sigtimedwait(self._awaited_signals, 0):
                 pass
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             del os.environ[METRICS_DIRECTORY]
             shutil.rmtree(directory, ignore_errors=True)
 
     def _start_all(self) -> None:
-        """Start the workers, and wait until each has said how it went. Raises `OperationError` when one could not."""
+        """Start the workers and wait for their reports. Raises `OperationError` when one could not start."""
         ready, self._ready = os.pipe()
         for _ in range(self._hosting.workers):
             self._start()
@@ -249,15 +314,20 @@ class _Supervisor:
         self._workers[process] = time.monotonic()
 
     def _work(self) -> int:
-        """The life of a worker; returns its exit status."""
+        """Run a worker; returns its exit status."""
         os.close(self._lifeline_write)
-        for number in self._waited:
+        for number in self._awaited_signals:
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._waited)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._awaited_signals - {signal.SIGHUP})
         with StandardError(quiet=self._hosting.quiet) as captured:
             try:
                 gateway = self._make(captured.log)
-                _run(_serve(gateway, captured, self._listener, self._hosting, self._report, self._lifeline_read))
+                if self._reloaded:
+                    os.kill(os.getpid(), signal.SIGHUP)  # blocked until the gateway has its handler
+                serving = _serve(
+                    gateway, captured, self._listener, self._hosting, self._report, self._hang_up, self._lifeline_read
+                )
+                _run(serving)
             except BaseException as error:
                 captured.log.write("error", "worker", process=os.getpid(), **describe(error))
                 known = error if isinstance(error, BatutaError) else as_typed(error)
@@ -273,33 +343,42 @@ class _Supervisor:
             self._ready = None
 
     def _watch(self) -> int:
-        while (number := signal.sigwait(self._waited)) == signal.SIGCHLD:
-            for lived in self._gone():
-                time.sleep(max(0.0, _RESTART_AFTER - lived))
+        while True:
+            number = signal.sigwait(self._awaited_signals)
+            if number == signal.SIGHUP and not self._hang_up.ends():
+                self._reloaded = True
+                for process in self._workers:
+                    os.kill(process, signal.SIGHUP)
+            elif number != signal.SIGCHLD:
+                return number
+            for lifetime in self._reap():
+                time.sleep(max(0.0, _RESTART_AFTER - lifetime))
                 self._start()
-        return number
 
-    def _gone(self) -> list[float]:
-        """Forget the workers that have ended; how long each lived, in seconds."""
+    def _reap(self) -> list[float]:
+        """Remove the workers that have ended; returns their lifetimes in seconds."""
         from prometheus_client import multiprocess
 
-        lives = []
+        lifetimes = []
         for process, started in tuple(self._workers.items()):
             if os.waitpid(process, os.WNOHANG) != (0, 0):
                 del self._workers[process]
                 multiprocess.mark_process_dead(process)  # type: ignore[no-untyped-call]
-                lives.append(time.monotonic() - started)
-        return lives
+                lifetimes.append(time.monotonic() - started)
+        return lifetimes
 
     def _end(self) -> None:
-        """Let the workers drain; a further signal is passed on to them."""
-        number = int(signal.SIGTERM)
+        """Let the workers drain. Further signals are passed on to them."""
+        number: int = signal.SIGTERM
+        deadline = time.monotonic() + self._hosting.drain_seconds + _DRAIN_GRACE
         while self._workers:
-            if number != signal.SIGCHLD:
+            if number not in (signal.SIGCHLD, signal.SIGHUP):
                 for process in self._workers:
-                    os.kill(process, signal.SIGTERM)
-            self._gone()
+                    os.kill(process, signal.SIGTERM if number != signal.SIGKILL else number)
+            self._reap()
             if self._workers:
-                number = signal.sigwait(self._waited)
+                received = signal.sigtimedwait(self._awaited_signals, max(0.0, deadline - time.monotonic()))
+                number = received.si_signo if received else signal.SIGKILL
+                deadline = deadline if received else time.monotonic() + _DRAIN_GRACE
         os.close(self._lifeline_read)
         os.close(self._lifeline_write)

@@ -1,18 +1,18 @@
-"""Whatever a gateway's process writes to stderr becomes lines of its log.
+"""Turns everything that a gateway process writes to stderr into JSON lines of its log.
 
     with StandardError(quiet=False) as captured:
         captured.follow(loop)
         captured.log.write(...)
 
-Descriptor 2 is a pipe for the length of the block. The event loop reads what native code, child processes or an
-interpreter write to it, and wraps each line into a JSON object; what Python reports through `logging`, `warnings` and
-its hooks for exceptions does not take that way, but becomes an object of its own fields.
+Inside the block descriptor 2 is a pipe. The event loop reads it and wraps each line that native code, child processes
+or the interpreter wrote into a JSON object. Reports of Python's `logging`, `warnings` and exception hooks do not pass
+the pipe: they become JSON objects with fields of their own.
 
-Two limits. The pipe does not block its writers, since one that holds Python's lock would stop the process: beyond
-about a megabyte between two turns of the event loop, what they write is lost. And so is what a process writes in the
-moment in which a signal such as SIGSEGV ends it.
+Two limits. Writes to the pipe do not block, because a blocked writer that holds the GIL would stop the process: more
+than about 1 MiB between two turns of the event loop is lost. Text that is written while a signal such as SIGSEGV ends
+the process is lost too.
 
-What is wrapped is foreign text, which may quote a message: parts in quotation marks are left out.
+Wrapped text comes from libraries and may quote a message, so quoted parts are removed.
 """
 
 import asyncio
@@ -30,18 +30,18 @@ from typing import Any, Self, TextIO
 
 from batuta_cli.serve.gateway.logs import Level, Log, describe
 
-_PIPE_BYTES = 1024 * 1024  # the most that Linux gives without a privilege (pipe(7))
-_AT_ONCE = 64 * 1024
+_PIPE_BYTES = 1024 * 1024  # the largest pipe for unprivileged processes (pipe(7))
+_READ_BYTES = 64 * 1024
 _LONGEST = 500  # characters of a wrapped line
-_OURS = "batuta"
-"""The logger whose messages hold nothing foreign."""
+_OWN_LOGGER = "batuta"
+"""The logger whose messages never hold content."""
 
 _QUOTED = re.compile(rb"`[^`]*(?:`|\Z)|\"[^\"\n]*(?:\"|$)|(?<!\w)'[^'\n]*(?:'|$)", re.MULTILINE)
-"""Rust quotes a text over several lines in backticks; Python and C in one line. An apostrophe in a word is none."""
+"""Rust quotes in backticks, over several lines; Python and C within a line. An apostrophe inside a word is no quote."""
 
 
 class StandardError:
-    """Captures descriptor 2 and Python's reports. A context manager, once a process."""
+    """Captures descriptor 2 and Python's reports. A context manager; use one per process."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -49,12 +49,12 @@ class StandardError:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:
-        # Without a stderr from the start, descriptor 2 may be anything by now, and is left alone.
+        # If stderr was closed at the start, descriptor 2 may be another file, and is left alone.
         self._captures = sys.stderr is not None
         self._real = os.dup(2) if self._captures else os.open(os.devnull, os.O_WRONLY)
         self.log = Log(open(self._real, "wb", buffering=0, closefd=False), quiet=self._quiet)
         self._read, write = os.pipe()
-        with contextlib.suppress(OSError):  # a limit of the user's pipes is reached; the usual size will do
+        with contextlib.suppress(OSError):  # the user's limit for pipes is reached; the default size is enough
             fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         os.set_blocking(self._read, False)
         os.set_blocking(write, False)
@@ -83,22 +83,22 @@ class StandardError:
             pass
         self._wrap(self._rest)
         os.close(self._read)
-        if self.log.flush():  # else its thread still writes there, until the process ends
+        if self.log.flush():  # else its thread still writes there
             os.close(self._real)
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Read what is written, and log what goes wrong, while this loop runs."""
+        """Read the pipe and log unhandled exceptions while this loop runs."""
         loop.add_reader(self._read, self._take)
         loop.set_exception_handler(self._loop_failed)
 
     def _take(self) -> bool:
-        """Wrap the next part of what was written; false when there is none now."""
+        """Wrap the next part of the pipe's content; returns False when the pipe is empty."""
         try:
-            data = os.read(self._read, _AT_ONCE)
+            data = os.read(self._read, _READ_BYTES)
         except BlockingIOError:
             return False
         whole, _, self._rest = (self._rest + data).rpartition(b"\n")
-        if len(self._rest) > _AT_ONCE:
+        if len(self._rest) > _READ_BYTES:
             whole, self._rest = whole + self._rest, b""
         if whole:
             self._wrap(whole)
@@ -111,17 +111,17 @@ class StandardError:
 
     def _loop_failed(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
         error = context.get("exception")
-        facts = describe(error) if isinstance(error, BaseException) else {}
-        # What follows a bracket is the representation of an object, which may show its content.
-        self.log.write("error", "event_loop", text=re.split(r"[<(]", str(context.get("message")))[0].strip(), **facts)
+        fields = describe(error) if isinstance(error, BaseException) else {}
+        # After a bracket comes the repr of an object, which may hold content.
+        self.log.write("error", "event_loop", text=re.split(r"[<(]", str(context.get("message")))[0].strip(), **fields)
 
     def _thread_failed(self, failure: "threading.ExceptHookArgs", /) -> None:
-        facts = describe(failure.exc_value) if failure.exc_value else {"error": failure.exc_type.__name__}
-        self.log.write("error", "thread", **facts)
+        fields = describe(failure.exc_value) if failure.exc_value else {"error": failure.exc_type.__name__}
+        self.log.write("error", "thread", **fields)
 
     def _unraisable(self, failure: "sys.UnraisableHookArgs", /) -> None:
-        facts = describe(failure.exc_value) if failure.exc_value else {"error": failure.exc_type.__name__}
-        self.log.write("error", "unraisable", **facts)
+        fields = describe(failure.exc_value) if failure.exc_value else {"error": failure.exc_type.__name__}
+        self.log.write("error", "unraisable", **fields)
 
     def _warning(
         self,
@@ -136,7 +136,7 @@ class StandardError:
 
 
 class _Records(logging.Handler):
-    """Python's log records as lines: where they come from, and their text without what is filled into it."""
+    """Turns Python's log records into lines: their place, and their format string without its arguments."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
@@ -144,8 +144,8 @@ class _Records(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level: Level = "error" if record.levelno >= logging.ERROR else "warning"
-        text = record.getMessage() if record.name == _OURS else str(record.msg)
+        text = record.getMessage() if record.name == _OWN_LOGGER else str(record.msg)
         error = record.exc_info[1] if record.exc_info else None
-        facts = describe(error) if error else {"at": [f"{record.pathname}:{record.lineno}"]}
+        fields = describe(error) if error else {"at": [f"{record.pathname}:{record.lineno}"]}
         first = text.partition("\n")[0][:_LONGEST]
-        self._log.write(level, "library", logger=record.name, text=first, **facts)
+        self._log.write(level, "library", logger=record.name, text=first, **fields)

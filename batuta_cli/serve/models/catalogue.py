@@ -1,9 +1,9 @@
-"""The table of hosted models in `data/prices.json`: who offers them, for how much, with what context window.
+"""The table of hosted models in `data/prices.json`: their providers, prices and context windows.
 
-It is made from genai-prices by `make prices`, and read when it is first needed. A name is looked up as genai-prices
-does it, with one rule more: its clauses say `contains` and `starts_with`, so that `claude-3-haiku-ultra` would be
-billed as Claude 3 Haiku. Here what a clause leaves over of a name must be a date, a version or a path; otherwise the
-model is unknown. To be unknown costs the user a line of config, a price that is too low costs him money.
+`make prices` makes it from genai-prices. It is read when it is first needed. A name is looked up by the clauses of
+genai-prices, with one more rule. The clauses use `contains` and `starts_with`, so `claude-3-haiku-ultra` would have the
+price of Claude 3 Haiku. Here the part of a name that a clause does not cover must be a date, a version or a path;
+otherwise the model is unknown. An unknown model costs the user a line of config. A price that is too low costs money.
 """
 
 import datetime as dt
@@ -21,22 +21,22 @@ from batuta_cli.serve.names import normalised
 Clause = str | list[Any] | dict[str, list[Any]]
 """`=text` equals, `^text` starts with, `*text` contains, `$text` ends with, `~regex`; a list is any of, `{"and"}` all.
 
-All in lower case."""
+All texts are in lower case."""
 
 Kinds = tuple[tuple[str, str], ...]
-"""Kinds of tokens (the fields of `pricing.KindPrices`) and their prices in dollars."""
+"""Kinds of tokens (the fields of `pricing.KindPrices`) with their prices in dollars."""
 
-# Atomic, or a name made for it could take for ever.
+# Atomic, so that a hostile name cannot make it backtrack without end.
 _TAIL = re.compile(
     r"(?>[-@](?:latest|preview|exp|\d{4}-\d{2}-\d{2}|\d{2}-\d{4}|\d{2}-\d{2}|\d{8}|\d{6}|\d{3,4}|v\d)|:\d)*+"
 )
-_FREE_TAIL = re.compile(r"^ft:|\.ft-")  # a fine-tuned model ends in names of the customer's choice
+_FREE_TAIL = re.compile(r"^ft:|\.ft-")  # the end of a fine-tuned model's name is the customer's choice
 _COMPACT_DATE = re.compile(r"-(20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)")
 
 
 @dataclass(frozen=True)
 class ListPrice:
-    """A price that holds from a day on (UTC); amounts in dollars as decimal text, tokens by the million."""
+    """Prices valid from a date on (UTC), in dollars for a million tokens, as decimal text."""
 
     since: str
     input: str
@@ -45,14 +45,14 @@ class ListPrice:
     tiers: tuple[tuple[int, str, str, Kinds], ...]
     """(more prompt tokens than, input, output, kinds), ascending."""
     kinds: Kinds = ()
-    """Prices of the kinds that have their own, by the names of `pricing.KindPrices`."""
+    """Prices of the kinds that have a separate price, by the fields of `pricing.KindPrices`."""
     writes_unasked: bool = False
-    """Prompts are written to a cache, at a price above that of input, though no request asks for it."""
+    """The provider writes prompts to its cache, at a price above that of input, without a request for it."""
 
 
 @dataclass(frozen=True)
 class HostedModel:
-    """A model at a provider. Without prices it is either free or not sold by the token: nobody may rely on it."""
+    """A model at a provider. One without prices is free or not sold by the token; its price counts as unknown."""
 
     provider: str
     id: str
@@ -61,55 +61,55 @@ class HostedModel:
     prices: tuple[ListPrice, ...]
 
     def price(self, at: dt.date) -> ListPrice | None:
-        """The price on a day: the last one that has begun, or the first when none has."""
+        """The price on a date: the latest that is already valid, or else the first."""
         begun = [price for price in self.prices if price.since <= at.isoformat()]
         return begun[-1] if begun else next(iter(self.prices), None)
 
 
 @dataclass(frozen=True)
 class Provider:
-    """A company that serves models; `match` says which names without a provider are its own."""
+    """A company that serves models. `match` covers the names that mean its models when no provider is named."""
 
     id: str
     match: Clause
     fallback: tuple[str, ...]
-    offers: tuple[HostedModel, ...]
+    models: tuple[HostedModel, ...]
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The whole table, with what it was made from."""
+    """The whole table, with its source and date."""
 
     source: str
     as_of: str
     providers: dict[str, Provider]
 
     def find(self, model: str, provider: str | None = None) -> HostedModel | None:
-        """The offer that `model` means at a provider, given as the name of a backend or the id of a provider.
+        """The model called `model` at a provider, or None. `provider` is the name of a backend or the id of a provider.
 
-        Without a provider the model's maker is meant.
+        Without a provider the model is looked up at its maker.
         """
         name = model.lower()
         if provider is None:
-            found = self._maker(name)
+            seller = self._maker(name)
         else:
-            found, name = self._at(provider, name)
-        if found is None:
+            seller, name = self._at(provider, name)
+        if seller is None:
             return None
         dashed = _COMPACT_DATE.sub(r"-\1-\2-\3", name)
         for spelling in dict.fromkeys((name, dashed)):
-            offer = self._first(found, spelling)
-            if offer is not None:
-                return offer if certain(offer.match, spelling) else None
+            hosted = self._first(seller, spelling)
+            if hosted is not None:
+                return hosted if certain(hosted.match, spelling) else None
         return None
 
     def named(self, model: str) -> Iterator[HostedModel]:
-        """The offers of every provider that `model` means for certain; the maker's first."""
+        """The models of all providers that `model` certainly means, the maker's first."""
         maker = self._maker(model.lower())
         for provider in dict.fromkeys([maker.id, *self.providers] if maker else self.providers):
-            offer = self.find(model, provider)
-            if offer is not None:
-                yield offer
+            hosted = self.find(model, provider)
+            if hosted is not None:
+                yield hosted
 
     def _maker(self, name: str) -> Provider | None:
         return next((p for p in self.providers.values() if matches(p.match, name)), None)
@@ -127,11 +127,11 @@ class Catalogue:
 
     def _first(self, provider: Provider, name: str) -> HostedModel | None:
         places = [provider, *(self.providers[other] for other in provider.fallback)]
-        return next((offer for place in places for offer in place.offers if matches(offer.match, name)), None)
+        return next((model for place in places for model in place.models if matches(model.match, name)), None)
 
 
 def names_its_host(backend: str) -> bool:
-    """Whether a backend passes requests on to hosts that the model's name may name: `MODEL:together`."""
+    """Whether the name of a model may name the host that runs it at this backend: `MODEL:together`."""
     return "suffix_id" in _backends().get(normalised(backend), {})
 
 
@@ -154,7 +154,7 @@ def matches(clause: Clause, name: str) -> bool:
 
 
 def certain(clause: Clause, name: str) -> bool:
-    """Whether a clause that holds for a name leaves nothing over that could make it another model."""
+    """Whether the part of a name that a matching clause does not cover cannot make it another model."""
     if isinstance(clause, list):
         return any(matches(inner, name) and certain(inner, name) for inner in clause)
     if isinstance(clause, dict):
@@ -166,12 +166,12 @@ def certain(clause: Clause, name: str) -> bool:
         found = re.search(text, name)
         return found is not None and found.end() > 0 and _is_tail(name, found.end())
     before, _, _ = name.rpartition(text) if kind == "$" else name.partition(text)
-    # What stands before is a path, a region or a maker: us.anthropic., accounts/x/models/
+    # The part before is a path, a region or a maker: us.anthropic., accounts/x/models/
     return (before == "" or before[-1] in "./:") and _is_tail(name, len(before) + len(text))
 
 
 def _is_tail(name: str, end: int) -> bool:
-    """Whether a name goes on from `end` with versions alone; a clause may end within one: `claude-sonnet-4-2025`."""
+    """Whether a name has only versions after `end`. A clause may end within a version: `claude-sonnet-4-2025`."""
     if _FREE_TAIL.search(name[:end]):
         return True
     while 0 < end < len(name) and name[end - 1].isdigit() and name[end].isdigit():
@@ -192,11 +192,11 @@ def read(data: dict[str, Any]) -> Catalogue:
     """The table in a parsed `prices.json`."""
     providers = {}
     for identifier, row in data["providers"].items():
-        offers = tuple(
+        models = tuple(
             HostedModel(identifier, name, match, window, tuple(_list_price(*price) for price in prices))
             for name, match, window, prices in row["models"]
         )
-        providers[identifier] = Provider(identifier, row["match"], tuple(row["fallback"]), offers)
+        providers[identifier] = Provider(identifier, row["match"], tuple(row["fallback"]), models)
     return Catalogue(data["source"], data["as_of"], providers)
 
 

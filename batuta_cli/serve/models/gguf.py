@@ -3,12 +3,12 @@
     metadata = read_metadata("model.gguf")
     metadata.context_length, metadata.chat_template, metadata.token("eos")
 
-The format is https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian. Arrays, which
-are nearly all of the metadata, are skipped unless they are asked for. Only the metadata is read, with `pread`: a file
-that is cut short meanwhile is an error, where a mapping would kill the process.
+The format is https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian. Arrays make up
+nearly all of the metadata and are skipped unless requested. Only the metadata is read, with `pread`: a file that
+shrinks during the read is an error, where a memory mapping would kill the process.
 
-A file is hostile until it has been read: every length is compared with what the file and `MAX_METADATA` leave before
-anything is allocated or repeated. All failures are `InvalidInputError`s that name the file and the field.
+Files are untrusted. Every length is compared with the size of the file and with `MAX_METADATA` before memory is
+allocated. All failures are `InvalidInputError`s that name the file and the field.
 """
 
 import os
@@ -35,13 +35,13 @@ MAX_FIELDS: Final = 65_536
 """Fields of a file. Real ones have 20 to 100."""
 
 MAX_KEY: Final = 65_535
-"""Bytes of a field's name; the format's own limit."""
+"""Bytes of a field's name; the limit of the format."""
 
 MAX_ITEMS: Final = 4 * 1024 * 1024
-"""Items of an array that is asked for."""
+"""Items of a requested array."""
 
 MAX_TOKEN: Final = 65_536
-"""Bytes of a token that has a part to play."""
+"""Bytes of a special token."""
 
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", _BOOL: "B", 10: "Q", 11: "q", 12: "d"}
@@ -53,14 +53,14 @@ _SPECIAL = ("bos", "eos", "eot", "eom", "unknown", "padding")
 
 @dataclass(frozen=True)
 class GgufMetadata:
-    """What a GGUF file says of itself. Properties raise `InvalidInputError` when a field has the wrong type."""
+    """The metadata of a GGUF file. Properties raise `InvalidInputError` when a field has the wrong type."""
 
     path: str
     version: int
     values: Mapping[str, Value]
-    """Every field but the arrays that were not asked for."""
+    """Every field except the arrays that were not requested."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
-    """The texts of tokens that play a part, by that part: `bos`, `eos`, `eot`, `eom`, `unknown`, `padding`."""
+    """The texts of the special tokens by role: `bos`, `eos`, `eot`, `eom`, `unknown`, `padding`."""
 
     def get(self, key: str) -> Value | None:
         """A field's value, or None."""
@@ -82,12 +82,12 @@ class GgufMetadata:
 
     @property
     def architecture(self) -> str | None:
-        """Such as `llama`."""
+        """The architecture, such as `llama`."""
         return self.text("general.architecture")
 
     @property
     def context_length(self) -> int | None:
-        """The window that the model was trained for, in tokens; None when the file does not say."""
+        """The window that the model was trained for, in tokens, or None."""
         key = f"{self.architecture}.context_length"
         length = self.integer(key)
         if length is not None and length < 0:
@@ -100,7 +100,7 @@ class GgufMetadata:
         return self.text("tokenizer.chat_template")
 
     def token(self, kind: str) -> str | None:
-        """The text of a token by the part it plays (`bos`, `eos`, `unknown`, `padding`, `eot`), or None."""
+        """The text of a special token by its role (`bos`, `eos`, `unknown`, `padding`, `eot`), or None."""
         return self.special_tokens.get(kind)
 
     def _wrong(self, key: str, expected: str) -> InvalidInputError:
@@ -108,7 +108,7 @@ class GgufMetadata:
 
 
 def read_metadata(path: StrPath, *, arrays: Collection[str] = ()) -> GgufMetadata:
-    """The metadata of the GGUF file `path`, with those arrays whose names are in `arrays`.
+    """The metadata of the GGUF file `path`, with the arrays named in `arrays`.
 
     Raises `InvalidInputError` for a file that is not GGUF 2 or 3, is damaged, or is a later part of a split model;
     `NotFoundError` and `OperationError` when it cannot be read.
@@ -121,7 +121,7 @@ def read_metadata(path: StrPath, *, arrays: Collection[str] = ()) -> GgufMetadat
 
 
 class _Reader:
-    """A cursor over the beginning of a file, which is read as far as it is needed."""
+    """A cursor over the beginning of a file, which is read as far as needed."""
 
     def __init__(self, descriptor: int, path: StrPath) -> None:
         self._descriptor, self._path = descriptor, path
@@ -143,7 +143,7 @@ class _Reader:
             key = self._string(MAX_KEY)
             self._field = display(key[:200])
             if key in seen:
-                self._fail("stands there twice")
+                self._fail("appears twice")
             seen.add(key)
             value = self._value(self._u32(), key, wanted=key in arrays)
             if value is not None:
@@ -178,7 +178,7 @@ class _Reader:
         if kind == _STRING:
             return self._strings(count, key, wanted=wanted)
         if kind == _ARRAY:
-            self._fail("is an array of arrays, which no known field is")
+            self._fail("is an array of arrays, which batuta does not read")
         if wanted:
             return self._numbers(kind, count)
         self._advance(count * self._number(kind).size)
@@ -224,7 +224,7 @@ class _Reader:
         return self._text_at(start)
 
     def _text_at(self, offset: int) -> str:
-        """The string whose length, which has been checked, stands at `offset`."""
+        """The string at `offset`, whose length has been checked."""
         start = offset + 8
         end = start + _U64.unpack_from(self._data, offset)[0]
         try:
@@ -251,7 +251,7 @@ class _Reader:
         return bytes(self._data[:count])
 
     def _need(self, end: int) -> int:
-        """Have the bytes before `end`, and say how many there are."""
+        """Read the bytes before `end`, and return how many bytes have been read."""
         if end > MAX_METADATA:
             self._fail(f"ends beyond the file, or beyond the {MAX_METADATA:,} bytes that are read")
         if end > len(self._data):
@@ -273,7 +273,7 @@ class _Reader:
         found = {}
         for part in _SPECIAL:
             number = values.get(f"tokenizer.ggml.{part}_token_id")
-            # llama.cpp, too, passes over an id that is outside the vocabulary: -1 stands for "none".
+            # llama.cpp also ignores an id outside the vocabulary; -1 means that there is no such token.
             if isinstance(number, int) and 0 <= number < len(self._token_offsets):
                 self._field = f"token {number:,} of {_TOKENS}"
                 self._at = self._token_offsets[number]

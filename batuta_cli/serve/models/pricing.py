@@ -1,15 +1,15 @@
-"""What a request costs: prices per million tokens, as whole nano-dollars, rounded up.
+"""The cost of a request: prices per million tokens, as whole nano-dollars, rounded up.
 
-A price is looked up for a model *at a provider*, because hosts of the same model differ. Order: a local backend is
-free, then the user's own price from the config, then `data/prices.json`, which `make prices` makes from the package
-genai-prices. A price that is not known is an error, never zero; nor is a price of zero in the table believed.
+A price is looked up for a model *at a provider*, because providers of the same model charge differently. Order: a local
+backend is free; the price in the config; `data/prices.json`, which `make prices` makes from the package genai-prices.
+An unknown price is an error, never zero. A price of zero in the table counts as unknown.
 
-Each kind of token has its own price: cached input, cache writes, reasoning, audio. A kind without one costs what the
-kind costs that it is a part of; the exception are cache writes, which cost more than plain input where they are billed
-at all: without a price of their own they cost the dearest published multiple of it (see `_WRITE` and `_WRITE_1H`).
+Each kind of token has a price: cached input, cache writes, reasoning, audio. A kind without a separate price costs the
+same as the kind that contains it. Cache writes are the exception, because providers that bill them charge more than for
+plain input: without a separate price they cost the highest published multiple of it (see `_WRITE` and `_WRITE_1H`).
 
-The table has list prices in the standard service tier, at global endpoints. Regional endpoints of Azure and Vertex and
-priority service cost more; the config takes their prices.
+The table has list prices of the standard service tier at global endpoints. Regional endpoints of Azure and Vertex and
+priority service cost more; put their prices in the config.
 """
 
 import datetime as dt
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 _MILLION = 10**6
 _WRITE = 125
 _WRITE_1H = 200
-"""Per cent of the input price that cache writes for 5 minutes and for an hour cost at Anthropic, the dearest published
-(https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching#pricing)."""
+"""Price of cache writes for 5 minutes and for an hour, in per cent of the input price. They are Anthropic's, the
+highest published (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching#pricing)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KindPrices:
-    """Nano-dollars for a million tokens of the kinds that have a price of their own; None: no such price is known."""
+    """Nano-dollars for a million tokens of each kind with a separate price, or None."""
 
     cached: int | None = None
     cache_write: int | None = None
@@ -48,7 +48,7 @@ class KindPrices:
 
 @dataclass(frozen=True)
 class PriceTier:
-    """Prices of a request whose prompt has more than `above` tokens; they hold for all of its tokens."""
+    """Prices for all tokens of a request whose prompt has more than `above` tokens."""
 
     above: int
     input_per_million: int
@@ -72,9 +72,9 @@ class _Rates:
 
 @dataclass(frozen=True)
 class TokenPricing:
-    """Nano-dollars for a million tokens of prompt and of answer, and for the request itself.
+    """Nano-dollars for a million tokens of input and of output, and for the request itself.
 
-    `TokenPricing.usd` takes dollars. Raises `UsageError` for an amount that is negative or no whole number.
+    `TokenPricing.usd` takes dollars. Raises `UsageError` for an amount that is negative or not a whole number.
     """
 
     input_per_million: int
@@ -83,19 +83,19 @@ class TokenPricing:
     tiers: tuple[PriceTier, ...] = ()
     kinds: KindPrices = KindPrices()
     writes_unasked: bool = False
-    """The provider writes prompts to its cache, and bills that, without a request for it."""
+    """The provider writes prompts to its cache and bills this without a request for it."""
 
     def __post_init__(self) -> None:
         kinds = [amount for amount in vars(self.kinds).values() if amount is not None]
         for amount in (self.input_per_million, self.output_per_million, self.per_request, *kinds):
             if type(amount) is not int or amount < 0:
                 raise UsageError(
-                    "a price is a whole number of nano-dollars, from 0", hint="TokenPricing.usd takes dollars"
+                    "a price must be a whole number of nano-dollars, 0 or more", hint="TokenPricing.usd takes dollars"
                 )
 
     @classmethod
     def usd(cls, *, input: Usd, output: Usd) -> Self:
-        """Prices in dollars for a million tokens. Raises `UsageError` for what is no amount."""
+        """Prices in dollars for a million tokens. Raises `UsageError` for an invalid amount."""
         return cls(to_nano(input, "the price of input"), to_nano(output, "the price of output"))
 
     @classmethod
@@ -108,16 +108,16 @@ class TokenPricing:
 
     @property
     def is_free(self) -> bool:
-        """Whether no request can cost anything."""
+        """Whether every request is free."""
         return self == FREE
 
     def cost(self, input_tokens: int, output_tokens: int, *, writes: CacheWrites = CacheWrites.NONE) -> int:
         """The most nano-dollars that a text request can cost, input and output each rounded up.
 
-        Every token counts at the dearest price that it may have: cache writes where the request asks for them
-        (`writes`) or the provider makes them unasked, reasoning always. Never falls when a count grows, so that the
-        cost of an upper estimate bounds the cost of the request: of all tiers that the prompt reaches the dearest
-        counts. Raises `UsageError` for a negative count.
+        Every token has the highest price that it may have: cache writes where the request asks for them (`writes`) or
+        the provider makes them without being asked, reasoning always, and the dearest of all tiers that the prompt
+        reaches. The cost never falls when a count grows, so an upper estimate of the tokens bounds the cost. Raises
+        `UsageError` for a negative count.
         """
         if input_tokens < 0 or output_tokens < 0:
             raise UsageError("a number of tokens cannot be negative")
@@ -134,11 +134,11 @@ class TokenPricing:
         )
 
     def charge(self, usage: Usage, *, writes: CacheWrites = CacheWrites.NONE) -> int:
-        """Nano-dollars for a reported usage, each kind at its own price; input and output are each rounded up.
+        """Nano-dollars for a reported usage, each kind at its price. Input and output are each rounded up.
 
-        The prices are those of the tier that the reported prompt reaches. Where the report does not tell which tokens
-        were written to a cache, or for how long, the dearer possibility counts. Never more than `cost` of the same
-        counts, except for audio. Kinds must be parts of their wholes, as the readers of `usage.py` make them.
+        The prices are those of the tier that the reported prompt reaches. Where the report does not say which tokens
+        were written to a cache, or for how long, the higher price counts. The charge never exceeds `cost` of the same
+        counts, except for audio. A kind must not exceed the whole that contains it; `usage.py` ensures this.
         """
         rates = self._rates(usage.input_tokens)
         cached, audio = usage.cached_tokens or 0, usage.input_audio_tokens or 0
@@ -163,7 +163,7 @@ class TokenPricing:
         return self.per_request + _divide_up(input, _MILLION) + _divide_up(output, _MILLION)
 
     def _rates(self, input_tokens: int) -> _Rates:
-        """The prices for a prompt of this length: of all tiers that it reaches, the dearest of each kind."""
+        """The prices for a prompt of this length: for each kind the highest of all tiers that it reaches."""
         reached = [
             _rates(self.input_per_million, self.output_per_million, self.kinds),
             *(
@@ -177,7 +177,7 @@ class TokenPricing:
         return _Rates(**{name: max(getattr(rates, name) for rates in reached) for name in vars(reached[0])})
 
     def cost_usd(self, input_tokens: int, output_tokens: int) -> Decimal:
-        """The same in dollars, exactly: what `CostCircuitBreaker.check` and `Reservation.settle` take."""
+        """`cost` in dollars, exactly, for `CostCircuitBreaker.check` and `Reservation.settle`."""
         return to_usd(self.cost(input_tokens, output_tokens))
 
 
@@ -200,7 +200,7 @@ def _known(price: int | None, otherwise: int) -> int:
 
 
 FREE = TokenPricing(0, 0)
-"""What a local backend costs."""
+"""The price of a local backend."""
 
 
 def price_for(
@@ -208,9 +208,9 @@ def price_for(
 ) -> TokenPricing:
     """The price of `model` at `provider` on the UTC date `at`.
 
-    `local` says that the backend runs on the user's machines and costs nothing. `own` has the user's prices by model
-    (see `own_prices`). `provider` is the name of a backend such as `Groq`, or an id of genai-prices such as
-    `openrouter`; without one the list price of the model's maker is meant.
+    `local`: the backend runs on the user's machines and is free. `own` has the configured prices by model (see
+    `own_prices`). `provider` is the name of a backend such as `Groq`, or an id of genai-prices such as `openrouter`.
+    Without it the list price of the model's maker is returned.
 
     Raises `UnknownPriceError`.
     """
@@ -218,8 +218,8 @@ def price_for(
         return FREE
     if model in own:
         return own[model]
-    offer = catalogue().find(model, provider)
-    listed = offer.price(at) if offer else None
+    hosted = catalogue().find(model, provider)
+    listed = hosted.price(at) if hosted else None
     if listed is not None:
         return pricing(listed)
     where = f" at {display(provider)}" if provider else ""
@@ -227,9 +227,9 @@ def price_for(
 
 
 def own_prices(models: Mapping[str, "ModelSection"]) -> dict[str, TokenPricing]:
-    """The prices that the config's `[models]` tables give.
+    """The prices in the config's `[models]` tables.
 
-    Raises `ConfigError` when a model has a price for its input or its output alone, or for a kind without both.
+    Raises `ConfigError` when a model has only one of the prices for input and output, or a kind without both.
     """
     prices = {}
     for name, model in models.items():
@@ -242,13 +242,13 @@ def own_prices(models: Mapping[str, "ModelSection"]) -> dict[str, TokenPricing]:
         elif pair != (None, None):
             known, missing = ("output", "input") if pair[0] is None else ("input", "output")
             raise ConfigError(
-                f"the model {display(name)} has a price for its {known} alone",
-                hint=f'under [models."{display(name)}"] belongs {missing}_usd_per_million as well; "0" if it is free',
+                f"the model {display(name)} has a price for its {known} only",
+                hint=f'add {missing}_usd_per_million under [models."{display(name)}"]; "0" if it is free',
             )
         elif given := next((_OWN_KINDS[kind] for kind, price in kinds.items() if price is not None), None):
             raise ConfigError(
                 f"the model {display(name)} has {given} without input_usd_per_million and output_usd_per_million",
-                hint=f'add both under [models."{display(name)}"]; a price of your own replaces the whole list price',
+                hint=f'add both under [models."{display(name)}"]; a configured price replaces the whole list price',
             )
     return prices
 
@@ -259,11 +259,11 @@ _OWN_KINDS = {
     "cache_write_1h": "cache_write_1h_usd_per_million",
     "reasoning": "reasoning_usd_per_million",
 }
-"""Kinds of tokens, and the keys of `[models]` that have their prices."""
+"""Kinds of tokens, and the keys of their prices in `[models]`."""
 
 
 def pricing(listed: ListPrice) -> TokenPricing:
-    """A price of the table, to count with."""
+    """The prices of a row of the table, in nano-dollars."""
     tiers = (
         PriceTier(above, to_nano(input), to_nano(output), _kinds(kinds)) for above, input, output, kinds in listed.tiers
     )

@@ -1,9 +1,9 @@
-"""How long a conversation a model can read: context windows, and the part of them that is kept for the answer.
+"""Context windows of models, and the part of a window that is reserved for the output.
 
-Order of evidence: the config's `[models]`; the model's own file, which has `*.context_length` in a GGUF and
-`max_position_embeddings` in a folder's `config.json`; the table of open and older models in `data/models.toml`; the
-hosted models in `data/prices.json`. Names are matched whole: `llama-2-7b-32k` is not Llama 2, `gpt-4o` is not GPT-4.
-What is not known is an error, because a wrong window cuts off what was said.
+Order of sources: the config's `[models]`; the model's own file (`*.context_length` of a GGUF, `max_position_embeddings`
+of a folder's `config.json`); the table of open and older models in `data/models.toml`; the hosted models in
+`data/prices.json`. Names are matched whole: `llama-2-7b-32k` is not Llama 2, and `gpt-4o` is not GPT-4. An unknown
+window is an error, because a wrong one would cut off messages.
 """
 
 import json
@@ -24,39 +24,39 @@ if TYPE_CHECKING:
     from batuta_cli.config import ModelSection
 
 AS_OF = "2026-11-23"
-"""When `data/models.toml` was compared with its sources."""
+"""The date on which `data/models.toml` was compared with its sources."""
 
 CONFIG_LIMIT = 4 * 1024 * 1024
-"""Bytes of a `config.json` that are read; usual ones have a thousand."""
+"""Bytes of a `config.json` that are read. Usual files have a thousand."""
 
 LARGEST_WINDOW = 10**9
-"""The largest window that is believed, as in the config."""
+"""The largest window that is accepted, here and in the config."""
 
 LARGEST_RESERVE = 4096
-"""What the design keeps of the large windows; of the small ones it keeps a quarter."""
+"""The reserve of large windows, in tokens."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a model: windows in tokens, and where that comes from."""
+    """The window and the reserve of a model in tokens, with their source."""
 
     name: str
     context_window: int
     output_reserve: int
     source: str
     as_of: str = ""
-    """The day on which the source said so; empty for a file or the config, which is read each time."""
+    """The date of the source; empty for a file and for the config."""
 
 
 def default_reserve(window: int) -> int:
-    """The tokens kept for the answer where nothing else is said: a quarter of the window, at most 4,096."""
+    """The default reserve for the output: a quarter of the window, at most 4,096 tokens."""
     return min(LARGEST_RESERVE, window // 4)
 
 
 def known_model(name: str, models: Mapping[str, "ModelSection"] = {}, *, files: bool = True) -> ModelInfo | None:
-    """What is known of a model by its name or its GGUF file, or None. `models` has the config's `[models]`.
+    """The window of a model's name or file, or None. `models` has the config's `[models]`.
 
-    `files=False` for a name that a stranger gave: it is never taken for a file of this machine.
+    `files=False` is for a name that a client sent: it is never read as a path on this machine.
 
     Raises `InvalidInputError` for a file of the model that is damaged.
     """
@@ -69,7 +69,7 @@ def known_model(name: str, models: Mapping[str, "ModelSection"] = {}, *, files: 
 
 
 def require_model(name: str, models: Mapping[str, "ModelSection"] = {}) -> ModelInfo:
-    """As `known_model`. Raises `UsageError` that suggests the nearest names and says how to give a window."""
+    """As `known_model`. Raises `UsageError` that suggests the nearest names and the options that give a window."""
     info = known_model(name, models)
     if info is not None:
         return info
@@ -101,7 +101,7 @@ def _from_file(name: str) -> ModelInfo | None:
 
 
 def _position_embeddings(path: str) -> int:
-    """`max_position_embeddings` of a Hugging Face folder, or 0; a model that sees as well has it one table deeper."""
+    """`max_position_embeddings` of a Hugging Face folder, or 0. Multimodal models have it under `text_config`."""
     with errors_named(path), open(path, "rb") as file:
         data = file.read(CONFIG_LIMIT)
     try:
@@ -109,7 +109,7 @@ def _position_embeddings(path: str) -> int:
         text = found.get("text_config", {})
         window = found.get("max_position_embeddings", text.get("max_position_embeddings", 0))
     except (ValueError, RecursionError, AttributeError):
-        raise InvalidInputError(f"{display(path)} is not the JSON object that belongs there") from None
+        raise InvalidInputError(f"{display(path)}: not a JSON object with a model's configuration") from None
     return window if type(window) is int and 0 < window <= LARGEST_WINDOW else 0
 
 
@@ -123,28 +123,28 @@ def _from_table(name: str) -> ModelInfo | None:
 
 def _from_catalogue(name: str) -> ModelInfo | None:
     table = catalogue()
-    offers = [offer for offer in table.named(name) if offer.window]
-    if not offers:
+    hosted = [model for model in table.named(name) if model.window]
+    if not hosted:
         return None
     maker = table.find(name)
-    # A host may serve less than the model can do, so among strangers the smallest counts.
-    offer = maker if maker and maker.window else min(offers, key=lambda offer: offer.window or 0)
-    window = offer.window or 0
-    return ModelInfo(offer.id, window, default_reserve(window), table.source, table.as_of)
+    # A host may allow less than the model's window, so without an entry of the maker the smallest counts.
+    model = maker if maker and maker.window else min(hosted, key=lambda model: model.window or 0)
+    window = model.window or 0
+    return ModelInfo(model.id, window, default_reserve(window), table.source, table.as_of)
 
 
 def _plain(name: str) -> str:
-    """A name as the table has them: no folder, no `.gguf`, none of the words that say nothing of the window."""
+    """A name as in the table: without folder, `.gguf`, and the words that do not affect the window."""
     name = name.lower().rpartition("/")[2].removesuffix(".gguf")
     words = "|".join(_table()["words"])
-    # Atomic, or a name made for it could take for ever.
+    # Atomic, so that a hostile name cannot make it backtrack without end.
     return re.sub(rf"(?:(?<=\w)[-._:](?>{words})(?=[-.:]|$))++", "", name)
 
 
 def _suggestion(name: str, models: Mapping[str, "ModelSection"]) -> str:
     from batuta_cli.config.kinds import did_you_mean
 
-    offers = [offer.id for provider in catalogue().providers.values() for offer in provider.offers if offer.window]
+    hosted = [model.id for provider in catalogue().providers.values() for model in provider.models if model.window]
     usual = [
         "gpt-4",
         "gpt-4-turbo",
@@ -155,7 +155,7 @@ def _suggestion(name: str, models: Mapping[str, "ModelSection"]) -> str:
         "mixtral-8x7b",
         "mistral-7b",
     ]
-    return did_you_mean(_plain(name), [*models, *usual, *offers])
+    return did_you_mean(_plain(name), [*models, *usual, *hosted])
 
 
 @cache

@@ -1,9 +1,9 @@
-"""One backend's part of an answer: reserve, send, relay, settle.
+"""One attempt at one backend: reserve, send, relay, settle.
 
-A leg is charged once, whatever becomes of it: at the usage that the backend reports at its end, within the bounds of
-`settlement.py`; without a report at the text that was relayed, counted here; in full when a response that was not
-streamed is lost; at nothing when nothing was sent. When the charge cannot be computed, because a tokenizer fails or no
-thread can be started, the whole reservation is charged. When the ledger fails, the reservation stays, and the thread
+An attempt is charged once. The charge is the usage that the backend reports at its end, within the bounds of
+`settlement.py`; without a report, the relayed text, counted here. A lost response that was not streamed is charged in
+full; a request that was not sent costs nothing. When the charge cannot be computed, because a tokenizer fails or no
+thread can be started, the whole reservation is charged. When the ledger fails, the reservation stays and the thread
 that renews it settles it later. The ledger and the tokenizers may block, so they run in threads.
 """
 
@@ -14,71 +14,58 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 from typing import TypeVar
 
 from batuta_cli.errors import OperationError
-from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import CostCircuitBreaker, Reservation
 from batuta_cli.serve.budget.operations import Alert
-from batuta_cli.serve.models.pricing import TokenPricing
+from batuta_cli.serve.budget.waiting import Place
 from batuta_cli.serve.money import format_usd, to_usd
-from batuta_cli.serve.pipeline import request
-from batuta_cli.serve.pipeline.settlement import Bill, Terms, Transcript, estimated, in_full, whole
+from batuta_cli.serve.pipeline.planner import Target
+from batuta_cli.serve.pipeline.request import AttemptReport
+from batuta_cli.serve.pipeline.settlement import Bill, Terms, Transcript, complete_bill, estimated_bill, full_bill
 from batuta_cli.serve.providers.client import Timeouts, send_call
-from batuta_cli.serve.providers.connect import Delivery, GatedSession
+from batuta_cli.serve.providers.connect import Delivery
 from batuta_cli.serve.providers.wire import BackendError, Call, Piece
-from batuta_cli.serve.routing.health import AttemptOutcome, BackendHealth, Ticket
-from batuta_cli.serve.tiers import PrivacyTier
+from batuta_cli.serve.routing.health import AttemptOutcome, Ticket
+from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 from batuta_cli.serve.usage import Usage, cache_writes
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A backend that may take a request, with all that is needed to send the request to it."""
-
-    backend: Backend
-    base_url: str
-    pricing: TokenPricing
-    input_tokens: int
-    """An upper bound of the prompt's tokens."""
-    least_input_tokens: int = 0
-    """A lower bound of the prompt's tokens; the count itself where it is exact."""
-    max_tokens: int
-    """The output limit that is written into the upstream request."""
-    address_tier: PrivacyTier
-    """The strictest tier that the backend's address may be used under."""
-    connection_tier: PrivacyTier
-    """The tier of the connection: the request's, or a stricter one."""
-
-
-@dataclass(frozen=True)
-class AttemptDependencies:
-    """What legs work with; one set a process."""
-
-    session: Callable[[PrivacyTier], GatedSession]
-    breaker: CostCircuitBreaker
-    health: BackendHealth
-    timeouts: Timeouts
-    count: Callable[[str], TokenCount]
-    """Tokens of a text, an upper estimate where nothing better is known."""
-
-
 class Attempt:
     """One attempt at one backend. `pieces` may be iterated once."""
 
-    def __init__(self, dependencies: AttemptDependencies, target: Target, call: Call, request_id: str) -> None:
+    def __init__(
+        self,
+        target: Target,
+        call: Call,
+        request_id: str,
+        *,
+        monitor: BackendMonitor,
+        breaker: CostCircuitBreaker,
+        timeouts: Timeouts,
+        count: Callable[[str], TokenCount],
+        place: Place,
+    ) -> None:
+        """`count`: the tokens of a text, an upper estimate where the tokenizer is not known. `place`: the request's in
+        the queue for reserved money."""
         self.target = target
         self.cost = 0
         """Nano-dollars charged, once it has ended."""
         self.usage: Usage | None = None
-        """As the backend reports it; once it is paid for, within the bounds of what is believed."""
-        self.believed = True
+        """The usage that the backend reports; once it is charged, within the accepted bounds."""
+        self.accepted = True
         """Whether the usage is what the backend reported."""
-        self._dependencies = dependencies
+        self._monitor = monitor
+        self._breaker = breaker
+        self._timeouts = timeouts
+        self._place = place
+        self._count = cache(count)  # each text is counted once
         self._call = call
         self._request_id = request_id
         self._transcript = Transcript()
@@ -88,38 +75,41 @@ class Attempt:
             writes=cache_writes(call.options),
             input_most=target.input_tokens,
             input_least=target.least_input_tokens,
-            output_most=call.max_tokens * (call.options.get("n") or 1),
+            output_most=(call.max_tokens or 0) * (call.options.get("n") or 1),
         )
 
     async def pieces(self) -> AsyncGenerator[list[Piece], None]:
-        """What the backend says; pieces that came together are in one list.
+        """The backend's pieces; each list has the pieces of one read.
 
         Raises `BackendError`, `CostError` when the budget refuses, `PrivacyError`, `AuditError`, `LedgerError`.
         """
-        session = self._dependencies.session(self.target.connection_tier)
+        health = self._monitor.health
         bound = self._terms.bound
-        # Before anything is waited for: until then the plan's cooldowns hold, and of many requests one is the trial.
-        ticket = self._dependencies.health.start(self.target.backend.name, time.monotonic(), self._call.model)
+        if bound:
+            self._place.check_turn()
+        # Before the first await: until then the plan's cooldowns hold, so that one of many requests is the trial.
+        ticket = health.start(self.target.backend.name, time.monotonic(), self._call.model)
         outcome, retry_after, refused, delivery = AttemptOutcome.UNKNOWN, 0.0, False, Delivery()
         reservation: Reservation | None = None
-        answering = False
+        responding = False
         try:
             reservation = await self._reserve(bound) if bound else None
+            self._place.leave()
             response = send_call(
-                session,
+                self._monitor.session(self.target.connection_tier),
                 self.target.backend,
                 self.target.base_url,
                 self._call,
                 request_id=self._request_id,
-                timeouts=self._dependencies.timeouts,
+                timeouts=self._timeouts,
                 paid=reservation is not None,
                 delivery=delivery,
             )
             async with aclosing(response):
                 async for pieces in response:
-                    if not answering:
-                        self._dependencies.health.respond(ticket)
-                        answering = True
+                    if not responding:
+                        health.respond(ticket)
+                        responding = True
                     for piece in pieces:
                         self.usage = piece.usage or self.usage
                         self._transcript.add(piece)
@@ -138,31 +128,25 @@ class Attempt:
                 await self._measure()
 
     async def _reserve(self, bound: int) -> Reservation:
-        breaker, name = self._dependencies.breaker, self.target.backend.name
+        breaker, name = self._breaker, self.target.backend.name
 
         def reserve() -> Reservation:
-            reservation = breaker.reserve(to_usd(bound), model=self._call.model, backend=name)
-            try:
-                reservation.dispatched()
-            except BaseException:
-                reservation.release_surely()
-                raise
-            return reservation
+            return breaker.reserve(to_usd(bound), model=self._call.model, backend=name, dispatched=True)
 
         work = _thread(reserve)
         try:
             return await _to_its_end(work)
         except asyncio.CancelledError:
-            if work.exception() is None:  # the client has left meanwhile
+            if work.exception() is None:  # the client has disconnected meanwhile
                 await _surely(work.result().release_surely)
             raise
 
     def _finish(self, ticket: Ticket, outcome: AttemptOutcome, retry_after: float) -> None:
         jitter = random.random()  # noqa: S311 - spreads retries, decides nothing else
-        self._dependencies.health.finish(ticket, outcome, time.monotonic(), jitter=jitter, retry_after=retry_after)
+        self._monitor.health.finish(ticket, outcome, time.monotonic(), jitter=jitter, retry_after=retry_after)
 
     async def _settle(self, reservation: Reservation, *, sent: bool, complete: bool) -> None:
-        """Charge it; `sent` is false when the backend had nothing to work on, or said by its status that it did not."""
+        """Charge the attempt; `sent`: the backend may have processed the request."""
         if not sent:
             await _surely(reservation.release_surely)
             return
@@ -178,28 +162,28 @@ class Attempt:
         await _surely(settle, otherwise=lambda: self._pay_in_full(reservation, "no thread could be started"))
 
     def _bill(self, *, complete: bool) -> Bill:
-        """What there is to pay for. Raises what a tokenizer raises."""
-        if not complete and not self._call.stream:  # it may have said anything, up to its limit
-            return in_full(self._terms)
-        count, reported = self._dependencies.count, self.usage
+        """The charge. Raises what a tokenizer raises."""
+        if not complete and not self._call.stream:  # the lost response may have any length up to the limit
+            return full_bill(self._terms)
+        count, reported = self._count, self.usage
         least = self._transcript.least(count, prefix=self._call.prefix)
         if complete and reported:
-            bill = whole(reported, self._terms, least)
-            self.usage, self.believed = bill.usage, bill.usage == reported
+            bill = complete_bill(reported, self._terms, least)
+            self.usage, self.accepted = bill.usage, bill.usage == reported
             return bill
-        self._counted = self._guess()
-        if reported:  # of a stream that was cut off; some backends count as they go
+        self._counted = self._count_output()
+        if reported:  # of a stream that broke off; some backends report usage in every event
             self.usage = replace(reported, output_tokens=min(reported.output_tokens, self._terms.output_most))
-        return estimated(reported, self._terms, least, self._transcript.most(count))
+        return estimated_bill(reported, self._terms, least, self._transcript.most(count))
 
     def _pay_in_full(self, reservation: Reservation, reason: str) -> None:
-        """Charge the whole reservation, and tell the owner of the budget."""
-        self._pay(reservation, in_full(self._terms))
+        """Charge the whole reservation and send an alert."""
+        self._pay(reservation, full_bill(self._terms))
         message = (
-            f"the tokens of an answer could not be counted ({reason}), so the whole reservation of"
+            f"the tokens of a response could not be counted ({reason}), so the whole reservation of"
             f" ${format_usd(self.cost)} is charged ({self._call.model}, {self.target.backend.name})"
         )
-        self._dependencies.breaker.alert(Alert("charged_in_full", message))
+        self._breaker.alert(Alert("charged_in_full", message))
 
     def _pay(self, reservation: Reservation, bill: Bill) -> None:
         self.cost = bill.cost
@@ -207,32 +191,32 @@ class Attempt:
         reservation.settle_surely(to_usd(bill.cost), input_tokens=counts[0], output_tokens=counts[1])
 
     async def _measure(self) -> None:
-        """Count the tokens of an answer that costs nothing; without a count its pieces are told."""
+        """Count the tokens of a free response; when that fails, its pieces count."""
 
         def measure() -> None:
             with contextlib.suppress(BaseException):  # native code raises one when it panics
-                self._counted = self._guess()
+                self._counted = self._count_output()
 
         await _surely(measure, otherwise=lambda: None)
 
-    def _guess(self) -> int:
-        counted = self._dependencies.count(self._transcript.text)
+    def _count_output(self) -> int:
+        counted = self._count(self._transcript.text)
         return counted.tokens if counted.exact else self._transcript.pieces
 
     @property
-    def said(self) -> int:
-        """Tokens that came, by the best guess there is; local backends send each token by itself."""
+    def output_tokens(self) -> int:
+        """The best known number of output tokens; local backends send one token a piece."""
         if self._counted is None and self.usage is None:
             return self._transcript.pieces
         return max(self._counted or 0, self.usage.output_tokens if self.usage else 0)
 
-    def report(self, failed: str | None = None) -> request.AttemptReport:
-        """What is told of it afterwards."""
-        return request.AttemptReport(self.target.backend.name, self.cost, failed)
+    def report(self, failed: str | None = None) -> AttemptReport:
+        """The attempt in the summary; `failed`: the kind of the error."""
+        return AttemptReport(self.target.backend.name, self.cost, failed)
 
 
 def _outcome(error: BackendError) -> AttemptOutcome:
-    """What failed by an error: the backend, its model, or the request."""
+    """What an error shows about the backend, its model and the request."""
     if not error.reached:
         return AttemptOutcome.FAILED
     if not error.retryable:
@@ -241,7 +225,7 @@ def _outcome(error: BackendError) -> AttemptOutcome:
 
 
 async def _surely(work: Callable[[], T], *, otherwise: Callable[[], T] | None = None) -> None:
-    """Do work that settles money in a thread; when no thread can be started, do it, or `otherwise`, here and now."""
+    """Do work that settles money in a thread; without one, do `otherwise`, or the work, in the event loop."""
     try:
         future = _thread(work)
     except OperationError:
@@ -251,7 +235,7 @@ async def _surely(work: Callable[[], T], *, otherwise: Callable[[], T] | None = 
 
 
 def _thread(work: Callable[[], T]) -> "asyncio.Future[T]":
-    """Begin work in a thread. Raises `OperationError` when none can be started; the work is never begun then."""
+    """Start work in a thread. Raises `OperationError` when none can be started; then the work does not start later."""
     done: concurrent.futures.Future[T] = concurrent.futures.Future()
 
     def run() -> None:
@@ -263,14 +247,14 @@ def _thread(work: Callable[[], T]) -> "asyncio.Future[T]":
 
     try:
         asyncio.get_running_loop().run_in_executor(None, run)
-    except RuntimeError:  # it has been queued all the same, and another thread may have begun it
+    except RuntimeError:  # the work is queued all the same, and another thread may have started it
         if done.cancel():
             raise OperationError("cannot start a thread", hint="raise the limit of threads of this process") from None
     return asyncio.wrap_future(done)
 
 
 async def _to_its_end(work: "asyncio.Future[T]") -> T:
-    """Wait for work in a thread, also when this is cancelled; it is cancelled then as soon as the work is done."""
+    """Wait for work in a thread. A cancellation of this task takes effect when the work is done."""
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
         try:
@@ -278,6 +262,6 @@ async def _to_its_end(work: "asyncio.Future[T]") -> T:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        work.exception()  # else asyncio complains that nobody looked at it
+        work.exception()  # else asyncio logs that it was never retrieved
         raise cancelled
     return work.result()

@@ -1,8 +1,9 @@
-"""A chat request as every front end gives it to the pipeline, and what is told of it afterwards."""
+"""A chat request, and the summary of its response: the values that enter and leave the pipeline."""
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.messages import ChatMessage
@@ -10,60 +11,102 @@ from batuta_cli.serve.tiers import LatencyTier, PrivacyTier
 from batuta_cli.serve.usage import Usage
 
 
-@dataclass(frozen=True)
-class ChatRequest:
-    """One request; its privacy tier is required and never changes. Raises `UsageError` for `max_tokens` below 1."""
+def _generate_id() -> str:
+    return uuid.uuid4().hex
 
-    request_id: str
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    """One chat request. The privacy tier is required and cannot change.
+
+        ChatRequest(model="smollm2-135m", messages=[ChatMessage.user("Hello")], privacy="sovereign")
+
+    Raises `UsageError` for an unknown tier, no messages, or `max_tokens` below 1.
+    """
+
     model: str
     messages: tuple[ChatMessage, ...]
     privacy: PrivacyTier
     max_tokens: int | None = None
-    """The most tokens of an answer; None for what the model's window reserves."""
+    """The output limit in tokens; None for the model's usual reserve."""
     stream: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of OpenAI's request: sampling, stop, tools, response_format, n…; passed on as they are."""
+    """Further fields of OpenAI's chat request (temperature, stop, tools, response_format, n, …), sent unchanged."""
     latency: LatencyTier = LatencyTier.INTERACTIVE
     backend: str | None = None
-    """The only backend that may take it, when the caller named one."""
+    """The only backend that may take the request; None for any."""
+    request_id: str = field(default_factory=_generate_id)
+    """Unique among the requests in flight; in the audit log."""
+
+    if TYPE_CHECKING:  # names of tiers and any sequence of messages are accepted
+
+        def __init__(
+            self,
+            *,
+            model: str,
+            messages: Iterable[ChatMessage],
+            privacy: PrivacyTier | str,
+            max_tokens: int | None = None,
+            stream: bool = False,
+            options: Mapping[str, Any] = ...,
+            latency: LatencyTier | str = ...,
+            backend: str | None = None,
+            request_id: str = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
-        if self.max_tokens is not None and self.max_tokens < 1:  # the bound of what it may cost hangs on it
+        object.__setattr__(self, "messages", tuple(self.messages))
+        object.__setattr__(self, "privacy", PrivacyTier.parse(self.privacy))
+        object.__setattr__(self, "latency", LatencyTier.parse(self.latency))
+        if not self.messages:
+            raise UsageError("messages must not be empty")
+        if self.max_tokens is not None and self.max_tokens < 1:  # the reserved amount depends on it
             raise UsageError("max_tokens must be at least 1")
 
 
 @dataclass(frozen=True)
 class AttemptReport:
-    """One backend's part of an answer."""
+    """One attempt at a backend, in a summary."""
 
     backend: str
     cost: int
-    """Nano-dollars that were charged."""
+    """Nano-dollars charged."""
     failed: str | None = None
-    """Why it did not finish it."""
+    """The kind of the error it failed with; None when it completed the response."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What an answer took, once it has ended."""
+    """The backend, tokens and cost of a response that has ended."""
 
     backend: str
-    """The one that finished it."""
+    """The backend that completed the response."""
     input_tokens: int
     output_tokens: int
     exact: bool
-    """Whether the tokens are the backend's own count; else they were counted here."""
+    """Whether the token counts are the backend's; otherwise they were counted here."""
     cost: int
-    """Nano-dollars, all legs together."""
+    """Nano-dollars, all attempts together."""
     budget_left: int | None
-    """Nano-dollars; None when nothing was paid for, or when the ledger cannot be read."""
+    """Nano-dollars left of the day; None when the response was free or the ledger cannot be read."""
     attempts: tuple[AttemptReport, ...]
     prompted: bool = False
-    """A backend was asked in words to continue, so the seam may show."""
+    """Whether a backend received an instruction to continue, so that the splice may be visible."""
     usage: Usage | None = None
-    """The tokens with the kinds that were reported."""
+    """The token counts by kind, where they were reported."""
 
     @property
     def tokens(self) -> Usage:
-        """The tokens, with the kinds where they are known."""
+        """The token counts, by kind where the kinds are known."""
         return self.usage or Usage(self.input_tokens, self.output_tokens)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A complete response, as `Pipeline.complete` returns it."""
+
+    text: str
+    """Of the first choice."""
+    finish_reason: str | None
+    """`stop`, `length` when an output limit cut the text, `tool_calls` or `content_filter`; None when not reported."""
+    summary: Summary

@@ -1,25 +1,30 @@
-"""One answer: the legs of one request, joined into one stream.
+"""A response: the attempts at one request, joined into one stream.
 
-The client sees one text, one end and one usage, whichever backends it took. A leg that fails is followed by the next
-backend of the plan that may take over: exactly, or from the start when nothing has reached the client, or (only where
-the owner opted in) by asking in words. When none may, the first error is raised, and the stream has no end: a
-truncated answer never looks complete.
+The client sees one text, one end and one usage, whichever backends sent them. When an attempt fails, the next backend
+of the plan takes over: it continues the text exactly, or starts over when nothing has reached the client, or (only with
+`FailoverConfig.prompted`) receives an instruction to continue. When none may, the first error is raised and the stream
+has no end, so that a truncated response never looks complete.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
-from batuta_cli.errors import BatutaError, CostError, LedgerError, PrivacyError
+from batuta_cli.errors import BatutaError, BudgetReservedError, CostError, LedgerError, PrivacyError
 from batuta_cli.serve.backends.profile import ContinuationMethod
+from batuta_cli.serve.budget.breaker import CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
-from batuta_cli.serve.pipeline.attempt import Attempt, AttemptDependencies, Target
-from batuta_cli.serve.pipeline.failover import FailoverManager, Obstacle, Takeover, continuation
+from batuta_cli.serve.pipeline.attempt import Attempt
+from batuta_cli.serve.pipeline.failover import FailoverState, Obstacle, Takeover, continuation
+from batuta_cli.serve.pipeline.planner import Planner, Target
 from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.pipeline.splice import Echo, Splice, SpliceError, remaining_tokens
+from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece
+from batuta_cli.serve.retry import FailoverConfig
+from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.usage import Usage
 
@@ -36,58 +41,60 @@ _OBSTACLES = {
 }
 
 
-class ResponseSource(Protocol):
-    """What an answer asks of the pipeline."""
+@dataclass(frozen=True)
+class _Step:
+    """The next attempt: where to send which call, and how to join its text."""
 
-    manager: FailoverManager
-
-    def dependencies(self, request: ChatRequest) -> AttemptDependencies:
-        """What the legs of a request work with."""
-
-    async def targets(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Target]]:
-        """The plan as things stand now, and its backends in order; those that failed already are left out."""
-
-    async def render(self, request: ChatRequest) -> str:
-        """The prompt for raw completion. Raises `UsageError` for a model whose format is not known."""
-
-    async def budget_left(self) -> int | None:
-        """Nano-dollars."""
-
-    def retry_after(self, request: ChatRequest, backends: Collection[str]) -> int | None:
-        """Whole seconds until one of these backends can be tried with the request; None when there are none."""
-
-    def refusal(self, request: ChatRequest, plan: Plan) -> BatutaError:
-        """Why nothing in this plan may take the request."""
+    target: Target
+    call: Call
+    splice: Splice | None = None
 
 
 class Response:
-    """An answer in flight: `async for piece in answer`. Made by `Pipeline.start`, which has the first piece already.
+    """A response in flight, made by `Pipeline.start`: `async for piece in response`, or `await response.text()`.
 
-    For whoever can use several at once there is `more`.
+    `more` gives the pieces of one read together.
     """
 
-    def __init__(self, source: ResponseSource, request: ChatRequest) -> None:
+    def __init__(
+        self,
+        request: ChatRequest,
+        planner: Planner,
+        monitor: BackendMonitor,
+        breaker: CostCircuitBreaker,
+        failover: FailoverConfig,
+        timeouts: Timeouts,
+    ) -> None:
         self.request = request
         self.plan: Plan | None = None
         self.backend = ""
-        """The one that speaks now."""
+        """The backend of the current attempt."""
         self.tier = request.privacy
         self.summary: Summary | None = None
-        """Once it has ended."""
-        self._source = source
-        self._dependencies = source.dependencies(request)
-        self._legs: list[Attempt] = []
+        """Set at the end."""
+        self.finish_reason: FinishReason | None = None
+        """Why the text of the first choice ended, once it has; `length` when an output limit cut it."""
+        self._planner = planner
+        self._monitor = monitor
+        self._breaker = breaker
+        self._timeouts = timeouts
+        self._count = planner.counter(request.model)
+        self._failover = FailoverState(
+            request.request_id, "", failover, tier=request.privacy, obstacles=_request_obstacles(request)
+        )
+        self._attempts: list[Attempt] = []
         self._failures: list[str | None] = []
         self._prompted = False
-        self._pieces = self._all()
+        self._place = breaker.queue.place()
+        self._pieces = self._stream()
         self._first: list[Piece] = []
 
     async def open(self) -> None:
-        """Wait for the first piece; what is raised here can still be told by a status."""
+        """Wait for the first piece; an error raised here can still become an HTTP status."""
         self._first = await anext(self._pieces, [])
 
     async def more(self) -> list[Piece]:
-        """The next pieces, as many as there are by now; none when the answer is complete."""
+        """The pieces of the next read; empty when the response is complete."""
         if self._first:
             first, self._first = self._first, []
             return first
@@ -98,123 +105,151 @@ class Response:
             for piece in pieces:
                 yield piece
 
+    async def text(self) -> str:
+        """The rest of the response's text, of the first choice; waits for its end. Raises when it is not complete."""
+        return "".join([piece.text async for piece in self if piece.index == 0])
+
     async def aclose(self) -> None:
-        """Nobody listens any more: the backend is cut off, and charged for what was seen."""
+        """Stop: the connection to the backend is closed, and the relayed part is charged."""
+        self._place.leave()
         await self._pieces.aclose()
 
-    async def _all(self) -> AsyncGenerator[list[Piece], None]:
-        request, manager = self.request, self._source.manager
-        manager.start_tracking(request.request_id, "", tier=request.privacy, obstacles=_own_obstacles(request))
+    async def _stream(self) -> AsyncGenerator[list[Piece], None]:
+        request = self.request
         tried: set[str] = set()
+        reserved: set[str] = set()
         first_error: BatutaError | None = None
-        try:
-            while True:
-                self.plan, targets = await self._source.targets(request, frozenset(tried))
-                step = await self._step(targets, begun=bool(tried))
-                if step is None:
-                    if first_error is not None:
-                        raise self._final(first_error, {*tried, *self.plan.suitable})
-                    raise self._source.refusal(request, self.plan)
-                target, call, echo = step
-                tried.add(target.backend.name)
-                if call.max_tokens <= 0:  # the text is as long as it may be, only its end is missing
-                    yield [Piece(finish_reason="length")]
-                    break
-                attempt = Attempt(self._dependencies, target, call, request.request_id)
-                self.backend = target.backend.name
-                # Usage is kept back, it is told once at the end; so are the ends, until it is sure that nothing comes
-                # after.
-                ends: dict[int, FinishReason] = {}
-                try:
-                    async with aclosing(attempt.pieces()) as said:
-                        async for pieces in said:
-                            broken: SpliceError | None = None
-                            new: list[Piece] = []
-                            try:
-                                for piece in pieces:
-                                    self._take(piece, echo, ends, new)
-                            except SpliceError as error:
-                                broken = error
-                            if new:  # also what came before the seam, for it counts as sent
-                                yield new
-                            if broken:
-                                raise broken
-                    if last := self._last(echo, ends):
-                        yield last
-                    self._legs.append(attempt)
-                    self._failures.append(None)
-                    break
-                except (BackendError, SpliceError, CostError, PrivacyError) as error:
-                    self._legs.append(attempt)
-                    self._failures.append(error.kind)
-                    first_error = first_error or error
-                    if not self._may_go_on(error):
-                        raise self._final(first_error, {*tried, *self.plan.suitable}) from None
-        finally:
-            manager.complete(request.request_id)
+        while True:
+            self.plan, targets = await self._planner.targets(request, frozenset(tried))
+            step = await self._next_step(targets, begun=bool(tried))
+            if step is None:
+                if reserved and await self._place.wait():
+                    tried -= reserved
+                    reserved.clear()
+                    first_error = None if isinstance(first_error, BudgetReservedError) else first_error
+                    continue
+                if first_error is not None:
+                    raise self._final_error(first_error, {*tried, *self.plan.suitable})
+                raise self._planner.error(request, self.plan)
+            tried.add(step.target.backend.name)
+            if step.call.max_tokens is not None and step.call.max_tokens <= 0:  # only the end is missing
+                self.finish_reason = "length"
+                yield [Piece(finish_reason="length")]
+                break
+            attempt = self._attempt(step)
+            self.backend = step.target.backend.name
+            # Usage is held back and sent once, at the end. Finish reasons are held back until the attempt is complete.
+            ends: dict[int, FinishReason] = {}
+            try:
+                async with aclosing(attempt.pieces()) as batches:
+                    async for pieces in batches:
+                        splice_error: SpliceError | None = None
+                        new: list[Piece] = []
+                        try:
+                            for piece in pieces:
+                                self._take(piece, step.splice, ends, new)
+                        except SpliceError as error:
+                            splice_error = error
+                        if new:  # also the pieces before the failed splice, which count as sent
+                            yield new
+                        if splice_error:
+                            raise splice_error
+                if last := self._last(step.splice, ends):
+                    self.finish_reason = ends.get(0)
+                    yield last
+                self._attempts.append(attempt)
+                self._failures.append(None)
+                break
+            except BudgetReservedError as error:  # another backend is tried, then this one again after a wait
+                reserved.add(self.backend)
+                first_error = first_error or error
+            except (BackendError, SpliceError, CostError, PrivacyError) as error:
+                self._attempts.append(attempt)
+                self._failures.append(error.kind)
+                first_error = first_error or error
+                if not self._may_fail_over(error):
+                    raise self._final_error(first_error, {*tried, *self.plan.suitable}) from None
         await self._sum_up()
         yield [Piece(usage=self._usage())]
 
-    def _may_go_on(self, error: BatutaError) -> bool:
-        """Whether another backend is tried; a refusal before anything was sent takes no attempt."""
+    def _attempt(self, step: _Step) -> Attempt:
+        return Attempt(
+            step.target,
+            step.call,
+            self.request.request_id,
+            monitor=self._monitor,
+            breaker=self._breaker,
+            timeouts=self._timeouts,
+            count=self._count,
+            place=self._place,
+        )
+
+    def _may_fail_over(self, error: BatutaError) -> bool:
+        """Whether another backend is tried; a refusal before anything was sent does not use up an attempt."""
         if isinstance(error, CostError | PrivacyError):
             return True
         if isinstance(error, BackendError) and not error.retryable:
             return False
-        manager, request_id = self._source.manager, self.request.request_id
-        if not manager.should_failover(request_id):
+        if not self._failover.has_attempts:
             return False
-        manager.prepare_failover(request_id)
+        self._failover.prepare()
         return True
 
-    def _final(self, error: BatutaError, suitable: Collection[str]) -> BatutaError:
-        """The error that the client gets; the time to wait is that of the backend that can be tried first."""
+    def _final_error(self, error: BatutaError, suitable: Collection[str]) -> BatutaError:
+        """The error for the client, with the wait until the first suitable backend can be tried."""
         if isinstance(error, BackendError) and error.retryable:
-            error.retry_after = self._source.retry_after(self.request, suitable)
+            error.retry_after = self._planner.retry_after(self.request, suitable)
         return error
 
-    async def _step(self, targets: Sequence[Target], *, begun: bool) -> tuple[Target, Call, Splice | None] | None:
-        """The next backend and what to ask of it; None when there is none that may be asked."""
-        request, manager = self.request, self._source.manager
+    async def _next_step(self, targets: Sequence[Target], *, begun: bool) -> _Step | None:
+        """The first target that may take the request (over), and the call for it; None when there is none."""
+        request = self.request
         for target in targets:
-            call = Call(request.model, request.messages, target.max_tokens, request.stream, request.options)
-            context = manager.context(request.request_id)
-            if not begun or not (context.generated or context.reached_client):
-                return target, call, None
-            profile = target.backend.profile.continuation
-            takeover = continuation(
-                profile, context, model=request.model, tier=target.address_tier, prompted=manager.config.prompted
+            call = Call(
+                model=request.model,
+                messages=request.messages,
+                max_tokens=target.max_tokens,
+                stream=request.stream,
+                options=request.options,
             )
+            context = self._failover.context()
+            if not begun or not (context.generated or context.reached_client):
+                return _Step(target, call)
+            profile = target.backend.profile.continuation
+            prompted = self._failover.config.prompted
+            takeover = continuation(profile, context, model=request.model, tier=target.address_tier, prompted=prompted)
             if takeover is Takeover.RESTART:
-                manager.restart(request.request_id)
-                return target, call, None
+                self._failover.restart()
+                return _Step(target, call)
             if takeover is Takeover.ERROR:
                 continue
             text = context.generated
-            said = sum(attempt.said for attempt in self._legs)
-            known = await self._most_tokens(text)
-            left = remaining_tokens(target.max_tokens, said) or 0
-            longer = replace(target, input_tokens=target.input_tokens + known)
+            sent = sum(attempt.output_tokens for attempt in self._attempts)
+            call = replace(call, max_tokens=remaining_tokens(target.max_tokens, sent))
+            longer = replace(target, input_tokens=target.input_tokens + await self._most_tokens(text))
             if takeover is Takeover.PROMPTED:
                 self._prompted = True
                 messages = (*request.messages, ChatMessage.assistant(text), ChatMessage.user(_CONTINUE))
-                return longer, replace(call, messages=messages, max_tokens=left), Splice(text)
-            call = replace(call, prefix=text, max_tokens=left)
+                return _Step(longer, replace(call, messages=messages), Splice(text))
+            call = replace(call, prefix=text)
             if profile.method is ContinuationMethod.COMPLETION:
                 try:
-                    call = replace(call, prompt=await self._source.render(request))
+                    prompt = await self._planner.render(request)
                 except BatutaError:
                     continue
-            expected = Echo.UNKNOWN if profile.echoes else Echo.NEVER
-            return longer, call, Splice(text, echo=expected, trims=profile.trims_space)
+                limit = remaining_tokens(target.usual_max_tokens, sent)
+                needs_limit = call.max_tokens is None and profile.format.needs_limit
+                call = replace(call, prompt=prompt, max_tokens=limit if needs_limit else call.max_tokens)
+            echo = Echo.UNKNOWN if profile.echoes else Echo.NEVER
+            return _Step(longer, call, Splice(text, echo=echo, trims=profile.trims_space))
         return None
 
     async def _most_tokens(self, text: str) -> int:
-        """An upper bound of a text's tokens, counted in a thread; where that fails, the bound of one token a byte."""
+        """An upper bound of a text's tokens, counted in a thread; one token a byte when counting fails."""
 
         def count() -> int:
             try:
-                return self._dependencies.count(text).tokens
+                return self._count(text).tokens
             except BaseException:  # native code raises a BaseException when it panics
                 return len(text.encode(errors="surrogatepass"))
 
@@ -223,73 +258,75 @@ class Response:
         except RuntimeError:  # no thread can be started
             return len(text.encode(errors="surrogatepass"))
 
-    def _take(self, piece: Piece, echo: Splice | None, ends: dict[int, FinishReason], new: list[Piece]) -> None:
-        """Put what a piece has of an end to `ends`, and what it has for the client to `new`."""
-        request_id, manager = self.request.request_id, self._source.manager
-        text = echo.feed(piece.text) if echo else piece.text
+    def _take(self, piece: Piece, splice: Splice | None, ends: dict[int, FinishReason], new: list[Piece]) -> None:
+        """Add the finish reason of a piece to `ends`, and the part for the client to `new`."""
+        text = splice.feed(piece.text) if splice else piece.text
         if piece.finish_reason:
             ends[piece.index] = piece.finish_reason
         for name in piece.delta or ():
             if name in _OBSTACLES:
-                manager.obstruct(request_id, _OBSTACLES[name])
+                self._failover.obstruct(_OBSTACLES[name])
         if not (text or piece.delta or piece.logprobs):
             return
-        manager.append_tokens(request_id, text)
+        self._failover.append(text)
         if not text:
-            manager.mark_sent(request_id)
+            self._failover.mark_sent()
         new.append(Piece(text, None, None, piece.delta, piece.index, piece.logprobs))
 
-    def _last(self, echo: Splice | None, ends: dict[int, FinishReason]) -> list[Piece]:
-        """What was held back of a leg that is complete. Raises `SpliceError`."""
+    def _last(self, splice: Splice | None, ends: dict[int, FinishReason]) -> list[Piece]:
+        """The pieces held back of a complete attempt. Raises `SpliceError`."""
         last = [Piece(finish_reason=reason, index=index) for index, reason in ends.items()]
-        if echo and (text := echo.finish()):
-            self._source.manager.append_tokens(self.request.request_id, text)
+        if splice and (text := splice.finish()):
+            self._failover.append(text)
             last.insert(0, Piece(text))
         return last
 
     def _usage(self) -> Usage:
-        """Of the whole answer: the prompt once, and all that was said."""
-        first, last = self._legs[0], self._legs[-1]
-        said = sum(attempt.said for attempt in self._legs)
+        """The usage of the whole response: the prompt once, and all output."""
+        first, last = self._attempts[0], self._attempts[-1]
+        output = sum(attempt.output_tokens for attempt in self._attempts)
         if first.usage:
             reasoning = [
-                u.reasoning_tokens for attempt in self._legs if (u := attempt.usage) and u.reasoning_tokens is not None
+                usage.reasoning_tokens
+                for attempt in self._attempts
+                if (usage := attempt.usage) and usage.reasoning_tokens is not None
             ]
             return replace(
-                first.usage, output_tokens=said, reasoning_tokens=min(sum(reasoning), said) if reasoning else None
+                first.usage, output_tokens=output, reasoning_tokens=min(sum(reasoning), output) if reasoning else None
             )
-        # What a later leg was asked had the text so far in it.
-        known = last.usage.input_tokens - (said - last.said) if last.usage else first.target.input_tokens
-        return Usage(max(known, 0), said)
+        # The prompt of a later attempt includes the text so far.
+        known = last.usage.input_tokens - (output - last.output_tokens) if last.usage else first.target.input_tokens
+        return Usage(max(known, 0), output)
 
     async def _budget_left(self) -> int | None:
         try:
-            return await self._source.budget_left()
-        except (LedgerError, RuntimeError):  # the answer is complete, and paid for; no thread can be started
+            return (await self._planner.budget()).remaining
+        except (LedgerError, RuntimeError):  # the response is complete and charged; no thread can be started
             return None
 
     async def _sum_up(self) -> None:
         usage = self._usage()
-        cost = sum(attempt.cost for attempt in self._legs)
+        cost = sum(attempt.cost for attempt in self._attempts)
+        reports = zip(self._attempts, self._failures, strict=True)
         self.summary = Summary(
             backend=self.backend,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            exact=all(attempt.usage is not None and attempt.believed for attempt in self._legs),
+            exact=all(attempt.usage is not None and attempt.accepted for attempt in self._attempts),
             cost=cost,
             budget_left=await self._budget_left() if cost else None,
-            attempts=tuple(attempt.report(failed) for attempt, failed in zip(self._legs, self._failures, strict=True)),
+            attempts=tuple(attempt.report(failed) for attempt, failed in reports),
             prompted=self._prompted,
             usage=usage,
         )
 
 
-def _own_obstacles(request: ChatRequest) -> list[Obstacle]:
-    """What the request itself has that cannot be continued."""
-    found = []
+def _request_obstacles(request: ChatRequest) -> list[Obstacle]:
+    """The obstacles that the request itself brings."""
+    obstacles = []
     kind: Any = request.options.get("response_format")
     if isinstance(kind, dict) and kind.get("type") not in (None, "text"):
-        found.append(Obstacle.JSON)
+        obstacles.append(Obstacle.JSON)
     if (request.options.get("n") or 1) != 1:
-        found.append(Obstacle.CHOICES)
-    return found
+        obstacles.append(Obstacle.CHOICES)
+    return obstacles

@@ -1,18 +1,18 @@
-"""What one attempt at a backend is charged: the backend's report, within bounds that are known here.
+"""The charge for one attempt at a backend: the usage that it reports, within bounds that are computed here.
 
-The functions are pure; `leg.py` calls them in a thread, and charges the whole reservation when they fail.
+The functions are pure. `attempt.py` calls them in a thread and charges the whole reservation when they fail.
 
-A reported usage is believed between these bounds:
+A reported usage is accepted within these bounds:
 
 * Output: at least the text that was relayed.
-* Input: at least the prompt that was sent; what is missing counts at the cheapest kind that the report has.
-* In sum: at most twice the reservation, or what the text that was relayed costs.
+* Input: at least the prompt that was sent; missing tokens count at the cheapest kind in the report.
+* Total: at most twice the reservation, or the cost of the relayed text when that is more.
 
-The lower bounds are counts where the model's tokenizer is known. Otherwise they are `least_tokens`, which no tokenizer
-in use falls below: an upper estimate must not raise what a backend reports.
+The lower bounds are exact counts where the model's tokenizer is known. Otherwise they are `least_tokens`, a bound that
+no tokenizer in use falls below: an upper estimate must not raise a reported usage.
 
-Without a report, and for a stream that broke off before its report, the upper estimates count: the prompt, and the
-text that was relayed up to the limit that was sent with the request.
+Without a report, and for a stream that broke off before its report, the upper estimates are charged: the prompt, and
+the relayed text up to the output limit of the request.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,19 +25,19 @@ from batuta_cli.serve.tokens.tokenizer import TokenCount
 from batuta_cli.serve.usage import CacheWrites, Usage
 
 LONGEST_TOKEN = 128
-"""Characters of the longest token that the vocabularies in use have: a run of one symbol in cl100k and o200k."""
+"""Characters of the longest token in the vocabularies in use: a run of one symbol in cl100k and o200k."""
 
 _REASONING = ("reasoning_content", "reasoning")
-"""Two names of one text; some servers send it under both."""
+"""Two field names of the same text; some servers send both."""
 _BELIEVED = 2
-"""The multiple of the reservation up to which a report is believed."""
+"""The multiple of the reservation up to which a report is accepted."""
 
 
 def least_tokens(text: str) -> int:
-    """The least tokens that a text can have, whatever the tokenizer.
+    """A lower bound of a text's tokens for every tokenizer in use.
 
-    No token of the vocabularies in use has letters or digits on both sides of a blank, so that each word has a token of
-    its own; runs of symbols alone are no words here (o200k has the token `//\\n//`). And none is longer than
+    No token in their vocabularies has letters or digits on both sides of white space, so each word has at least one
+    token. Runs of symbols do not count as words (o200k has the token `//\\n//`). No token is longer than
     `LONGEST_TOKEN`.
     """
     words = sum(1 for word in text.split() if any(map(str.isalnum, word)))
@@ -46,35 +46,35 @@ def least_tokens(text: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What was agreed with a backend when the request was sent."""
+    """The price and the bounds of an attempt, known before it is sent."""
 
     pricing: TokenPricing
     writes: CacheWrites
     input_most: int
     """An upper bound of the prompt's tokens."""
     input_least: int
-    """A lower bound; the count itself where it is exact."""
+    """A lower bound of the prompt's tokens; the count itself where it is exact."""
     output_most: int
-    """The limit of the answer's tokens, of all choices together."""
+    """The output limit in tokens, of all choices together."""
 
     @property
     def bound(self) -> int:
-        """Nano-dollars that the request can cost at most: the amount to reserve."""
+        """The most that the attempt can cost, in nano-dollars: the amount to reserve."""
         return self.pricing.cost(self.input_most, self.output_most, writes=self.writes)
 
 
 @dataclass(frozen=True)
 class Bill:
-    """What is charged."""
+    """The charge for an attempt."""
 
     cost: int
     """Nano-dollars."""
     usage: Usage
-    """What is paid for, for the ledger's history and the client."""
+    """The tokens charged, for the ledger's history and the client."""
 
 
 class Transcript:
-    """All that a backend said in one attempt, by choice and kind."""
+    """Everything a backend sent in one attempt, by choice and kind."""
 
     def __init__(self) -> None:
         self._texts: dict[tuple[int, str], list[str]] = {}
@@ -84,7 +84,7 @@ class Transcript:
         """Pieces with text; local backends send each token by itself."""
 
     def add(self, piece: Piece) -> None:
-        """Take a piece of the answer."""
+        """Add a piece of the response."""
         if piece.text:
             self.pieces += 1
             self._texts.setdefault((piece.index, ""), []).append(piece.text)
@@ -102,9 +102,9 @@ class Transcript:
         return _whole("".join("".join(parts) for (_, name), parts in self._texts.items() if not name))
 
     def least(self, count: Callable[[str], TokenCount], *, prefix: str = "") -> int:
-        """The least tokens of output that this is. A repeated `prefix`, given with the request, is not output.
+        """A lower bound of the output tokens. A repeated `prefix` of the request is not output.
 
-        Of calls of tools the arguments count, by `least_tokens`: servers write their JSON anew, and add ids and names.
+        Of tool calls only the arguments count, by `least_tokens`: servers reformat their JSON and add ids and names.
         Raises what `count` raises.
         """
 
@@ -113,11 +113,11 @@ class Transcript:
             return counted.tokens if counted.exact else least_tokens(text)
 
         arguments = sum(least_tokens(_whole("".join(parts))) for parts in self._arguments.values())
-        return arguments + sum(lower(text.removeprefix(prefix)) for text in self._said())
+        return arguments + sum(lower(text.removeprefix(prefix)) for text in self._sent_texts())
 
     def most(self, count: Callable[[str], TokenCount]) -> int:
-        """The most tokens that this is, calls of tools included. Raises what `count` raises."""
-        return sum(count(text).tokens for text in self._said()) + count(_whole("".join(self._others))).tokens
+        """An upper bound of the output tokens, tool calls included. Raises what `count` raises."""
+        return sum(count(text).tokens for text in self._sent_texts()) + count(_whole("".join(self._others))).tokens
 
     def _note_arguments(self, choice: int, calls: Any) -> None:
         """Keep the arguments of `tool_calls`, or of the older `function_call`, by call."""
@@ -129,7 +129,7 @@ class Transcript:
                 key = choice, index if isinstance(index, int) else None
                 self._arguments.setdefault(key, []).append(arguments)
 
-    def _said(self) -> Iterator[str]:
+    def _sent_texts(self) -> Iterator[str]:
         for (index, name), parts in self._texts.items():
             text = _whole("".join(parts))
             other = "".join(self._texts.get((index, _REASONING[0]), ())) if name == _REASONING[1] else ""
@@ -137,29 +137,29 @@ class Transcript:
                 yield text
 
 
-def whole(reported: Usage, terms: Terms, least_output: int) -> Bill:
-    """The bill of an answer that is complete, and whose usage was reported."""
+def complete_bill(reported: Usage, terms: Terms, least_output: int) -> Bill:
+    """The charge for a complete response with a reported usage."""
     usage = _at_least(reported, terms, least_output)
     cost = terms.pricing.charge(usage, writes=terms.writes)
     limit = _BELIEVED * terms.bound
     if cost <= limit:
         return Bill(cost, usage)
-    sure = Usage(terms.input_least, least_output)
-    cost = max(limit, terms.pricing.charge(sure))
+    relayed = Usage(terms.input_least, least_output)
+    cost = max(limit, terms.pricing.charge(relayed))
     return Bill(cost, Usage(min(usage.input_tokens, terms.input_most), max(least_output, terms.output_most)))
 
 
-def estimated(reported: Usage | None, terms: Terms, least_output: int, most_output: int) -> Bill:
-    """The bill of an answer whose usage was not reported, or not at its end."""
+def estimated_bill(reported: Usage | None, terms: Terms, least_output: int, most_output: int) -> Bill:
+    """The charge for a response without a usage at its end."""
     output = max(least_output, min(most_output, terms.output_most))
     if reported is not None:
-        return whole(replace(reported, output_tokens=max(reported.output_tokens, output)), terms, least_output)
+        return complete_bill(replace(reported, output_tokens=max(reported.output_tokens, output)), terms, least_output)
     cost = terms.pricing.cost(terms.input_most, output, writes=terms.writes)
     return Bill(cost, Usage(terms.input_most, output))
 
 
-def in_full(terms: Terms) -> Bill:
-    """The bill of a request of which nothing is known but that it was sent."""
+def full_bill(terms: Terms) -> Bill:
+    """The charge for a request that was sent and whose response is lost: the upper bound."""
     return Bill(terms.bound, Usage(terms.input_most, terms.output_most))
 
 
@@ -171,21 +171,21 @@ def _at_least(reported: Usage, terms: Terms, least_output: int) -> Usage:
     more = replace(usage, input_tokens=terms.input_least)
     parts = [name for name in ("cached_tokens", "cache_write_tokens") if getattr(usage, name)]
     ways = [replace(more, **{name: getattr(usage, name) + missing}) for name in parts]
-    cooldown = usage.input_tokens - sum(getattr(usage, name) for name in parts) - (usage.input_audio_tokens or 0)
-    if cooldown or not ways:
+    uncached = usage.input_tokens - sum(getattr(usage, name) for name in parts) - (usage.input_audio_tokens or 0)
+    if uncached or not ways:
         ways.append(more)
     return min(ways, key=lambda way: terms.pricing.charge(way, writes=terms.writes))
 
 
 def _whole(text: str) -> str:
-    """Text that has UTF-8: JSON may split a character in two halves, or have one of them alone."""
+    """The text with surrogate pairs joined and lone surrogates replaced, so that it can be encoded as UTF-8."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _texts(value: Any) -> list[str]:
-    """All texts in a part of JSON, in their order, however deep they are."""
+    """All strings in a JSON value, in order, at any depth."""
     found, parts = [], [value]
     while parts:
         part = parts.pop()

@@ -1,23 +1,22 @@
-"""The seam of a failover: where one backend's text is joined to what another one had said.
+"""The splice of a failover: joins the text of one backend to the text that another one continues.
 
-Nothing is lost and nothing stands there twice. A backend that continues a text may first repeat it, or may have
-dropped the white space it ended in; what of that is to be expected is a fact about the backend, told to the filter.
-Only a whole echo is taken off, never a part of one.
+No character is lost and none is repeated. A backend that continues a text may repeat it first (an echo), or may drop
+the white space at its end; its profile says which. Only a complete echo is removed, never a part of one.
 
-Texts are `str`, so no character is ever cut. Where a text cannot be joined, that is an error and not a guess.
+Texts are `str`, so no character is cut. A text that cannot be joined is a `SpliceError`.
 """
 
 from batuta_cli.errors import OperationError
 from batuta_cli.serve.names import NameEnum
 
 ECHO_EVIDENCE = 16
-"""Characters from which a repetition counts as an echo where nothing is known; a shorter one may be the text's own."""
+"""The shortest prefix, in characters, whose repetition counts as an echo of a backend of which nothing is known."""
 
 
 class Echo(NameEnum):
-    """Whether a backend repeats the text it continues before it goes on.
+    """Whether a backend repeats the text before it continues it.
 
-    llama.cpp does so always when it answers in one piece, and never when it streams (seen on xllamacpp 2026.10).
+    llama.cpp always does when the response is not streamed and never when it is (xllamacpp 2026.10).
     """
 
     NEVER = "never"
@@ -26,17 +25,18 @@ class Echo(NameEnum):
 
 
 class SpliceError(OperationError):
-    """A backend did not continue the text it was given, so what it said cannot be joined to it. Exit 1."""
+    """A backend did not continue the text it was given. Exit 1."""
 
-    kind = "broken_seam"
+    kind = "splice_failed"
 
 
 class Splice:
-    """Takes the echo of `prefix` off the text that continues it, piece by piece as it arrives.
+    """Removes the echo of `prefix` from the text that continues it, piece by piece.
 
-    `trims`: the backend drops white space at the end of `prefix`, and so may write it a second time.
+    `trims`: the backend drops the white space at the end of `prefix`, so it may write it a second time.
 
-    What may yet be an echo is held back. A leg that breaks off is not finished: what it held never was in the text.
+    Text that may be an echo is held back until that is decided. Do not call `finish` for an attempt that failed: the
+    text held back is not part of the response.
     """
 
     def __init__(self, prefix: str, *, echo: Echo = Echo.UNKNOWN, trims: bool = False) -> None:
@@ -48,10 +48,7 @@ class Splice:
         self._blank = prefix[len(given) :]
 
     def feed(self, text: str) -> str:
-        """What of the text so far is new.
-
-        Raises `SpliceError` when the echo is missing of a backend that always gives one.
-        """
+        """The new text in this piece. Raises `SpliceError` when an echo that is always sent is missing."""
         if self._echo and text:
             text = self._without_echo(text)
         if self._blank and text:
@@ -61,7 +58,7 @@ class Splice:
         return text
 
     def finish(self) -> str:
-        """What was held back, when the backend has said that its text is complete. Raises `SpliceError`."""
+        """The text held back, once the backend's text is complete. Raises `SpliceError`."""
         if not self._matched or not self._echo:
             return ""
         if self._required:
@@ -83,12 +80,12 @@ class Splice:
 
 
 def _not_continued() -> SpliceError:
-    return SpliceError("the backend answered with another text than the one it was to continue")
+    return SpliceError("failover: the new backend did not continue the text already sent")
 
 
 def remaining_tokens(max_tokens: int | None, sent: int) -> int | None:
-    """The `max_tokens` of a leg that continues after `sent` tokens; None where there is no limit.
+    """The output limit of an attempt that continues after `sent` tokens; None without a limit.
 
-    At 0 there is nothing left to ask for: the text ends there, with the finish reason `length`.
+    At 0 the text is complete, with the finish reason `length`.
     """
     return None if max_tokens is None else max(0, max_tokens - sent)

@@ -1,1 +1,1 @@
-"""The privacy gate, which decides by addresses, and the audit log of its decisions."""
+"""The privacy gate, which judges addresses, and the audit log of its decisions."""

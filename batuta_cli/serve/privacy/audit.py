@@ -1,21 +1,22 @@
-"""The audit log: what the privacy gate allowed and refused, written before the connection is opened.
+"""The audit log: the decisions of the privacy gate, written before each connection is opened.
 
-One file a process, `<UTC start>-<pid>-<random>.jsonl` in `paths.audit_dir()`, mode 0600. One decision a line, never
-content:
+Each process writes its own file, `<UTC start>-<pid>-<random>.jsonl` in `paths.audit_dir()`, mode 0600. Each line is one
+decision, without message content:
 
     {"sequence":1,"time":"2026-11-23T22:30:00.123456Z","request":"…","tier":"sovereign","backend":"llamacpp",
      "address":"127.0.0.1:8080","decision":"allowed","reason":"the loopback","previous":"<hash>","hash":"<hash>"}
 
-without blanks and line breaks, in this order, ASCII alone. `hash` is the SHA-256, in hexadecimal, of the line without
-`,"hash":"…"` and the line feed; `previous` is the `hash` of the line before, 64 zeros in the first. `sequence` counts
-from 1. So `verify_log` finds every edit, gap, duplicate and change of order. It cannot see that lines were cut off the
-end, or a whole file taken away: for that, keep what `heads` gives in another place, and have it looked for.
+without spaces and line breaks, in this order, in ASCII. `hash` is the SHA-256, in hexadecimal, of the line without
+`,"hash":"…"` and the line feed. `previous` is the `hash` of the line before, 64 zeros in the first line. `sequence`
+counts from 1. So `verify_log` finds every edit, gap, duplicate and change of order. It cannot find that the end of a
+file was cut off, or that a whole file was removed; for that, keep the heads in another place and pass them to it.
 
-The head of a file is the hash of its last record. The head of a whole log is the SHA-256 of its files' lines as
-`LogReport.lines` has them; it changes with every record, those of the files stay findable.
+The head of a file is the hash of its last record. The head of a whole log is the SHA-256 of `LogReport.lines`; it
+changes with every record. An earlier head of a file can still be found in it.
 
-A log that cannot be written raises `AuditError` for sovereign and private requests; a standard one goes ahead, and
-`AuditLog.lost` counts. Whoever can write the files can also write a whole new log: the chain is no signature.
+When the log cannot be written, `record` raises `AuditError` for sovereign and private requests; standard requests
+continue, and `AuditLog.lost` counts them. The chain is not a signature: an attacker who can write the files can write a
+new log.
 """
 
 import contextlib
@@ -33,39 +34,39 @@ from typing import Any, BinaryIO, NamedTuple
 
 from batuta_cli import paths
 from batuta_cli.errors import AuditError, BatutaError, InvalidInputError, NotFoundError
-from batuta_cli.files import display, errors_named, open_regular
+from batuta_cli.files import check_writable, display, errors_named, open_regular
 from batuta_cli.serve.tiers import PrivacyTier
 
 SUFFIX = ".jsonl"
 NO_HASH = "0" * 64
-"""What the first record has for the hash before it, and the head of a file without a record."""
+"""The `previous` of the first record, and the head of a file without records."""
 
 _LONGEST_FIELD = 300  # characters; a host name has at most 253
-_LONGEST_LINE = 64 * 1024  # bytes; six escaped fields of the longest are 11 KiB
+_LONGEST_LINE = 64 * 1024  # bytes; six escaped fields of the longest length take 11 KiB
 _FIELDS = ("sequence", "time", "request", "tier", "backend", "address", "decision", "reason", "previous")
 _json = json.encoder.encode_basestring_ascii
 _HASH = re.compile(rb',"hash":"([0-9a-f]{64})"\}')
 
 
 class Decision(NamedTuple):
-    """What the gate said of one connection."""
+    """The decision of the gate about one connection."""
 
     request_id: str
     tier: PrivacyTier
     backend: str
     address: str
-    """Where it would go: an address and port, `unix:` and a path, or a host name that was not resolved."""
+    """Its destination: an address and port, `unix:` and a path, or a host name that was not resolved."""
     allowed: bool
     reason: str
 
 
 class AuditLog:
-    """The log of this process; safe for threads, and for a child that goes on with its parent's log."""
+    """The log of this process; safe for threads, and for a forked child that uses its parent's object."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or paths.audit_dir()
         self.lost = 0
-        """Decisions for standard requests that could not be written."""
+        """The number of decisions about standard requests that could not be written."""
         self._reset()
 
     def _reset(self) -> None:
@@ -78,11 +79,11 @@ class AuditLog:
         self._previous = NO_HASH
 
     def record(self, decision: Decision) -> None:
-        """Write one decision; it is in the file when this returns.
+        """Write one decision to the file.
 
         Raises `AuditError` when it could not be written and its tier is sovereign or private.
         """
-        if self._pid != os.getpid():  # a child of fork: the parent goes on with its file
+        if self._pid != os.getpid():  # a forked child: the file is the parent's
             if self._fd >= 0:
                 os.close(self._fd)
             self._reset()
@@ -96,14 +97,22 @@ class AuditLog:
             reason = error.message if isinstance(error, BatutaError) else (error.strerror or str(error)).lower()
             raise AuditError(
                 f"{display(self._path)}: the audit log cannot be written: {reason}",
-                hint=f"nothing was sent; without a log a {decision.tier} request is refused",
+                hint=f"nothing was sent; {decision.tier} requests are refused while the log cannot be written",
             ) from error
+
+    def check_writable(self) -> None:
+        """Raise `AuditError` when a record could not be written now. Writes none."""
+        try:
+            paths.private_dir(self.directory)
+            check_writable(self.directory)
+        except BatutaError as error:
+            raise AuditError(f"the audit log cannot be written: {error.message}", hint=error.hint) from error
 
     def _append(self, decision: Decision) -> None:
         if not self._in_place():
             self._open()
         now = dt.datetime.now(dt.UTC)
-        # One for each request: put together by hand, which takes a fifth of what json.dumps does.
+        # Written for each request; this takes a fifth of the time of json.dumps.
         text = (
             f'{{"sequence":{self._sequence + 1},"time":"{now.isoformat(timespec="microseconds")[:26]}Z",'
             f'"request":{_json(decision.request_id[:_LONGEST_FIELD])},"tier":"{decision.tier}",'
@@ -117,7 +126,7 @@ class AuditLog:
         try:
             written = os.write(self._fd, line)
             if written < len(line):
-                raise OSError(28, os.strerror(28))  # ENOSPC: only a full disk divides so short a write
+                raise OSError(28, os.strerror(28))  # ENOSPC: only a full disk shortens so short a write
         except OSError:
             self._take_back()
             raise
@@ -125,7 +134,7 @@ class AuditLog:
         self._sequence, self._previous = self._sequence + 1, digest
 
     def _in_place(self) -> bool:
-        """Whether the open file still has its name: it may have been removed, moved or replaced."""
+        """Whether the open file still has its name: false when it was removed, moved or replaced."""
         if self._fd < 0:
             return False
         try:
@@ -144,14 +153,14 @@ class AuditLog:
         self._size, self._sequence, self._previous = 0, 0, NO_HASH
 
     def _take_back(self) -> None:
-        # Half a line would join with the next one; where it cannot be cut off, the next one gets a new file.
+        # A partial line would join with the next one. If it cannot be cut off, the next record begins a new file.
         try:
             os.ftruncate(self._fd, self._size)
         except OSError:
             self.close()
 
     def close(self) -> None:
-        """Close the file; a later decision begins another one."""
+        """Close the file. The next decision begins a new one."""
         if self._fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._fd)
@@ -160,37 +169,37 @@ class AuditLog:
 
 @dataclass(frozen=True)
 class FileReport:
-    """What one file of the log shows."""
+    """The verification of one file of the log."""
 
     name: str
     records: int
     head: str
     problems: tuple[str, ...] = ()
     incomplete: bool = False
-    """The last line has no end: the process or the machine went down in the middle of it, or its end was cut off."""
+    """The last line is incomplete: the process was killed while writing it, or the end of the file was cut off."""
 
 
 @dataclass(frozen=True)
 class LogReport:
-    """What all files of a log show."""
+    """The verification of all files of a log."""
 
     files: tuple[FileReport, ...]
     lost_heads: tuple[str, ...] = ()
-    """Heads that were asked for and are in no file."""
+    """Required heads that are in no file."""
 
     @property
     def ok(self) -> bool:
-        """Whether every file is an unbroken chain and every head that was asked for is there."""
+        """Whether every file is an unbroken chain and contains every required head."""
         return not self.lost_heads and not any(file.problems for file in self.files)
 
     @property
     def records(self) -> int:
-        """How many decisions there are."""
+        """The number of decisions."""
         return sum(file.records for file in self.files)
 
     @property
     def lines(self) -> str:
-        """A line for each file: its head, two blanks, the number of records, two blanks, its name."""
+        """A line for each file: its head, the number of records and its name, separated by two spaces."""
         return "".join(f"{file.head}  {file.records}  {display(file.name)}\n" for file in self.files)
 
     @property
@@ -200,14 +209,14 @@ class LogReport:
 
 
 def verify_log(where: Sequence[Path] | None = None, heads: Iterable[str] = ()) -> LogReport:
-    """Look at every record of a log.
+    """Verify every record of a log.
 
     Args:
-        where: files, or directories of them; the log of this user by default.
+        where: files, or directories of them. Default: the log of this user.
         heads: hashes of records that must be in it, or the head of the whole log.
 
     Raises:
-        NotFoundError: a file or directory does not exist, or there is no file of a log in any of them.
+        NotFoundError: a file or directory does not exist, or none of them contains a log.
         OperationError: a file or directory cannot be read.
     """
     wanted = {head.lower() for head in heads}
@@ -219,20 +228,20 @@ def verify_log(where: Sequence[Path] | None = None, heads: Iterable[str] = ()) -
 
 
 def read_heads(text: str) -> list[str]:
-    """The hashes in what `serve audit head` printed once. Raises `InvalidInputError`."""
-    found = []
+    """The hashes in an earlier output of `serve audit head`. Raises `InvalidInputError`."""
+    heads = []
     for line in text.splitlines():
         head, _, rest = line.partition("  ")
         if not is_head(head) or not rest:
-            raise InvalidInputError("not what batuta serve audit head prints")
-        # The head of the whole log is passed over: it was another one as soon as a record was added.
+            raise InvalidInputError("not an output of batuta serve audit head")
+        # The head of the whole log is skipped, because it changed with the next record.
         if head != NO_HASH and not rest.endswith(f"  {WHOLE}"):
-            found.append(head)
-    return found
+            heads.append(head)
+    return heads
 
 
 WHOLE = "*"
-"""Stands for the whole log in place of a file's name; no file of a log has such a name."""
+"""Denotes the whole log in place of a file's name; no file of a log has this name."""
 
 
 def is_head(text: str) -> bool:
@@ -246,12 +255,12 @@ def _files(where: Sequence[Path] | None) -> list[Path]:
         if not path.exists() or (where is None and not path.is_dir()):
             kind = "file or directory" if where else "directory"
             raise NotFoundError(
-                f"{display(path)}: no such {kind}: nothing was logged there yet, or the log was removed"
+                f"{display(path)}: no such {kind}: no decision was logged there yet, or the log was removed"
             )
     files = [file for path in places for file in (_inside(path) if path.is_dir() else [path])]
     if not files:
         shown = ", ".join(display(path) for path in places)
-        raise NotFoundError(f"{shown}: no audit log is there: nothing was logged yet, or the log was removed")
+        raise NotFoundError(f"{shown}: no audit log: no decision was logged yet, or the log was removed")
     return files
 
 
@@ -262,14 +271,14 @@ def _inside(directory: Path) -> list[Path]:
 
 
 def _verify_file(path: Path, missing: set[str]) -> FileReport:
-    """Check one file, and take the hashes that it has out of `missing`."""
+    """Verify one file, and remove its hashes from `missing`."""
     problems: list[str] = []
     records, previous, incomplete = 0, NO_HASH, False
     sequence = 0
     try:
         descriptor = open_regular(path)
-    except (InvalidInputError, NotFoundError):  # it was there, or named: something else has its name now
-        return FileReport(path.name, 0, NO_HASH, ("is not a regular file, and the log was kept in one",))
+    except (InvalidInputError, NotFoundError):  # it exists, and is a directory, a link to nothing or a device
+        return FileReport(path.name, 0, NO_HASH, ("is not a regular file",))
     with os.fdopen(descriptor, "rb") as file, errors_named(path):
         for number, line in enumerate(_lines(file), 1):
             if _is_torn(line):
@@ -282,7 +291,7 @@ def _verify_file(path: Path, missing: set[str]) -> FileReport:
                 previous, sequence = digest or previous, sequence + 1
                 continue
             if record["sequence"] != sequence + 1:
-                problems.append(f"line {number} is record {record['sequence']}, where {sequence + 1} is due")
+                problems.append(f"line {number} is record {record['sequence']} instead of {sequence + 1}")
             elif record["previous"] != previous:
                 problems.append(f"line {number} does not continue the line before")
             sequence, previous = record["sequence"], str(digest)
@@ -298,13 +307,13 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _is_torn(line: bytes) -> bool:
-    """Whether a line is what is left of a record when its writing was cut short, its line feed missing at least."""
+    """Whether a line is an incompletely written record, without its line feed."""
     match = _HASH.search(line)
     return not line.endswith(b"\n") and len(line) < _LONGEST_LINE and (match is None or match.end() == len(line))
 
 
 def _read(line: bytes) -> tuple[dict[str, Any] | None, str | None, str]:
-    """A line's record, the hash it says it has, and what is wrong with it."""
+    """The record of a line, the hash written in it, and its fault."""
     match = _HASH.search(line)
     if match is None or line[match.end() :] != b"\n":
         return None, None, "is not a record"

@@ -1,13 +1,13 @@
-"""The privacy gate: whether a request of a tier may go to an address. A pure judgement: it resolves and opens nothing.
+"""The privacy gate: whether a request of a privacy tier may be sent to an address. It resolves and opens nothing.
 
-It judges addresses, not names. Sovereign: the loopback, a Unix socket, or a network declared local. Private: these, a
-network declared private, or https with a verified certificate to a host name of the private clouds. Everything else is
-Standard, whatever the profile of the backend claims; so is text that is no address.
+It judges addresses, not names. Sovereign: the loopback, a Unix socket, or a network in `local_networks`. Private: also
+`private_networks`, and https with a verified certificate to a host name of the private clouds. Any other address is
+Standard, whatever the backend's profile says, and so is a text that is not an address.
 
-Some addresses are never local, even inside a declared network, because what they lead to is decided elsewhere: those
-that stand for an IPv4 address behind a translator or a tunnel (NAT64, 6to4, Teredo, ISATAP), link-local ones (the
-metadata services of the clouds among them), multicast, `0.0.0.0` and `::`, and any with a scope. An IPv4-mapped
-address is the IPv4 address it contains.
+Some addresses are never local, even within a declared network, because other machines decide where they lead: addresses
+that contain an IPv4 address for a translator or a tunnel (NAT64, 6to4, Teredo, ISATAP), link-local addresses (such as
+the clouds' metadata services), multicast, `0.0.0.0`, `::`, and addresses with a scope. An IPv4-mapped address counts as
+its IPv4 address.
 """
 
 import re
@@ -17,6 +17,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from batuta_cli.serve.names import NameEnum
 from batuta_cli.serve.tiers import PrivacyTier
 
 if TYPE_CHECKING:
@@ -26,35 +27,44 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 UNIX = "unix:"
-"""Stands before the path of a Unix socket."""
+"""The prefix of the path of a Unix socket."""
 
 PRIVATE_CLOUD = "a private cloud behind a verified certificate"
-UNRESOLVED = "depends on the address of the host name"
-"""Reasons of verdicts that a host name decided, or has not decided yet."""
+"""The reason of verdicts about hosts of the private clouds."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """Networks that the user declared near: `local_networks` and `private_networks` of the configuration."""
+    """The networks in `local_networks` and `private_networks` of the configuration."""
 
     local: tuple[Network, ...] = ()
     private: tuple[Network, ...] = ()
 
     @classmethod
     def configured(cls, config: "Config") -> Self:
-        """Those of a configuration."""
+        """The networks of a configuration."""
         return cls(config.privacy.local_networks, config.privacy.private_networks)
 
 
 NO_NETWORKS = Networks()
 
 
+class Basis(NameEnum):
+    """What a verdict was made from."""
+
+    ADDRESS = "address"
+    """An address, or a host name whose tier does not depend on its address."""
+    UNRESOLVED_NAME = "unresolved name"
+    """A host name whose tier depends on an address that is not known yet."""
+
+
 class Verdict(NamedTuple):
-    """Whether a tier admits an address, the tier the address belongs to, and why."""
+    """Whether a tier allows an address, the tier of the address, and the reason."""
 
     allowed: bool
     tier: PrivacyTier
     reason: str
+    basis: Basis = Basis.ADDRESS
 
 
 class _Range(NamedTuple):
@@ -72,7 +82,7 @@ _NEVER_LOCAL = tuple(
         ("224.0.0.0/4", "a multicast address"),
         ("240.0.0.0/4", "a reserved or broadcast address"),
         ("::/128", "an unspecified address"),
-        ("::/96", "an IPv4-compatible address"),  # RFC 4291, deprecated; the loopback is judged before
+        ("::/96", "an IPv4-compatible address"),  # RFC 4291, deprecated; the loopback is tested before
         ("::ffff:0:0:0/96", "a translated IPv4 address"),  # RFC 2765
         ("64:ff9b::/96", "a NAT64 address"),  # RFC 6052
         ("64:ff9b:1::/48", "a NAT64 address"),  # RFC 8215
@@ -82,7 +92,10 @@ _NEVER_LOCAL = tuple(
         ("ff00::/8", "a multicast address"),
     )
 )
-_ISATAP = (0x00005EFE, 0x02005EFE)  # RFC 5214: upper half of the interface identifier, the lower is an IPv4 address
+_ISATAP = (
+    0x00005EFE,
+    0x02005EFE,
+)  # RFC 5214: upper half of the interface identifier; the lower half is an IPv4 address
 
 
 def judge(
@@ -92,12 +105,11 @@ def judge(
     tls_name: str | None = None,
     networks: Networks = NO_NETWORKS,
 ) -> Verdict:
-    """Whether `tier` admits a connection to `address`.
+    """Whether `tier` allows a connection to `address`.
 
     Args:
-        address: an IP address as `ipaddress` reads it, or `unix:` and a path. Never a host name: that has to be
-            resolved first, and what it resolved to is judged.
-        tls_name: the host name that the peer's certificate was verified for, or must be before anything is sent.
+        address: an IP address in the form of `ipaddress`, or `unix:` and a path. A host name must be resolved first.
+        tls_name: the host name for which the peer's certificate is verified before any data is sent.
     """
     near, reason = _place(address, networks)
     if near is PrivacyTier.STANDARD and tls_name is not None and is_private_host(tls_name):
@@ -107,9 +119,9 @@ def judge(
 
 @lru_cache(maxsize=1024)
 def read_address(text: str) -> Address | None:
-    """The IP address that `text` is, an IPv4-mapped one unmapped; None for anything else.
+    """The IP address in `text`, an IPv4-mapped one as IPv4; None for any other text.
 
-    `127.1`, `0x7f.1`, `0177.0.0.1` and `2130706433` are names: who resolves them decides what they mean.
+    `127.1`, `0x7f.1`, `0177.0.0.1` and `2130706433` count as names, because resolvers interpret them differently.
     """
     try:
         return _unmapped(ip_address(text))
@@ -125,7 +137,7 @@ def _unmapped(address: Address) -> Address:
 
 @lru_cache(maxsize=1024)
 def _place(address: str | Address, networks: Networks) -> tuple[PrivacyTier, str]:
-    """The tier that an address belongs to by itself, and why."""
+    """The tier of an address, and the reason."""
     if isinstance(address, str):
         if address.startswith(UNIX) and len(address) > len(UNIX):
             return PrivacyTier.SOVEREIGN, "a Unix socket"
@@ -154,10 +166,10 @@ def _never_local(address: Address) -> str | None:
 
 
 def is_private_host(name: str, patterns: Sequence[str] | None = None) -> bool:
-    """Whether a host name is one of the private clouds', by the patterns in their profiles.
+    """Whether a host name matches a pattern of the private clouds' profiles.
 
-    A name with anything but letters, digits, dashes and dots, or with a dot at the end, is not: what a certificate
-    was verified for would have to be argued about.
+    A name with other characters than letters, digits, dashes and dots, or with a final dot, does not match: certificate
+    checks differ for such names.
     """
     if patterns is None:
         from batuta_cli.serve.backends.kinds import private_hosts
@@ -172,15 +184,15 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 
 def is_localhost(name: str) -> bool:
-    """Whether a host name means the loopback without asking a resolver (RFC 6761, section 6.3)."""
+    """Whether a host name is the loopback without a resolver (RFC 6761, section 6.3)."""
     return name.lower().removesuffix(".") == "localhost"
 
 
 def may_resolve(tier: PrivacyTier, host: str, *, tls: bool, networks: Networks = NO_NETWORKS) -> bool:
-    """Whether a host name may be asked of a resolver under `tier`: the question alone can tell who talks to whom.
+    """Whether `tier` allows a DNS query for a host name. The query itself reveals the destination.
 
-    Sovereign only when there are local networks that the answer could lie in; Private also for the private clouds
-    over https, and when there are private networks.
+    Sovereign: only with `local_networks`, which may contain the address. Private: also with `private_networks`, and for
+    the private clouds over https.
     """
     if tier is PrivacyTier.STANDARD or networks.local:
         return True
@@ -188,10 +200,10 @@ def may_resolve(tier: PrivacyTier, host: str, *, tls: bool, networks: Networks =
 
 
 def foresee(tier: PrivacyTier, url: str, *, networks: Networks = NO_NETWORKS) -> Verdict:
-    """What the gate can be expected to say to a URL, without resolving its host name.
+    """The expected verdict about a URL, without resolving its host name.
 
-    For plans and tables; the gate itself judges at the time of the connection. A host name that could turn out to lie
-    in a declared network is allowed here, as the tier asked for.
+    For plans and tables; the gate itself judges when the connection is made. A host name whose address may be in a
+    declared network is allowed here, with the given tier.
     """
     from urllib.parse import urlsplit
 
@@ -206,7 +218,7 @@ def foresee(tier: PrivacyTier, url: str, *, networks: Networks = NO_NETWORKS) ->
         return judge(tier, host, networks=networks)
     verdict = judge(tier, host, tls_name=host if tls else None, networks=networks)
     if not verdict.allowed and may_resolve(tier, host, tls=tls, networks=networks):
-        return Verdict(True, tier, UNRESOLVED)
+        return Verdict(True, tier, "depends on the address of the host name", Basis.UNRESOLVED_NAME)
     if verdict.tier is PrivacyTier.STANDARD:
         return verdict._replace(reason="a host name")
     return verdict

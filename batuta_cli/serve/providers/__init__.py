@@ -1,4 +1,4 @@
-"""How backends are spoken to: the only part of `serve` that opens connections.
+"""HTTP requests to backends: the only part of `serve` that opens connections.
 
 Importing it without the `serve` extra raises `MissingDependencyError`.
 """

@@ -1,55 +1,45 @@
-"""One call to one backend, from the request to the last piece of its answer.
+"""One call to one backend, from the request to the last piece of its response.
 
-The answer comes as `Piece`s, those together that came together. It ends well only when the backend says that it is
-complete; anything else is a `BackendError`: another status than 200, something that is no answer, silence for longer
-than the timeouts allow, a stream that stops. Leaving the generator closes the connection, by which the backend learns
-that nobody listens any more.
+A response is complete only when the backend marks its end. Everything else is a `BackendError`: a status other than
+200, a malformed response, a timeout, a stream that stops early. Closing the generator closes the connection, which
+tells the backend to stop.
 """
 
 import asyncio
-import datetime as dt
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 
 import aiohttp
 import orjson
 
+from batuta_cli.config import TimeoutsSection
 from batuta_cli.errors import InvalidInputError, OperationError, PrivacyError
 from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend
-from batuta_cli.serve.backends.profile import ContinuationMethod
+from batuta_cli.serve.backends.profile import Profile
+from batuta_cli.serve.backends.wire_formats import WireFormat
 from batuta_cli.serve.deadline import Deadline
 from batuta_cli.serve.providers.connect import Delivery, GatedSession
-from batuta_cli.serve.providers.formats import anthropic_messages, openai_chat, raw_completion, replicate
+from batuta_cli.serve.providers.formats import format_module
 from batuta_cli.serve.providers.sse import EventScanner, LineScanner
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader
+from batuta_cli.serve.retry import read_retry_after
 
-ANSWER_LIMIT = 64 * 1024 * 1024
-"""Bytes of an answer that is not streamed."""
+Timeouts = TimeoutsSection
+"""How long a backend may take, in seconds: `[timeouts]` of the configuration."""
 
-_LARGEST_RETRY_AFTER = 3600.0  # seconds; longer ones are no use to a client that waits
+RESPONSE_LIMIT = 64 * 1024 * 1024
+"""The largest response that is not streamed, in bytes."""
+
 _LOST_BEHIND = frozenset((502, 504, 520, 524))
-"""Statuses of a gateway that got no proper response from the backend behind it, which may have worked on the request
+"""Statuses of a gateway that got no valid response from the server behind it, which may have processed the request
 (RFC 9110, sections 15.6.3 and 15.6.5; https://developers.cloudflare.com/support/troubleshooting/http-status-codes/)."""
 
 _OWN_FAULT = frozenset((400, 405, 413, 415, 422))
-"""Statuses by which a backend says that the request is wrong, which it is at any other backend, too."""
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """How long a backend may take, in seconds."""
-
-    connect: float = 5.0
-    first_token: float = 120.0
-    """From the request to the first piece; a long prompt on a slow machine takes its time."""
-    idle: float = 60.0
-    """Between two pieces."""
-    total: float = 3600.0
+"""Statuses that mean an invalid request, which no other backend would accept either."""
 
 
 async def send_call(
@@ -63,26 +53,26 @@ async def send_call(
     paid: bool = False,
     delivery: Delivery | None = None,
 ) -> AsyncGenerator[list[Piece], None]:
-    """The pieces of a backend's answer, the end included; those in a list came together.
+    """The pieces of a backend's response; each list has the pieces of one read.
 
-    A `paid` request is sent once, over a connection of its own. `delivery` is told when the request is being written.
-    Raises `BackendError`, `InvalidInputError` for options that JSON does not have, and what the gate raises:
-    `PrivacyError`, `AuditError`.
+    `paid`: the request may cost money, so it is sent once. `delivery` notes when the request is written. Raises
+    `BackendError`, `InvalidInputError` for options that JSON cannot represent, `PrivacyError`, `AuditError`.
     """
     delivery = delivery or Delivery()
     sender = _Sender(session, backend, request_id, timeouts, paid, delivery)
-    outgoing, reader = _shape(backend, call)
+    wire = format_module(_format(backend.profile, call))
+    outgoing, reader = wire.outgoing(call, backend.profile), wire.reader(call)
     url = _url(base_url, outgoing.path)
     allowed = timeouts.first_token
     try:
         if call.stream:
             loop = asyncio.get_running_loop()
             end = loop.time() + timeouts.total
-            async with aclosing(sender.streamed(url, outgoing, reader)) as answer:
+            async with aclosing(sender.streamed(url, outgoing, reader)) as batches:
                 while True:
-                    # The scope ends before the pieces are given on: it must not cancel whoever takes them.
+                    # The deadline ends before the pieces are yielded, so that it cannot cancel the consumer.
                     with Deadline(min(end - loop.time(), allowed)):
-                        pieces = await anext(answer, None)
+                        pieces = await anext(batches, None)
                     if pieces is None:
                         break
                     yield pieces
@@ -93,15 +83,15 @@ async def send_call(
             yield pieces
     except (TimeoutError, aiohttp.ClientError) as error:
         if not reader.complete:
-            # What came is not kept as the cause: it may quote the messages.
+            # The cause is dropped, because its text may quote the messages.
             raise _failure(error, allowed, delivery) from None
     if not reader.complete:
-        raise BackendError("the backend's stream ended before its answer was complete")
+        raise BackendError("the backend's stream ended before its response was complete")
 
 
 @dataclass(frozen=True)
 class _Sender:
-    """Sends on behalf of one backend and one request."""
+    """Sends one request to one backend."""
 
     session: GatedSession
     backend: Backend
@@ -111,22 +101,20 @@ class _Sender:
     delivery: Delivery
 
     async def whole(self, url: str, outgoing: Outgoing, reader: Reader) -> list[Piece]:
-        """The pieces of an answer that comes at once."""
-        headers = {"Prefer": "wait"} if self.backend.profile.wire == "replicate" else {}
-        async with self._send("POST", url, outgoing.body, Accept="application/json", **headers) as response:
+        """The pieces of a response that is not streamed."""
+        async with self._send("POST", url, outgoing, Accept="application/json") as response:
             _check_status(response)
             return list(reader.whole(_document(await _body(response))))
 
     async def streamed(self, url: str, outgoing: Outgoing, reader: Reader) -> AsyncGenerator[list[Piece], None]:
-        """The pieces, as they come."""
-        made = self.backend.profile.wire == "replicate"
-        if made:
-            async with self._send("POST", url, outgoing.body, Prefer="respond-async") as response:
+        """The pieces of a streamed response, one list for each read."""
+        if outgoing.events_url:
+            async with self._send("POST", url, outgoing) as response:
                 _check_status(response)
-                url = replicate.stream_url(_document(await _body(response)))
+                url = outgoing.events_url(_document(await _body(response)))
             sent = self._send("GET", url, None, Accept="text/event-stream")
         else:
-            sent = self._send("POST", url, outgoing.body, Accept="text/event-stream")
+            sent = self._send("POST", url, outgoing, Accept="text/event-stream")
         try:
             async with sent as response:
                 _check_status(response)
@@ -141,29 +129,29 @@ class _Sender:
                         failure = error
                     except OperationError as error:
                         failure = BackendError(error.message)
-                    if pieces:  # also those before the failure: they came well
+                    if pieces:  # also those before the failure
                         yield pieces
                     if failure:
                         raise failure
-                if rest := [piece for event in scanner.end() for piece in reader.event(event)]:
-                    yield rest
+                if last := [piece for event in scanner.end() for piece in reader.event(event)]:
+                    yield last
         except (BackendError, PrivacyError, aiohttp.ClientConnectorError):
-            if made:  # the prediction is under way all the same, and wants to be paid
-                raise BackendError("the stream of the backend's answer cannot be read, or gave up") from None
+            if outgoing.events_url:  # the first request was accepted and may be charged
+                raise BackendError("the stream of the backend's response cannot be read, or broke off") from None
             raise
 
     def _send(
-        self, method: str, url: str, body: dict[str, Any] | None, **headers: str
+        self, method: str, url: str, outgoing: Outgoing | None, **headers: str
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        if body is not None:
-            headers["Content-Type"] = "application/json"
+        if outgoing is not None:
+            headers |= {"Content-Type": "application/json", **outgoing.headers}
         return self.session.request(
             method,
             url,
             backend=self.backend.name,
             request_id=self.request_id,
             headers=headers | self.backend.auth_headers(),
-            data=None if body is None else _encoded(body),
+            data=None if outgoing is None else _encoded(outgoing.body),
             timeout=_client_timeout(self.timeouts.connect),
             once=self.paid and method == "POST",
             delivery=self.delivery,
@@ -175,21 +163,9 @@ def _client_timeout(connect: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, sock_connect=connect)
 
 
-def _shape(backend: Backend, call: Call) -> tuple[Outgoing, Reader]:
-    profile = backend.profile
-    method = profile.continuation.method
-    if call.prompt:
-        if profile.continuation.path.endswith("/api/generate"):
-            return raw_completion.outgoing_ollama(call), raw_completion.OllamaReader()
-        return raw_completion.outgoing(call), raw_completion.CompletionReader()
-    if profile.wire == "anthropic":
-        return anthropic_messages.outgoing(call), anthropic_messages.MessagesReader()
-    if profile.wire == "replicate":
-        return replicate.outgoing(call), replicate.PredictionReader()
-    fields = profile.continuation.body if method is ContinuationMethod.FIELDS else None
-    return openai_chat.outgoing(call, fields, limit=profile.output_limit), openai_chat.ChatReader(
-        call.options.get("n") or 1
-    )
+def _format(profile: Profile, call: Call) -> WireFormat:
+    """The wire format of a call: the raw one for a rendered prompt."""
+    return profile.continuation.format if call.prompt else profile.wire
 
 
 def _url(base_url: str, path: str) -> str:
@@ -200,12 +176,14 @@ def _url(base_url: str, path: str) -> str:
 
 
 def _check_status(response: aiohttp.ClientResponse) -> None:
-    if response.status in (200, 201):  # 201 is how Replicate says that a prediction was made
+    if response.status in (200, 201):  # 201: Replicate has created a prediction
         return
     status = response.status
-    words = "sends elsewhere, which is not followed" if 300 <= status < 400 else "answered"
+    redirect = 300 <= status < 400
     raise BackendError(
-        f"the backend {words} (HTTP {status})",
+        f"the backend answered with a redirect (HTTP {status}); batuta does not follow redirects"
+        if redirect
+        else f"the backend answered with HTTP {status}",
         status=status,
         retryable=status not in _OWN_FAULT,
         retry_after=read_retry_after(response.headers.get("Retry-After", ""), response.headers.get("Date", "")),
@@ -213,59 +191,37 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
     )
 
 
-def read_retry_after(value: str, date: str = "") -> float | None:
-    """Seconds to wait, from 0 to an hour, by a `Retry-After` header; None when it is invalid.
-
-    It holds seconds or a date (RFC 9110, section 10.2.3). `date` is the response's own `Date` header: the difference of
-    the two does not depend on our clock. Without a valid one our clock counts.
-    """
-    value = value.strip()
-    if value.isascii() and value.isdecimal():
-        return min(float(value), _LARGEST_RETRY_AFTER)
-    until = _http_date(value)
-    if until is None:
-        return None
-    return min(max((until - (_http_date(date) or dt.datetime.now(dt.UTC))).total_seconds(), 0.0), _LARGEST_RETRY_AFTER)
-
-
-def _http_date(value: str) -> dt.datetime | None:
-    """A date in one of the three forms of RFC 9110, section 5.6.7; None when it is invalid."""
-    try:
-        found = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
-
-
 def _scanner(kind: str) -> "EventScanner | LineScanner":
     if kind == "application/x-ndjson":
         return LineScanner()
     if kind == "text/event-stream":
         return EventScanner()
-    raise BackendError(f"the backend answered with {display(kind[:60])}, which is no stream of events")
+    raise BackendError(
+        f"the backend answered with the content type {display(kind[:60]) or '(missing)'}, not with an event stream"
+    )
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for data in response.content.iter_any():
         body += data
-        if len(body) > ANSWER_LIMIT:
-            raise BackendError(f"the backend's answer has more than {ANSWER_LIMIT:,} bytes")
+        if len(body) > RESPONSE_LIMIT:
+            raise BackendError(f"the backend's response has more than {RESPONSE_LIMIT:,} bytes")
     return bytes(body)
 
 
 def _encoded(body: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(body)
-    except TypeError:  # its text may quote the body
-        raise InvalidInputError("the request has a number or a text that cannot be sent as JSON") from None
+    except TypeError:  # the error's text may quote the body
+        raise InvalidInputError("the request has a value that JSON cannot represent") from None
 
 
 def _document(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise BackendError("the backend's answer is not JSON") from None
+        raise BackendError("the backend's response is not JSON") from None
 
 
 def _failure(error: Exception, allowed: float, delivery: Delivery) -> BackendError:
@@ -275,5 +231,5 @@ def _failure(error: Exception, allowed: float, delivery: Delivery) -> BackendErr
     if refused or not delivery.begun:
         return BackendError("the backend cannot be reached", sent=delivery.begun, reached=False)
     if isinstance(error, TimeoutError):
-        return BackendError(f"the backend was silent for {allowed:g} seconds, or took too long")
+        return BackendError(f"the backend sent nothing for {allowed:g} s, or the response took too long")
     return BackendError("the connection to the backend broke")

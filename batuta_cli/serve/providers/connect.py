@@ -1,16 +1,16 @@
-"""HTTP through the privacy gate: a `GatedSession` sends requests of one tier, and of no other.
+"""HTTP through the privacy gate: a `GatedSession` sends the requests of one privacy tier.
 
-* The gate judges the address that is handed to `connect`, and after it the address of the peer, also of a connection
-  that is used again. Each decision is in the audit log before the connection is opened.
-* A host name is asked of a resolver only where the tier allows the question; `localhost` never is.
-* Connections are kept apart by tier, because a session has one tier and connections of its own.
+* The gate judges the address that is passed to `connect`, and then the address of the peer, also of a reused
+  connection. Each decision is in the audit log before the connection is opened.
+* A host name is resolved only where the tier allows a DNS query; `localhost` needs none.
+* Tiers share no connections: a session has one tier and its own connections.
 * A request that may cost money has a connection of its own and is sent once. A server may close an open connection at
-  any moment, and nothing tells then whether it had read the request (RFC 9112, section 9.3.1).
-* Redirects are answers like any other. Cookies are not kept, proxy variables and `.netrc` are not read; only a standard
-  request takes the proxy of the configuration, and not to what is local: the proxy has a loopback of its own.
+  any moment, and the client cannot tell whether it had read the request (RFC 9112, section 9.3.1).
+* Redirects are not followed, cookies are not kept, proxy variables and `.netrc` are not read. Only requests of the
+  standard tier use the configured proxy, and not for local addresses, which mean another machine at the proxy.
   Certificates are always verified.
 
-Raises `PrivacyError` when the gate refuses, `AuditError` when a decision cannot be written, else what aiohttp raises.
+Raises `PrivacyError` when the gate refuses, `AuditError` when a decision cannot be written, and what aiohttp raises.
 """
 
 import asyncio
@@ -39,37 +39,37 @@ from batuta_cli.serve.tiers import PrivacyTier
 
 @dataclass
 class Delivery:
-    """How far a request has come; kept by its sender."""
+    """Whether a request was sent, for its caller."""
 
     begun: bool = False
-    """A connection is open and the request is being written to it, so that the backend may have read it."""
+    """A connection is open and the request is being written, so the backend may have read it."""
 
 
 @dataclass
 class _Attempt:
-    """One request on its way to a connection."""
+    """One request that needs a connection."""
 
     request_id: str
     backend: str
     delivery: Delivery
     tls_name: str | None = None
-    """The host name that a certificate has to be verified for before anything is sent."""
+    """The host name of the certificate that is verified before anything is sent."""
     opened: bool = False
     reused: bool = False
-    """It got a connection that was open already."""
+    """It uses a connection that was open before."""
     fresh: bool = False
-    """It must not get one."""
+    """It must use a new connection."""
     refusal: BatutaError | None = None
 
 
 _CLOSED_BEFORE = 0.25
-"""Seconds within which a connection that the server had closed shows that it is: a way there and back."""
+"""Seconds within which a connection that the server has closed fails: one round trip."""
 
 _current: ContextVar[_Attempt] = ContextVar("attempt")
 
 
 class ConnectionGate:
-    """The judgement of one tier, with its log."""
+    """The privacy gate of one tier, with its audit log."""
 
     def __init__(self, tier: PrivacyTier, networks: Networks, audit: AuditLog) -> None:
         self.tier = tier
@@ -87,9 +87,11 @@ class ConnectionGate:
         self._decide(attempt, _with_port(host, port), verdict, " (an open connection)" if again else "")
 
     def pass_name(self, attempt: _Attempt, host: str) -> None:
-        """Judge whether a host name may be asked of a resolver; logged only when it may not. Raises as above."""
+        """Judge whether a host name may be resolved; logged only when it may not. Raises as `pass_address`."""
         if not may_resolve(self.tier, host, tls=attempt.tls_name is not None, networks=self.networks):
-            self._decide(attempt, host, Verdict(False, PrivacyTier.STANDARD, "a host name, not looked up"), "")
+            self._decide(
+                attempt, host, Verdict(False, PrivacyTier.STANDARD, "a host name that may not be resolved"), ""
+            )
 
     def _decide(self, attempt: _Attempt, address: str, verdict: Verdict, remark: str) -> None:
         refusal = None
@@ -125,7 +127,7 @@ def _with_port(host: str, port: int | None) -> str:
 
 @contextlib.contextmanager
 def _as_os_error() -> Any:
-    """What the gate raises as an `OSError`: aiohttp and the race for the fastest address know no other failure.
+    """Raise the gate's error as an `OSError`, the only failure of an address that aiohttp handles.
 
     `_Attempt.refusal` keeps the error itself.
     """
@@ -136,7 +138,7 @@ def _as_os_error() -> Any:
 
 
 class _Resolver(AbstractResolver):
-    """Asks the system's resolver, when the gate lets it, and gives on what the gate admits of the answer."""
+    """Uses the system's resolver where the gate allows it, and returns the addresses that the gate admits."""
 
     def __init__(self, gate: ConnectionGate) -> None:
         self._gate = gate
@@ -183,9 +185,9 @@ class _Connector(aiohttp.TCPConnector):
         super().__init__(
             resolver=_Resolver(gate),
             force_close=not reuse,
-            use_dns_cache=False,  # each connection is judged by an answer of its own
+            use_dns_cache=False,  # each connection is judged by a fresh resolution
             socket_factory=self._make_socket,
-            limit=0,  # the router counts what is on its way
+            limit=0,  # the router limits requests
         )
         self._gate = gate
 
@@ -224,7 +226,7 @@ class _Connector(aiohttp.TCPConnector):
         peer = transport.get_extra_info("peername") if transport is not None else None
         if peer is None:
             raise aiohttp.ServerDisconnectedError
-        if attempt.opened:  # the same address as was logged, or something in between has changed it
+        if attempt.opened:  # the address was logged before the connection was opened
             verdict = judge(self._gate.tier, peer[0], tls_name=attempt.tls_name, networks=self._gate.networks)
             if verdict.allowed:
                 return
@@ -232,13 +234,13 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class GatedSession:
-    """Requests of one tier over connections of its own; an asynchronous context manager.
+    """Sends the requests of one tier over its own connections; an asynchronous context manager.
 
     Args:
         tier: of every request.
         audit: where each decision is written.
-        networks: what was declared local and private.
-        proxy: the URL of a proxy, which standard requests take and others never do.
+        networks: the networks declared local and private.
+        proxy: the URL of a proxy; only the standard tier uses it.
     """
 
     def __init__(
@@ -247,7 +249,7 @@ class GatedSession:
         self.gate = ConnectionGate(tier, networks, audit)
         self._proxy = proxy if tier is PrivacyTier.STANDARD else ""
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        """By whether their connections are used more than once."""
+        """By whether their connections are reused."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -275,19 +277,19 @@ class GatedSession:
         once: bool = False,
         delivery: Delivery | None = None,
     ) -> "_Request":
-        """Send one request: `async with` it, and the block has the response, whose body is still to be read.
+        """Send one request: `async with` gives the response, whose body is not read yet.
 
         Args:
-            backend: on whose behalf, for the log and for messages.
-            request_id: of the client's request, for the log.
-            once: it may cost money, so it is sent over a connection of its own and never again.
-            delivery: is told when the request is being written.
+            backend: the backend's name, for the log and for messages.
+            request_id: the client's request, for the log.
+            once: the request may cost money, so it is sent once, over a new connection.
+            delivery: notes when the request is written.
 
         Raises:
-            PrivacyError: the tier does not admit where it would go.
+            PrivacyError: the tier does not admit the address.
             AuditError: the decision cannot be written.
-            UsageError: the URL is none, or has a user in it.
-            aiohttp.ClientError, TimeoutError: it failed on its way.
+            UsageError: the URL is invalid, or has a user in it.
+            aiohttp.ClientError, TimeoutError: it failed.
         """
         options = {"headers": headers, "data": data, "timeout": timeout or _NO_TIMEOUT}
         attempt = _Attempt(request_id, backend, delivery or Delivery())
@@ -309,9 +311,9 @@ class GatedSession:
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if attempt.refusal is not None:
                     raise attempt.refusal from None
-                # An open connection that the server had closed meanwhile, as llama.cpp does after each stream: once
-                # more, over a new one. After a while it was not that: the server may have worked on the request.
-                # A request that is to be sent once never gets an open connection.
+                # The server had closed the reused connection, as llama.cpp does after each stream: send once more, over
+                # a new one. After a longer time the server may have processed the request. A request that must be sent
+                # once never uses an open connection.
                 if not attempt.reused or time.monotonic() - began > _CLOSED_BEFORE:
                     raise
                 attempt = _Attempt(first.request_id, first.backend, first.delivery, fresh=True)
@@ -344,7 +346,7 @@ _NO_TIMEOUT = aiohttp.ClientTimeout()
 
 
 class _Request:
-    """A request that is sent when its block begins; one that is never begun is never sent."""
+    """A request that is sent when its `async with` block begins."""
 
     def __init__(self, sent: Coroutine[Any, Any, aiohttp.ClientResponse]) -> None:
         self._sent = sent

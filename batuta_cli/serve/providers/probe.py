@@ -1,11 +1,11 @@
-"""What is behind the address of each backend: whose server, whether it is well, how deep its queue is.
+"""Probes: which server answers at a backend's address, whether it is healthy, and its queue depth.
 
-Several kinds share port 8080, so a server is asked who it is before it is taken for anything; the questions are in the
-profiles. All backends are asked at the same time, and each question once for an address, however many backends are
-said to be there. A key is sent to the address it was configured for, and only when the server is not known to be
-another one's. The privacy gate stands before every connection; a backend that it refuses has that for its error.
+Several kinds share port 8080, so a server is identified first, by the requests in the profiles. Backends are probed
+concurrently, and each URL is requested once, also when several backends share an address. A key is sent only to the
+address it is configured for, and not to a server that was identified as another kind's. Every connection passes the
+privacy gate; its refusal becomes the backend's error.
 
-Raises `AuditError` when the log cannot be written (see `audit`); all else becomes part of the result.
+Raises `AuditError` when the audit log cannot be written; every other failure is part of the result.
 """
 
 import asyncio
@@ -33,51 +33,51 @@ _VALUE = r"(?:\{[^}\n]*\})?[ \t]+([-+0-9.eE]+|NaN)"  # https://prometheus.io/doc
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What was seen of one backend."""
+    """The state of one backend."""
 
     backend: Backend
     base_url: str = ""
-    """The address that answered, or the last that was tried."""
+    """The address that answered, or the last one tried."""
     reachable: bool | None = None
-    """Whether a server answered; None when none was asked."""
+    """Whether a server answered; None when no request was sent."""
     identified_as: ServingBackend | None = None
-    """Whose server answered, when it shows."""
+    """The kind of the server, when it can be identified."""
     healthy: bool = False
-    """It is this backend's, and takes requests."""
+    """The server is of this backend's kind and takes requests."""
     loading: bool = False
-    """It is still loading its model."""
+    """The server is loading its model."""
     queue_depth: int | None = None
-    """Requests running and waiting; None when it does not tell."""
+    """Requests running and waiting; None when the server does not report them."""
     slots: int | None = None
-    """Requests it can run at once."""
+    """Requests it can run at once; None when the server does not report it."""
     models: tuple[str, ...] = ()
     remote_models: tuple[str, ...] = ()
-    """Models that the server itself sends elsewhere."""
+    """Models whose requests the server forwards to another server."""
     tells_remote: bool = True
-    """False when a server that may do so was asked which, and did not say."""
+    """False when a server that may forward requests does not list for which models."""
     context_length: int | None = None
-    """Tokens a request may have."""
+    """The context window in tokens that the server reports."""
     error: str | None = None
-    """Why it is not healthy."""
+    """Why the backend is not healthy."""
     latency_ms: float | None = None
-    """Until its state was known."""
+    """Milliseconds until the health response."""
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """What came back for one question; `error` in place of a status when nothing did. Header names in lower case."""
+class _ProbeResponse:
+    """One HTTP response, or the `error` in its place. Header names are in lower case."""
 
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     error: str | None = None
     refused: bool = False
-    """The gate did not let the question out."""
+    """The privacy gate refused the request."""
     latency_ms: float = 0.0
 
     @property
     def json(self) -> Any:
-        """The body of a successful answer as JSON, None when it is none."""
+        """The body as JSON, None when the status is not 200 or the body is not JSON."""
         if self.status != 200:
             return None
         try:
@@ -96,13 +96,13 @@ def probe(
     proxy: str = "",
     environ: Mapping[str, str] | None = None,
 ) -> list[ProbeResult]:
-    """Ask all backends, in their order; for programs without a loop of their own. See `probe_all`."""
+    """Probe all backends; for programs without an event loop. See `probe_all`."""
 
-    async def ask() -> list[ProbeResult]:
+    async def run() -> list[ProbeResult]:
         async with GatedSession(tier, audit or AuditLog(), networks, proxy=proxy) as session:
             return await probe_all(session, backends, timeout=timeout, environ=environ)
 
-    return asyncio.run(ask())
+    return asyncio.run(run())
 
 
 async def probe_all(
@@ -112,7 +112,7 @@ async def probe_all(
     timeout: float = 1.0,
     environ: Mapping[str, str] | None = None,
 ) -> list[ProbeResult]:
-    """Ask all backends at once; `timeout` is in seconds, for each question.
+    """Probe all backends concurrently, results in their order; `timeout`: seconds, for each HTTP request.
 
     Raises `AuditError`.
     """
@@ -131,13 +131,13 @@ class _Prober:
         self._session = session
         self._timeout = timeout
         self._environ = environ
-        self._asked: dict[tuple[str, frozenset[tuple[str, str]]], asyncio.Task[_Answer]] = {}
+        self._asked: dict[tuple[str, frozenset[tuple[str, str]]], asyncio.Task[_ProbeResponse]] = {}
 
     async def backend(self, backend: Backend) -> ProbeResult:
         if backend.missing:
-            return ProbeResult(backend, error=f"{' and '.join(backend.missing)} must be set to say where it is")
+            return ProbeResult(backend, error=f"{' and '.join(backend.missing)} must be set: its address depends on it")
         if not backend.profile.health:
-            return ProbeResult(backend, backend.base_urls[0], error="it has no address that tells its state")
+            return ProbeResult(backend, backend.base_urls[0], error="it has no health URL")
         if not backend.profile.is_local:
             lacking = backend.api_key_env and not backend.api_key(self._environ)
             if lacking:
@@ -152,7 +152,7 @@ class _Prober:
     async def _at(self, backend: Backend, base_url: str) -> ProbeResult:
         profile = backend.profile
         headers = backend.auth_headers(self._environ)
-        # A server on a shared port is asked who it is before it is shown a key.
+        # A server on a shared port is identified before a key is sent to it.
         health = await self._get(backend, base_url, profile.health, headers if not profile.identity else {})
         found = ProbeResult(backend, base_url, latency_ms=health.latency_ms)
         if not health.status:
@@ -160,8 +160,8 @@ class _Prober:
         found = replace(found, reachable=True)
         if profile.identity:
             found = replace(found, identified_as=await self._identify(backend, base_url))
-            if complaint := _complaint(backend, found.identified_as):
-                return replace(found, error=complaint)
+            if mismatch := _mismatch(backend, found.identified_as):
+                return replace(found, error=mismatch)
             if health.status in (401, 403):
                 health = await self._get(backend, base_url, profile.health, headers)
         else:
@@ -184,8 +184,8 @@ class _Prober:
         profile = found.backend.profile
         load, describe, remote = profile.load, profile.describe, profile.remote_models
 
-        async def ask(path: str) -> _Answer:
-            return await self._get(found.backend, found.base_url, path, headers) if path else _Answer()
+        async def ask(path: str) -> _ProbeResponse:
+            return await self._get(found.backend, found.base_url, path, headers) if path else _ProbeResponse()
 
         models, metrics, slots, described, listed = await asyncio.gather(
             ask(profile.models),
@@ -195,7 +195,7 @@ class _Prober:
             ask(remote.path),
         )
         if remote.path and listed.status != 404 and not isinstance(listed.json, dict):  # 404: an older server
-            return replace(found, error="it does not tell which of its models it sends elsewhere")
+            return replace(found, error="it does not list the models whose requests it forwards")
         names = _names(_entries(models.json, "data"), "id")
         depth = _gauges(metrics, load.gauges)
         facts = described.json
@@ -210,14 +210,14 @@ class _Prober:
             context_length=_number(facts, describe.context_length) if describe else None,
         )
 
-    async def _get(self, backend: Backend, base_url: str, path: str, headers: Mapping[str, str]) -> _Answer:
+    async def _get(self, backend: Backend, base_url: str, path: str, headers: Mapping[str, str]) -> _ProbeResponse:
         url = _url(base_url, path)
         key = (url, frozenset(headers.items()))
         if key not in self._asked:
             self._asked[key] = asyncio.create_task(self._ask(backend, url, headers))
         return await self._asked[key]
 
-    async def _ask(self, backend: Backend, url: str, headers: Mapping[str, str]) -> _Answer:
+    async def _ask(self, backend: Backend, url: str, headers: Mapping[str, str]) -> _ProbeResponse:
         began = time.monotonic()
         timeout = aiohttp.ClientTimeout(total=self._timeout)
         try:
@@ -229,25 +229,25 @@ class _Prober:
                     body += more
                 elapsed = (time.monotonic() - began) * 1000
                 names = {name.lower(): value for name, value in got.headers.items()}
-                return _Answer(got.status, names, body, latency_ms=elapsed)
+                return _ProbeResponse(got.status, names, body, latency_ms=elapsed)
         except (PrivacyError, UsageError) as error:
-            return _Answer(error=error.message, refused=True)
+            return _ProbeResponse(error=error.message, refused=True)
         except TimeoutError:
-            return _Answer(error=f"no answer within {self._timeout:g} s")
+            return _ProbeResponse(error=f"no response within {self._timeout:g} s")
         except (aiohttp.ClientError, OSError) as error:
-            return _Answer(error=_failure(error))
+            return _ProbeResponse(error=_failure(error))
 
 
 def _url(base_url: str, path: str) -> str:
-    """A path of a profile at an address; one that begins with a slash counts from the root of the server.
+    """The URL of a profile's path; a path that begins with a slash is relative to the server's root.
 
-    The root is the base URL without its `/v1`, because a server may live below a path of a proxy's.
+    The root is the base URL without `/v1`, because a proxy may serve the backend below a path.
     """
     return base_url.removesuffix("/v1") + path if path.startswith("/") else f"{base_url}/{path}"
 
 
-def _shows(identity: ServerIdentity, answer: _Answer) -> bool:
-    """Whether an answer shows the identity."""
+def _shows(identity: ServerIdentity, answer: _ProbeResponse) -> bool:
+    """Whether a response matches an identity."""
     if identity.header:
         return answer.headers.get(identity.header.lower(), "").startswith(identity.begins)
     if identity.begins:
@@ -260,25 +260,29 @@ def _shows(identity: ServerIdentity, answer: _Answer) -> bool:
     return all(key in document for key in identity.has)
 
 
-def _complaint(backend: Backend, shown: ServingBackend | None) -> str | None:
-    """What speaks against taking a server for this backend's."""
+def _mismatch(backend: Backend, shown: ServingBackend | None) -> str | None:
+    """The error when an identified server is not this backend's; None when it is, or may be."""
     if shown is backend.kind:
         return None
     if shown is None:
-        # Where the user says it is, it may stand behind something that hides it; elsewhere it is somebody else's.
-        return None if backend.configured else f"a server answers there that is not {backend.profile.title}"
+        # A proxy at a configured address may hide the identity. At a default address it is another server.
+        return None if backend.configured else f"the server at this address is not {backend.profile.title}"
     if backend.configured and shown.value in backend.profile.embeds:
         return None
-    return f"{shown.profile.title} answers there, not {backend.profile.title}"
+    return f"the server at this address is {shown.profile.title}, not {backend.profile.title}"
 
 
 def _status(status: int, backend: Backend) -> str:
     if 300 <= status < 400:
-        return "it sends requests on to another place, which is never followed"
+        return f"it answers with a redirect (HTTP {status}); batuta does not follow redirects"
     if status in (401, 403):
         name = backend.api_key_env
-        return f"it does not take the key in {name}" if name else "it wants a key: name its variable in api_key_env"
-    return f"it answers with HTTP status {status}"
+        return (
+            f"it rejects the key in {name}"
+            if name
+            else "it requires a key: set api_key_env to the variable with the key"
+        )
+    return f"it answers with HTTP {status}"
 
 
 def _failure(error: Exception) -> str:
@@ -288,8 +292,8 @@ def _failure(error: Exception) -> str:
         return "its host name cannot be resolved"
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno
-        return os.strerror(number).lower() if number else "it cannot be connected to"
-    return "it does not speak HTTP" if isinstance(error, aiohttp.ClientResponseError) else "the connection broke off"
+        return os.strerror(number).lower() if number else "the connection failed"
+    return "the response is not HTTP" if isinstance(error, aiohttp.ClientResponseError) else "the connection broke off"
 
 
 def _entries(document: object, name: str) -> list[dict[str, Any]]:
@@ -302,21 +306,21 @@ def _names(entries: Sequence[dict[str, Any]], key: str) -> tuple[str, ...]:
 
 
 def _remote(profile: Profile, names: Sequence[str], listed: object) -> tuple[str, ...]:
-    """The models that the server sends elsewhere, by any of the signs in the profile."""
+    """The models whose requests the server forwards, by the signs in the profile."""
     signs = profile.remote_models
     found = [name for name in names if signs.suffixes and name.endswith(signs.suffixes)]
     for entry in _entries(listed, signs.entries):
         name = entry.get(signs.name)
-        told = any(entry.get(key) for key in signs.fields)
-        told |= any(entry.get(key) == value for key, value in signs.values.items())
-        told |= isinstance(name, str) and bool(signs.suffixes) and name.endswith(signs.suffixes)
-        if told and isinstance(name, str):
+        forwarded = any(entry.get(key) for key in signs.fields)
+        forwarded |= any(entry.get(key) == value for key, value in signs.values.items())
+        forwarded |= isinstance(name, str) and bool(signs.suffixes) and name.endswith(signs.suffixes)
+        if forwarded and isinstance(name, str):
             found.append(name)
     return tuple(dict.fromkeys(found))
 
 
-def _gauges(answer: _Answer, names: Sequence[str]) -> int | None:
-    """The sum of gauges in Prometheus text, over all their labels; None when it has none of them."""
+def _gauges(answer: _ProbeResponse, names: Sequence[str]) -> int | None:
+    """The sum of gauges in Prometheus text, over all labels; None when there are no such gauges."""
     if answer.status != 200 or not names:
         return None
     pattern = rf"^(?:{'|'.join(map(re.escape, names))}){_VALUE}"
@@ -340,7 +344,10 @@ def _busy(slots: object) -> int | None:
 
 
 def _number(document: object, path: str) -> int | None:
-    """The whole number above zero that a dotted name leads to."""
+    """The positive integer at a dotted path, in which a number is an index of a list; None when missing or invalid."""
     for name in path.split("."):
-        document = document.get(name) if isinstance(document, dict) else None
+        if isinstance(document, list) and name.isdigit():
+            document = document[int(name)] if int(name) < len(document) else None
+        else:
+            document = document.get(name) if isinstance(document, dict) else None
     return document if type(document) is int and document > 0 else None

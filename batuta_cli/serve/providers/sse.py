@@ -1,8 +1,8 @@
 """Server-sent events, read as the bytes arrive (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
-`EventScanner.feed` gives the events that are whole; what a stream ends in the middle of is never given: an event
-without its empty line is a truncated one (section 9.2.6 of the standard). Bytes stay bytes, so that an event can be
-relayed as it came, and a character that was cut in two is whole again when its event is.
+`EventScanner.feed` yields complete events. An event without its empty line at the end of a stream is truncated and is
+not yielded (section 9.2.6 of the standard). Data stays bytes, so a character split between two reads is complete when
+its event is.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from batuta_cli.errors import OperationError
 
 EVENT_LIMIT = 16 * 1024 * 1024
-"""Bytes of one event. A backend that sends more without an empty line is taken for broken."""
+"""The largest event in bytes. A backend that sends more without an empty line fails."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -25,35 +25,39 @@ class Event:
 
 
 class EventScanner:
-    """Turns pieces of a stream into events."""
+    """Turns the bytes of a stream into events."""
 
     def __init__(self, limit: int = EVENT_LIMIT) -> None:
         self._limit = limit
-        self._rest = b""
+        self._rest = bytearray()
+        """A line without its end."""
         self._begun = False
         self._type = ""
         self._data: list[bytes] = []
         self._size = 0
+        """Bytes since the last event, comments and unknown fields included."""
 
     def feed(self, piece: bytes) -> Iterator[Event]:
-        """The events that `piece` completes. Raises `OperationError` when one is larger than the limit."""
-        buffer = self._rest + piece
+        """The events that `piece` completes. Raises `OperationError` for more than the limit without an event."""
+        if self._begun and b"\n" not in piece and b"\r" not in piece and not self._rest.endswith(b"\r"):
+            self._rest += piece  # the line is searched for its end only once
+            self._check_size()
+            return
+        buffer = bytes(self._rest) + piece
         if not self._begun:
             if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
-                self._rest = buffer
+                self._rest = bytearray(buffer)
                 return
             self._begun = True
             buffer = buffer.removeprefix(_BOM)
-        # A carriage return at the end may be the first half of a line's end.
+        # A carriage return at the end may be the first byte of CRLF.
         held = buffer.endswith(b"\r")
         if held:
             buffer = buffer[:-1]
         if b"\r" in buffer:
             buffer = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = buffer.split(b"\n")
-        self._rest = rest + b"\r" * held
-        if len(self._rest) + self._size > self._limit:
-            raise self._too_large()
+        self._rest = bytearray(rest + b"\r" * held)
         for line in lines:
             if line:
                 self._take(line)
@@ -62,36 +66,41 @@ class EventScanner:
                 self._type, self._data, self._size = "", [], 0
             else:
                 self._type = ""
+        self._check_size()
+
+    def _check_size(self) -> None:
+        if self._size + len(self._rest) > self._limit:
+            raise OperationError(f"the backend sent more than {self._limit:,} bytes without a complete event")
 
     def _take(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
+        self._size += len(line) + 1
+        self._check_size()
         if name == b"data":
-            self._size += len(value) + 1
-            if self._size > self._limit:
-                raise self._too_large()
             self._data.append(value)
         elif name == b"event":
             self._type = value.decode(errors="replace")
 
     def end(self) -> Iterator[Event]:
-        """What the end of the stream completes: nothing, see above."""
+        """The events that the end of the stream completes: none."""
         return iter(())
-
-    def _too_large(self) -> OperationError:
-        return OperationError(f"the backend sent an event of more than {self._limit:,} bytes")
 
 
 class LineScanner:
-    """Turns pieces of a stream of lines into events, one a line; that is how Ollama's own API streams."""
+    """Turns the bytes of a stream of lines into events, one a line: the format of Ollama's own API."""
 
     def __init__(self, limit: int = EVENT_LIMIT) -> None:
         self._limit = limit
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, piece: bytes) -> Iterator[Event]:
         """The lines that `piece` completes. Raises `OperationError` when one is larger than the limit."""
-        *lines, self._rest = (self._rest + piece).split(b"\n")
+        lines: list[bytes] = []
+        if b"\n" in piece:
+            *lines, piece = (bytes(self._rest) + piece).split(b"\n")
+            self._rest.clear()
+        self._rest += piece
         if len(self._rest) > self._limit:
             raise OperationError(f"the backend sent a line of more than {self._limit:,} bytes")
         for line in lines:
@@ -99,6 +108,6 @@ class LineScanner:
                 yield Event("", line)
 
     def end(self) -> Iterator[Event]:
-        """The last line, which needs no line feed."""
-        if self._rest.strip():
-            yield Event("", self._rest)
+        """The last line, which may lack its line feed."""
+        if (line := bytes(self._rest)).strip():
+            yield Event("", line)

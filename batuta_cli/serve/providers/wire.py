@@ -1,26 +1,27 @@
-"""What all wire shapes have in common: the call that is made, and the pieces that an answer comes in.
+"""The types that all wire formats share: a call to a backend, and the pieces of its response.
 
-A shape is a module with two functions: `outgoing(call)` says what to post where, and `reader(call)` gives an object
-that turns what comes back into `Piece`s. Both are pure; `http.py` does the talking. What a service reports as an
-error, with whatever status, is a `BackendError`.
+A wire format (a module of `formats/`) turns a `Call` into an `Outgoing` HTTP request, and its `Reader` turns the
+response into `Piece`s. Formats do no I/O; `client.py` sends. An error that a backend reports, with any status, is a
+`BackendError`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from batuta_cli.errors import OperationError
+from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.usage import Usage as Usage
 
 
 class BackendError(OperationError):
-    """A backend answered with an error, or with something that is no answer. Exit 1.
+    """A backend could not be reached, or its response is an error, malformed or incomplete. Exit 1.
 
-    `retryable`: another backend may do better; False when the request itself is at fault. `retry_after`: seconds,
-    for the model that was asked for. `sent`: the backend may have worked on the request, so it may want to be paid.
-    `reached`: a connection to the backend was made.
+    `retryable`: another backend may succeed; False when the request itself is invalid. `retry_after`: seconds that the
+    backend asked to wait. `sent`: the backend may have processed the request, so it may charge for it. `reached`: a
+    connection to the backend was made.
     """
 
     kind = "backend_error"
@@ -44,28 +45,32 @@ class BackendError(OperationError):
         self.reached = reached
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """One request to one backend."""
 
     model: str
     messages: tuple[ChatMessage, ...]
-    max_tokens: int
+    max_tokens: int | None
+    """The output limit; None for a format that needs none: no limit is sent."""
     stream: bool
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of OpenAI's request, sampling and tools for example, passed on where the shape has them."""
+    """Further fields of OpenAI's chat request (sampling, tools, …); sent where the format has them."""
     prefix: str = ""
-    """The beginning of the answer, when another backend was cut off in it."""
+    """The text so far, when another backend failed during the response."""
     prompt: str = ""
     """The rendered prompt, for raw completion."""
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """What to post: a path under the base URL, or from the root when it begins with a slash, and a JSON body."""
+    """The HTTP request: a path under the base URL (from the root when it begins with a slash) and a JSON body."""
 
     path: str
     body: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    events_url: Callable[[Any], str] | None = None
+    """For a stream that takes two requests: the URL of its events, from the JSON response to the first request."""
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -73,27 +78,37 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of an answer; most have text alone."""
+    """A part of a response; most have only text."""
 
     text: str = ""
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     delta: Mapping[str, Any] | None = None
-    """What OpenAI's shape has beside text (tool calls, reasoning, refusals), to be relayed as it is."""
+    """Fields of OpenAI's delta beside text (tool calls, reasoning, refusals), relayed unchanged."""
     index: int = 0
-    """Which of several choices, when `n` was more than one."""
+    """The choice, when `n` is more than one."""
     logprobs: Any = None
 
 
 class Reader(Protocol):
-    """Turns what a backend sends into pieces."""
+    """Turns a backend's response into pieces."""
 
     @property
     def complete(self) -> bool:
-        """Whether the answer has its proper end; a stream that stops before was cut off."""
+        """Whether the end of the response was read; a stream that stops before is incomplete."""
 
     def event(self, event: Event) -> Iterator[Piece]:
         """The pieces in one event of a stream. Raises `BackendError`."""
 
     def whole(self, document: Any) -> Iterator[Piece]:
-        """The pieces of an answer that was not streamed. Raises `BackendError`."""
+        """The pieces of a response that was not streamed. Raises `BackendError`."""
+
+
+class FormatModule(Protocol):
+    """What each module of `formats/` has."""
+
+    def outgoing(self, call: Call, profile: Profile, /) -> Outgoing:
+        """The HTTP request of a call. Raises `BackendError` when the format cannot express it."""
+
+    def reader(self, call: Call, /) -> Reader:
+        """A reader for the response to a call."""

@@ -1,1 +1,1 @@
-"""Which backend takes a request: the router, the plan, the snapshot it is made from, and the health of backends."""
+"""Choosing a backend for a request: the router's rule, the plan, the snapshot it is made from, and backend health."""

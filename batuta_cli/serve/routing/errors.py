@@ -1,7 +1,7 @@
-"""Why a plan has nobody for a request, as the error that a user or a client gets.
+"""The error for a request that no backend can take.
 
-`Plan.error` knows of the tier, of queues and of backends that do not answer. Here it is told as well when it is the
-budget or the context window that stands in the way, which is for a request that is to be sent.
+`Plan.error` covers the privacy tier, full queues and unhealthy backends. `routing_error` also covers the budget and
+the context window, which matter only for a request that is to be sent.
 """
 
 from batuta_cli.errors import (
@@ -17,13 +17,13 @@ from batuta_cli.serve.routing.planning import Candidate, GateName, GateResult, P
 from batuta_cli.serve.routing.router import Reason
 
 
-def refusal(plan: Plan, *, retry_after: int | None, max_request_cost: int) -> BatutaError:
-    """The error for a plan that rejects.
+def routing_error(plan: Plan, *, retry_after: int | None, max_request_cost: int) -> BatutaError:
+    """The error for a plan that rejects its request.
 
-    What waiting helps against comes first, then what the caller can change. `retry_after` is in seconds, None
-    when waiting does not help; `max_request_cost` in nano-dollars.
+    A cause that passes with time comes first, then a cause that the caller can change. `retry_after`: seconds, None
+    when waiting does not help. `max_request_cost`: nano-dollars.
     """
-    error = plan.error() or NoBackendError("no backend is left for the request")
+    error = plan.error() or NoBackendError("no backend is left that may take the request")
     if isinstance(error, NoBackendError):
         error.retry_after = retry_after
     if plan.reason != Reason.NO_BACKENDS or _refused(plan, GateName.COOLDOWN):
@@ -31,14 +31,14 @@ def refusal(plan: Plan, *, retry_after: int | None, max_request_cost: int) -> Ba
     if budget := _refused(plan, GateName.BUDGET):
         return _cost_error(*budget[0], max_request_cost, plan)
     if context := _refused(plan, GateName.CONTEXT):
-        hint = "shorten it: batuta serve context --strategy sliding-window; or ask for fewer tokens with --max-tokens"
-        said = "; ".join(f"{display(candidate.backend)}: {gate.detail}" for candidate, gate in context)
-        return ContextOverflowError(f"the conversation does not fit: {said}", hint=hint, result=plan.to_json())
+        hint = "shorten it: batuta serve context --strategy sliding-window; or lower the output limit: --max-tokens"
+        details = "; ".join(f"{display(candidate.backend)}: {gate.detail}" for candidate, gate in context)
+        return ContextOverflowError(f"the conversation does not fit: {details}", hint=hint, result=plan.to_json())
     return error
 
 
 def _refused(plan: Plan, name: GateName) -> list[tuple[Candidate, GateResult]]:
-    """The candidates that this gate was the first to refuse."""
+    """The candidates whose first refusing gate is this one, with its result."""
     refused = ((candidate, candidate.refused_by) for candidate in plan.candidates)
     return [(candidate, gate) for candidate, gate in refused if gate is not None and gate.name is name]
 
@@ -49,7 +49,9 @@ def _cost_error(candidate: Candidate, gate: GateResult, max_request_cost: int, p
         hint = "give the model a price under [models] in config.toml"
         return UnknownPriceError(message, hint=hint, result=result)
     if gate.number > max_request_cost:
-        hint = "ask for fewer tokens, or allow more: batuta serve budget set --max-request-cost USD"
+        hint = "lower the output limit, or allow more: batuta serve budget set --max-request-cost USD"
         return RequestTooExpensive(message, hint=hint, result=result)
-    hint = "what it went to: batuta serve budget history; to allow more: batuta serve budget set --daily-budget USD"
+    hint = (
+        "to see what was spent: batuta serve budget history; to allow more: batuta serve budget set --daily-budget USD"
+    )
     return DailyBudgetExceeded(message, hint=hint, result=result)

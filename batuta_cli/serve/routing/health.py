@@ -1,12 +1,11 @@
-"""How busy each backend is, and what cools down after a failure: what one process knows of the backends it uses.
+"""The queue depth and the cooldowns of each backend, as one process knows them.
 
-Our own count of requests in flight is exact and immediate; what a backend reports of itself adds the traffic from
-elsewhere, and is believed for `READING_AGE`. A failure is attributed to what failed: the backend when it cannot be
-reached, else the model that was asked for at that backend, and nothing when the request itself was at fault.
+The count of our own requests in flight is exact. The depth that a backend reports includes the requests of other
+clients and counts for `READING_AGE`. A failure is attributed to the backend when it cannot be reached, to the (backend,
+model) pair when it was reached, and to neither when the request itself was invalid.
 
-A state machine without a clock: times are arguments, in seconds of any monotonic clock, and so is randomness. Not
-thread-safe: it belongs to one event loop. Memory: one entry a backend, one a request in flight, and one a failed model
-of a backend, of which there are at most `cooldown.MOST_MODELS`.
+There is no clock and no randomness in this module: both are arguments. Not thread-safe: use it in one event loop.
+Memory: one entry a backend, one a request in flight, and at most `retry.MOST_MODELS` failed models a backend.
 """
 
 import math
@@ -17,28 +16,28 @@ from typing import NamedTuple
 
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.names import NameEnum
-from batuta_cli.serve.routing.cooldown import LONGEST_COOLDOWN, LONGEST_RETRY_AFTER, Cooldown, Ended, ModelCooldowns
+from batuta_cli.serve.retry import Cooldown, Ended, FailoverConfig, ModelCooldowns, retry_after
 
 READING_AGE = 5.0
-"""Seconds after which what a backend reported counts for nothing (docs/gateway.md#queue-depth)."""
+"""Seconds for which a reported queue depth counts (docs/gateway.md#queue-depth)."""
 
-_PACE = 8  # intervals between answers that the pace of a backend is the mean of
+_PACE = 8  # intervals between responses, of which a backend's pace is the mean
 
 
 class AttemptOutcome(NameEnum):
-    """How a request ended, as far as it says something of the backend or of the model."""
+    """What the end of a request shows about the backend and the model."""
 
     WORKED = "worked"
     FAILED = "failed"
     """The backend cannot be reached."""
     MODEL_FAILED = "model_failed"
-    """The backend answered that it cannot serve the model now: a 401, 403, 404, 429 or 5xx."""
+    """The backend answered that it cannot serve the model now: HTTP 401, 403, 404, 429 or 5xx."""
     BROKEN = "broken"
-    """The backend was reached, but the model's answer did not come, or not to its end."""
+    """The backend was reached, but its response is missing or incomplete."""
     REQUEST_REFUSED = "request_refused"
-    """The backend answered that the request itself is wrong."""
+    """The backend answered that the request is invalid."""
     UNKNOWN = "unknown"
-    """The client left, or nothing was sent."""
+    """The client disconnected, or nothing was sent."""
 
 
 _SAYS: dict[AttemptOutcome, tuple[bool | None, bool | None]] = {
@@ -49,26 +48,26 @@ _SAYS: dict[AttemptOutcome, tuple[bool | None, bool | None]] = {
     AttemptOutcome.REQUEST_REFUSED: (True, None),
     AttemptOutcome.UNKNOWN: (None, None),
 }
-"""Whether the backend works, and whether the model does there; None: not known."""
+"""Whether the backend works, and whether the model works there; None: not known."""
 
 
 class Ticket(NamedTuple):
-    """One request in flight; `finish` takes it back."""
+    """One request in flight, from `start` to `finish`."""
 
     backend: str
     number: int
     is_trial: bool
-    """It tries a backend, or a model there, again whose cooldown is over."""
+    """It is the trial request after a cooldown of the backend or of the model."""
     model: str = ""
 
 
 class Cooling(NamedTuple):
-    """What keeps a request from a backend after a failure."""
+    """A cooldown that keeps a request from a backend."""
 
     seconds: float
-    """Until it may be tried; 0 while one request tries it."""
+    """Until the trial request; 0 while the trial is in flight."""
     of_model: bool
-    """Only the model cools down there, not the backend."""
+    """Only the model cools down at this backend, not the backend."""
 
 
 @dataclass
@@ -78,21 +77,22 @@ class _State:
     reported_at: float = -math.inf
     cooldown: Cooldown = field(default_factory=Cooldown)
     models: ModelCooldowns = field(default_factory=ModelCooldowns)
-    answers: deque[float] = field(default_factory=lambda: deque(maxlen=_PACE + 1))
+    responses: deque[float] = field(default_factory=lambda: deque(maxlen=_PACE + 1))
 
 
 class BackendHealth:
-    """The load and the cooldowns of all backends, by name."""
+    """The queue depths and cooldowns of all backends, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: FailoverConfig | None = None) -> None:
+        self._limits = limits or FailoverConfig()
         self._states: dict[str, _State] = {}
         self._open: set[int] = set()
         self._number = 0
         self.latest = 0.0
-        """The latest time that any method was told."""
+        """The latest time given to any method."""
 
     def start(self, backend: str, now: float, model: str = "") -> Ticket:
-        """Count a request that is about to be sent."""
+        """Count a request that will be sent."""
         state = self._at(backend, now)
         state.in_flight += 1
         self._number += 1
@@ -102,7 +102,7 @@ class BackendHealth:
         return Ticket(backend, self._number, is_trial, model)
 
     def respond(self, ticket: Ticket) -> None:
-        """Note that the answer to a request has begun to come: other requests need not wait for its end."""
+        """Note that the response to a request has begun: other requests need not wait for its end."""
         state = self._at(ticket.backend, self.latest)
         state.cooldown.respond(ticket.number)
         state.models.respond(ticket.model, ticket.number)
@@ -110,36 +110,36 @@ class BackendHealth:
     def finish(
         self, ticket: Ticket, outcome: AttemptOutcome, now: float, *, jitter: float = 0.0, retry_after: float = 0.0
     ) -> None:
-        """Take back a request that has ended.
+        """Note that a request has ended.
 
-        `jitter`, random from 0 to 1, keeps many processes from trying a backend again all at once. `retry_after` is
-        what the backend asked for, in seconds; it counts for what failed. Raises `UsageError` for a ticket that was
-        taken back before.
+        `jitter`: random, from 0 to 1; spreads the trial requests of many processes. `retry_after`: seconds that the
+        backend asked to wait; it applies to the backend or the model that failed. Raises `UsageError` for a request
+        that has ended before.
         """
         if ticket.number not in self._open:
             raise UsageError(f"the request {ticket.number} to {ticket.backend} has ended already")
         self._open.remove(ticket.number)
         state = self._at(ticket.backend, now)
         state.in_flight -= 1
-        state.answers.append(now)
+        state.responses.append(now)
         backend_works, model_works = _SAYS[outcome]
-        ended = Ended(ticket.number, newest=self._number, now=now, jitter=jitter, retry_after=retry_after)
+        ended = Ended(ticket.number, self._number, now, jitter, retry_after, self._limits)
         state.cooldown.end(ended, backend_works)
         state.models.end(ticket.model, ended, model_works)
 
     def report(self, backend: str, depth: int, now: float) -> None:
-        """Remember how many requests a backend said it has, running and waiting."""
+        """Note the queue depth that a backend reports: requests running and waiting."""
         state = self._at(backend, now)
         state.reported, state.reported_at = depth, now
 
     def depth(self, backend: str, now: float) -> int:
-        """Requests that a backend has: our own, or what it reported when that is more and not too old."""
+        """Requests at a backend: our own count, or a reported depth that is larger and not older than `READING_AGE`."""
         state = self._at(backend, now)
         fresh = now - state.reported_at <= READING_AGE
         return max(state.in_flight, state.reported) if fresh else state.in_flight
 
     def cooling(self, backend: str, now: float, model: str = "") -> Cooling | None:
-        """What keeps a request for a model from a backend, the backend's cooldown or the model's; None: nothing."""
+        """The longer of the backend's and the model's cooldown; None when there is neither."""
         state = self._at(backend, now)
         whole, own = state.cooldown.left(now), state.models.left(model, now)
         if own is not None and (whole is None or own > whole):
@@ -147,20 +147,20 @@ class BackendHealth:
         return None if whole is None else Cooling(whole, of_model=False)
 
     def cooldown(self, backend: str, now: float, model: str = "") -> float | None:
-        """None when a backend may be asked for a model; else the seconds of `cooling`."""
-        found = self.cooling(backend, now, model)
-        return None if found is None else found.seconds
+        """The seconds of `cooling`; None when there is no cooldown."""
+        cooling = self.cooling(backend, now, model)
+        return None if cooling is None else cooling.seconds
 
     def retry_after(self, backends: Iterable[str], now: float, model: str = "") -> int:
-        """Whole seconds, at least 1, until one of these backends can be expected to take a request for a model."""
-        waits = [self._wait(backend, now, model) for backend in backends]
-        return math.ceil(min(max(min(waits, default=LONGEST_COOLDOWN), 1.0), LONGEST_RETRY_AFTER))
+        """Whole seconds, at least 1, until one of these backends is expected to take a request for a model."""
+        return retry_after([self.wait(backend, now, model) for backend in backends] or [self._limits.max_cooldown])
 
-    def _wait(self, backend: str, now: float, model: str) -> float:
+    def wait(self, backend: str, now: float, model: str) -> float:
+        """Seconds until a backend is expected to take a request for a model: its cooldown, else its pace."""
         if cooldown := self.cooldown(backend, now, model):
             return cooldown
-        answers = self._at(backend, now).answers
-        return (answers[-1] - answers[0]) / (len(answers) - 1) if len(answers) > 1 else 1.0
+        responses = self._at(backend, now).responses
+        return (responses[-1] - responses[0]) / (len(responses) - 1) if len(responses) > 1 else 1.0
 
     def _at(self, backend: str, now: float) -> _State:
         if now > self.latest:

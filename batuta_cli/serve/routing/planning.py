@@ -1,12 +1,12 @@
-"""The plan of a request: which backends may take it, which one does, and why not the others.
+"""The plan of a request: which backend takes it, which ones may take it over, and why the others are refused.
 
-`plan` is a pure function of the request and a snapshot of the world; `snapshot.py` takes such snapshots. Every backend
-passes the same gates in the same order: tier, capability, context, budget, rest, queue; each keeps the number that
-decided. Those that get through go to the router's rule. A request is executed by its plan, and `serve route --explain`
-prints it, so the two cannot differ.
+`plan` is a pure function of the request and a snapshot of the backends; `snapshot.py` takes the snapshots. Every
+backend passes the same gates in the same order: tier, capability, context, budget, cooldown, queue. Each gate keeps
+the number that decided. The backends that pass all gates go to the router's rule. The pipeline executes the plan and
+`serve route --explain` prints it, so the two cannot differ.
 
-A plan never names a backend that a gate refused. What is not known passes, and says so; only a price that is not known
-is refused, because it could be any.
+A plan never names a backend that a gate refused. Unknown facts pass and are marked "not known". An unknown price is
+refused.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batuta_cli.errors import BatutaError, NoBackendError, PrivacyError, QueueFullError
 from batuta_cli.serve.backends import BackendSelector, ServingBackend
+from batuta_cli.serve.backends.wire_formats import Need as Need
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.names import NameEnum
+from batuta_cli.serve.privacy.gate import Basis
 from batuta_cli.serve.routing.router import Lane, Limits, Reason, Reject, RoutingDecision, decide
 from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 from batuta_cli.serve.usage import CacheWrites
@@ -27,32 +29,15 @@ if TYPE_CHECKING:
     from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 
-class Need(NameEnum):
-    """What a request may ask of the wire beside text."""
-
-    STREAMING = "streaming"
-    TOOLS = "tools"
-    JSON = "JSON output"
-    CHOICES = "several choices"
-
-
-_OFFERS = {
-    "openai": frozenset(Need),
-    "anthropic": frozenset({Need.STREAMING, Need.TOOLS}),
-    "replicate": frozenset({Need.STREAMING}),
-}
-"""What the shape of a backend's wire, as its profile has it, can carry."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """What is asked for."""
+    """What the plan needs to know of a request."""
 
     privacy: PrivacyTier
     model: str = ""
-    """Empty: any."""
+    """Empty: any model."""
     backend: str = ""
-    """Its name, when no other will do."""
+    """The name of the only backend that may take it; empty: any backend."""
     latency: LatencyTier = LatencyTier.INTERACTIVE
     throughput: ThroughputTier = ThroughputTier.MEDIUM
     cost: CostTier = CostTier.BALANCED
@@ -64,54 +49,58 @@ class PlanRequest:
     """The cache writes that the request asks for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BackendState:
     """A backend at one moment."""
 
     name: str
     kind: ServingBackend
     tier: PrivacyTier
-    """The strictest that its address may be used under."""
+    """The strictest tier that admits its address."""
     place: str = ""
     """Why it has that tier."""
+    basis: Basis = Basis.ADDRESS
+    """Whether that tier depends on an address that is not known yet."""
     models: tuple[str, ...] | None = None
-    """None: not known, so it may have any."""
+    """None: not known, so it may have any model."""
     remote_models: frozenset[str] = frozenset()
-    """Those that its server sends elsewhere."""
+    """The models whose requests its server forwards to another server."""
     tells_remote: bool = True
-    """False when it does not say which these are, though it may have some."""
+    """False when a server of this kind may forward requests and does not list for which models."""
     window: int | None = None
-    """Tokens that prompt and answer of the request's model have together."""
+    """Tokens of prompt and output together, of the request's model; None: not known."""
     reserve: int | None = None
-    """Tokens of an answer whose length the request does not limit."""
+    """Output tokens that are assumed when the request has no output limit."""
     price: "TokenPricing | None" = None
-    """Of the request's model; None: not known."""
+    """The price of the request's model; None: not known."""
     depth: int | None = None
-    """Requests it has; None: not known."""
+    """Requests running and waiting; None: not known."""
     cooldown: float | None = None
-    """Seconds for which it cools down after a failure, or the request's model does there; None: neither does."""
+    """Seconds until the backend, or the request's model there, may be tried after a failure; None: no cooldown."""
     trouble: str = ""
-    """Why it cannot take requests now."""
+    """Why it cannot take requests now; empty: it can."""
     cools_model: bool = False
     """Only the request's model cools down there; other models of the backend may be used."""
+    counted: "TokenCount | None" = None
+    """The server's own count of the request's prompt; None: it was not asked."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """All that a plan depends on beside the request. Amounts in nano-dollars."""
+    """Everything a plan depends on beside the request. Amounts are in nano-dollars."""
 
     backends: tuple[BackendState, ...]
     limits: Limits = field(default_factory=Limits)
     spilling: bool = False
-    """Requests spilled over until now."""
+    """Whether the previous request was above the spillover threshold."""
     queue_depth: int | None = None
-    """What else is known of the queue of the local backend, or of the one backend that the request names."""
+    """A given queue depth of the local backend, or of the backend that the request names; None: none was given."""
     local_backend: str = ""
     """Empty: the first local one that can take the request."""
     spillover_backends: tuple[str, ...] = ()
-    """Empty: as the tiers recommend, then the others."""
+    """Empty: in the order that the selector recommends, then the others."""
     budget_remaining: int | None = None
-    """What is left of the day's budget; None: not known."""
+    """The unspent part of the day's budget; None: not known."""
     max_request_cost: int | None = None
 
 
@@ -122,30 +111,39 @@ class GateName(NameEnum):
     CAPABILITY = "capability"
     CONTEXT = "context"
     BUDGET = "budget"
-    COOLDOWN = "rest"
+    COOLDOWN = "cooldown"
     QUEUE = "queue"
 
 
 class GateResult(NamedTuple):
-    """What one gate said of one backend."""
+    """The result of one gate for one backend."""
 
     name: GateName
     passed: bool
     detail: str
     number: int | float | None = None
-    """CONTEXT: tokens needed. BUDGET: nano-dollars at most. REST: seconds left. QUEUE: requests. None: not known."""
+    """CONTEXT: tokens needed. BUDGET: upper bound in nano-dollars. COOLDOWN: seconds left. QUEUE: requests. None: not
+    known."""
+    uncertain: bool = False
+    """Passed although an estimate exceeds the limit. The true number may be within it."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; money as a decimal string of dollars."""
         number: int | float | str | None = self.number
         if self.name is GateName.BUDGET and isinstance(number, int):
             number = format_usd(number)
-        return {"gate": str(self.name), "passed": self.passed, "detail": self.detail, "number": number}
+        return {
+            "gate": str(self.name),
+            "passed": self.passed,
+            "detail": self.detail,
+            "number": number,
+            "uncertain": self.uncertain,
+        }
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A backend with what all gates said of it."""
+    """A backend with the results of all gates."""
 
     backend: str
     kind: ServingBackend
@@ -158,7 +156,7 @@ class Candidate:
 
     @property
     def refused_by(self) -> GateResult | None:
-        """The first gate that did not."""
+        """The first gate that refused it."""
         for gate in self.gates:
             if not gate.passed:
                 return gate
@@ -178,38 +176,45 @@ class Candidate:
         }
 
 
-_TOLD = 5  # refusals in a message; --explain has them all
+_SHOWN = 5  # refusals in a message; --explain shows all
 
 _REFUSALS: dict[Reason, tuple[type[BatutaError], str, str]] = {
     Reason.PRIVACY_VIOLATION: (
         PrivacyError,
         "the privacy tier refuses",
-        "batuta serve backends tells the tier of each backend, and why",
+        "to see the tier of each backend, and why: batuta serve backends",
     ),
     Reason.QUEUE_FULL: (
         QueueFullError,
-        "every backend that may take the request is busy",
-        "try again later, or let them queue more: batuta config set router.max_queue_depth NUMBER",
+        "the queue of every backend that may take the request is full",
+        "try again later, or allow longer queues: batuta config set router.max_queue_depth NUMBER",
     ),
     Reason.NO_BACKENDS: (
         NoBackendError,
         "no backend can take the request",
-        "batuta serve backends --probe tells how each one is; batuta config init explains how to add one",
+        "to see the state of each backend: batuta serve backends --probe; to add one: batuta config init",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a request goes, where it goes next if that fails, and what every gate said."""
+    """The backend for a request, the backends that may take it over, and the results of all gates."""
 
     routing: RoutingDecision
     candidates: tuple[Candidate, ...]
-    """In the order in which they were asked."""
+    """In the order in which they are considered."""
     fallbacks: tuple[str, ...]
-    """Backends that may take it over, in this order."""
+    """Backends that may take the request over, in this order."""
     suitable: tuple[str, ...]
-    """Backends that may take it as soon as they are healthy and their queue is not full: waiting helps for these."""
+    """Backends that may take it once they are healthy and their queue is not full: waiting helps for these."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is uncertain about the chosen backend, in words."""
+        chosen = next((c for c in self.candidates if c.backend == self.backend), None)
+        uncertain = [gate.detail for gate in chosen.gates if gate.uncertain] if chosen else []
+        return tuple(f"{self.backend}: the prompt may not fit: {detail}" for detail in uncertain)
 
     @property
     def decision(self) -> str:
@@ -218,31 +223,32 @@ class Plan:
 
     @property
     def backend(self) -> str | None:
-        """Where it goes; None when it is rejected."""
+        """The chosen backend; None when the request is rejected."""
         return self.routing.backend
 
     @property
     def reason(self) -> str:
-        """One of the words of `Reason`."""
+        """A value of `Reason`."""
         return str(self.routing.reason)
 
     @property
     def queue_depth(self) -> int:
-        """Of the local backend; 0 where there is none."""
+        """Requests at the local backend; 0 without a local backend."""
         return self.routing.queue_depth
 
     def error(self) -> BatutaError | None:
-        """Why it goes nowhere: `PrivacyError`, `QueueFullError` or `NoBackendError`; None when it goes somewhere."""
+        """The error of a rejected request: `PrivacyError`, `QueueFullError` or `NoBackendError`; None otherwise."""
         if not isinstance(self.routing, Reject):
             return None
         kind, what, hint = _REFUSALS[self.routing.reason]
         refused = [(c.backend, c.refused_by) for c in self.candidates]
-        told = [f"{name}: {gate.detail}" for name, gate in refused if gate is not None]
-        more = f", and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
-        return kind(what + (": " if told else "") + "; ".join(told[:_TOLD]) + more, hint=hint, result=self.to_json())
+        reasons = [f"{name}: {gate.detail}" for name, gate in refused if gate is not None]
+        more = f", and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+        message = what + (": " if reasons else "") + "; ".join(reasons[:_SHOWN]) + more
+        return kind(message, hint=hint, result=self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready, as `serve route --json` has it."""
+        """JSON-ready, as `serve route --json` prints it."""
         return {
             "decision": self.decision,
             "backend": None if self.backend is None else str(self.backend),
@@ -253,8 +259,8 @@ class Plan:
 
 
 def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
-    """Plan a request. The same arguments have the same plan."""
-    if request.backend:  # to name it is to allow it
+    """Plan a request. Equal arguments give equal plans."""
+    if request.backend:  # naming a backend allows it
         snapshot = replace(snapshot, limits=replace(snapshot.limits, spillover_enabled=True))
     states = {state.name: state for state in _ordered(request, snapshot)}
     judged = {name: _judged(request, state, snapshot) for name, state in states.items()}
@@ -271,7 +277,7 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
     first = next((lane for lane in lanes if lane.backend == local), None)
     others = [lane for lane in lanes if lane.backend != local]
     routing = decide(first, others, snapshot.limits, spilling=snapshot.spilling)
-    if local and not first:  # it cannot take this request, but its queue is as long as it is
+    if local and not first:  # it cannot take this request; its queue depth is reported all the same
         routing = replace(routing, queue_depth=states[local].depth or 0)
     may = [c for c in candidates if snapshot.limits.spillover_enabled or c.backend == local]
     suitable = tuple(c.backend for c in may if c.passes(GateName.TIER, *_CAN_SERVE))
@@ -279,11 +285,11 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
 
 
 _CAN_SERVE = (GateName.CAPABILITY, GateName.CONTEXT, GateName.BUDGET)
-"""A backend that these gates refuse is no lane of the router's."""
+"""A backend that one of these gates refuses is not given to the router's rule."""
 
 
 def _is_lane(candidate: Candidate) -> bool:
-    # What the tier forbids is a forbidden lane, whatever it would cost: the first gate is the one to be told of.
+    # A backend that the tier refuses is given to the rule as not allowed, so that the privacy tier is the reason shown.
     forbidden = not candidate.passes(GateName.TIER) and candidate.passes(GateName.CAPABILITY)
     return forbidden or candidate.passes(*_CAN_SERVE)
 
@@ -293,7 +299,7 @@ def _ordered(request: PlanRequest, snapshot: Snapshot) -> list[BackendState]:
         return [state for state in snapshot.backends if state.name == request.backend]
     if snapshot.spillover_backends:
         place = {name: n for n, name in enumerate(snapshot.spillover_backends)}
-        # Those that are not named are there to be the local one.
+        # Backends that are not named there can only be the local one.
         return sorted(snapshot.backends, key=lambda state: place.get(state.name, -1))
     rank = _ranks(request.privacy, request.latency, request.throughput, request.cost)
     return sorted(snapshot.backends, key=lambda state: rank[state.kind])
@@ -303,9 +309,9 @@ def _ordered(request: PlanRequest, snapshot: Snapshot) -> list[BackendState]:
 def _ranks(
     privacy: PrivacyTier, latency: LatencyTier, throughput: ThroughputTier, cost: CostTier
 ) -> dict[ServingBackend, int]:
-    """The place of every kind by what is recommended; those that are not come last.
+    """The rank of every kind in the selector's recommendation; kinds it does not list come last.
 
-    A local kind that the table does not have is as good as the best one it has: it costs nothing either.
+    A local kind that it does not list ranks with the best local one that it lists, because both cost nothing.
     """
     chosen = BackendSelector(privacy, latency, throughput, cost).recommend()
     local = next((place for place, kind in enumerate(chosen) if kind.is_local), len(chosen))
@@ -314,13 +320,13 @@ def _ranks(
 
 
 def _local(judged: Sequence[Candidate], snapshot: Snapshot) -> str | None:
-    """The backend that requests go to first: the one that is named, or the first local one that can serve."""
+    """The local backend: the one that the configuration names, or the first local one that can take the request."""
     if snapshot.local_backend:
         return next((c.backend for c in judged if c.backend == snapshot.local_backend), None)
     local = [c for c in judged if c.kind.is_local]
     serving = [c for c in local if c.passes(GateName.TIER, *_CAN_SERVE)]
-    awake = [c for c in serving if c.passes(GateName.COOLDOWN)]
-    return next((c.backend for c in awake or serving or local), None)
+    healthy = [c for c in serving if c.passes(GateName.COOLDOWN)]
+    return next((c.backend for c in healthy or serving or local), None)
 
 
 def _lane(candidate: Candidate, state: BackendState) -> Lane:
@@ -350,21 +356,21 @@ def _judged(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ca
 def _tier(request: PlanRequest, state: BackendState) -> GateResult:
     tier, place = state.tier, state.place
     if request.model in state.remote_models:
-        tier, place = PrivacyTier.STANDARD, "its server sends this model's requests elsewhere"
+        tier, place = PrivacyTier.STANDARD, "its server forwards this model's requests to another server"
     elif not state.tells_remote:
-        tier, place = PrivacyTier.STANDARD, "its server does not tell which models' requests it sends elsewhere"
+        tier, place = PrivacyTier.STANDARD, "its server does not list the models whose requests it forwards"
     passed = request.privacy.admits(tier)
     detail = f"{tier}" if passed else f"{request.privacy} does not admit {tier}"
     return GateResult(GateName.TIER, passed, detail + (f": {place}" if place else ""))
 
 
 def _capability(request: PlanRequest, state: BackendState) -> GateResult:
-    if lacking := request.needs and [n for n in Need if n in request.needs - _OFFERS[state.kind.profile.wire]]:
-        return GateResult(GateName.CAPABILITY, False, f"it cannot do {' or '.join(lacking)}")
+    if lacking := request.needs and [n for n in Need if n in request.needs - state.kind.profile.wire.carries]:
+        return GateResult(GateName.CAPABILITY, False, f"its API has no {' or '.join(lacking)}")
     if not request.model:
         return GateResult(GateName.CAPABILITY, True, "no model was named")
     if state.models is None:
-        return GateResult(GateName.CAPABILITY, True, "which models it has is not known")
+        return GateResult(GateName.CAPABILITY, True, "its models are not known")
     # Ollama lists `llama3:latest` and takes `llama3`.
     if request.model in state.models or f"{request.model}:latest" in state.models:
         return GateResult(GateName.CAPABILITY, True, f"it has {request.model}")
@@ -372,15 +378,18 @@ def _capability(request: PlanRequest, state: BackendState) -> GateResult:
 
 
 def _context(request: PlanRequest, state: BackendState) -> GateResult:
-    if request.input_tokens is None:
-        return GateResult(GateName.CONTEXT, True, "the length of the prompt is not known")
+    count = state.counted or request.input_tokens
+    if count is None:
+        return GateResult(GateName.CONTEXT, True, "the prompt's tokens are not known")
     output = _output_limit(request, state) or 0
-    needed = request.input_tokens.tokens + output
+    needed = count.tokens + output
     if state.window is None:
         return GateResult(GateName.CONTEXT, True, f"{needed:,} tokens, the window is not known", needed)
-    return GateResult(
-        GateName.CONTEXT, needed <= state.window, f"{needed:,} tokens in a window of {state.window:,}", needed
-    )
+    detail = f"{needed:,} tokens in a window of {state.window:,}"
+    if needed > state.window and not count.exact:
+        # An estimate is an upper bound. The backend counts exactly, and refuses a prompt that is too long.
+        return GateResult(GateName.CONTEXT, True, f"at most {detail}; the backend decides", needed, uncertain=True)
+    return GateResult(GateName.CONTEXT, needed <= state.window, detail, needed)
 
 
 def _output_limit(request: PlanRequest, state: BackendState) -> int | None:
@@ -399,11 +408,11 @@ def _budget(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ga
         return gate(request.allow_unpriced, f"the price of {request.model} is not known")
     output = _output_limit(request, state)
     if request.input_tokens is None or output is None:
-        return gate(True, "how many tokens is not known")
+        return gate(True, "the number of tokens is not known")
     cost = state.price.cost(request.input_tokens.tokens, output, writes=request.writes)
     most, left = snapshot.max_request_cost, snapshot.budget_remaining
     if most is not None and cost > most:
-        return gate(False, f"${format_usd(cost)}, a single request may cost ${format_usd(most)}", cost)
+        return gate(False, f"${format_usd(cost)}, above the limit of ${format_usd(most)} a request", cost)
     if left is None:
         return gate(True, f"${format_usd(cost)} at most", cost)
     return gate(cost <= left, f"${format_usd(cost)} of ${format_usd(left)} left of the day", cost)
@@ -421,6 +430,6 @@ def _cooldown(request: PlanRequest, state: BackendState) -> GateResult:
 
 def _queue(state: BackendState, limits: Limits) -> GateResult:
     if state.depth is None:
-        return GateResult(GateName.QUEUE, True, f"not known, {limits.max_queue_depth} is full")
-    detail = f"{state.depth} requests, {limits.max_queue_depth} is full"
+        return GateResult(GateName.QUEUE, True, f"not known, the limit is {limits.max_queue_depth}")
+    detail = f"{state.depth} requests, the limit is {limits.max_queue_depth}"
     return GateResult(GateName.QUEUE, state.depth < limits.max_queue_depth, detail, state.depth)

@@ -1,4 +1,4 @@
-"""What a request costs at a backend of the configuration: its name, then its price."""
+"""The price of a model at a backend, for commands that take a backend's name."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from batuta_cli.serve.tiers import PrivacyTier
 
 @dataclass(frozen=True)
 class PricedBackend:
-    """Where a request is run: what the user calls it, and what kind of backend it is."""
+    """A backend by its name, with its kind."""
 
     name: str
     kind: ServingBackend
 
 
 def backend_named(name: str, config: Config) -> PricedBackend:
-    """The configured backend of that name, or the kind that it means. Raises `UsageError` that suggests the nearest."""
+    """The configured backend of that name, else the kind. Raises `UsageError` that suggests the nearest."""
     for backend in configured_backends(config):
         if normalised(backend.name) == normalised(name):
             return PricedBackend(backend.name, backend.kind)
@@ -29,17 +29,17 @@ def backend_named(name: str, config: Config) -> PricedBackend:
     return PricedBackend(kind.value, kind)
 
 
-def price_at(model: str, place: PricedBackend | None, config: Config) -> TokenPricing:
-    """Today's price of a model there, by the rule that plans go by; without a place, at the model's maker.
+def price_at(model: str, backend: PricedBackend | None, config: Config) -> TokenPricing:
+    """Today's price of a model at `backend`, as a plan has it; None: at the model's maker.
 
-    Raises `UnknownPriceError`, and `ConfigError` for the user's own prices.
+    Raises `UnknownPriceError`, and `ConfigError` for an invalid price in the configuration.
     """
     day = dt.datetime.now(dt.UTC).date()
-    if place is not None:
-        named = [backend for backend in configured_backends(config) if backend.name == place.name]
-        asked = PlanRequest(PrivacyTier.STANDARD, model)
-        snapshot = take_snapshot(config, named or [default_backend(place.kind)], asked, Seen(day, {}))
+    if backend is not None:
+        named = [each for each in configured_backends(config) if each.name == backend.name]
+        request = PlanRequest(privacy=PrivacyTier.STANDARD, model=model)
+        snapshot = take_snapshot(config, named or [default_backend(backend.kind)], request, Seen(day=day, probes={}))
         if (price := snapshot.backends[0].price) is not None:
             return price
-    provider = place.kind.value if place else None
+    provider = backend.kind.value if backend else None
     return price_for(model, local=False, own=own_prices(config.models), provider=provider, at=day)

@@ -1,9 +1,9 @@
-"""The router: when a request leaves the local backend for another one, and when it is turned away.
+"""The router: when a request goes to another backend than the local one, and when it is rejected.
 
-`decide` is the rule, a pure function; `SpilloverRouter` is the rule over a state of its own; `planning` uses the same
-rule, so the two cannot differ. What the privacy tier forbids is passed over, never used because all else is busy.
+`decide` is the rule, a pure function. `SpilloverRouter` applies it to state that it keeps; `planning` applies the same
+function to a snapshot. A backend that the privacy tier does not admit is never used, also when all others are busy.
 
-A state machine without I/O and without a clock. Not thread-safe: one router belongs to one event loop.
+There is no I/O and no clock in this module. Not thread-safe: use a router in one event loop.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class Reason(NameEnum):
-    """Why a request goes where it goes."""
+    """The reason of a routing decision."""
 
     BELOW_THRESHOLD = "below_threshold"
     NO_SPILLOVER = "no_spillover"
-    """Local although it is busy: nothing else may or can take it."""
+    """Local although it is busy: no other backend may or can take the request."""
     LOCAL_BUSY = "local_busy"
     LOCAL_UNAVAILABLE = "local_unavailable"
-    """There is no local backend, or it rests, or it may not or cannot take the request."""
+    """There is no local backend, or it is unhealthy or cooling down, or it may not or cannot take the request."""
     QUEUE_FULL = "queue_full"
     NO_BACKENDS = "no_backends"
     PRIVACY_VIOLATION = "privacy_violation"
@@ -36,18 +36,18 @@ class Reason(NameEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RoutingDecision:
-    """Where a request goes: `Local`, `Spillover` or `Reject`."""
+    """The decision for a request: `Local`, `Spillover` or `Reject`."""
 
     decision: ClassVar[str]
     backend: str | None = None
     reason: Reason
     queue_depth: int
-    """Of the local backend; 0 where there is none."""
+    """Requests at the local backend; 0 without a local backend."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Local(RoutingDecision):
-    """To the local backend."""
+    """The request goes to the local backend."""
 
     decision: ClassVar[str] = "local"
     backend: str
@@ -55,7 +55,7 @@ class Local(RoutingDecision):
 
 @dataclass(frozen=True, kw_only=True)
 class Spillover(RoutingDecision):
-    """To another backend."""
+    """The request goes to another backend."""
 
     decision: ClassVar[str] = "spillover"
     backend: str
@@ -63,7 +63,7 @@ class Spillover(RoutingDecision):
 
 @dataclass(frozen=True, kw_only=True)
 class Reject(RoutingDecision):
-    """Nowhere; `reason` is QUEUE_FULL, NO_BACKENDS or PRIVACY_VIOLATION."""
+    """The request is rejected; `reason` is QUEUE_FULL, NO_BACKENDS or PRIVACY_VIOLATION."""
 
     decision: ClassVar[str] = "reject"
 
@@ -74,9 +74,9 @@ class Lane(NamedTuple):
     backend: str
     depth: int = 0
     allowed: bool = True
-    """By the privacy tier."""
+    """Whether the privacy tier admits it."""
     ready: bool = True
-    """It answers and does not rest."""
+    """Whether it is healthy and not cooling down."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Limits:
     """Depth from which a backend takes no further request."""
     spillover_enabled: bool = True
     return_depth: int | None = None
-    """Depth below which requests come back once they have begun to spill over; None: the threshold itself."""
+    """Depth below which requests return to the local backend after spilling over; None: the threshold itself."""
 
     def __post_init__(self) -> None:
         if self.max_queue_depth < 1:
@@ -123,9 +123,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class RouterConfig:
-    """What a router works with. Names of backends and tiers may be given as text.
+    """The configuration of a `SpilloverRouter`. Backends and tiers may be given by name.
 
-    A backend that `privacy` does not admit may be named; it is passed over. Raises `UsageError` for an unknown name,
+    A backend that `privacy` does not admit may be listed and is never used. Raises `UsageError` for an unknown name,
     or for numbers that contradict each other.
     """
 
@@ -156,17 +156,17 @@ class RouterConfig:
 
     @classmethod
     def sovereign(cls) -> Self:
-        """Everything stays on this machine."""
+        """The sovereign tier: local backends only."""
         return cls(spillover_backends=(ServingBackend.OLLAMA, ServingBackend.LLAMA_CPP), privacy=PrivacyTier.SOVEREIGN)
 
     @property
     def limits(self) -> Limits:
-        """Its numbers."""
+        """The numbers of the rule."""
         return Limits(self.spillover_threshold, self.max_queue_depth, self.spillover_enabled, self.return_depth)
 
 
 class SpilloverRouter:
-    """Routes requests among kinds of backends, and counts them: `router.loads.start(…)`, `.finish(…)`, `.report(…)`."""
+    """Routes requests among kinds of backends and counts them: `router.health.start(…)`, `.finish(…)`, `.report(…)`."""
 
     def __init__(self, config: RouterConfig) -> None:
         self.config = config
@@ -179,15 +179,15 @@ class SpilloverRouter:
         return cls(RouterConfig())
 
     def route(self, queue_depth: int | None = None, *, now: float | None = None, model: str = "") -> RoutingDecision:
-        """Where the next request goes.
+        """The decision for the next request.
 
-        `queue_depth` is what is known of the local backend's queue beside our own count; `now`, in seconds, is the
-        latest time that `loads` was told by default. A backend where `model` cools down is passed over.
+        `queue_depth`: requests that the local backend reports; its own count in `health` is used when larger. `now`:
+        monotonic seconds, by default the latest time given to `health`. A backend where `model` cools down is skipped.
 
         Raises `UsageError` for a negative depth.
         """
         if queue_depth is not None and queue_depth < 0:
-            raise UsageError("a queue depth cannot be negative")
+            raise UsageError(f"queue_depth is {queue_depth}; it must be 0 or more")
         config, now = self.config, self.health.latest if now is None else now
         local = self._lane(config.local_backend, now, model, queue_depth or 0)
         lanes = [self._lane(b, now, model) for b in config.spillover_backends if b is not config.local_backend]
@@ -205,10 +205,11 @@ class SpilloverRouter:
 
 
 def decide(local: Lane | None, others: Sequence[Lane], limits: Limits, *, spilling: bool = False) -> RoutingDecision:
-    """The rule.
+    """Decide by the router's rule.
 
-    Below the threshold the local backend; else the first other one that is allowed, ready and not full; else the
-    local one while it is not full. `spilling`: requests spilled over until now.
+    Below the threshold: the local backend. Else the first other backend that is allowed, ready and below the maximum
+    depth. Else the local backend while it is below the maximum. `spilling`: the previous request was above the
+    threshold.
     """
     depth = local.depth if local else 0
     usable = local if local and local.allowed and local.ready else None
@@ -221,14 +222,14 @@ def decide(local: Lane | None, others: Sequence[Lane], limits: Limits, *, spilli
                 return Spillover(backend=lane.backend, reason=why, queue_depth=depth)
     if usable and depth < limits.max_queue_depth:
         return Local(backend=usable.backend, reason=Reason.NO_SPILLOVER, queue_depth=depth)
-    asked = ([local] if local else []) + (list(others) if limits.spillover_enabled else [])
-    return Reject(reason=_refusal(asked), queue_depth=depth)
+    lanes = ([local] if local else []) + (list(others) if limits.spillover_enabled else [])
+    return Reject(reason=_reject_reason(lanes), queue_depth=depth)
 
 
-def _refusal(asked: Sequence[Lane]) -> Reason:
-    """Waiting helps while an allowed backend is full or rests; it does not help against the privacy tier."""
-    if any(lane.allowed and lane.ready for lane in asked):
+def _reject_reason(lanes: Sequence[Lane]) -> Reason:
+    """The privacy tier is the reason only when it refuses every backend."""
+    if any(lane.allowed and lane.ready for lane in lanes):
         return Reason.QUEUE_FULL
-    if asked and not any(lane.allowed for lane in asked):
+    if lanes and not any(lane.allowed for lane in lanes):
         return Reason.PRIVACY_VIOLATION
     return Reason.NO_BACKENDS

@@ -1,9 +1,9 @@
-"""The snapshot that a plan is made from: the configuration, the tables and what was seen of the backends.
+"""The snapshot that a plan is made from: configuration, price and window tables, and the state of the backends.
 
-It opens no connection and reads no clock: what was probed, counted and spent is handed in. The tier of a backend is
-the one that its address can be expected to have; the privacy gate judges again when it connects.
+It opens no connection and reads no clock: probe results, request counts and the budget are arguments. The tier of a
+backend is the tier that its address is expected to have; the privacy gate judges the real address at connection.
 
-Raises `ConfigError` for a `[router]` table that names a backend there is not, or whose numbers contradict each other.
+Raises `ConfigError` when the `[router]` table names an unknown backend or its numbers contradict each other.
 """
 
 import datetime as dt
@@ -18,7 +18,7 @@ from batuta_cli.serve.backends import ServingBackend
 from batuta_cli.serve.models.pricing import FREE, TokenPricing, own_prices, price_for
 from batuta_cli.serve.models.windows import default_reserve, known_model
 from batuta_cli.serve.names import normalised, unknown_name
-from batuta_cli.serve.privacy.gate import UNRESOLVED, Networks, foresee, is_private_host
+from batuta_cli.serve.privacy.gate import Basis, Networks, Verdict, foresee, is_private_host
 from batuta_cli.serve.routing.health import BackendHealth
 from batuta_cli.serve.routing.planning import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.routing.router import Limits, RouterConfig
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from batuta_cli.serve.providers.probe import ProbeResult
 
 
-_REMEMBERED = 1024
-"""Models whose window and price are kept at hand; clients name them, so there must be an end to it."""
+_CACHED_MODELS = 1024
+"""Models whose window and price are cached. Clients choose the names, so the number is bounded."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What is known of the world beside the configuration."""
+    """The state of the backends and of the budget at one moment."""
 
     day: dt.date
     """In UTC; prices change."""
     probes: "Mapping[str, ProbeResult]"
-    """By the name of the backend; those that were not asked are taken to be well."""
+    """By backend name. A backend that was not probed counts as healthy."""
     health: BackendHealth | None = None
     now: float = 0.0
-    """The time by the clock of `loads`, in seconds."""
+    """Monotonic seconds, by the clock of `health`."""
     spilling: bool = False
     budget: "BudgetStatus | None" = None
     queue_depth: int | None = None
@@ -53,10 +53,10 @@ class Seen:
 
 
 def usual_backends(config: "Config", request: PlanRequest, *, local: bool) -> "list[Backend]":
-    """What a request is planned among when no backend is configured: at their usual addresses.
+    """The backends to plan with when none is configured, at their usual addresses.
 
-    `local`: the local ones, to be probed; otherwise those that are recommended for it, a local one among them. The
-    ones that the `[router]` table names are there too. Raises `ConfigError` for a name that it gets wrong.
+    `local`: all local kinds, to be probed. Otherwise the recommended kinds and at least one local kind. Kinds that the
+    `[router]` table names are added. Raises `ConfigError` for an unknown name there.
     """
     from batuta_cli.serve.backends import BackendSelector, default_backend
 
@@ -74,7 +74,7 @@ def usual_backends(config: "Config", request: PlanRequest, *, local: bool) -> "l
 
 
 class Observer:
-    """Takes snapshots of the same backends again and again, and remembers what is in the tables."""
+    """Takes snapshots of the same backends; prices, windows and tiers are cached."""
 
     def __init__(self, config: "Config", backends: "Sequence[Backend]") -> None:
         """Raises `ConfigError`."""
@@ -90,56 +90,57 @@ class Observer:
             b.name for b in backends if b.kind.is_local and not any(map(_is_private_cloud, b.base_urls))
         )
         self._tier = {backend.name: lru_cache(16)(partial(expected_tier, config, backend)) for backend in backends}
-        self._window = lru_cache(_REMEMBERED)(self._look_up_window)
-        self._price = lru_cache(_REMEMBERED)(self._look_up_price)
+        self._window = lru_cache(_CACHED_MODELS)(self._look_up_window)
+        self._price = lru_cache(_CACHED_MODELS)(self._look_up_price)
 
     def snapshot(self, request: PlanRequest, seen: Seen) -> Snapshot:
         """The snapshot for one request."""
         budget = seen.budget
         return Snapshot(
-            tuple(self._state(backend, request.model, seen) for backend in self._backends),
-            self._limits,
-            seen.spilling,
-            seen.queue_depth,
-            self._local,
-            self._spillover,
-            None if budget is None else 0 if budget.ahead else budget.remaining,
-            None if budget is None else budget.max_request_cost,
+            backends=tuple(self._state(backend, request.model, seen) for backend in self._backends),
+            limits=self._limits,
+            spilling=seen.spilling,
+            queue_depth=seen.queue_depth,
+            local_backend=self._local,
+            spillover_backends=self._spillover,
+            budget_remaining=None if budget is None else 0 if budget.ahead else budget.unspent,
+            max_request_cost=None if budget is None else budget.max_request_cost,
         )
 
     def _state(self, backend: "Backend", model: str, seen: Seen) -> BackendState:
         probe = seen.probes.get(backend.name)
-        tier, place = self._tier[backend.name](probe.base_url if probe else "")
+        expected = self._tier[backend.name](probe.base_url if probe else "")
         window, reserve = self._window(model, probe.context_length if probe else None)
         remote = frozenset(probe.remote_models if probe else ())
         if backend.profile.remote_models.has(model, remote):
             remote |= {model}
-        # A server of a local kind that stands somewhere public is somebody's, who may send a bill; so does a private
-        # cloud. A host name that may yet turn out to be elsewhere is held to be near when a request is sent.
-        free = backend.name in self._own_servers and tier is not PrivacyTier.STANDARD and model not in remote
-        free = free and (place != UNRESOLVED or model not in self._own_prices)
+        # A server of a local kind at a public address, or in a private cloud, may cost money. A host name that is not
+        # resolved yet may turn out to be public: the pipeline connects to it under a tier that refuses that.
+        free = backend.name in self._own_servers and expected.tier is not PrivacyTier.STANDARD and model not in remote
+        free = free and (expected.basis is Basis.ADDRESS or model not in self._own_prices)
         reported = probe.queue_depth if probe else None
         counted = seen.health.depth(backend.name, seen.now) if seen.health else None
         cooling = seen.health.cooling(backend.name, seen.now, model) if seen.health else None
         return BackendState(
-            backend.name,
-            backend.kind,
-            tier,
-            place,
-            backend.models or (probe.models if probe else ()) or None,
-            remote,
-            probe.tells_remote if probe else True,
-            window,
-            reserve,
-            FREE if free else self._price(model, backend.kind, seen.day),
-            max((depth for depth in (reported, counted) if depth is not None), default=None),
-            cooling.seconds if cooling else None,
-            "" if probe is None or probe.healthy else probe.error or "it does not answer",
+            name=backend.name,
+            kind=backend.kind,
+            tier=expected.tier,
+            place=expected.reason,
+            basis=expected.basis,
+            models=backend.models or (probe.models if probe else ()) or None,
+            remote_models=remote,
+            tells_remote=probe.tells_remote if probe else True,
+            window=window,
+            reserve=reserve,
+            price=FREE if free else self._price(model, backend.kind, seen.day),
+            depth=max((depth for depth in (reported, counted) if depth is not None), default=None),
+            cooldown=cooling.seconds if cooling else None,
+            trouble="" if probe is None or probe.healthy else probe.error or "no response",
             cools_model=cooling is not None and cooling.of_model,
         )
 
     def _look_up_window(self, model: str, served: int | None) -> tuple[int | None, int | None]:
-        """Window and reserve of a model, at a server that allows `served` tokens."""
+        """Window and output reserve of a model, at a server whose window is `served` tokens."""
         info = known_model(model, self._config.models, files=False) if model else None
         if info is None:
             return served, None if served is None else default_reserve(served)
@@ -168,27 +169,27 @@ def take_snapshot(config: "Config", backends: "Sequence[Backend]", request: Plan
     return Observer(config, backends).snapshot(request, seen)
 
 
-def expected_tier(config: "Config", backend: "Backend", base_url: str = "") -> tuple[PrivacyTier, str]:
-    """The strictest tier that a backend can be expected to be admitted under, and why.
+def expected_tier(config: "Config", backend: "Backend", base_url: str = "") -> Verdict:
+    """The strictest tier that is expected to admit a backend, and why.
 
-    `base_url` is the one that is used of several; otherwise the one that is the farthest away counts.
+    `base_url`: the address in use of several. Without it the address with the most open tier counts.
     """
     networks = Networks.configured(config)
     urls = [base_url] if base_url else list(backend.base_urls)
     found = [_tier_of(config, backend, url, networks) for url in urls]
-    usual = (backend.kind.tier, "its usual place")
-    return max(found, key=lambda tier_and_reason: tier_and_reason[0].openness, default=usual)
+    usual = Verdict(True, backend.kind.tier, "its usual address")
+    return max(found, key=lambda verdict: verdict.tier.openness, default=usual)
 
 
-def _tier_of(config: "Config", backend: "Backend", url: str, networks: Networks) -> tuple[PrivacyTier, str]:
+def _tier_of(config: "Config", backend: "Backend", url: str, networks: Networks) -> Verdict:
     verdicts = (foresee(tier, url, networks=networks) for tier in PrivacyTier)
-    tier, reason = next((verdict.tier, verdict.reason) for verdict in verdicts if verdict.allowed)
+    expected = next(verdict for verdict in verdicts if verdict.allowed)
     own = config.backends.get(backend.name)
     is_usual = own is None or not own.base_url or url in backend.profile.base_urls
-    if is_usual and not backend.kind.is_local and PrivacyTier.STANDARD in (tier, backend.kind.tier):
-        # Another host name could turn out to lie in a declared network, that of a public service will not.
-        return PrivacyTier.STANDARD, "a public service"
-    return tier, reason
+    if is_usual and not backend.kind.is_local and PrivacyTier.STANDARD in (expected.tier, backend.kind.tier):
+        # The host name of a public service never resolves to a declared network; another name could.
+        return Verdict(True, PrivacyTier.STANDARD, "a public service")
+    return expected
 
 
 def _named(name: str, names: Sequence[str], key: str) -> str:

@@ -1,9 +1,9 @@
-"""Token counts: exact and offline where the tokenizer is known, an upper estimate that says so where it is not.
+"""Token counts: exact and offline where the tokenizer is known, otherwise an upper estimate marked as such.
 
     tokenizer_for("gpt-4o").count("Hello")
     count_messages("gpt-4o", [ChatMessage.user("Hello")])
 
-Nothing here uses the network. What needs the extra `tokenizers` says so with a `MissingDependencyError`.
+Nothing here uses the network. A tokenizer that needs the extra `tokenizers` raises `MissingDependencyError` without it.
 """
 
 from batuta_cli.serve.tokens.counting import count_messages, count_prompt

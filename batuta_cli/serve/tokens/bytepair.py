@@ -1,11 +1,11 @@
-"""Byte-pair encodings: tiktoken's own, and those of model files in tiktoken's clothes.
+"""Byte-pair encodings: those of tiktoken, and those of model files, run by tiktoken.
 
-A text is split into pieces by a pattern, and the pieces are merged. tiktoken does both, fast. Two things it cannot do
-are done here with the `regex` package, and each piece still goes through tiktoken:
+A pattern splits a text into pieces, and the bytes of each piece are merged. tiktoken does both. Two kinds of splitting
+are done here with the `regex` package, because tiktoken cannot do them. Merging is always tiktoken's.
 
-* Patterns applied one after the other, each to what the one before has left.
-* Long runs of blanks. tiktoken's pattern engine fails (with a panic or a ValueError, by its version) at about a
-  million of them in a row, because it keeps one state for each. From 100,000 on the run is cut out and split here.
+* Several patterns, applied in turn: each splits the pieces that the one before has left.
+* Long runs of white space. tiktoken's pattern engine fails at about a million characters in a row (with a panic or a
+  ValueError, depending on the version), because it keeps one state for each. A run of 100,000 or more is split here.
 """
 
 import functools
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import tiktoken
 
 LONG_RUN: Final = 100_000
-"""Blanks in a row that are not left to tiktoken; its limit is 1,000,000 (`fancy_regex`'s stack)."""
+"""White-space characters in a row that are not passed to tiktoken. Its limit is 1,000,000 (`fancy_regex`'s stack)."""
 
 _FURTHER_BLANKS = (0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
 
 BLANKS: Final = "".join(map(chr, (*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), *_FURTHER_BLANKS)))
-"""Unicode's White_Space, what `\\s` is to the pattern engines."""
+"""Unicode's White_Space property, which is `\\s` in the pattern engines."""
 
 
 class BytePairTokenizer:
@@ -45,7 +45,7 @@ class BytePairTokenizer:
     ) -> None:
         """`patterns` are applied in turn instead of the encoding's own.
 
-        `ids` are the model's numbers of the ranks; a rank in `spelt` has several numbers, or none.
+        `ids` are the model's ids by rank. `spelt` has the ranks that the model writes as several ids, or as no id.
         """
         self.name = name
         self._encoding = encoding
@@ -114,7 +114,7 @@ class BytePairTokenizer:
             done = start
             for match in _compiled(self._encoding._pat_str).finditer(text, start):
                 if run[1] - match.start() < LONG_RUN:
-                    break  # what is left of the run is again tiktoken's, with the text after it
+                    break  # the rest of the run is short enough for tiktoken
                 yield self._merge(match[0])
                 done = match.end()
         yield self._tiktoken(text[done:] if done else text)
@@ -125,7 +125,7 @@ class BytePairTokenizer:
         except BaseException as error:
             if not (is_panic(error) or isinstance(error, ValueError)):  # by its version
                 raise
-        raise cannot_tokenize(text)  # not above: the text of the foreign error would be its context
+        raise cannot_tokenize(text)  # outside the except block, because tiktoken's error may quote the text
 
     def _merge(self, piece: str) -> Sequence[int]:
         core: Any = self._encoding._core_bpe
@@ -134,7 +134,7 @@ class BytePairTokenizer:
 
 
 def split_in_turn(text: str, patterns: Sequence[str]) -> list[str]:
-    """Split a text by each pattern in turn; what stands between matches stays, as pieces of its own."""
+    """Split a text by each pattern in turn. Text between matches becomes separate pieces."""
     pieces = [text]
     for pattern in patterns:
         compiled = _compiled(pattern)
@@ -144,8 +144,7 @@ def split_in_turn(text: str, patterns: Sequence[str]) -> list[str]:
 
 def _split(text: str, pattern: Any) -> Iterator[str]:
     at = 0
-    for match in pattern.finditer(text):
-        start, end = match.span()
+    for start, end in sorted(match.span() for match in pattern.finditer(text)):  # (?r) matches from the right
         if start > at:
             yield text[at:start]
         if end > start:
@@ -163,13 +162,13 @@ def _compiled(pattern: str) -> Any:
 
 
 def long_run(text: str, start: int = 0) -> tuple[int, int] | None:
-    """Where the first run of at least `LONG_RUN` blanks after `start` begins and ends.
+    """Start and end of the first run of at least `LONG_RUN` white-space characters after `start`.
 
-    Such a run covers a multiple of `LONG_RUN`, so only every so many characters are looked at.
+    Such a run covers a multiple of `LONG_RUN`, so only every `LONG_RUN`-th character is examined.
     """
     for at in range(start + LONG_RUN - 1, len(text), LONG_RUN):
         if text[at] in BLANKS:
-            near = max(start, at + 1 - LONG_RUN)  # a run that begins before has been found before
+            near = max(start, at + 1 - LONG_RUN)  # an earlier step has found a run that begins earlier
             first = near + len(text[near : at + 1].rstrip(BLANKS))
             last = _compiled(r"\s*+").match(text, at).end()
             if last - first >= LONG_RUN:
@@ -178,10 +177,10 @@ def long_run(text: str, start: int = 0) -> tuple[int, int] | None:
 
 
 def _piece_boundary(text: str, start: int, at: int) -> int:
-    """The last place from `start` to `at`, where a run of blanks begins, at which every pattern ends a piece.
+    """The last position in `start`..`at` at which every pattern ends a piece; a run of white space begins at `at`.
 
-    No pattern has a blank inside a piece that holds anything else, but one: punctuation takes the line breaks after it
-    along.
+    No pattern has white space after other characters in one piece, with one exception: punctuation includes the line
+    breaks after it.
     """
     if text[at] not in "\r\n" or at == start:
         return at

@@ -1,10 +1,11 @@
-"""The tokenizer of a GGUF model file: it counts as llama.cpp does with the same file.
+"""The tokenizer of a GGUF model file. It counts as llama.cpp does with the same file.
 
-Byte-pair vocabularies (`tokenizer.ggml.model` = `gpt2`) become a `tiktoken.Encoding` whose ranks are the order of
-their merges; how text is split first stands in `pretokenizers.toml`. SentencePiece vocabularies (`llama`) are handed to
-`sentencepiece`, from the extra `tokenizers`. Everything else is refused by name: an estimate must not pass for exact.
+A byte-pair vocabulary (`tokenizer.ggml.model` = `gpt2`) becomes a `tiktoken.Encoding` whose ranks are the order of the
+merges. `pretokenizers.toml` has the patterns that split text first. A SentencePiece vocabulary (`llama`) is run by the
+package `sentencepiece`, and one of byte pairs over characters (`gemma4`) by the package `tokenizers`, both from the
+extra `tokenizers`. Any other type (`bert`, `t5`, `rwkv`, `plamo2`) is counted by an upper estimate that names it.
 
-Raises `InvalidInputError`, and `MissingDependencyError` for SentencePiece without its package.
+Raises `InvalidInputError`, and `MissingDependencyError` when a package is missing.
 """
 
 import enum
@@ -18,18 +19,22 @@ from batuta_cli.errors import InvalidInputError
 from batuta_cli.files import StrPath, display
 from batuta_cli.serve.models.gguf import GgufMetadata, read_metadata
 from batuta_cli.serve.tokens.tokenizer import ControlTokens, Tokenizer
+from batuta_cli.serve.tokens.upper_estimate import METHOD, Estimator
 
 _PREFIX: Final = "tokenizer.ggml."
 _ARRAYS: Final = tuple(_PREFIX + name for name in ("tokens", "merges", "scores", "token_type"))
 _HINT: Final = "set tokenizer of [models] in the config to a tokenizer.json of this model"
 _KEEP_BLANKS: Final = ("<unk>", "<s>", "<|endoftext|>")
 
+_CHARACTER_PAIRS: Final = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
+"""Values of `tokenizer.ggml.pre` whose merges are over characters. The type `gemma4` implies the first."""
+
 _FIRST_MERGE: Final = 256
-"""The rank of the first merge; below it are the single bytes."""
+"""The rank of the first merge. Lower ranks are the single bytes."""
 
 
 class TokenType(enum.IntEnum):
-    """`tokenizer.ggml.token_type`, with the numbers of SentencePiece."""
+    """`tokenizer.ggml.token_type`. The numbers are those of SentencePiece."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -43,31 +48,39 @@ def gguf_tokenizer(path: StrPath) -> Tokenizer:
     """The tokenizer in a GGUF file."""
     metadata = read_metadata(path, arrays=_ARRAYS)
     kind = metadata.text(_PREFIX + "model")
-    if kind == "gpt2":
-        return _byte_pair(metadata)
+    splits = metadata.text(_PREFIX + "pre") or "default"
     if kind == "llama":
         return _sentence_piece(metadata)
-    what = f"tokenizers of the type {display(kind)}" if kind else "files without a tokenizer"
-    raise InvalidInputError(f"{display(metadata.path)}: {what} are not supported", hint=_HINT)
+    if kind == "gemma4" or (kind == "gpt2" and splits in _CHARACTER_PAIRS):
+        return _character_pairs(metadata)
+    if kind == "gpt2" and splits in pretokenizers():
+        return _byte_pair(metadata, splits)
+    if not kind:
+        raise InvalidInputError(f"{display(metadata.path)}: the file has no tokenizer", hint=_HINT)
+    what = f"pre-tokenizer {display(splits)}" if kind == "gpt2" else f"tokenizer type {display(kind)}"
+    return Estimator(f"{METHOD}: the {what} of {display(metadata.path)} is not supported")
 
 
-def _byte_pair(metadata: GgufMetadata) -> Tokenizer:
+def _character_pairs(metadata: GgufMetadata) -> Tokenizer:
+    from batuta_cli.serve.tokens.character_pairs import character_pairs
+
+    tokens = _texts(metadata, "tokens")
+    return character_pairs(metadata.path, tokens, _texts(metadata, "merges"), _control_tokens(metadata, tokens))
+
+
+def _byte_pair(metadata: GgufMetadata, splits: str) -> Tokenizer:
     import tiktoken
 
     from batuta_cli.serve.tokens.bytepair import BytePairTokenizer
 
-    splits = metadata.text(_PREFIX + "pre") or "default"
-    patterns = pretokenizers().get(splits)
-    if patterns is None:
-        what = f"its way of splitting text, {display(splits)}, is not supported"
-        raise InvalidInputError(f"{display(metadata.path)}: {what}", hint=_HINT)
+    patterns = pretokenizers()[splits]
     tokens = _texts(metadata, "tokens")
     ranks = _ranks(metadata, _texts(metadata, "merges"))
     numbers = {text: number for number, text in enumerate(tokens)}
     ids = [-1] * (max(ranks.values()) + 1)
     for token, rank in ranks.items():
         ids[rank] = numbers.get(_spelt(token), -1)
-    # As llama.cpp: what the merges make but the vocabulary lacks is given out as bytes, and a byte it lacks is lost.
+    # As in llama.cpp: a merged token that the vocabulary lacks becomes its bytes, and a byte that it lacks is lost.
     single_bytes = [numbers.get(_spelt(bytes([byte])), -1) for byte in range(256)]
     spelt = {rank: [single_bytes[byte] for byte in token] for token, rank in ranks.items() if ids[rank] < 0}
     single = len(patterns) == 1
@@ -89,10 +102,10 @@ def _spelt(token: bytes) -> str:
 
 
 def _ranks(metadata: GgufMetadata, merges: Sequence[str]) -> dict[bytes, int]:
-    """Each token's rank: a byte's is its value, any other's that of the first merge that makes it."""
+    """Rank by token: the value of a single byte, otherwise the number of the first merge that produces it."""
     ranks = {bytes([byte]): byte for byte in range(256)}
     for number, merge in enumerate(merges, _FIRST_MERGE):
-        blank = merge.find(" ", 1)  # a token may begin with a blank in damaged files alone
+        blank = merge.find(" ", 1)  # only in a damaged file does a token begin with a space
         try:
             token = (merge[:blank] + merge[blank + 1 :]).translate(_BYTES).encode("latin-1")
         except UnicodeEncodeError:
@@ -132,7 +145,7 @@ def _control_tokens(metadata: GgufMetadata, tokens: Sequence[str]) -> ControlTok
 
 
 def _known_by_text(metadata: GgufMetadata, tokens: Sequence[str]) -> list[int]:
-    """The types of the tokens, changed as `gguf_control.toml` says."""
+    """The types of the tokens, corrected by `gguf_control.toml`."""
     types, table = _types(metadata), _table("gguf_control.toml")
     numbers = {text: number for number, text in enumerate(tokens)}
     control = set(table["ends"])
@@ -150,7 +163,7 @@ def _known_by_text(metadata: GgufMetadata, tokens: Sequence[str]) -> list[int]:
 
 
 def _swallows_blanks(metadata: GgufMetadata) -> Any:
-    # llama.cpp, too, knows this by the name: src/llama-vocab.cpp, "set attributes by model name".
+    # llama.cpp also decides this by the name: src/llama-vocab.cpp, "set attributes by model name".
     name = (metadata.text("general.name") or "").lower()
     phi3 = "phi-3" in name or "phi3" in name
     return lambda text: phi3 and text not in _KEEP_BLANKS
@@ -174,7 +187,7 @@ def _texts(metadata: GgufMetadata, name: str) -> Sequence[str]:
 
 @functools.cache
 def pretokenizers() -> Mapping[str, tuple[str, ...]]:
-    """The patterns by the names that `tokenizer.ggml.pre` may have."""
+    """The patterns by the value of `tokenizer.ggml.pre`."""
     return {name: tuple(row["patterns"]) for row in _table("pretokenizers.toml")["splits"] for name in row["names"]}
 
 
@@ -183,7 +196,7 @@ def _table(name: str) -> dict[str, Any]:
 
 
 def _spelling() -> dict[int, int]:
-    """How GPT-2's vocabularies spell each byte: as itself where it is printable in Latin-1, else from U+0100 on."""
+    """The character that GPT-2's vocabularies write for each byte: itself if printable in Latin-1, else from U+0100."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in plain]
     return {byte: byte for byte in plain} | {byte: 0x100 + number for number, byte in enumerate(others)}

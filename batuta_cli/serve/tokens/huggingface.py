@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face model: a `tokenizer.json`, or a directory with it or with a `tokenizer.model`.
+"""The tokenizer of a Hugging Face model: a `tokenizer.json`, or a directory with one or with a `tokenizer.model`.
 
 A `tokenizer.json` needs the package `tokenizers`, from the extra of the same name.
 """
@@ -18,10 +18,10 @@ MAX_JSON: Final = 128 * 1024 * 1024
 
 
 LONGEST_RUN: Final = 4_000_000
-"""White space in a row that the package is given.
+"""White-space characters in a row that are passed to the package.
 
-Its pattern engine, Oniguruma, panics with "retry-limit-in-match over" when one match takes 10,000,000 steps back, and
-the patterns of models take one or two for each blank. With Llama 3's pattern 8,000,000 blanks were still taken.
+Its pattern engine, Oniguruma, panics with "retry-limit-in-match over" when one match backtracks 10,000,000 times, and
+the patterns of models backtrack once or twice for each space. Llama 3's pattern still accepts 8,000,000 spaces.
 """
 
 _BLANKS = re.compile(r"\s+")
@@ -48,24 +48,24 @@ class JsonTokenizer:
     def _encoding(self, text: str, special: bool) -> Any:
         check_text(text)
         _check_runs(text)
-        with self._lock:  # whether control tokens are found is a state of the tokenizer, not of the call
+        with self._lock:  # encode_special_tokens is state of the tokenizer, not an argument of the call
             self._tokenizer.encode_special_tokens = not special
             try:
                 return self._tokenizer.encode(text, add_special_tokens=False)
             except BaseException as error:
                 if not is_panic(error):
                     raise
-        raise cannot_tokenize(text)  # not above: the text of the panic would be its context
+        raise cannot_tokenize(text)  # outside the except block, because the panic may quote the text
 
 
 def _check_runs(text: str) -> None:
-    # A panic prints to stderr before Python sees it, so it is not waited for.
+    # A panic prints to stderr before Python sees it, so it must be prevented, not caught.
     if len(text) > LONGEST_RUN and any(m.end() - m.start() > LONGEST_RUN for m in _BLANKS.finditer(text)):
         raise cannot_tokenize(text)
 
 
 def from_directory(path: StrPath) -> Tokenizer:
-    """The tokenizer of a model's directory. Raises `InvalidInputError` when there is none in it."""
+    """The tokenizer of a model's directory. Raises `InvalidInputError` when the directory has no tokenizer."""
     if os.path.isfile(file := os.path.join(path, "tokenizer.json")):
         return from_json(file)
     if os.path.isfile(file := os.path.join(path, "tokenizer.model")):

@@ -1,4 +1,4 @@
-"""OpenAI's models: which encoding they use, and what the chat API adds to the text of messages. Data: `openai.toml`."""
+"""The encodings of OpenAI's models, and the tokens that the chat API adds to messages. Data: `openai.toml`."""
 
 import functools
 import tomllib
@@ -11,7 +11,7 @@ from batuta_cli.serve.tokens.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Overhead:
-    """Tokens that the chat API adds: to a message, to one with a name, once to a request."""
+    """Tokens that the chat API adds for each message, for each name, and once for a request."""
 
     message: int
     name: int
@@ -21,15 +21,17 @@ class Overhead:
 
 @dataclass(frozen=True)
 class OpenAIModel:
-    """A family of models, by its name."""
+    """A family of models."""
 
     name: str
     encoding: str
     overhead: Overhead
+    rendered: bool
+    """The weights are public, so the template is known: the rendered prompt is counted, exactly."""
 
 
 def openai_model(model: str) -> OpenAIModel | None:
-    """The family that `model` (with or without `openai/` before it) belongs to, or None."""
+    """The family of `model`, which may have the prefix `openai/`, or None."""
     name = model.strip().lower().removeprefix("openai/")
     families = _families()
     cuts = [at for at, character in enumerate(name) if character in "-:"]
@@ -54,7 +56,7 @@ def _families() -> Mapping[str, OpenAIModel]:
     table = tomllib.loads(text)
     overheads = {name: Overhead(**row) for name, row in table["overhead"].items()}
     return {
-        name: OpenAIModel(name, row["encoding"], overheads[row["overhead"]])
+        name: OpenAIModel(name, row["encoding"], overheads[row["overhead"]], row.get("rendered", False))
         for row in table["models"]
         for name in row["names"]
     }

@@ -2,12 +2,12 @@
 
     encoding("cl100k_base").encode_ordinary("Hello")
 
-`serve_offline` hands our ranks to tiktoken wherever it would download the file that they are, known by the SHA-256 it
-expects; afterwards `tiktoken.get_encoding` and `encoding_for_model` work with sockets blocked, and nothing is written.
-Every other file is left to tiktoken, for programs that use both; `encoding`, all that batuta itself calls, downloads
-nothing: an encoding that is not packed is a `UsageError`, and so is one whose file a newer tiktoken has exchanged.
+After `serve_offline`, tiktoken takes the packed ranks instead of downloading a file whose expected SHA-256 is one of
+`EXPECTED`. `tiktoken.get_encoding` and `encoding_for_model` then work with sockets blocked, and nothing is written. Any
+other file is still downloaded when another part of the program asks tiktoken for it. `encoding`, which batuta calls,
+never downloads: it raises `UsageError` for an encoding that is not packed, or whose file a newer tiktoken has replaced.
 
-The files are made by `scripts/make_ranks.py`; NOTICE says where they come from.
+`scripts/make_ranks.py` makes the packed files. NOTICE names their sources.
 """
 
 import base64
@@ -37,24 +37,24 @@ EXPECTED: Final[Mapping[str, str]] = {
 """The SHA-256 of each rank file as OpenAI publishes it, from `tiktoken_ext/openai_public.py`."""
 
 ENCODINGS: Final = ("cl100k_base", "o200k_base", "o200k_harmony", "p50k_base", "p50k_edit", "r50k_base")
-"""tiktoken's encodings that are made of those files. Its `gpt2` is `r50k_base` under another name."""
+"""tiktoken's encodings that use those files. Its `gpt2` is `r50k_base` under another name."""
 
 _MEMORY: Final = 96 * 1024 * 1024  # bytes; the largest encoding, o200k_base, was measured to take 85 MiB
 
 _no_download: Final = ContextVar("_no_download", default=False)
-_R50K_RANKS = 50_256  # the first so many of p50k_base
+_R50K_RANKS = 50_256  # r50k_base is the first 50,256 ranks of p50k_base
 _NAMES = {digest: name for name, digest in EXPECTED.items()}
 
 
 def ranks(name: str) -> dict[bytes, int]:
-    """The ranks of one of the files in `EXPECTED`."""
+    """The ranks of a file in `EXPECTED`."""
     if name == "r50k_base":
         return dict(itertools.islice(ranks("p50k_base").items(), _R50K_RANKS))
     return unpack((DATA / f"{name}.ranks").read_bytes())
 
 
 def unpack(packed: bytes) -> dict[bytes, int]:
-    """Ranks by token, in order of rank; see `scripts/make_ranks.py` for the format."""
+    """Ranks by token, in order of rank. `scripts/make_ranks.py` describes the format."""
     plain = zlib.decompress(packed)
     count = int.from_bytes(plain[:4], "little")
     ends = itertools.accumulate(plain[4 : 4 + count], initial=4 + count)
@@ -64,13 +64,13 @@ def unpack(packed: bytes) -> dict[bytes, int]:
 
 
 def rank_file(ranks: Mapping[bytes, int]) -> bytes:
-    """The file that OpenAI publishes for these ranks."""
+    """These ranks in the format in which OpenAI publishes them."""
     return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in ranks.items())
 
 
 @functools.cache
 def serve_offline() -> None:
-    """Let tiktoken take the packed ranks from now on, in this process."""
+    """Make tiktoken use the packed ranks from now on, in this process."""
     from tiktoken_ext import openai_public  # type: ignore[import-untyped]
 
     original = openai_public.load_tiktoken_bpe
@@ -79,7 +79,9 @@ def serve_offline() -> None:
         if name := _NAMES.get(expected_hash or ""):
             return ranks(name)
         if _no_download.get():
-            raise UsageError(f"this tiktoken wants other ranks than batuta has: {expected_hash}")
+            raise UsageError(
+                f"the installed tiktoken expects a rank file that batuta does not have: SHA-256 {expected_hash}"
+            )
         downloaded: dict[bytes, int] = original(tiktoken_bpe_file, expected_hash)
         return downloaded
 
@@ -87,7 +89,7 @@ def serve_offline() -> None:
 
 
 def encoding(name: str) -> "tiktoken.Encoding":
-    """One of tiktoken's encodings, made from the packed ranks.
+    """One of tiktoken's encodings, from the packed ranks.
 
     Raises `UsageError` for one that is not packed, `OutOfMemoryError`.
     """

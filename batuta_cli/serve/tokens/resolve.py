@@ -1,7 +1,7 @@
-"""Which tokenizer a model has: `tokenizer_for`.
+"""The tokenizer of a model: `tokenizer_for`.
 
-In this order: the path that the caller was told to use; OpenAI's encodings, by the model's name; the model's own
-file, when the name is a path; an upper estimate. A path that leads to no tokenizer is an error, never an estimate.
+Order: the configured path; OpenAI's encodings, by the model's name; the model's own file, when the name is a path; an
+upper estimate. A path without a tokenizer is an error, never an estimate.
 """
 
 import functools
@@ -15,21 +15,21 @@ from batuta_cli.serve.tokens.openai_models import openai_model, openai_tokenizer
 from batuta_cli.serve.tokens.tokenizer import Tokenizer
 from batuta_cli.serve.tokens.upper_estimate import METHOD, Estimator
 
-_KEPT: Final = 8  # tokenizers of files; a large one takes 100 MB
+_KEPT: Final = 8  # tokenizers of files in memory; a large one takes 100 MB
 
 
 def tokenizer_for(model: str, *, tokenizer_path: StrPath | None = None) -> Tokenizer:
-    """The tokenizer of a model's name, or of a GGUF file, a `tokenizer.json`, a `tokenizer.model`, a model's directory.
+    """The tokenizer for a model's name, a GGUF file, a `tokenizer.json`, a `tokenizer.model` or a model's directory.
 
-    `tokenizer_path` is what the config names for this model. Tokenizers are kept for the life of the process, those of
-    files until the file changes.
+    `tokenizer_path` is the configured tokenizer of this model. A tokenizer is kept in memory; one from a file is read
+    again when the file changes.
 
     Raises `InvalidInputError`, `NotFoundError`, `MissingDependencyError`.
     """
     if tokenizer_path:
         return _of_path(tokenizer_path)
     known = openai_model(model)
-    if known is not None:  # not a directory that happens to be called gpt-4; ./gpt-4 is one
+    if known is not None:  # a directory called gpt-4 must be named ./gpt-4
         return openai_tokenizer(known.encoding)
     if model.endswith((".gguf", ".json")) or ("\0" not in model and os.path.exists(model)):
         return _of_path(model)
@@ -62,7 +62,8 @@ def _read(path: str, *identity: int) -> Tokenizer:
 
         return from_file(path)
     raise InvalidInputError(
-        f"{display(path)}: not a tokenizer", hint="a GGUF file, a tokenizer.json, a tokenizer.model or a directory is"
+        f"{display(path)}: not a tokenizer",
+        hint="give a GGUF file, a tokenizer.json, a tokenizer.model or a model's folder",
     )
 
 

@@ -1,7 +1,7 @@
 """SentencePiece vocabularies: from a GGUF file, or a `tokenizer.model`. Needs the extra `tokenizers`.
 
-`sentencepiece` loads a vocabulary as a protocol buffer (sentencepiece_model.proto). The few fields that are needed are
-written here by hand: a byte-pair model, falling back to bytes, that changes nothing in a text but blanks to U+2581.
+`sentencepiece` loads a vocabulary as a protocol buffer (sentencepiece_model.proto). This module writes the few fields
+that it needs: a byte-pair model with byte fallback, whose only normalisation replaces spaces by U+2581.
 """
 
 import struct
@@ -30,7 +30,7 @@ class SentencePieceTokenizer:
     def __init__(
         self, name: str, processor: "sentencepiece.SentencePieceProcessor", control: ControlTokens, *, add_blank: bool
     ) -> None:
-        """`add_blank`: a blank is put before a text, and before what follows a control token, as llama.cpp does."""
+        """`add_blank`: insert a space before the text and after each control token, as llama.cpp does."""
         self.name = name
         self._processor: Any = processor
         self._control = control
@@ -64,7 +64,7 @@ def from_vocabulary(
     for number, (text, score, given) in enumerate(vocabulary):
         kind = given
         if given not in (_NORMAL, _BYTE):
-            # The package allows one unknown token; the others are split off before, as control tokens are.
+            # The package allows one unknown token. Further ones are split off before, like control tokens.
             kind = _UNKNOWN if number == unknown else _CONTROL if given != _UNUSED else _NORMAL
         pieces.append(_message(1, _piece(text, score, kind)))
     model = b"".join(pieces)

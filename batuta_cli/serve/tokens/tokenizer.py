@@ -1,4 +1,4 @@
-"""What every tokenizer offers, and what a count is."""
+"""The protocol of tokenizers, the type of a count, and the splitting of texts at control tokens."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-from batuta_cli.errors import InvalidInputError, OperationError
+from batuta_cli.errors import InvalidInputError, TokenizeError
 
 _RUNS = re.compile(r"\s+|\S+")
 
 
 @dataclass(frozen=True)
 class TokenCount:
-    """A number of tokens: exact, or an upper estimate. `method` says in words how it was counted."""
+    """A number of tokens, exact or an upper estimate. `method` describes how it was counted."""
 
     tokens: int
     exact: bool
@@ -21,29 +21,29 @@ class TokenCount:
 
 
 class Tokenizer(Protocol):
-    """Text to tokens.
+    """Turns text into tokens.
 
-    User text is never read as control tokens. `special=True` is for a prompt rendered by a chat template alone: there
-    `<|im_start|>` is the token that the model knows by this name.
+    By default control tokens in the text are ordinary text. `special=True` is only for a prompt that a chat template
+    rendered: there `<|im_start|>` is the control token of that name.
     """
 
     @property
     def name(self) -> str:
-        """How it counts, in words: the `method` of a `TokenCount`."""
+        """The `method` of its counts, in words."""
 
     @property
     def exact(self) -> bool:
-        """Whether it counts as the model does; otherwise it never counts fewer."""
+        """Whether it counts as the model does. Otherwise its counts are upper bounds."""
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """The ids of the model's tokens. Raises `InvalidInputError`, also when the vocabulary is not known."""
+        """The ids of the tokens. Raises `InvalidInputError`, also when the vocabulary is not known."""
 
     def count(self, text: str, *, special: bool = False) -> int:
-        """How many tokens. Raises `InvalidInputError` for text with lone surrogates."""
+        """The number of tokens. Raises `InvalidInputError` for text with lone surrogates."""
 
 
 def check_text(text: str) -> None:
-    """Raise `InvalidInputError` for text that has no UTF-8."""
+    """Raise `InvalidInputError` for text that UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -52,23 +52,26 @@ def check_text(text: str) -> None:
         ) from None
 
 
-def cannot_tokenize(text: str) -> OperationError:
-    """The error for a text that a native tokenizer does not take apart, because it has too long a run in it.
+def cannot_tokenize(text: str) -> TokenizeError:
+    """The error for a text with a run of characters that is too long for a native tokenizer.
 
-    Their pattern engines take a step back for each character of a run, and have a limit to such steps.
+    Its pattern engine backtracks once for each character of a run, and limits backtracking.
     """
-    longest = max((match.end() - match.start() for match in _RUNS.finditer(text)), default=0)
-    return OperationError(
-        f"cannot tokenize: a run of {longest:,} characters without a break",
-        hint="take blanks or repeated characters out of the messages",
+    length, blank = max(
+        ((m.end() - m.start(), text[m.start()].isspace()) for m in _RUNS.finditer(text)), default=(0, False)
+    )
+    kind = "white-space characters" if blank else "characters without a space"
+    return TokenizeError(
+        f"cannot tokenize: a run of {length:,} {kind}",
+        hint="remove white space or repeated characters from the messages",
     )
 
 
 class ControlTokens:
-    """Control tokens by their texts, and how a text is taken apart at them.
+    """Control tokens by their texts; splits a text at them.
 
-    `always` are those that the model's own tokenizer finds in any text, such as Qwen's `<tool_call>`; with `strips` a
-    control token swallows the blanks after it.
+    `always` has the tokens that the model's tokenizer finds in any text, such as Qwen's `<tool_call>`. A token for
+    which `strips` is true includes the white space after it.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class ControlTokens:
         self._plain = _pattern(always, strips)
 
     def split(self, text: str, *, special: bool) -> Iterator[str | int]:
-        """The text between control tokens, as it stands, and the ids of control tokens."""
+        """The unchanged text between control tokens, and the ids of the control tokens."""
         pattern = self._special if special else self._plain
         at = 0
         for match in pattern.finditer(text) if pattern else ():
@@ -97,7 +100,7 @@ class ControlTokens:
 def _pattern(ids: Mapping[str, int], strips: Callable[[str], bool]) -> re.Pattern[str] | None:
     if not ids:
         return None
-    # The longest first: of two tokens that begin alike the longer one is meant.
+    # Longest first: where two tokens begin alike, the longer one matches.
     swallowing = sorted((text for text in ids if strips(text)), key=len, reverse=True)
     others = sorted((text for text in ids if not strips(text)), key=len, reverse=True)
     kinds = [f"({'|'.join(map(re.escape, others))})"] if others else []

@@ -1,20 +1,19 @@
-"""An upper estimate, for a model whose tokenizer cannot be had: Claude 3 and later, Gemini, one known by name alone.
+"""An upper estimate, for a model whose tokenizer is not available: Claude 3 and later, Gemini, unknown names.
 
-What it rests on. No tokenizer in use makes more tokens of a text than it has UTF-8 bytes: bytes are what they all fall
-back to. That bound is too wide for prose, four to five times, so it is taken where texts differ from one tokenizer to
-the next and narrowed where they agree:
+A tokenizer in use makes at most one token for each UTF-8 byte, because single bytes are its fallback. For prose that
+bound is four to five times too high. The estimate uses it where tokenizers differ and lowers it where they agree:
 
-* anything but ASCII: every byte is a token. Vocabularies made for English do that to Chinese or emoji.
-* digits, punctuation, line breaks and tabs: each is a token. Many tokenizers split every digit; few join symbols.
-* blanks: two make a token. All vocabularies of the last years have long runs of them.
-* words, runs of ASCII letters with the blank before: twice the tokens that p50k makes of them, but at least one for
-  each four letters and at most one a byte. p50k (GPT-3) has the smallest vocabulary at hand, so it makes the most
-  tokens; Claude's are reported at up to 1.4 times cl100k's. A word that says up to four letters three times ("oooo",
-  "hahaha") is counted by the byte: few vocabularies have such runs.
+* Characters outside ASCII: one token a byte. Vocabularies made for English do that to Chinese and emoji.
+* Digits, punctuation, line breaks and tabs: one token each. Many tokenizers split every digit, and few join symbols.
+* Spaces: one token for two. All vocabularies of recent years have tokens for long runs of spaces.
+* Words (ASCII letters with the space before): twice the tokens of p50k, at least one for four letters, at most one a
+  byte. p50k (GPT-3) has the smallest packed vocabulary, so it makes the most tokens. Claude's counts are reported at up
+  to 1.4 times those of cl100k. A word that repeats up to four letters three times ("oooo", "hahaha") counts one token a
+  byte, because few vocabularies have such runs.
 
-English prose is so counted about double, code about two and a half times, other scripts three to five times. A
-tokenizer made to be worse than all of these could still make more tokens than this says, up to the number of bytes;
-the tests compare with cl100k, o200k, SmolLM2's and Llama 2's.
+The estimate is about twice the true count for English prose, two and a half times for code, and three to five times for
+other scripts. A worse tokenizer could exceed it, up to the number of bytes. The tests compare it with cl100k, o200k,
+SmolLM2 and Llama 2.
 """
 
 import re
@@ -34,7 +33,7 @@ _LETTERS_A_TOKEN: Final = 4
 
 
 class Estimator:
-    """A `Tokenizer` that can only count, and counts too much."""
+    """A `Tokenizer` that can only count, and whose counts are upper estimates."""
 
     exact = False
 
@@ -42,21 +41,21 @@ class Estimator:
         self.name = name
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Raises `InvalidInputError`: there is no vocabulary."""
+        """Raises `InvalidInputError`: an estimate has no vocabulary."""
         raise InvalidInputError(
-            "the model's tokenizer is not known, so its tokens cannot be told, only how many at most",
+            "the model's tokenizer is not known: its tokens cannot be listed, only their number estimated",
             hint="set tokenizer of [models] in the config to a tokenizer.json of this model",
         )
 
     def count(self, text: str, *, special: bool = False) -> int:
-        """At least as many tokens as the model makes. Control tokens are counted as text, which is more."""
+        """At least as many tokens as the model makes. Control tokens count as text, which is more."""
         check_text(text)
         words = Counter(match[0] for match in _WORD.finditer(text))
         in_words = sum(len(word) * times for word, times in words.items())
         doubled = sum(match.end() - match.start() for match in _BLANKS.finditer(text))
         paired = sum((match.end() - match.start() + 1) // 2 for match in _BLANKS.finditer(text))
         others = len(text.encode()) - in_words - doubled
-        # One for the blank that SentencePiece puts before a text.
+        # One more for the space that SentencePiece inserts before a text.
         return (others + paired + sum(_word(word) * times for word, times in words.items()) + 1) if text else 0
 
 

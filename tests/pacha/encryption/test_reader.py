@@ -25,7 +25,7 @@ def small_pieces(request: pytest.FixtureRequest) -> None:
     """Version 1 in pieces as small as the chunks of version 2 are here."""
     patch = pytest.MonkeyPatch()
     patch.setattr(v1, "PIECE", PIECE)
-    patch.setattr("batuta_cli.pacha.encryption.reader._PiecesV1.piece_size", PIECE)
+    patch.setattr("batuta_cli.pacha.encryption.reader._SingleMessagePieces.piece_size", PIECE)
     request.addfinalizer(patch.undo)
 
 

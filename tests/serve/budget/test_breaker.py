@@ -421,7 +421,7 @@ def test_a_request_that_costs_more_than_was_reserved_is_charged_in_full_and_said
     made.reserve(0, model="free").settle("0.05")
     assert made.status().spent_usd == Decimal("0.40")
     assert [alert.kind for alert in heard] == ["above_reservation"] * 2
-    assert heard[0].message == "a request cost $0.35, and $0.10 had been reserved for it (m, B)"
+    assert heard[0].message == "a request cost $0.35, more than the $0.10 reserved for it (m, B)"
 
 
 def test_without_somebody_who_hears_alerts_they_are_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -224,20 +224,20 @@ def test_a_thread_renews_while_there_are_reservations_and_ends_with_the_last(fai
     others = set(renewing())
     ledger = Ledger(fails=fails)
     renewer = Renewer(ledger.renew, interval=0.001)
-    renewer.hold("a")
-    renewer.hold("b")
+    renewer.add("a")
+    renewer.add("b")
     assert ledger.heard.wait(30)
     (thread,) = set(renewing()) - others
     assert thread.daemon
-    renewer.drop("a")
-    renewer.drop("b")
+    renewer.remove("a")
+    renewer.remove("b")
     thread.join(30)
     assert not thread.is_alive()
     assert set(ledger.owners) == {renewer.owner}
     ledger.heard.clear()
-    renewer.hold("c")
+    renewer.add("c")
     assert ledger.heard.wait(30)
-    renewer.drop("c")
+    renewer.remove("c")
 
 
 def test_it_renews_three_times_within_a_lease() -> None:
@@ -249,19 +249,19 @@ def test_it_renews_three_times_within_a_lease() -> None:
 def test_a_child_process_renews_nothing_of_its_parents() -> None:
     ledger = Ledger()
     renewer = Renewer(ledger.renew, interval=0.001)
-    renewer.hold("a")
+    renewer.add("a")
     owner = renewer.owner
     child = os.fork()
     if child == 0:
         signal.alarm(60)  # a lock that was taken when it was forked would be taken for ever
-        own = renewer.owner != owner and not renewer._held and not renewing()
+        own = renewer.owner != owner and not renewer._ids and not renewing()
         ledger.heard.clear()
-        renewer.hold("b")
+        renewer.add("b")
         own = own and ledger.heard.wait(30) and ledger.owners[-1] == renewer.owner
         os._exit(0 if own else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert renewer.owner == owner
-    renewer.drop("a")
+    renewer.remove("a")
 
 
 def test_the_breaker_renews_what_it_has_reserved(clock: Clock) -> None:
@@ -273,7 +273,7 @@ def test_the_breaker_renews_what_it_has_reserved(clock: Clock) -> None:
             renewed.set()
 
     breaker = CostCircuitBreaker(CircuitBreakerConfig(), Heard(), now=clock)
-    breaker._account._renewer._interval = 0.001
+    breaker._operations._renewer._interval = 0.001
     reservation = breaker.reserve("0.40")
     clock.time += 59
     assert renewed.wait(30)
@@ -282,3 +282,25 @@ def test_the_breaker_renews_what_it_has_reserved(clock: Clock) -> None:
     clock.time += 59
     assert sums(breaker) == (Decimal(0), Decimal("0.40"))
     reservation.release()
+
+
+def test_one_step_reserves_and_marks_as_dispatched_and_the_end_of_the_block_charges_it(
+    breaker: CostCircuitBreaker,
+) -> None:
+    with pytest.raises(KeyError), breaker.reserve("0.40", dispatched=True):
+        raise KeyError
+    assert sums(breaker) == (Decimal("0.40"), Decimal(0))
+    with breaker.reserve("0.40", dispatched=True) as reservation:
+        reservation.dispatched()  # does nothing more
+        reservation.release()
+    assert sums(breaker) == (Decimal("0.40"), Decimal(0))
+
+
+def test_a_reservation_that_was_dispatched_in_one_step_is_charged_when_its_process_dies(
+    breaker: CostCircuitBreaker, clock: Clock
+) -> None:
+    for dispatched in (True, False):
+        row = breaker.reserve("0.40", dispatched=dispatched)
+        breaker._operations._renewer.remove(row.id)  # as if its process had died
+    clock.time += 61
+    assert sums(breaker) == (Decimal("0.40"), Decimal(0))

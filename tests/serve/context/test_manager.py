@@ -1,6 +1,6 @@
 """`ContextWindow` and `ContextManager`: the windows, the counts and the defaults behind `batuta serve context`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from batuta_cli.config import ModelSection
 from batuta_cli.errors import ContextOverflowError, TemplateError, UsageError
 from batuta_cli.serve import ChatMessage, ContextManager, ContextWindow, TruncationStrategy
+from batuta_cli.serve.messages import Role
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 
-def words(messages: Sequence[ChatMessage]) -> TokenCount:
+def words(messages: Sequence[ChatMessage], options: Mapping[str, Any]) -> TokenCount:
     """A token a word."""
     return TokenCount(sum(len(message.content.split()) for message in messages), True, "words")
 
@@ -119,7 +120,9 @@ def test_what_is_left_is_a_prompt_of_the_models_own_format_within_the_limit(
     except ContextOverflowError:
         assume(False)
     assert manager.count(found.messages) == found.after
-    assert manager.fits(found.messages)
+    if not manager.fits(found.messages):  # only an estimate, of the messages that must be kept
+        assert not found.after.exact
+        assert found.messages[-1] == messages[-1] and sum(m.role is Role.USER for m in found.messages) == 1
     assert [message for n, message in enumerate(messages, 1) if n not in found.dropped] == list(found.messages)
 
 

@@ -267,9 +267,13 @@ class Pipeline:
     known = ("echo", "tools", "org/model:q4")
 
     def __init__(self, config: Any = None, *, watch: bool = False) -> None:
+        self.config = config
         self.requests: list[ChatRequest] = []
         self.answers: list[Answer] = []
         self.state = Ready()
+
+    def reconfigured(self, config: Any) -> "Pipeline":
+        return Pipeline(config)
 
     async def __aenter__(self) -> Self:
         if os.environ.get("CANNOT_OPEN"):
@@ -302,6 +306,9 @@ class Pipeline:
 
     def ready(self) -> Ready:
         return self.state
+
+    async def check_storage(self) -> None:
+        pass
 
     async def gauges(self) -> Gauges:
         return Gauges()

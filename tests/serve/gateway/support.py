@@ -10,9 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
-from batuta_cli.serve.gateway.app import Gateway, GatewaySettings
+from batuta_cli.serve.gateway.app import Gateway
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.gateway.logs import Log
+from batuta_cli.serve.gateway.state import GatewaySettings
 from tests.serve.gateway.scripted import Pipeline
 
 LOCAL = ("127.0.0.1", 50000)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from batuta_cli.serve.gateway import keys
-from batuta_cli.serve.gateway.app import GatewaySettings
+from batuta_cli.serve.gateway.state import GatewaySettings
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.gateway.support import CHAT, LOCAL, MESSAGES, REMOTE, Asking, ask, chat, message, run
 
@@ -103,7 +103,7 @@ def test_a_named_web_page_is_served_and_its_browser_is_told_so(tmp_path: Path) -
 def test_with_keys_everybody_needs_one_for_everything(tmp_path: Path, path: str, client: tuple[str, int]) -> None:
     key = key_for(tmp_path)
     body = message() if path in (CHAT, MESSAGES) else None
-    good = 404 if path == "/nothing" else 200
+    good = {"/nothing": 404, "/metrics": 200 if client == LOCAL else 403}.get(path, 200)
     for headers, status in (
         ({}, 401),
         ({"authorization": f"Bearer {key}"}, good),
@@ -203,3 +203,24 @@ def test_the_privacy_header_tightens_and_never_loosens(
 @pytest.mark.parametrize("asked", ["", "public", "sovereign,standard", "é"])
 def test_a_tier_that_is_none_is_refused(tmp_path: Path, asked: str) -> None:
     assert ask(tmp_path, CHAT, chat(), headers={"x-batuta-privacy": asked}).status == 400
+
+
+@pytest.mark.parametrize("header", ["authorization", "x-api-key", "api-key"])
+def test_metrics_want_an_admin_key_beyond_the_loopback(tmp_path: Path, header: str) -> None:
+    file = tmp_path / "keys.toml"
+    keys_by_name = {"plain": keys.create("plain", file)[0], "admin": keys.create("admin", file, admin=True)[0]}
+
+    async def scenario(asking: Asking) -> None:
+        async def status(name: str, path: str, client: tuple[str, int], **more: str) -> int:
+            key = keys_by_name[name]
+            sent = {header: f"Bearer {key}" if header == "authorization" else key} | more
+            return (await asking.ask(path, client=client, headers=sent)).status
+
+        assert [await status(name, "/metrics", LOCAL) for name in keys_by_name] == [200, 200]
+        assert [await status(name, "/metrics", REMOTE) for name in keys_by_name] == [403, 200]
+        assert [await status(name, "/v1/models", REMOTE) for name in keys_by_name] == [200, 200]
+        # A proxy on this machine connects from the loopback.
+        forwarded = {"x-forwarded-for": "203.0.113.7"}
+        assert [await status(name, "/metrics", LOCAL, **forwarded) for name in keys_by_name] == [403, 200]
+
+    run(tmp_path, scenario)

@@ -1,4 +1,4 @@
-"""What the gateway tells beside the answers: headers, models, probes, metrics, the log."""
+"""The ASGI application: headers, log, lifespan, long requests."""
 
 import asyncio
 import io
@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from batuta_cli.errors import LedgerError
-from batuta_cli.serve.gateway import keys
 from batuta_cli.serve.gateway.app import Gateway
 from batuta_cli.serve.gateway.dialects.openai import ChatCompletions
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.gateway.logs import Log
-from tests.serve.gateway.scripted import SECRET, Answer, Pipeline, not_ready
-from tests.serve.gateway.support import CHAT, MESSAGES, REMOTE, Asking, ask, chat, message, run
+from tests.serve.gateway.scripted import SECRET, Answer, Pipeline
+from tests.serve.gateway.support import CHAT, MESSAGES, Asking, ask, chat, message, run
 
 
 def test_an_answer_tells_backend_tier_plan_and_cost(tmp_path: Path) -> None:
@@ -47,99 +45,6 @@ def test_two_requests_with_one_id_are_two_to_the_pipeline(tmp_path: Path) -> Non
         ids = {request.request_id for request in asking.pipeline.requests}
         assert len(ids) == 2
         assert {line["id"] for line in asking.log} == ids  # so that the audit log can be found
-
-    run(tmp_path, scenario)
-
-
-def test_models_are_listed_for_both_clients(tmp_path: Path) -> None:
-    body = ask(tmp_path, "/v1/models").json
-    assert [m["id"] for m in body["data"]] == ["echo", "tools", "org/model:q4"]
-    assert (body["object"], body["has_more"], body["first_id"], body["last_id"]) == (
-        "list",
-        False,
-        "echo",
-        "org/model:q4",
-    )
-    for wanted in ("echo", "org/model:q4"):
-        one = ask(tmp_path, f"/v1/models/{wanted}").json
-        assert (one["id"], one["object"], one["type"]) == (wanted, "model", "model")
-    missing = ask(tmp_path, "/v1/models/gpt-9")
-    assert (missing.status, missing.error["code"]) == (404, "model_not_found")
-    anthropic = ask(tmp_path, "/v1/models/gpt-9", headers={"anthropic-version": "2023-06-01"})
-    assert anthropic.json["type"] == "error"
-
-
-def test_without_models_the_list_is_empty(tmp_path: Path) -> None:
-    async def scenario(asking: Asking) -> None:
-        asking.pipeline.known = ()  # type: ignore[assignment]
-        body = (await asking.ask("/v1/models")).json
-        assert (body["data"], body["first_id"], body["last_id"]) == ([], None, None)
-
-    run(tmp_path, scenario)
-
-
-def test_health_and_readiness_are_open_and_tell_a_stranger_one_word(tmp_path: Path) -> None:
-    keys.create("alice", tmp_path / "keys.toml")
-
-    async def scenario(asking: Asking) -> None:
-        asking.pipeline.state = not_ready("llamacpp at 10.0.0.5 does not answer")
-        for headers in ({}, {"host": "10.1.2.3:8484"}):
-            health = await asking.ask("/health", client=REMOTE, headers=headers)
-            assert (health.status, health.json) == (200, {"status": "ok"})
-            ready = await asking.ask("/ready", client=REMOTE, headers=headers)
-            assert (ready.status, ready.json) == (503, {"status": "not ready"})
-
-    run(tmp_path, scenario)
-
-
-def test_readiness_tells_the_owner_why_not(tmp_path: Path) -> None:
-    async def scenario(asking: Asking) -> None:
-        assert (await asking.ask("/ready")).json == {"status": "ready"}
-        asking.pipeline.state = not_ready("llamacpp does not answer")
-        assert (await asking.ask("/ready")).json == {"status": "not ready", "reason": "llamacpp does not answer"}
-        asking.gateway.draining = True
-        asking.pipeline.state = not_ready("")
-        assert (await asking.ask("/ready")).json["reason"] == "shutting down"
-
-    run(tmp_path, scenario)
-
-
-def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    found = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            found[sample.name, frozenset(sample.labels.items())] = sample.value
-    return found
-
-
-def test_metrics_count_requests_tokens_cost_failovers_queue_and_budget(tmp_path: Path) -> None:
-    async def scenario(asking: Asking) -> None:
-        for _ in range(2):
-            await asking.ask(CHAT, chat())
-        await asking.ask(MESSAGES, message("break", stream=True))
-        await asking.ask(CHAT, chat("over-budget"))
-        await asking.ask("/a/secret/path")
-        done = await asking.ask("/metrics")
-        assert done.headers["content-type"].startswith("text/plain; version=")
-        values = samples(done.body.decode())
-
-        def value(name: str, **labels: str) -> float:
-            return values[name, frozenset(labels.items())]
-
-        assert value("batuta_requests_total", route=CHAT, status="200") == 2
-        assert value("batuta_requests_total", route=CHAT, status="402") == 1
-        assert value("batuta_requests_total", route="other", status="404") == 1
-        assert value("batuta_tokens_total", backend="scripted", direction="input") == 6
-        assert value("batuta_tokens_total", backend="scripted", direction="output") == 6
-        assert value("batuta_cost_usd_total", backend="scripted") == pytest.approx(0.002468)
-        assert value("batuta_failovers_total", backend="first") == 2
-        assert value("batuta_broken_streams_total") == 1
-        assert value("batuta_queue_depth", backend="scripted") == 7
-        assert value("batuta_in_flight", backend="scripted") == 0
-        assert [value("batuta_budget_usd", part=p) for p in ("limit", "spent", "reserved")] == [10, 2.5, 0.5]
-        assert value("batuta_request_seconds_count", route=CHAT) == 3
-        assert value("batuta_first_piece_seconds_count") == 3
-        assert "secret" not in done.body.decode()
 
     run(tmp_path, scenario)
 
@@ -216,7 +121,7 @@ def test_an_answer_that_cannot_be_closed_is_over_all_the_same(tmp_path: Path, mo
         metrics = (await asking.ask("/metrics")).body.decode()
         assert 'batuta_in_flight{backend="scripted"} 0.0' in metrics
         await asking.gateway.drain(30)  # waits for nobody
-        assert asking.log[-1]["under_way"] == 0
+        assert asking.log[-1]["open_requests"] == 0
 
     run(tmp_path, scenario)
 

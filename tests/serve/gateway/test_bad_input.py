@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batuta_cli.serve.gateway.app import GatewaySettings
 from batuta_cli.serve.gateway.connection import ConnectionLimits
 from batuta_cli.serve.gateway.dialects.fields import CHAT_OPTIONS
+from batuta_cli.serve.gateway.state import GatewaySettings
 from tests.serve.gateway.support import CHAT, COMPLETIONS, MESSAGES, Asking, ask, chat, message, run
 
 SECRET = "xyzzy-secret"

@@ -28,6 +28,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "gateway" / "keys.toml"
 
 
+def owner(known: ClientKeys, key: str) -> str | None:
+    """The name of a key's entry."""
+    entry = known.find(key.encode())
+    return entry.name if entry else None
+
+
 def test_a_key_has_32_random_bytes_and_only_its_hash_is_kept(file: Path) -> None:
     key, entry = keys.create("alice", file)
     other, _ = keys.create("bob", file)
@@ -50,7 +56,7 @@ def test_a_name_is_taken_until_its_key_is_revoked(file: Path) -> None:
     assert keys.revoke("ci", file).revoked is not None
     second, _ = keys.create("ci", file)
     known = ClientKeys(file)
-    assert (known.owner(first.encode()), known.owner(second.encode())) == (None, "ci")
+    assert (owner(known, first), owner(known, second)) == (None, "ci")
     assert [e.revoked is None for e in keys.load(file)] == [False, True]
     with pytest.raises(NotFoundError):
         keys.revoke("nobody", file)
@@ -90,7 +96,7 @@ def test_there_is_nothing_before_the_first_key(file: Path) -> None:
 def test_a_damaged_list_is_an_error_and_stays_as_it_is(file: Path, text: str) -> None:
     file.parent.mkdir()
     file.write_text(text)
-    for use in (lambda: keys.load(file), lambda: keys.create("x", file), lambda: ClientKeys(file).owner(b"k")):
+    for use in (lambda: keys.load(file), lambda: keys.create("x", file), lambda: ClientKeys(file).find(b"k")):
         with pytest.raises(DamagedStateError):
             use()
     assert file.read_text() == text
@@ -115,20 +121,20 @@ def test_keys_made_at_the_same_time_are_all_kept(file: Path) -> None:
 def test_a_list_that_was_removed_is_an_error_and_not_an_open_door(file: Path) -> None:
     key, _ = keys.create("alice", file)
     running = ClientKeys(file)
-    assert running.owner(key.encode()) == "alice"
+    assert owner(running, key) == "alice"
     file.unlink()
     for known in (running, ClientKeys(file)):  # the one that ran, and one after a restart
         for _ in range(2):
             with pytest.raises(DamagedStateError, match="missing"):
                 known.required  # noqa: B018 - it is the reading that raises
             with pytest.raises(DamagedStateError, match="missing"):
-                known.owner(key.encode())
+                owner(known, key)
     for use in (lambda: keys.load(file), lambda: keys.revoke("alice", file)):
         with pytest.raises(DamagedStateError, match="is missing"):
             use()
     other, _ = keys.create("bob", file)
     for known in (running, ClientKeys(file)):
-        assert (known.required, known.owner(other.encode()), known.owner(key.encode())) == (True, "bob", None)
+        assert (known.required, owner(known, other), owner(known, key)) == (True, "bob", None)
 
 
 def test_a_list_without_a_key_does_not_open_the_door_again(file: Path) -> None:
@@ -192,4 +198,22 @@ def test_a_crash_while_the_first_key_is_made_leaves_no_open_door_that_was_to_be_
     else:
         assert not ClientKeys(file).required
     key, _ = keys.create("alice", file)
-    assert ClientKeys(file).owner(key.encode()) == "alice"
+    assert owner(ClientKeys(file), key) == "alice"
+
+
+def test_only_a_key_that_was_made_for_it_is_an_admin_key(file: Path) -> None:
+    plain, _ = keys.create("laptop", file)
+    admin, entry = keys.create("prometheus", file, admin=True)
+    assert entry.admin
+    known = ClientKeys(file)
+    assert [known.find(key.encode()).admin for key in (plain, admin)] == [False, True]  # type: ignore[union-attr]
+    assert "admin" not in file.read_text().partition("prometheus")[0]  # as earlier versions wrote and read it
+    keys.revoke("prometheus", file)
+    assert known.find(admin.encode()) is None
+
+
+def test_an_admin_mark_that_is_not_true_or_false_is_damage(file: Path) -> None:
+    keys.create("prometheus", file, admin=True)
+    file.write_text(file.read_text().replace("admin = true", 'admin = "no"'))
+    with pytest.raises(DamagedStateError, match="admin"):
+        keys.load(file)

@@ -100,7 +100,7 @@ def pipe() -> tuple[BinaryIO, BinaryIO]:
 def test_lines_that_do_not_fit_are_counted_and_the_count_is_logged_once_the_reader_goes_on() -> None:
     reader, writer = pipe()
     with reader, writer:
-        log = Log(writer, most_waiting=200_000)
+        log = Log(writer, buffer_limit=200_000)
         for number in range(10_000):
             log.write("info", "line", number=number)
         assert not log.flush(0.0)

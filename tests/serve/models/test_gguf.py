@@ -97,7 +97,7 @@ HOSTILE = {
     "a name that is not UTF-8": (damaged(string(b"\xff") + value("u8", 1)), "field 2 is not UTF-8"),
     "a text of 2^63 bytes": (damaged(string("b") + struct.pack("<IQ", 8, 2**63)), "b has"),
     "a text that is not UTF-8": (damaged(string("b") + value("str", b"\xc3")), "b is not UTF-8"),
-    "a name twice": (damaged(string("a") + value("u8", 1)), "a stands there twice"),
+    "a name twice": (damaged(string("a") + value("u8", 1)), "a appears twice"),
     "an unknown type": (damaged(string("b") + struct.pack("<I", 13)), "unknown type 13"),
     "an array of an unknown type": (damaged(string("b") + struct.pack("<IIQ", 9, 99, 1)), "unknown type 99"),
     "an array of arrays": (damaged(string("b") + struct.pack("<IIQ", 9, 9, 1)), "array of arrays"),

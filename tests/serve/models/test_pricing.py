@@ -138,12 +138,12 @@ def test_no_ending_with_a_word_in_it_is_billed_as_the_cheap_model_before_it(mode
 
 
 def test_a_model_the_table_has_for_nothing_is_unknown_not_free() -> None:
-    free = [offer for provider in catalogue().providers.values() for offer in provider.offers if not offer.prices]
+    free = [offer for provider in catalogue().providers.values() for offer in provider.models if not offer.prices]
     assert any(":free" in offer.id for offer in free)
     for offer in free:
         with pytest.raises(UnknownPriceError):
             price_for(offer.id, local=False, provider=offer.provider, at=TODAY)
-    priced = [price for p in catalogue().providers.values() for offer in p.offers for price in offer.prices]
+    priced = [price for p in catalogue().providers.values() for offer in p.models for price in offer.prices]
     assert all(Decimal(price.input) > 0 and Decimal(price.output) > 0 for price in priced)
 
 
@@ -167,9 +167,9 @@ def test_the_users_own_price_comes_before_the_table() -> None:
 
 
 def test_half_a_price_of_the_users_own_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="price for its input alone"):
+    with pytest.raises(ConfigError, match="price for its input only"):
         own_prices({"m": ModelSection(input_usd_per_million=Decimal(1))})
-    with pytest.raises(ConfigError, match="price for its output alone"):
+    with pytest.raises(ConfigError, match="price for its output only"):
         own_prices({"m": ModelSection(output_usd_per_million=Decimal(0))})
 
 
@@ -283,7 +283,7 @@ def test_every_remote_backend_has_a_row_that_says_where_its_prices_are() -> None
 
 
 def test_hugging_face_is_priced_when_the_name_says_whose_servers_run_it() -> None:
-    offers = catalogue().providers["huggingface_together"].offers
+    offers = catalogue().providers["huggingface_together"].models
     model = next(offer for offer in offers if offer.prices)
     listed = model.price(TODAY)
     assert listed is not None
@@ -320,7 +320,7 @@ def test_the_prices_of_kinds_are_read_from_the_table_for_each_length_of_prompt()
 def test_every_price_of_the_real_table_can_be_counted_with() -> None:
     """A cached token is never dearer than its bound, and the kinds have names that the prices know."""
     for provider in catalogue().providers.values():
-        for offer in provider.offers:
+        for offer in provider.models:
             for listed in offer.prices:
                 price, usage = pricing(listed), Usage(10**6, 10, cached_tokens=10**6)
                 assert price.charge(usage) <= price.cost(10**6, 10), offer.id

@@ -1,4 +1,4 @@
-"""What a leg is charged for when its backend does not say at the end what there is to pay."""
+"""What an attempt is charged when its backend does not report its usage at the end."""
 
 import asyncio
 import contextlib

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from batuta_cli.serve.providers.formats.completions import CompletionReader
 from batuta_cli.serve.providers.formats.openai_chat import ChatReader
-from batuta_cli.serve.providers.formats.raw_completion import CompletionReader
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Piece
 from tests.serve.support_backend import chat_answer, chat_stream, response, stream_head
@@ -48,9 +48,9 @@ def test_a_choice_that_was_not_asked_for_is_left_out(index: Any) -> None:
 
 @pytest.mark.parametrize("index", FOREIGN, ids=repr)
 def test_an_answer_of_foreign_choices_alone_is_an_error_and_not_an_empty_answer(index: Any) -> None:
-    with pytest.raises(BackendError, match="not asked for"):
+    with pytest.raises(BackendError, match="not requested"):
         whole(choice(index, "foreign", "message"))
-    with pytest.raises(BackendError, match="not asked for"):
+    with pytest.raises(BackendError, match="not requested"):
         streamed(document(choice(index, "foreign", "delta")), b"[DONE]")
 
 

@@ -15,7 +15,7 @@ from batuta_cli.errors import BatutaError, NoBackendError
 from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.providers.wire import BackendError
-from batuta_cli.serve.routing.cooldown import LONGEST_COOLDOWN
+from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.routing.monitor import REFRESH
 from batuta_cli.serve.routing.planning import GateName, Plan
 from tests.serve.support_backend import STALL, Script, chat_stream, chunk, response, stream_head
@@ -208,7 +208,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        for module in ("leg", "pipeline", "world"):
+        for module in ("pipeline.attempt", "pipeline.pipeline", "routing.monitor"):
             monkeypatch.setattr(f"batuta_cli.serve.{module}.time", self)
 
     def monotonic(self) -> float:
@@ -266,7 +266,7 @@ def test_one_request_tries_a_cooled_down_model_while_the_others_are_refused(
         async with made:
             with pytest.raises(BackendError):
                 await made.start(request())
-            clock.now += LONGEST_COOLDOWN
+            clock.now += FailoverConfig().max_cooldown
             trial = asyncio.create_task(made.start(request(request_id="trial")))
             assert await asyncio.to_thread(arrived.wait, 30)
             with pytest.raises(NoBackendError) as refused:
@@ -314,7 +314,7 @@ def test_a_long_answer_to_the_trial_does_not_keep_the_others_waiting(
         async with made:
             with pytest.raises(BackendError):
                 await made.start(request())
-            clock.now += LONGEST_COOLDOWN
+            clock.now += FailoverConfig().max_cooldown
             trial = await made.start(request(request_id="trial"))
             other = await made.start(request(request_id="other"))
             said = text_of([piece async for piece in other])
@@ -344,7 +344,7 @@ def test_of_many_requests_at_the_end_of_a_cooldown_one_is_sent(
         async with made:
             with pytest.raises(BackendError):
                 await made.start(request())
-            clock.now += LONGEST_COOLDOWN
+            clock.now += FailoverConfig().max_cooldown
             tasks = [asyncio.create_task(made.start(request(request_id=f"r{number}"))) for number in range(8)]
             waiting: set[asyncio.Task[Any]] = set(tasks)
             async with asyncio.timeout(30):

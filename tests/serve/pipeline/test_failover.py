@@ -10,7 +10,6 @@ from batuta_cli.errors import BatutaError, NoBackendError, QueueFullError, Usage
 from batuta_cli.serve.backends.profile import Continuation, ContinuationMethod
 from batuta_cli.serve.pipeline import failover
 from batuta_cli.serve.pipeline.failover import (
-    FailoverConfig,
     FailoverManager,
     FailoverRequest,
     Obstacle,
@@ -19,6 +18,7 @@ from batuta_cli.serve.pipeline.failover import (
     UnknownRequestError,
     continuation,
 )
+from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.tiers import PrivacyTier
 
 EXACT = Continuation(method=ContinuationMethod.FIELDS)
@@ -97,7 +97,9 @@ def context(
     tier: PrivacyTier = PrivacyTier.STANDARD,
     obstacles: frozenset[Obstacle] = frozenset(),
 ) -> StreamingContext:
-    return StreamingContext("r1", "prompt", said, tier, reached, obstacles)
+    return StreamingContext(
+        request_id="r1", prompt="prompt", generated=said, tier=tier, reached_client=reached, obstacles=obstacles
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_what_the_client_has_not_got_is_forgotten_when_another_backend_begins_an
         said="", reached=False, tier=PrivacyTier.SOVEREIGN, obstacles=frozenset({Obstacle.JSON})
     )
     manager.append_tokens("r1", "{}")
-    with pytest.raises(UsageError, match="a part of the answer already"):
+    with pytest.raises(UsageError, match="has received a part of the response"):
         manager.restart("r1")
     assert manager.context("r1").generated == "{}"
 
@@ -220,7 +222,7 @@ def test_no_retry_at_all_can_be_configured() -> None:
     manager = FailoverManager(FailoverConfig(max_retries=0))
     manager.start_tracking("r1", "prompt")
     assert not manager.should_failover("r1")
-    with pytest.raises(NoBackendError, match="given to 1 backend, and"):
+    with pytest.raises(NoBackendError, match="1 backend tried the request"):
         manager.prepare_failover("r1")
 
 

@@ -166,7 +166,7 @@ def test_an_empty_finish_reason_is_none(tmp_path: Path) -> None:
     """LocalAI has one in every chunk of a stream."""
     unfinished = json.dumps({"choices": [{"index": 0, "delta": {"content": "Half"}, "finish_reason": ""}]})
     reply = [stream_head(), b"data: " + unfinished.encode() + b"\n\n"]
-    with pytest.raises(BackendError, match="before its answer was complete"):
+    with pytest.raises(BackendError, match="before its response was complete"):
         said(tmp_path, reply)
 
 
@@ -177,7 +177,7 @@ def test_an_answer_that_was_given_up_is_no_answer(tmp_path: Path, reason: str, s
         reply = [stream_head(), chunk("Half") + chunk(finish=reason) + b"data: [DONE]\n\n"]
     else:
         reply = [response(chat_answer("Half").replace(b'"stop"', json.dumps(reason).encode()))]
-    with pytest.raises(BackendError, match="gave up"):
+    with pytest.raises(BackendError, match="aborted"):
         said(tmp_path, reply, asked=request(stream=stream))
 
 
@@ -187,7 +187,7 @@ def test_one_of_several_choices_that_is_cut_off_is_a_failure(tmp_path: Path) -> 
         return b"data: " + json.dumps(part).encode() + b"\n\n"
 
     stream = choice(0, "All", None) + choice(1, "Half", None) + choice(0, "", "stop")
-    with pytest.raises(BackendError, match="before its answer was complete"):
+    with pytest.raises(BackendError, match="before its response was complete"):
         said(tmp_path, [stream_head(), stream], asked=request(options={"n": 2}))
     whole = stream + choice(1, " and half", "length")
     pieces = said(tmp_path, [stream_head(), whole], asked=request(options={"n": 2}))
@@ -205,7 +205,7 @@ def test_an_event_that_never_ends_is_left_for_another_backend(tmp_path: Path) ->
 def test_a_line_of_ollama_may_be_long_and_must_not_be_endless(tmp_path: Path) -> None:
     async def generated(url: str) -> str:
         backend = Backend("ollama", ServingBackend.OLLAMA, (url,))
-        call = Call(MODEL, (ChatMessage.user("Say it."),), 10, stream=True, prompt="Say it.")
+        call = Call(model=MODEL, messages=(ChatMessage.user("Say it."),), max_tokens=10, stream=True, prompt="Say it.")
         async with GatedSession(PrivacyTier.SOVEREIGN, AuditLog(tmp_path)) as session:
             pieces = send_call(session, backend, url, call, request_id="r", timeouts=Timeouts())
             return text_of([piece async for together in pieces for piece in together])

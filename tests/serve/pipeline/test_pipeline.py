@@ -1,6 +1,7 @@
 """The path of a request, over backends that do what they are told: one unbroken answer, or an error one can see."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from batuta_cli.errors import (
 )
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
-from batuta_cli.serve.pipeline.failover import FailoverConfig
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.providers.wire import BackendError, Usage
+from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.support_backend import chat_answer, chat_stream, response, stream_head
 from tests.serve.support_pipeline import (
@@ -316,11 +317,22 @@ def test_failover_never_crosses_the_tier(tmp_path: Path) -> None:
             ask(pipeline(tmp_path, tables))
 
 
-def test_a_long_conversation_is_a_context_error(tmp_path: Path) -> None:
-    long = (ChatMessage.user("word " * 200_000),)
+def test_a_long_conversation_is_a_context_error_where_it_is_counted_exactly(tmp_path: Path, gguf: Path) -> None:
+    long = (ChatMessage.user("word " * 20_000),)
+    models = {MODEL: ModelSection(context_window=16_384, tokenizer=str(gguf))}
     with servers(speaker(TEXT)) as [one], pytest.raises(ContextOverflowError) as caught:
-        ask(pipeline(tmp_path, backends(one=("vllm", one.base_url))), request(messages=long))
+        ask(pipeline(tmp_path, backends(one=("vllm", one.base_url)), models=models), request(messages=long))
     assert caught.value.exit_code == 8
+
+
+def test_an_estimate_refuses_nothing_for_context_and_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = (ChatMessage.user("word " * 200_000),)
+    with servers(speaker(TEXT)) as [one]:
+        pieces = ask(pipeline(tmp_path, backends(one=("vllm", one.base_url))), request(messages=long))[1]
+    assert text_of(pieces) == TEXT
+    assert any("one: the prompt may not fit" in record.message for record in caplog.records)
 
 
 def test_full_queues_are_told_with_the_time_to_wait(tmp_path: Path) -> None:
@@ -405,3 +417,39 @@ def test_several_choices_are_bounded_together(tmp_path: Path) -> None:
             else:
                 with pytest.raises(kind):
                     ask(made, request(options={"n": n}))
+
+
+def counting(tokens: int, window: int | None = None) -> Callable[..., Any]:
+    """A vLLM that also counts: every prompt has so many tokens."""
+
+    def script(path: str, headers: dict[str, str], body: Any) -> Any:
+        if path == "/tokenize":
+            return [response(json.dumps({"count": tokens, "max_model_len": window}).encode())]
+        return speaker(TEXT)(path, headers, body)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("tokens", "window", "fits"), [(99_936, None, True), (99_937, None, False), (9_000, 8_192, False)]
+)
+def test_a_server_that_can_count_decides_where_an_estimate_exceeds_the_window(
+    tmp_path: Path, tokens: int, window: int | None, fits: bool
+) -> None:
+    long = request(messages=(ChatMessage.user("word " * 100_000),), max_tokens=64)
+    with servers(counting(tokens, window)) as [one]:
+        made = pipeline(tmp_path, backends(one=("vllm", one.base_url)))
+        if fits:
+            assert text_of(ask(made, long)[1]) == TEXT
+        else:
+            with pytest.raises(
+                ContextOverflowError, match=f"{tokens + 64:,} tokens in a window of {window or 100_000:,}"
+            ):
+                ask(made, long)
+    assert [path for path, _, _ in one.requests].count("/tokenize") == 1
+
+
+def test_a_small_request_is_not_counted_by_the_server(tmp_path: Path) -> None:
+    with servers(counting(5)) as [one]:
+        assert text_of(ask(pipeline(tmp_path, backends(one=("vllm", one.base_url))))[1]) == TEXT
+    assert "/tokenize" not in [path for path, _, _ in one.requests]

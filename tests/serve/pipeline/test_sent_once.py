@@ -22,10 +22,10 @@ import pytest
 from batuta_cli.config import Config, ModelSection, Net
 from batuta_cli.errors import BatutaError
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
-from batuta_cli.serve.pipeline.failover import FailoverConfig
 from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.providers.wire import BackendError
+from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.support_backend import FaultServer, chat_answer, chat_stream, response
 from tests.serve.support_pipeline import MODEL, backends, pipeline, request, text_of

@@ -1,4 +1,4 @@
-"""The seam: what the client sees is the text, whatever a backend repeats and wherever the text was cut."""
+"""Splice: the client receives each character once, also when a backend repeats the beginning or cuts a word in two."""
 
 from itertools import pairwise
 
@@ -7,8 +7,9 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from batuta_cli.errors import BatutaError
-from batuta_cli.serve.pipeline.failover import FailoverConfig, FailoverManager
+from batuta_cli.serve.pipeline.failover import FailoverManager
 from batuta_cli.serve.pipeline.splice import ECHO_EVIDENCE, Echo, Splice, SpliceError, remaining_tokens
+from batuta_cli.serve.retry import FailoverConfig
 
 CHARACTERS = st.one_of(st.sampled_from("ab \n\té漢👩\u200d\u2028"), st.characters(exclude_categories=["Cs"]))
 TEXT = st.text(CHARACTERS, max_size=60)

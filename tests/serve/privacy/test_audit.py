@@ -142,11 +142,11 @@ def test_what_is_wrong_is_told_with_its_line(data: bytes, place: Path) -> None:
     def told(*lines: bytes) -> str:
         return "; ".join(verified(b"".join(lines), place).files[0].problems)
 
-    assert told(one, three, four) == "line 2 is record 3, where 2 is due"
-    assert told(one, two, two, three, four) == "line 3 is record 2, where 3 is due"
+    assert told(one, three, four) == "line 2 is record 3 instead of 2"
+    assert told(one, two, two, three, four) == "line 3 is record 2 instead of 3"
     assert told(one, two.replace(b"refused", b"allowed"), three, four) == "line 2 was changed"
     assert told(one, b"hello\n", two, three, four).startswith("line 2 is not a record")
-    assert told(two, three).startswith("line 1 is record 2, where 1 is due")
+    assert told(two, three).startswith("line 1 is record 2 instead of 1")
 
 
 def test_a_record_whose_hash_was_made_anew_breaks_the_chain_after_it(data: bytes, place: Path) -> None:
@@ -307,7 +307,7 @@ def test_a_directory_that_cannot_be_made_refuses_sovereign_and_private(tmp_path:
 _READ_ONLY = """
 import sys
 from pathlib import Path
-from tests.serve.test_audit import AuditLog, refuses
+from tests.serve.privacy.test_audit import AuditLog, refuses
 refuses(AuditLog(Path(sys.argv[1])))
 print("refused")
 """
@@ -329,7 +329,7 @@ def test_a_directory_that_cannot_be_written_refuses_sovereign_and_private(
 _FULL = """
 import resource, sys
 from pathlib import Path
-from tests.serve.test_audit import AuditLog, clean, decision, refuses, verify_log
+from tests.serve.privacy.test_audit import AuditLog, clean, decision, refuses, verify_log
 log = AuditLog(Path(sys.argv[1]))
 log.record(decision())
 (path,) = Path(sys.argv[1]).iterdir()

@@ -127,7 +127,7 @@ def test_a_llamacpp_on_a_shared_port_is_not_taken_for_anything_else(llamacpp: st
     assert [r.backend.kind for r in results if r.healthy] == [ServingBackend.LLAMA_CPP]
     assert {r.identified_as for r in results} == {ServingBackend.LLAMA_CPP}
     assert {r.error for r in results if not r.healthy} == {
-        f"llama.cpp answers there, not {r.backend.profile.title}" for r in results if not r.healthy
+        f"the server at this address is llama.cpp, not {r.backend.profile.title}" for r in results if not r.healthy
     }
     assert not ask(at(here, "realizar"), log).healthy  # nor when the user says that it is another one
     assert ask(at(here, "llamafile"), log).healthy  # which is a llama.cpp in a wrapper
@@ -165,7 +165,7 @@ def test_a_server_that_answers_everything_with_a_page_is_nobodys(status: int, bo
             if kind.is_local:
                 result = ask(usual(kind, server.url), log)
                 assert (result.reachable, result.healthy, result.identified_as) == (True, False, None)
-                assert result.error == f"a server answers there that is not {kind.profile.title}"
+                assert result.error == f"the server at this address is not {kind.profile.title}"
 
 
 def test_a_server_that_its_owner_vouches_for_may_hide_whose_it_is(log: AuditLog) -> None:
@@ -229,7 +229,7 @@ def test_a_server_that_does_not_tell_which_models_it_sends_to_a_cloud_is_not_rel
     with serving(OLLAMA | {"/api/tags": answer}) as server:
         result = ask(at(server.url, "ollama"), log)
     assert not result.healthy
-    assert result.error == "it does not tell which of its models it sends elsewhere"
+    assert result.error == "it does not list the models whose requests it forwards"
 
 
 def test_models_that_localai_sends_to_a_cloud_are_named(log: AuditLog) -> None:
@@ -289,7 +289,7 @@ def test_a_server_that_never_answers_holds_up_nobody(log: AuditLog) -> None:
         backends = [at(hanging.url, "llamacpp"), at(well.url, "vllm")]
         one, two = probe(backends, SOVEREIGN, audit=log, timeout=0.5)
         never.set()
-    assert (one.reachable, one.error) == (False, "no answer within 0.5 s")
+    assert (one.reachable, one.error) == (False, "no response within 0.5 s")
     assert two.healthy
 
 
@@ -300,10 +300,10 @@ def test_a_redirect_is_not_followed(log: AuditLog) -> None:
             result = ask(at(server.url, "vllm"), log, tier=STANDARD)
         assert other.connections == 0
     assert (result.reachable, result.healthy) == (True, False)
-    assert "never followed" in str(result.error)
+    assert "does not follow redirects" in str(result.error)
 
 
-@pytest.mark.parametrize(("status", "told"), [(500, "HTTP status 500"), (404, "HTTP status 404"), (401, "wants a key")])
+@pytest.mark.parametrize(("status", "told"), [(500, "HTTP 500"), (404, "HTTP 404"), (401, "requires a key")])
 def test_a_server_that_is_not_well_is_not_healthy(status: int, told: str, log: AuditLog) -> None:
     with serving({"/health": (status, {"Server": "llama.cpp"}, b"")}) as server:
         result = ask(at(server.url, "llamacpp"), log)
@@ -324,15 +324,15 @@ def test_what_does_not_speak_http_is_told_in_words(log: AuditLog) -> None:
         thread.start()
         result = ask(at(f"http://127.0.0.1:{listener.getsockname()[1]}", "llamacpp"), log)
         thread.join()
-    assert (result.reachable, result.error) == (False, "it does not speak HTTP")
+    assert (result.reachable, result.error) == (False, "the response is not HTTP")
 
 
 def test_what_has_no_address_yet_is_not_asked(log: AuditLog) -> None:
     backends = configured_backends(Config(backends={"azureopenai": Table(), "googlevertex": Table()}), {})
     results = probe(backends, STANDARD, audit=log, environ={})
     assert [(r.reachable, r.error) for r in results] == [
-        (None, "AZURE_OPENAI_ENDPOINT must be set to say where it is"),
-        (None, "GOOGLE_CLOUD_LOCATION and GOOGLE_CLOUD_PROJECT must be set to say where it is"),
+        (None, "AZURE_OPENAI_ENDPOINT must be set: its address depends on it"),
+        (None, "GOOGLE_CLOUD_LOCATION and GOOGLE_CLOUD_PROJECT must be set: its address depends on it"),
     ]
     assert not log.directory.exists()
 
@@ -359,7 +359,7 @@ def test_a_local_server_that_tells_nothing_without_its_key_is_asked_again_with_i
             return json_reply('{"data": []}', 200 if server.seen[-1].headers.get("authorization") else 401)
 
         routes["/v1/models"] = locked
-        assert "wants a key" in str(ask(at(server.url, "candle"), log).error)
+        assert "requires a key" in str(ask(at(server.url, "candle"), log).error)
         assert ask(at(server.url, "candle", api_key_env="OFFICE_KEY"), log, environ={"OFFICE_KEY": SECRET}).healthy
 
 
@@ -383,7 +383,7 @@ def test_a_key_that_is_not_taken_is_told_by_the_name_of_its_variable(log: AuditL
         result = ask(
             at(server.url, "groq", api_key_env="OFFICE_KEY"), log, tier=STANDARD, environ={"OFFICE_KEY": SECRET}
         )
-    assert result.error == "it does not take the key in OFFICE_KEY"
+    assert result.error == "it rejects the key in OFFICE_KEY"
 
 
 def test_what_the_gate_refuses_is_not_asked_and_the_others_are(log: AuditLog) -> None:

@@ -1,13 +1,14 @@
 """Events are read from a stream however it is cut, and none is made of what a cut left over."""
 
 import itertools
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batuta_cli.errors import OperationError
-from batuta_cli.serve.providers.sse import Event, EventScanner
+from batuta_cli.serve.providers.sse import Event, EventScanner, LineScanner
 
 
 def events(*pieces: bytes) -> list[Event]:
@@ -69,6 +70,32 @@ def test_an_event_that_is_cut_short_is_never_given(length: int) -> None:
 def test_an_event_without_end_is_an_error_before_it_fills_the_memory() -> None:
     for piece in (b"x" * 1000, b"data: " + b"x" * 500 + b"\n", b"data: \n"):
         scanner = EventScanner(limit=4096)
-        with pytest.raises(OperationError, match="an event of more than 4,096 bytes"):
+        with pytest.raises(OperationError, match="more than 4,096 bytes without a complete event"):
             for _ in range(10_000):
                 list(scanner.feed(piece))
+
+
+@pytest.mark.parametrize("scanner", [EventScanner, LineScanner])
+def test_a_line_without_end_takes_time_in_proportion_to_its_length(scanner: type[EventScanner | LineScanner]) -> None:
+    """8 MiB in pieces of 256 bytes. To search the whole line for its end at each piece would take minutes."""
+    reader = scanner()
+    list(reader.feed(b": x\n"))
+    before = time.process_time()
+    for _ in range(32_768):
+        assert list(reader.feed(b"x" * 256)) == []
+    assert time.process_time() - before < 5
+
+
+@pytest.mark.parametrize("line", [b": comment\n", b"id: 7\n", b"\n: c\n\n", b"event: ping\n\n"])
+def test_a_stream_of_lines_without_an_event_ends_at_the_limit(line: bytes) -> None:
+    """A backend that sends only comments would else hold its request, and take a core, for ever."""
+    scanner = EventScanner(limit=4096)
+    with pytest.raises(OperationError, match="without a complete event"):
+        for _ in range(4096):
+            list(scanner.feed(line))
+
+
+def test_comments_before_each_event_do_not_add_up() -> None:
+    scanner = EventScanner(limit=4096)
+    for _ in range(100):
+        assert list(scanner.feed(b": ping\n\n" * 100 + b"data: x\n\n")) == [Event("", b"x")]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from batuta_cli.errors import UsageError
-from batuta_cli.serve.routing.cooldown import LONGEST_COOLDOWN, MOST_MODELS, cooldown_after
+from batuta_cli.serve.retry import MOST_MODELS, FailoverConfig
 from batuta_cli.serve.routing.health import AttemptOutcome, BackendHealth, Cooling, Ticket
 
 WORKED, FAILED, UNKNOWN = AttemptOutcome.WORKED, AttemptOutcome.FAILED, AttemptOutcome.UNKNOWN
@@ -54,13 +54,23 @@ def test_a_request_is_taken_back_once() -> None:
 
 
 def test_rests_grow_from_one_second_to_one_minute() -> None:
-    assert [cooldown_after(n, 0.0) for n in range(1, 9)] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    limits = FailoverConfig()
+    assert [limits.cooldown_after(n, 0.0) for n in range(1, 9)] == [
+        1.0,
+        2.0,
+        4.0,
+        8.0,
+        16.0,
+        32.0,
+        60.0,
+        60.0,
+    ]
 
 
 @given(failures=st.integers(1, 10_000), jitter=st.floats(0, 1))
 def test_a_rest_is_between_half_of_its_step_and_all_of_it(failures: int, jitter: float) -> None:
-    step = cooldown_after(failures, 0.0)
-    assert step / 2 <= cooldown_after(failures, jitter) <= step <= LONGEST_COOLDOWN
+    step = FailoverConfig().cooldown_after(failures, 0.0)
+    assert step / 2 <= FailoverConfig().cooldown_after(failures, jitter) <= step <= FailoverConfig().max_cooldown
 
 
 def test_a_failed_backend_rests_and_then_one_request_tries_it() -> None:
@@ -173,9 +183,9 @@ class ManyClients(RuleBasedStateMachine):
     @invariant()
     def no_rest_is_for_ever(self) -> None:
         cooldown = self.health.cooldown("b", self.now)
-        assert cooldown is None or cooldown <= LONGEST_COOLDOWN
+        assert cooldown is None or cooldown <= FailoverConfig().max_cooldown
         if not any(ticket.is_trial for ticket in self.open):
-            assert self.health.cooldown("b", self.now + LONGEST_COOLDOWN) is None
+            assert self.health.cooldown("b", self.now + FailoverConfig().max_cooldown) is None
 
 
 TestManyClients = ManyClients.TestCase

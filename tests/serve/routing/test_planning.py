@@ -17,11 +17,11 @@ from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 SOVEREIGN, PRIVATE, STANDARD = PrivacyTier
 DEAR = TokenPricing.usd(input=10, output=30)
-LLAMA = BackendState("llama", ServingBackend.LLAMA_CPP, SOVEREIGN, price=FREE)
-VLLM = BackendState("vllm", ServingBackend.VLLM, SOVEREIGN, price=FREE)
-GROQ = BackendState("groq", ServingBackend.GROQ, STANDARD, price=DEAR)
-AZURE = BackendState("azure", ServingBackend.AZURE_OPENAI, PRIVATE, price=DEAR)
-TOGETHER = BackendState("together", ServingBackend.TOGETHER, STANDARD, price=DEAR)
+LLAMA = BackendState(name="llama", kind=ServingBackend.LLAMA_CPP, tier=SOVEREIGN, price=FREE)
+VLLM = BackendState(name="vllm", kind=ServingBackend.VLLM, tier=SOVEREIGN, price=FREE)
+GROQ = BackendState(name="groq", kind=ServingBackend.GROQ, tier=STANDARD, price=DEAR)
+AZURE = BackendState(name="azure", kind=ServingBackend.AZURE_OPENAI, tier=PRIVATE, price=DEAR)
+TOGETHER = BackendState(name="together", kind=ServingBackend.TOGETHER, tier=STANDARD, price=DEAR)
 
 
 def asked(**about: object) -> PlanRequest:
@@ -44,7 +44,7 @@ def number(found: Plan, name: str, gate: GateName) -> int | float | None:
 
 
 def test_the_local_backend_comes_first_and_the_others_can_take_over() -> None:
-    found = plan(asked(), Snapshot((GROQ, LLAMA, VLLM)))
+    found = plan(asked(), Snapshot(backends=(GROQ, LLAMA, VLLM)))
     assert (found.decision, found.backend, found.reason) == ("local", "llama", "below_threshold")
     assert found.fallbacks == ("vllm", "groq")
     assert [c.backend for c in found.candidates] == ["llama", "vllm", "groq"]
@@ -52,26 +52,26 @@ def test_the_local_backend_comes_first_and_the_others_can_take_over() -> None:
 
 def test_a_busy_local_backend_spills_over_to_what_is_free_first() -> None:
     busy = replace(LLAMA, depth=12)
-    found = plan(asked(), Snapshot((GROQ, busy, VLLM)))
+    found = plan(asked(), Snapshot(backends=(GROQ, busy, VLLM)))
     assert (found.decision, found.backend, found.queue_depth) == ("spillover", "vllm", 12)
-    found = plan(asked(latency=LatencyTier.REAL_TIME), Snapshot((GROQ, busy, VLLM)))
+    found = plan(asked(latency=LatencyTier.REAL_TIME), Snapshot(backends=(GROQ, busy, VLLM)))
     assert found.backend == "groq"
 
 
 def test_every_gate_tells_its_number() -> None:
     request = asked(input_tokens=tokens(1000), max_output_tokens=100)
     state = replace(GROQ, window=8192, depth=3, cooldown=2.5)
-    found = plan(request, Snapshot((state,), budget_remaining=to_nano("0.50"), max_request_cost=to_nano(1)))
+    found = plan(request, Snapshot(backends=(state,), budget_remaining=to_nano("0.50"), max_request_cost=to_nano(1)))
     candidate = found.candidates[0]
     assert [str(gate.name) for gate in candidate.gates] == [
-        "tier", "capability", "context", "budget", "rest", "queue",
+        "tier", "capability", "context", "budget", "cooldown", "queue",
     ]  # fmt: skip
     assert number(found, "groq", GateName.CONTEXT) == 1100
     assert number(found, "groq", GateName.BUDGET) == to_nano("0.013")  # 1000 × $10/M + 100 × $30/M
     assert number(found, "groq", GateName.COOLDOWN) == 2.5
     assert number(found, "groq", GateName.QUEUE) == 3
     assert candidate.gates[3].to_json()["number"] == "0.013"
-    assert refused(found, "groq") == {"rest": "cooling down after a failure, for 2.5 s"}
+    assert refused(found, "groq") == {"cooldown": "cooling down after a failure, for 2.5 s"}
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_every_gate_tells_its_number() -> None:
             replace(LLAMA, remote_models=frozenset({"m"})),
             asked(privacy=PRIVATE),
             "tier",
-            "private does not admit standard: its server sends this model's requests elsewhere",
+            "private does not admit standard: its server forwards this model's requests to another server",
         ),
         (replace(LLAMA, models=("other",)), asked(), "capability", "it does not have m"),
         (
-            BackendState("claude", ServingBackend.ANTHROPIC, STANDARD, price=FREE),
+            BackendState(name="claude", kind=ServingBackend.ANTHROPIC, tier=STANDARD, price=FREE),
             asked(needs=frozenset({Need.JSON, Need.TOOLS, Need.CHOICES})),
             "capability",
-            "it cannot do JSON output or several choices",
+            "its API has no JSON output or several choices",
         ),
         (
             replace(LLAMA, window=8192),
@@ -105,16 +105,36 @@ def test_every_gate_tells_its_number() -> None:
             "8,193 tokens in a window of 8,192",
         ),
         (replace(GROQ, price=None), asked(), "budget", "the price of m is not known"),
-        (replace(LLAMA, cooldown=0.0), asked(), "rest", "cooling down after a failure, one trial request in flight"),
-        (replace(LLAMA, cooldown=7.0, cools_model=True), asked(), "rest", "m is cooling down there, for 7.0 s"),
-        (replace(LLAMA, trouble="connection refused"), asked(), "rest", "connection refused"),
-        (replace(LLAMA, depth=50), asked(), "queue", "50 requests, 50 is full"),
+        (
+            replace(LLAMA, cooldown=0.0),
+            asked(),
+            "cooldown",
+            "cooling down after a failure, one trial request in flight",
+        ),
+        (replace(LLAMA, cooldown=7.0, cools_model=True), asked(), "cooldown", "m is cooling down there, for 7.0 s"),
+        (replace(LLAMA, trouble="connection refused"), asked(), "cooldown", "connection refused"),
+        (replace(LLAMA, depth=50), asked(), "queue", "50 requests, the limit is 50"),
     ],
 )
 def test_a_gate_that_refuses_says_why(state: BackendState, request_: PlanRequest, gate: str, detail: str) -> None:
-    found = plan(request_, Snapshot((state,)))
+    found = plan(request_, Snapshot(backends=(state,)))
     assert refused(found, state.name) == {gate: detail}
     assert found.decision == "reject" and found.fallbacks == ()
+
+
+def test_an_estimate_never_refuses_for_context_and_bounds_the_price() -> None:
+    small = replace(LLAMA, window=8192)
+    request = asked(input_tokens=TokenCount(103_006, False, "estimated"), max_output_tokens=1000)
+    found = plan(request, Snapshot(backends=(small,)))
+    assert found.backend == "llama" and found.warnings == (
+        "llama: the prompt may not fit: at most 104,006 tokens in a window of 8,192; the backend decides",
+    )
+    gate = found.candidates[0].gates[2]
+    assert (gate.name, gate.passed, gate.uncertain) == (GateName.CONTEXT, True, True)
+    exact = plan(replace(request, input_tokens=tokens(103_006)), Snapshot(backends=(small,)))
+    assert exact.backend is None and exact.warnings == ()
+    dear = plan(request, Snapshot(backends=(replace(GROQ, window=8192),), max_request_cost=to_nano("1.00")))
+    assert list(refused(dear, "groq")) == ["budget"]
 
 
 @pytest.mark.parametrize(
@@ -122,39 +142,41 @@ def test_a_gate_that_refuses_says_why(state: BackendState, request_: PlanRequest
     [
         ("1.00", "1.00", None),
         ("0.013", "0.013", None),
-        ("0.012999999", "1.00", "$0.013, a single request may cost $0.012999999"),
+        ("0.012999999", "1.00", "$0.013, above the limit of $0.012999999 a request"),
         ("1.00", "0.012999999", "$0.013 of $0.012999999 left of the day"),
         ("1.00", "0", "$0.013 of $0.00 left of the day"),
     ],
 )
 def test_the_budget_is_kept_to_the_nano_dollar(most: str, left: str, complaint: str | None) -> None:
     request = asked(input_tokens=tokens(1000), max_output_tokens=100)
-    snapshot = Snapshot((GROQ, LLAMA), budget_remaining=to_nano(left), max_request_cost=to_nano(most))
+    snapshot = Snapshot(backends=(GROQ, LLAMA), budget_remaining=to_nano(left), max_request_cost=to_nano(most))
     found = plan(request, snapshot)
     assert refused(found, "groq").get("budget") == complaint
     assert refused(found, "llama") == {}
 
 
 def test_a_model_is_found_under_the_name_that_ollama_lists_it_by() -> None:
-    state = BackendState("ollama", ServingBackend.OLLAMA, SOVEREIGN, models=("llama3:latest", "phi3:mini"), price=FREE)
-    assert plan(asked(model="llama3"), Snapshot((state,))).backend == "ollama"
-    assert plan(asked(model="phi3"), Snapshot((state,))).backend is None
+    state = BackendState(
+        name="ollama", kind=ServingBackend.OLLAMA, tier=SOVEREIGN, models=("llama3:latest", "phi3:mini"), price=FREE
+    )
+    assert plan(asked(model="llama3"), Snapshot(backends=(state,))).backend == "ollama"
+    assert plan(asked(model="phi3"), Snapshot(backends=(state,))).backend is None
 
 
 def test_a_price_that_is_not_known_can_be_allowed() -> None:
-    found = plan(asked(allow_unpriced=True), Snapshot((replace(GROQ, price=None),)))
+    found = plan(asked(allow_unpriced=True), Snapshot(backends=(replace(GROQ, price=None),)))
     assert found.backend == "groq"
 
 
 def test_the_first_local_backend_that_can_serve_is_the_local_one() -> None:
-    assert plan(asked(), Snapshot((replace(LLAMA, models=("x",)), VLLM))).decision == "local"
-    resting = plan(asked(), Snapshot((replace(LLAMA, cooldown=3.0), VLLM)))
+    assert plan(asked(), Snapshot(backends=(replace(LLAMA, models=("x",)), VLLM))).decision == "local"
+    resting = plan(asked(), Snapshot(backends=(replace(LLAMA, cooldown=3.0), VLLM)))
     assert (resting.decision, resting.backend) == ("local", "vllm")
 
 
 def test_the_configured_order_is_kept_and_nothing_else_is_asked() -> None:
     snapshot = Snapshot(
-        (GROQ, AZURE, TOGETHER, LLAMA, VLLM), local_backend="vllm", spillover_backends=("together", "groq")
+        backends=(GROQ, AZURE, TOGETHER, LLAMA, VLLM), local_backend="vllm", spillover_backends=("together", "groq")
     )
     found = plan(asked(), snapshot)
     assert (found.backend, found.fallbacks) == ("vllm", ("together", "groq"))
@@ -164,8 +186,8 @@ def test_the_configured_order_is_kept_and_nothing_else_is_asked() -> None:
 
 
 def test_of_several_local_backends_only_the_named_ones_are_spilled_over_to() -> None:
-    ollama = BackendState("ollama", ServingBackend.OLLAMA, SOVEREIGN, price=FREE)
-    snapshot = Snapshot((LLAMA, ollama, GROQ, VLLM), spillover_backends=("vllm",))
+    ollama = BackendState(name="ollama", kind=ServingBackend.OLLAMA, tier=SOVEREIGN, price=FREE)
+    snapshot = Snapshot(backends=(LLAMA, ollama, GROQ, VLLM), spillover_backends=("vllm",))
     found = plan(asked(), snapshot)
     assert (found.backend, found.fallbacks) == ("llama", ("vllm",))
     resting = replace(snapshot, backends=(replace(LLAMA, cooldown=1.0), ollama, GROQ, VLLM))
@@ -175,12 +197,12 @@ def test_of_several_local_backends_only_the_named_ones_are_spilled_over_to() -> 
 
 
 def test_without_spillover_nothing_takes_over_either() -> None:
-    found = plan(asked(), Snapshot((LLAMA, GROQ), Limits(spillover_enabled=False)))
+    found = plan(asked(), Snapshot(backends=(LLAMA, GROQ), limits=Limits(spillover_enabled=False)))
     assert (found.backend, found.fallbacks) == ("llama", ())
 
 
 def test_to_name_a_backend_is_to_allow_it_within_the_tier() -> None:
-    snapshot = Snapshot((LLAMA, GROQ), Limits(spillover_enabled=False))
+    snapshot = Snapshot(backends=(LLAMA, GROQ), limits=Limits(spillover_enabled=False))
     assert plan(asked(backend="groq"), snapshot).backend == "groq"
     assert plan(asked(backend="groq", privacy=PRIVATE), snapshot).reason == "privacy_violation"
     assert plan(asked(backend="nobody"), snapshot).reason == "no_backends"
@@ -188,32 +210,34 @@ def test_to_name_a_backend_is_to_allow_it_within_the_tier() -> None:
 
 
 def test_a_queue_figure_is_the_local_backend_s_even_when_it_cannot_serve() -> None:
-    found = plan(asked(), Snapshot((replace(LLAMA, models=("x",)), GROQ), queue_depth=12))
+    found = plan(asked(), Snapshot(backends=(replace(LLAMA, models=("x",)), GROQ), queue_depth=12))
     assert (found.backend, found.reason, found.queue_depth) == ("groq", "local_unavailable", 12)
 
 
 def test_the_reason_of_a_refusal_tells_whether_waiting_helps() -> None:
-    elsewhere = plan(asked(privacy=SOVEREIGN), Snapshot((replace(LLAMA, models=("x",)), GROQ)))
+    elsewhere = plan(asked(privacy=SOVEREIGN), Snapshot(backends=(replace(LLAMA, models=("x",)), GROQ)))
     assert elsewhere.reason == "privacy_violation"
     assert isinstance(elsewhere.error(), PrivacyError)
-    nowhere = plan(asked(privacy=SOVEREIGN), Snapshot((replace(LLAMA, models=("x",)), replace(GROQ, models=()))))
+    nowhere = plan(
+        asked(privacy=SOVEREIGN), Snapshot(backends=(replace(LLAMA, models=("x",)), replace(GROQ, models=())))
+    )
     assert nowhere.reason == "no_backends"
-    full = plan(asked(privacy=SOVEREIGN), Snapshot((replace(LLAMA, depth=50), GROQ)))
+    full = plan(asked(privacy=SOVEREIGN), Snapshot(backends=(replace(LLAMA, depth=50), GROQ)))
     error = full.error()
     assert isinstance(error, QueueFullError) and "llama: 50 requests" in error.message
-    resting = plan(asked(), Snapshot((replace(LLAMA, cooldown=1.0),))).error()
+    resting = plan(asked(), Snapshot(backends=(replace(LLAMA, cooldown=1.0),))).error()
     assert isinstance(resting, NoBackendError) and not isinstance(resting, QueueFullError)
-    assert plan(asked(), Snapshot((LLAMA,))).error() is None
+    assert plan(asked(), Snapshot(backends=(LLAMA,))).error() is None
 
 
 def test_a_message_names_five_backends_at_most() -> None:
     states = tuple(replace(LLAMA, name=f"b{n}", trouble="connection refused") for n in range(8))
-    error = plan(asked(), Snapshot(states)).error()
+    error = plan(asked(), Snapshot(backends=states)).error()
     assert error is not None and error.message.endswith("b4: connection refused, and 3 more")
 
 
 def test_json_has_the_documented_keys() -> None:
-    found = plan(asked(), Snapshot((LLAMA,))).to_json()
+    found = plan(asked(), Snapshot(backends=(LLAMA,))).to_json()
     assert set(found) == {"decision", "backend", "reason", "queue_depth", "plan"}
     assert set(found["plan"][0]) == {"backend", "kind", "passed", "gates"}
 
@@ -222,9 +246,9 @@ NAMES = ("a", "b", "c", "d", "e")
 PRICES = st.none() | st.just(FREE) | st.builds(TokenPricing, st.integers(0, 10**9), st.integers(1, 10**9))
 STATES = st.builds(
     BackendState,
-    st.just(""),
-    st.sampled_from(ServingBackend),
-    st.sampled_from(PrivacyTier),
+    name=st.just(""),
+    kind=st.sampled_from(ServingBackend),
+    tier=st.sampled_from(PrivacyTier),
     models=st.none() | st.just(("m",)) | st.just(("x",)),
     remote_models=st.sampled_from([frozenset(), frozenset({"m"})]),
     window=st.none() | st.integers(1, 3000),
@@ -241,9 +265,9 @@ LIMITS = st.integers(1, 10).flatmap(lambda most: st.builds(Limits, st.integers(0
 MONEY = st.none() | st.integers(0, 10**6)
 SNAPSHOTS = st.builds(
     Snapshot,
-    BACKENDS,
-    LIMITS,
-    st.booleans(),
+    backends=BACKENDS,
+    limits=LIMITS,
+    spilling=st.booleans(),
     queue_depth=st.none() | st.integers(0, 12),
     local_backend=st.sampled_from(["", "", *NAMES]),
     spillover_backends=st.just(()) | st.permutations(NAMES).map(lambda names: tuple(names[:3])),
@@ -252,16 +276,16 @@ SNAPSHOTS = st.builds(
 )
 REQUESTS = st.builds(
     PlanRequest,
-    st.sampled_from(PrivacyTier),
-    st.sampled_from(["", "m"]),
-    st.sampled_from(["", "", "", "a", "e"]),
-    st.sampled_from(LatencyTier),
-    st.sampled_from(ThroughputTier),
-    st.sampled_from(CostTier),
-    st.none() | st.integers(0, 3000).map(tokens),
-    st.none() | st.integers(0, 500),
-    st.frozensets(st.sampled_from(Need)),
-    st.booleans(),
+    privacy=st.sampled_from(PrivacyTier),
+    model=st.sampled_from(["", "m"]),
+    backend=st.sampled_from(["", "", "", "a", "e"]),
+    latency=st.sampled_from(LatencyTier),
+    throughput=st.sampled_from(ThroughputTier),
+    cost=st.sampled_from(CostTier),
+    input_tokens=st.none() | st.integers(0, 3000).map(tokens),
+    max_output_tokens=st.none() | st.integers(0, 500),
+    needs=st.frozensets(st.sampled_from(Need)),
+    allow_unpriced=st.booleans(),
 )
 
 
@@ -294,7 +318,7 @@ def test_the_decision_is_the_router_s_on_the_backends_that_can_serve(request_: P
 
     def lane(c: Candidate) -> Lane:
         said = {str(gate.name): gate.passed for gate in c.gates}
-        return Lane(c.backend, depths[c.backend], said["tier"], said["rest"])
+        return Lane(c.backend, depths[c.backend], said["tier"], said["cooldown"])
 
     def serves(c: Candidate) -> bool:
         said = {str(gate.name): gate.passed for gate in c.gates}
@@ -316,8 +340,8 @@ def test_the_decision_is_the_router_s_on_the_backends_that_can_serve(request_: P
 
 
 def test_a_backend_that_the_tier_forbids_is_a_privacy_violation_whatever_it_would_cost() -> None:
-    state = BackendState("far", ServingBackend.VLLM, STANDARD, price=None)
-    found = plan(PlanRequest(SOVEREIGN, "m"), Snapshot((state,)))
+    state = BackendState(name="far", kind=ServingBackend.VLLM, tier=STANDARD, price=None)
+    found = plan(PlanRequest(privacy=SOVEREIGN, model="m"), Snapshot(backends=(state,)))
     assert (found.decision, found.reason) == ("reject", "privacy_violation")
     error = found.error()
     assert error is not None
@@ -350,7 +374,7 @@ def test_the_same_question_has_the_same_answer_whatever_else_is_configured_last(
 ) -> None:
     found = plan(request_, snapshot)
     assert plan(request_, snapshot) == found
-    useless = BackendState("z", ServingBackend.MODAL, SOVEREIGN, models=())
+    useless = BackendState(name="z", kind=ServingBackend.MODAL, tier=SOVEREIGN, models=())
     if request_.model and not isinstance(found.error(), PrivacyError):
         wider = plan(request_, replace(snapshot, backends=(*snapshot.backends, useless)))
         assert (wider.routing, wider.fallbacks) == (found.routing, found.fallbacks)

@@ -12,7 +12,9 @@ from batuta_cli.config import BackendSection as Table
 from batuta_cli.config import ModelSection
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.messages import ChatMessage, ToolCall
-from batuta_cli.serve.pipeline import pipeline as module
+from batuta_cli.serve.pipeline import input_count
+from batuta_cli.serve.templates.engine import ChatTemplateEngine
+from batuta_cli.serve.tokens import tokenizer_for
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 from tests.serve.support_backend import FaultServer, chat_answer, response
 from tests.serve.support_pipeline import MODEL, ask, backends, pipeline, request, text_of
@@ -32,29 +34,33 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_all_that_a_service_counts_is_expected(tmp_path: Path, case: str) -> None:
-    made = pipeline(tmp_path, backends(one=("openai", "http://127.0.0.1:1/v1")))
+def test_all_that_a_service_counts_is_expected(case: str) -> None:
     asked = request(**CASES[case])
-    counted = made._input_tokens(asked).tokens
+    counted = input_count.count(asked, {}).tokens
     assert counted >= 20_000
-    assert module._bound(asked).tokens >= counted
+    assert input_count.bound(asked).tokens >= counted
 
 
-def test_tools_have_a_prompt_of_their_own(tmp_path: Path) -> None:
-    made = pipeline(tmp_path, backends(one=("anthropic", "http://127.0.0.1:1/v1")))
+def test_tools_have_a_prompt_of_their_own() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
-    without = made._input_tokens(request()).tokens
-    assert made._input_tokens(request(options={"tools": tools})).tokens >= without + 530
+    without = input_count.count(request(), {}).tokens
+    assert input_count.count(request(options={"tools": tools}), {}).tokens >= without + 530
+
+
+def test_a_configured_tokenizer_with_a_template_counts_the_rendered_prompt_exactly(gguf: Path) -> None:
+    counted = input_count.count(request(), {MODEL: ModelSection(tokenizer=str(gguf))})
+    prompt = ChatTemplateEngine.from_model(str(gguf)).apply(request().messages)
+    assert (counted.tokens, counted.exact) == (tokenizer_for(str(gguf)).count(prompt, special=True), True)
 
 
 def test_tokens_are_not_counted_in_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[threading.Thread] = []
 
-    def count(*_: Any) -> TokenCount:
+    def count(*_: Any, **__: Any) -> TokenCount:
         threads.append(threading.current_thread())
         return TokenCount(1, True, "told")
 
-    monkeypatch.setattr(module, "count_messages", count)
+    monkeypatch.setattr(input_count, "count_messages", count)
     made = pipeline(
         tmp_path, backends(one=("openai", "http://127.0.0.1:1/v1")), models={MODEL: ModelSection(100_000, 64)}
     )
@@ -81,4 +87,4 @@ def test_a_clients_model_is_no_file_with_a_template(tmp_path: Path) -> None:
     template.write_text("{{ 'a secret of this machine' }}")
     made = pipeline(tmp_path, backends(one=("ollama", "http://127.0.0.1:1/v1")))
     with pytest.raises(UsageError, match="not named"):
-        asyncio.run(made.render(request(model=str(template))))
+        asyncio.run(made.planner.render(request(model=str(template))))

@@ -197,7 +197,7 @@ def test_the_local_backend_does_not_spill_over_to_itself() -> None:
 
 
 def test_a_negative_depth_is_refused() -> None:
-    with pytest.raises(UsageError, match="cannot be negative"):
+    with pytest.raises(UsageError, match="must be 0 or more"):
         SpilloverRouter.with_defaults().route(-1)
 
 

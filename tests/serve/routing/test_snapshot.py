@@ -44,7 +44,9 @@ def config(privacy: Privacy | None = None, router: Router | None = None, **backe
 
 def snapshot(settings: Config, *, model: str = "", environ: dict[str, str] | None = None, **seen: Any) -> Snapshot:
     backends = configured_backends(settings, environ or {})
-    return take_snapshot(settings, backends, PlanRequest(STANDARD, model), Seen(DAY, **{"probes": {}, **seen}))
+    return take_snapshot(
+        settings, backends, PlanRequest(privacy=STANDARD, model=model), Seen(day=DAY, **{"probes": {}, **seen})
+    )
 
 
 def only(found: Snapshot) -> BackendState:
@@ -70,7 +72,7 @@ def only(found: Snapshot) -> BackendState:
 )
 def test_the_tier_of_a_backend_is_that_of_its_address(name: str, base_url: str, tier: PrivacyTier) -> None:
     settings = Config(privacy=NEAR, backends={name: Table(base_url=base_url)})
-    assert expected_tier(settings, configured_backends(settings, {})[0])[0] is tier
+    assert expected_tier(settings, configured_backends(settings, {})[0]).tier is tier
 
 
 def test_without_declared_networks_no_host_name_is_near() -> None:
@@ -79,20 +81,20 @@ def test_without_declared_networks_no_host_name_is_near() -> None:
         azureopenai=Table(base_url="https://mine.openai.azure.com/openai/v1"),
         plain=Table(profile="AzureOpenAI", base_url="http://mine.openai.azure.com/openai/v1"),
     )
-    found = {b.name: expected_tier(settings, b)[0] for b in configured_backends(settings, {})}
+    found = {b.name: expected_tier(settings, b).tier for b in configured_backends(settings, {})}
     assert found == {"vllm": STANDARD, "azureopenai": PRIVATE, "plain": STANDARD}
 
 
 def test_a_public_service_is_never_near_whatever_networks_are_declared() -> None:
     for kind in ServingBackend:
         if kind.tier is STANDARD:
-            assert expected_tier(config(NEAR), default_backend(kind, {}))[0] is STANDARD
+            assert expected_tier(config(NEAR), default_backend(kind, {})).tier is STANDARD
 
 
 def test_of_several_addresses_the_farthest_counts_until_one_is_used() -> None:
     backend = Backend("b", ServingBackend.LLAMA_CPP, (LOCAL, "http://192.0.2.1/v1"))
-    assert expected_tier(config(), backend)[0] is STANDARD
-    assert expected_tier(config(), backend, LOCAL)[0] is SOVEREIGN
+    assert expected_tier(config(), backend).tier is STANDARD
+    assert expected_tier(config(), backend, LOCAL).tier is SOVEREIGN
 
 
 def test_a_local_backend_is_free_and_a_public_one_of_the_same_kind_is_not() -> None:
@@ -160,8 +162,8 @@ def test_an_observer_remembers_the_tables_and_not_the_state_of_the_backends() ->
     settings = config(llamacpp=Table())
     backends = configured_backends(settings, {})
     observer, health = Observer(settings, backends), BackendHealth()
-    request = PlanRequest(STANDARD, "priced")
-    seen = Seen(DAY, {}, health)
+    request = PlanRequest(privacy=STANDARD, model="priced")
+    seen = Seen(day=DAY, probes={}, health=health)
     assert only(observer.snapshot(request, seen)).depth == 0
     health.start("llamacpp", 0.0)
     assert only(observer.snapshot(request, seen)).depth == 1
@@ -198,17 +200,19 @@ def test_a_router_s_table_that_names_nobody_is_refused(router: Router) -> None:
     with pytest.raises(ConfigError, match=r"^router\.\w+: unknown backend grok, did you mean groq"):
         snapshot(config(router=router, groq=Table()))
     with pytest.raises(ConfigError, match="did you mean Groq"):
-        usual_backends(Config(router=router), PlanRequest(STANDARD), local=False)
+        usual_backends(Config(router=router), PlanRequest(privacy=STANDARD), local=False)
 
 
 def test_when_nothing_is_configured_there_is_always_a_local_backend_to_decide_for() -> None:
     for privacy in PrivacyTier:
         for latency in LatencyTier:
-            request = PlanRequest(privacy, latency=latency)
+            request = PlanRequest(privacy=privacy, latency=latency)
             found = usual_backends(Config(), request, local=False)
             assert any(b.kind.is_local for b in found)
             assert all(privacy.admits(b.kind.tier) for b in found)
-    local = usual_backends(Config(router=Router(spillover_backends=("groq",))), PlanRequest(STANDARD), local=True)
+    local = usual_backends(
+        Config(router=Router(spillover_backends=("groq",))), PlanRequest(privacy=STANDARD), local=True
+    )
     assert [b.kind.is_local for b in local] == [True] * 8 + [False]
 
 

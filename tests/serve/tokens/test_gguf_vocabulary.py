@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batuta_cli.errors import InvalidInputError, MissingDependencyError
+from batuta_cli.serve.models.gguf import read_metadata
 from batuta_cli.serve.tokens.bytepair import BytePairTokenizer
 from batuta_cli.serve.tokens.gguf_vocabulary import gguf_tokenizer, pretokenizers
 from batuta_cli.serve.tokens.tokenizer import Tokenizer
@@ -97,20 +98,72 @@ def test_byte_pair_tokens_give_the_text_back(tokenizers: dict[str, Tokenizer], t
     assert tokenizer.decode(tokenizer.encode(text)).decode() == text
 
 
-@pytest.mark.parametrize("kind", ["bert", "t5", "rwkv", "gemma4", "\x1b[2J"])
-def test_a_type_that_is_not_supported_is_named(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "splits"),
+    [("bert", ""), ("t5", ""), ("rwkv", ""), ("plamo2", ""), ("\x1b[2J", ""), ("gpt2", "whitespace")],
+)
+def test_a_tokenizer_that_is_not_supported_is_estimated_and_named(tmp_path: Path, kind: str, splits: str) -> None:
     path = tmp_path / "m.gguf"
-    path.write_bytes(gguf_bytes({"tokenizer.ggml.model": ("str", kind)}))
-    with pytest.raises(InvalidInputError, match="are not supported") as caught:
-        gguf_tokenizer(path)
-    assert (kind in caught.value.message) is kind.isalnum() and "\x1b" not in caught.value.message
+    path.write_bytes(gguf_bytes({"tokenizer.ggml.model": ("str", kind), "tokenizer.ggml.pre": ("str", splits)}))
+    tokenizer = gguf_tokenizer(path)
+    assert not tokenizer.exact and tokenizer.count("Hello, world") >= 4
+    assert (splits or kind) in tokenizer.name or not kind.isalnum()
+    assert "upper estimate" in tokenizer.name and "m.gguf" in tokenizer.name and "\x1b" not in tokenizer.name
 
 
-def test_a_way_to_split_that_is_not_known_is_named(tmp_path: Path) -> None:
-    fields = {"tokenizer.ggml.model": ("str", "gpt2"), "tokenizer.ggml.pre": ("str", "kimi-k2")}
-    (tmp_path / "m.gguf").write_bytes(gguf_bytes(fields))
-    with pytest.raises(InvalidInputError, match="kimi-k2"):
+def test_a_file_without_a_tokenizer_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(gguf_bytes({"general.architecture": ("str", "llama")}))
+    with pytest.raises(InvalidInputError, match="has no tokenizer"):
         gguf_tokenizer(tmp_path / "m.gguf")
+
+
+def gemma4(directory: Path, **fields: Any) -> Path:
+    """A vocabulary whose merges are over characters."""
+    words = ["\u2581", "a", "b", "\n", "\n\n", "\u2581a", "ab", "\u2581ab", "\u3042"]
+    tokens = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *words, "<turn|>"]
+    content = {
+        "tokenizer.ggml.model": ("str", "gemma4"),
+        "tokenizer.ggml.tokens": ("[str]", tokens),
+        "tokenizer.ggml.token_type": ("[i32]", [2] + [6] * 256 + [1] * len(words) + [3]),
+        "tokenizer.ggml.merges": ("[str]", ["a b", "\u2581 ab", "\u2581 a"]),
+    }
+    path = directory / "gemma4.gguf"
+    path.write_bytes(gguf_bytes(content | fields))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("ab ab", ["ab", "\u2581ab"]),
+        ("a a  b", ["a", "\u2581a", "\u2581", "\u2581", "b"]),
+        ("a\n\nb\n", ["a", "\n\n", "b", "\n"]),
+        ("a\n\n\n", ["a", "\n", "\n", "\n"]),  # no token has three line breaks, and no merge makes two
+        ("\u3042\u3044", ["\u3042", "<0xE3>", "<0x81>", "<0x84>"]),
+        ("<turn|>", [*(f"<0x{byte:02X}>" for byte in b"<turn|>")]),
+        ("", []),
+    ],
+)
+def test_byte_pairs_over_characters(tmp_path: Path, text: str, names: list[str]) -> None:
+    path = gemma4(tmp_path)
+    tokens = [str(t) for t in read_metadata(path, arrays=["tokenizer.ggml.tokens"]).get("tokenizer.ggml.tokens") or ()]  # type: ignore[union-attr]
+    tokenizer = gguf_tokenizer(path)
+    assert [tokens[number] for number in tokenizer.encode(text)] == names and tokenizer.exact
+    assert tokenizer.encode("<turn|>", special=True) == [len(tokens) - 1]
+
+
+@pytest.mark.parametrize("merges", [["a c"], ["ab"], ["a a"]])
+def test_merges_over_characters_that_are_damaged_are_an_error(tmp_path: Path, merges: list[str]) -> None:
+    with pytest.raises(InvalidInputError, match=r"gemma4\.gguf.*damaged vocabulary: merge 0"):
+        gguf_tokenizer(gemma4(tmp_path, **{"tokenizer.ggml.merges": ("[str]", merges)}))
+
+
+def test_without_its_package_a_vocabulary_over_characters_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(MissingDependencyError, match=r"gemma4\.gguf"):
+        gguf_tokenizer(gemma4(tmp_path))
 
 
 GOOD: dict[str, tuple[str, Any]] = {

@@ -72,4 +72,4 @@ except UsageError as error:
     print(error.message)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "other ranks" in done.stdout
+    assert "expects a rank file that batuta does not have" in done.stdout

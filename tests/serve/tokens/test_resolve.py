@@ -105,8 +105,7 @@ def test_a_tokenizer_is_kept_until_its_file_changes(tmp_path: Path) -> None:
     os.utime(path, ns=(1, 1))
     assert tokenizer_for(str(path)) is not first
     path.write_bytes(gguf_bytes({"tokenizer.ggml.model": ("str", "bert")}))
-    with pytest.raises(InvalidInputError, match="bert"):
-        tokenizer_for(str(path))
+    assert "bert" in tokenizer_for(str(path)).name
 
 
 def test_without_its_package_a_tokenizer_json_names_the_extra(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

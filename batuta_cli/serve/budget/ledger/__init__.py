@@ -1,9 +1,9 @@
-"""Where spending is kept: one small contract, `Ledger`, and one module for each place.
+"""The ledger: stores spending. `base.py` has the contract `Ledger`, and each kind of storage is one module.
 
     ledger = open_ledger("sqlite:////var/lib/batuta/ledger.sqlite3")
 
-`book.py` has the rules, once; `memory.py` and `sqlite.py` only keep rows. A ledger that cannot be read or written is a
-`LedgerError`, never an empty one: a process that cannot count what is spent must not spend.
+`rules.py` has the rules, `memory.py` and `sqlite.py` store rows. A ledger that cannot be read or written raises
+`LedgerError` and is never taken for an empty one, so that uncounted money is not spent.
 """
 
 from typing import Literal
@@ -38,15 +38,15 @@ __all__ = [
 ]
 
 Durability = Literal["normal", "full"]
-"""What a power cut may take: the last commits, or nothing. Both survive `kill -9`."""
+"""Losses in a power cut: `normal` may lose the last commits, `full` loses none. Both survive `kill -9`."""
 
 
 def open_ledger(url: str, *, durability: Durability = "normal") -> Ledger:
-    """The ledger that `url` names; nothing is read or made before it is used.
+    """The ledger at `url`. The first use opens or creates the file.
 
-    `sqlite` is the file of this user, `sqlite:////absolute/path` and `sqlite:///relative/path` (relative to the current
-    directory) are other files. `memory:` is the memory of this process. Raises `UsageError` for anything else, without
-    repeating it.
+    `sqlite` is this user's file; `sqlite:////absolute/path` and `sqlite:///relative/path` (relative to the current
+    directory) are other files; `memory:` is the memory of this process. Raises `UsageError` for any other URL. The
+    message does not repeat the URL.
     """
     from batuta_cli.config.ledger_url import LedgerUrlError, parse_ledger_url
 

@@ -1,32 +1,60 @@
-"""What a ledger promises: the values that go in and out, and the contract that every place fulfils.
+"""The contract `Ledger` and its value types.
 
-Amounts are whole nano-dollars, times whole milliseconds since 1970. A ledger has no clock: each call is told the
-`Moment` it happens at.
+Amounts are whole nano-dollars, times are whole milliseconds since 1970. A ledger has no clock: the caller passes the
+`Moment`.
 
-A ledger keeps the time zone that its days are counted in: that of its first use, until `rezone` changes it from the
-next day on. A caller with another zone is refused, so that no zone opens a budget that another one has spent.
+A ledger stores the time zone in which it counts days: the zone of its first use, until `rezone` changes it from the
+next day on. A caller with another zone is refused, because its days would begin at other times.
 
-Of each day three sums are kept: what was *spent*, what of that was *forgiven* by a reset, and what is *reserved*. Held
-at every moment, for every day: reserved is the sum of its reservations, and spent is the sum of its history.
+A ledger stores three sums a day: *spent*, *forgiven* (the part of it that a reset no longer counts) and *reserved*. At
+every moment, reserved is the sum of the day's reservations, and spent is the sum of the day's history.
+
+A ledger of your own stores rows and provides transactions; `RowLedger` applies the rules. This one keeps all rows in
+one pickled file, for any number of processes:
+
+    import contextlib, os, pickle
+    from batuta_cli.serve.budget.ledger.file_lock import file_lock
+    from batuta_cli.serve.budget.ledger.memory import MemoryRows
+    from batuta_cli.serve.budget.ledger.row_ledger import RowLedger
+
+    class PickleLedger(RowLedger):
+        def __init__(self, path):
+            self.path = path
+
+        def read(self, body):
+            with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
+                return body(pickle.load(file))
+            return body(MemoryRows())
+
+        def write(self, body):
+            with file_lock(f"{self.path}.lock"):
+                rows = self.read(lambda rows: rows)
+                result = body(rows)
+                with open(f"{self.path}.new", "wb") as file:
+                    pickle.dump(rows, file)
+                os.replace(f"{self.path}.new", self.path)
+                return result
+
+Pass it to the breaker: `CostCircuitBreaker(config, PickleLedger("/var/lib/app/ledger"))`. A ledger for real money also
+turns each `OSError` into a `LedgerError`, and calls `fsync`.
 """
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 LEASE = 60_000
-"""Milliseconds for which a reservation holds without being renewed."""
+"""Milliseconds after which a reservation expires unless it is renewed."""
 
 REMEMBERED = 7 * 24 * 3600 * 1000
-"""Milliseconds for which an expired reservation can still be corrected; no request takes longer."""
+"""Milliseconds for which a late settlement can still correct an expired reservation; no request takes longer."""
 
 GREATEST = 2**63 - 1
-"""The largest sum, that of SQLite's and Redis' integers."""
+"""The largest sum: the largest integer of SQLite and Redis."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """When something happens: the clock's time, and the day it is in the caller's time zone."""
+class Moment(NamedTuple):
+    """A time, with its day in the caller's time zone."""
 
     time: int
     day: date
@@ -34,9 +62,8 @@ class Moment:
     """The caller's time zone, a name of the IANA database."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReservationRow:
-    """A reservation: `amount` is kept free until it is settled, or until nobody has renewed it for the lease."""
+class ReservationRow(NamedTuple):
+    """A reservation: `amount` stays reserved until it is settled, or expires because it was not renewed."""
 
     id: str
     amount: int
@@ -44,11 +71,12 @@ class ReservationRow:
     """The process that renews it."""
     model: str = ""
     backend: str = ""
+    dispatched: bool = False
+    """Whether its request is about to be sent; see `Ledger.dispatch`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """What was paid for."""
+class Use(NamedTuple):
+    """The model, backend and tokens of a paid request."""
 
     model: str = ""
     backend: str = ""
@@ -56,44 +84,42 @@ class Use:
     output_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DayStatus:
-    """How a day stands. `spent` is without what was forgiven."""
+class DayStatus(NamedTuple):
+    """The sums of a day. `spent` excludes forgiven spending."""
 
     day: date
     spent: int = 0
     reserved: int = 0
     warned: bool = False
-    """Somebody has been warned of this day's spending."""
+    """The warning of this day has been sent."""
     ahead: bool = False
-    """The ledger's newest day is more than one after the clock's: the clock is, or was, wrong."""
+    """The ledger's newest day is more than one day after the clock's day: the clock is or was wrong."""
     zone: str = "UTC"
-    """The time zone that the ledger counts its days in now."""
+    """The time zone in which the ledger counts days now."""
     next_zone: str | None = None
-    """The time zone that the ledger counts its days in from the next day on, when that is another one."""
+    """The time zone from the next day on; None when it stays the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rezoned:
-    """What a change of the time zone did."""
+    """The result of a change of the time zone."""
 
     zone: str
     """The time zone of the current day."""
     next_zone: str | None
     """The time zone from the next day on; None when it stays the same."""
     before: str
-    """The time zone that held from the next day on before this change."""
+    """The time zone from the next day on as it was before this change."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What a settlement did."""
+class Settled(NamedTuple):
+    """The result of a settlement."""
 
     day_status: DayStatus
     reserved: int
     """The amount that had been reserved."""
     late: bool
-    """The reservation had expired; what had been charged for it was corrected."""
+    """The reservation had expired, and its charge was corrected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,74 +137,74 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """What a reset did."""
+    """The result of a reset."""
 
     day: date
     forgiven: int
-    """What no longer counts against the day's budget."""
+    """The spending that no longer counts against the day's budget."""
     moved: tuple[date, ...]
-    """Days after the clock's, whose sums are this day's now."""
+    """Days after the clock's day, whose sums were added to this day."""
 
 
 class Ledger(Protocol):
-    """Where spending is kept. Each method is one atomic step, whatever the number of threads and processes.
+    """Stores spending. Each method is one atomic step for any number of threads and processes.
 
-    All raise `LedgerError` when the ledger cannot be used, and have then changed nothing.
+    Every method raises `LedgerError` when the ledger cannot be used, and has then changed nothing.
     """
 
     def day_status(self, moment: Moment) -> DayStatus:
-        """How the current day stands: the later of the clock's and the ledger's newest. Writes nothing.
+        """The sums of the current day: the later of the clock's day and the ledger's newest day. Writes nothing.
 
-        Raises `LedgerError` when a paid request would be refused because nothing can be written, or because the
-        ledger counts its days in another time zone.
+        Raises `LedgerError` also when the ledger cannot be written, or counts days in another time zone.
         """
 
-    def reserve(self, moment: Moment, hold: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
-        """Hold an amount if spent + reserved + amount ≤ limit, and tell whether; and how the day stands now.
+    def reserve(self, moment: Moment, row: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
+        """Add a reservation if spent + reserved + amount ≤ limit. Returns whether it was added, and the day's sums.
 
-        Raises `LedgerError` when the ledger is more than a day ahead of the clock, or counts its days in another zone.
+        Raises `LedgerError` also when the ledger is more than a day ahead of the clock, or counts days in another
+        time zone.
         """
 
     def dispatch(self, moment: Moment, id: str) -> bool:
-        """Note that the request is about to be sent, so that it counts in full if nobody settles it.
+        """Mark a reservation as dispatched: it is charged in full when it expires without a settlement.
 
-        False when the reservation has expired: then the request must not be sent.
+        False when the reservation has expired. Then its request must not be sent.
         """
 
     def renew(self, moment: Moment, owner: str) -> None:
-        """Begin the lease of all reservations of a process anew."""
+        """Start the leases of all reservations of `owner` again."""
 
     def settle(self, moment: Moment, id: str, cost: int, use: Use, *, requests: int = 1) -> Settled | None:
-        """Turn a reservation into what was really spent, on its own day, exactly once.
+        """Replace a reservation by the actual cost, on the day of the reservation, exactly once.
 
-        `model` and `backend` are those of the reservation. One that has expired is corrected, once. None when no
-        such reservation is known (any more).
+        The history gets the model and backend of the reservation. The charge of an expired reservation is corrected,
+        once. None when the reservation is unknown, or has been settled.
         """
 
     def record(self, moment: Moment, cost: int, use: Use) -> DayStatus:
-        """Note what was spent without a reservation; it may exceed any limit.
+        """Add a cost without a reservation. It may exceed any limit.
 
-        It is noted on the ledger's own day, also when the caller's time zone is another one.
+        It counts on the ledger's current day, also when the caller has another time zone.
         """
 
     def warn_once(self, day: date) -> bool:
-        """Whether the caller is the one to warn of this day's spending: true once a day."""
+        """Whether the caller must send the warning of this day: true once a day."""
 
     def history(self, since: date) -> list[LedgerEntry]:
-        """What was spent from that day on, the newest day first."""
+        """The spending from that day on, the newest day first."""
 
     def reset(self, moment: Moment) -> Reset:
-        """Forgive what was spent on the clock's day, and make that the newest: later days are moved to it.
+        """Forgive the spending of the clock's day, and move later days to it.
 
-        The history keeps every amount, reservations keep theirs. A ledger whose file is missing is begun anew.
+        The history and the reservations keep their amounts. A ledger whose file is missing is created again.
         """
 
     def rezone(self, moment: Moment, zone: str) -> Rezoned:
-        """Count days in another time zone from the next day on; at once when nothing has been counted yet.
+        """Count days in another time zone from the next day on; at once in an empty ledger.
 
-        The current day ends when it is over in both time zones, so that no day has two budgets. Raises `LedgerError`
-        when the ledger is more than a day ahead of the clock.
+        The current day ends when it has ended in both time zones, so that no day has two budgets. Raises `LedgerError`
+        also when the ledger is more than a day ahead of the clock.
         """
 
     def close(self) -> None:
-        """Let go of files and connections. A ledger that is used again opens them again."""
+        """Close files and connections. The next use opens them again."""

@@ -1,96 +1,43 @@
-"""A ledger in the memory of one process: for tests, and for programs that keep no accounts between runs.
+"""A ledger in the memory of one process: for tests, and for programs that keep no history between runs.
 
-Safe among threads. A process that forks has a ledger of its own from then on.
+Thread-safe. After a fork, parent and child have separate ledgers.
 """
 
 import threading
+from collections.abc import Callable
 from datetime import date
+from typing import TypeVar
 
-from batuta_cli.serve.budget.ledger import rules
-from batuta_cli.serve.budget.ledger.base import (
-    LEASE,
-    DayStatus,
-    LedgerEntry,
-    Moment,
-    ReservationRow,
-    Reset,
-    Rezoned,
-    Settled,
-    Use,
-)
-from batuta_cli.serve.budget.ledger.rules import Counts, Day, Held, Tombstone, Zoning
+from batuta_cli.serve.budget.ledger.base import LedgerEntry
+from batuta_cli.serve.budget.ledger.row_ledger import RowLedger
+from batuta_cli.serve.budget.ledger.rules import Counts, Day, LedgerRows, StoredReservation, Tombstone, Zoning
+
+T = TypeVar("T")
 
 
-class MemoryLedger:
+class MemoryLedger(RowLedger):
     """See `Ledger`."""
 
     def __init__(self) -> None:
-        self._rows = _MemoryRows()
+        self._rows = MemoryRows()
         self._lock = threading.Lock()
 
-    def day_status(self, moment: Moment) -> DayStatus:
-        """See `Ledger`."""
+    def read(self, body: Callable[[LedgerRows], T]) -> T:
+        """See `RowLedger`."""
         with self._lock:
-            return rules.day_status(self._rows, moment)
+            return body(self._rows)
 
-    def reserve(self, moment: Moment, hold: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
-        """See `Ledger`."""
-        with self._lock:
-            return rules.reserve(self._rows, moment, hold, limit)
-
-    def dispatch(self, moment: Moment, id: str) -> bool:
-        """See `Ledger`."""
-        with self._lock:
-            return rules.dispatch(self._rows, moment, id)
-
-    def renew(self, moment: Moment, owner: str) -> None:
-        """See `Ledger`."""
-        with self._lock:
-            for held in self._rows.holds.values():
-                if held.owner == owner:
-                    self._rows.put_hold(held._replace(expires=moment.time + LEASE))
-
-    def settle(self, moment: Moment, id: str, cost: int, use: Use, *, requests: int = 1) -> Settled | None:
-        """See `Ledger`."""
-        with self._lock:
-            return rules.settle(self._rows, moment, id, cost, use, requests)
-
-    def record(self, moment: Moment, cost: int, use: Use) -> DayStatus:
-        """See `Ledger`."""
-        with self._lock:
-            return rules.record(self._rows, moment, cost, use)
-
-    def warn_once(self, day: date) -> bool:
-        """See `Ledger`."""
-        with self._lock:
-            return rules.warn_once(self._rows, day)
-
-    def history(self, since: date) -> list[LedgerEntry]:
-        """See `Ledger`."""
-        with self._lock:
-            lines = [LedgerEntry(*key, *counts) for key, counts in self._rows.lines.items() if key[0] >= since]
-        return sorted(sorted(lines, key=lambda e: (e.model, e.backend)), key=lambda e: e.day, reverse=True)
-
-    def reset(self, moment: Moment) -> Reset:
-        """See `Ledger`."""
-        with self._lock:
-            return rules.reset(self._rows, moment)
-
-    def rezone(self, moment: Moment, zone: str) -> Rezoned:
-        """See `Ledger`."""
-        with self._lock:
-            return rules.rezone(self._rows, moment, zone)
-
-    def close(self) -> None:
-        """See `Ledger`. There is nothing to let go of."""
+    def write(self, body: Callable[[LedgerRows], T]) -> T:
+        """See `RowLedger`. The rules compute what can fail before they write, so a failure has changed nothing."""
+        return self.read(body)
 
 
-class _MemoryRows:
-    """Rows in dictionaries; see `rules.Shelf`."""
+class MemoryRows:
+    """Rows in dictionaries; see `rules.LedgerRows`."""
 
     def __init__(self) -> None:
         self.days: dict[date, Day] = {}
-        self.holds: dict[str, Held] = {}
+        self.reservations: dict[str, StoredReservation] = {}
         self.tombstones: dict[str, Tombstone] = {}
         self.lines: dict[tuple[date, str, str], Counts] = {}
         self.zone: Zoning | None = None
@@ -110,17 +57,22 @@ class _MemoryRows:
     def put_day(self, row: Day) -> None:
         self.days[row.day] = row
 
-    def hold(self, id: str) -> Held | None:
-        return self.holds.get(id)
+    def reservation(self, id: str) -> StoredReservation | None:
+        return self.reservations.get(id)
 
-    def put_hold(self, row: Held) -> None:
-        self.holds[row.id] = row
+    def put_reservation(self, row: StoredReservation) -> None:
+        self.reservations[row.id] = row
 
-    def drop_hold(self, id: str) -> None:
-        del self.holds[id]
+    def drop_reservation(self, id: str) -> None:
+        del self.reservations[id]
 
-    def expired(self, time: int) -> list[Held]:
-        return [held for held in self.holds.values() if held.expires <= time]
+    def renew(self, owner: str, expires: int) -> None:
+        for stored in self.reservations.values():
+            if stored.owner == owner:
+                self.put_reservation(stored._replace(expires=expires))
+
+    def expired(self, time: int) -> list[StoredReservation]:
+        return [stored for stored in self.reservations.values() if stored.expires <= time]
 
     def tombstone(self, id: str) -> Tombstone | None:
         return self.tombstones.get(id)
@@ -138,12 +90,20 @@ class _MemoryRows:
         before = self.lines.get((day, model, backend), Counts(0, 0, 0, 0))
         self.lines[day, model, backend] = Counts(*(one + other for one, other in zip(before, counts, strict=True)))
 
+    def history(self, since: date) -> list[LedgerEntry]:
+        entries = [LedgerEntry(*key, *counts) for key, counts in self.lines.items() if key[0] >= since]
+        return sorted(sorted(entries, key=lambda e: (e.model, e.backend)), key=lambda e: e.day, reverse=True)
+
     def days_after(self, day: date) -> list[Day]:
         return [row for row in self.days.values() if row.day > day]
 
     def move(self, day: date, to: date) -> None:
-        self.holds = {id: row._replace(day=to) if row.day == day else row for id, row in self.holds.items()}
-        self.tombstones = {id: row._replace(day=to) if row.day == day else row for id, row in self.tombstones.items()}
+        for stored in self.reservations.values():
+            if stored.day == day:
+                self.reservations[stored.id] = stored._replace(day=to)
+        for tombstone in self.tombstones.values():
+            if tombstone.day == day:
+                self.tombstones[tombstone.id] = tombstone._replace(day=to)
         for key in [key for key in self.lines if key[0] == day]:
             self.add_history(to, key[1], key[2], self.lines.pop(key))
         del self.days[day]
@@ -152,5 +112,5 @@ class _MemoryRows:
         for row in self.tombstones.values():
             if row.day == day:
                 self.tombstones[row.id] = row._replace(forgiven=True)
-        for held in self.holds.values():
-            self.holds[held.id] = held._replace(expires=min(held.expires, latest))
+        for stored in self.reservations.values():
+            self.reservations[stored.id] = stored._replace(expires=min(stored.expires, latest))

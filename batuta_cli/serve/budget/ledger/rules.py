@@ -1,16 +1,16 @@
-"""The rules of the ledger, once for every place that keeps rows itself.
+"""The rules of the ledger, written once for all ledgers that store rows.
 
-Each function is the body of one transaction: it reads rows from a `LedgerRows`, and writes them back. What can fail is
-computed before the first row of a step is written.
+Each function is the body of one transaction: it reads rows from a `LedgerRows` and writes them back. It computes
+everything that can fail before it writes the first row.
 
-1. A reservation is a row; day.reserved is the sum of its rows' amounts.
-2. The day is the later of the clock's and the ledger's newest, so that a clock set back opens no second budget. More
-   than one day apart, one of them is wrong, and nothing may be reserved before somebody has looked (`reset`).
-3. A reservation that nobody renews expires: it is spent in full if its request was dispatched, else it is dropped. A
-   tombstone stays, so that a late settlement corrects the sums once.
-4. What happens to a reservation happens on its own day.
-5. Days are counted in the zone that the ledger keeps. A change of zone takes effect when the day it was made on is over
-   in the old zone, and that day is the earliest that there is from then on.
+1. A reservation is a row. `day.reserved` is the sum of the amounts of that day's reservations.
+2. The current day is the later of the clock's day and the ledger's newest day, so that a clock set back opens no second
+   budget. When the ledger is more than one day ahead, nothing can be reserved until the operator runs `reset`.
+3. A reservation that is not renewed expires. Its amount is spent in full if its request was dispatched, else nothing
+   is. A tombstone row stays, so that a late settlement corrects the sums once.
+4. Every change to a reservation counts on the day on which it was made.
+5. Days are counted in the ledger's time zone. A change of the zone takes effect when the current day has ended in the
+   old zone. Afterwards no day before that one is current.
 """
 
 from datetime import date, timedelta
@@ -23,6 +23,7 @@ from batuta_cli.serve.budget.ledger.base import (
     LEASE,
     REMEMBERED,
     DayStatus,
+    LedgerEntry,
     Moment,
     ReservationRow,
     Reset,
@@ -45,8 +46,8 @@ class Day(NamedTuple):
     warned: bool = False
 
 
-class Held(NamedTuple):
-    """A reservation as it is kept."""
+class StoredReservation(NamedTuple):
+    """A reservation as the ledger stores it."""
 
     id: str
     day: date
@@ -59,32 +60,32 @@ class Held(NamedTuple):
 
 
 class Tombstone(NamedTuple):
-    """What is left of an expired reservation."""
+    """The remains of an expired reservation."""
 
     id: str
     day: date
     amount: int
     charged: int
-    """What was added to the day's spending for it: its amount, or nothing."""
+    """The part of the day's spending that the expiry added: its amount, or 0."""
     forgiven: bool
-    """The charge has been forgiven since."""
+    """A reset has forgiven the charge."""
     at: int
     model: str
     backend: str
 
 
 class Zoning(NamedTuple):
-    """The time zone that days are counted in, and a change of it."""
+    """The time zone in which days are counted, and a pending change of it."""
 
     zone: str
     next: str | None = None
-    """The zone that replaces it when the day `after` is over."""
+    """The zone that replaces `zone` when the day `after` has ended."""
     after: date | None = None
-    """The day on which the last change was made; the current day is never before it."""
+    """The day of the last change. The current day is never before it."""
 
 
 class Counts(NamedTuple):
-    """What is added to a line of the history."""
+    """Numbers to add to a line of the history."""
 
     requests: int
     input_tokens: int
@@ -93,123 +94,139 @@ class Counts(NamedTuple):
 
 
 class LedgerRows(Protocol):
-    """Rows, within one transaction."""
+    """The rows of a ledger, read and written within one transaction."""
 
     def zoning(self) -> Zoning | None: ...
     def put_zoning(self, row: Zoning) -> None: ...
     def newest(self) -> Day | None: ...
     def day(self, day: date) -> Day | None: ...
     def put_day(self, row: Day) -> None: ...
-    def hold(self, id: str) -> Held | None: ...
-    def put_hold(self, row: Held) -> None: ...
-    def drop_hold(self, id: str) -> None: ...
-    def expired(self, time: int) -> list[Held]: ...
+    def reservation(self, id: str) -> StoredReservation | None: ...
+    def put_reservation(self, row: StoredReservation) -> None: ...
+    def drop_reservation(self, id: str) -> None: ...
+    def renew(self, owner: str, expires: int) -> None:
+        """Let the reservations of `owner` expire at `expires`."""
+
+    def expired(self, time: int) -> list[StoredReservation]: ...
     def tombstone(self, id: str) -> Tombstone | None: ...
     def put_tombstone(self, row: Tombstone) -> None: ...
     def drop_tombstone(self, id: str) -> None: ...
     def drop_tombstones_before(self, time: int) -> None: ...
     def add_history(self, day: date, model: str, backend: str, counts: Counts) -> None: ...
+    def history(self, since: date) -> list[LedgerEntry]:
+        """The history from `since` on, the newest day first, then by model and backend."""
+
     def days_after(self, day: date) -> list[Day]: ...
     def move(self, day: date, to: date) -> None:
-        """Give reservations, tombstones and history of a day to another, and drop its sums."""
+        """Move reservations, tombstones and history of `day` to the day `to`, and delete the sums of `day`."""
 
     def forgive(self, day: date, latest: int) -> None:
-        """Mark the day's tombstones as forgiven; no reservation expires later than `latest`."""
+        """Mark the day's tombstones as forgiven, and let every reservation expire at `latest` or earlier."""
 
 
 class _Now(NamedTuple):
-    """A moment by the ledger's own calendar."""
+    """A moment in the ledger's own calendar."""
 
     time: int
     day: date
-    """The clock's day in `zone`."""
+    """The day in `zone` at `time`."""
     zone: str
     next: str | None
     earliest: date | None
     kept: bool
-    """The ledger has recorded the zone."""
+    """Whether the ledger has stored its zone."""
 
 
 def day_status(rows: LedgerRows, moment: Moment) -> DayStatus:
-    """How the current day stands, expired reservations as if they had been swept."""
+    """The status of the current day, with expired reservations counted as expired."""
     now = _now(rows, moment)
     _require_zone(now, moment)
     row = _current(rows, now)
-    for held in rows.expired(now.time):
-        if held.day == row.day:
-            row = _expire(row, held)
-    return _standing(row, now)
+    for stored in rows.expired(now.time):
+        if stored.day == row.day:
+            row = _expire(row, stored)
+    return _status(row, now)
 
 
-def reserve(rows: LedgerRows, moment: Moment, hold: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
-    """Hold an amount if it fits. Raises `LedgerError` when the ledger is ahead, or has another time zone."""
+def reserve(rows: LedgerRows, moment: Moment, reservation: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
+    """Add a reservation if it fits. Raises `LedgerError` when the ledger is ahead or has another time zone."""
     now = _now(rows, moment)
     _require_zone(now, moment)
     row = _current(rows, now)
-    if _standing(row, now).ahead:
+    if _is_ahead(row, now):
         raise ahead(row.day, now.day)
     _keep_zone(rows, now)
     if sweep(rows, now.time):
         row = _current(rows, now)
-    before = _standing(row, now)
-    if before.spent + before.reserved + hold.amount > limit:
-        return False, before
-    row = row._replace(reserved=_sum(row.reserved, hold.amount))
+    if row.spent - row.forgiven + row.reserved + reservation.amount > limit:
+        return False, _status(row, now)
+    row = Day(row.day, row.spent, row.forgiven, _sum(row.reserved, reservation.amount), row.warned)
     expires = now.time + LEASE
-    rows.put_hold(Held(hold.id, row.day, hold.amount, expires, hold.owner, False, hold.model, hold.backend))
+    rows.put_reservation(
+        StoredReservation(
+            reservation.id,
+            row.day,
+            reservation.amount,
+            expires,
+            reservation.owner,
+            reservation.dispatched,
+            reservation.model,
+            reservation.backend,
+        )
+    )
     rows.put_day(row)
-    return True, _standing(row, now)
+    return True, _status(row, now)
 
 
 def dispatch(rows: LedgerRows, moment: Moment, id: str) -> bool:
-    """Mark a reservation whose lease has not run out."""
-    held = rows.hold(id)
-    if held is None or held.expires <= moment.time:
+    """Mark a reservation as dispatched, unless its lease has expired."""
+    stored = rows.reservation(id)
+    if stored is None or stored.expires <= moment.time:
         return False
-    rows.put_hold(held._replace(dispatched=True, expires=moment.time + LEASE))
+    rows.put_reservation(stored._replace(dispatched=True, expires=moment.time + LEASE))
     return True
 
 
 def settle(rows: LedgerRows, moment: Moment, id: str, cost: int, use: Use, requests: int) -> Settled | None:
-    """Turn a reservation, or what is left of one, into what was spent."""
+    """Replace a reservation, or its tombstone, by the cost of its request."""
     now = _now(rows, moment)
-    held = rows.hold(id)
-    if held is not None:
-        row = _row(rows, held.day)
-        row = row._replace(reserved=row.reserved - held.amount, spent=_sum(row.spent, cost))
+    stored = rows.reservation(id)
+    if stored is not None:
+        row = _row(rows, stored.day)
+        row = Day(row.day, _sum(row.spent, cost), row.forgiven, row.reserved - stored.amount, row.warned)
         counts = Counts(requests, use.input_tokens, use.output_tokens, cost)
-        rows.add_history(held.day, held.model, held.backend, counts)
-        rows.drop_hold(id)
+        rows.add_history(stored.day, stored.model, stored.backend, counts)
+        rows.drop_reservation(id)
         rows.put_day(row)
-        return Settled(_standing(row, now), held.amount, late=False)
+        return Settled(_status(row, now), stored.amount, late=False)
     tombstone = rows.tombstone(id)
     if tombstone is None:
         return None
     row = _row(rows, tombstone.day)
     change = cost - tombstone.charged
-    # Less was spent than was charged and then forgiven: the rest of the day's spending still counts.
+    # A forgiven charge that was too high: take the difference out of the forgiven sum as well.
     pardon = min(change, 0) if tombstone.forgiven else 0
     row = row._replace(spent=_sum(row.spent, change), forgiven=row.forgiven + pardon)
     counts = Counts(requests - (tombstone.charged > 0), use.input_tokens, use.output_tokens, change)
     rows.add_history(tombstone.day, tombstone.model, tombstone.backend, counts)
     rows.drop_tombstone(id)
     rows.put_day(row)
-    return Settled(_standing(row, now), tombstone.amount, late=True)
+    return Settled(_status(row, now), tombstone.amount, late=True)
 
 
 def record(rows: LedgerRows, moment: Moment, cost: int, use: Use) -> DayStatus:
-    """Note what was spent, on the current day: also when the ledger is ahead or the caller's zone is another one."""
+    """Add a cost to the current day, also when the ledger is ahead or the caller has another time zone."""
     now = _now(rows, moment)
     row = _current(rows, now)
     row = row._replace(spent=_sum(row.spent, cost))
     _keep_zone(rows, now)
     rows.add_history(row.day, use.model, use.backend, Counts(1, use.input_tokens, use.output_tokens, cost))
     rows.put_day(row)
-    return _standing(row, now)
+    return _status(row, now)
 
 
 def warn_once(rows: LedgerRows, day: date) -> bool:
-    """True for the first who asks."""
+    """True for the first caller of a day."""
     row = _row(rows, day)
     if row.warned:
         return False
@@ -218,7 +235,7 @@ def warn_once(rows: LedgerRows, day: date) -> bool:
 
 
 def reset(rows: LedgerRows, moment: Moment) -> Reset:
-    """Forgive the clock's day, and move later days to it. Raises `LedgerError` when the zone is another one."""
+    """Forgive the clock's day, and move later days to it. Raises `LedgerError` for another time zone."""
     now = _now(rows, moment)
     _require_zone(now, moment)
     sweep(rows, now.time)
@@ -236,30 +253,30 @@ def reset(rows: LedgerRows, moment: Moment) -> Reset:
 
 
 def rezone(rows: LedgerRows, moment: Moment, zone: str) -> Rezoned:
-    """Change the zone when the current day is over. Raises `LedgerError` when the ledger is ahead."""
+    """Change the zone when the current day has ended. Raises `LedgerError` when the ledger is ahead."""
     now = _now(rows, moment)
     if rows.newest() is None and now.earliest is None:
         rows.put_zoning(Zoning(zone))
         return Rezoned(zone, None, before=now.zone)
     row = _current(rows, now)
     changed = None if zone == now.zone else zone
-    if changed and _standing(row, now).ahead:
+    if changed and _is_ahead(row, now):
         raise ahead(row.day, now.day)
     rows.put_zoning(Zoning(now.zone, changed, row.day if changed or now.earliest else None))
     return Rezoned(now.zone, changed, before=now.next or now.zone)
 
 
 def sweep(rows: LedgerRows, time: int) -> bool:
-    """Settle what has expired, and tell whether there was any."""
+    """Turn expired reservations into tombstones. Returns whether there were any."""
     expired = rows.expired(time)
-    for held in expired:
-        row = _expire(_row(rows, held.day), held)
-        charged = held.amount if held.dispatched else 0
-        if held.dispatched:
-            rows.add_history(held.day, held.model, held.backend, Counts(1, 0, 0, charged))
-        left = Tombstone(held.id, held.day, held.amount, charged, False, time, held.model, held.backend)
+    for stored in expired:
+        row = _expire(_row(rows, stored.day), stored)
+        charged = stored.amount if stored.dispatched else 0
+        if stored.dispatched:
+            rows.add_history(stored.day, stored.model, stored.backend, Counts(1, 0, 0, charged))
+        left = Tombstone(stored.id, stored.day, stored.amount, charged, False, time, stored.model, stored.backend)
         rows.put_tombstone(left)
-        rows.drop_hold(held.id)
+        rows.drop_reservation(stored.id)
         rows.put_day(row)
     if expired:
         rows.drop_tombstones_before(time - REMEMBERED)
@@ -267,19 +284,17 @@ def sweep(rows: LedgerRows, time: int) -> bool:
 
 
 def ahead(newest: date, today: date) -> LedgerError:
-    """The error for a ledger that has seen the future."""
+    """The error for a ledger whose newest day is in the future."""
     return LedgerError(
-        f"the ledger's newest day is {newest}, and by the clock it is {today}: one of them is wrong, so nothing that"
-        " costs money is sent",
-        hint=f"set the clock right; if it is right, repair the ledger: {REPAIR}",
+        f"the ledger's newest day is {newest}, but the clock says {today}: paid requests are refused",
+        hint=f"if the clock is wrong, set it; if it is right, repair the ledger: {REPAIR}",
     )
 
 
 def other_zone(kept: str, given: str) -> LedgerError:
-    """The error for a caller whose days are not the ledger's."""
+    """The error for a caller whose time zone is not the ledger's."""
     return LedgerError(
-        f"the ledger counts its days in {kept}, and the budget's time zone is {given}: nothing that costs money is sent"
-        " while they differ",
+        f"the ledger counts days in {kept}, but the budget's time zone is {given}: paid requests are refused",
         hint=f"to keep {kept}: {REZONE} {kept}\nto change both from the next day on: {REZONE} {given}",
     )
 
@@ -300,7 +315,7 @@ def _day_in(zone: str, moment: Moment) -> date:
         return day_at(moment.time / 1000, time_zone(zone))
     except UsageError as unknown:
         raise LedgerError(
-            "the ledger counts its days in a time zone that this system does not know",
+            "the ledger counts days in a time zone that this system does not know",
             hint="install the tzdata package, or begin a new ledger: move the file away, then: " + REPAIR,
         ) from unknown
 
@@ -315,9 +330,9 @@ def _keep_zone(rows: LedgerRows, now: _Now) -> None:
         rows.put_zoning(Zoning(now.zone))
 
 
-def _expire(row: Day, held: Held) -> Day:
-    row = row._replace(reserved=row.reserved - held.amount)
-    return row._replace(spent=_sum(row.spent, held.amount)) if held.dispatched else row
+def _expire(row: Day, stored: StoredReservation) -> Day:
+    row = row._replace(reserved=row.reserved - stored.amount)
+    return row._replace(spent=_sum(row.spent, stored.amount)) if stored.dispatched else row
 
 
 def _current(rows: LedgerRows, now: _Now) -> Day:
@@ -330,19 +345,23 @@ def _row(rows: LedgerRows, day: date) -> Day:
     return rows.day(day) or Day(day)
 
 
-def _standing(row: Day, now: _Now) -> DayStatus:
+def _status(row: Day, now: _Now) -> DayStatus:
     return DayStatus(
         row.day,
         row.spent - row.forgiven,
         row.reserved,
         row.warned,
-        ahead=row.day > now.day + timedelta(days=1),
+        ahead=_is_ahead(row, now),
         zone=now.zone,
         next_zone=now.next,
     )
 
 
+def _is_ahead(row: Day, now: _Now) -> bool:
+    return row.day > now.day and row.day > now.day + timedelta(days=1)
+
+
 def _sum(one: int, other: int) -> int:
     if one + other > GREATEST:
-        raise LedgerError("the sum of a day's spending is larger than the ledger can hold; nothing was written")
+        raise LedgerError("the sum of a day's spending exceeds the ledger's largest number; nothing was written")
     return one + other

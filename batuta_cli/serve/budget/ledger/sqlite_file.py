@@ -1,9 +1,9 @@
-"""The file of a SQLite ledger: making it, opening it, refusing what is none, and what its errors mean.
+"""The file of a SQLite ledger: creates and opens it, refuses other files, explains SQLite's errors.
 
-A new file has mode 0600, in a directory of mode 0700. It is a ledger when its application id, its version and its
-tables say so. Everything else is a `LedgerError` that names the file, and is left as it is.
+A new file has mode 0600, in a directory of mode 0700. A file is a ledger when it has our application id, a known
+version and the tables. Any other file is a `LedgerError` that names it, and is not changed.
 
-The file is never opened but by SQLite: to close any other descriptor of it would drop SQLite's locks
+Only SQLite opens the file: closing any other descriptor of it would drop SQLite's locks
 (https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
 """
 
@@ -19,14 +19,14 @@ from batuta_cli.files import display, kind_of
 from batuta_cli.serve.budget.ledger.sqlite_place import not_writable
 
 APPLICATION_ID = 0x4254424C
-"""In the header of the file: BTBL, batuta's budget ledger."""
+"""SQLite's application id in the header of the file: BTBL, batuta's budget ledger."""
 
 VERSION = 2
-"""Of the tables below. Version 1 had no table `zone`."""
+"""The version of the tables below. Version 1 had no table `zone`."""
 
 
 def _whole(name: str, rule: str) -> str:
-    # STRICT tables would do, but Red Hat 9 has SQLite 3.34, which does not know them.
+    # Not STRICT tables: SQLite 3.34 of Red Hat 9 does not have them.
     return f"{name} INTEGER NOT NULL CHECK (typeof({name}) = 'integer' AND {name} {rule})"
 
 
@@ -87,7 +87,7 @@ _UNBALANCED = """SELECT 1 FROM day WHERE
 
 
 def exists(path: str) -> bool:
-    """Whether there is something at `path`. Raises `LedgerError` when it is not a regular file, or cannot be told."""
+    """Whether `path` exists. Raises `LedgerError` when it is not a regular file, or cannot be examined."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -95,19 +95,21 @@ def exists(path: str) -> bool:
     except (OSError, ValueError) as error:
         raise _cannot_open(path, error) from error
     if not stat.S_ISREG(mode):
-        raise LedgerError(f"{display(path)}: is {kind_of(mode)}, not a ledger", hint="name the file itself")
+        raise LedgerError(
+            f"{display(path)}: is {kind_of(mode)}, not a ledger", hint="give the path of the ledger's file"
+        )
     return True
 
 
 def make(path: str) -> None:
-    """Make an empty ledger, for its owner alone; only one process at a time may.
+    """Create an empty ledger with mode 0600. The caller holds the file lock.
 
-    It gets its name when it is complete, so that a file that says nothing is a damaged one, never a new one. Raises
-    `LedgerError` or `sqlite3.Error`.
+    The complete file is renamed to `path`, so that an empty file is always a damaged ledger. Raises `LedgerError` or
+    `sqlite3.Error`.
     """
     unfinished = f"{path}.new"
     try:
-        # The journal of a ledger that was removed would be taken for the new one's.
+        # SQLite would take the journal of a removed ledger for the new one's.
         for leftover in (unfinished, f"{path}-wal", f"{path}-shm", f"{path}-journal"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(leftover)
@@ -129,7 +131,7 @@ def make(path: str) -> None:
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Give a ledger of version 1 the table of its time zone. Raises `sqlite3.Error`."""
+    """Add the table `zone` to a ledger of version 1. Raises `sqlite3.Error`."""
     if has_zone(connection.execute):
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -145,13 +147,13 @@ def upgrade(connection: sqlite3.Connection) -> None:
 
 
 def has_zone(execute: Callable[..., sqlite3.Cursor]) -> bool:
-    """Whether the ledger has the table of its time zone."""
+    """Whether the ledger has the table `zone`."""
     return int(execute("PRAGMA user_version").fetchone()[0]) >= VERSION
 
 
 def connect(path: str, patience: float, durability: str) -> sqlite3.Connection:
-    """Open a ledger that is there. Raises `LedgerError` or `sqlite3.Error`."""
-    # SQLite opens what it may not write for reading alone, and would tell only when it is too late.
+    """Open an existing ledger. Raises `LedgerError` or `sqlite3.Error`."""
+    # SQLite opens a file that it may not write read-only, and would report that at the first write.
     if not (os.access(path, os.R_OK | os.W_OK) and os.access(os.path.dirname(path), os.W_OK | os.X_OK)):
         raise not_writable(path)
     connection = _open(path, patience)
@@ -166,7 +168,7 @@ def connect(path: str, patience: float, durability: str) -> sqlite3.Connection:
 
 def _open(path: str, patience: float) -> sqlite3.Connection:
     return sqlite3.connect(
-        f"file:{quote(os.fsencode(path))}?mode=rw",  # rw: SQLite would make it for all to read
+        f"file:{quote(os.fsencode(path))}?mode=rw",  # rw: SQLite itself would create a file that others can read
         uri=True,
         isolation_level=None,
         timeout=patience,
@@ -175,7 +177,7 @@ def _open(path: str, patience: float) -> sqlite3.Connection:
 
 
 def explain(error: sqlite3.Error, path: str, patience: float) -> LedgerError:
-    """What an error of SQLite's means to a person."""
+    """The `LedgerError` for an error of SQLite."""
     name = display(path)
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
@@ -183,33 +185,35 @@ def explain(error: sqlite3.Error, path: str, patience: float) -> LedgerError:
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return not_writable(path)
         case sqlite3.SQLITE_FULL:
-            return LedgerError(f"{name}: the disk is full; nothing was written", hint="make room on that disk")
+            return LedgerError(f"{name}: the disk is full; nothing was written", hint="free space on that disk")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_FORMAT:
             return damaged(path, _said(error))
         case sqlite3.SQLITE_CANTOPEN:
-            return LedgerError(f"{name}: cannot be opened", hint="the file and its directory must be yours to write")
+            return LedgerError(
+                f"{name}: cannot be opened", hint="the file and its directory must be writable by this user"
+            )
         case sqlite3.SQLITE_IOERR:
             return LedgerError(
-                f"{name}: reading or writing failed ({_said(error)})", hint="is the disk full, or failing?"
+                f"{name}: reading or writing failed ({_said(error)})", hint="check whether the disk is full or failing"
             )
     return damaged(path, _said(error))
 
 
 def locked(path: str, patience: float) -> LedgerError:
-    """The error for a ledger that another program does not let go of."""
+    """The error for a ledger that another program keeps locked."""
     return LedgerError(
-        f"{display(path)}: another program has kept it locked for {patience:g} seconds",
-        hint=f"which one: fuser -v {display(path)}",
+        f"{display(path)}: another program has held the lock for {patience:g} seconds",
+        hint=f"fuser -v {display(path)} shows the program",
     )
 
 
 def damaged(path: str, how: str) -> LedgerError:
-    """The error for a file that cannot be relied upon."""
+    """The error for a damaged ledger, or a file that is not a ledger."""
     name = display(path)
     aside = f"mv {name} {name}.damaged"
     return LedgerError(
-        f"{name}: damaged, or not a ledger: {how}",
-        hint=f"to begin a new one, and forget what this one counted: {aside} && batuta serve budget reset --yes",
+        f"{name}: the ledger is damaged: {how}",
+        hint=f"to begin a new ledger without the spending of this one: {aside} && batuta serve budget reset --yes",
     )
 
 
@@ -219,23 +223,23 @@ def _check(connection: sqlite3.Connection, path: str) -> None:
     found, version = [connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("application_id", "user_version")]
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if found != APPLICATION_ID:
-        what = "is a database of another program" if tables else "is empty, which a ledger never is"
+        what = "is a database of another program" if tables else "is an empty database, not a ledger"
         raise LedgerError(
             f"{name}: {what}",
             hint=f"move it away, then begin a new ledger: mv {name} {name}.old && batuta serve budget reset --yes",
         )
     if version > VERSION:
         raise LedgerError(
-            f"{name}: was written by a newer batuta (version {version} of the ledger, this one knows {VERSION})",
+            f"{name}: was written by a newer batuta (ledger version {version}; this batuta reads up to {VERSION})",
             hint="pip install --upgrade batuta-cli",
         )
     if version not in (1, VERSION) or not tables.issuperset({*_TABLES, "zone"} if version == VERSION else _TABLES):
         raise damaged(path, "tables are missing")
-    # A millisecond for a year of history; a page of zeros would else pass for an empty table.
+    # Takes a millisecond for a year of history. Without it a page of zeros would pass for an empty table.
     if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
-        raise damaged(path, "its pages are not in order")
+        raise damaged(path, "SQLite's integrity check failed")
     if connection.execute(_UNBALANCED).fetchone() is not None:
-        raise damaged(path, "its sums are not those of its rows")
+        raise damaged(path, "its sums differ from its rows")
     connection.execute("COMMIT")
 
 
@@ -245,5 +249,5 @@ def _cannot_open(path: str, error: Exception) -> LedgerError:
 
 
 def _said(error: sqlite3.Error) -> str:
-    # SQLite quotes names of tables and columns at most, which are ours.
+    # SQLite quotes only names of tables and columns, which are ours.
     return display(str(error))[:200]

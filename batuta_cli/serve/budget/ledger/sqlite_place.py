@@ -1,8 +1,8 @@
-"""The place of a SQLite ledger: whether it can be written, and whether the file is still the one that was there.
+"""The directory of a SQLite ledger: whether it is writable, and whether the ledger was removed or replaced.
 
-Beside a ledger lies a marker, `<file>.recorded`. It is made before the first transaction, and nothing of batuta removes
-it. A marker without its ledger means that the ledger was removed: that is an error, never a fresh budget. A directory
-may be moved with everything in it, because the marker has no path in it.
+A marker file `<file>.recorded` is created beside a ledger before its first transaction, and batuta never removes it. A
+marker without its ledger means that the ledger was removed. That is an error and never begins a new budget. The marker
+contains no path, so that the directory can be moved.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ import stat
 from batuta_cli.errors import LedgerError, MissingLedgerError
 from batuta_cli.files import display, kind_of
 
-HINT = "the file and its directory must be yours to write, on a disk that is not read-only"
+HINT = "the file and its directory must be writable by this user, on a disk that is not mounted read-only"
 
 _BESIDE = ("", ".lock", "-wal", "-shm")
-"""Suffixes of the files that every transaction writes."""
+"""Suffixes of the files that a transaction writes."""
 
-_TEXT = b"""The budget ledger beside this file must not vanish unnoticed: while this file is here and
-the ledger is not, batuta refuses requests that cost money.
+_TEXT = b"""This file marks that a budget ledger was kept beside it. While this file exists and the
+ledger does not, batuta refuses requests that cost money.
 To begin a new, empty ledger: batuta serve budget reset
 """
 
@@ -27,7 +27,7 @@ Identity = tuple[int, int]
 
 
 def identity(path: str) -> Identity | None:
-    """Which file has that name now; None when none has."""
+    """The file that has this name now; None when it does not exist."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -46,7 +46,7 @@ def is_marked(path: str) -> bool:
 
 
 def leave_marker(path: str) -> None:
-    """Make the marker, when it is not there. Raises `OSError`."""
+    """Create the marker unless it exists. Raises `OSError`."""
     with contextlib.suppress(FileExistsError):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(_marker(path), flags, 0o600)
@@ -58,24 +58,24 @@ def leave_marker(path: str) -> None:
 
 
 def missing(path: str) -> MissingLedgerError:
-    """The error for a ledger that is not there although its marker is."""
+    """The error for a missing ledger whose marker exists."""
     return MissingLedgerError(
-        f"{display(path)}: the ledger is missing, and {display(os.path.basename(_marker(path)))} beside it shows that"
-        " one was kept there; nothing that costs money is sent",
-        hint="put the file back; or begin a new, empty ledger: batuta serve budget reset",
+        f"{display(path)}: the ledger is missing, but its marker {display(os.path.basename(_marker(path)))} exists;"
+        " paid requests are refused",
+        hint="restore the file, or begin a new, empty ledger: batuta serve budget reset",
     )
 
 
 def changed(path: str, how: str) -> LedgerError:
-    """The error for a file that was taken away under a running process."""
+    """The error for a file that was removed or replaced while this process used it."""
     return LedgerError(
-        f"{display(path)}: was {how} while this process used it; nothing that costs money is sent",
-        hint="put the same file back, or restart this process, which then uses the ledger that is there",
+        f"{display(path)}: was {how} while this process used it; paid requests are refused",
+        hint="restore the same file, or restart this process to use the current one",
     )
 
 
 def name_ledger(error: LedgerError, path: str) -> None:
-    """Complete the commands of a hint, for a ledger that is not this user's usual one."""
+    """Add `--ledger` to the commands of a hint, for a ledger that is not this user's default one."""
     from shlex import quote
 
     from batuta_cli import paths
@@ -87,9 +87,9 @@ def name_ledger(error: LedgerError, path: str) -> None:
 
 
 def require_writable(path: str) -> None:
-    """Raise `LedgerError` when no transaction could be written at `path`; writes nothing itself.
+    """Raise `LedgerError` when a transaction could not be written at `path`. Writes nothing.
 
-    Where there is no ledger yet, its directory or the nearest one above it must allow it to be made.
+    When the ledger does not exist, its directory or the nearest existing parent must be writable.
     """
     directory = _nearest(os.path.dirname(path))
     if not os.access(directory, os.W_OK | os.X_OK):
@@ -103,7 +103,7 @@ def require_writable(path: str) -> None:
         except OSError as error:
             raise not_writable(path) from error
         if not stat.S_ISREG(mode):
-            raise LedgerError(f"{display(path + suffix)}: is {kind_of(mode)}, not a file of a ledger", hint=HINT)
+            raise LedgerError(f"{display(path + suffix)}: is {kind_of(mode)}, not a regular file", hint=HINT)
         if not os.access(path + suffix, os.R_OK | os.W_OK):
             raise not_writable(path + suffix)
         there = there or not suffix
@@ -112,8 +112,8 @@ def require_writable(path: str) -> None:
 
 
 def not_writable(path: str) -> LedgerError:
-    """The error for a ledger that could be read at most."""
-    return LedgerError(f"{display(path)}: cannot be written, so nothing that costs money is sent", hint=HINT)
+    """The error for a ledger that cannot be written."""
+    return LedgerError(f"{display(path)}: cannot be written; paid requests are refused", hint=HINT)
 
 
 def _marker(path: str) -> str:
@@ -128,7 +128,7 @@ def _size(path: str) -> int:
 
 
 def _nearest(directory: str) -> str:
-    """The nearest directory that exists, from `directory` upwards. Raises `LedgerError` for what is not one."""
+    """The nearest existing directory from `directory` upwards. Raises `LedgerError` for a file in its place."""
     current = directory
     while True:
         try:
@@ -149,4 +149,6 @@ def _require_room(directory: str, path: str) -> None:
     found = os.statvfs(directory)
     free = found.f_bfree if os.geteuid() == 0 else found.f_bavail
     if found.f_blocks and not free:
-        raise LedgerError(f"{display(path)}: the disk is full; nothing could be written", hint="make room on that disk")
+        raise LedgerError(
+            f"{display(path)}: the disk is full; nothing could be written", hint="free space on that disk"
+        )

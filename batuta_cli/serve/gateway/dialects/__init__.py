@@ -1,1 +1,1 @@
-"""The APIs that clients of the gateway speak: one module for each."""
+"""The client APIs of the gateway, one module each."""

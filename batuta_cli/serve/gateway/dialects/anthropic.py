@@ -1,9 +1,9 @@
-"""Anthropic's Messages API: reading the requests, writing the answers. Pure.
+"""Anthropic's Messages API: parses requests and writes responses. No I/O.
 
-Requests are mapped onto OpenAI's fields, which is what the pipeline speaks; what has no counterpart there and does
-not change the words of an answer (`thinking`, `metadata`, cache marks) is left out, and so are thinking blocks of
-earlier turns. The input tokens are known when the answer has ended, so they stand in `message_delta`, where the
-official client reads them, and are 0 in `message_start`.
+A request is mapped to OpenAI's fields, which the pipeline uses. Fields without a counterpart that do not change the
+text of the response (`thinking`, `metadata`, `cache_control`) are dropped, and so are thinking blocks of earlier turns.
+The input tokens are known only at the end of a response: they are in `message_delta`, where the official client reads
+them, and 0 in `message_start`. Errors are `HttpError`; malformed tool calls of a backend are `BackendError`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ _STOP_REASONS = {
 }
 _OPTIONS: dict[str, FieldType] = {"temperature": NUMBER, "top_p": NUMBER, "top_k": INTEGER}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-_UNSEEN = frozenset(("thinking", "redacted_thinking"))
+_DROPPED_BLOCKS = frozenset(("thinking", "redacted_thinking"))
 
 
 class Messages:
@@ -65,8 +65,8 @@ class Messages:
         options |= _tools(document)
         return ParsedRequest(model, messages, limit, bool(take(document, "stream", BOOLEAN)), True, options)
 
-    def reply(self, asked: ParsedRequest, name: str, created: int) -> Reply:
-        return MessageReply(asked, f"msg_{name}")
+    def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
+        return MessageReply(parsed, f"msg_{name}")
 
 
 def _conversation(document: Mapping[str, Any]) -> list[ChatMessage]:
@@ -101,14 +101,14 @@ def _block(block: object) -> dict[str, Any]:
 
 def _block_text(block: dict[str, Any], what: str) -> str:
     if block["type"] != "text":
-        raise InvalidInputError(f"{what} has a block that is no text; batuta handles text alone")
+        raise InvalidInputError(f"{what} has a block of another type than text; batuta handles text only")
     if not isinstance(block.get("text"), str):
         raise InvalidInputError(f"{what} has a block whose text is missing")
     return str(block["text"])
 
 
 def _turn(turn: object) -> list[ChatMessage]:
-    """A turn as OpenAI's messages: results of tools are messages of their own, before what the user says."""
+    """A turn as OpenAI's messages. Tool results become messages of their own, before the user's text."""
     if not isinstance(turn, dict) or turn.get("role") not in ("user", "assistant"):
         raise InvalidInputError("must be an object with the role user or assistant")
     role, content = Role(turn["role"]), turn.get("content")
@@ -119,7 +119,7 @@ def _turn(turn: object) -> list[ChatMessage]:
     texts, calls, results = [], [], []
     for block in map(_block, content):
         kind = block["type"]
-        if kind in _UNSEEN:
+        if kind in _DROPPED_BLOCKS:
             continue
         if kind == "tool_use" and role is Role.ASSISTANT:
             calls.append(_call(block))
@@ -161,7 +161,9 @@ def _tools(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     if tool.get("type") not in (None, "custom"):
-        raise wrong("tools", "has a tool that only Anthropic's own service runs", "unsupported_field")
+        raise wrong(
+            "tools", "has a tool that only Anthropic's service can run; use tools of type custom", "unsupported_field"
+        )
     schema = tool.get("input_schema")
     if not isinstance(tool.get("name"), str) or not isinstance(schema, dict):
         raise wrong("tools", "has a tool without a name or an input_schema")
@@ -190,14 +192,14 @@ def _event(kind: str, **fields: Any) -> bytes:
 
 
 class MessageReply:
-    """A `message`, or the events of its stream."""
+    """Writes a `message` or the events of its stream."""
 
-    def __init__(self, asked: ParsedRequest, name: str) -> None:
+    def __init__(self, parsed: ParsedRequest, name: str) -> None:
         self._message: dict[str, Any] = {
             "id": name,
             "type": "message",
             "role": "assistant",
-            "model": asked.model,
+            "model": parsed.model,
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
@@ -205,7 +207,7 @@ class MessageReply:
         }
         self._block = -1
         self._call: int | None = None
-        """The tool call that the open block is; None for text."""
+        """Index of the tool call of the open block; None for a text block."""
         self._open = False
         self._calls = 0
         self._stop_reason = "end_turn"
@@ -244,7 +246,7 @@ class MessageReply:
         function = part.get("function") or {}
         if not self._open or self._call != index:
             if index < self._calls:
-                raise BackendError("the backend went back to a tool call that had ended")
+                raise BackendError("the backend continued a tool call after it had begun the next one")
             self._calls = index + 1
             known = {"id": part.get("id") or "", "name": function.get("name") or ""}
             events = self._start(index, {"type": "tool_use", **known, "input": {}})
@@ -258,8 +260,8 @@ class MessageReply:
         last = _event("message_delta", delta=delta, usage=_usage(summary))
         return self._stop() + last + _event("message_stop")
 
-    def broken(self, refusal: HttpError) -> bytes:
-        return b"event: error\ndata: " + error_body(anthropic_error, refusal, "") + b"\n\n"
+    def broken(self, error: HttpError) -> bytes:
+        return b"event: error\ndata: " + error_body(anthropic_error, error, "") + b"\n\n"
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         choice = choices_of(pieces)[0]
@@ -282,7 +284,7 @@ def _usage(summary: Summary) -> dict[str, Any]:
 
 
 def _input(arguments: str) -> dict[str, Any]:
-    """The arguments as an object; arguments that are none must not become a call without any."""
+    """The arguments as an object. Invalid arguments must not become a call without arguments."""
     try:
         value = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError:

@@ -1,9 +1,8 @@
-"""Reading a request's JSON: every field that is used has its type checked here, and what is wrong is a `HttpError`.
+"""Type checks for the fields of a request's JSON. A wrong field raises `HttpError` 400.
 
-What a client sends is never quoted in an error, only the name of the field. `CHAT_OPTIONS` lists the fields that are
-passed on to a backend; a field that is in no table is ignored, as the services themselves ignore what they do not
-know. Not passed on on purpose: `store` and `metadata` (they would keep a conversation elsewhere) and `service_tier`
-(it changes the price).
+An error names the field and never quotes its value. `CHAT_OPTIONS` lists the fields that are sent to a backend. A field
+that is in no table is ignored, as the services ignore unknown fields. `store` and `metadata` are not sent, because they
+would make a provider keep the conversation, and `service_tier` is not sent, because it changes the price.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,16 +16,16 @@ from batuta_cli.serve.gateway.http_errors import HttpError
 from batuta_cli.serve.messages import ChatMessage
 
 MOST_TOKENS = 10_000_000
-"""More than any model's window; a larger `max_tokens` is a mistake."""
+"""Largest `max_tokens`; no model has a larger window."""
 MOST_CHOICES = 16
-_DEEPEST = 64  # levels of a tool's schema, far from what makes an encoder fail
+_DEEPEST = 64  # levels of nesting in a tool's schema; encoders take more
 _LONGEST_MODEL = 200
 _MOST_STOPS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """What a client asks for, whatever shape it asked in."""
+    """A client's request, independent of its dialect."""
 
     model: str
     messages: tuple[ChatMessage, ...]
@@ -38,14 +37,14 @@ class ParsedRequest:
 
 
 class FieldType(NamedTuple):
-    """What a field may be."""
+    """A type of field: its description for errors, and its check."""
 
-    words: str
+    description: str
     holds: Callable[[Any], bool]
 
 
 def wrong(param: str, message: str, code: str = "invalid_type") -> HttpError:
-    """The refusal of a field."""
+    """The error for a wrong field."""
     return HttpError(400, code, f"{param} {message}", param)
 
 
@@ -53,7 +52,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object of a body. Raises `HttpError`."""
     try:
         document = orjson.loads(body)
-    except orjson.JSONDecodeError:  # its text may quote the body
+    except orjson.JSONDecodeError:  # the text of the original error may quote the body
         raise HttpError(400, "invalid_json", "the body is not valid JSON in UTF-8") from None
     if not isinstance(document, dict):
         raise HttpError(400, "invalid_json", "the body must be a JSON object")
@@ -64,22 +63,22 @@ def take(document: Mapping[str, Any], name: str, kind: FieldType) -> Any:
     """A field, None when it is missing or null. Raises `HttpError`."""
     value = document.get(name)
     if value is not None and not kind.holds(value):
-        raise wrong(name, f"must be {kind.words}")
+        raise wrong(name, f"must be {kind.description}")
     return value
 
 
 def take_model(document: Mapping[str, Any]) -> str:
-    """The model asked for."""
+    """The field `model`. Raises `HttpError`."""
     model = take(document, "model", TEXT)
     if not model:
         raise wrong("model", "is missing", "missing_field")
     if len(model) > _LONGEST_MODEL or not model.isprintable():
-        raise wrong("model", "is not the name of a model", "invalid_value")
+        raise wrong("model", "is not a valid model name", "invalid_value")
     return str(model)
 
 
 def take_limit(document: Mapping[str, Any], name: str) -> int | None:
-    """A number of tokens."""
+    """A field with a number of tokens. Raises `HttpError`."""
     value = take(document, name, INTEGER)
     if value is not None and not 1 <= value <= MOST_TOKENS:
         raise wrong(name, f"must be from 1 to {MOST_TOKENS}", "invalid_value")
@@ -87,7 +86,7 @@ def take_limit(document: Mapping[str, Any], name: str) -> int | None:
 
 
 def take_options(document: Mapping[str, Any], table: Mapping[str, FieldType]) -> dict[str, Any]:
-    """The fields of a table that are there."""
+    """The fields of the request that are in a table. Raises `HttpError`."""
     return {
         name: take(document, name, table[name])
         for name, value in document.items()
@@ -96,14 +95,14 @@ def take_options(document: Mapping[str, Any], table: Mapping[str, FieldType]) ->
 
 
 def refuse_fields(document: Mapping[str, Any], table: Mapping[str, str]) -> None:
-    """Raise `HttpError` when a field is used that would change the answer and cannot be had."""
+    """Raise `HttpError` when the request has an unsupported field that would change the response."""
     for name, reason in table.items():
         if document.get(name):
             raise wrong(name, reason, "unsupported_field")
 
 
 def checked_messages(read: Callable[[], Any]) -> tuple[ChatMessage, ...]:
-    """The messages; what is wrong in them is told by number, not quoted."""
+    """The messages. An error gives the number of the message and does not quote it."""
     try:
         return tuple(read())
     except BatutaError as error:
@@ -145,13 +144,13 @@ def _tool(value: Any) -> bool:
     )
 
 
-TEXT = FieldType("text", lambda v: isinstance(v, str))
+TEXT = FieldType("a string", lambda v: isinstance(v, str))
 BOOLEAN = FieldType("true or false", lambda v: isinstance(v, bool))
 INTEGER = FieldType("a whole number", _integer)
 NUMBER = FieldType("a number", lambda v: _integer(v) or isinstance(v, float))
 OBJECT = FieldType(f"an object of at most {_DEEPEST} levels", _object)
 STOP = FieldType(
-    f"text, or a list of at most {_MOST_STOPS} texts",
+    f"a string, or a list of at most {_MOST_STOPS} strings",
     lambda v: isinstance(v, str) or (_texts(v) and len(v) <= _MOST_STOPS),
 )
 
@@ -180,8 +179,8 @@ CHAT_OPTIONS: dict[str, FieldType] = {
     ),
     "parallel_tool_calls": BOOLEAN,
 }
-"""Fields of a chat completion that are passed on (https://platform.openai.com/docs/api-reference/chat/create);
-`top_k` and `min_p` are what local servers add to them."""
+"""Fields of a chat completion that are sent to the backend
+(https://platform.openai.com/docs/api-reference/chat/create), and `top_k` and `min_p` of local servers."""
 
 COMPLETION_OPTIONS = {
     name: CHAT_OPTIONS[name]
@@ -190,15 +189,15 @@ COMPLETION_OPTIONS = {
         "stop", "user",
     )
 }  # fmt: skip
-"""Those of a completion."""
+"""Fields of a completion that are sent to the backend."""
 
 CHAT_REFUSED = {
     "functions": "has been replaced by tools",
     "function_call": "has been replaced by tool_choice",
-    "audio": "is not supported; batuta handles text alone",
+    "audio": "is not supported; batuta handles text only",
     "web_search_options": "is not supported",
 }
-"""Fields that a client must not believe to have had an effect, and why they have none."""
+"""Unsupported fields that would change the response, with the reason for the error."""
 
 COMPLETION_REFUSED = {
     "suffix": "is not supported",

@@ -1,8 +1,8 @@
-"""OpenAI's chat completions and completions: reading the requests, writing the answers. Pure.
+"""OpenAI's chat completions and completions: parses requests and writes responses. No I/O.
 
-A chunk of text, by far the most frequent event, is put together from bytes that are prepared once a stream; nothing
-is made per chunk but the JSON string of its text. The prompt of `/v1/completions` becomes one user message: the
-backends behind the gateway are chat models, and a bare text would miss their template.
+A text chunk, by far the most frequent event, is assembled from bytes prepared once per stream, so only the JSON string
+of its text is encoded. The prompt of `/v1/completions` becomes one user message, because the backends run chat models,
+which need their template. Errors are `HttpError`.
 """
 
 from abc import ABC, abstractmethod
@@ -49,15 +49,15 @@ class ChatCompletions:
         if document.get("messages") is None:
             raise wrong("messages", "is missing", "missing_field")
         messages = checked_messages(lambda: parse_messages(document["messages"]))
-        limit, older = take_limit(document, "max_completion_tokens"), take_limit(document, "max_tokens")
-        if limit is not None and older is not None and limit != older:
-            raise wrong("max_tokens", "and max_completion_tokens are the same limit and differ", "invalid_value")
+        limit, old_limit = take_limit(document, "max_completion_tokens"), take_limit(document, "max_tokens")
+        if limit is not None and old_limit is not None and limit != old_limit:
+            raise wrong("max_tokens", "and max_completion_tokens differ; send one of them", "invalid_value")
         stream, usage = _streaming(document)
         options = take_options(document, CHAT_OPTIONS)
-        return ParsedRequest(model, messages, older if limit is None else limit, stream, usage, options)
+        return ParsedRequest(model, messages, old_limit if limit is None else limit, stream, usage, options)
 
-    def reply(self, asked: ParsedRequest, name: str, created: int) -> Reply:
-        return ChatReply(asked, f"chatcmpl-{name}", created)
+    def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
+        return ChatReply(parsed, f"chatcmpl-{name}", created)
 
 
 class Completions:
@@ -74,31 +74,31 @@ class Completions:
         if isinstance(prompt, list) and len(prompt) == 1:
             prompt = prompt[0]
         if not isinstance(prompt, str):
-            raise wrong("prompt", "must be one text")
+            raise wrong("prompt", "must be one string")
         messages = checked_messages(lambda: [ChatMessage.user(prompt)])
         stream, usage = _streaming(document)
         options = take_options(document, COMPLETION_OPTIONS)
         return ParsedRequest(model, messages, take_limit(document, "max_tokens"), stream, usage, options)
 
-    def reply(self, asked: ParsedRequest, name: str, created: int) -> Reply:
-        return CompletionReply(asked, f"cmpl-{name}", created)
+    def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
+        return CompletionReply(parsed, f"cmpl-{name}", created)
 
 
 def _streaming(document: dict[str, Any]) -> tuple[bool, bool]:
-    """Whether to stream, and whether with usage."""
+    """Whether to stream, and whether the stream ends with the usage."""
     stream = bool(take(document, "stream", BOOLEAN))
     options = take(document, "stream_options", OBJECT) or {}
     usage = options.get("include_usage")
     if usage is not None and not isinstance(usage, bool):
         raise wrong("stream_options.include_usage", "must be true or false")
     if options and not stream:
-        raise wrong("stream_options", "is for streams alone", "invalid_value")
+        raise wrong("stream_options", "is allowed only with stream", "invalid_value")
     return stream, bool(usage)
 
 
 def _check_modalities(document: dict[str, Any]) -> None:
     if document.get("modalities") not in (None, [], ["text"]):
-        raise wrong("modalities", "must be text; batuta handles text alone", "unsupported_field")
+        raise wrong("modalities", "must be text; batuta handles text only", "unsupported_field")
 
 
 def _usage(summary: Summary) -> dict[str, Any]:
@@ -106,21 +106,21 @@ def _usage(summary: Summary) -> dict[str, Any]:
 
 
 class _Reply(ABC):
-    """What both have in common: the frame of a chunk, and how a stream ends."""
+    """Shared by both APIs: the frame of a chunk and the end of a stream."""
 
     object: str
     chunk: str
     before_text: bytes
     after_text: bytes
 
-    def __init__(self, asked: ParsedRequest, name: str, created: int) -> None:
-        frame = orjson.dumps({"id": name, "object": self.chunk, "created": created, "model": asked.model})[:-1]
+    def __init__(self, parsed: ParsedRequest, name: str, created: int) -> None:
+        frame = orjson.dumps({"id": name, "object": self.chunk, "created": created, "model": parsed.model})[:-1]
         self._head = b"data: " + frame + b',"choices":['
-        self._with_usage = asked.include_usage
-        self._tail = (b'],"usage":null' if asked.include_usage else b"]") + b"}\n\n"
+        self._with_usage = parsed.include_usage
+        self._tail = (b'],"usage":null' if parsed.include_usage else b"]") + b"}\n\n"
         self._text_head = self._head + b'{"index":0,' + self.before_text
         self._text_tail = self.after_text + b',"logprobs":null,"finish_reason":null}' + self._tail
-        self._frame = {"id": name, "object": self.object, "created": created, "model": asked.model}
+        self._frame = {"id": name, "object": self.object, "created": created, "model": parsed.model}
         self._finished = False
 
     def piece(self, piece: Piece) -> bytes:
@@ -131,7 +131,7 @@ class _Reply(ABC):
 
     @abstractmethod
     def other(self, piece: Piece) -> bytes:
-        """A piece that is more than text of the first choice."""
+        """The events of a piece that is not plain text of the first choice."""
 
     def event(self, choice: dict[str, Any]) -> bytes:
         """A chunk with one choice."""
@@ -143,8 +143,8 @@ class _Reply(ABC):
             last += self._head + b'],"usage":' + orjson.dumps(_usage(summary)) + b"}\n\n"
         return last + DONE
 
-    def broken(self, refusal: HttpError) -> bytes:
-        return b"data: " + error_body(openai_error, refusal, "") + b"\n\n"
+    def broken(self, error: HttpError) -> bytes:
+        return b"data: " + error_body(openai_error, error, "") + b"\n\n"
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         choices = [
@@ -155,19 +155,19 @@ class _Reply(ABC):
 
     @abstractmethod
     def content(self, choice: ReplyChoice) -> dict[str, Any]:
-        """What a whole choice has for its text."""
+        """The fields of a whole choice that hold its text."""
 
 
 class ChatReply(_Reply):
-    """`chat.completion`, or a stream of `chat.completion.chunk`."""
+    """Writes a `chat.completion` or a stream of `chat.completion.chunk`."""
 
     object = "chat.completion"
     chunk = "chat.completion.chunk"
     before_text = b'"delta":{"content":'
     after_text = b"}"
 
-    def __init__(self, asked: ParsedRequest, name: str, created: int) -> None:
-        super().__init__(asked, name, created)
+    def __init__(self, parsed: ParsedRequest, name: str, created: int) -> None:
+        super().__init__(parsed, name, created)
         self._begun = {0}
         self._calls: dict[int, int] = {}
 
@@ -193,7 +193,7 @@ class ChatReply(_Reply):
         return self._role(piece.index) + event
 
     def _numbered(self, call: Any, choice: int) -> Any:
-        # The official client puts a call together by its index; a backend that sends calls whole may leave it out.
+        # The official client joins the parts of a call by index; a backend that sends whole calls may omit it.
         if isinstance(call, dict) and not isinstance(call.get("index"), int):
             number = self._calls.get(choice, 0)
             self._calls[choice] = number + 1
@@ -210,7 +210,7 @@ class ChatReply(_Reply):
 
 
 class CompletionReply(_Reply):
-    """`text_completion`, whole or as a stream."""
+    """Writes a `text_completion`, whole or as a stream."""
 
     object = chunk = "text_completion"
     before_text = b'"text":'

@@ -1,4 +1,4 @@
-"""What the three shapes of answers have in common."""
+"""The interface of a dialect, and how the pieces of a response are joined into choices and tool calls."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -11,57 +11,57 @@ from batuta_cli.serve.pipeline.request import Summary
 from batuta_cli.serve.providers.wire import Piece
 
 _SHORT = 64 * 1024
-"""Bytes of a body that is read in about a millisecond."""
+"""Largest body, in bytes, that is parsed on the event loop: it takes about a millisecond."""
 
 
 class Reply(Protocol):
-    """One answer in a client's shape. A stream is `begin`, each `piece`, then `end`, or `broken` where it stops."""
+    """Writes one response in a dialect. A stream is `begin`, each `piece`, then `end`, or `broken` after an error."""
 
     def begin(self) -> bytes:
-        """What stands before the first piece."""
+        """The events before the first piece."""
 
     def piece(self, piece: Piece) -> bytes:
-        """The events of one piece; empty when it has nothing for a client."""
+        """The events of one piece; may be empty."""
 
     def end(self, summary: Summary) -> bytes:
         """The events after the last piece."""
 
-    def broken(self, refusal: HttpError) -> bytes:
+    def broken(self, error: HttpError) -> bytes:
         """The error event of a stream that cannot be completed."""
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
-        """The JSON of an answer that is not streamed."""
+        """The JSON of a response that is not streamed."""
 
 
 class Dialect(Protocol):
-    """One of the APIs: how a request is read and an answer written."""
+    """A client API: parses its requests and writes its responses."""
 
     @property
     def error(self) -> ErrorFormat:
-        """How an error is told."""
+        """The format of an error body."""
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
-        """What is asked for. Raises `HttpError`."""
+        """Parse a request. Raises `HttpError`."""
 
-    def reply(self, asked: ParsedRequest, name: str, created: int) -> Reply:
-        """The writer of one answer; `name` is unique to it, `created` is in Unix seconds."""
+    def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
+        """The writer of one response. `name` is unique; `created` is in Unix seconds."""
 
 
-async def read(shape: Dialect, body: bytes) -> ParsedRequest:
-    """What is asked for. A long conversation takes seconds to read, in which others are served. Raises `HttpError`."""
+async def read(dialect: Dialect, body: bytes) -> ParsedRequest:
+    """Parse a body. A long one is parsed in a thread, because it may take seconds. Raises `HttpError`."""
     if len(body) <= _SHORT:
-        return shape.read(parse_object(body))
-    return await asyncio.get_running_loop().run_in_executor(None, lambda: shape.read(parse_object(body)))
+        return dialect.read(parse_object(body))
+    return await asyncio.get_running_loop().run_in_executor(None, lambda: dialect.read(parse_object(body)))
 
 
 @dataclass
 class Calls:
-    """Tool calls put together from the parts that a stream has them in."""
+    """Tool calls, joined from the parts of a stream."""
 
     calls: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, parts: object) -> None:
-        """Take the `tool_calls` of one piece; a part without an index is a call of its own."""
+        """Add the `tool_calls` of one piece. A part without an index is a new call."""
         for part in parts if isinstance(parts, list) else ():
             if not isinstance(part, dict):
                 continue
@@ -80,12 +80,12 @@ class Calls:
 
 @dataclass
 class ReplyChoice:
-    """One choice of an answer that is not streamed."""
+    """One choice of a response that is not streamed."""
 
     texts: list[str] = field(default_factory=list)
     calls: Calls = field(default_factory=Calls)
     more: dict[str, str] = field(default_factory=dict)
-    """Reasoning, a refusal: text beside the text."""
+    """Other text fields, such as the reasoning or a refusal."""
     finish_reason: str = "stop"
     logprobs: dict[str, Any] | None = None
 
@@ -95,31 +95,31 @@ class ReplyChoice:
         return "".join(self.texts)
 
     def add(self, piece: Piece) -> None:
-        """Take one piece of it."""
+        """Add one piece."""
         if piece.text:
             self.texts.append(piece.text)
         if piece.finish_reason:
             self.finish_reason = piece.finish_reason
         if piece.delta:
-            self._beside(piece.delta)
+            self._add_delta(piece.delta)
         if isinstance(piece.logprobs, dict):
-            self._logprobs(piece.logprobs)
+            self._add_logprobs(piece.logprobs)
 
-    def _beside(self, delta: Mapping[str, Any]) -> None:
+    def _add_delta(self, delta: Mapping[str, Any]) -> None:
         for name, value in delta.items():
             if name == "tool_calls":
                 self.calls.add(value)
             elif isinstance(value, str):
                 self.more[name] = self.more.get(name, "") + value
 
-    def _logprobs(self, logprobs: dict[str, Any]) -> None:
+    def _add_logprobs(self, logprobs: dict[str, Any]) -> None:
         kept = self.logprobs = self.logprobs or {}
         for name, value in logprobs.items():
             kept[name] = (kept.get(name) or []) + value if isinstance(value, list) else value
 
 
 def choices_of(pieces: Sequence[Piece]) -> dict[int, ReplyChoice]:
-    """The choices that pieces make up, by index; always the first."""
+    """The choices of a response by index. The first one is always present."""
     choices = {0: ReplyChoice()}
     for piece in pieces:
         choice = choices.get(piece.index)

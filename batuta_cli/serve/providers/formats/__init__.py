@@ -1,1 +1,15 @@
-"""The wire formats that backends speak: one module for each."""
+"""The wire formats of backends: one module each, listed in `serve/backends/wire_formats.py`."""
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from batuta_cli.serve.backends.wire_formats import WireFormat
+    from batuta_cli.serve.providers.wire import FormatModule
+
+
+@cache
+def format_module(wire: "WireFormat") -> "FormatModule":
+    """The module that implements a format."""
+    return cast("FormatModule", import_module(f"{__name__}.{wire.module}"))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.messages import ChatMessage, Role
 from batuta_cli.serve.providers.formats.openai_chat import parsed, reported
 from batuta_cli.serve.providers.sse import Event
@@ -22,7 +23,7 @@ _FINISH: dict[str, FinishReason] = {
 _SAME = ("temperature", "top_p", "top_k")
 
 
-def outgoing(call: Call) -> Outgoing:
+def outgoing(call: Call, _: Profile) -> Outgoing:
     """The request. System and developer messages become the `system` text, in their order."""
     system = [m.content for m in call.messages if m.role in (Role.SYSTEM, Role.DEVELOPER)]
     messages: list[dict[str, Any]] = []
@@ -49,8 +50,13 @@ def outgoing(call: Call) -> Outgoing:
     return Outgoing("messages", body)
 
 
+def reader(_: Call) -> "MessagesReader":
+    """The reader of the response."""
+    return MessagesReader()
+
+
 def _append(messages: list[dict[str, Any]], message: ChatMessage) -> None:
-    """One message; the results of several tool calls belong into one user turn."""
+    """Append one message; the results of consecutive tool calls go into one user message."""
     if message.role is Role.TOOL:
         block = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.content}
         if messages and messages[-1]["role"] == "user" and isinstance(messages[-1]["content"], list):

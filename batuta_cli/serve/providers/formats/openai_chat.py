@@ -1,7 +1,7 @@
-"""OpenAI's chat completions, which most backends speak.
+"""OpenAI's chat completions, the format of most backends.
 
-Usage is always asked for (`stream_options.include_usage`); some send it in a chunk of its own with no choices, some
-with the last chunk, some not at all.
+Streams ask for usage (`stream_options.include_usage`). Some backends send it in a chunk without choices, some in the
+last chunk, some not at all.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from batuta_cli.serve.backends.profile import ContinuationMethod, Profile
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Outgoing, Piece
 from batuta_cli.serve.usage import from_openai
@@ -26,26 +27,29 @@ _FINISH: dict[str, FinishReason] = {
     "content_filter": "content_filter",
 }
 _GIVEN_UP = frozenset(("abort", "error", "cancelled", "canceled", "insufficient_system_resource"))
-"""How vLLM, SGLang and services say that they did not finish the answer."""
-_NOT_ASKED = "the backend answered with choices that were not asked for"
+"""Finish reasons of vLLM, SGLang and hosted services for a response that they aborted."""
+_NOT_REQUESTED = "the backend answered with choices that were not requested"
 _EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call")
 
 
-def outgoing(call: Call, continuation: dict[str, Any] | None = None, *, limit: str = "max_tokens") -> Outgoing:
-    """The request; with a prefix, `continuation` has the fields by which the backend goes on with it.
-
-    `limit` names the field for the most tokens of the answer. It is always sent: what a request can cost hangs on it.
-    """
+def outgoing(call: Call, profile: Profile) -> Outgoing:
+    """The request; the profile has the output limit's name and the fields that continue a prefix."""
     messages = [m.to_dict() for m in call.messages]
     if call.prefix:
         messages.append({"role": "assistant", "content": call.prefix})
     body = {**call.options, "model": call.model, "messages": messages, "stream": call.stream}
-    body[limit] = call.max_tokens
+    if call.max_tokens is not None:
+        body[profile.output_limit] = call.max_tokens
     if call.stream:
         body["stream_options"] = {"include_usage": True}
-    if call.prefix:
-        body |= continuation or {}
+    if call.prefix and profile.continuation.method is ContinuationMethod.FIELDS:
+        body |= profile.continuation.body
     return Outgoing("chat/completions", body)
+
+
+def reader(call: Call) -> "ChatReader":
+    """The reader of the response."""
+    return ChatReader(call.options.get("n") or 1)
 
 
 class ChatReader:
@@ -57,7 +61,7 @@ class ChatReader:
         self._finished: set[int] = set()
         self._halves: dict[int, str] = {}
         self._foreign = False
-        """There was a choice that was not asked for."""
+        """There was a choice that was not requested."""
         self._done = False
 
     @property
@@ -68,13 +72,13 @@ class ChatReader:
     def event(self, event: Event) -> Iterator[Piece]:
         if event.data.strip() == b"[DONE]":
             if self._foreign and not self._seen:
-                raise BackendError(_NOT_ASKED)
+                raise BackendError(_NOT_REQUESTED)
             self._done = True
             return
         document = parsed(event.data)
         if event.type == "error" or "error" in document:
             raise reported(document)
-        choices = asked_choices(document.get("choices"), self._choices)
+        choices = requested_choices(document.get("choices"), self._choices)
         self._foreign |= bool(document.get("choices")) and not choices
         yield from self._pieces(document, choices, "delta")
 
@@ -84,10 +88,10 @@ class ChatReader:
         if not isinstance(document.get("choices"), list) or not document["choices"]:
             raise BackendError("the backend answered without choices")
         whole: dict[int, dict[str, Any]] = {}
-        for index, choice in asked_choices(document["choices"], self._choices):
-            whole.setdefault(index, choice)  # a second one with the same index is another answer, not its continuation
+        for index, choice in requested_choices(document["choices"], self._choices):
+            whole.setdefault(index, choice)  # a second one with the same index is ignored
         if not whole:
-            raise BackendError(_NOT_ASKED)
+            raise BackendError(_NOT_REQUESTED)
         yield from self._pieces(document, whole.items(), "message")
 
     def _pieces(
@@ -119,7 +123,7 @@ class ChatReader:
         return Piece(text, finish, None, extra or None, index, logprobs)
 
     def _joined(self, index: int, text: str, *, ended: bool) -> str:
-        """The text, half a character at its end kept back for the other half."""
+        """The text so far; a high surrogate at its end is held back until the low one arrives."""
         text = self._halves.pop(index, "") + text
         if text.isascii():
             return text
@@ -129,11 +133,11 @@ class ChatReader:
         return whole
 
 
-def asked_choices(choices: object, most: int) -> list[tuple[int, dict[str, Any]]]:
-    """Those of a document's choices that were asked for, each with its index, which is below `most`.
+def requested_choices(choices: object, most: int) -> list[tuple[int, dict[str, Any]]]:
+    """The choices of a document that were requested, each with its index, which is below `most`.
 
-    A choice without an index has that of its place. One with any other index is left out: a client would take it for
-    a further answer, and what is kept for each index would grow without end.
+    A choice without an index has that of its position. A choice with any other index is left out: the client did not
+    ask for it, and the memory for it would be unbounded.
     """
     found = []
     for place, choice in enumerate(choices if isinstance(choices, list) else ()):
@@ -145,16 +149,16 @@ def asked_choices(choices: object, most: int) -> list[tuple[int, dict[str, Any]]
 
 
 def read_finish(reason: object) -> FinishReason | None:
-    """Why an answer has ended; LocalAI has an empty reason while it has not.
+    """The normalised finish reason; LocalAI sends an empty one before the end.
 
-    Raises `BackendError` when its backend gave it up.
+    Raises `BackendError` when the backend aborted the response.
     """
     if not reason:
         return None
     if not isinstance(reason, str):
         return "stop"
     if reason in _GIVEN_UP:
-        raise BackendError("the backend gave up on its answer")
+        raise BackendError("the backend aborted its response")
     return _FINISH.get(reason, "stop")
 
 
@@ -165,12 +169,12 @@ def parsed(data: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         document = _with_halves(data)
     if not isinstance(document, dict):
-        raise BackendError("the backend sent an event that is no JSON object")
+        raise BackendError("the backend sent an event that is not a JSON object")
     return document
 
 
 def _with_halves(data: bytes) -> object:
-    """JSON that may have halves of characters, as servers cut them whose strings are UTF-16; None when it is none."""
+    """JSON with lone surrogates, as servers with UTF-16 strings send it; None when it is not JSON."""
     try:
         return json.loads(data) if b"\\u" in data else None
     except (ValueError, RecursionError):
@@ -178,7 +182,7 @@ def _with_halves(data: bytes) -> object:
 
 
 def mended(value: Any) -> Any:
-    """JSON without halves of characters: two of them are one, one alone is a replacement character."""
+    """JSON with surrogate pairs joined; a lone surrogate becomes a replacement character."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
@@ -198,11 +202,11 @@ _REQUEST_FAULTS = frozenset(
         "request_too_large",
     )
 )
-"""Codes and types of an error in a response that say that the request is wrong (OpenAI, Anthropic, llama.cpp, vLLM)."""
+"""Error codes and types that mean an invalid request (OpenAI, Anthropic, llama.cpp, vLLM)."""
 
 
 def reported(document: object) -> BackendError:
-    """The error that a backend reports; its text is not quoted, because it may quote the messages."""
+    """The error that a backend reports, without its text, which may quote the messages."""
     error = document.get("error") if isinstance(document, dict) else None
     code, kind = (error.get("code"), error.get("type")) if isinstance(error, dict) else (None, None)
     code = code or kind

@@ -1,14 +1,15 @@
 """Replicate's predictions (https://replicate.com/docs/reference/http, /docs/topics/predictions/streaming).
 
-A stream takes two requests: one makes the prediction, its answer names the address of the events. That address gets
-the key only when it is one of Replicate's. The inputs are those of Replicate's language models; there is no place for
-a conversation, so that of several turns is rendered here, as lines that begin with who speaks.
+A stream takes two requests: one creates the prediction, and its response has the URL of the events. The key is sent to
+that URL only when its host is Replicate's. Replicate's language models take one prompt: a conversation of several turns
+is rendered as lines that begin with the role.
 """
 
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.messages import ChatMessage, Role
 from batuta_cli.serve.providers.formats.openai_chat import reported
 from batuta_cli.serve.providers.sse import Event
@@ -18,17 +19,26 @@ from batuta_cli.serve.usage import plain
 _SAME = ("temperature", "top_p", "seed")
 
 
-def outgoing(call: Call) -> Outgoing:
-    """The request that makes a prediction. Raises `BackendError` for a model that is not `owner/name`."""
+def outgoing(call: Call, _profile: Profile) -> Outgoing:
+    """The request that creates a prediction. Raises `BackendError` for a model that is not `owner/name`."""
     owner, _, name = call.model.partition("/")
     if not owner or not name or not set(call.model.removeprefix(owner + "/")).isdisjoint("/?#%"):
-        raise BackendError("a model at Replicate is called owner/name", retryable=True, sent=False)
+        raise BackendError("the model's name must be owner/name at Replicate", retryable=True, sent=False)
     system = "\n\n".join(m.content for m in call.messages if m.role in (Role.SYSTEM, Role.DEVELOPER))
     sampling = {name: call.options[name] for name in _SAME if call.options.get(name) is not None}
     inputs = {"prompt": _prompt(call.messages), "max_tokens": call.max_tokens, **sampling}
     if system:
         inputs["system_prompt"] = system
-    return Outgoing(f"models/{call.model}/predictions", {"input": inputs, "stream": call.stream})
+    body = {"input": inputs, "stream": call.stream}
+    path = f"models/{call.model}/predictions"
+    if call.stream:
+        return Outgoing(path, body, headers={"Prefer": "respond-async"}, events_url=stream_url)
+    return Outgoing(path, body, headers={"Prefer": "wait"})
+
+
+def reader(_: Call) -> "PredictionReader":
+    """The reader of the response."""
+    return PredictionReader()
 
 
 def _prompt(messages: tuple[ChatMessage, ...]) -> str:
@@ -39,14 +49,14 @@ def _prompt(messages: tuple[ChatMessage, ...]) -> str:
 
 
 def stream_url(document: Any) -> str:
-    """Where the events of a prediction are. Raises `BackendError` when that is not an address of Replicate's."""
+    """The URL of a prediction's events. Raises `BackendError` when its host is not Replicate's."""
     urls = document.get("urls") if isinstance(document, dict) else None
     url = urls.get("stream") if isinstance(urls, dict) else None
     if not isinstance(url, str):
         raise reported(document)
     parts = urlsplit(url)
     if parts.scheme != "https" or not (parts.hostname or "").endswith(".replicate.com"):
-        raise BackendError("the backend names an address for its stream that is not its own")
+        raise BackendError("the backend names a stream URL on a host that is not Replicate's")
     return url
 
 
@@ -68,7 +78,7 @@ class PredictionReader:
             raise BackendError("the backend reports an error")
         elif event.type == "done":
             if b'"reason"' in event.data:  # canceled, or error
-                raise BackendError("the backend gave up on its answer")
+                raise BackendError("the backend aborted its response")
             self._complete = True
             yield Piece(finish_reason="stop")
 

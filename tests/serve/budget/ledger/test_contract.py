@@ -18,14 +18,10 @@ from batuta_cli.serve.budget.ledger import LEASE, Ledger, Moment, ReservationRow
 from batuta_cli.serve.budget.ledger.base import REMEMBERED
 from batuta_cli.serve.budget.ledger.memory import MemoryLedger
 from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
+from tests.serve.budget.ledger.support import START, at
 
-START = int(dt.datetime(2028, 2, 28, 12, tzinfo=dt.UTC).timestamp() * 1000)  # before a leap day
 HOUR = 3_600_000
 DAY = 24 * HOUR
-
-
-def at(time: int) -> Moment:
-    return Moment(time, dt.datetime.fromtimestamp(time / 1000, dt.UTC).date())
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -185,7 +181,7 @@ def test_a_sum_that_no_integer_holds_is_refused_and_changes_nothing(ledger: Ledg
         lambda: ledger.record(at(START), 10, Use("m")),
         lambda: ledger.settle(at(START), "r", 10, Use("m")),
     ):
-        with pytest.raises(LedgerError, match="larger than the ledger can hold"):
+        with pytest.raises(LedgerError, match="exceeds the ledger's largest number"):
             attempt()
     found = ledger.day_status(at(START))
     assert (found.spent, found.reserved) == (2**63 - 10, 5)

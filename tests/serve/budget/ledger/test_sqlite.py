@@ -160,14 +160,14 @@ def test_garbage_is_refused_and_left_as_it_is(ledger: SqliteLedger, path: Path) 
     path.parent.mkdir()
     path.write_bytes(b"This is no database. " * 500)
     before = path.read_bytes()
-    refuses_everything(ledger, "damaged, or not a ledger")
+    refuses_everything(ledger, "the ledger is damaged")
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("keep", [16, 100, 4096, 0.5, 0.9])
 def test_a_truncated_ledger_is_refused(ledger: SqliteLedger, kept: Path, keep: float) -> None:
     os.truncate(kept, int(keep if keep > 1 else kept.stat().st_size * keep))
-    refuses_everything(ledger, "damaged, or not a ledger")
+    refuses_everything(ledger, "the ledger is damaged")
 
 
 @pytest.mark.parametrize("filling", [b"\xff", b"\0"])
@@ -216,7 +216,7 @@ def test_a_ledger_whose_sums_are_not_those_of_its_rows_is_refused(
     ledger: SqliteLedger, kept: Path, statement: str
 ) -> None:
     change(kept, statement)
-    refuses_everything(ledger, "sums are not those of its rows")
+    refuses_everything(ledger, "sums differ from its rows")
 
 
 def test_a_day_that_is_none_is_damage(ledger: SqliteLedger, kept: Path) -> None:
@@ -325,7 +325,7 @@ def write_locked(path: Path) -> Iterator[None]:
 
 def test_a_ledger_that_another_program_keeps_locked_is_an_error_that_names_it(ledger: SqliteLedger, kept: Path) -> None:
     with write_locked(kept):
-        with pytest.raises(LedgerError, match=r"another program has kept it locked for 0\.2 seconds") as refused:
+        with pytest.raises(LedgerError, match=r"another program has held the lock for 0\.2 seconds") as refused:
             ledger.reserve(NOW, ReservationRow("x", 1, "me"), 100)
         assert str(kept) in refused.value.message and str(kept) in str(refused.value.hint)
         assert ledger.day_status(NOW).spent == 7  # readers do not wait

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from batuta_cli.serve.backends import ServingBackend
 from batuta_cli.serve.messages import ChatMessage, ToolCall
 from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader, outgoing
 from batuta_cli.serve.providers.sse import EventScanner
@@ -102,7 +103,8 @@ def test_a_conversation_becomes_the_messages_api_s() -> None:
         "tools": [{"type": "function", "function": function}],
         "tool_choice": "required",
     }
-    sent = outgoing(Call("claude", messages, 99, False, options))
+    call = Call(model="claude", messages=messages, max_tokens=99, stream=False, options=options)
+    sent = outgoing(call, ServingBackend.ANTHROPIC.profile)
     assert sent.path == "messages"
     assert sent.body == {
         "model": "claude",

@@ -5,12 +5,19 @@ from typing import Any
 
 import pytest
 
+from batuta_cli.serve.backends import ServingBackend
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.providers.formats.openai_chat import ChatReader, outgoing
 from batuta_cli.serve.providers.sse import Event, EventScanner
 from batuta_cli.serve.providers.wire import BackendError, Call, Piece, Usage
 
-CALL = Call("m", (ChatMessage.system("Be brief."), ChatMessage.user("Hi")), 64, True, {"temperature": 0.5})
+CALL = Call(
+    model="m",
+    messages=(ChatMessage.system("Be brief."), ChatMessage.user("Hi")),
+    max_tokens=64,
+    stream=True,
+    options={"temperature": 0.5},
+)
 
 # What api.openai.com sends (https://platform.openai.com/docs/api-reference/chat-streaming), shortened.
 OPENAI = b"""data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"gpt-4o","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}],"usage":null}
@@ -47,7 +54,7 @@ def test_a_stream_that_stops_before_its_end_is_not_complete() -> None:
 
 
 def test_usage_is_asked_for_and_options_are_passed_on() -> None:
-    sent = outgoing(CALL)
+    sent = outgoing(CALL, ServingBackend.VLLM.profile)
     assert sent.path == "chat/completions"
     assert sent.body == {
         "temperature": 0.5,
@@ -60,9 +67,9 @@ def test_usage_is_asked_for_and_options_are_passed_on() -> None:
 
 
 def test_a_prefix_goes_on_as_the_assistant_s_last_message() -> None:
-    call = Call("m", CALL.messages, 64, False, {}, "Once upon")
+    call = Call(model="m", messages=CALL.messages, max_tokens=64, stream=False, options={}, prefix="Once upon")
     fields = {"continue_final_message": True, "add_generation_prompt": False}
-    body = outgoing(call, fields).body
+    body = outgoing(call, ServingBackend.VLLM.profile).body
     assert body["messages"][-1] == {"role": "assistant", "content": "Once upon"}
     assert body.items() >= fields.items()
 

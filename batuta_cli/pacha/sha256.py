@@ -1,0 +1,67 @@
+"""SHA-256 digests of single files, as `sha256sum` writes them: `sha256:<hex>`.
+
+A directory has no SHA-256 digest here: OpenSSF Model Signing's root digest does not bind the names of files.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Self
+
+from batuta_cli.errors import InvalidInputError, UsageError
+from batuta_cli.files import Advance, StrPath, display
+from batuta_cli.pacha.hashing import ContentAddress, hash_stream_counting, scan
+from batuta_cli.pacha.oms.digests import Part, digest_parts
+
+PREFIX = "sha256:"
+
+
+@dataclass(frozen=True)
+class Sha256Digest:
+    """A SHA-256 digest of 32 bytes; its `str` is `sha256:` and 64 hexadecimal digits."""
+
+    digest: bytes
+
+    def __str__(self) -> str:
+        return PREFIX + self.hex
+
+    @property
+    def hex(self) -> str:
+        """The digest as 64 lower-case hexadecimal digits."""
+        return self.digest.hex()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `sha256:<64 hex digits>`. Raises `InvalidInputError`."""
+        digits = text.removeprefix(PREFIX)
+        if digits == text or len(digits) != 64 or not set(digits) <= set("0123456789abcdefABCDEF"):
+            raise InvalidInputError(
+                f"not a digest: {display(text)}", hint="a digest is sha256: or blake3: and 64 hexadecimal digits"
+            )
+        return cls(bytes.fromhex(digits))
+
+
+def parse_digest(text: str) -> ContentAddress | Sha256Digest:
+    """Read `sha256:<hex>` or `blake3:<hex>`. Raises `InvalidInputError`."""
+    return Sha256Digest.parse(text) if text.startswith(PREFIX) else ContentAddress.parse(text)
+
+
+def sha256_of(path: StrPath, progress: Advance | None = None) -> Sha256Digest:
+    """The SHA-256 of a file.
+
+    Raises `UsageError` for a directory, and as `hashing.hash_model`.
+    """
+    if os.path.isdir(path):
+        raise UsageError(
+            f"{display(path)}: a directory has no SHA-256 digest, only files have",
+            hint="the default, BLAKE3, has one for directories",
+        )
+    [entry] = scan(path)
+    return Sha256Digest(digest_parts([Part(entry, 0, entry.size)], "sha256", progress)[0])
+
+
+def sha256_of_stream(descriptor: int, name: StrPath, progress: Advance | None = None) -> Sha256Digest:
+    """The SHA-256 of what can be read from a descriptor, in constant memory. Raises `OperationError`."""
+    hasher = hashlib.sha256()
+    hash_stream_counting(descriptor, name, progress, also=[hasher.update])
+    return Sha256Digest(hasher.digest())

@@ -1,0 +1,148 @@
+"""POST routes: read a request in its dialect, run it through the pipeline, write the response whole or as a stream.
+
+Raises `HttpError`, the pipeline's errors, and `ClientLeftError`. The response of the pipeline is always closed, so that
+a client that disconnects frees its backend.
+"""
+
+import time
+from typing import TYPE_CHECKING
+
+import orjson
+
+from batuta_cli.errors import NoBackendError, UsageError
+from batuta_cli.serve.gateway.access import check_json, tier_for
+from batuta_cli.serve.gateway.connection import Connection, HeaderList
+from batuta_cli.serve.gateway.dialects.replies import Dialect, Reply, read
+from batuta_cli.serve.gateway.http_errors import HttpError, unknown_model
+from batuta_cli.serve.gateway.metrics import OTHER
+from batuta_cli.serve.gateway.state import GatewayState
+from batuta_cli.serve.money import format_usd
+from batuta_cli.serve.pipeline.request import ChatRequest, Summary
+from batuta_cli.serve.providers.wire import Piece
+
+if TYPE_CHECKING:
+    from batuta_cli.serve.pipeline.pipeline import Pipeline
+    from batuta_cli.serve.pipeline.response import Response
+    from batuta_cli.serve.routing.planning import Plan
+
+_HEADER_LIMIT = 1000  # characters of a header value
+
+
+async def generate(state: GatewayState, connection: Connection, dialect: Dialect) -> None:
+    """Serve one POST request."""
+    check_json(connection.headers)
+    state.require_pipeline()
+    if state.draining:
+        close = {b"connection": b"close"}
+        raise HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1, headers=close)
+    tier = tier_for(connection.headers, state.settings.privacy)
+    parsed = await read(dialect, await connection.body())
+    reply = dialect.reply(parsed, connection.id, int(time.time()))
+    connection.reply = reply if parsed.stream else None
+    request = ChatRequest(
+        request_id=connection.id,
+        model=parsed.model,
+        messages=parsed.messages,
+        privacy=tier,
+        max_tokens=parsed.max_tokens,
+        stream=parsed.stream,
+        options=parsed.options or {},
+    )
+    connection.model = OTHER
+    with state.open_request(connection) as pipeline:
+        response, backend = None, ""
+        try:
+            async with connection.watch_client():
+                if parsed.stream:
+                    connection.expect_stream([(b"x-batuta-tier", str(tier).encode())])
+                response = await _start(pipeline, request)
+                backend = response.backend
+                state.metrics.in_flight(1, backend)
+                connection.model = parsed.model
+                if parsed.stream:
+                    state.metrics.first_token(parsed.model, connection.seconds)
+                connection.log_fields |= {"backend": backend, "tier": str(response.tier)}
+                write = _write_stream if parsed.stream else _write_whole
+                await write(state, connection, response, reply)
+        finally:
+            if response is None and parsed.model in pipeline.models():
+                connection.model = parsed.model
+            if response is not None:
+                try:
+                    await response.aclose()
+                finally:  # also when the ledger fails at the end
+                    state.metrics.in_flight(-1, backend)
+
+
+async def _start(pipeline: "Pipeline", request: ChatRequest) -> "Response":
+    try:
+        return await pipeline.start(request)
+    except (UsageError, NoBackendError) as error:
+        models = pipeline.models()
+        if type(error) in (UsageError, NoBackendError) and models and request.model not in models:
+            raise unknown_model() from None
+        raise
+
+
+async def _write_stream(state: GatewayState, connection: Connection, response: "Response", reply: Reply) -> None:
+    await connection.begin_stream(_headers(response))
+    data = reply.begin()
+    while pieces := await response.more():
+        data += b"".join(map(reply.piece, pieces))
+        if data:
+            await connection.part(data)
+            data = b""
+    summary = _record_summary(state, connection, response)
+    await connection.end_stream(data + reply.end(summary) + _cost_comment(summary))
+
+
+async def _write_whole(state: GatewayState, connection: Connection, response: "Response", reply: Reply) -> None:
+    all_pieces: list[Piece] = []
+    while pieces := await response.more():
+        all_pieces += pieces
+    summary = _record_summary(state, connection, response)
+    headers = [*_headers(response), (b"x-batuta-cost", format_usd(summary.cost).encode())]
+    await connection.respond(200, reply.whole(all_pieces, summary), headers=headers)
+
+
+def _record_summary(state: GatewayState, connection: Connection, response: "Response") -> Summary:
+    summary = response.summary
+    if summary is None:
+        raise RuntimeError("a response ended without a summary")
+    state.metrics.completed(summary, connection.model or OTHER, connection.client)
+    connection.log_fields |= {
+        "backend": summary.backend,
+        "input_tokens": summary.input_tokens,
+        "output_tokens": summary.output_tokens,
+        "cost_usd": format_usd(summary.cost),
+        "attempts": len(summary.attempts),
+    }
+    return summary
+
+
+def _headers(response: "Response") -> HeaderList:
+    return [
+        (b"x-batuta-backend", _header_value(response.backend)),
+        (b"x-batuta-tier", str(response.tier).encode()),
+        (b"x-batuta-plan", _header_value(_plan_summary(response.plan))),
+    ]
+
+
+def _plan_summary(plan: "Plan | None") -> str:
+    """The plan in one line; `batuta serve route --explain` prints all of it."""
+    if plan is None:
+        return ""
+    rest = f"; then {', '.join(plan.fallbacks)}" if plan.fallbacks else ""
+    return f"{plan.decision}; {plan.reason}{rest}"
+
+
+def _header_value(text: str) -> bytes:
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(c if " " <= c <= "~" else "?" for c in text)
+    return text[:_HEADER_LIMIT].encode()
+
+
+def _cost_comment(summary: Summary) -> bytes:
+    """The cost of a stream as an SSE comment, which clients ignore (WHATWG HTML, section 9.2.6)."""
+    facts = {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "attempts": len(summary.attempts)}
+    return b": batuta %s\n\n" % orjson.dumps(facts)

@@ -1,0 +1,191 @@
+"""Plans a request: counts its tokens, takes a snapshot of the backends, and gives the targets in order.
+
+A request to a free backend needs neither a tokenizer nor the ledger: a bound of its tokens is enough. Otherwise tokens
+are counted and the budget is read, both in a thread.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from batuta_cli.config import Config
+from batuta_cli.errors import BatutaError
+from batuta_cli.serve.backends import Backend
+from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
+from batuta_cli.serve.messages import template_input_of
+from batuta_cli.serve.models.pricing import FREE, TokenPricing
+from batuta_cli.serve.models.windows import LARGEST_RESERVE
+from batuta_cli.serve.names import normalised, unknown_name
+from batuta_cli.serve.pipeline import input_count
+from batuta_cli.serve.pipeline.request import ChatRequest
+from batuta_cli.serve.privacy.gate import Basis
+from batuta_cli.serve.routing.errors import routing_error
+from batuta_cli.serve.routing.monitor import BackendMonitor
+from batuta_cli.serve.routing.planning import BackendState, Need, Plan, PlanRequest, Snapshot, plan
+from batuta_cli.serve.tiers import PrivacyTier
+from batuta_cli.serve.tokens import tokenizer_for
+from batuta_cli.serve.tokens.tokenizer import TokenCount
+from batuta_cli.serve.usage import cache_writes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A backend that may take a request, with everything needed to send it there."""
+
+    backend: Backend
+    base_url: str
+    pricing: TokenPricing
+    input_tokens: int
+    """An upper bound of the prompt's tokens."""
+    least_input_tokens: int = 0
+    """A lower bound of the prompt's tokens; the count itself where it is exact."""
+    max_tokens: int | None
+    """The output limit in the upstream request; None: no limit is sent."""
+    usual_max_tokens: int
+    """The output limit to send where the wire format cannot do without one."""
+    address_tier: PrivacyTier
+    """The strictest tier that admits the backend's address."""
+    connection_tier: PrivacyTier
+    """The tier of the connection: the request's, or a stricter one."""
+
+
+class Planner:
+    """Plans requests with the state of the backends and of the budget."""
+
+    def __init__(self, config: Config, monitor: BackendMonitor, breaker: CostCircuitBreaker) -> None:
+        self._config = config
+        self._monitor = monitor
+        self._breaker = breaker
+        self._server_counts = input_count.ServerCounts()
+
+    async def targets(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Target]]:
+        """The plan as of now and its targets in order, without the backends named in `without`.
+
+        Raises `UsageError` for a backend that is not configured, `AuditError`, `LedgerError`.
+        """
+        plan_request = self._plan_request(request)
+        await self._monitor.probe_unknown(request.privacy)
+        snapshot = self._monitor.snapshot(plan_request, None, without)
+        planned = plan(plan_request, snapshot)
+        if planned.backend is None or planned.warnings or _state(snapshot, str(planned.backend)).price is not FREE:
+            counted = await _in_thread(lambda: input_count.count(request, self._config.models))
+            plan_request = replace(plan_request, input_tokens=counted)
+            snapshot = self._monitor.snapshot(plan_request, await self.budget(), without)
+            planned = plan(plan_request, snapshot)
+            if planned.warnings:  # only an estimate exceeds the window
+                snapshot = await self._counted_by_servers(request, planned, snapshot)
+                planned = plan(plan_request, snapshot)
+        if not without:
+            for warning in planned.warnings:
+                logging.getLogger("batuta").warning("%s", warning)
+            self._monitor.spilling = snapshot.limits.spills(planned.queue_depth, before=self._monitor.spilling)
+        names = [planned.backend, *planned.fallbacks] if planned.backend is not None else []
+        return planned, [self._target(str(name), snapshot, plan_request, request) for name in names]
+
+    def error(self, request: ChatRequest, planned: Plan) -> BatutaError:
+        """The error for a request that no backend in the plan may take."""
+        wait = self.retry_after(request, planned.suitable)
+        return routing_error(planned, retry_after=wait, max_request_cost=self._breaker.config.max_request_cost)
+
+    def retry_after(self, request: ChatRequest, backends: Collection[str]) -> int | None:
+        """Whole seconds until one of these backends is expected to take the request; None without backends."""
+        return self._monitor.retry_after(backends, request.model) if backends else None
+
+    async def budget(self) -> BudgetStatus:
+        """The state of the budget. Raises `LedgerError`."""
+        return await _in_thread(self._breaker.status)
+
+    def counter(self, model: str) -> Callable[[str], TokenCount]:
+        """A function that counts the tokens of a text for a model; an upper estimate where its tokenizer is unknown."""
+
+        def count(text: str) -> TokenCount:
+            tokenizer = tokenizer_for(input_count.tokenizer_name(model, self._config.models))
+            return TokenCount(tokenizer.count(text), tokenizer.exact, tokenizer.name)
+
+        return count
+
+    async def render(self, request: ChatRequest) -> str:
+        """The prompt for raw completion. Raises `UsageError` for a model whose format is not known."""
+        from batuta_cli.serve.templates.engine import ChatTemplateEngine
+
+        own = self._config.models.get(request.model)
+        name = own.template if own and own.template else input_count.model_name(request.model)
+        given = template_input_of(request.options).arguments()
+        return ChatTemplateEngine.from_model(name).apply(request.messages, **given)
+
+    def _plan_request(self, request: ChatRequest) -> PlanRequest:
+        options = request.options
+        kind = options.get("response_format")
+        needs = {
+            Need.STREAMING: request.stream,
+            Need.TOOLS: bool(options.get("tools")),
+            Need.JSON: isinstance(kind, dict) and kind.get("type") not in (None, "text"),
+            Need.CHOICES: (options.get("n") or 1) != 1,
+        }
+        return PlanRequest(
+            privacy=request.privacy,
+            model=request.model,
+            backend=self._backend_name(request.backend) if request.backend else "",
+            latency=request.latency,
+            input_tokens=input_count.bound(request),
+            max_output_tokens=request.max_tokens,
+            writes=cache_writes(options),
+            needs=frozenset(need for need, is_needed in needs.items() if is_needed),
+        )
+
+    async def _counted_by_servers(self, request: ChatRequest, planned: Plan, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with the counts of the servers whose window an estimate exceeds."""
+        names = {c.backend for c in planned.candidates if c.passed and any(gate.uncertain for gate in c.gates)}
+        backends = [backend for backend in self._monitor.backends if backend.name in names]
+        session = self._monitor.session(request.privacy)
+        counts = await asyncio.gather(
+            *(self._server_counts.of(session, backend, self._base_url(backend), request) for backend in backends)
+        )
+        found = dict(zip((backend.name for backend in backends), counts, strict=True))
+        states = tuple(input_count.with_count(state, found.get(state.name)) for state in snapshot.backends)
+        return replace(snapshot, backends=states)
+
+    def _base_url(self, backend: Backend) -> str:
+        probe = self._monitor.probes.get(backend.name)
+        return probe.base_url if probe and probe.base_url else backend.base_urls[0]
+
+    def _backend_name(self, name: str) -> str:
+        for backend in self._monitor.backends:
+            if normalised(backend.name) == normalised(name):
+                return backend.name
+        raise unknown_name("backend", name, [backend.name for backend in self._monitor.backends])
+
+    def _target(self, name: str, snapshot: Snapshot, plan_request: PlanRequest, request: ChatRequest) -> Target:
+        state = _state(snapshot, name)
+        backend = next(backend for backend in self._monitor.backends if backend.name == name)
+        tier = plan_request.privacy
+        if state.price is FREE and state.basis is Basis.UNRESOLVED_NAME and tier is PrivacyTier.STANDARD:
+            # Price 0 because the host is expected to be local: connect under PRIVATE, so that the gate refuses a public
+            # address.
+            tier = PrivacyTier.PRIVATE
+        is_paid = state.price is not None and not state.price.is_free
+        usual = state.reserve or LARGEST_RESERVE
+        needs_limit = is_paid or backend.profile.wire.needs_limit
+        return Target(
+            backend=backend,
+            base_url=self._base_url(backend),
+            pricing=state.price or FREE,
+            input_tokens=plan_request.input_tokens.tokens if plan_request.input_tokens else 0,
+            least_input_tokens=input_count.least(request, plan_request.input_tokens) if is_paid else 0,
+            max_tokens=request.max_tokens or (usual if needs_limit else None),
+            usual_max_tokens=request.max_tokens or usual,
+            address_tier=state.tier,
+            connection_tier=tier,
+        )
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+def _state(snapshot: Snapshot, name: str) -> BackendState:
+    return next(state for state in snapshot.backends if state.name == name)
