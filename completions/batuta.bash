@@ -2,7 +2,7 @@
 #
 # Generated from the commands by `make docs`. It is static: batuta is not run at TAB. It needs bash 4.4 and no library.
 
-# What stands at a command: its subcommands, its options, and what the value of option or argument number $2 may be.
+# The values of a command: its subcommands, its options, and what the value of option or argument number $2 may be.
 # Fails when $2 takes no value.
 _batuta_at() {
     subcommands='' options='' value=''
@@ -24,25 +24,26 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha sign')
-            options='--identity --key --passphrase-env -o --output --expires --ignore --follow-symlinks --format -f --force --json -q --quiet -h --help'
+            options='--identity --key --passphrase-env -o --output --expires --ignore --follow-symlinks --format --inside --oms-key -f --force --json -q --quiet -h --help'
             case ${2-} in
                 --identity | --expires | --ignore) value='' && return 0 ;;
-                --key | -o | --output | [1-9]*) value='<file>' && return 0 ;;
+                --key | -o | --output | --oms-key | [1-9]*) value='<file>' && return 0 ;;
                 --passphrase-env) value='<variable>' && return 0 ;;
                 --format) value='bundle pacha1' && return 0 ;;
             esac
             ;;
         'batuta pacha verify')
-            options='--signature --key --identity --digest --name --require --allow-pacha1 --json -q --quiet -h --help'
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --json -q --quiet -h --help'
             case ${2-} in
-                --signature | --key | [1-9]*) value='<file>' && return 0 ;;
-                --identity | --digest | --name | --require) value='' && return 0 ;;
+                --signature | --key | --trust | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
+                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned) value='' && return 0 ;;
             esac
             ;;
         'batuta pacha hash')
-            options='-c --check --ignore --follow-symlinks --json -q --quiet -h --help'
+            options='-c --check --ignore-missing --algorithm --ignore --follow-symlinks --json -q --quiet -h --help'
             case ${2-} in
                 -c | --check | [1-9]*) value='<file>' && return 0 ;;
+                --algorithm) value='blake3 sha256' && return 0 ;;
                 --ignore) value='' && return 0 ;;
             esac
             ;;
@@ -69,7 +70,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha keys')
-            subcommands='list export import'
+            subcommands='list export import rotate rename remove'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha keys list')
@@ -91,15 +92,35 @@ _batuta_at() {
                 1) value='<file>' && return 0 ;;
             esac
             ;;
+        'batuta pacha keys rotate')
+            options='--passphrase-env --new-passphrase-env --endorsement --json -q --quiet -h --help'
+            case ${2-} in
+                --passphrase-env | --new-passphrase-env) value='<variable>' && return 0 ;;
+                --endorsement) value='<file>' && return 0 ;;
+                1) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha keys rename')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1 | 2) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha keys remove')
+            options='-y --yes --json -q --quiet -h --help'
+            case ${2-} in
+                1) value='' && return 0 ;;
+            esac
+            ;;
         'batuta pacha trust')
-            subcommands='add list remove revoke retire'
+            subcommands='add list remove revoke retire export import'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha trust add')
-            options='--valid-from --valid-until --json -q --quiet -h --help'
+            options='--endorsed-by --valid-from --valid-until --json -q --quiet -h --help'
             case ${2-} in
+                --endorsed-by | 2) value='<file>' && return 0 ;;
                 --valid-from | --valid-until | 1) value='' && return 0 ;;
-                2) value='<file>' && return 0 ;;
             esac
             ;;
         'batuta pacha trust list')
@@ -122,6 +143,18 @@ _batuta_at() {
             options='--from --json -q --quiet -h --help'
             case ${2-} in
                 --from) value='' && return 0 ;;
+                1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha trust export')
+            options='-o --output -f --force --json -q --quiet -h --help'
+            case ${2-} in
+                -o | --output) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha trust import')
+            options='-y --yes --json -q --quiet -h --help'
+            case ${2-} in
                 1) value='<file>' && return 0 ;;
             esac
             ;;
@@ -174,12 +207,13 @@ _batuta_at() {
             esac
             ;;
         'batuta serve context')
-            options='--model -m --messages --system --user --strategy --window --reserve --tokenizer --system-fallback --json -q --quiet -h --help'
+            options='--model -m --messages --system --user --strategy --window --reserve --tokenizer --system-fallback --backend --privacy --json -q --quiet -h --help'
             case ${2-} in
-                --model | --system | --user | --window | --reserve) value='' && return 0 ;;
+                --model | --system | --user | --window | --reserve | --backend) value='' && return 0 ;;
                 -m | --messages | --tokenizer) value='<file>' && return 0 ;;
                 --strategy) value='sliding-window middle-out error' && return 0 ;;
                 --system-fallback) value='error merge drop' && return 0 ;;
+                --privacy) value='sovereign private standard' && return 0 ;;
             esac
             ;;
         'batuta serve backends')
@@ -189,28 +223,28 @@ _batuta_at() {
             esac
             ;;
         'batuta serve route')
-            options='--privacy --latency --throughput --cost --model --backend --queue-depth --no-spillover --configured --explain --input-tokens --max-output-tokens -m --messages --system --user --ledger --json -q --quiet -h --help'
+            options='--privacy --latency --throughput --cost --model --backend --queue-depth --no-spillover --configured --explain --input-tokens --max-output-tokens -m --messages --system --user --ledger --set --json -q --quiet -h --help'
             case ${2-} in
                 --privacy) value='sovereign private standard' && return 0 ;;
                 --latency) value='realtime interactive batch' && return 0 ;;
                 --throughput) value='low medium high' && return 0 ;;
                 --cost) value='frugal balanced premium' && return 0 ;;
-                --model | --backend | --queue-depth | --input-tokens | --max-output-tokens | --system | --user | --ledger) value='' && return 0 ;;
+                --model | --backend | --queue-depth | --input-tokens | --max-output-tokens | --system | --user | --ledger | --set) value='' && return 0 ;;
                 -m | --messages) value='<file>' && return 0 ;;
             esac
             ;;
         'batuta serve chat')
-            options='-M --model --system -m --messages --max-tokens --temperature --seed --no-stream --stream --privacy --backend --ledger --json -q --quiet -h --help'
+            options='-M --model --system -m --messages --max-tokens --temperature --seed --no-stream --stream --privacy --backend --ledger --set --json -q --quiet -h --help'
             case ${2-} in
-                -M | --model | --system | --max-tokens | --temperature | --seed | --backend | --ledger | [1-9]*) value='' && return 0 ;;
+                -M | --model | --system | --max-tokens | --temperature | --seed | --backend | --ledger | --set | [1-9]*) value='' && return 0 ;;
                 -m | --messages) value='<file>' && return 0 ;;
                 --privacy) value='standard private sovereign' && return 0 ;;
             esac
             ;;
         'batuta serve gateway')
-            options='--host --port --workers --ledger --json -q --quiet -h --help'
+            options='--host --port --workers --ledger --set --json -q --quiet -h --help'
             case ${2-} in
-                --host | --port | --workers | --ledger) value='' && return 0 ;;
+                --host | --port | --workers | --ledger | --set) value='' && return 0 ;;
             esac
             ;;
         'batuta serve audit')
@@ -274,7 +308,7 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve keys create')
-            options='--json -q --quiet -h --help'
+            options='--admin --json -q --quiet -h --help'
             case ${2-} in
                 1) value='' && return 0 ;;
             esac
@@ -301,20 +335,20 @@ _batuta_at() {
         'batuta config get')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config set')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
                 [1-9]*) value='' && return 0 ;;
             esac
             ;;
         'batuta config unset')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config init')

@@ -58,7 +58,7 @@ complete -c batuta -f
 # batuta
 complete -c batuta -n '__batuta_at' -a pacha -d 'Make model files trustworthy: sign, verify, encrypt, hash, store.'
 complete -c batuta -n '__batuta_at' -a serve -d 'Make model requests correct, private and within budget.'
-complete -c batuta -n '__batuta_at' -a config -d 'See and change the configuration: path, show, get, set, unset, init.'
+complete -c batuta -n '__batuta_at' -a config -d 'Show and change the configuration: path, show, get, set, unset, init.'
 complete -c batuta -n '__batuta_at' -s V -l version -d 'Print the version and exit.'
 complete -c batuta -n '__batuta_at' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at' -s q -l quiet -d 'Print errors only.'
@@ -71,9 +71,9 @@ complete -c batuta -n '__batuta_at pacha' -a verify -d 'Verify models: exit 0 on
 complete -c batuta -n '__batuta_at pacha' -a hash -d 'Print content addresses (BLAKE3): blake3:<hex>  PATH.'
 complete -c batuta -n '__batuta_at pacha' -a encrypt -d 'Encrypt a file under a password, as PATH.enc.'
 complete -c batuta -n '__batuta_at pacha' -a decrypt -d 'Decrypt a file: the original, or nothing.'
-complete -c batuta -n '__batuta_at pacha' -a inspect -d 'Show what a .sig or .enc file says about itself. Nothing is verified, no secret is needed.'
-complete -c batuta -n '__batuta_at pacha' -a keys -d 'List, export and import your own keys.'
-complete -c batuta -n '__batuta_at pacha' -a trust -d 'Say whose signatures count here, and which keys are revoked.'
+complete -c batuta -n '__batuta_at pacha' -a inspect -d 'Show what a .sig or .enc file, or another tool\'s OpenSSF bundle, says about itself.'
+complete -c batuta -n '__batuta_at pacha' -a keys -d 'Manage your own keys.'
+complete -c batuta -n '__batuta_at pacha' -a trust -d 'Manage the keys whose signatures are accepted, and revoked keys.'
 complete -c batuta -n '__batuta_at pacha' -a store -d 'Keep models once, read-only, under the address of their content.'
 complete -c batuta -n '__batuta_at pacha' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha' -s q -l quiet -d 'Print errors only.'
@@ -93,41 +93,51 @@ complete -c batuta -n '__batuta_in \'pacha sign\'' -l identity -x -d 'Which of y
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l key -r -F -d 'A private key from elsewhere; - is stdin.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l passphrase-env -x -a '(set -nx)' -d 'The variable that holds the key\'s passphrase.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s o -l output -r -F -d 'Where to write it; - is stdout.'
-complete -c batuta -n '__batuta_in \'pacha sign\'' -l expires -x -d 'The signature counts for so many days.'
-complete -c batuta -n '__batuta_in \'pacha sign\'' -l ignore -x -d 'Leave these paths out, from the model\'s root; * stays within a directory, ** does not.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l expires -x -d 'The signature is valid for DAYS days.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l ignore -x -d 'Leave out these paths, relative to the model\'s root. * stays within a directory, ** does not.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l format -x -a 'bundle pacha1' -d 'A Sigstore bundle, or the Rust crate\'s format.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l inside -d 'Write the signature of a directory into it, as DIR/model.sig.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l oms-key -r -F -d 'Sign with this ECDSA key for model_signing and other OpenSSF tools, as PATH.oms.sig.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s f -l force -d 'Replace an existing signature.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha sign\' 1+ --identity --key --passphrase-env -o --output --expires --ignore --format' -F
+complete -c batuta -n '__batuta_in \'pacha sign\' 1+ --identity --key --passphrase-env -o --output --expires --ignore --format --oms-key' -F
 
 # batuta pacha verify
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l signature -r -F -d 'The signature, if it is not PATH.sig; - is stdin.'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l key -r -F -d 'Accept this public key alone: a file, or ed25519:BASE64.'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l identity -x -d 'Who must have signed.'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l digest -x -d 'The content must have this address.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l key -r -F -d 'Accept this public key instead of the trust store\'s: Ed25519 or ECDSA, a file or TYPE:BASE64. Of several, any is accepted.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l identity -x -d 'The signer that is required. Of several, any is accepted.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l digest -x -d 'The content must have this address or digest.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l name -x -d 'The name it must have been signed under.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l require -x -d 'How many distinct trusted keys must have signed.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l trust -r -F -d 'Accept the keys of this file instead of the trust store\'s: one of trust export, or allowed_signers.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l ca -r -F -d 'Accept certificates that this authority (PEM) issued to --identity.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l trusted-root -r -F -d 'Accept keyless Sigstore signatures under this trusted_root.json.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l issuer -x -d 'The OpenID Connect issuer of --identity in a keyless signature.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l at -x -d 'Judge certificates and expiry at this time, not now (UTC).'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-unsigned -x -d 'Accept unsigned files of these names, and list them.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require' -F
+complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned' -F
 
 # batuta pacha hash
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'
-complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore -x -d 'Leave these paths out, from the model\'s root; * stays within a directory, ** does not.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore-missing -d 'With --check: skip listed files that do not exist.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -l algorithm -x -a 'blake3 sha256' -d 'sha256 prints the lines of sha256sum, for files only.'
+complete -c batuta -n '__batuta_in \'pacha hash\'' -l ignore -x -d 'Leave out these paths, relative to the model\'s root. * stays within a directory, ** does not.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha hash\' 1+ -c --check --ignore' -F
+complete -c batuta -n '__batuta_in \'pacha hash\' 1+ -c --check --algorithm --ignore' -F
 
 # batuta pacha encrypt
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
-complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline is dropped.'
+complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline (LF or CRLF) is dropped.'
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -s o -l output -r -F -d 'Where to write; - is stdout.'
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -l format -x -a '1 2' -d '1 is read by the Rust crate; 2 is for pipes, random access and any size.'
 complete -c batuta -n '__batuta_in \'pacha encrypt\'' -s f -l force -d 'Replace an existing output.'
@@ -138,9 +148,9 @@ complete -c batuta -n '__batuta_in \'pacha encrypt\' 1 --password-env --password
 
 # batuta pacha decrypt
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
-complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline is dropped.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l password-file -r -F -d 'The file that holds it; one trailing newline (LF or CRLF) is dropped.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s o -l output -r -F -d 'Where to write; - is stdout.'
-complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l allow-kdf-memory -x -d 'The memory a file may ask for to derive its key.'
+complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l allow-kdf-memory -x -d 'Largest memory that a file may request to derive its key.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s f -l force -d 'Replace an existing output.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha decrypt\'' -s q -l quiet -d 'Print errors only.'
@@ -154,9 +164,12 @@ complete -c batuta -n '__batuta_in \'pacha inspect\'' -s h -l help -d 'Show this
 complete -c batuta -n '__batuta_in \'pacha inspect\' 1' -F
 
 # batuta pacha keys
-complete -c batuta -n '__batuta_at pacha keys' -a list -d 'List your own key pairs.'
+complete -c batuta -n '__batuta_at pacha keys' -a list -d 'List your own key pairs, and whether signatures by them are accepted here.'
 complete -c batuta -n '__batuta_at pacha keys' -a export -d 'Write the public key of one of your key pairs, for others to trust.'
 complete -c batuta -n '__batuta_at pacha keys' -a import -d 'Import a private Ed25519 key: PKCS#8 PEM, OpenSSH, or the Rust crate\'s PEM.'
+complete -c batuta -n '__batuta_at pacha keys' -a rotate -d 'Replace a key by a new one under the same name, which the old one endorses.'
+complete -c batuta -n '__batuta_at pacha keys' -a rename -d 'Give a key another identity, here and in the trust store.'
+complete -c batuta -n '__batuta_at pacha keys' -a remove -d 'Delete one of your key pairs permanently.'
 complete -c batuta -n '__batuta_at pacha keys' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha keys' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at pacha keys' -s h -l help -d 'Show this message and exit.'
@@ -183,23 +196,45 @@ complete -c batuta -n '__batuta_in \'pacha keys import\'' -s q -l quiet -d 'Prin
 complete -c batuta -n '__batuta_in \'pacha keys import\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'pacha keys import\' 1 --identity --passphrase-env' -F
 
+# batuta pacha keys rotate
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -l passphrase-env -x -a '(set -nx)' -d 'The variable that holds the key\'s passphrase.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -l new-passphrase-env -x -a '(set -nx)' -d 'The variable that holds the new key\'s passphrase, if it is another one.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -l endorsement -r -F -d 'Where to write the endorsement; beside the kept key by default.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keys rotate\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha keys rename
+complete -c batuta -n '__batuta_in \'pacha keys rename\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keys rename\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keys rename\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha keys remove
+complete -c batuta -n '__batuta_in \'pacha keys remove\'' -s y -l yes -d 'Delete it without a question.'
+complete -c batuta -n '__batuta_in \'pacha keys remove\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha keys remove\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha keys remove\'' -s h -l help -d 'Show this message and exit.'
+
 # batuta pacha trust
-complete -c batuta -n '__batuta_at pacha trust' -a add -d 'Trust a public key under a name: PEM, OpenSSH, or the Rust crate\'s PEM.'
-complete -c batuta -n '__batuta_at pacha trust' -a list -d 'List trusted and revoked keys.'
+complete -c batuta -n '__batuta_at pacha trust' -a add -d 'Trust a public key under a name: Ed25519 or ECDSA, in PEM, as an OpenSSH line, or the Rust crate\'s PEM.'
+complete -c batuta -n '__batuta_at pacha trust' -a list -d 'List trusted and revoked keys, those of /etc/batuta/trust.toml included.'
 complete -c batuta -n '__batuta_at pacha trust' -a remove -d 'Stop trusting a key. A revocation of it stays.'
-complete -c batuta -n '__batuta_at pacha trust' -a revoke -d 'Revoke a key for good: it verifies nothing any more, whatever date a signature claims.'
-complete -c batuta -n '__batuta_at pacha trust' -a retire -d 'Keep what a key signed before a date, and nothing after it.'
+complete -c batuta -n '__batuta_at pacha trust' -a revoke -d 'Revoke a key permanently: no signature by it is accepted, regardless of its date.'
+complete -c batuta -n '__batuta_at pacha trust' -a retire -d 'Accept a key\'s signatures only if they are dated before DATE.'
+complete -c batuta -n '__batuta_at pacha trust' -a export -d 'Write your trusted and revoked keys as one file, for `trust import` and `verify --trust`.'
+complete -c batuta -n '__batuta_at pacha trust' -a import -d 'Add the keys and revocations of a file, after showing what changes.'
 complete -c batuta -n '__batuta_at pacha trust' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha trust' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at pacha trust' -s h -l help -d 'Show this message and exit.'
 
 # batuta pacha trust add
-complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-from -x -d 'Count only signatures made from then on (UTC).'
-complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-until -x -d 'Count only signatures made before then (UTC).'
+complete -c batuta -n '__batuta_in \'pacha trust add\'' -l endorsed-by -r -F -d 'Trust the new key that a key of NAME endorses in this file (see keys rotate).'
+complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-from -x -d 'Accept only signatures dated then or later (UTC).'
+complete -c batuta -n '__batuta_in \'pacha trust add\'' -l valid-until -x -d 'Accept only signatures dated before then (UTC).'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha trust add\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha trust add\' 2 --valid-from --valid-until' -F
+complete -c batuta -n '__batuta_in \'pacha trust add\' 2 --endorsed-by --valid-from --valid-until' -F
 
 # batuta pacha trust list
 complete -c batuta -n '__batuta_in \'pacha trust list\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
@@ -213,26 +248,40 @@ complete -c batuta -n '__batuta_in \'pacha trust remove\'' -s h -l help -d 'Show
 complete -c batuta -n '__batuta_in \'pacha trust remove\' 1' -F
 
 # batuta pacha trust revoke
-complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -l reason -x -d 'Why, for those who meet the revocation.'
+complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -l reason -x -d 'The reason, shown when a signature of this key is refused.'
 complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha trust revoke\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'pacha trust revoke\' 1 --reason' -F
 
 # batuta pacha trust retire
-complete -c batuta -n '__batuta_in \'pacha trust retire\'' -l from -x -d 'Signatures dated then or later do not count (UTC).'
+complete -c batuta -n '__batuta_in \'pacha trust retire\'' -l from -x -d 'Signatures dated then or later are refused (UTC).'
 complete -c batuta -n '__batuta_in \'pacha trust retire\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha trust retire\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha trust retire\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'pacha trust retire\' 1 --from' -F
 
+# batuta pacha trust export
+complete -c batuta -n '__batuta_in \'pacha trust export\'' -s o -l output -r -F -d 'Where to write it; - is stdout.'
+complete -c batuta -n '__batuta_in \'pacha trust export\'' -s f -l force -d 'Replace an existing file.'
+complete -c batuta -n '__batuta_in \'pacha trust export\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha trust export\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha trust export\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha trust import
+complete -c batuta -n '__batuta_in \'pacha trust import\'' -s y -l yes -d 'Make the changes without a question.'
+complete -c batuta -n '__batuta_in \'pacha trust import\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha trust import\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha trust import\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha trust import\' 1' -F
+
 # batuta pacha store
-complete -c batuta -n '__batuta_at pacha store' -a add -d 'Add files, each with the PATH.sig beside it, and print their addresses.'
-complete -c batuta -n '__batuta_at pacha store' -a path -d 'Print where an object lies.'
+complete -c batuta -n '__batuta_at pacha store' -a add -d 'Add files, each with its PATH.sig, and print their addresses.'
+complete -c batuta -n '__batuta_at pacha store' -a path -d 'Print the path of an object.'
 complete -c batuta -n '__batuta_at pacha store' -a list -d 'List the objects: names, addresses, sizes in bytes, when they were added (a linked file: last changed).'
-complete -c batuta -n '__batuta_at pacha store' -a verify -d 'Hash objects again. A damaged one is set aside and not served any more: exit 3.'
-complete -c batuta -n '__batuta_at pacha store' -a remove -d 'Remove a name (the object stays until `gc`), or an object that no name means.'
-complete -c batuta -n '__batuta_at pacha store' -a gc -d 'Delete the objects that no name means, their signatures, and what killed additions left behind.'
+complete -c batuta -n '__batuta_at pacha store' -a verify -d 'Hash objects again. A damaged one is moved aside and no longer served: exit 3.'
+complete -c batuta -n '__batuta_at pacha store' -a remove -d 'Remove a name (the object stays until `gc`), or an object without a name.'
+complete -c batuta -n '__batuta_at pacha store' -a gc -d 'Delete objects without a name, their signatures, and leftovers of interrupted `store add`s.'
 complete -c batuta -n '__batuta_at pacha store' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha store' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at pacha store' -s h -l help -d 'Show this message and exit.'
@@ -268,21 +317,21 @@ complete -c batuta -n '__batuta_in \'pacha store remove\'' -s q -l quiet -d 'Pri
 complete -c batuta -n '__batuta_in \'pacha store remove\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta pacha store gc
-complete -c batuta -n '__batuta_in \'pacha store gc\'' -s n -l dry-run -d 'Only say what would be deleted.'
+complete -c batuta -n '__batuta_in \'pacha store gc\'' -s n -l dry-run -d 'Only print what would be deleted.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve
 complete -c batuta -n '__batuta_at serve' -a template -d 'Render messages as the prompt a model was trained on, byte for byte.'
-complete -c batuta -n '__batuta_at serve' -a context -d 'Count the tokens of a conversation, as the model\'s template renders it, and say whether they fit.'
-complete -c batuta -n '__batuta_at serve' -a backends -d 'List the backends: tier, address, whether the tier admits them, and with --probe how deep their queue is.'
-complete -c batuta -n '__batuta_at serve' -a route -d 'Tell where a request would go: the backend\'s name. Nothing is sent.'
-complete -c batuta -n '__batuta_at serve' -a chat -d 'Send one request and print the answer.'
-complete -c batuta -n '__batuta_at serve' -a gateway -d 'Answer OpenAI\'s and Anthropic\'s clients over HTTP, within privacy and budget.'
-complete -c batuta -n '__batuta_at serve' -a audit -d 'Check the log of what the privacy gate allowed and refused.'
-complete -c batuta -n '__batuta_at serve' -a budget -d 'Keep spending within a daily budget, and see what it went to.'
-complete -c batuta -n '__batuta_at serve' -a keys -d 'Make, list and revoke the gateway\'s client keys.'
+complete -c batuta -n '__batuta_at serve' -a context -d 'Count the tokens of a conversation, as the model\'s template renders it, and check whether they fit.'
+complete -c batuta -n '__batuta_at serve' -a backends -d 'List the backends: tier, address, state; with --probe also queue depth and models.'
+complete -c batuta -n '__batuta_at serve' -a route -d 'Print the name of the backend that a request would go to. The request is not sent.'
+complete -c batuta -n '__batuta_at serve' -a chat -d 'Send one request to a model and print the response.'
+complete -c batuta -n '__batuta_at serve' -a gateway -d 'Start an HTTP server for clients of OpenAI and Anthropic, within the privacy tier and the budget.'
+complete -c batuta -n '__batuta_at serve' -a audit -d 'Verify the log of the privacy gate\'s decisions.'
+complete -c batuta -n '__batuta_at serve' -a budget -d 'Limit and show the daily spending.'
+complete -c batuta -n '__batuta_at serve' -a keys -d 'Create, list and revoke the client keys of the gateway.'
 complete -c batuta -n '__batuta_at serve' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at serve' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at serve' -s h -l help -d 'Show this message and exit.'
@@ -315,77 +364,82 @@ complete -c batuta -n '__batuta_in \'serve context\'' -l model -x -d 'The model\
 complete -c batuta -n '__batuta_in \'serve context\'' -s m -l messages -r -F -d 'The conversation as JSON: a list of {"role", "content"}, or an object with "messages"; - is stdin.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l system -x -d 'The system message; - reads stdin.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l user -x -d 'The user\'s message; - reads stdin.'
-complete -c batuta -n '__batuta_in \'serve context\'' -l strategy -x -a 'sliding-window middle-out error' -d 'Write the conversation shortened to what fits: without its oldest turns; without the oldest after the first; or not at all.'
-complete -c batuta -n '__batuta_in \'serve context\'' -l window -x -d 'The context window, for prompt and answer together.'
-complete -c batuta -n '__batuta_in \'serve context\'' -l reserve -x -d 'The part of it kept for the answer.'
-complete -c batuta -n '__batuta_in \'serve context\'' -l tokenizer -r -F -d 'A GGUF file, a tokenizer.json or a folder to count tokens with.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l strategy -x -a 'sliding-window middle-out error' -d 'Shorten the conversation to fit and print it: sliding-window drops the oldest turns, middle-out drops the oldest turns after the first, error drops nothing.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l window -x -d 'The context window, for prompt and output together.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l reserve -x -d 'The part of the window reserved for the output.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l tokenizer -r -F -d 'Count with this GGUF file, tokenizer.json or model folder.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l system-fallback -x -a 'error merge drop' -d 'The treatment of a system message that the format does not support: merge puts it into the first user message, drop omits it.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l backend -x -d 'Let this running llama.cpp or vLLM server count; its window is used where it is smaller.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l privacy -x -a 'sovereign private standard' -d 'The privacy tier of the request to --backend. Default: the config\'s.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve context\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve context\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve backends
-complete -c batuta -n '__batuta_in \'serve backends\'' -l privacy -x -a 'sovereign private standard' -d 'The tier to judge by. By default that of the configuration.'
-complete -c batuta -n '__batuta_in \'serve backends\'' -l probe -d 'Ask each one that the tier allows how it is.'
-complete -c batuta -n '__batuta_in \'serve backends\'' -l all -d 'List every kind that batuta knows, configured or not.'
+complete -c batuta -n '__batuta_in \'serve backends\'' -l privacy -x -a 'sovereign private standard' -d 'The privacy tier to judge by; by default the one in the configuration.'
+complete -c batuta -n '__batuta_in \'serve backends\'' -l probe -d 'Probe every backend that the tier admits.'
+complete -c batuta -n '__batuta_in \'serve backends\'' -l all -d 'List every known kind, configured or not.'
 complete -c batuta -n '__batuta_in \'serve backends\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve backends\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve backends\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve route
-complete -c batuta -n '__batuta_in \'serve route\'' -l privacy -x -a 'sovereign private standard' -d 'How far the request may go. Default: the config\'s.'
-complete -c batuta -n '__batuta_in \'serve route\'' -l latency -x -a 'realtime interactive batch' -d 'How soon an answer is wanted.'
-complete -c batuta -n '__batuta_in \'serve route\'' -l throughput -x -a 'low medium high' -d 'How many requests at once.'
-complete -c batuta -n '__batuta_in \'serve route\'' -l cost -x -a 'frugal balanced premium' -d 'How much an answer may cost.'
-complete -c batuta -n '__batuta_in \'serve route\'' -l model -x -d 'The model that is to answer.'
-complete -c batuta -n '__batuta_in \'serve route\'' -l backend -x -d 'Ask whether this one may take the request.'
-complete -c batuta -n '__batuta_in \'serve route\'' -l queue-depth -x -d 'Decide from this queue of the local backend; nothing is asked of any server.'
-complete -c batuta -n '__batuta_in \'serve route\'' -l no-spillover -d 'The local backend or none.'
-complete -c batuta -n '__batuta_in \'serve route\'' -l configured -d 'The backends of the configuration or none.'
-complete -c batuta -n '__batuta_in \'serve route\'' -l explain -d 'Show what every gate said of every backend.'
-complete -c batuta -n '__batuta_in \'serve route\'' -l input-tokens -x -d 'Tokens of the prompt.'
-complete -c batuta -n '__batuta_in \'serve route\'' -l max-output-tokens -x -d 'The longest answer asked for.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l privacy -x -a 'sovereign private standard' -d 'The privacy tier; by default the one in the configuration.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l latency -x -a 'realtime interactive batch' -d 'How soon a response is needed.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l throughput -x -a 'low medium high' -d 'How many requests run at once.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l cost -x -a 'frugal balanced premium' -d 'Prefer cheap or hosted backends.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l model -x -d 'The model of the request.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l backend -x -d 'Check only this backend.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l queue-depth -x -d 'Assume this queue depth of the local backend; probe nothing.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l no-spillover -d 'Use only the local backend.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l configured -d 'Consider only configured backends.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l explain -d 'Show the result of every gate for every backend.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l input-tokens -x -d 'The prompt\'s length in tokens.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l max-output-tokens -x -d 'The output limit in tokens.'
 complete -c batuta -n '__batuta_in \'serve route\'' -s m -l messages -r -F -d 'The conversation as JSON: a list of {"role", "content"}, or an object with "messages"; - is stdin.'
 complete -c batuta -n '__batuta_in \'serve route\'' -l system -x -d 'The system message; - reads stdin.'
 complete -c batuta -n '__batuta_in \'serve route\'' -l user -x -d 'The user\'s message; - reads stdin.'
 complete -c batuta -n '__batuta_in \'serve route\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l set -x -d 'Override a key of the configuration, such as timeouts.first_token=300.'
 complete -c batuta -n '__batuta_in \'serve route\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve route\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve route\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve chat
-complete -c batuta -n '__batuta_in \'serve chat\'' -s M -l model -x -d 'The model that answers.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -s M -l model -x -d 'The model to ask.'
 complete -c batuta -n '__batuta_in \'serve chat\'' -l system -x -d 'The system message; - reads stdin.'
 complete -c batuta -n '__batuta_in \'serve chat\'' -s m -l messages -r -F -d 'The conversation as JSON: a list of {"role", "content"}, or an object with "messages"; - is stdin.'
-complete -c batuta -n '__batuta_in \'serve chat\'' -l max-tokens -x -d 'The most tokens of an answer.'
-complete -c batuta -n '__batuta_in \'serve chat\'' -l temperature -x -d '0 for the likeliest words; up to 2.'
-complete -c batuta -n '__batuta_in \'serve chat\'' -l seed -x -d 'Asks for repeatable sampling.'
-complete -c batuta -n '__batuta_in \'serve chat\'' -l no-stream -l stream -d 'Show the answer as it comes; the default, but for --json.'
-complete -c batuta -n '__batuta_in \'serve chat\'' -l privacy -x -a 'standard private sovereign' -d 'How far the request may go.'
-complete -c batuta -n '__batuta_in \'serve chat\'' -l backend -x -d 'Ask this backend alone.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l max-tokens -x -d 'Limit the response to N tokens.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l temperature -x -d 'Sampling temperature, 0 to 2.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l seed -x -d 'Sampling seed, for repeatable responses.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l no-stream -l stream -d 'Stream the response (default, except with --json).'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l privacy -x -a 'standard private sovereign' -d 'The privacy tier; by default the one in the configuration.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l backend -x -d 'Use only this backend.'
 complete -c batuta -n '__batuta_in \'serve chat\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l set -x -d 'Override a key of the configuration, such as timeouts.first_token=300.'
 complete -c batuta -n '__batuta_in \'serve chat\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve chat\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve chat\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve gateway
-complete -c batuta -n '__batuta_in \'serve gateway\'' -l host -x -d 'Where to listen [127.0.0.1].'
-complete -c batuta -n '__batuta_in \'serve gateway\'' -l port -x -d '[8484]; 0: any free one.'
-complete -c batuta -n '__batuta_in \'serve gateway\'' -l workers -x -d 'Processes that share the port [1].'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -l host -x -d 'Address to listen on [127.0.0.1].'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -l port -x -d 'Port to listen on; 0 takes a free one [8484].'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -l workers -x -d 'Number of processes that share the port [1].'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -l set -x -d 'Override a key of the configuration, such as timeouts.first_token=300.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve audit
-complete -c batuta -n '__batuta_at serve audit' -a verify -d 'Check that no decision was changed, taken out, added or moved.'
-complete -c batuta -n '__batuta_at serve audit' -a head -d 'Print what to keep elsewhere: the head of each file, and one of the whole log.'
+complete -c batuta -n '__batuta_at serve audit' -a verify -d 'Check that no decision was changed, removed, added or moved.'
+complete -c batuta -n '__batuta_at serve audit' -a head -d 'Print the heads to keep in another place: one of each file, and one of the whole log.'
 complete -c batuta -n '__batuta_at serve audit' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at serve audit' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at serve audit' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve audit verify
-complete -c batuta -n '__batuta_in \'serve audit verify\'' -l head -r -F -d 'What `audit head` printed: a hash, or a FILE that it was saved to (- is stdin). Must be in the log.'
+complete -c batuta -n '__batuta_in \'serve audit verify\'' -l head -r -F -d 'A hash that `audit head` printed, or a FILE with its output (- is stdin). Must be in the log.'
 complete -c batuta -n '__batuta_in \'serve audit verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve audit verify\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve audit verify\'' -s h -l help -d 'Show this message and exit.'
@@ -398,12 +452,12 @@ complete -c batuta -n '__batuta_in \'serve audit head\'' -s h -l help -d 'Show t
 complete -c batuta -n '__batuta_in \'serve audit head\' 1+' -F
 
 # batuta serve budget
-complete -c batuta -n '__batuta_at serve budget' -a status -d 'Show what is spent, reserved and left of the day\'s budget, and when the next day begins.'
-complete -c batuta -n '__batuta_at serve budget' -a check -d 'Tell whether a request can be afforded: exit 0, or 5 when the budget refuses or the price is not known.'
-complete -c batuta -n '__batuta_at serve budget' -a record -d 'Note what a request cost, given as an amount or as tokens. It may exceed the budget; the next check then refuses.'
-complete -c batuta -n '__batuta_at serve budget' -a history -d 'List what was spent by day, model and backend, the newest day first. What `reset` forgave is still there.'
-complete -c batuta -n '__batuta_at serve budget' -a set -d 'Write the limits to the configuration file: all that are given, or none when one of them is wrong.'
-complete -c batuta -n '__batuta_at serve budget' -a reset -d 'Forgive what was spent today, so that the whole budget is there again.'
+complete -c batuta -n '__batuta_at serve budget' -a status -d 'Show the spent, reserved and remaining amounts of the day, and when the next day begins.'
+complete -c batuta -n '__batuta_at serve budget' -a check -d 'Check whether a request fits the budget: exit 0, or 5 when the budget refuses or the price is unknown.'
+complete -c batuta -n '__batuta_at serve budget' -a record -d 'Record the cost of a request, as an amount or as tokens. It may exceed the budget; then the next check refuses.'
+complete -c batuta -n '__batuta_at serve budget' -a history -d 'List the spending by day, model and backend, the newest day first. Forgiven spending is included.'
+complete -c batuta -n '__batuta_at serve budget' -a set -d 'Write the limits to the configuration file: all of them, or none when one is invalid.'
+complete -c batuta -n '__batuta_at serve budget' -a reset -d 'Forgive today\'s spending, so that the whole budget is available again.'
 complete -c batuta -n '__batuta_at serve budget' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at serve budget' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at serve budget' -s h -l help -d 'Show this message and exit.'
@@ -415,31 +469,31 @@ complete -c batuta -n '__batuta_in \'serve budget status\'' -s q -l quiet -d 'Pr
 complete -c batuta -n '__batuta_in \'serve budget status\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve budget check
-complete -c batuta -n '__batuta_in \'serve budget check\'' -l estimate -x -d 'What the request may cost, such as 0.42.'
-complete -c batuta -n '__batuta_in \'serve budget check\'' -l model -x -d 'The model, as its provider calls it.'
-complete -c batuta -n '__batuta_in \'serve budget check\'' -l backend -x -d 'Where it runs: a configured backend, or a kind such as Groq.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l estimate -x -d 'The highest cost of the request, such as 0.42.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l model -x -d 'The provider\'s name of the model.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l backend -x -d 'The backend: a configured one, or a kind such as Groq.'
 complete -c batuta -n '__batuta_in \'serve budget check\'' -l input-tokens -x -d 'Tokens of the prompt.'
-complete -c batuta -n '__batuta_in \'serve budget check\'' -l max-output-tokens -x -d 'The longest answer that is allowed.'
-complete -c batuta -n '__batuta_in \'serve budget check\'' -l allow-unpriced -d 'Count a model whose price is not known as free, with a warning.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l max-output-tokens -x -d 'Limit of the output tokens.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l allow-unpriced -d 'Count a model of unknown price as free, with a warning.'
 complete -c batuta -n '__batuta_in \'serve budget check\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
 complete -c batuta -n '__batuta_in \'serve budget check\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve budget check\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve budget check\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve budget record
-complete -c batuta -n '__batuta_in \'serve budget record\'' -l cost -x -d 'What was paid, such as 0.42.'
-complete -c batuta -n '__batuta_in \'serve budget record\'' -l model -x -d 'The model, as its provider calls it.'
-complete -c batuta -n '__batuta_in \'serve budget record\'' -l backend -x -d 'Where it runs: a configured backend, or a kind such as Groq.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l cost -x -d 'The cost, such as 0.42.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l model -x -d 'The provider\'s name of the model.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l backend -x -d 'The backend: a configured one, or a kind such as Groq.'
 complete -c batuta -n '__batuta_in \'serve budget record\'' -l input-tokens -x -d 'Tokens of the prompt.'
-complete -c batuta -n '__batuta_in \'serve budget record\'' -l output-tokens -x -d 'Tokens of the answer.'
-complete -c batuta -n '__batuta_in \'serve budget record\'' -l allow-unpriced -d 'Count a model whose price is not known as free, with a warning.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l output-tokens -x -d 'Tokens of the response.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l allow-unpriced -d 'Count a model of unknown price as free, with a warning.'
 complete -c batuta -n '__batuta_in \'serve budget record\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
 complete -c batuta -n '__batuta_in \'serve budget record\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve budget record\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve budget record\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve budget history
-complete -c batuta -n '__batuta_in \'serve budget history\'' -l days -x -d 'How many days, today included.'
+complete -c batuta -n '__batuta_in \'serve budget history\'' -l days -x -d 'Number of days, today included.'
 complete -c batuta -n '__batuta_in \'serve budget history\'' -l csv -d 'Print CSV with a line of headings, RFC 4180.'
 complete -c batuta -n '__batuta_in \'serve budget history\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
 complete -c batuta -n '__batuta_in \'serve budget history\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
@@ -447,10 +501,10 @@ complete -c batuta -n '__batuta_in \'serve budget history\'' -s q -l quiet -d 'P
 complete -c batuta -n '__batuta_in \'serve budget history\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve budget set
-complete -c batuta -n '__batuta_in \'serve budget set\'' -l daily-budget -x -d 'What all requests of a day may cost together.'
-complete -c batuta -n '__batuta_in \'serve budget set\'' -l max-request-cost -x -d 'What a single request may cost.'
-complete -c batuta -n '__batuta_in \'serve budget set\'' -l warning-threshold -x -d 'From 0 to 1: when to warn, once a day.'
-complete -c batuta -n '__batuta_in \'serve budget set\'' -l timezone -x -d 'Whose midnight begins a day: Europe/Berlin.'
+complete -c batuta -n '__batuta_in \'serve budget set\'' -l daily-budget -x -d 'The limit of all requests of a day together.'
+complete -c batuta -n '__batuta_in \'serve budget set\'' -l max-request-cost -x -d 'The limit of one request.'
+complete -c batuta -n '__batuta_in \'serve budget set\'' -l warning-threshold -x -d 'The part of the daily budget, from 0 to 1, at which one warning is sent.'
+complete -c batuta -n '__batuta_in \'serve budget set\'' -l timezone -x -d 'The time zone whose midnight begins a day, such as Europe/Berlin.'
 complete -c batuta -n '__batuta_in \'serve budget set\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
 complete -c batuta -n '__batuta_in \'serve budget set\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve budget set\'' -s q -l quiet -d 'Print errors only.'
@@ -464,14 +518,15 @@ complete -c batuta -n '__batuta_in \'serve budget reset\'' -s q -l quiet -d 'Pri
 complete -c batuta -n '__batuta_in \'serve budget reset\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve keys
-complete -c batuta -n '__batuta_at serve keys' -a create -d 'Make a client key and print it, this once: only its SHA-256 is kept.'
-complete -c batuta -n '__batuta_at serve keys' -a list -d 'List the client keys, the revoked ones included.'
-complete -c batuta -n '__batuta_at serve keys' -a revoke -d 'Revoke a client key; a running gateway refuses it at once.'
+complete -c batuta -n '__batuta_at serve keys' -a create -d 'Create a client key and print it once; only its SHA-256 is stored.'
+complete -c batuta -n '__batuta_at serve keys' -a list -d 'List the client keys, including revoked ones.'
+complete -c batuta -n '__batuta_at serve keys' -a revoke -d 'Revoke a client key; a running gateway refuses it from the next request on.'
 complete -c batuta -n '__batuta_at serve keys' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at serve keys' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at serve keys' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve keys create
+complete -c batuta -n '__batuta_in \'serve keys create\'' -l admin -d 'Also allow /metrics from other machines.'
 complete -c batuta -n '__batuta_in \'serve keys create\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve keys create\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve keys create\'' -s h -l help -d 'Show this message and exit.'
@@ -487,12 +542,12 @@ complete -c batuta -n '__batuta_in \'serve keys revoke\'' -s q -l quiet -d 'Prin
 complete -c batuta -n '__batuta_in \'serve keys revoke\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta config
-complete -c batuta -n '__batuta_at config' -a path -d 'Print where the configuration file is, or would be. --json also tells whether it exists.'
+complete -c batuta -n '__batuta_at config' -a path -d 'Print the path of the configuration file. --json also shows whether it exists.'
 complete -c batuta -n '__batuta_at config' -a show -d 'Print the effective configuration as TOML: defaults, then the file, then BATUTA_... environment variables.'
-complete -c batuta -n '__batuta_at config' -a get -d 'Print one effective value, bare; a list as JSON. An unknown key is exit 2.'
-complete -c batuta -n '__batuta_at config' -a set -d 'Write one value to the configuration file, whose comments and order stay.'
-complete -c batuta -n '__batuta_at config' -a unset -d 'Take one key out of the configuration file, so that its default holds again, or a whole backend or model.'
-complete -c batuta -n '__batuta_at config' -a init -d 'Write a configuration file that explains every key, each in a comment with its default.'
+complete -c batuta -n '__batuta_at config' -a get -d 'Print one effective value without quotes, a list as JSON. An unknown key is exit 2.'
+complete -c batuta -n '__batuta_at config' -a set -d 'Write one value to the configuration file. Its comments and order stay.'
+complete -c batuta -n '__batuta_at config' -a unset -d 'Remove one key from the configuration file, so that its default applies again, or a whole backend or model.'
+complete -c batuta -n '__batuta_at config' -a init -d 'Write a configuration file that documents every key in a comment, with its default.'
 complete -c batuta -n '__batuta_at config' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at config' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at config' -s h -l help -d 'Show this message and exit.'
@@ -503,7 +558,7 @@ complete -c batuta -n '__batuta_in \'config path\'' -s q -l quiet -d 'Print erro
 complete -c batuta -n '__batuta_in \'config path\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta config show
-complete -c batuta -n '__batuta_in \'config show\'' -l origin -d 'Tell where each value came from.'
+complete -c batuta -n '__batuta_in \'config show\'' -l origin -d 'Show the origin of each value.'
 complete -c batuta -n '__batuta_in \'config show\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config show\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config show\'' -s h -l help -d 'Show this message and exit.'
@@ -512,22 +567,22 @@ complete -c batuta -n '__batuta_in \'config show\'' -s h -l help -d 'Show this m
 complete -c batuta -n '__batuta_in \'config get\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config get\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config get\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config set
 complete -c batuta -n '__batuta_in \'config set\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config set\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config set\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config unset
 complete -c batuta -n '__batuta_in \'config unset\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config init
-complete -c batuta -n '__batuta_in \'config init\'' -s f -l force -d 'Replace a file that is there; what it says is lost.'
+complete -c batuta -n '__batuta_in \'config init\'' -s f -l force -d 'Replace an existing file.'
 complete -c batuta -n '__batuta_in \'config init\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config init\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config init\'' -s h -l help -d 'Show this message and exit.'

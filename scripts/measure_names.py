@@ -51,8 +51,19 @@ TOOL_CONVERSATIONS: tuple[list[dict[str, Any]], ...] = (
         {"role": "assistant", "content": "", "reasoning_content": "Sum.", "tool_calls": [_CALL]},
         {"role": "tool", "content": "4", "tool_call_id": "call00001"},
     ],
+    [_ASK, {**_ANSWER, "reasoning_content": "I am."}, _MORE],
 )
-"""Rendered with tools and variables; a format that is right for them too has no note."""
+"""Rendered with `_VARIABLES`; a format that is right for them too has no note."""
+
+_VARIABLES: tuple[dict[str, Any], ...] = (
+    {"tools": [_TOOL]},
+    {"enable_thinking": False},
+    {"enable_thinking": True},
+    {"preserve_thinking": True},
+)
+
+_KEPT = frozenset(("base", "task", "guard"))
+"""Reasons of models that are not for chat, although their repositories have a template."""
 
 _NAMES = Path(__file__).resolve().parent.parent / "batuta_cli/serve/templates/published_names.json"
 
@@ -116,7 +127,7 @@ def same_prompts(format: str, text: str, *, tools: bool = False) -> bool:
         return False
     compared = 0
     for messages in TOOL_CONVERSATIONS if tools else CONVERSATIONS:
-        for given in ({"tools": [_TOOL]}, {"enable_thinking": False}, {"enable_thinking": True}) if tools else ({},):
+        for given in _VARIABLES if tools else ({},):
             try:
                 prompt = engine.apply(parse_messages(messages, complete=True), date=DAY.date(), **given)
             except BatutaError:
@@ -149,6 +160,14 @@ def _compiled(text: str) -> Renderer | None:
         return None
 
 
+def _decided(name: str, right: list[str]) -> bool:
+    """Whether the tables of names and patterns answer a name rightly, or with a reason that is better than a format."""
+    match = by_tables(name)
+    if match is None:
+        return False
+    return match[0].format in right if match[0].format else match[0].reason in _KEPT
+
+
 def write() -> None:
     """Write published_names.json."""
     formats = [format.name for format in named_formats().values() if format.name != "raw"]
@@ -156,8 +175,8 @@ def write() -> None:
     text_only: dict[str, set[str]] = {}
     other: set[str] = set()
     for row in rows():
-        names = {row.repository, *row.aliases}
         right = [name for name in formats if same_prompts(name, row.text)]
+        names = {name for name in (row.repository, *row.aliases) if not _decided(name, right)}
         best = next((name for name in right if same_prompts(name, row.text, tools=True)), "")
         if best:
             exact.setdefault(best, set()).update(names)

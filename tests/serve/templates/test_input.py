@@ -163,7 +163,9 @@ def test_control_tokens_are_found_in_parts_and_in_unknown_roles() -> None:
 def test_raw_completions_get_tools_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     options = {"tools": [TOOL], "chat_template_kwargs": {"enable_thinking": False}}
-    request = ChatRequest("qwen3-8b", (ChatMessage.user("Hi"),), PrivacyTier.SOVEREIGN, options=options)
+    request = ChatRequest(
+        model="qwen3-8b", messages=(ChatMessage.user("Hi"),), privacy=PrivacyTier.SOVEREIGN, options=options
+    )
     expected = ChatTemplateEngine("qwen3").apply(request.messages, tools=[TOOL], enable_thinking=False)
 
     async def rendered() -> str:
