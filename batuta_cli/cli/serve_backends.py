@@ -42,7 +42,7 @@ def backends(
 ) -> console.CommandResult:
     """List the backends: tier, address, state; with --probe also queue depth and models.
 
-    A backend's tier is that of its address, not of its name. Without a configuration every kind is listed, and
+    The tier of a backend depends on its address, not on its name. Without a configuration every kind is listed, and
     --probe probes the local ones at their usual addresses. A hosted backend that is not configured is never probed.
     """
     from batuta_cli import config

@@ -190,6 +190,7 @@ def _outcome(response: "Response", text: str) -> console.CommandResult:
         "text": text,
         "model": response.request.model,
         "backend": summary.backend,
+        "finish_reason": response.finish_reason,
         "input_tokens": summary.input_tokens,
         "output_tokens": summary.output_tokens,
         "kinds": kinds_of(summary.tokens),
@@ -212,6 +213,9 @@ def _outcome(response: "Response", text: str) -> console.CommandResult:
         parts.append(
             f"took over from {', '.join(failed)}" + (" with an instruction to continue" if summary.prompted else "")
         )
+    if response.finish_reason == "length":
+        limit = "the backend's output limit" if response.max_tokens is None else f"{response.max_tokens:,} tokens"
+        console.warn(f"the response was cut at {limit}; to allow more: --max-tokens N")
     console.note("  ".join(parts))
     live = response.request.stream and not console.settings.json
     return console.CommandResult(result, "" if live else text)

@@ -8,14 +8,15 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.conversation import ConversationSource, Fallback, Messages, System, User
+from batuta_cli.cli.conversation import ConversationSource, Fallback, Messages, System, User, Variables
 from batuta_cli.errors import InvalidInputError, TemplateError, UsageError
 from batuta_cli.files import display, is_control, read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batuta_cli.serve.messages import ChatMessage
+    from batuta_cli.serve.messages import ChatInput, ChatMessage
+    from batuta_cli.serve.models.lookup import ModelFacts
     from batuta_cli.serve.templates.detection import Detection
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
@@ -35,6 +36,7 @@ _WARNED = 20  # control tokens listed on stderr
         "batuta serve template --format mistral-v3 --messages chat.json --on-injection error",
         'batuta serve template --template chat.jinja --bos "<s>" --eos "</s>" --user "Hello"',
         'batuta serve template --format gemma --system "Be brief." --user "Hello" --system-fallback merge',
+        'batuta serve template --model qwen3-8b --user "Hello" --var enable_thinking=false',
         "batuta serve template --model mistral-7b-instruct-v0.2 --detect",
     ),
 )
@@ -61,6 +63,7 @@ def template(
         bool,
         typer.Option("--continue", help="End inside the assistant's last message, so that the model continues it."),
     ] = False,
+    var: Variables = None,
     system_fallback: Fallback = "error",
     on_injection: Annotated[
         str,
@@ -73,9 +76,16 @@ def template(
         typer.Option(metavar="YYYY-MM-DD", help="The date for templates that write the current date (default: today)."),
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print the number of tokens of the prompt instead.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a format that was found with low confidence (exit 2).")
+    ] = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the named formats.")] = False,
     detect: Annotated[
-        bool, typer.Option("--detect", help="Print the format of --model and the evidence for it.")
+        bool,
+        typer.Option(
+            "--detect",
+            help="Print what is known of --model: format, context window, tokenizer and price, with sources.",
+        ),
     ] = False,
 ) -> console.CommandResult:
     """Render messages as the prompt a model was trained on, byte for byte.
@@ -83,7 +93,8 @@ def template(
     A pipe or file receives exactly the prompt, without a newline. The prompt contains its special tokens: do not let a
     tokenizer add another <s>. In --json, adds_bos is true if the prompt begins with one. The format comes from the
     template in the model's files, a table of known models, or patterns of names. A message that the format cannot
-    express is an error.
+    express is an error. The object of --messages may also have tools, documents, chat_template_kwargs and
+    reasoning_effort; what the template does not read is reported as a warning.
     """
     if show_list:
         return _formats()
@@ -97,13 +108,13 @@ def template(
     if detect:
         if model is None:
             raise UsageError("--detect needs a --model")
-        return _detected(model)
+        return _detected(model, strict)
     day = _date(date)
-    engine, described = _engine(model, format, template, bos, eos)
+    engine, described = _engine(model, format, template, bos, eos, strict)
     return _prompt(
         engine,
         described,
-        ConversationSource(messages, system, user),
+        ConversationSource(messages, system, user).read_input(var or ()),
         on_injection,
         counted_for=(model or "this prompt") if count else None,
         fallback=system_fallback,
@@ -118,7 +129,7 @@ def template(
 def _prompt(
     engine: "ChatTemplateEngine",
     described: dict[str, Any],
-    source: ConversationSource,
+    chat: "ChatInput",
     on_injection: str,
     *,
     counted_for: str | None,
@@ -127,12 +138,14 @@ def _prompt(
 ) -> console.CommandResult:
     from batuta_cli.serve.templates.control import guard
 
-    messages, findings = guard(source.read(), on_injection, engine)
+    messages, findings = guard(chat.messages, on_injection, engine)
+    given = chat.arguments()
     warnings = [str(finding) for finding in findings[:_WARNED]]
     if len(findings) > _WARNED:
         warnings.append(f"and {len(findings) - _WARNED:,} or more further control tokens")
     try:
-        prompt, change = _applied(engine, messages, fallback, options)
+        prompt, change = _applied(engine, messages, fallback, {**given, **options})
+        warnings += engine.unread(messages, prompt=prompt, **given)
     finally:
         engine.close()
     if change:
@@ -188,12 +201,12 @@ def _counted(prompt: str, model: str, result: dict[str, Any]) -> console.Command
 
 
 def _engine(
-    model: str | None, format: str | None, path: str | None, bos: str, eos: str
+    model: str | None, format: str | None, path: str | None, bos: str, eos: str, strict: bool
 ) -> "tuple[ChatTemplateEngine, dict[str, Any]]":
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
     if model is not None:
-        detection = _detection(model)
+        detection = _detection(model, strict)
         return ChatTemplateEngine.from_detection(detection), _described(detection)
     if format is not None:
         from batuta_cli.serve.templates.formats import named_format
@@ -209,11 +222,19 @@ def _engine(
     return ChatTemplateEngine.from_template(text, bos, eos), own
 
 
-def _detection(model: str) -> "Detection":
+def _detection(model: str, strict: bool) -> "Detection":
+    """Detect the format; low confidence is a warning, or an error with `--strict`."""
     from batuta_cli import config
     from batuta_cli.serve.templates.detection import detect_format
 
-    return detect_format(model, config.load().models)
+    detection = detect_format(model, config.load().models)
+    if detection.confidence == "low":
+        message = f"low confidence in the format {detection.name}: {detection.evidence}"
+        hint = f"give a folder with its chat_template.jinja, its GGUF file, or --format {detection.name}"
+        if strict:
+            raise UsageError(message, hint=hint)
+        console.warn(message)
+    return detection
 
 
 def _described(found: "Detection") -> dict[str, Any]:
@@ -226,18 +247,64 @@ def _described(found: "Detection") -> dict[str, Any]:
     }
 
 
-def _detected(model: str) -> console.CommandResult:
-    found = _detection(model)
-    own = found.template is not None
-    lines = (
-        ("format", found.name or (f"{found.format}, the model's template" if found.format else "the model's template")),
-        ("family", found.format or "-"),
-        ("evidence", found.evidence),
-        ("confidence", found.confidence),
-    )
-    result = {"model": model, **_described(found), "own_template": own}
-    result |= {"bos_token": found.bos_token, "eos_token": found.eos_token}
-    return console.CommandResult(result, "\n".join(f"{name:<11}{display(value)}" for name, value in lines))
+def _detected(model: str, strict: bool) -> console.CommandResult:
+    from batuta_cli import config
+    from batuta_cli.serve.models.lookup import look_up
+
+    if strict:
+        _detection(model, strict)
+    facts = look_up(model, config.load().models)
+    if facts.template_error and not (facts.window or facts.tokenizer or facts.price):
+        raise facts.template_error
+    lines: list[tuple[str, str]] = []
+    result: dict[str, Any] = {"model": model}
+    if found := facts.template:
+        own = f"{found.format}, the model's template" if found.format else "the model's template"
+        lines += [
+            ("format", found.name or own),
+            ("family", found.format or "-"),
+            ("evidence", found.evidence),
+            ("confidence", found.confidence),
+        ]
+        result |= {**_described(found), "own_template": found.template is not None}
+        result |= {"bos_token": found.bos_token, "eos_token": found.eos_token}
+    rows, more = _rows(facts)
+    text = "\n".join(f"{name:<11}{display(value)}" for name, value in [*lines, *rows])
+    return console.CommandResult(result | more, text, error=facts.template_error)
+
+
+def _rows(facts: "ModelFacts") -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Window, tokenizer and price: lines of text, and the fields of the JSON result."""
+    from batuta_cli.serve.money import format_usd
+
+    window, tokenizer, price = facts.window, facts.tokenizer, facts.price
+    unknown = "not known"
+    lines = [("window", unknown), ("tokenizer", unknown), ("price", unknown)]
+    result: dict[str, Any] = {"window": None, "tokenizer": None, "price": None}
+    if window:
+        dated = f", {window.as_of}" if window.as_of else ""
+        lines[0] = "window", f"{window.context_window:,} ({window.source}{dated})"
+        result["window"] = {
+            "tokens": window.context_window,
+            "reserve": window.output_reserve,
+            "source": window.source,
+            "as_of": window.as_of or None,
+        }
+    if tokenizer:
+        name, exact = tokenizer.tokenizer.name, tokenizer.tokenizer.exact
+        lines[1] = "tokenizer", f"{name} ({tokenizer.source})"
+        result["tokenizer"] = {"name": name, "exact": exact, "source": tokenizer.source}
+    if price:
+        input, output = (
+            format_usd(amount) for amount in (price.price.input_per_million, price.price.output_per_million)
+        )
+        lines[2] = "price", f"${input} for a million tokens of input, ${output} of output ({price.source})"
+        result["price"] = {
+            "input_usd_per_million": input,
+            "output_usd_per_million": output,
+            "source": price.source,
+        }
+    return lines, result
 
 
 def _formats() -> console.CommandResult:

@@ -109,9 +109,11 @@ class Cooldown:
     """Consecutive failures."""
     newest: int = 0
     """The number of the newest request at the time of the latest failure."""
+    failed_at: float = -math.inf
+    """The time of the latest failure."""
     until: float = -math.inf
     trial: int | None = None
-    """The number of the trial request; None when there is none in flight."""
+    """The number of the trial request in flight; None without one."""
     responding: bool = False
     """Whether a response has begun since the latest failure: the backend is used before that response is complete."""
 
@@ -133,6 +135,11 @@ class Cooldown:
         if self.failures and number > self.newest:
             self.responding = True
 
+    def recover(self, since: float) -> None:
+        """End the cooldown, because a probe that began at `since` succeeded, unless there was a later failure."""
+        if self.failed_at < since:
+            self.failures, self.trial, self.until = 0, None, -math.inf
+
     def end(self, ended: Ended, worked: bool | None) -> None:
         """Note that a request has ended; `worked` is None when its end shows neither success nor failure."""
         if self.trial == ended.number:
@@ -144,7 +151,7 @@ class Cooldown:
             self.failures = 0
             return
         self.failures += 1
-        self.newest = ended.newest
+        self.newest, self.failed_at = ended.newest, ended.now
         limits = ended.limits
         own = limits.cooldown_after(self.failures, ended.jitter)
         wait = max(own, min(ended.retry_after, limits.max_retry_after))
@@ -155,42 +162,49 @@ class ModelCooldowns:
     """The cooldowns of the models of one backend. Only failed models take memory, at most `MOST_MODELS`."""
 
     def __init__(self) -> None:
-        self._failed: dict[str, Cooldown] = {}
+        self.failed: dict[str, Cooldown] = {}
+        """By the name of the model."""
 
     def __len__(self) -> int:
-        return len(self._failed)
+        return len(self.failed)
 
     def left(self, model: str, now: float) -> float | None:
         """As `Cooldown.left`."""
-        cooldown = self._failed.get(model)
+        cooldown = self.failed.get(model)
         return cooldown.left(now) if cooldown else None
 
     def begin(self, model: str, number: int, now: float) -> bool:
         """As `Cooldown.begin`."""
-        cooldown = self._failed.get(model)
+        cooldown = self.failed.get(model)
         return cooldown is not None and cooldown.begin(number, now)
 
     def respond(self, model: str, number: int) -> None:
         """As `Cooldown.respond`."""
-        if cooldown := self._failed.get(model):
+        if cooldown := self.failed.get(model):
             cooldown.respond(number)
 
     def end(self, model: str, ended: Ended, worked: bool | None) -> None:
         """As `Cooldown.end`."""
-        cooldown = self._failed.get(model)
+        cooldown = self.failed.get(model)
         if cooldown is None:
             if worked is not False:
                 return
-            if len(self._failed) >= MOST_MODELS:
+            if len(self.failed) >= MOST_MODELS:
                 self._evict()
-            cooldown = self._failed[model] = Cooldown()
+            cooldown = self.failed[model] = Cooldown()
         cooldown.end(ended, worked)
         if not cooldown.failures:
-            del self._failed[model]
+            del self.failed[model]
+
+    def recover(self, since: float) -> None:
+        """As `Cooldown.recover`, for all models."""
+        for cooldown in self.failed.values():
+            cooldown.recover(since)
+        self.failed = {model: cooldown for model, cooldown in self.failed.items() if cooldown.failures}
 
     def _evict(self) -> None:
         """Forget the model whose cooldown ended or ends first."""
-        del self._failed[min(self._failed, key=lambda model: self._order(self._failed[model]))]
+        del self.failed[min(self.failed, key=lambda model: self._order(self.failed[model]))]
 
     @staticmethod
     def _order(cooldown: Cooldown) -> tuple[bool, float]:

@@ -233,18 +233,6 @@ def test_pydantic_is_in_no_runtime_dependency() -> None:
     assert any(d.startswith("typer") and "<0.29" in d for d in project["dependencies"])  # 0.29 requires pydantic
 
 
-def test_arrows_between_the_packages_run_one_way() -> None:
-    """CONTRIBUTING.md: cli → pacha → files, config, paths, errors; the core never prints, exits or reads argv."""
-    core = [p for p in (ROOT / "batuta_cli").rglob("*.py") if "cli" not in p.relative_to(ROOT / "batuta_cli").parts]
-    assert len(core) > 20
-    for path in core:
-        if path.name == "__main__.py":
-            continue
-        text = path.read_text()
-        assert "batuta_cli.cli" not in text, path
-        assert not re.search(r"\bprint\(|sys\.exit|sys\.argv|import typer|import rich", text), path
-
-
 def test_an_error_that_cannot_be_reported_shows_its_type_alone(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

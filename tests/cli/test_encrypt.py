@@ -215,7 +215,7 @@ def test_odd_outputs_are_refused_or_written_through(
         done = batuta("pacha", "encrypt", "model", "-o", "/dev/full", "--format", format, code=1)
         assert "/dev/full: no space left on device" in done.stderr
         done = batuta("pacha", "encrypt", "model", "-o", "-", "--json", code=2)
-        assert answer(done)["error"]["hint"] == "name an --output"
+        assert answer(done)["error"]["hint"] == "give --output FILE"
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
     os.mkfifo(work / "fifo")
     with subprocess.Popen([BATUTA, "pacha", "encrypt", "model", "-o", "fifo"], env=environment, cwd=work) as child:

@@ -381,6 +381,7 @@ def test_a_directory_has_no_sha256(batuta: Run, work: Path, model: Path) -> None
     assert "a directory has no SHA-256 digest" in done.stderr and done.stdout == ""
     batuta("pacha", "verify", "model", "--digest", "sha256:" + "00" * 32, code=2)
     batuta("pacha", "hash", "--algorithm", "md5", "model", code=2)
+    (work / "LIST").write_text(f"{'00' * 32}  model\n")
     batuta("pacha", "hash", "--algorithm", "sha256", "--check", "LIST", code=2)
 
 

@@ -146,7 +146,7 @@ def test_a_terminal_is_asked_unseen_twice_to_encrypt_and_once_to_decrypt(
 @pytest.mark.parametrize(
     ("answers", "status", "words"),
     [
-        ([("Password: ", SECRET), ("again: ", "other")], 2, "the two answers differ"),
+        ([("Password: ", SECRET), ("again: ", "other")], 2, "the two inputs differ"),
         ([("Password: ", ""), ("again: ", "")], 2, "is empty"),
         ([("Password: ", b"top\xff".decode(errors="surrogateescape"))], 2, "not valid UTF-8"),
         ([("Password: ", "\x03")], 130, "interrupted"),

@@ -81,7 +81,7 @@ def test_without_a_home_all_works_that_needs_none(
         ("hash", "model"),
         ("verify", "model", "--key", "alice.pub"),
         ("sign", "model/a", "--key", "env:SIGNING_KEY", "--output", "a.sig"),
-        ("inspect", "model.sig"),
+        ("inspect", "model.sig", "--quiet"),
         ("encrypt", "alice.pub"),
     ):
         variables = {"SIGNING_KEY": KEY.to_pem().decode(), "MODEL_KEY": "secret"}

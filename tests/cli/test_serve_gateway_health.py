@@ -1,35 +1,14 @@
 """A running `batuta serve gateway`: what one failing model means for clients that ask for another."""
 
 import json
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.serve.gateway.live import Live
+from tests.serve.gateway.live import real
 from tests.serve.support_backend import FaultServer, Script, chat_answer, response
 from tests.serve.support_pipeline import MODEL
 
 OTHER = "other-model"
-
-
-@contextmanager
-def gateway(environment: dict[str, str]) -> Iterator[Live]:
-    process = subprocess.Popen(
-        ["batuta", "serve", "gateway", "--port", "0"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    running = Live(process)
-    try:
-        running.url = json.loads(running.await_line('"event":"listening"'))["url"]
-        yield running
-    finally:
-        running.close()
 
 
 def limited(path: str, _: dict[str, str], body: Any) -> Script:
@@ -51,7 +30,7 @@ def test_a_429_of_one_model_leaves_the_other_models_of_its_backend_to_their_clie
     file.parent.mkdir(parents=True)
     with FaultServer(limited) as backend:
         file.write_text(f'[backends.vllm]\nbase_url = "{backend.base_url}"\nmodels = ["{MODEL}", "{OTHER}"]\n')
-        with gateway(environment) as running:
+        with real(environment) as running:
 
             def ask(model: str) -> tuple[int, dict[str, str], Any]:
                 asked = {"model": model, "messages": [{"role": "user", "content": "Say it."}], "max_tokens": 9}

@@ -363,3 +363,27 @@ def test_a_key_that_is_not_there_is_told(batuta: Run, home: Path) -> None:
     done = batuta("serve", "route", "--queue-depth", "3", code=0)
     assert (done.stdout, done.stderr) == ("groq\n", "groq: GROQ_API_KEY is not set\n")
     assert batuta("serve", "route", "--queue-depth", "3", env={"GROQ_API_KEY": "x"}, code=0).stderr == ""
+
+
+DEAR = '[models.m]\ninput_usd_per_million = "1000000"\noutput_usd_per_million = "1"\ncontext_window = 8192\n'
+
+
+@pytest.mark.parametrize(
+    ("backends", "model", "words", "code"),
+    [
+        ('[backends.openai]\nbase_url = "http://192.0.2.1:9/v1"\nmodels = ["m"]\n' + DEAR, "m", 5, 5),
+        ('[backends.openai]\nbase_url = "http://192.0.2.1:9/v1"\nmodels = ["x"]\n', "x", 5, 5),  # no price
+        (f'[privacy]\ntier = "sovereign"\n[backends.far]\nprofile = "vllm"\nbase_url = "{PUBLIC}"\n', "m", 5, 6),
+        ('[backends.vllm]\nbase_url = "http://127.0.0.1:1/v1"\n', "m", 5, 7),
+        ('[backends.vllm]\nbase_url = "http://127.0.0.1:1/v1"\n', "gpt-4", 9000, 8),
+        ('[backends.vllm]\nbase_url = "http://127.0.0.1:1/v1"\n', "llama-3-8b", 9000, 7),  # an estimate refuses nothing
+    ],
+)
+def test_route_and_chat_agree_on_the_exit_code(
+    batuta: Run, home: Path, work: Path, backends: str, model: str, words: int, code: int
+) -> None:
+    configure(home, backends)
+    (work / "chat.json").write_text(json.dumps([{"role": "user", "content": "word " * words}]))
+    line = ("--model", model, "--messages", "chat.json")
+    route, chat = batuta("serve", "route", *line, code=code), batuta("serve", "chat", *line, code=code)
+    assert route.stderr and chat.stderr

@@ -9,8 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batuta_cli.errors import BatutaError, InvalidInputError
-from batuta_cli.pacha import envelope
-from batuta_cli.pacha.envelope import Envelope, EnvelopeSignature, load_json, parse_envelope
+from batuta_cli.pacha.envelope import (
+    Envelope,
+    EnvelopeSignature,
+    load_json,
+    parse_envelope,
+    pre_authentication_encoding,
+)
 from tests.pacha.forge import ALICE, BOB, bundle, pae, statement
 
 BUNDLE: dict[str, Any] = json.loads(bundle(statement(b"weights")))
@@ -30,12 +35,10 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return document  # type: ignore[no-any-return]
 
 
-def test_signed_bytes_are_the_pre_authentication_encoding_of_the_dsse_specification(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_signed_bytes_are_the_pre_authentication_encoding_of_the_dsse_specification() -> None:
     # https://github.com/secure-systems-lab/dsse/blob/master/protocol.md, "Test Vectors"
-    monkeypatch.setattr(envelope, "PAYLOAD_TYPE", "http://example.com/HelloWorld")
-    assert Envelope(b"hello world", ()).signed_bytes() == (b"DSSEv1 29 http://example.com/HelloWorld 11 hello world")
+    encoded = pre_authentication_encoding(b"hello world", "http://example.com/HelloWorld")
+    assert encoded == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
 
 
 def test_in_toto_payloads_are_encoded_with_their_own_type() -> None:

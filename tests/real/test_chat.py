@@ -67,7 +67,9 @@ def test_nothing_is_sent_for_an_empty_prompt_or_when_the_answer_would_be_thrown_
     for empty in ("", " \n"):
         assert "the prompt is empty" in batuta("serve", "chat", "--model", MODEL, input=empty, code=2).stderr
         assert "the prompt is empty" in batuta("serve", "chat", empty or " ", "--model", MODEL, code=2).stderr
-    assert "throw the answer away" in batuta("serve", "chat", QUESTION, "--model", MODEL, "--quiet", code=2).stderr
+    assert (
+        "would suppress the response" in batuta("serve", "chat", QUESTION, "--model", MODEL, "--quiet", code=2).stderr
+    )
 
 
 @pytest.mark.usefixtures("configured")
@@ -92,7 +94,7 @@ def test_exit_codes_say_why_there_is_no_answer(batuta: Run, home: Path) -> None:
     assert "sovereign" in batuta(*chat, "--model", MODEL, "--backend", "far", code=6).stderr
     for wrong in (["--max-tokens", "0"], ["--temperature", "3"], ["--privacy", "soverein"], ["--backend", "fra"]):
         assert batuta(*chat, "--model", MODEL, *wrong, code=2).stdout == ""
-    assert "no model was named" in batuta(*chat, code=2).stderr
+    assert "no model is given" in batuta(*chat, code=2).stderr
 
 
 def test_a_server_that_is_killed_in_mid_sentence_is_continued_by_another(
@@ -141,3 +143,13 @@ def test_a_server_that_is_killed_in_mid_sentence_is_continued_by_another(
         ("second", None),
     ]
     assert 60 <= summary.output_tokens <= 81
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_response_that_an_output_limit_cut_says_so(batuta: Run) -> None:
+    cut = batuta("serve", "chat", "Tell a long story.", "--model", MODEL, "--max-tokens", "5", code=0)
+    assert "warning: the response was cut at 5 tokens; to allow more: --max-tokens N" in cut.stderr
+    whole = batuta("serve", "chat", QUESTION, "--model", MODEL, "--temperature", "0", code=0)
+    assert "was cut" not in whole.stderr
+    result = batuta("serve", "chat", "Tell a long story.", "--model", MODEL, "--max-tokens", "5", "--json", code=0)
+    assert json.loads(result.stdout)["result"]["finish_reason"] == "length"

@@ -1,7 +1,8 @@
 """A backend that does what a real one cannot be told to do: it answers with bytes from a script.
 
 `FaultServer` is a TCP server on a free port of the loopback, in a thread with a loop of its own. Each connection
-carries one request; a script is a list of steps that are carried out once the request has been read.
+carries one request; a script is a list of steps that are carried out once the request has been read:
+bytes are sent, a float is a silence in seconds.
 """
 
 import asyncio
@@ -101,6 +102,9 @@ class FaultServer:
                     await reader.read()
                     self.left.set()
                     return
+                if isinstance(step, float):
+                    await asyncio.sleep(step)
+                    continue
                 assert isinstance(step, bytes)
                 writer.write(step)
                 await writer.drain()

@@ -304,7 +304,16 @@ def test_an_answer_is_charged_and_told_by_kind(tmp_path: Path) -> None:
 
 
 WHOLE = Usage(130, 9, cached_tokens=100, cache_write_tokens=20, cache_write_1h_tokens=5, reasoning_tokens=7)
-SUMMARY = Summary("b", 130, 9, True, 0, None, (), usage=WHOLE)
+SUMMARY = Summary(
+    backend="b",
+    input_tokens=130,
+    output_tokens=9,
+    exact=True,
+    cost=0,
+    budget_left=None,
+    attempts=(),
+    usage=WHOLE,
+)
 
 
 def test_clients_of_openais_shape_get_the_kinds() -> None:

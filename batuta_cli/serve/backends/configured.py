@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from batuta_cli.config import BackendSection as Table
@@ -43,7 +44,7 @@ class Backend:
     configured: bool = True
     """False for a default backend."""
 
-    @property
+    @cached_property
     def profile(self) -> Profile:
         """The profile of its kind."""
         return self.kind.profile

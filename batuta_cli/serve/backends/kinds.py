@@ -1,6 +1,6 @@
 """The known kinds of backends, each with its profile."""
 
-from functools import cache
+from functools import cache, cached_property
 
 from batuta_cli.serve.backends.profile import Profile, load
 from batuta_cli.serve.names import NameEnum, normalised
@@ -35,12 +35,12 @@ class ServingBackend(NameEnum):
     def what(cls) -> str:
         return "backend"
 
-    @property
+    @cached_property
     def profile(self) -> Profile:
         """Its profile."""
         return profile(self)
 
-    @property
+    @cached_property
     def is_local(self) -> bool:
         """Whether it usually runs on the user's machine."""
         return self.profile.is_local

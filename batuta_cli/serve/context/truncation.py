@@ -6,7 +6,7 @@ the system messages, and tool calls stay with their results. Only when no other 
 are dropped, oldest first. A larger window drops fewer messages, and a conversation that fits does not change.
 
 The caller counts the rendered prompt. The time of an exact count grows with the prompt, so the lengths of the texts
-give the first guess, and about twenty counts of prompts near the limit follow, whatever the length of the conversation.
+give the first guess, and about twenty counts of prompts near the limit follow, also for a long conversation.
 This relies on a prompt growing with its messages.
 
 An estimate raises no error. Where the estimate of the messages that must be kept exceeds the limit, these messages are

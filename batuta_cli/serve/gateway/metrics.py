@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
 
 MOST_PAIRS = 500
-"""Pairs of model and client key with series of their own. Names of models may come from clients."""
+"""Pairs of model and client key with separate series. Names of models may come from clients."""
 MOST_MODELS = 100
-"""Models with a histogram of their own, which has a series for each bucket."""
+"""Models with a separate histogram, which has a series for each bucket."""
 OTHER = "other"
 """The label of a model, or of a model and its key, beyond these limits."""
 

@@ -180,7 +180,7 @@ async def _serve(
 
     from batuta_cli.serve.gateway.protocol import limited_protocol
 
-    class Server(uvicorn.Server):
+    class GatewayServer(uvicorn.Server):
         """uvicorn without its signal handlers, which raise the signal again at the end."""
 
         @contextlib.contextmanager
@@ -209,7 +209,7 @@ async def _serve(
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    server = Server(config)
+    server = GatewayServer(config)
     loop = asyncio.get_running_loop()
     received: list[int] = []
     draining: list[asyncio.Task[None]] = []

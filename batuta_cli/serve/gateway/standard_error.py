@@ -6,7 +6,7 @@
 
 Inside the block descriptor 2 is a pipe. The event loop reads it and wraps each line that native code, child processes
 or the interpreter wrote into a JSON object. Reports of Python's `logging`, `warnings` and exception hooks do not pass
-the pipe: they become JSON objects with fields of their own.
+the pipe: they become JSON objects with separate fields.
 
 Two limits. Writes to the pipe do not block, because a blocked writer that holds the GIL would stop the process: more
 than about 1 MiB between two turns of the event loop is lost. Text that is written while a signal such as SIGSEGV ends

@@ -55,7 +55,7 @@ class GatewayState:
         """Set at the end of each request; cleared by those who wait for it."""
 
     def require_pipeline(self) -> "Pipeline":
-        """The open pipeline. Raises `HttpError` 503 when there is none."""
+        """The open pipeline. Raises `HttpError` 503 when it is not open."""
         if self.pipeline is None:
             raise HttpError(503, "starting", "the gateway is starting or shutting down", retry_after=1)
         return self.pipeline

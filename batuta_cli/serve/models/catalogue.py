@@ -87,8 +87,13 @@ class Catalogue:
     def find(self, model: str, provider: str | None = None) -> HostedModel | None:
         """The model called `model` at a provider, or None. `provider` is the name of a backend or the id of a provider.
 
-        Without a provider the model is looked up at its maker.
+        Without a provider the model is looked up at its maker, and a name such as `groq/llama-3.3-70b-versatile` at the
+        provider that it names.
         """
+        if provider is None:
+            named, rest = split_provider(model)
+            if named:
+                return self.find(rest, named)
         name = model.lower()
         if provider is None:
             seller = self._maker(name)
@@ -100,7 +105,8 @@ class Catalogue:
         for spelling in dict.fromkeys((name, dashed)):
             hosted = self._first(seller, spelling)
             if hosted is not None:
-                return hosted if certain(hosted.match, spelling) else None
+                sold = not hosted.id.startswith(_not_sold().get(hosted.provider, ()))
+                return hosted if sold and certain(hosted.match, spelling) else None
         return None
 
     def named(self, model: str) -> Iterator[HostedModel]:
@@ -128,6 +134,18 @@ class Catalogue:
     def _first(self, provider: Provider, name: str) -> HostedModel | None:
         places = [provider, *(self.providers[other] for other in provider.fallback)]
         return next((model for place in places for model in place.models if matches(model.match, name)), None)
+
+
+def split_provider(model: str) -> tuple[str, str]:
+    """The provider that a name begins with, and the rest: `groq/llama-3.3-70b` is `("groq", "llama-3.3-70b")`.
+
+    The provider is empty where the name begins with none: an owner of a repository, or a model.
+    """
+    first, slash, rest = model.partition("/")
+    if not slash or not rest:
+        return "", model
+    alias = _aliases().get(normalised(first[:100]), first)
+    return (alias, rest) if normalised(alias) in _provider_names() else ("", model)
 
 
 def names_its_host(backend: str) -> bool:
@@ -216,5 +234,24 @@ def _pairs(kinds: Any) -> Kinds:
 
 @cache
 def _backends() -> dict[str, dict[str, str]]:
-    table = tomllib.loads(files(__package__).joinpath("data", "providers.toml").read_text())
-    return {normalised(name): row for name, row in table.items()}
+    return {normalised(name): row for name, row in _table()["backends"].items()}
+
+
+@cache
+def _provider_names() -> frozenset[str]:
+    return frozenset(_backends()) | {normalised(name) for name in catalogue().providers}
+
+
+@cache
+def _not_sold() -> dict[str, tuple[str, ...]]:
+    return {provider: tuple(prefixes) for provider, prefixes in _table()["not_sold"].items()}
+
+
+@cache
+def _aliases() -> dict[str, str]:
+    return {normalised(name): provider for name, provider in _table()["aliases"].items()}
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(files(__package__).joinpath("data", "providers.toml").read_text())

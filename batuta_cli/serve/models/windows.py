@@ -123,10 +123,10 @@ def _from_table(name: str) -> ModelInfo | None:
 
 def _from_catalogue(name: str) -> ModelInfo | None:
     table = catalogue()
-    hosted = [model for model in table.named(name) if model.window]
+    maker = table.find(name)
+    hosted = [model for model in (maker, *table.named(name)) if model and model.window]
     if not hosted:
         return None
-    maker = table.find(name)
     # A host may allow less than the model's window, so without an entry of the maker the smallest counts.
     model = maker if maker and maker.window else min(hosted, key=lambda model: model.window or 0)
     window = model.window or 0

@@ -67,9 +67,13 @@ def count(request: ChatRequest, models: Mapping[str, ModelSection]) -> TokenCoun
         return bound(request)
 
 
-def least(request: ChatRequest, counted: TokenCount | None) -> int:
-    """A lower bound of the input tokens: the count where it is exact, otherwise the fewest of any tokenizer."""
-    if counted is not None and counted.exact:
+def least(request: ChatRequest, counted: TokenCount | None, models: Mapping[str, ModelSection]) -> int:
+    """A lower bound of the input tokens: the count where it is exact, otherwise the fewest of any tokenizer.
+
+    A prompt rendered with a configured template is no lower bound: a paid host may use a shorter template.
+    """
+    own = models.get(request.model)
+    if counted is not None and counted.exact and not (own and own.tokenizer):
         return counted.tokens
     return sum(max(1, least_tokens(message.content)) for message in request.messages)
 

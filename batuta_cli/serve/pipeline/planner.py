@@ -14,13 +14,14 @@ from batuta_cli.config import Config
 from batuta_cli.errors import BatutaError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.messages import template_input_of
 from batuta_cli.serve.models.pricing import FREE, TokenPricing
 from batuta_cli.serve.models.windows import LARGEST_RESERVE
 from batuta_cli.serve.names import normalised, unknown_name
 from batuta_cli.serve.pipeline import input_count
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.privacy.gate import Basis
+from batuta_cli.serve.providers.server_count import ServerCount
 from batuta_cli.serve.routing.errors import routing_error
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import BackendState, Need, Plan, PlanRequest, Snapshot, plan
@@ -67,11 +68,18 @@ class Planner:
 
         Raises `UsageError` for a backend that is not configured, `AuditError`, `LedgerError`.
         """
-        plan_request = self._plan_request(request)
         await self._monitor.probe_unknown(request.privacy)
+        planned, targets = await self._plan(request, without)
+        if planned.unhealthy and await self._monitor.probe_unhealthy(planned.unhealthy, request.privacy):
+            planned, targets = await self._plan(request, without)
+        return planned, targets
+
+    async def _plan(self, request: ChatRequest, without: frozenset[str]) -> tuple[Plan, Sequence[Target]]:
+        plan_request = self._plan_request(request)
         snapshot = self._monitor.snapshot(plan_request, None, without)
         planned = plan(plan_request, snapshot)
-        if planned.backend is None or planned.warnings or _state(snapshot, str(planned.backend)).price is not FREE:
+        chosen = planned.routing.backend
+        if chosen is None or planned.warnings or _state(snapshot, chosen).price is not FREE:
             counted = await _in_thread(lambda: input_count.count(request, self._config.models))
             plan_request = replace(plan_request, input_tokens=counted)
             snapshot = self._monitor.snapshot(plan_request, await self.budget(), without)
@@ -82,9 +90,10 @@ class Planner:
         if not without:
             for warning in planned.warnings:
                 logging.getLogger("batuta").warning("%s", warning)
-            self._monitor.spilling = snapshot.limits.spills(planned.queue_depth, before=self._monitor.spilling)
-        names = [planned.backend, *planned.fallbacks] if planned.backend is not None else []
-        return planned, [self._target(str(name), snapshot, plan_request, request) for name in names]
+            self._monitor.spilling = snapshot.limits.spills(planned.routing.queue_depth, before=self._monitor.spilling)
+        chosen = planned.routing.backend
+        names = [] if chosen is None else [chosen, *planned.fallbacks]
+        return planned, [self._target(name, snapshot, plan_request, request) for name in names]
 
     def error(self, request: ChatRequest, planned: Plan) -> BatutaError:
         """The error for a request that no backend in the plan may take."""
@@ -108,13 +117,14 @@ class Planner:
 
         return count
 
-    async def render(self, model: str, messages: Sequence[ChatMessage]) -> str:
+    async def render(self, request: ChatRequest) -> str:
         """The prompt for raw completion. Raises `UsageError` for a model whose format is not known."""
         from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
-        own = self._config.models.get(model)
-        engine = ChatTemplateEngine.from_model(own.template if own and own.template else input_count.model_name(model))
-        return engine.apply(messages)
+        own = self._config.models.get(request.model)
+        name = own.template if own and own.template else input_count.model_name(request.model)
+        given = template_input_of(request.options).arguments()
+        return ChatTemplateEngine.from_model(name).apply(request.messages, **given)
 
     def _plan_request(self, request: ChatRequest) -> PlanRequest:
         options = request.options
@@ -140,13 +150,17 @@ class Planner:
         """The snapshot with the counts of the servers whose window an estimate exceeds."""
         names = {c.backend for c in planned.candidates if c.passed and any(gate.uncertain for gate in c.gates)}
         backends = [backend for backend in self._monitor.backends if backend.name in names]
-        session = self._monitor.session(request.privacy)
-        counts = await asyncio.gather(
-            *(self._server_counts.of(session, backend, self._base_url(backend), request) for backend in backends)
-        )
+        counts = await asyncio.gather(*(self._server_count(request, backend, snapshot) for backend in backends))
         found = dict(zip((backend.name for backend in backends), counts, strict=True))
         states = tuple(input_count.with_count(state, found.get(state.name)) for state in snapshot.backends)
         return replace(snapshot, backends=states)
+
+    def _least(self, request: ChatRequest, plan_request: PlanRequest) -> int:
+        return input_count.least(request, plan_request.input_tokens, self._config.models)
+
+    async def _server_count(self, request: ChatRequest, backend: Backend, snapshot: Snapshot) -> ServerCount | None:
+        session = self._monitor.session(_connection_tier(_state(snapshot, backend.name), request.privacy))
+        return await self._server_counts.of(session, backend, self._base_url(backend), request)
 
     def _base_url(self, backend: Backend) -> str:
         probe = self._monitor.probes.get(backend.name)
@@ -161,11 +175,6 @@ class Planner:
     def _target(self, name: str, snapshot: Snapshot, plan_request: PlanRequest, request: ChatRequest) -> Target:
         state = _state(snapshot, name)
         backend = next(backend for backend in self._monitor.backends if backend.name == name)
-        tier = plan_request.privacy
-        if state.price is FREE and state.basis is Basis.UNRESOLVED_NAME and tier is PrivacyTier.STANDARD:
-            # Price 0 because the host is expected to be local: connect under PRIVATE, so that the gate refuses a public
-            # address.
-            tier = PrivacyTier.PRIVATE
         is_paid = state.price is not None and not state.price.is_free
         usual = state.reserve or LARGEST_RESERVE
         needs_limit = is_paid or backend.profile.wire.needs_limit
@@ -174,12 +183,21 @@ class Planner:
             base_url=self._base_url(backend),
             pricing=state.price or FREE,
             input_tokens=plan_request.input_tokens.tokens if plan_request.input_tokens else 0,
-            least_input_tokens=input_count.least(request, plan_request.input_tokens) if is_paid else 0,
+            least_input_tokens=self._least(request, plan_request) if is_paid else 0,
             max_tokens=request.max_tokens or (usual if needs_limit else None),
             usual_max_tokens=request.max_tokens or usual,
             address_tier=state.tier,
-            connection_tier=tier,
+            connection_tier=_connection_tier(state, plan_request.privacy),
         )
+
+
+def _connection_tier(state: BackendState, privacy: PrivacyTier) -> PrivacyTier:
+    """The tier of a connection for a request of the tier `privacy`.
+
+    Price 0 because the host is expected to be local: connect under PRIVATE, so that the gate refuses a public address.
+    """
+    is_expected_local = state.price is FREE and state.basis is Basis.UNRESOLVED_NAME
+    return PrivacyTier.PRIVATE if is_expected_local and privacy is PrivacyTier.STANDARD else privacy
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

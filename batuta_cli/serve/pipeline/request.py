@@ -55,9 +55,12 @@ class ChatRequest:
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "messages", tuple(self.messages))
-        object.__setattr__(self, "privacy", PrivacyTier.parse(self.privacy))
-        object.__setattr__(self, "latency", LatencyTier.parse(self.latency))
+        if type(self.messages) is not tuple:
+            object.__setattr__(self, "messages", tuple(self.messages))
+        if type(self.privacy) is not PrivacyTier:
+            object.__setattr__(self, "privacy", PrivacyTier.parse(self.privacy))
+        if type(self.latency) is not LatencyTier:
+            object.__setattr__(self, "latency", LatencyTier.parse(self.latency))
         if not self.messages:
             raise UsageError("messages must not be empty")
         if self.max_tokens is not None and self.max_tokens < 1:  # the reserved amount depends on it
@@ -75,7 +78,7 @@ class AttemptReport:
     """The kind of the error it failed with; None when it completed the response."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """The backend, tokens and cost of a response that has ended."""
 

@@ -1,9 +1,9 @@
 """A response: the attempts at one request, joined into one stream.
 
-The client sees one text, one end and one usage, whichever backends sent them. When an attempt fails, the next backend
-of the plan takes over: it continues the text exactly, or starts over when nothing has reached the client, or (only with
-`FailoverConfig.prompted`) receives an instruction to continue. When none may, the first error is raised and the stream
-has no end, so that a truncated response never looks complete.
+The client receives one text, one end and one usage, also when several backends sent them. When an attempt fails, the
+next backend of the plan takes over: it continues the text exactly, or starts over when nothing has reached the client,
+or (only with `FailoverConfig.prompted`) receives an instruction to continue. When none may, the first error is raised
+and the stream has no end, so that a truncated response never looks complete.
 """
 
 import asyncio
@@ -74,6 +74,8 @@ class Response:
         """Set at the end."""
         self.finish_reason: FinishReason | None = None
         """Why the text of the first choice ended, once it has; `length` when an output limit cut it."""
+        self.max_tokens: int | None = None
+        """The output limit sent to the backend; None: no limit was sent."""
         self._planner = planner
         self._monitor = monitor
         self._breaker = breaker
@@ -138,6 +140,7 @@ class Response:
                 break
             attempt = self._attempt(step)
             self.backend = step.target.backend.name
+            self.max_tokens = step.target.max_tokens
             # Usage is held back and sent once, at the end. Finish reasons are held back until the attempt is complete.
             ends: dict[int, FinishReason] = {}
             try:
@@ -169,8 +172,7 @@ class Response:
                 first_error = first_error or error
                 if not self._may_fail_over(error):
                     raise self._final_error(first_error, {*tried, *self.plan.suitable}) from None
-        await self._sum_up()
-        yield [Piece(usage=self._usage())]
+        yield [Piece(usage=await self._sum_up())]
 
     def _attempt(self, step: _Step) -> Attempt:
         return Attempt(
@@ -202,7 +204,7 @@ class Response:
         return error
 
     async def _next_step(self, targets: Sequence[Target], *, begun: bool) -> _Step | None:
-        """The first target that may take the request (over), and the call for it; None when there is none."""
+        """The first target that may take the request (over), and the call for it; None without one."""
         request = self.request
         for target in targets:
             call = Call(
@@ -234,7 +236,7 @@ class Response:
             call = replace(call, prefix=text)
             if profile.method is ContinuationMethod.COMPLETION:
                 try:
-                    prompt = await self._planner.render(request.model, request.messages)
+                    prompt = await self._planner.render(request)
                 except BatutaError:
                     continue
                 limit = remaining_tokens(target.usual_max_tokens, sent)
@@ -304,7 +306,8 @@ class Response:
         except (LedgerError, RuntimeError):  # the response is complete and charged; no thread can be started
             return None
 
-    async def _sum_up(self) -> None:
+    async def _sum_up(self) -> Usage:
+        """Set the summary; returns the usage."""
         usage = self._usage()
         cost = sum(attempt.cost for attempt in self._attempts)
         reports = zip(self._attempts, self._failures, strict=True)
@@ -319,6 +322,7 @@ class Response:
             prompted=self._prompted,
             usage=usage,
         )
+        return usage
 
 
 def _request_obstacles(request: ChatRequest) -> list[Obstacle]:

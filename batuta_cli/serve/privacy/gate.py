@@ -2,7 +2,7 @@
 
 It judges addresses, not names. Sovereign: the loopback, a Unix socket, or a network in `local_networks`. Private: also
 `private_networks`, and https with a verified certificate to a host name of the private clouds. Any other address is
-Standard, and so is a text that is not an address. The backend's profile does not change that.
+Standard, regardless of the backend's profile, and so is a text that is not an address.
 
 Some addresses are never local, even within a declared network, because other machines decide where they lead: addresses
 that contain an IPv4 address for a translator or a tunnel (NAT64, 6to4, Teredo, ISATAP), link-local addresses (such as

@@ -75,8 +75,9 @@ async def send_call(
                         pieces = await anext(batches, None)
                     if pieces is None:
                         break
-                    yield pieces
-                    allowed = timeouts.idle
+                    if pieces:  # else data without a piece, such as a ping, which shows that the backend works
+                        yield pieces
+                        allowed = timeouts.idle
         else:
             with Deadline(min(timeouts.total, allowed)):
                 pieces = await sender.whole(url, outgoing, reader)
@@ -107,7 +108,7 @@ class _Sender:
             return list(reader.whole(_document(await _body(response))))
 
     async def streamed(self, url: str, outgoing: Outgoing, reader: Reader) -> AsyncGenerator[list[Piece], None]:
-        """The pieces of a streamed response, one list for each read."""
+        """The pieces of a streamed response, one list for each read; empty for a read without a piece."""
         if outgoing.events_url:
             async with self._send("POST", url, outgoing) as response:
                 _check_status(response)
@@ -118,6 +119,7 @@ class _Sender:
         try:
             async with sent as response:
                 _check_status(response)
+                yield []  # the head of the response counts as data
                 scanner = _scanner(response.content_type)
                 async for data in response.content.iter_any():
                     pieces: list[Piece] = []
@@ -129,7 +131,7 @@ class _Sender:
                         failure = error
                     except OperationError as error:
                         failure = BackendError(error.message)
-                    if pieces:  # also those before the failure
+                    if pieces or not failure:  # also the pieces before the failure
                         yield pieces
                     if failure:
                         raise failure

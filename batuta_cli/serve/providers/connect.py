@@ -4,8 +4,9 @@
   connection. Each decision is in the audit log before the connection is opened.
 * A host name is resolved only where the tier allows a DNS query; `localhost` needs none.
 * Tiers share no connections: a session has one tier and its own connections.
-* A request that may cost money has a connection of its own and is sent once. A server may close an open connection at
-  any moment, and the client cannot tell whether it had read the request (RFC 9112, section 9.3.1).
+* A request that may cost money is sent once. A server may close an open connection at any moment, and the client cannot
+  tell whether it had read the request (RFC 9112, section 9.3.1). Such a request therefore reuses a connection only when
+  it is idle for `YOUNGEST` to `OLDEST` seconds and no end of the connection is pending.
 * Redirects are not followed, cookies are not kept, proxy variables and `.netrc` are not read. Only requests of the
   standard tier use the configured proxy, and not for local addresses, which mean another machine at the proxy.
   Certificates are always verified.
@@ -16,6 +17,8 @@ Raises `PrivacyError` when the gate refuses, `AuditError` when a decision cannot
 import asyncio
 import contextlib
 import errno
+import math
+import select
 import socket
 import time
 from collections.abc import Coroutine, Mapping
@@ -59,8 +62,25 @@ class _Attempt:
     """It uses a connection that was open before."""
     fresh: bool = False
     """It must use a new connection."""
+    once: bool = False
+    """It may cost money and is sent once."""
+    repeated: bool = False
+    """It is one of many equal requests, of which the audit log needs one record an hour."""
     refusal: BatutaError | None = None
 
+
+REPEATED = 3600.0
+"""Seconds for which an equal decision about a probe is not recorded again: an unhealthy backend is probed every second,
+which would be 86,400 records a day."""
+
+_MOST_RECORDED = 4096  # decisions about repeated requests that are remembered
+
+YOUNGEST = 0.05
+"""Seconds that a connection is idle before a request that is sent once may reuse it: servers that close after each
+response have closed it by then."""
+
+OLDEST = 4.0
+"""Seconds after which such a request does not reuse it; common servers close idle connections after 5 s."""
 
 _CLOSED_BEFORE = 0.25
 """Seconds within which a connection that the server has closed fails: one round trip."""
@@ -75,6 +95,8 @@ class ConnectionGate:
         self.tier = tier
         self.networks = networks
         self._audit = audit
+        self._recorded: dict[tuple[str, str, bool, str], float] = {}
+        """When a decision about a repeated request was last recorded, in monotonic seconds."""
 
     def pass_address(self, attempt: _Attempt, host: str, port: int | None, *, again: bool = False) -> None:
         """Judge an address and log the decision; `port` is None for a Unix socket.
@@ -100,6 +122,15 @@ class ConnectionGate:
                 f"{display(attempt.backend)}: {self.tier} does not admit {display(address)}: {verdict.reason}",
                 hint=_HINTS[self.tier],
             )
+        if not self._is_known(attempt, address, verdict):
+            self._record(attempt, address, verdict, remark, refusal)
+        if refusal is not None:
+            attempt.refusal = refusal
+            raise refusal
+
+    def _record(
+        self, attempt: _Attempt, address: str, verdict: Verdict, remark: str, refusal: PrivacyError | None
+    ) -> None:
         decision = Decision(
             attempt.request_id, self.tier, attempt.backend, address, verdict.allowed, verdict.reason + remark
         )
@@ -108,9 +139,17 @@ class ConnectionGate:
         except BatutaError as error:
             attempt.refusal = refusal or error
             raise attempt.refusal from None
-        if refusal is not None:
-            attempt.refusal = refusal
-            raise refusal
+        if attempt.repeated:
+            if len(self._recorded) >= _MOST_RECORDED:
+                self._recorded.clear()
+            self._recorded[attempt.backend, address, verdict.allowed, verdict.reason] = time.monotonic()
+
+    def _is_known(self, attempt: _Attempt, address: str, verdict: Verdict) -> bool:
+        """Whether the same decision about a repeated request was recorded within the hour."""
+        if not attempt.repeated:
+            return False
+        key = attempt.backend, address, verdict.allowed, verdict.reason
+        return time.monotonic() - self._recorded.get(key, -math.inf) < REPEATED
 
 
 _HINTS = {
@@ -181,10 +220,9 @@ class _Resolver(AbstractResolver):
 class _Connector(aiohttp.TCPConnector):
     """Opens connections through the gate."""
 
-    def __init__(self, gate: ConnectionGate, *, reuse: bool) -> None:
+    def __init__(self, gate: ConnectionGate) -> None:
         super().__init__(
             resolver=_Resolver(gate),
-            force_close=not reuse,
             use_dns_cache=False,  # each connection is judged by a fresh resolution
             socket_factory=self._make_socket,
             limit=0,  # the router limits requests
@@ -211,7 +249,29 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
     async def _get(self, key: Any, traces: Any) -> aiohttp.connector.Connection | None:
-        return None if _current.get().fresh else await super()._get(key, traces)
+        attempt = _current.get()
+        if attempt.fresh or not self._has_usable(key, attempt):
+            return None
+        return await super()._get(key, traces)
+
+    def _has_usable(self, key: Any, attempt: _Attempt) -> bool:
+        """Whether an open connection may be reused, which is then the first one. Closes those that have ended."""
+        now = time.monotonic()
+        if (idle := self._conns.get(key)) is None:
+            return False
+        for entry in tuple(idle):
+            protocol, since = entry
+            if attempt.once and now - since < YOUNGEST:
+                continue
+            idle.remove(entry)
+            if (attempt.once and now - since > OLDEST) or _has_ended(protocol.transport):
+                protocol.close()
+                continue
+            idle.appendleft(entry)
+            return True
+        if not idle:
+            del self._conns[key]
+        return False
 
     def _make_socket(self, info: Any) -> socket.socket:
         family, kind, protocol, _, address = info
@@ -233,6 +293,15 @@ class _Connector(aiohttp.TCPConnector):
         self._gate.pass_address(attempt, peer[0], peer[1], again=not attempt.opened)
 
 
+def _has_ended(transport: asyncio.BaseTransport | None) -> bool:
+    """Whether an idle connection is closed, or has data or an end that the event loop has not read yet."""
+    if transport is None or transport.is_closing():
+        return True
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class GatedSession:
     """Sends the requests of one tier over its own connections; an asynchronous context manager.
 
@@ -248,8 +317,7 @@ class GatedSession:
     ) -> None:
         self.gate = ConnectionGate(tier, networks, audit)
         self._proxy = proxy if tier is PrivacyTier.STANDARD else ""
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        """By whether their connections are reused."""
+        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -261,8 +329,9 @@ class GatedSession:
 
     async def close(self) -> None:
         """Close all connections."""
-        while self._sessions:
-            await self._sessions.popitem()[1].close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     def request(
         self,
@@ -276,14 +345,16 @@ class GatedSession:
         timeout: aiohttp.ClientTimeout | None = None,
         once: bool = False,
         delivery: Delivery | None = None,
+        repeated: bool = False,
     ) -> "_Request":
         """Send one request: `async with` gives the response, whose body is not read yet.
 
         Args:
             backend: the backend's name, for the log and for messages.
             request_id: the client's request, for the log.
-            once: the request may cost money, so it is sent once, over a new connection.
+            once: the request may cost money, so it is sent once.
             delivery: notes when the request is written.
+            repeated: it is a probe, of whose equal decisions one an hour is recorded.
 
         Raises:
             PrivacyError: the tier does not admit the address.
@@ -292,14 +363,12 @@ class GatedSession:
             aiohttp.ClientError, TimeoutError: it failed.
         """
         options = {"headers": headers, "data": data, "timeout": timeout or _NO_TIMEOUT}
-        attempt = _Attempt(request_id, backend, delivery or Delivery())
-        return _Request(self._sent(method, url, attempt, options, once=once))
+        attempt = _Attempt(request_id, backend, delivery or Delivery(), once=once, repeated=repeated)
+        return _Request(self._sent(method, url, attempt, options))
 
-    async def _sent(
-        self, method: str, url: str, first: _Attempt, options: dict[str, Any], *, once: bool
-    ) -> aiohttp.ClientResponse:
+    async def _sent(self, method: str, url: str, first: _Attempt, options: dict[str, Any]) -> aiohttp.ClientResponse:
         target = _checked(url)
-        session = self._opened(reuse=not once)
+        session = self._opened()
         attempt = first
         while True:
             began = time.monotonic()
@@ -313,10 +382,10 @@ class GatedSession:
                     raise attempt.refusal from None
                 # The server had closed the reused connection, as llama.cpp does after each stream: send once more, over
                 # a new one. After a longer time the server may have processed the request. A request that must be sent
-                # once never uses an open connection.
-                if not attempt.reused or time.monotonic() - began > _CLOSED_BEFORE:
+                # once is not sent again. (aiohttp itself repeats only idempotent methods, never a POST.)
+                if attempt.once or not attempt.reused or time.monotonic() - began > _CLOSED_BEFORE:
                     raise
-                attempt = _Attempt(first.request_id, first.backend, first.delivery, fresh=True)
+                attempt = _Attempt(first.request_id, first.backend, first.delivery, fresh=True, repeated=first.repeated)
             except Exception:
                 if attempt.refusal is not None:
                     raise attempt.refusal from None
@@ -331,15 +400,15 @@ class GatedSession:
         near = is_localhost(host) or judge(PrivacyTier.SOVEREIGN, host, networks=self.gate.networks).allowed
         return None if near else self._proxy
 
-    def _opened(self, *, reuse: bool) -> aiohttp.ClientSession:
-        if reuse not in self._sessions:  # needs a running loop
-            self._sessions[reuse] = aiohttp.ClientSession(
-                connector=_Connector(self.gate, reuse=reuse),
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:  # needs a running loop
+            self._session = aiohttp.ClientSession(
+                connector=_Connector(self.gate),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
                 headers={"User-Agent": f"batuta/{__version__}"},
             )
-        return self._sessions[reuse]
+        return self._session
 
 
 _NO_TIMEOUT = aiohttp.ClientTimeout()

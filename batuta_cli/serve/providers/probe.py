@@ -59,6 +59,8 @@ class ProbeResult:
     """The context window in tokens that the server reports."""
     error: str | None = None
     """Why the backend is not healthy."""
+    may_recover: bool = False
+    """It is not healthy, and may become so without its user: there is no connection, or an HTTP status 5xx."""
     latency_ms: float | None = None
     """Milliseconds until the health response."""
 
@@ -156,7 +158,10 @@ class _Prober:
         health = await self._get(backend, base_url, profile.health, headers if not profile.identity else {})
         found = ProbeResult(backend, base_url, latency_ms=health.latency_ms)
         if not health.status:
-            return replace(found, error=health.error, reachable=None if health.refused else False, latency_ms=None)
+            reachable = None if health.refused else False
+            return replace(
+                found, error=health.error, reachable=reachable, may_recover=not health.refused, latency_ms=None
+            )
         found = replace(found, reachable=True)
         if profile.identity:
             found = replace(found, identified_as=await self._identify(backend, base_url))
@@ -167,9 +172,9 @@ class _Prober:
         else:
             found = replace(found, identified_as=backend.kind)
         if health.status == 503:
-            return replace(found, loading=True, error="it is loading its model")
+            return replace(found, loading=True, may_recover=True, error="it is loading its model")
         if health.status != 200:
-            return replace(found, error=_status(health.status, backend))
+            return replace(found, error=_status(health.status, backend), may_recover=health.status >= 500)
         return await self._details(found, headers)
 
     async def _identify(self, backend: Backend, base_url: str) -> ServingBackend | None:
@@ -222,7 +227,7 @@ class _Prober:
         timeout = aiohttp.ClientTimeout(total=self._timeout)
         try:
             async with self._session.request(
-                "GET", url, backend=backend.name, request_id="probe", headers=headers, timeout=timeout
+                "GET", url, backend=backend.name, request_id="probe", headers=headers, timeout=timeout, repeated=True
             ) as got:
                 body = await got.content.read(_LONGEST_BODY)
                 while len(body) < _LONGEST_BODY and (more := await got.content.read(_LONGEST_BODY - len(body))):

@@ -43,7 +43,7 @@ class EventScanner:
             self._rest += piece  # the line is searched for its end only once
             self._check_size()
             return
-        buffer = bytes(self._rest) + piece
+        buffer = bytes(self._rest) + piece if self._rest else piece
         if not self._begun:
             if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
                 self._rest = bytearray(buffer)
@@ -57,7 +57,8 @@ class EventScanner:
         if b"\r" in buffer:
             buffer = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = buffer.split(b"\n")
-        self._rest = bytearray(rest + b"\r" * held)
+        if self._rest or rest or held:
+            self._rest = bytearray(rest + b"\r" * held)
         for line in lines:
             if line:
                 self._take(line)
@@ -66,7 +67,8 @@ class EventScanner:
                 self._type, self._data, self._size = "", [], 0
             else:
                 self._type = ""
-        self._check_size()
+        if self._rest:
+            self._check_size()
 
     def _check_size(self) -> None:
         if self._size + len(self._rest) > self._limit:
@@ -76,7 +78,8 @@ class EventScanner:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         self._size += len(line) + 1
-        self._check_size()
+        if self._size > self._limit:
+            self._check_size()
         if name == b"data":
             self._data.append(value)
         elif name == b"event":

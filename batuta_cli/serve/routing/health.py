@@ -79,6 +79,11 @@ class _State:
     models: ModelCooldowns = field(default_factory=ModelCooldowns)
     responses: deque[float] = field(default_factory=lambda: deque(maxlen=_PACE + 1))
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether the backend or one of its models has failed since its last success."""
+        return self.cooldown.failures > 0 or bool(self.models.failed)
+
 
 class BackendHealth:
     """The queue depths and cooldowns of all backends, by name."""
@@ -97,15 +102,18 @@ class BackendHealth:
         state.in_flight += 1
         self._number += 1
         self._open.add(self._number)
-        is_trial = state.cooldown.begin(self._number, now)
-        is_trial |= state.models.begin(model, self._number, now)
+        is_trial = False
+        if state.has_failures:
+            is_trial = state.cooldown.begin(self._number, now)
+            is_trial |= state.models.begin(model, self._number, now)
         return Ticket(backend, self._number, is_trial, model)
 
     def respond(self, ticket: Ticket) -> None:
         """Note that the response to a request has begun: other requests need not wait for its end."""
         state = self._at(ticket.backend, self.latest)
-        state.cooldown.respond(ticket.number)
-        state.models.respond(ticket.model, ticket.number)
+        if state.has_failures:
+            state.cooldown.respond(ticket.number)
+            state.models.respond(ticket.model, ticket.number)
 
     def finish(
         self, ticket: Ticket, outcome: AttemptOutcome, now: float, *, jitter: float = 0.0, retry_after: float = 0.0
@@ -123,6 +131,8 @@ class BackendHealth:
         state.in_flight -= 1
         state.responses.append(now)
         backend_works, model_works = _SAYS[outcome]
+        if False not in (backend_works, model_works) and not state.has_failures:
+            return
         ended = Ended(ticket.number, self._number, now, jitter, retry_after, self._limits)
         state.cooldown.end(ended, backend_works)
         state.models.end(ticket.model, ended, model_works)
@@ -131,6 +141,16 @@ class BackendHealth:
         """Note the queue depth that a backend reports: requests running and waiting."""
         state = self._at(backend, now)
         state.reported, state.reported_at = depth, now
+
+    def recover(self, backend: str, since: float, *, models: bool) -> None:
+        """End a backend's cooldown, because a probe that began at `since` succeeded.
+
+        `models`: the backend was unhealthy before, so the failures of its models do not count either.
+        """
+        state = self._at(backend, since)
+        state.cooldown.recover(since)
+        if models:
+            state.models.recover(since)
 
     def depth(self, backend: str, now: float) -> int:
         """Requests at a backend: our own count, or a reported depth that is larger and not older than `READING_AGE`."""
@@ -141,6 +161,8 @@ class BackendHealth:
     def cooling(self, backend: str, now: float, model: str = "") -> Cooling | None:
         """The longer of the backend's and the model's cooldown; None when there is neither."""
         state = self._at(backend, now)
+        if not state.has_failures:
+            return None
         whole, own = state.cooldown.left(now), state.models.left(model, now)
         if own is not None and (whole is None or own > whole):
             return Cooling(own, of_model=True)

@@ -81,8 +81,15 @@ class BackendState:
     """Why it cannot take requests now; empty: it can."""
     cools_model: bool = False
     """Only the request's model cools down there; other models of the backend may be used."""
+    slots: int | None = None
+    """Requests it can run at once; None: not known."""
     counted: "TokenCount | None" = None
     """The server's own count of the request's prompt; None: it was not asked."""
+
+    @property
+    def load(self) -> float:
+        """Requests for each slot of a local backend; equal local backends are used in this order."""
+        return (self.depth or 0) / (self.slots or 1) if self.kind.is_local else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +204,7 @@ _REFUSALS: dict[Reason, tuple[type[BatutaError], str, str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """The backend for a request, the backends that may take it over, and the results of all gates."""
 
@@ -208,6 +215,8 @@ class Plan:
     """Backends that may take the request over, in this order."""
     suitable: tuple[str, ...]
     """Backends that may take it once they are healthy and their queue is not full: waiting helps for these."""
+    unhealthy: tuple[str, ...] = ()
+    """Of a rejected request: the suitable backends that only their health keeps from taking it."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -281,11 +290,26 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
         routing = replace(routing, queue_depth=states[local].depth or 0)
     may = [c for c in candidates if snapshot.limits.spillover_enabled or c.backend == local]
     suitable = tuple(c.backend for c in may if c.passes(GateName.TIER, *_CAN_SERVE))
-    return Plan(routing, candidates, _fallbacks(routing, may), suitable)
+    unhealthy = tuple(
+        name
+        for name in suitable
+        if isinstance(routing, Reject) and judged[name].passes(GateName.QUEUE) and _is_unhealthy(states[name])
+    )
+    return Plan(
+        routing=routing,
+        candidates=candidates,
+        fallbacks=_fallbacks(routing, may),
+        suitable=suitable,
+        unhealthy=unhealthy,
+    )
 
 
 _CAN_SERVE = (GateName.CAPABILITY, GateName.CONTEXT, GateName.BUDGET)
 """A backend that one of these gates refuses is not given to the router's rule."""
+
+
+def _is_unhealthy(state: BackendState) -> bool:
+    return bool(state.trouble) or (state.cooldown is not None and not state.cools_model)
 
 
 def _is_lane(candidate: Candidate) -> bool:
@@ -302,7 +326,7 @@ def _ordered(request: PlanRequest, snapshot: Snapshot) -> list[BackendState]:
         # Backends that are not named there can only be the local one.
         return sorted(snapshot.backends, key=lambda state: place.get(state.name, -1))
     rank = _ranks(request.privacy, request.latency, request.throughput, request.cost)
-    return sorted(snapshot.backends, key=lambda state: rank[state.kind])
+    return sorted(snapshot.backends, key=lambda state: (rank[state.kind], state.load))
 
 
 @cache

@@ -137,6 +137,7 @@ class Observer:
             cooldown=cooling.seconds if cooling else None,
             trouble="" if probe is None or probe.healthy else probe.error or "no response",
             cools_model=cooling is not None and cooling.of_model,
+            slots=probe.slots if probe else None,
         )
 
     def _look_up_window(self, model: str, served: int | None) -> tuple[int | None, int | None]:

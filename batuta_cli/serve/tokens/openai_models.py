@@ -5,8 +5,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from typing import Final
 
+from batuta_cli.serve.models.catalogue import split_provider
 from batuta_cli.serve.tokens.tokenizer import Tokenizer
+
+_LONGEST_NAME: Final = 256
+"""Characters of a name that are read. OpenAI's names have at most about 100, fine-tuned models included."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,24 @@ class OpenAIModel:
 
 
 def openai_model(model: str) -> OpenAIModel | None:
-    """The family of `model`, which may have the prefix `openai/`, or None."""
-    name = model.strip().lower().removeprefix("openai/")
+    """The family of `model`, or None.
+
+    A provider may stand before the name (`openai/gpt-4o`, `openrouter/openai/gpt-4o`). The weights of a model whose
+    prompt is rendered are public, so any owner may: `unsloth/gpt-oss-20b-GGUF`.
+    """
+    name = model.strip().lower()
+    if len(name) > _LONGEST_NAME:
+        return None
+    while (parts := split_provider(name))[0]:
+        name = parts[1]
+    family = _family(name)
+    if family is None and "/" in name:
+        family = _family(name.rpartition("/")[2])
+        return family if family and family.rendered else None
+    return family
+
+
+def _family(name: str) -> OpenAIModel | None:
     families = _families()
     cuts = [at for at, character in enumerate(name) if character in "-:"]
     for end in (len(name), *reversed(cuts)):

@@ -181,3 +181,22 @@ def live(
         yield gateway
     finally:
         gateway.close()
+
+
+@contextmanager
+def real(environment: Mapping[str, str], *arguments: str) -> Iterator[Live]:
+    """The installed `batuta serve gateway --port 0` over the real pipeline; killed in the end if it still runs."""
+    process = subprocess.Popen(
+        ["batuta", "serve", "gateway", "--port", "0", *arguments],
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    gateway = Live(process)
+    try:
+        gateway.url = json.loads(gateway.await_line('"event":"listening"'))["url"]
+        yield gateway
+    finally:
+        gateway.close()

@@ -225,7 +225,15 @@ class Answer:
             return [piece]
         attempts = (AttemptReport("first", 0, "backend_error"), AttemptReport("scripted", COST))
         words = sum(len(m.content.split()) for m in self._request.messages)
-        self.summary = Summary("scripted", words, self._output, True, COST, 5_000_000_000, attempts)
+        self.summary = Summary(
+            backend="scripted",
+            input_tokens=words,
+            output_tokens=self._output,
+            exact=True,
+            cost=COST,
+            budget_left=5_000_000_000,
+            attempts=attempts,
+        )
         return [Piece(usage=Usage(words, self._output))]
 
     async def aclose(self) -> None:

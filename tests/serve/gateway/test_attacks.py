@@ -3,17 +3,23 @@
 import contextlib
 import http.client
 import json
+import os
+import re
 import resource
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.serve.gateway.live import PATIENCE, Control, Live, everything, live
+from tests.serve.gateway.live import PATIENCE, Control, Live, everything, live, real
 from tests.serve.gateway.support import CHAT, chat
+from tests.serve.support_backend import STALL, FaultServer, Script, response, stream_head
 
 HEAD = b"POST " + CHAT.encode() + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 IDLE = 2000
@@ -142,3 +148,42 @@ def test_a_head_that_asks_to_upgrade_counts_towards_the_limit_of_waiting_request
                 connection.sendall(post("echo", "x", H2C) * 100)
             assert line.hear().startswith("freed gated")
         assert b'batuta_connections_closed_total{limit="waiting_requests"} 1.0' in gateway.ask("/metrics")[2]
+
+
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.mark.parametrize("part", [b": comment\n" * 6000, b"x" * 60_000], ids=["comments", "no line feed"])
+def test_a_backend_that_sends_without_an_event_fails_and_keeps_nobody_else_waiting(
+    environment: dict[str, str], home: Path, part: bytes
+) -> None:
+    def endless(path: str, _: dict[str, str], body: Any) -> Script:
+        if body is None:
+            models = json.dumps({"data": [{"id": "m", "owned_by": "vllm"}]}).encode()
+            known = {"/health": b"", "/v1/models": models, "/version": b'{"version": "1"}'}
+            return [response(known[path]) if path in known else response(b"", status="404 Not Found")]
+        return [stream_head(), *[part] * (24 * MEBIBYTE // len(part)), STALL]
+
+    file = home / "config" / "batuta" / "config.toml"
+    file.parent.mkdir(parents=True)
+    with FaultServer(endless) as backend:
+        file.write_text(f'[backends.vllm]\nbase_url = "{backend.base_url}"\nmodels = ["m"]\n')
+        with real(environment) as gateway, ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(gateway.ask, CHAT, chat("m", stream=True, max_tokens=9))
+            answered = 0
+            while not asked.done():
+                assert gateway.ask("/health")[0] == 200
+                answered += 1
+            status, _, text = asked.result()
+            used = Path(f"/proc/{gateway.process.pid}/stat").read_text().rpartition(")")[2].split()[11]
+    assert status == 502 or b'"code":"backend_error"' in text
+    assert int(used) / os.sysconf("SC_CLK_TCK") < 20  # seconds of processor time
+    assert answered > 0
+
+
+@pytest.mark.parametrize("target", [b"example.com:443", b"/health", b"http://127.0.0.1/health"])
+def test_a_connect_request_opens_no_tunnel(environment: dict[str, str], target: bytes) -> None:
+    with live(environment) as gateway:
+        with gateway.raw(b"CONNECT %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n" % target) as raw:
+            assert re.match(rb"HTTP/1\.1 4\d\d ", everything(raw))
+        assert gateway.ask("/health")[0] == 200

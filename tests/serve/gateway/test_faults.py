@@ -12,6 +12,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from batuta_cli.config import Config
+from batuta_cli.serve.backends import ServingBackend, default_backend
 from batuta_cli.serve.gateway.app import Gateway
 from batuta_cli.serve.gateway.logs import Log
 from batuta_cli.serve.privacy.audit import AuditLog
@@ -120,19 +121,20 @@ def test_the_backends_are_looked_at_again_after_a_panic(tmp_path: Path, monkeypa
     looks = 0
     seen = asyncio.Event()
 
-    async def refresh(self: BackendMonitor, *, tier: PrivacyTier) -> None:
+    async def probe_all(*_: object, **__: object) -> list[object]:
         nonlocal looks
         looks += 1
         if looks == 1:
             raise PanicException(SECRET)
         seen.set()
+        return []
 
-    monkeypatch.setattr("batuta_cli.serve.routing.monitor.LOAD", 0.0)
+    monkeypatch.setattr("batuta_cli.serve.routing.monitor.UNHEALTHY", 0.0)
     monkeypatch.setattr("batuta_cli.serve.routing.monitor.REFRESH", 0.0)
-    monkeypatch.setattr(BackendMonitor, "refresh", refresh)
+    monkeypatch.setattr("batuta_cli.serve.routing.monitor.probe_all", probe_all)
 
     async def main() -> None:
-        monitor = BackendMonitor(Config(), AuditLog(tmp_path / "audit"), [])
+        monitor = BackendMonitor(Config(), AuditLog(tmp_path / "audit"), [default_backend(ServingBackend.LLAMA_CPP)])
         monitor.watch(PrivacyTier.SOVEREIGN)
         async with asyncio.timeout(30):
             await seen.wait()

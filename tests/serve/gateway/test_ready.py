@@ -2,7 +2,6 @@
 
 import json
 import resource
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.serve.gateway.live import PATIENCE, Live
+from tests.serve.gateway.live import PATIENCE, Live, real
 from tests.serve.support_backend import FaultServer, Script, response
-from tests.serve.support_server import free_port
 
 
 def healthy(path: str, _: dict[str, str], body: Any) -> Script:
@@ -28,21 +26,8 @@ def gateway(environment: dict[str, str], home: Path, *arguments: str) -> Iterato
     file.parent.mkdir(parents=True)
     with FaultServer(healthy) as backend:
         file.write_text(f'[backends.vllm]\nbase_url = "{backend.base_url}"\nmodels = ["m"]\n')
-        process = subprocess.Popen(
-            ["batuta", "serve", "gateway", "--port", str(port := free_port()), *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        running = Live(process)
-        try:
-            running.await_line('"event":"listening"')
-            running.url = f"http://127.0.0.1:{port}"
+        with real(environment, *arguments) as running:
             yield running
-        finally:
-            running.close()
 
 
 def until(gateway: Live, status: int) -> dict[str, str]:

@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from batuta_cli import config as configuration
 from batuta_cli.errors import DailyBudgetExceeded
 from batuta_cli.serve.gateway.reload import reconfigure
 from batuta_cli.serve.pipeline.pipeline import Pipeline
-from tests.serve.gateway.live import PATIENCE, ROOT, Control, Live, live
+from tests.serve.gateway.live import PATIENCE, ROOT, Control, Live, live, real
 from tests.serve.gateway.support import CHAT, chat
 from tests.serve.support_backend import FaultServer, Script, chat_answer, response
 
@@ -143,29 +141,11 @@ def models_of(*names: str) -> Any:
     return answer
 
 
-@contextmanager
-def real_gateway(environment: dict[str, str]) -> Iterator[Live]:
-    process = subprocess.Popen(
-        ["batuta", "serve", "gateway", "--port", "0", "--ledger", "memory:", "--set", "privacy.tier=private"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    gateway = Live(process)
-    try:
-        gateway.url = json.loads(gateway.await_line('"event":"listening"'))["url"]
-        yield gateway
-    finally:
-        gateway.close()
-
-
 def test_backends_are_reloaded(environment: dict[str, str], file: Path) -> None:
     backend_table = '[backends.vllm]\nbase_url = "{}"\nmodels = ["{}"]\n'
     with FaultServer(models_of("one", "two")) as backend:
         file.write_text(backend_table.format(backend.base_url, "one"))
-        with real_gateway(environment) as gateway:
+        with real(environment, "--ledger", "memory:", "--set", "privacy.tier=private") as gateway:
 
             def ask(model: str) -> int:
                 return gateway.ask(CHAT, chat(model, max_tokens=9))[0]

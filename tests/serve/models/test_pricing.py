@@ -276,7 +276,10 @@ def test_every_remote_backend_has_a_row_that_says_where_its_prices_are() -> None
     import tomllib
     from importlib.resources import files
 
-    rows = tomllib.loads(files("batuta_cli.serve.models").joinpath("data", "providers.toml").read_text())
+    table = tomllib.loads(files("batuta_cli.serve.models").joinpath("data", "providers.toml").read_text())
+    rows = table["backends"]
+    assert set(table["not_sold"]) <= set(catalogue().providers)
+    assert all(name in rows or name in catalogue().providers for name in table["aliases"].values())
     assert set(rows) == {str(backend) for backend in ServingBackend if not backend.is_local}
     for row in rows.values():
         assert not row.get("id") or row["id"] in catalogue().providers

@@ -26,7 +26,7 @@ from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.providers.wire import BackendError, Usage
 from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.tiers import PrivacyTier
-from tests.serve.support_backend import chat_answer, chat_stream, response, stream_head
+from tests.serve.support_backend import FaultServer, Script, chat_answer, chat_stream, chunk, response, stream_head
 from tests.serve.support_pipeline import (
     MODEL,
     STALL,
@@ -417,6 +417,39 @@ def test_several_choices_are_bounded_together(tmp_path: Path) -> None:
             else:
                 with pytest.raises(kind):
                     ask(made, request(options={"n": n}))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_no_output_limit_is_sent_to_a_free_backend_unless_the_client_sets_one(tmp_path: Path, stream: bool) -> None:
+    script: Script = [stream_head(), chat_stream(["Hi"])] if stream else [response(chat_answer("Hi"))]
+    with FaultServer(lambda *_: script) as one:
+        for limit in (None, 17):
+            ask(pipeline(tmp_path, backends(one=("vllm", one.base_url))), request(stream, max_tokens=limit))
+    without, limited = (body for _, _, body in one.requests)
+    assert not {"max_tokens", "max_completion_tokens"} & set(without)
+    assert limited["max_tokens"] == 17
+
+
+def test_an_output_limit_is_sent_where_money_needs_it(tmp_path: Path) -> None:
+    with FaultServer(lambda *_: [stream_head(), chat_stream(["Hi"])]) as one:
+        made = pipeline(tmp_path, backends(one=("openai", one.base_url)), models={MODEL: _priced()})
+        ask(made, request(max_tokens=None))
+    [(_, _, body)] = one.requests
+    assert body["max_completion_tokens"] == 64  # the model's usual reserve
+
+
+def test_a_cut_response_says_so_and_a_takeover_without_a_limit_sends_none(tmp_path: Path) -> None:
+    text = "It was a dark night, and the rain fell in torrents."
+    cut: Script = [stream_head(), chunk("It was"), chunk(finish="length"), b"data: [DONE]\n\n"]
+    with FaultServer(lambda *_: cut) as one:
+        answer, _ = ask(pipeline(tmp_path, backends(one=("vllm", one.base_url))), request(max_tokens=2))
+        assert (answer.finish_reason, answer.max_tokens) == ("length", 2)
+    with servers(speaker(text, cut=300), speaker(text)) as (one, two):
+        made = pipeline(tmp_path, backends(one=("vllm", one.base_url), two=("vllm", two.base_url)))
+        answer, pieces = ask(made, request(max_tokens=None))
+    assert text_of(pieces) == text
+    assert answer.finish_reason == "stop"
+    assert "max_tokens" not in two.requests[0][2]
 
 
 def counting(tokens: int, window: int | None = None) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ from batuta_cli.errors import BatutaError
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.privacy.audit import AuditLog
+from batuta_cli.serve.providers import connect
 from batuta_cli.serve.providers.wire import BackendError
 from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.tiers import PrivacyTier
@@ -56,6 +57,8 @@ class ClosingServer:
         self.posts = 0
         """Requests that reached it, read or not."""
         self.connections = 0
+        self.closed = threading.Event()
+        """Set when it has closed a connection."""
         self._stage = stage
         self._well = well
         self._lock = threading.Lock()
@@ -99,6 +102,7 @@ class ClosingServer:
         with connection, contextlib.suppress(OSError):  # the client may leave first
             while self._one(connection):
                 pass
+        self.closed.set()
 
     def _one(self, connection: socket.socket) -> bool:
         """Answer one request; False when the connection is to be closed."""
@@ -177,6 +181,16 @@ def run(
 
 
 FAILING = [stage for stage in Stage if stage is not Stage.AFTER_RESPONSE]
+
+
+@pytest.fixture(params=[None, 0.0], ids=["usual age", "any age"])
+def youngest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with paid requests that reuse a connection right after its last response."""
+    if request.param is not None:
+        monkeypatch.setattr(connect, "YOUNGEST", request.param)
+
+
+EITHER_AGE = pytest.mark.usefixtures("youngest")
 EACH_STAGE = pytest.mark.parametrize("stage", FAILING, ids=lambda stage: stage.value)
 BOTH_WAYS = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 
@@ -195,6 +209,7 @@ def test_a_paid_request_whose_connection_is_closed_is_sent_once_and_charged_once
         assert bill.spent >= BOUND
 
 
+@EITHER_AGE
 @EACH_STAGE
 @BOTH_WAYS
 def test_after_a_request_that_went_well_the_next_is_sent_once_and_charged_once(
@@ -211,6 +226,7 @@ def test_after_a_request_that_went_well_the_next_is_sent_once_and_charged_once(
         assert bill.spent >= BOUND
 
 
+@EITHER_AGE
 @EACH_STAGE
 @BOTH_WAYS
 @pytest.mark.parametrize("well", [0, 1], ids=["first request", "second request"])
@@ -240,12 +256,71 @@ def test_a_paid_request_never_meets_a_connection_that_its_server_has_closed_mean
     assert (server.posts, bill.charges) == (10, 10)
 
 
-def test_a_free_request_uses_an_open_connection_and_a_paid_one_does_not(tmp_path: Path) -> None:
-    for profile, connections in (("vllm", 1), ("openai", 3)):
-        with ClosingServer() as server:
-            found = run(tmp_path, Bill(), [server.base_url], [MODEL] * 3, stream=False, profile=profile)
-        assert found == ["Hi you"] * 3
-        assert server.connections == connections
+@pytest.mark.parametrize("profile", ["vllm", "openai"], ids=["free", "paid"])
+@pytest.mark.usefixtures("youngest")
+def test_requests_reuse_an_open_connection(tmp_path: Path, profile: str) -> None:
+    with ClosingServer() as server:
+        found = run(tmp_path, Bill(), [server.base_url], [MODEL] * 3, stream=False, profile=profile)
+    assert found == ["Hi you"] * 3
+    if profile == "vllm" or connect.YOUNGEST == 0.0:
+        assert server.connections == 1
+
+
+def test_a_paid_request_reuses_a_connection_that_is_idle_for_a_while_and_no_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Clock()
+    bill = Bill()
+
+    async def ask(made: Pipeline, server: ClosingServer) -> list[int]:
+        connections = []
+        async with made:
+            for number, pause in enumerate((0.0, 0.02, 0.1, 3.9, 5.0)):
+                clock.now += pause
+                answer = await made.start(request(False, request_id=f"r{number}"))
+                assert await answer.text() == "Hi you"
+                connections.append(server.connections)
+        return connections
+
+    monkeypatch.setattr(connect, "time", clock)
+    monkeypatch.setattr("aiohttp.connector.monotonic", clock.monotonic)
+    monkeypatch.setattr("aiohttp.client_proto.monotonic", clock.monotonic, raising=False)
+    with ClosingServer() as server:
+        tables = backends((MODEL,), one=("openai", server.base_url))
+        made = pipeline(tmp_path, tables, breaker=bill.breaker, models={MODEL: PRICED})
+        connections = asyncio.run(ask(made, server))
+    assert connections == [1, 2, 2, 2, 3]
+    assert (server.posts, bill.charges) == (5, 5)
+
+
+@BOTH_WAYS
+def test_a_connection_whose_end_is_pending_is_not_used_for_a_paid_request(
+    tmp_path: Path, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the connection has arrived, and the event loop has not read it yet."""
+    bill = Bill()
+    monkeypatch.setattr(connect, "YOUNGEST", 0.0)
+
+    async def ask(made: Pipeline, server: ClosingServer) -> None:
+        async with made:
+            for number in range(3):
+                answer = await made.start(request(stream, request_id=f"r{number}"))
+                assert await answer.text() == "Hi you"
+                # Blocks the event loop until the server has closed its side.
+                assert server.closed.wait(10)
+                server.closed.clear()
+
+    with ClosingServer(Stage.AFTER_RESPONSE) as server:
+        tables = backends((MODEL,), one=("openai", server.base_url))
+        made = pipeline(tmp_path, tables, breaker=bill.breaker, models={MODEL: PRICED})
+        asyncio.run(ask(made, server))
+    assert (server.posts, bill.charges) == (3, 3)
 
 
 def test_a_server_that_is_gone_since_its_last_response_cannot_be_reached(tmp_path: Path) -> None:
@@ -267,7 +342,7 @@ def test_a_server_that_is_gone_since_its_last_response_cannot_be_reached(tmp_pat
 
     failed, other = asyncio.run(ask())
     assert "cannot be reached" in failed
-    assert "cooling down after a failure" in other
+    assert "one: connection refused" in other
 
 
 # What was never sent costs nothing
@@ -324,7 +399,7 @@ def test_a_proxy_that_does_not_connect_costs_nothing_and_cools_the_backend_down(
 
         failed, other = asyncio.run(ask())
     assert "cannot be reached" in failed
-    assert "cooling down after a failure" in other
+    assert "no backend can take the request: far: " in other
     assert (bill.charges, bill.spent) == (0, 0)
 
 

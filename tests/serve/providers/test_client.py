@@ -213,3 +213,36 @@ def test_the_limit_of_an_answer_is_always_sent_under_the_name_that_the_backend_t
         assert {name: body.get(name) for name in ("max_tokens", "max_completion_tokens")} == {
             "max_tokens": None, "max_completion_tokens": None,
         } | {field: 64}  # fmt: skip
+
+
+PING = b": ping\n\n"
+
+
+@pytest.mark.parametrize("head", [[stream_head()], [0.1, stream_head()]], ids=["head at once", "head later"])
+def test_pings_of_a_backend_that_reads_a_long_prompt_are_waited_for(tmp_path: Path, head: Script) -> None:
+    """https://github.com/ggml-org/llama.cpp/issues/24013: a comment every second for 130 s, then the response."""
+    patience = Timeouts(connect=5, first_token=0.6, idle=0.6, total=60)
+    pings = [step for _ in range(14) for step in (PING, 0.1)]  # 1.4 s
+    pieces, _ = run(tmp_path, [*head, *pings, chat_stream(["Hi"])], timeouts=patience)
+    assert "".join(piece.text for piece in pieces) == "Hi"
+
+
+def test_pings_between_two_pieces_are_waited_for_and_silence_is_not(tmp_path: Path) -> None:
+    patience = Timeouts(connect=5, first_token=60, idle=0.6, total=60)
+    pings = [step for _ in range(14) for step in (PING, 0.1)]
+    pieces, _ = run(tmp_path, [stream_head(), chunk("Hi "), *pings, chat_stream(["you"])], timeouts=patience)
+    assert "".join(piece.text for piece in pieces) == "Hi you"
+    with pytest.raises(BackendError, match=r"sent nothing for 0\.6 s"):
+        run(tmp_path, [stream_head(), chunk("Hi "), PING, STALL], timeouts=patience)
+
+
+def test_the_first_token_has_its_own_limit_after_the_head(tmp_path: Path) -> None:
+    patience = Timeouts(connect=5, first_token=60, idle=0.1, total=60)
+    pieces, _ = run(tmp_path, [stream_head(), 0.5, chat_stream(["Hi"])], timeouts=patience)
+    assert "".join(piece.text for piece in pieces) == "Hi"
+
+
+def test_pings_without_end_stop_at_the_limit_of_the_whole_response(tmp_path: Path) -> None:
+    patience = Timeouts(connect=5, first_token=60, idle=60, total=0.5)
+    with pytest.raises(BackendError, match="took too long"):
+        run(tmp_path, [stream_head(), *[PING, 0.05] * 200], timeouts=patience)

@@ -53,9 +53,43 @@ def test_the_local_backend_comes_first_and_the_others_can_take_over() -> None:
 def test_a_busy_local_backend_spills_over_to_what_is_free_first() -> None:
     busy = replace(LLAMA, depth=12)
     found = plan(asked(), Snapshot(backends=(GROQ, busy, VLLM)))
+    assert (found.decision, found.backend, found.queue_depth) == ("local", "vllm", 0)
+    found = plan(asked(), Snapshot(backends=(GROQ, busy, VLLM), local_backend=busy.name))
     assert (found.decision, found.backend, found.queue_depth) == ("spillover", "vllm", 12)
-    found = plan(asked(latency=LatencyTier.REAL_TIME), Snapshot(backends=(GROQ, busy, VLLM)))
+    snapshot = Snapshot(backends=(GROQ, busy, VLLM), local_backend=busy.name)
+    assert plan(asked(latency=LatencyTier.REAL_TIME), snapshot).backend == "groq"
+
+
+@pytest.mark.parametrize(
+    ("depths", "slots", "first"),
+    [
+        ((0, 0), (None, None), "llama"),
+        ((1, 0), (None, None), "vllm"),
+        ((2, 2), (2, 4), "vllm"),
+        ((3, 5), (2, 4), "vllm"),
+        ((1, 2), (2, 4), "llama"),
+        ((3, 1), (8, None), "llama"),
+        ((None, 0), (2, 2), "llama"),
+    ],
+)
+def test_of_equal_local_backends_the_one_with_the_fewest_requests_a_slot_is_first(
+    depths: tuple[int | None, ...], slots: tuple[int | None, ...], first: str
+) -> None:
+    states = [
+        replace(state, depth=depth, slots=number)
+        for state, depth, number in zip((LLAMA, VLLM), depths, slots, strict=True)
+    ]
+    assert plan(asked(), Snapshot(backends=(GROQ, *states))).backend == first
+
+
+def test_the_load_orders_neither_hosted_backends_nor_those_of_the_configuration() -> None:
+    other = replace(GROQ, name="other", depth=0)
+    found = plan(asked(), Snapshot(backends=(replace(GROQ, depth=5), other)))
     assert found.backend == "groq"
+    busy = replace(LLAMA, depth=5)
+    order = (busy.name, VLLM.name)
+    found = plan(asked(), Snapshot(backends=(VLLM, busy), local_backend=busy.name, spillover_backends=order))
+    assert found.backend == busy.name
 
 
 def test_every_gate_tells_its_number() -> None:

@@ -51,6 +51,8 @@ def test_a_configured_tokenizer_with_a_template_counts_the_rendered_prompt_exact
     counted = input_count.count(request(), {MODEL: ModelSection(tokenizer=str(gguf))})
     prompt = ChatTemplateEngine.from_model(str(gguf)).apply(request().messages)
     assert (counted.tokens, counted.exact) == (tokenizer_for(str(gguf)).count(prompt, special=True), True)
+    models = {MODEL: ModelSection(tokenizer=str(gguf))}  # a paid host may have a shorter template
+    assert input_count.least(request(), counted, models) < tokenizer_for(str(gguf)).count(request().messages[0].content)
 
 
 def test_tokens_are_not_counted_in_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,4 +89,4 @@ def test_a_clients_model_is_no_file_with_a_template(tmp_path: Path) -> None:
     template.write_text("{{ 'a secret of this machine' }}")
     made = pipeline(tmp_path, backends(one=("ollama", "http://127.0.0.1:1/v1")))
     with pytest.raises(UsageError, match="not named"):
-        asyncio.run(made.planner.render(str(template), [ASK]))
+        asyncio.run(made.planner.render(request(model=str(template))))

@@ -72,7 +72,7 @@ class ReservationRow(NamedTuple):
     model: str = ""
     backend: str = ""
     dispatched: bool = False
-    """Whether its request is sent at once; see `Ledger.dispatch`."""
+    """Whether sending its request has begun; see `Ledger.dispatch`."""
 
 
 class Use(NamedTuple):

@@ -108,7 +108,7 @@ def _block_text(block: dict[str, Any], what: str) -> str:
 
 
 def _turn(turn: object) -> list[ChatMessage]:
-    """A turn as OpenAI's messages. Tool results become messages of their own, before the user's text."""
+    """A turn as OpenAI's messages. Tool results become separate messages, before the user's text."""
     if not isinstance(turn, dict) or turn.get("role") not in ("user", "assistant"):
         raise InvalidInputError("must be an object with the role user or assistant")
     role, content = Role(turn["role"]), turn.get("content")

@@ -260,7 +260,16 @@ def test_what_is_written_is_what_our_own_reader_of_anthropics_streams_reads(piec
     ordered = sorted(set(calls))
     pieces.sort(key=lambda p: p.delta["tool_calls"][0]["index"] if p.delta else -1)
     reply = MessageReply(ParsedRequest("m", (), 1), "msg_x")
-    data = reply.begin() + b"".join(map(reply.piece, pieces)) + reply.end(Summary("b", 5, 6, True, 0, None, ()))
+    summary = Summary(
+        backend="b",
+        input_tokens=5,
+        output_tokens=6,
+        exact=True,
+        cost=0,
+        budget_left=None,
+        attempts=(),
+    )
+    data = reply.begin() + b"".join(map(reply.piece, pieces)) + reply.end(summary)
     reader, scanner = MessagesReader(), EventScanner()
     read = [piece for event in scanner.feed(data) for piece in reader.event(event)]
     assert reader.complete

@@ -149,7 +149,7 @@ PIECES = st.lists(
     | st.builds(Piece, delta=st.fixed_dictionaries({"reasoning_content": st.text(min_size=1)})),
     max_size=10,
 )
-SUMMARY = Summary("b", 1, 2, True, 0, None, ())
+SUMMARY = Summary(backend="b", input_tokens=1, output_tokens=2, exact=True, cost=0, budget_left=None, attempts=())
 
 
 @given(PIECES, st.text(min_size=1, max_size=20), st.booleans())
