@@ -13,8 +13,12 @@ import contextlib
 import functools
 import mmap
 import os
+import time
 
 from batuta_cli.faults import OutOfMemoryError
+
+# Seconds. A thread whose first frame cannot be allocated ends without running, so nothing would ever release its lock.
+_PATIENCE = 10.0
 
 _asking = _thread.allocate_lock()  # two tests at once would count each other's threads
 
@@ -41,9 +45,9 @@ def can_start(count: int) -> bool:
             return False
         finally:
             go.release()
-            for end in started:
-                end.acquire()
-        return True
+            deadline = time.monotonic() + _PATIENCE
+            ended = [end.acquire(timeout=max(0, deadline - time.monotonic())) for end in started]
+        return all(ended)
 
 
 def check_memory(size: int, purpose: str) -> None:
