@@ -114,9 +114,9 @@ def test_an_object_that_was_made_writable_is_not_served() -> None:
         locate("llama:8b")
 
 
-def test_a_link_to_nothing_is_no_such_file() -> None:
+def test_a_link_to_nothing_is_named_as_one() -> None:
     Path("link").symlink_to("nothing")
-    with pytest.raises(NotFoundError, match="link: no such file"):
+    with pytest.raises(NotFoundError, match="link: is a link to nothing, which does not exist"):
         locate("link")
 
 

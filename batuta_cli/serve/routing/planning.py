@@ -410,7 +410,7 @@ def _context(request: PlanRequest, state: BackendState) -> GateResult:
     if state.window is None:
         return GateResult(GateName.CONTEXT, True, f"{needed:,} tokens, the window is not known", needed)
     detail = f"{needed:,} tokens in a window of {state.window:,}"
-    if needed > state.window and not count.exact:
+    if needed > state.window >= output and not count.exact:
         # An estimate is an upper bound. The backend counts exactly, and refuses a prompt that is too long.
         return GateResult(GateName.CONTEXT, True, f"at most {detail}; the backend decides", needed, uncertain=True)
     return GateResult(GateName.CONTEXT, needed <= state.window, detail, needed)

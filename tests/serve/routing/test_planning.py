@@ -171,6 +171,12 @@ def test_an_estimate_never_refuses_for_context_and_bounds_the_price() -> None:
     assert list(refused(dear, "groq")) == ["budget"]
 
 
+def test_an_output_limit_above_the_window_refuses_whatever_the_prompt_is() -> None:
+    small = replace(LLAMA, window=8192)
+    request = asked(input_tokens=TokenCount(10, False, "estimated"), max_output_tokens=8193)
+    assert list(refused(plan(request, Snapshot(backends=(small,))), "llama")) == ["context"]
+
+
 @pytest.mark.parametrize(
     ("most", "left", "complaint"),
     [
