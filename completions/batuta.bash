@@ -198,9 +198,9 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve template')
-            options='--model --format --template --bos --eos -m --messages --system --user --no-generation-prompt --continue --system-fallback --on-injection --date --count --list --detect --json -q --quiet -h --help'
+            options='--model --format --template --bos --eos -m --messages --system --user --no-generation-prompt --continue --var --system-fallback --on-injection --date --count --strict --list --detect --json -q --quiet -h --help'
             case ${2-} in
-                --model | --format | --bos | --eos | --system | --user | --date) value='' && return 0 ;;
+                --model | --format | --bos | --eos | --system | --user | --var | --date) value='' && return 0 ;;
                 --template | -m | --messages) value='<file>' && return 0 ;;
                 --system-fallback) value='error merge drop' && return 0 ;;
                 --on-injection) value='warn error escape strip' && return 0 ;;

@@ -26,7 +26,7 @@ def _module(path: Path) -> str:
 
 MODULES = {_module(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 ROOMS = re.findall(r"^\| `(batuta_cli/\S*)` \|", _section("Rooms"), re.MULTILINE)
-"""The rooms from the lowest to the highest."""
+"""The rooms from the lowest to the highest: folders, and single files that are above the folder they are in."""
 
 
 @cache
@@ -36,6 +36,8 @@ def _tree(path: Path) -> ast.Module:
 
 def _room(module: str) -> str:
     path = MODULES[module].relative_to(ROOT)
+    if str(path) in ROOMS:
+        return str(path)
     folders = [room for room in ROOMS if room.endswith("/") and f"{path.parent}/".startswith(room)]
     return max(folders, key=len, default=f"{path.parent}/*.py")
 

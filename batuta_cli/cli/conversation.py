@@ -1,13 +1,15 @@
 """Options that give a `serve` command its conversation: `--messages FILE`, or `--system` and `--user`."""
 
+import json
 import os
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from batuta_cli.errors import InvalidInputError, UsageError
-from batuta_cli.serve.messages import ChatMessage, Role, read_request
+from batuta_cli.serve.messages import ChatInput, ChatMessage, Role, check_json, read_input, read_request
 
 MESSAGES_LIMIT = 256 * 1024 * 1024
 """Maximum bytes of a messages file: five times the text of a context window of ten million tokens."""
@@ -34,6 +36,30 @@ Fallback = Annotated[
 ]
 
 
+Variables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--var",
+        metavar="NAME=JSON",
+        help="A variable of the chat template, such as enable_thinking=false; may be repeated.",
+    ),
+]
+
+_OPTIONS = {
+    "messages": "--messages",
+    "add_generation_prompt": "--no-generation-prompt",
+    "continue_final_message": "--continue",
+    "system_fallback": "--system-fallback",
+    "date": "--date, or --var date_string",
+    "bos_token": "--bos with --template",
+    "eos_token": "--eos with --template",
+    "prompt": "another name",
+}
+"""Variables that options of the command set."""
+
+_Parsed = TypeVar("_Parsed")
+
+
 @dataclass(frozen=True)
 class ConversationSource:
     """The values of the options that give the conversation."""
@@ -48,24 +74,60 @@ class ConversationSource:
         return any(value is not None for value in (self.messages, self.system, self.user))
 
     def read(self) -> list[ChatMessage]:
-        """Read the conversation. Raises `UsageError` if the options conflict or are all missing."""
+        """Read the conversation for a backend: known roles, text content.
+
+        Raises `UsageError` if the options conflict or are all missing.
+        """
         return self.read_request()[0]
 
     def read_request(self) -> tuple[list[ChatMessage], dict[str, Any]]:
         """Read the conversation, and the other fields of the JSON object, such as `tools`. Raises as `read` does."""
+        parsed = self._read(read_request)
+        return parsed if isinstance(parsed, tuple) else (parsed, {})
+
+    def read_input(self, variables: Sequence[str] = ()) -> ChatInput:
+        """Read all that a chat template may use; `variables` are values of `--var`, which override the file's.
+
+        Raises `UsageError` if the options conflict or are all missing.
+        """
+        parsed = self._read(read_input)
+        chat = parsed if isinstance(parsed, ChatInput) else ChatInput(parsed)
+        return replace(chat, variables={**chat.variables, **parse_variables(variables)})
+
+    def _read(self, parse: Callable[[bytes], _Parsed]) -> "_Parsed | list[ChatMessage]":
         if [self.messages, self.system, self.user].count("-") > 1:
             raise UsageError("only one of --messages, --system and --user can read stdin")
         if self.messages is not None:
             if self.system is not None or self.user is not None:
                 raise UsageError("--messages cannot be combined with --system or --user")
-            return read_request(_read(self.messages))
+            return parse(_read(self.messages))
         if not self.given:
             raise UsageError(
                 "no messages were given",
                 hint='--user "Hello", or --messages FILE, or --messages - to read JSON from stdin',
             )
         parts = ((Role.SYSTEM, "--system", self.system), (Role.USER, "--user", self.user))
-        return [_message(role, option, text) for role, option, text in parts if text is not None], {}
+        return [_message(role, option, text) for role, option, text in parts if text is not None]
+
+
+def parse_variables(values: Sequence[str]) -> dict[str, Any]:
+    """Parse the values of `--var`. Raises `UsageError` for a malformed one."""
+    variables: dict[str, Any] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError("--var takes NAME=JSON", hint="--var enable_thinking=false")
+        if name in _OPTIONS:
+            raise UsageError(f"--var {name} is not possible: use {_OPTIONS[name]}")
+        try:
+            variables[name] = json.loads(value)
+            check_json(variables[name], name)
+        except (ValueError, RecursionError):
+            hint = f"text needs double quotes: --var '{name}=\"high\"'"
+            raise UsageError(f"the value of --var {name} is not JSON", hint=hint) from None
+        except InvalidInputError as error:
+            raise InvalidInputError(f"--var: {error.message}") from None
+    return variables
 
 
 def _message(role: Role, option: str, text: str) -> ChatMessage:

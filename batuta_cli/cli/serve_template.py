@@ -8,14 +8,14 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.conversation import ConversationSource, Fallback, Messages, System, User
+from batuta_cli.cli.conversation import ConversationSource, Fallback, Messages, System, User, Variables
 from batuta_cli.errors import InvalidInputError, TemplateError, UsageError
 from batuta_cli.files import display, is_control, read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batuta_cli.serve.messages import ChatMessage
+    from batuta_cli.serve.messages import ChatInput, ChatMessage
     from batuta_cli.serve.models.lookup import ModelFacts
     from batuta_cli.serve.templates.detection import Detection
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
@@ -36,6 +36,7 @@ _WARNED = 20  # control tokens listed on stderr
         "batuta serve template --format mistral-v3 --messages chat.json --on-injection error",
         'batuta serve template --template chat.jinja --bos "<s>" --eos "</s>" --user "Hello"',
         'batuta serve template --format gemma --system "Be brief." --user "Hello" --system-fallback merge',
+        'batuta serve template --model qwen3-8b --user "Hello" --var enable_thinking=false',
         "batuta serve template --model mistral-7b-instruct-v0.2 --detect",
     ),
 )
@@ -62,6 +63,7 @@ def template(
         bool,
         typer.Option("--continue", help="End inside the assistant's last message, so that the model continues it."),
     ] = False,
+    var: Variables = None,
     system_fallback: Fallback = "error",
     on_injection: Annotated[
         str,
@@ -74,6 +76,9 @@ def template(
         typer.Option(metavar="YYYY-MM-DD", help="The date for templates that write the current date (default: today)."),
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print the number of tokens of the prompt instead.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a format that was found with low confidence (exit 2).")
+    ] = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the named formats.")] = False,
     detect: Annotated[
         bool,
@@ -88,7 +93,8 @@ def template(
     A pipe or file receives exactly the prompt, without a newline. The prompt contains its special tokens: do not let a
     tokenizer add another <s>. In --json, adds_bos is true if the prompt begins with one. The format comes from the
     template in the model's files, a table of known models, or patterns of names. A message that the format cannot
-    express is an error.
+    express is an error. The object of --messages may also have tools, documents, chat_template_kwargs and
+    reasoning_effort; what the template does not read is reported as a warning.
     """
     if show_list:
         return _formats()
@@ -102,13 +108,13 @@ def template(
     if detect:
         if model is None:
             raise UsageError("--detect needs a --model")
-        return _detected(model)
+        return _detected(model, strict)
     day = _date(date)
-    engine, described = _engine(model, format, template, bos, eos)
+    engine, described = _engine(model, format, template, bos, eos, strict)
     return _prompt(
         engine,
         described,
-        ConversationSource(messages, system, user),
+        ConversationSource(messages, system, user).read_input(var or ()),
         on_injection,
         counted_for=(model or "this prompt") if count else None,
         fallback=system_fallback,
@@ -123,7 +129,7 @@ def template(
 def _prompt(
     engine: "ChatTemplateEngine",
     described: dict[str, Any],
-    source: ConversationSource,
+    chat: "ChatInput",
     on_injection: str,
     *,
     counted_for: str | None,
@@ -132,12 +138,14 @@ def _prompt(
 ) -> console.CommandResult:
     from batuta_cli.serve.templates.control import guard
 
-    messages, findings = guard(source.read(), on_injection, engine)
+    messages, findings = guard(chat.messages, on_injection, engine)
+    given = chat.arguments()
     warnings = [str(finding) for finding in findings[:_WARNED]]
     if len(findings) > _WARNED:
         warnings.append(f"and {len(findings) - _WARNED:,} or more further control tokens")
     try:
-        prompt, change = _applied(engine, messages, fallback, options)
+        prompt, change = _applied(engine, messages, fallback, {**given, **options})
+        warnings += engine.unread(messages, prompt=prompt, **given)
     finally:
         engine.close()
     if change:
@@ -193,12 +201,12 @@ def _counted(prompt: str, model: str, result: dict[str, Any]) -> console.Command
 
 
 def _engine(
-    model: str | None, format: str | None, path: str | None, bos: str, eos: str
+    model: str | None, format: str | None, path: str | None, bos: str, eos: str, strict: bool
 ) -> "tuple[ChatTemplateEngine, dict[str, Any]]":
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
     if model is not None:
-        detection = _detection(model)
+        detection = _detection(model, strict)
         return ChatTemplateEngine.from_detection(detection), _described(detection)
     if format is not None:
         from batuta_cli.serve.templates.formats import named_format
@@ -214,11 +222,19 @@ def _engine(
     return ChatTemplateEngine.from_template(text, bos, eos), own
 
 
-def _detection(model: str) -> "Detection":
+def _detection(model: str, strict: bool) -> "Detection":
+    """Detect the format; low confidence is a warning, or an error with `--strict`."""
     from batuta_cli import config
     from batuta_cli.serve.templates.detection import detect_format
 
-    return detect_format(model, config.load().models)
+    detection = detect_format(model, config.load().models)
+    if detection.confidence == "low":
+        message = f"low confidence in the format {detection.name}: {detection.evidence}"
+        hint = f"give a folder with its chat_template.jinja, its GGUF file, or --format {detection.name}"
+        if strict:
+            raise UsageError(message, hint=hint)
+        console.warn(message)
+    return detection
 
 
 def _described(found: "Detection") -> dict[str, Any]:
@@ -231,10 +247,12 @@ def _described(found: "Detection") -> dict[str, Any]:
     }
 
 
-def _detected(model: str) -> console.CommandResult:
+def _detected(model: str, strict: bool) -> console.CommandResult:
     from batuta_cli import config
     from batuta_cli.serve.models.lookup import look_up
 
+    if strict:
+        _detection(model, strict)
     facts = look_up(model, config.load().models)
     if facts.template_error and not (facts.window or facts.tokenizer or facts.price):
         raise facts.template_error

@@ -3,13 +3,14 @@
 `read_messages` validates the input once, so that later steps need no checks. Errors name the message by its number,
 from 1, and never quote it.
 
-Text only: content parts of type `text` are joined, images and audio are refused. NUL and lone surrogates are refused:
-backends written in C cut a text at NUL, and a lone surrogate has no UTF-8 encoding.
+By default content parts of type `text` are joined, other parts and unknown roles are refused, and unknown fields are
+ignored. `read_input` keeps all of them for a chat template, with tools, documents and template variables. NUL and lone
+surrogates are refused: backends written in C cut a text at NUL, and a lone surrogate has no UTF-8 encoding.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from batuta_cli.errors import InvalidInputError
@@ -29,6 +30,9 @@ class Role(NameEnum):
 
 
 _ROLES = {role.value: role for role in Role}
+_READ_FIELDS = frozenset(("role", "content", "name", "tool_calls", "tool_call_id"))
+_MAX_ROLE = 100  # characters
+_MAX_DEPTH = 100  # levels of nested lists and objects in a JSON value
 
 
 @dataclass(frozen=True)
@@ -44,17 +48,26 @@ class ToolCall:
 class ChatMessage:
     """One message. Raises `InvalidInputError` for text that cannot be sent to a backend."""
 
-    role: Role
+    role: Role | str
+    """A `Role`, or another name that the model's own template knows."""
     content: str
+    """The text; of content parts the texts, joined."""
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     """Only with the role assistant; the content may then be empty."""
     tool_call_id: str | None = None
     """Only with the role tool: the id of the call that this message answers."""
+    parts: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """The content parts, if the content was given as a list."""
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Further fields for the template, such as `reasoning_content`: JSON values."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "role", _role(self.role))
+        object.__setattr__(self, "role", _role(self.role, known=False))
         object.__setattr__(self, "tool_calls", tuple(self.tool_calls))
+        object.__setattr__(self, "parts", tuple(self.parts))
+        for name, value in (*self.fields.items(), *(("content", part) for part in self.parts)):
+            check_json(value, name)
         if not isinstance(self.content, str):
             raise InvalidInputError("content must be text")
         if self.name is not None and not isinstance(self.name, str):
@@ -63,12 +76,7 @@ class ChatMessage:
         for call in self.tool_calls:
             texts += [call.id, call.name, call.arguments]
         for text in texts:
-            if "\0" in text:
-                raise InvalidInputError("contains NUL, at which backends may cut the text")
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise InvalidInputError("contains a lone surrogate, which is not Unicode text") from None
+            _check_text(text)
         if self.tool_calls and self.role is not Role.ASSISTANT:
             raise InvalidInputError(f"only an assistant has tool_calls, not {self.role}")
         if self.tool_call_id is not None and self.role is not Role.TOOL:
@@ -96,18 +104,34 @@ class ChatMessage:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the message in the form of OpenAI's API."""
-        message: dict[str, Any] = {"role": str(self.role), "content": self.content}
+        content = list(map(dict, self.parts)) if self.parts else self.content
+        message: dict[str, Any] = {"role": str(self.role), "content": content}
         if self.name is not None:
             message["name"] = self.name
         if self.tool_calls:
-            message["content"] = self.content or None
+            message["content"] = content or None
             message["tool_calls"] = [
                 {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
                 for c in self.tool_calls
             ]
         if self.tool_call_id is not None:
             message["tool_call_id"] = self.tool_call_id
-        return message
+        return {**self.fields, **message}
+
+
+@dataclass(frozen=True)
+class ChatInput:
+    """The whole input of a chat template."""
+
+    messages: list[ChatMessage]
+    tools: list[Any] | None = None
+    documents: list[Any] | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """Template variables: `chat_template_kwargs` of vLLM and llama.cpp, and OpenAI's `reasoning_effort`."""
+
+    def arguments(self) -> dict[str, Any]:
+        """Return all but the messages, as keyword arguments of `ChatTemplateEngine.apply`."""
+        return {**self.variables, "tools": self.tools, "documents": self.documents}
 
 
 def read_messages(data: bytes | str) -> list[ChatMessage]:
@@ -119,11 +143,76 @@ def read_messages(data: bytes | str) -> list[ChatMessage]:
 
 
 def read_request(data: bytes | str) -> tuple[list[ChatMessage], dict[str, Any]]:
-    """The messages of a JSON document as `read_messages`, and the other fields of an object, such as `tools`.
+    """Parse a JSON document as `read_messages`; return the other fields of the object too, such as `tools`.
 
     Raises `InvalidInputError`.
     """
-    fields: dict[str, Any] = {}
+    document = _document(data)
+    fields = {name: value for name, value in document.items() if name != "messages"}
+    return parse_messages(document.get("messages")), fields
+
+
+def read_input(data: bytes | str) -> ChatInput:
+    """Parse a JSON document as `read_messages` does, and keep all that a chat template may read.
+
+    Raises `InvalidInputError`.
+    """
+    document = _document(data)
+    return replace(template_input_of(document), messages=parse_messages(document.get("messages"), complete=True))
+
+
+def template_input_of(request: Mapping[str, Any]) -> ChatInput:
+    """Return what a chat template may read of a request beside its messages. Raises `InvalidInputError`."""
+    variables = request.get("chat_template_kwargs") or {}
+    if not isinstance(variables, dict):
+        raise InvalidInputError(f"chat_template_kwargs must be an object, not {_json_type(variables)}")
+    if request.get("reasoning_effort") is not None:
+        variables = {"reasoning_effort": request["reasoning_effort"], **variables}
+    for name, value in variables.items():
+        check_json(value, name)
+    return ChatInput([], _json_list(request, "tools"), _json_list(request, "documents"), variables)
+
+
+def check_json(value: object, name: str, depth: int = 0) -> None:
+    """Raise `InvalidInputError` unless `value` is a JSON value of Unicode text, at most 100 levels deep."""
+    if depth > _MAX_DEPTH:
+        raise InvalidInputError(f"{name} nests deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, str):
+        _check_text(value, f"{name} ")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InvalidInputError(f"{name} must be a JSON value: its keys must be text")
+            _check_text(key, f"{name} ")
+            check_json(item, name, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_json(item, name, depth + 1)
+    elif value is not None and not isinstance(value, bool | int | float):
+        raise InvalidInputError(f"{name} must be a JSON value, not {type(value).__name__}")
+
+
+def _check_text(text: str, where: str = "") -> None:
+    if "\0" in text:
+        raise InvalidInputError(f"{where}contains NUL, at which backends may cut the text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"{where}contains a lone surrogate, which is not Unicode text") from None
+
+
+def _json_list(document: Mapping[str, Any], name: str) -> list[Any] | None:
+    value = document.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise InvalidInputError(f"{name} must be a list, not {_json_type(value)}")
+    check_json(value, name)
+    return value
+
+
+def _document(data: bytes | str) -> dict[str, Any]:
+    """The JSON document as an object with `messages`."""
     try:
         document = json.loads(data)
     except UnicodeDecodeError:
@@ -131,16 +220,18 @@ def read_request(data: bytes | str) -> tuple[list[ChatMessage], dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         where = f", line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         raise InvalidInputError(f"the messages are not JSON{where}", hint=_HINT) from None
-    if isinstance(document, dict):
-        if "messages" not in document:
-            raise InvalidInputError('the JSON object has no "messages"', hint=_HINT)
-        fields = {name: value for name, value in document.items() if name != "messages"}
-        document = document["messages"]
-    return parse_messages(document), fields
+    if not isinstance(document, dict):
+        return {"messages": document}
+    if "messages" not in document:
+        raise InvalidInputError('the JSON object has no "messages"', hint=_HINT)
+    return document
 
 
-def parse_messages(document: object) -> list[ChatMessage]:
-    """Validate parsed JSON. Raises `InvalidInputError`."""
+def parse_messages(document: object, *, complete: bool = False) -> list[ChatMessage]:
+    """Validate parsed JSON. With `complete`, keep unknown roles and fields and all content parts.
+
+    Raises `InvalidInputError`.
+    """
     if not isinstance(document, list):
         raise InvalidInputError(f"the messages must be a list, not {_json_type(document)}", hint=_HINT)
     if not document:
@@ -148,7 +239,7 @@ def parse_messages(document: object) -> list[ChatMessage]:
     messages = []
     for number, item in enumerate(document, 1):
         try:
-            messages.append(_message(item))
+            messages.append(_message(item, complete))
         except InvalidInputError as error:
             raise InvalidInputError(f"message {number}: {error.message}", hint=error.hint) from None
     check_tool_results(messages)
@@ -172,12 +263,12 @@ def check_tool_results(messages: Sequence[ChatMessage]) -> None:
             open_calls = set()
 
 
-def _message(item: object) -> ChatMessage:
+def _message(item: object, complete: bool) -> ChatMessage:
     if not isinstance(item, dict):
         raise InvalidInputError(f"must be an object with role and content, not {_json_type(item)}")
     if "role" not in item:
         raise InvalidInputError("has no role")
-    role = _role(item["role"])
+    role = _role(item["role"], known=not complete)
     calls = _tool_calls(item.get("tool_calls"))
     call_id = item.get("tool_call_id")
     if role is Role.TOOL and not isinstance(call_id, str):
@@ -187,26 +278,33 @@ def _message(item: object) -> ChatMessage:
     name = item.get("name")
     if name is not None and not isinstance(name, str):
         raise InvalidInputError(f"name must be text, not {_json_type(name)}")
-    return ChatMessage(role, _content(item, bool(calls)), name, calls, call_id)
+    fields = {key: value for key, value in item.items() if key not in _READ_FIELDS} if complete else {}
+    optional = bool(calls) or any(value is not None for value in fields.values())
+    content = item.get("content")
+    parts = tuple(content) if complete and isinstance(content, list) else ()
+    return ChatMessage(role, _content(item, optional, complete), name, calls, call_id, parts, fields)
 
 
-def _role(value: object) -> Role:
+def _role(value: object, *, known: bool) -> Role | str:
     if isinstance(value, Role):
         return value
     if not isinstance(value, str):
         raise InvalidInputError(f"role must be text, not {_json_type(value)}")
-    if known := _ROLES.get(value):
-        return known
+    if role := _ROLES.get(value):
+        return role
+    if not known and 0 < len(value) <= _MAX_ROLE:
+        _check_text(value, "role ")
+        return value
     error = unknown_name("role", value, list(Role))
     raise InvalidInputError(error.message, hint=error.hint)
 
 
-def _content(item: dict[str, Any], has_calls: bool) -> str:
+def _content(item: dict[str, Any], optional: bool, complete: bool) -> str:
     content = item.get("content")
     if isinstance(content, str):
         return content
     if content is None:
-        if has_calls:
+        if optional:
             return ""
         raise InvalidInputError("content is null" if "content" in item else "has no content")
     if not isinstance(content, list):
@@ -214,6 +312,8 @@ def _content(item: dict[str, Any], has_calls: bool) -> str:
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" and complete and isinstance(kind, str):
+            continue
         if kind != "text":
             shown = f"of type {kind[:40]!r}" if isinstance(kind, str) else "without a type"
             raise InvalidInputError(f"has a content part {shown}; batuta supports only text parts")

@@ -258,3 +258,25 @@ def test_an_estimate_that_exceeds_the_limit_is_a_warning_and_no_refusal(batuta: 
     )
     kept = batuta(*line[:5], "40", *line[6:], "--strategy", "sliding-window", code=0)
     assert json.loads(kept.stdout) == [conversation()[0], conversation()[-1]] and "warning: " in kept.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--backend", "far", "--privacy", "sovereign"], 6, "sovereign does not admit 192.0.2.1:8000"),
+        (["--backend", "dead"], 7, "dead: connection refused"),
+        (["--backend", "groq"], 2, "have no route that counts a prompt"),
+        (["--backend", "nonsense"], 2, "unknown backend nonsense"),
+        (["--privacy", "sovereign"], 2, "--privacy is for --backend"),
+        (["--backend", "dead", "--tokenizer", "x"], 2, "--tokenizer and --backend"),
+    ],
+)
+def test_a_backend_that_cannot_count_is_an_error_with_its_own_exit_code(
+    batuta: Run, home: Path, options: list[str], code: int, message: str
+) -> None:
+    (home / "config" / "batuta").mkdir(parents=True, exist_ok=True)
+    (home / "config" / "batuta" / "config.toml").write_text(
+        '[backends.far]\nprofile = "vllm"\nbase_url = "http://192.0.2.1:8000/v1"\n'
+        '[backends.dead]\nprofile = "llamacpp"\nbase_url = "http://127.0.0.1:1/v1"\n'
+    )
+    assert message in batuta("serve", "context", "--model", "gpt-4", "--user", "hi", *options, code=code).stderr

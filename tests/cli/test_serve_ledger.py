@@ -54,7 +54,7 @@ def test_another_time_zone_is_refused_and_the_error_says_what_to_type(
     found = result(budget("status", "--json", code=0))
     assert (found["spent_usd"], found["timezone"], found["next_timezone"]) == ("0.60", "UTC", "Pacific/Kiritimati")
     budget("check", "--estimate", "0.50", code=5)  # the day has one budget
-    assert "Pacific/Kiritimati when this day is over" in budget("status", code=0).stderr
+    assert "Pacific/Kiritimati after the end of this day" in budget("status", code=0).stderr
     in_a_shell(keep, environment, work)
     found = result(budget("status", "--json", code=0))
     assert (found["timezone"], found["next_timezone"]) == ("UTC", None)
@@ -64,7 +64,7 @@ def test_to_change_the_time_zone_says_when_it_takes_effect(budget: Run) -> None:
     budget("record", "--cost", "0.60", code=0)
     done = budget("set", "--timezone", "Asia/Tokyo", code=0)
     assert 'budget.timezone = "Asia/Tokyo"' in done.stdout
-    assert "counts today in UTC, and in Asia/Tokyo when today is over in both time zones" in done.stderr
+    assert "counts today in UTC, and in Asia/Tokyo after today has ended in both time zones" in done.stderr
 
 
 @pytest.mark.parametrize("wrong", ["a broken file", "another value", "an unknown zone"])

@@ -187,3 +187,65 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
 
 def test_a_template_that_is_missing_exits_1(batuta: Run) -> None:
     assert "missing.jinja" in batuta("serve", "template", "--template", "missing.jinja", "--user", "Hi", code=1).stderr
+
+
+def test_tools_fields_and_variables_reach_the_template_and_the_rest_is_reported(batuta: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text(
+        "{{ tools | tojson }}{{ effort }}{% for m in messages %}{{ m.content }}{{ m.reasoning_content }}{% endfor %}"
+    )
+    (tmp_path / "chat.json").write_text(
+        json.dumps(
+            {
+                "messages": [{"role": "user", "content": "Hi", "reasoning_content": "r", "extra": 1}],
+                "tools": [{"name": "f"}],
+                "documents": [],
+                "chat_template_kwargs": {"effort": "low"},
+            }
+        )
+    )
+    arguments: list[Any] = [
+        "--template",
+        tmp_path / "t.jinja",
+        "--messages",
+        tmp_path / "chat.json",
+        "--var",
+        'effort="high"',
+        "--var",
+        "other=1",
+    ]
+    done = batuta("serve", "template", *arguments, code=0)
+    assert done.stdout == '[{"name": "f"}]highHir'
+    assert "the template does not read documents" in done.stderr
+    assert "the template does not read other" in done.stderr
+    assert "the template does not read extra (first in message 1)" in done.stderr
+    assert len(result(batuta("serve", "template", *arguments, "--json", code=0))["warnings"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("enable_thinking", "--var takes NAME=JSON"),
+        ("a b=1", "--var takes NAME=JSON"),
+        ("effort=high", "the value of --var effort is not JSON"),
+        ("messages=[]", "--var messages is not possible: use --messages"),
+        ('x="\\ud800"', "lone surrogate"),
+    ],
+)
+def test_a_malformed_variable_is_refused(batuta: Run, value: str, says: str) -> None:
+    failed = batuta("serve", "template", "--format", "chatml", "--user", "Hi", "--var", value, code=2)
+    assert says in failed.stderr and failed.stdout == ""
+
+
+def test_a_family_that_is_plain_in_the_name_is_answered_with_low_confidence_and_strict_refuses_it(batuta: Run) -> None:
+    arguments = ["serve", "template", "--model", "Josiefied-Qwen3-8B-abliterated-v1"]
+    done = batuta(*arguments, "--user", "Hi", code=0)
+    assert done.stdout == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert "low confidence in the format qwen3" in done.stderr
+    for more in (["--user", "Hi"], ["--detect"]):
+        refused = batuta(*arguments, *more, "--strict", code=2)
+        assert "low confidence" in refused.stderr and "--format qwen3" in refused.stderr and refused.stdout == ""
+
+
+def test_an_unknown_name_is_told_that_a_folder_with_a_template_is_enough(batuta: Run) -> None:
+    refused = batuta("serve", "template", "--model", "made-up-model", "--user", "Hi", code=2)
+    assert "a folder with its chat_template.jinja" in refused.stderr and "GGUF" in refused.stderr

@@ -143,7 +143,7 @@ ENDS = {
 def test_no_packet_leaves_when_the_command_runs(told: Told, case: str, tier: str) -> None:
     line = told[case, tier]
     assert (line["packets"], line["requests"]) == ([], [])
-    assert line["verified"] == 0
+    assert line["verified"] == (0 if line["decisions"] else 1)  # without a decision there is no log to verify
     if case in ENDS:
         assert (line["code"], line["stdout"]) == ENDS[case]
 

@@ -14,7 +14,7 @@ from batuta_cli.config import Config
 from batuta_cli.errors import BatutaError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.messages import template_input_of
 from batuta_cli.serve.models.pricing import FREE, TokenPricing
 from batuta_cli.serve.models.windows import LARGEST_RESERVE
 from batuta_cli.serve.names import normalised, unknown_name
@@ -117,13 +117,14 @@ class Planner:
 
         return count
 
-    async def render(self, model: str, messages: Sequence[ChatMessage]) -> str:
+    async def render(self, request: ChatRequest) -> str:
         """The prompt for raw completion. Raises `UsageError` for a model whose format is not known."""
         from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
-        own = self._config.models.get(model)
-        engine = ChatTemplateEngine.from_model(own.template if own and own.template else input_count.model_name(model))
-        return engine.apply(messages)
+        own = self._config.models.get(request.model)
+        name = own.template if own and own.template else input_count.model_name(request.model)
+        given = template_input_of(request.options).arguments()
+        return ChatTemplateEngine.from_model(name).apply(request.messages, **given)
 
     def _plan_request(self, request: ChatRequest) -> PlanRequest:
         options = request.options

@@ -236,7 +236,7 @@ class Response:
             call = replace(call, prefix=text)
             if profile.method is ContinuationMethod.COMPLETION:
                 try:
-                    prompt = await self._planner.render(request.model, request.messages)
+                    prompt = await self._planner.render(request)
                 except BatutaError:
                     continue
                 limit = remaining_tokens(target.usual_max_tokens, sent)

@@ -32,7 +32,7 @@ from batuta_cli import paths
 from batuta_cli.errors import AuditError, BatutaError
 from batuta_cli.files import check_writable, display
 from batuta_cli.serve.privacy.audit_format import NO_HASH, SUFFIX, FileHead, list_text, sealed
-from batuta_cli.serve.privacy.audit_retention import newest_heads, prune
+from batuta_cli.serve.privacy.audit_retention import newest_heads, prune, pruning_lock
 from batuta_cli.serve.tiers import PrivacyTier
 
 if TYPE_CHECKING:
@@ -173,6 +173,19 @@ class AuditLog:
     def _open(self, now: dt.datetime) -> None:
         self.close()
         paths.private_dir(self.directory)
+        prunes = bool(self._policy.keep_bytes or self._policy.keep_seconds)
+        with pruning_lock(self.directory) if prunes else contextlib.nullcontext():
+            self._begin_file(now)
+            if prunes:
+                with contextlib.suppress(OSError, BatutaError):  # the next new file tries again
+                    prune(
+                        self._path,
+                        lambda heads: self._write_heads("pruned", heads),
+                        keep_bytes=self._policy.keep_bytes,
+                        before=now.timestamp() - self._policy.keep_seconds if self._policy.keep_seconds else None,
+                    )
+
+    def _begin_file(self, now: dt.datetime) -> None:
         others = newest_heads(self.directory)
         self._path = self.directory / f"{now:%Y%m%dT%H%M%SZ}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -181,14 +194,6 @@ class AuditLog:
         self._size, self._sequence, self._previous = 0, 0, NO_HASH
         if others:
             self._write_heads("files", others)
-        if self._policy.keep_bytes or self._policy.keep_seconds:
-            with contextlib.suppress(OSError, BatutaError):  # the next new file tries again
-                prune(
-                    self._path,
-                    lambda heads: self._write_heads("pruned", heads),
-                    keep_bytes=self._policy.keep_bytes,
-                    before=now.timestamp() - self._policy.keep_seconds if self._policy.keep_seconds else None,
-                )
 
     def _take_back(self) -> None:
         # A partial line would join with the next one. If it cannot be cut off, the next record begins a new file.

@@ -9,6 +9,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from batuta_cli.errors import BatutaError
@@ -38,23 +39,27 @@ def newest_heads(directory: Path) -> list[FileHead]:
 def prune(own: Path, write: Callable[[Sequence[FileHead]], None], *, keep_bytes: int, before: float | None) -> None:
     """Delete the files last written before the time `before`, and the oldest ones until `keep_bytes` bytes are left.
 
-    `own` is never deleted. `write` appends a record `pruned` to `own`; nothing is deleted when it fails. Raises
-    `OSError`, and what `write` raises.
+    The caller holds the `pruning_lock`. `own` is never deleted. `write` appends a record `pruned` to `own`; nothing is
+    deleted when it fails. Raises `OSError`, and what `write` raises.
     """
-    with locked(own.parent / "prune.lock"):
-        victims = _victims(own, keep_bytes, before)
-        if not victims:
-            return
-        heads = [head for path in victims if (head := head_of(path))]
-        kept = [path for path in log_files(own.parent) if path not in victims]
-        named = {head.name for path in kept for head in _named_in(path)}
-        repeated = [head for path in victims for head in _pruned_in(path) if head.name in named]
-        records = [*repeated, *heads]
-        for start in range(0, len(records), MOST_HEADS):
-            write(records[start : start + MOST_HEADS])
-        for path in victims:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+    victims = _victims(own, keep_bytes, before)
+    if not victims:
+        return
+    heads = [head for path in victims if (head := head_of(path))]
+    kept = [path for path in log_files(own.parent) if path not in victims]
+    named = {head.name for path in kept for head in _named_in(path)}
+    repeated = [head for path in victims for head in _pruned_in(path) if head.name in named]
+    records = [*repeated, *heads]
+    for start in range(0, len(records), MOST_HEADS):
+        write(records[start : start + MOST_HEADS])
+    for path in victims:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def pruning_lock(directory: Path) -> AbstractContextManager[None]:
+    """Held by a process that prunes, from before it reads the heads that its new file names."""
+    return locked(directory / "prune.lock")
 
 
 def _victims(own: Path, keep_bytes: int, before: float | None) -> list[Path]:

@@ -201,5 +201,5 @@ class ServerCounter:
 
 def _cannot_count(backend: Backend) -> UsageError:
     able = [kind.profile.title for kind in ServingBackend if kind.profile.count is not None]
-    message = f"{display(backend.name)}: {backend.profile.title} has no route that counts a prompt"
+    message = f"{display(backend.name)}: servers of the kind {backend.profile.title} have no route that counts a prompt"
     return UsageError(message, hint=f"these servers count: {', '.join(able)}")

@@ -18,11 +18,12 @@ from batuta_cli.serve.messages import ChatMessage, Role
 from batuta_cli.serve.names import NameEnum
 from batuta_cli.serve.templates.engine import ChatTemplateEngine
 from batuta_cli.serve.templates.formats import TemplateFormat, named_formats
+from batuta_cli.serve.templates.template_input import Numbered
 
 FINDINGS_LIMIT = 1000
 """Findings listed at most: a long text of tokens has millions."""
 
-_WRITERS = frozenset((Role.USER, Role.TOOL))
+_TRUSTED = frozenset((Role.SYSTEM, Role.DEVELOPER, Role.ASSISTANT))  # text of other roles is scanned
 _WORD_JOINER = "\u2060"  # invisible, not a space, and kept by tokenizers
 _PIECE = 64
 _HTML = frozenset(("<s>", "</s>"))  # HTML for struck-out text: a control token only in formats that use it
@@ -43,7 +44,7 @@ class Finding:
 
     message: int
     """The message's number, from 1."""
-    role: Role
+    role: Role | str
     field: str
     """`content` or `name`."""
     offset: int
@@ -138,17 +139,19 @@ def _shorten(pieces: list[str], length: int) -> None:
 def _findings(messages: Iterable[ChatMessage], tokens: tuple[str, ...]) -> Iterator[Finding]:
     pattern = _pattern(tokens)
     for number, message in enumerate(messages, 1):
-        if message.role in _WRITERS:
+        if message.role not in _TRUSTED:
             for field, text in (("content", message.content), ("name", message.name or "")):
                 for match in pattern.finditer(text):
                     yield Finding(number, message.role, field, match.start(), match[0])
 
 
 def _changed(message: ChatMessage, change: Callable[[str, Collection[str]], str], tokens: Sequence[str]) -> ChatMessage:
-    if message.role not in _WRITERS:
+    if message.role in _TRUSTED:
         return message
     name = None if message.name is None else change(message.name, tokens)
-    return replace(message, content=change(message.content, tokens), name=name)
+    # One text part replaces all, because a token can span several.
+    changed = Numbered(0, message).with_content(change(message.content, tokens)).message
+    return replace(changed, name=name)
 
 
 @lru_cache(maxsize=32)

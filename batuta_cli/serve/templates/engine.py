@@ -12,7 +12,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.errors import UsageError
+from batuta_cli.files import display
+from batuta_cli.serve.messages import ChatMessage, Role, check_json
 from batuta_cli.serve.templates.formats import TemplateFormat, named_format
 from batuta_cli.serve.templates.prefill import cut, marked
 from batuta_cli.serve.templates.template_input import Conversation, SystemFallback, numbered
@@ -28,10 +30,16 @@ _TOKENS = re.compile(
 _SHORTEST = 3  # characters, as <s>; a shorter "token" would be found in every text
 
 
+_RESERVED = frozenset(("messages", "add_generation_prompt", "bos_token", "eos_token"))
+_NAMED_BY_CALL = frozenset((Role.TOOL,))  # the name of a tool's result repeats the name in its call
+
+
 class _Template(Protocol):
     def render(
         self, conversation: Conversation, fallback: SystemFallback, now: dt.datetime, options: Mapping[str, Any]
     ) -> str: ...
+
+    def names(self) -> frozenset[str]: ...
 
     def close(self) -> None: ...
 
@@ -108,6 +116,9 @@ class ChatTemplateEngine:
         continue_final_message: bool = False,
         system_fallback: SystemFallback | str = SystemFallback.ERROR,
         date: dt.date | None = None,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        **variables: Any,
     ) -> str:
         """Return the prompt.
 
@@ -119,13 +130,18 @@ class ChatTemplateEngine:
             system_fallback: the treatment of a system message that the format does not support: `error`, `merge` (it
                 is put before the first user message, on separate lines) or `drop`.
             date: the current date for templates; by default the local date.
+            tools: tool definitions, as in OpenAI's API. `unread` reports what the template does not use.
+            documents: documents for templates that read them.
+            variables: further variables of the template (`enable_thinking=False`): JSON values.
 
-        Raises `TemplateError` for a conversation that the format cannot express, and for a broken template.
+        Raises `UsageError` for a variable that is reserved, `InvalidInputError` for one that is not a JSON value,
+        `TemplateError` for a conversation that the format cannot express and for a broken template.
         """
         conversation = numbered(messages)
         if not isinstance(system_fallback, SystemFallback):
             system_fallback = SystemFallback.parse(system_fallback)
-        options: dict[str, Any] = {"add_generation_prompt": add_generation_prompt and not continue_final_message}
+        options = _options(tools, documents, variables)
+        options["add_generation_prompt"] = add_generation_prompt and not continue_final_message
         now = dt.datetime.now()  # local time, as in transformers
         if date is not None:
             now = dt.datetime(date.year, date.month, date.day)
@@ -135,6 +151,62 @@ class ChatTemplateEngine:
         conversation, mark = marked(conversation)
         return cut(self._template.render(conversation, system_fallback, now, options), mark, messages[-1].content)
 
+    def unread(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        prompt: str | None = None,
+        **variables: Any,
+    ) -> list[str]:
+        """Describe the parts of an input that the template does not read; one sentence each.
+
+        With `prompt`, a tool whose name is not in the prompt is reported too.
+        """
+        fields: dict[str, int] = {}
+        for number, message in enumerate(messages, 1):
+            named = {"name": message.name} if message.name is not None and message.role not in _NAMED_BY_CALL else {}
+            for name, value in (*message.fields.items(), *named.items()):
+                if value is not None:
+                    fields.setdefault(name, number)
+        given = {"tools": tools, "documents": documents, **variables}
+        given = {name: value for name, value in given.items() if value is not None}
+        if not fields and not given:
+            return []
+        names = self._template.names()
+        lines = [f"the template does not read {display(name)}" for name in given if name not in names]
+        lines += [
+            f"the template does not read {display(name)} (first in message {number})"
+            for name, number in fields.items()
+            if name not in names
+        ]
+        if tools and prompt is not None and "tools" in names:
+            missing = [name for name in map(_tool_name, tools) if name and name not in prompt]
+            lines += [f"the prompt does not contain the tool {display(name)}" for name in missing]
+        return lines
+
     def close(self) -> None:
         """End the worker process of an untrusted template; it also ends with this object."""
         self._template.close()
+
+
+def _options(
+    tools: Sequence[Any] | None, documents: Sequence[Any] | None, variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the variables for a template. Raises `UsageError` and `InvalidInputError`."""
+    if reserved := _RESERVED & variables.keys():
+        raise UsageError(f"the template variable {min(reserved)} is set by batuta and cannot be given")
+    options: dict[str, Any] = dict(variables)
+    for name, value in (("tools", tools), ("documents", documents)):
+        if value is not None:
+            options[name] = list(value)
+    for name, value in options.items():
+        check_json(value, name)
+    return options
+
+
+def _tool_name(tool: object) -> str:
+    function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    return name if isinstance(name, str) else ""

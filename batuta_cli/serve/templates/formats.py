@@ -29,6 +29,10 @@ class TemplateFormat(NameEnum):
     ZEPHYR = "Zephyr"
     DEEPSEEK = "DeepSeek"
     GPT_OSS = "GptOss"
+    MINIMAX = "MiniMax"
+    KIMI = "Kimi"
+    GLM = "GLM"
+    EXAONE = "EXAONE"
 
 
 class SystemPlace(StrEnum):

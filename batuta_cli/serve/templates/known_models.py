@@ -1,24 +1,29 @@
 """Look up the chat format of a model name: first a table of known names, then patterns of names.
 
-The data is `known_models.toml` (names that were checked) and `patterns.toml` (families of names, the most specific
-first). Because a wrong format is worse than no format, both also list models without a named format, with the reason.
+The data is `published_names.json` (repositories whose published templates were compared with the named formats by
+`scripts/measure_names.py`), `known_models.toml` (names that were checked) and `patterns.toml` (families of names, the
+most specific first). Because a wrong format is worse than no format, the tables also list models without a named
+format, with the reason.
 
 Comparison ignores case, the separators `-_. `, the repository's owner, and the endings of model files and quantised
 copies. `family:tag` is an Ollama name, where a plain size means the chat model while the Hugging Face repository of
 that name is the base model; such names have separate rows.
 """
 
+import json
 import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 Confidence = Literal["high", "medium", "low"]
 
 MAX_NAME: Final = 200
 """Maximum characters of a model name."""
+
+_TEXT_ONLY = "for text; its template has other tool calls, thoughts or media"
 
 _FILE = re.compile(r"(-\d{5}-of-\d{5})?\.(gguf|ggml|bin|safetensors|llamafile)$")
 _DIGEST = re.compile(r"(latest|(sha256[:-])?[0-9a-f]{12,64})$")
@@ -59,6 +64,13 @@ class Pattern:
 
 def known(name: str) -> tuple[Known, str] | None:
     """Return the row for a name, and where it was found: "table" or "pattern"."""
+    if published := _published().get(name.strip().casefold()):
+        return published, "table"
+    return by_tables(name)
+
+
+def by_tables(name: str) -> tuple[Known, str] | None:
+    """Return the row for a name in the tables of names and patterns."""
     forms = _forms(name)
     typed = _parts(name.strip().casefold().removesuffix(":latest"))
     for form in forms:
@@ -157,6 +169,23 @@ def _table() -> dict[str, Known]:
     for row in _document("known_models.toml")["models"]:
         known = _known(row, "high")
         table |= {_key(name): known for name in row["names"]}
+    owners = frozenset(_document("patterns.toml")["owners"])
+    for name, known in _published().items():
+        owner, _, bare = name.partition("/")
+        if owner in owners and known.format:  # copies of a model keep the name of its repository
+            table.setdefault(_key(bare), known)
+    return table
+
+
+@cache
+def _published() -> dict[str, Known]:
+    """Repositories by their full names, with the formats that their published templates equal."""
+    document = json.loads((files(__package__) / "published_names.json").read_text(encoding="utf-8"))
+    table = {name.casefold(): Known(None, "differs", "high", "") for name in document["other"]}
+    for kind, confidence, note in (("exact", "high", ""), ("text_only", "medium", _TEXT_ONLY)):
+        for format, names in document[kind].items():
+            known = Known(format, None, cast(Confidence, confidence), note)
+            table |= {name.casefold(): known for name in names}
     return table
 
 

@@ -28,6 +28,8 @@ class OwnTemplate:
         """Return the prompt. Raises `TemplateError`."""
         conversation = expressed(conversation, self._format, fallback)
         context = {
+            "tools": None,
+            "documents": None,
             "messages": as_own_context(conversation),
             "bos_token": self._format.bos_token,
             "eos_token": self._format.eos_token,
@@ -38,8 +40,17 @@ class OwnTemplate:
         except RenderError as error:
             raise TemplateError(f"the format {self._format.name} cannot be rendered: {error.reason}") from None
 
+    def names(self) -> frozenset[str]:
+        """Return the names of variables, attributes and keys that the template reads."""
+        return _names(self._format.name)
+
     def close(self) -> None:
         """Do nothing: this template has no process."""
+
+
+@cache
+def _names(name: str) -> frozenset[str]:
+    return _renderer(name).names()
 
 
 @cache

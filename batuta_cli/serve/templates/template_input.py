@@ -7,10 +7,13 @@ this number and never quote the message.
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from batuta_cli.config.kinds import did_you_mean
 from batuta_cli.errors import TemplateError
+from batuta_cli.files import display
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall
 from batuta_cli.serve.names import NameEnum
 from batuta_cli.serve.templates.formats import NamedFormat, SystemPlace
@@ -33,16 +36,57 @@ class Numbered(NamedTuple):
     message: ChatMessage
 
     @property
-    def role(self) -> Role:
+    def role(self) -> Role | str:
         """The role of the message."""
         return self.message.role
 
     def with_content(self, content: str) -> "Numbered":
-        """Return the message with another text."""
-        return Numbered(self.number, dataclasses.replace(self.message, content=content))
+        """Return the message with another text; it replaces the text parts, if there are any."""
+        others = [part for part in self.message.parts if part.get("type") != "text"]
+        parts = ({"type": "text", "text": content}, *others) if self.message.parts else ()
+        return Numbered(self.number, dataclasses.replace(self.message, content=content, parts=parts))
 
 
 Conversation = tuple[Numbered, ...]
+
+
+class Content(Enum):
+    """The form in which a template receives the content of messages."""
+
+    GIVEN = "given"
+    """Text or a list of parts, as in the input."""
+    TEXT = "text"
+    """Always text."""
+    TYPED = "typed"
+    """Always a list of parts, which some templates require."""
+
+
+class Form(NamedTuple):
+    """The form of a conversation for a template."""
+
+    content: Content = Content.GIVEN
+    text_arguments: bool = False
+    """Arguments of tool calls as JSON text, not as objects."""
+
+
+COMMON_FORM = Form()
+
+
+def forms_of(conversation: Conversation) -> list[Form]:
+    """Return the forms to try for a conversation, the most common first."""
+    messages = [turn.message for turn in conversation]
+    contents = [Content.GIVEN]
+    if any(message.parts for message in messages) and not any(map(media_of, messages)):
+        contents.append(Content.TEXT)
+    if any(message.content and not message.parts for message in messages):
+        contents.append(Content.TYPED)
+    arguments = (False, True) if any(message.tool_calls for message in messages) else (False,)
+    return [Form(content, text) for content in contents for text in arguments]
+
+
+def media_of(message: ChatMessage) -> list[str]:
+    """Return the types of the content parts that are not text."""
+    return [str(part.get("type")) for part in message.parts if part.get("type") != "text"]
 
 
 def numbered(messages: Sequence[ChatMessage]) -> Conversation:
@@ -82,6 +126,11 @@ def expressed(conversation: Conversation, format: NamedFormat, fallback: SystemF
         conversation = without_system(conversation, fallback)
     for turn in conversation:
         message = turn.message
+        if not isinstance(message.role, Role):
+            near = did_you_mean(message.role, [role.value for role in Role])
+            raise inexpressible(turn, f"the format {format.name} has no role {display(message.role)}{near}")
+        if media := media_of(message):
+            raise inexpressible(turn, f"the format {format.name} has no content parts of type {display(media[0][:40])}")
         if message.role is Role.TOOL and not format.tool_calls:
             raise inexpressible(turn, f"the format {format.name} has no tool results")
         if message.tool_calls and len(message.tool_calls) > format.tool_calls:
@@ -106,27 +155,35 @@ def without_system(conversation: Conversation, fallback: SystemFallback) -> Conv
     return tuple(rest)
 
 
-def as_context(conversation: Conversation, *, developer: bool = False, text: bool = False) -> list[dict[str, Any]]:
-    """New dicts for a template, in the shape of transformers.
+def as_context(
+    conversation: Conversation, *, developer: bool = False, form: Form = COMMON_FORM
+) -> list[dict[str, Any]]:
+    """Return the messages as dicts in the shape of transformers.
 
     Args:
-        developer: keep the role `developer`, which most templates do not know, instead of calling it `system`.
-        text: give the arguments of tool calls as the model wrote them; else as objects, where they are such.
+        developer: keep the role `developer`, which most templates do not know, instead of renaming it to `system`.
+        form: the form of contents and arguments. Arguments that are not a JSON object remain text.
     """
-    return [_as_dict(turn.message, developer, text) for turn in conversation]
+    return [_as_dict(turn.message, developer, form) for turn in conversation]
 
 
 def as_own_context(conversation: Conversation) -> list[dict[str, Any]]:
-    """As `as_context`, with what templates of ours read beside it.
+    """Return `as_context` with text contents, and with further keys that the templates of this package read.
 
-    These are the `text` of a call's arguments, and the `json` of a tool's result: its value if it is JSON, otherwise
-    its text as a JSON string.
+    These are the `text` of a call's arguments; the `results` of a message with calls; and of a tool's result `called`,
+    the name of its function, and `json`, its value if it is JSON, otherwise its text as a JSON string.
     """
-    made = as_context(conversation)
+    made = as_context(conversation, form=Form(Content.TEXT))
+    results: list[dict[str, Any]] = []  # of the last message with tool calls
+    names: dict[str, str] = {}
     for turn, shaped in zip(conversation, made, strict=True):
         if turn.message.role is Role.TOOL:
             shaped["json"] = json.dumps(_parsed(turn.message.content or "{}"), ensure_ascii=False)
+            shaped["called"] = names.get(turn.message.tool_call_id or "", "")
+            results.append(shaped)
         elif turn.message.tool_calls:
+            results, names = [], {call.id: call.name for call in turn.message.tool_calls}
+            shaped["results"] = results
             for call, given in zip(turn.message.tool_calls, shaped["tool_calls"], strict=True):
                 given["text"] = call.arguments
     return made
@@ -137,16 +194,26 @@ def size_of(conversation: Conversation) -> tuple[int, int]:
     texts = [turn.message.content for turn in conversation]
     calls = [call.arguments for turn in conversation if turn.message.tool_calls for call in turn.message.tool_calls]
     size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts + calls)
+    for turn in conversation:
+        if turn.message.fields or turn.message.parts:
+            size += len(json.dumps([*turn.message.fields.values(), *turn.message.parts]))
     return size, len(texts) + len(calls)
 
 
-def _as_dict(message: ChatMessage, developer: bool, text: bool) -> dict[str, Any]:
+def _as_dict(message: ChatMessage, developer: bool, form: Form) -> dict[str, Any]:
     role = message.role if developer or message.role is not Role.DEVELOPER else Role.SYSTEM
-    made: dict[str, Any] = {"role": role.value, "content": message.content}
+    content: Any = message.content
+    if message.parts and form.content is not Content.TEXT:
+        content = [dict(part) for part in message.parts]
+    elif form.content is Content.TYPED:
+        content = [{"type": "text", "text": message.content}]
+    made: dict[str, Any] = {"role": str(role), "content": content}
+    if message.fields:
+        made = {**message.fields, **made}
     if message.name is not None:
         made["name"] = message.name
     if message.tool_calls:
-        made["tool_calls"] = [_call(call, text) for call in message.tool_calls]
+        made["tool_calls"] = [_call(call, form.text_arguments) for call in message.tool_calls]
     if message.tool_call_id is not None:
         made["tool_call_id"] = message.tool_call_id
     return made

@@ -67,7 +67,7 @@ def _by_overhead(messages: Sequence[ChatMessage], tokenizer: Tokenizer, overhead
     total = overhead.request
     exact = tokenizer.exact and overhead.exact
     for message in messages:
-        total += overhead.message + tokenizer.count(message.role.value) + tokenizer.count(message.content)
+        total += overhead.message + tokenizer.count(str(message.role)) + tokenizer.count(message.content)
         if message.name is not None:
             total += overhead.name + tokenizer.count(message.name)
         if message.tool_call_id is not None:

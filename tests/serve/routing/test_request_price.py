@@ -89,4 +89,4 @@ def test_a_clients_model_is_no_file_with_a_template(tmp_path: Path) -> None:
     template.write_text("{{ 'a secret of this machine' }}")
     made = pipeline(tmp_path, backends(one=("ollama", "http://127.0.0.1:1/v1")))
     with pytest.raises(UsageError, match="not named"):
-        asyncio.run(made.planner.render(str(template), [ASK]))
+        asyncio.run(made.planner.render(request(model=str(template))))

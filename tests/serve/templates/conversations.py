@@ -38,7 +38,7 @@ TEXT = st.one_of(
 _VALUE = st.one_of(
     st.integers(), st.floats(allow_nan=False), st.text(SENDABLE), st.none(), st.booleans(), st.lists(st.integers())
 )
-_ARGUMENTS = st.dictionaries(st.text(SENDABLE, max_size=3), _VALUE, max_size=3)
+ARGUMENTS = st.dictionaries(st.text(SENDABLE, max_size=3), _VALUE, max_size=3)
 
 
 @st.composite
@@ -50,7 +50,7 @@ def conversations(draw: st.DrawFn, *, system: bool = True, calls: int = 0) -> li
         made.append(ChatMessage.user(draw(TEXT)))
         if calls and draw(st.booleans()):
             asked = [
-                ToolCall(f"id{turn}{i}", draw(st.sampled_from(["f", "get_weather"])), json.dumps(draw(_ARGUMENTS)))
+                ToolCall(f"id{turn}{i}", draw(st.sampled_from(["f", "get_weather"])), json.dumps(draw(ARGUMENTS)))
                 for i in range(draw(st.integers(1, calls)))
             ]
             made.append(ChatMessage.assistant(draw(TEXT), asked))

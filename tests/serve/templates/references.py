@@ -198,7 +198,7 @@ def llama31(messages: Messages, generate: bool) -> str:
 
 def gemma(messages: Messages, generate: bool) -> str:
     names = {Role.USER: "user", Role.ASSISTANT: "model"}
-    turns = (f"<start_of_turn>{names[m.role]}\n{m.content.strip()}<end_of_turn>\n" for m in messages)
+    turns = (f"<start_of_turn>{names[Role(m.role)]}\n{m.content.strip()}<end_of_turn>\n" for m in messages)
     return "<bos>" + "".join(turns) + "<start_of_turn>model\n" * generate
 
 
@@ -210,7 +210,7 @@ def gemma3(messages: Messages, generate: bool) -> str:
 
 def phi3(messages: Messages, generate: bool) -> str:
     forms = {Role.USER: "<|user|>\n{}<|end|>\n<|assistant|>\n", Role.ASSISTANT: "{}<|end|>\n"}
-    return "<s>" + "".join(forms[m.role].replace("{}", m.content) for m in messages)
+    return "<s>" + "".join(forms[Role(m.role)].replace("{}", m.content) for m in messages)
 
 
 def phi35(messages: Messages, generate: bool) -> str:
@@ -225,7 +225,7 @@ def phi4(messages: Messages, generate: bool) -> str:
         Role.USER: "<|im_start|>user<|im_sep|>{}<|im_end|><|im_start|>assistant<|im_sep|>",
         Role.ASSISTANT: "{}<|im_end|>",
     }
-    return "".join(forms[m.role].replace("{}", m.content) for m in messages)
+    return "".join(forms[Role(m.role)].replace("{}", m.content) for m in messages)
 
 
 def phi4_mini(messages: Messages, generate: bool) -> str:
@@ -243,7 +243,7 @@ def deepseek_v2(messages: Messages, generate: bool) -> str:
         Role.USER: "User: {}\n\n",
         Role.ASSISTANT: "Assistant: {}<｜end▁of▁sentence｜>",
     }
-    turns = "".join(forms[m.role].replace("{}", m.content) for m in messages)
+    turns = "".join(forms[Role(m.role)].replace("{}", m.content) for m in messages)
     return "<｜begin▁of▁sentence｜>" + turns + "Assistant:" * generate
 
 

