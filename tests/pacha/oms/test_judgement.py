@@ -211,6 +211,19 @@ def test_the_key_of_a_certificate_can_be_revoked() -> None:
         judged(signed_with(own_certificate(), MIDDLE_CERTIFICATE), replace(POLICY, trust=revoked))
 
 
+@pytest.mark.parametrize("holder", [MIDDLE, ROOT], ids=["an issuer", "the authority"])
+def test_a_certificate_does_not_count_when_the_only_chain_has_a_revoked_key(holder: Signatory) -> None:
+    revoked = TrustStore((), (Revocation(key_of(holder), NOW, "leaked"),))
+    with pytest.raises(RevokedSignerError, match=f"{holder.key_id}, which was revoked on 2026-11-23: leaked"):
+        judged(signed_with(own_certificate(), MIDDLE_CERTIFICATE), replace(POLICY, trust=revoked))
+
+
+def test_a_revoked_key_of_a_certificate_that_is_not_in_the_chain_does_no_harm() -> None:
+    revoked = TrustStore((), (Revocation(key_of(OTHER), NOW, "leaked"),))
+    unrelated = certificate("Elsewhere", OTHER, "Root", ROOT, AUTHORITY)
+    assert judged(signed_with(own_certificate(), MIDDLE_CERTIFICATE, unrelated), replace(POLICY, trust=revoked))
+
+
 IMPOSTOR = certificate("Root", OTHER, "Root", OTHER, AUTHORITY)
 ONLY_ORG: Extension = (x509.NameConstraints([x509.DNSName("example.org")], None), True)
 CHAINS: dict[str, list[x509.Certificate]] = {
