@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from batuta_cli.errors import (
     BatutaError,
@@ -289,7 +290,10 @@ def test_a_certificate_that_is_not_for_signing_code_does_not_count(extensions: t
         judged(signed_with(own_certificate(extensions), MIDDLE_CERTIFICATE), POLICY)
 
 
-@pytest.mark.parametrize("extensions", [(key_usage("digital_signature"), NAMES), (CODE_SIGNING, NAMES)])
+ANY: Extension = (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]), False)
+
+
+@pytest.mark.parametrize("extensions", [(key_usage("digital_signature"), NAMES), (CODE_SIGNING, NAMES), (ANY, NAMES)])
 def test_one_of_the_two_usages_is_enough(extensions: tuple[Extension, ...]) -> None:
     assert judged(signed_with(own_certificate(extensions), MIDDLE_CERTIFICATE), POLICY)
 
