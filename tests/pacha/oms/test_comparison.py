@@ -7,7 +7,7 @@ import pytest
 
 from batuta_cli.errors import ChangedWhileReadError
 from batuta_cli.pacha import ModelSignature
-from batuta_cli.pacha.content import Differences
+from batuta_cli.pacha.content import IS_DIRECTORY, IS_FILE, Differences
 from batuta_cli.pacha.oms.comparison import differences_from
 from batuta_cli.pacha.oms.manifest import OmsManifest
 from batuta_cli.pacha.oms.signature import OmsSignature
@@ -64,3 +64,12 @@ def test_an_ignored_path_leaves_out_what_is_beneath_it_and_nothing_of_a_similar_
         (),
         (),
     )
+
+
+def test_a_file_and_a_directory_are_never_taken_for_each_other(model: Path) -> None:
+    signed = statement(resources({".": FILES["a"]}), "a")
+    body = ModelSignature.parse(bundle(signed, Signatory())).body
+    assert isinstance(body, OmsSignature)
+    assert differences_from(model / "a", body.statement) == Differences()
+    assert differences_from(model, body.statement) == Differences(other_kind=IS_DIRECTORY)
+    assert differences_from(model / "a", manifest()) == Differences(other_kind=IS_FILE)
