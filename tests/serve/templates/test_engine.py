@@ -75,7 +75,8 @@ def test_a_continued_prompt_is_a_beginning_of_the_whole_one(name: str) -> None:
     engine, day = ChatTemplateEngine(name), dt.date(2026, 1, 2)
     whole = engine.apply([USER, ANSWER], add_generation_prompt=False, date=day)
     begun = engine.apply([USER, ANSWER], continue_final_message=True, date=day)
-    assert begun.endswith("Ho") and whole.startswith(begun) and len(whole) > len(begun)
+    assert begun.endswith("Ho") and whole.startswith(begun)
+    assert len(whole) > len(begun) or name.startswith("glm")  # GLM does not mark the end of a response
 
 
 def test_a_given_date_is_the_one_that_stands_in_the_prompt() -> None:
