@@ -31,6 +31,9 @@ README = ROOT / "README.md"
 TOURS = (ROOT / "docs" / "tour-pacha.md", ROOT / "docs" / "tour-serve.md")
 """What `make demo` shows."""
 
+_OTHER_TOOLS = (ROOT / ".venv/peers/bin", ROOT / ".venv/rh-peers/bin")
+"""Where `make .venv/.peers` installs `model_signing` and `rh_model_signing`, which docs/oms.md signs with."""
+
 _GATEWAY = "127.0.0.1:8484"  # where `batuta serve gateway` listens unless it is told otherwise
 
 _FENCE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -112,7 +115,9 @@ class Shell:
         port = _free_port()
         self._gateway = f"127.0.0.1:{port}"
         environment = {
-            "PATH": f"{Path(sys.executable).parent}:{ROOT / 'scripts'}:{os.environ['PATH']}",
+            "PATH": os.pathsep.join(
+                map(str, (Path(sys.executable).parent, ROOT / "scripts", os.environ["PATH"], *_OTHER_TOOLS))
+            ),
             "HOME": str(home),
             "LANG": "C.UTF-8",
             "COLUMNS": "100",

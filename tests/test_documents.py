@@ -44,6 +44,21 @@ def test_the_tours_and_the_readme_have_console_examples() -> None:
         assert len([item for item in steps(tour.read_text()) if isinstance(item, Step)]) > 20
 
 
+def test_the_page_on_other_tools_signatures_runs_these_tools_as_publisher_and_as_verifier() -> None:
+    """What verifies a keyless bundle there is run by tests/real/test_keyless.py."""
+    commands = [item.command for item in steps((ROOT / "docs/oms.md").read_text()) if isinstance(item, Step)]
+    for wanted in (
+        "model_signing sign certificate ",
+        "rh_model_signing sign key ",
+        "batuta pacha verify nemo --ca ",
+        "batuta pacha verify granite --key ",
+        "batuta pacha sign model --oms-key ",
+        "model_signing verify key ",
+        "rh_model_signing verify key ",
+    ):
+        assert any(command.startswith(wanted) for command in commands), wanted
+
+
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if path.name not in GENERATED], ids=_name)
 def test_every_batuta_command_of_a_document_is_one_that_is_run(document: Path) -> None:
     """A `batuta` line outside of console blocks, without a test of its own, would be an example that no test runs."""

@@ -176,7 +176,7 @@ def _hint_on_mode(path: StrPath, descriptor: int) -> str:
     read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
     if read_only or os.geteuid() not in (0, os.fstat(descriptor).st_uid):
         return f"the mode cannot be changed here, so give the key on stdin:\n  --key - < {name}"
-    return f"chmod 600 {name}\n  or, if the mode cannot be changed: --key - < {name}"
+    return f"chmod 600 {name}\n  or give the key on stdin: --key - < {name}"
 
 
 def read_public_file(path: StrPath) -> VerifyingKey:

@@ -6,6 +6,9 @@ the packages of the tests' own in front. The trusted root is the one that `sigst
 
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sysconfig
 from collections.abc import Callable
@@ -13,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from scripts.tour import Step, normalise, steps
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv/peers/bin/python"
@@ -36,8 +41,9 @@ def verify(work: Path, environment: dict[str, str]) -> Verify:
     offline = ["unshare", "--net"] if os.getuid() == 0 else []
     packages = {"PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}"}
 
-    def run(*options: str | Path, bundle: Path = BUNDLE) -> "subprocess.CompletedProcess[str]":
-        command = [*offline, PYTHON, "-m", "batuta_cli", "pacha", "verify", "model", "--signature", bundle, *options]
+    def run(*options: str | Path, bundle: Path | None = BUNDLE) -> "subprocess.CompletedProcess[str]":
+        signature = () if bundle is None else ("--signature", bundle)
+        command = [*offline, PYTHON, "-m", "batuta_cli", "pacha", "verify", "model", *signature, *options]
         words = [str(word) for word in command]
         return subprocess.run(words, cwd=work, env=environment | packages, capture_output=True, text=True, timeout=120)
 
@@ -48,6 +54,23 @@ def test_a_keyless_bundle_is_verified_without_a_network(verify: Verify, trusted_
     done = verify("--trusted-root", trusted_root, "--issuer", ISSUER, "--identity", IDENTITY)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"signed by {IDENTITY} (keyless, {ISSUER} vouches)" in done.stdout
+
+
+def test_the_keyless_example_of_the_documentation_gives_the_output_it_shows(
+    verify: Verify, trusted_root: Path, work: Path
+) -> None:
+    [block] = re.findall(
+        r"<!-- test: keyless -->\n```text\n(.*?)^```$", (ROOT / "docs/oms.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    shutil.copy(trusted_root, work / "trusted_root.json")
+    shutil.copy(BUNDLE, work / "model" / "model.sig")
+    examples = [step for step in steps(f"```console\n{block}```\n") if isinstance(step, Step)]
+    assert len(examples) == 2
+    for example in examples:
+        program, group, command, model, *options = shlex.split(example.command.replace("\\\n", " "))
+        assert (program, group, command, model) == ("batuta", "pacha", "verify", "model")
+        done = verify(*options, bundle=None)  # it is found in the model's directory
+        assert normalise(done.stdout + done.stderr) == normalise(example.shown)
 
 
 def test_another_identity_or_issuer_does_not_count(verify: Verify, trusted_root: Path) -> None:

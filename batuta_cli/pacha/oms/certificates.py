@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -89,6 +91,15 @@ def key_of(certificate: x509.Certificate) -> EcVerifyingKey:
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise InvalidInputError("the signer's certificate: its key is not ECDSA, which is the only kind supported")
     return EcVerifyingKey.of(key, "the signer's certificate")
+
+
+def spki(certificate: x509.Certificate) -> bytes | None:
+    """The certificate's key as SPKI DER, as `EcVerifyingKey` has it; None for a key that cannot be read."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def identities(certificate: x509.Certificate) -> tuple[str, ...]:

@@ -7,12 +7,14 @@ import contextlib
 import importlib.util
 import os
 import shlex
+from collections.abc import Sequence
 
 from cryptography import x509
 
 from batuta_cli.errors import (
     InvalidInputError,
     MissingDependencyError,
+    RevokedSignerError,
     SignerError,
     UnknownSignerError,
     VerificationError,
@@ -26,6 +28,7 @@ from batuta_cli.pacha.oms.certificates import (
     identities,
     key_of,
     load_certificate,
+    spki,
 )
 from batuta_cli.pacha.oms.eckeys import EcVerifyingKey
 from batuta_cli.pacha.oms.signature import OmsSignature
@@ -59,11 +62,32 @@ def judge_certificate(signed: OmsSignature, raw: bytes, policy: Policy) -> Signe
     if not policy.authorities or not policy.identities:
         raise _not_given(leaf, policy, {"--ca FILE": bool(policy.authorities)})
     check_chain(leaf, certificates[1:], policy.authorities, policy.at)
+    _check_issuers_not_revoked(leaf, certificates[1:], policy)
     check_usage(leaf)
     named = next((name for name in policy.identities if name in identities(leaf)), None)
     if named is None:
         raise WrongSignerError(f"signed by {_whom(leaf)}, not by {policy.wanted}")
     return Signer(key, named, certificate=CertificateFacts.of(leaf, judged_at=policy.at))
+
+
+def _check_issuers_not_revoked(
+    leaf: x509.Certificate, intermediates: Sequence[x509.Certificate], policy: Policy
+) -> None:
+    """Raise `RevokedSignerError` when every chain from `leaf` to an authority needs a revoked key."""
+    revoked = {r.key.spki: r for r in policy.trust.revoked if isinstance(r.key, EcVerifyingKey)}
+    found = [revoked[key] for each in (*intermediates, *policy.authorities) if (key := spki(each)) in revoked]
+    if not found:
+        return
+    authorities = [each for each in policy.authorities if spki(each) not in revoked]
+    with contextlib.suppress(UnknownSignerError):
+        if authorities:
+            check_chain(leaf, [each for each in intermediates if spki(each) not in revoked], authorities, policy.at)
+            return
+    because = f": {display(found[0].reason)}" if found[0].reason else ""
+    raise RevokedSignerError(
+        f"the signer's certificate was issued under the key {found[0].key.key_id},"
+        f" which was revoked on {found[0].at:%Y-%m-%d}{because}"
+    )
 
 
 def _judge_keyless(

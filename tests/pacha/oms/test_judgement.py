@@ -10,6 +10,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from batuta_cli.errors import (
     BatutaError,
@@ -22,6 +24,7 @@ from batuta_cli.errors import (
     WrongSignerError,
 )
 from batuta_cli.pacha import ModelSignature, Policy, Signer, TrustStore, verify_model
+from batuta_cli.pacha.keys import SigningKey
 from batuta_cli.pacha.oms.eckeys import EcVerifyingKey
 from batuta_cli.pacha.signer import judge_signer
 from batuta_cli.pacha.trust import Revocation, TrustedKey
@@ -138,6 +141,24 @@ def test_the_old_encoding_counts_for_old_statements_only() -> None:
         judged(bundle(payload, OTHER, value=value), Policy(key=key_of(OTHER)))
 
 
+def test_an_ed25519_key_verifies_no_statement_of_version_0_2() -> None:
+    ours = SigningKey.generate().verifying_key
+    with pytest.raises(WrongSignerError):
+        judged(bundle_02({"a": b"1"}, OTHER), Policy(key=ours))
+    assert judged(bundle_02({"a": b"1"}, OTHER), Policy(key=(ours, key_of(OTHER)))).key == key_of(OTHER)
+
+
+def test_a_key_on_another_curve_or_of_another_type_than_stated_is_refused() -> None:
+    public = ec.generate_private_key(ec.SECP256K1()).public_key()
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    with pytest.raises(InvalidInputError, match="the curve secp256k1 is not supported"):
+        EcVerifyingKey.from_base64(base64.b64encode(der).decode())
+    text = base64.b64encode(OTHER.der).decode()
+    assert EcVerifyingKey.from_base64(text, "ecdsa-p256") == key_of(OTHER)
+    with pytest.raises(InvalidInputError, match="is ecdsa-p256, not ecdsa-p384"):
+        EcVerifyingKey.from_base64(text, "ecdsa-p384")
+
+
 def test_a_signature_under_another_hash_than_that_of_the_curve_is_wrong() -> None:
     payload = json.dumps(SIGNED).encode()
     value = LEAF.key.sign(pae(payload), ec.ECDSA(hashes.SHA256()))  # P-384 goes with SHA-384
@@ -195,6 +216,25 @@ def test_what_was_not_given_is_named() -> None:
         assert str(refusal.value.hint).endswith(f"add: {option}")
 
 
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [
+        ({"trusted_root": None}, "--trusted-root FILE"),
+        ({"issuer": None}, "--issuer URL"),
+        ({"identity": None}, f"--identity {EMAIL}"),
+        ({"trusted_root": None, "issuer": None, "identity": None}, f"FILE --issuer URL --identity {EMAIL}"),
+    ],
+)
+def test_a_keyless_bundle_needs_root_issuer_and_identity_even_when_an_authority_is_given(
+    change: dict[str, Any], options: str
+) -> None:
+    material = {"certificate": chain_material(own_certificate())["x509CertificateChain"]["certificates"][0]}
+    whole = replace(POLICY, trusted_root="trusted_root.json", issuer="https://issuer.example")
+    with pytest.raises(UnknownSignerError) as refusal:
+        judged(bundle(SIGNED, LEAF, material=material), replace(whole, **change))
+    assert str(refusal.value.hint).endswith(options)
+
+
 def test_a_given_key_does_not_stand_in_for_an_authority() -> None:
     with pytest.raises(UnknownSignerError):
         judged(signed_with(own_certificate(), MIDDLE_CERTIFICATE), Policy(key=key_of(LEAF), at=NOW))
@@ -209,6 +249,19 @@ def test_the_key_of_a_certificate_can_be_revoked() -> None:
     revoked = TrustStore((), (Revocation(key_of(LEAF), NOW, "leaked"),))
     with pytest.raises(RevokedSignerError):
         judged(signed_with(own_certificate(), MIDDLE_CERTIFICATE), replace(POLICY, trust=revoked))
+
+
+@pytest.mark.parametrize("holder", [MIDDLE, ROOT], ids=["an issuer", "the authority"])
+def test_a_certificate_does_not_count_when_the_only_chain_has_a_revoked_key(holder: Signatory) -> None:
+    revoked = TrustStore((), (Revocation(key_of(holder), NOW, "leaked"),))
+    with pytest.raises(RevokedSignerError, match=f"{holder.key_id}, which was revoked on 2026-11-23: leaked"):
+        judged(signed_with(own_certificate(), MIDDLE_CERTIFICATE), replace(POLICY, trust=revoked))
+
+
+def test_a_revoked_key_of_a_certificate_that_is_not_in_the_chain_does_no_harm() -> None:
+    revoked = TrustStore((), (Revocation(key_of(OTHER), NOW, "leaked"),))
+    unrelated = certificate("Elsewhere", OTHER, "Root", ROOT, AUTHORITY)
+    assert judged(signed_with(own_certificate(), MIDDLE_CERTIFICATE, unrelated), replace(POLICY, trust=revoked))
 
 
 IMPOSTOR = certificate("Root", OTHER, "Root", OTHER, AUTHORITY)
@@ -276,7 +329,10 @@ def test_a_certificate_that_is_not_for_signing_code_does_not_count(extensions: t
         judged(signed_with(own_certificate(extensions), MIDDLE_CERTIFICATE), POLICY)
 
 
-@pytest.mark.parametrize("extensions", [(key_usage("digital_signature"), NAMES), (CODE_SIGNING, NAMES)])
+ANY: Extension = (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]), False)
+
+
+@pytest.mark.parametrize("extensions", [(key_usage("digital_signature"), NAMES), (CODE_SIGNING, NAMES), (ANY, NAMES)])
 def test_one_of_the_two_usages_is_enough(extensions: tuple[Extension, ...]) -> None:
     assert judged(signed_with(own_certificate(extensions), MIDDLE_CERTIFICATE), POLICY)
 

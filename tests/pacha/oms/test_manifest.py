@@ -96,6 +96,7 @@ REFUSED: list[tuple[str, Change]] = [
         for path in ("", ".", "./", "..", "/etc", "a/../b", "../x", "a//b", "a\0", 3)
     ),
     ("predicate.serialization.ignore_paths: a/x is listed as a file", settings(ignore_paths=["a"])),
+    ("predicate.serialization.ignore_paths: a/x is listed as a file", settings(ignore_paths=["a/x"])),
     ("predicate.resources", lambda s: s["predicate"].update(resources=[])),
     ("predicate.resources", lambda s: s["predicate"].pop("resources")),
     ("predicate.resources[0]", lambda s: s["predicate"].update(resources=["b"])),
@@ -106,6 +107,7 @@ REFUSED: list[tuple[str, Change]] = [
     ("predicate.resources[0].algorithm", row(algorithm="blake3")),
     ("predicate.resources[0].algorithm", row(algorithm="sha256-sharded-4")),
     ("predicate.resources[0].digest", row(digest="00" * 31)),
+    ("predicate.resources[0].digest", row(digest="00" * 33)),
     ("predicate.resources[0].digest", row(digest="00 " * 32)),
     ("twice", lambda s: s.update(statement(resources({"b": b"1"}) * 2))),
     ("single file", lambda s: s.update(statement(resources({".": b"1", "b": b"2"})))),
@@ -121,6 +123,11 @@ REFUSED: list[tuple[str, Change]] = [
         ("predicate.resources[2].name", shard_rows([*TEN[:2], TEN[2] | {"name": name}]))
         for name in ("m", "m:8", "m:8:", "m:-8:10", "m:8:+10", "m:8:1e1", "m:08:10", ":8:10", "m:8:٣")
     ),
+    *(
+        ("predicate.resources[0].name", shard_rows(shards({name: b"0123456789"}, 4)))
+        for name in ("../m", "/m", "a//m", "./m", "a/../m", "m\0")
+    ),
+    ("single file", shard_rows(shards({".": b"0123456789", "m": b"0123456789"}, 4))),
     ("predicate.resources[0].algorithm", shard_rows([TEN[0] | {"algorithm": "sha256-sharded-5"}, *TEN[1:]])),
 ]
 
@@ -132,6 +139,22 @@ def test_an_unknown_or_contradictory_statement_is_refused_with_the_field(field: 
     with pytest.raises(InvalidInputError) as refusal:
         parsed(signed)
     assert field in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("MAX_RESOURCES", "predicate.resources: 2 entries, at most 1 are read"),
+        ("MAX_IGNORED", "predicate.serialization.ignore_paths: 2 paths, at most 1 are read"),
+    ],
+)
+def test_a_statement_over_a_limit_is_refused(monkeypatch: pytest.MonkeyPatch, limit: str, told: str) -> None:
+    signed = statement(resources(FILES), ignore_paths=["c", "d"])
+    assert parsed(signed)
+    monkeypatch.setattr(f"batuta_cli.pacha.oms.manifest.{limit}", 1)
+    with pytest.raises(InvalidInputError) as refusal:
+        parsed(signed)
+    assert refusal.value.message == told
 
 
 @pytest.mark.parametrize(
