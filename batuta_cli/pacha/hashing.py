@@ -16,7 +16,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from blake3 import blake3
 
@@ -46,18 +46,19 @@ _BATCH_FILES = 64
 _DIRECTORY_CONTEXT = "batuta pacha 2026-11-23 directory v1"
 
 
-@dataclass(frozen=True, order=True)
-class ContentAddress:
-    """A BLAKE3-256 digest of 32 bytes; its `str` is `blake3:` and 64 hexadecimal digits."""
+@dataclass(frozen=True)
+class PrefixedDigest:
+    """A digest of 32 bytes; its `str` is the prefix of its algorithm and 64 hexadecimal digits."""
 
     digest: bytes
 
-    def __post_init__(self) -> None:
-        if len(self.digest) != 32:
-            raise ValueError("a BLAKE3-256 digest has 32 bytes")
+    prefix: ClassVar[str]
+    refusal: ClassVar[str]
+    """How the error about a text that cannot be read begins."""
+    hint: ClassVar[str]
 
     def __str__(self) -> str:
-        return PREFIX + self.hex
+        return self.prefix + self.hex
 
     @property
     def hex(self) -> str:
@@ -66,13 +67,24 @@ class ContentAddress:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `blake3:<64 hex digits>`. Raises `InvalidInputError`."""
-        digits = text.removeprefix(PREFIX)
+        """Read the prefix and 64 hexadecimal digits. Raises `InvalidInputError`."""
+        digits = text.removeprefix(cls.prefix)
         if digits == text or len(digits) != 64 or not set(digits) <= set("0123456789abcdefABCDEF"):
-            raise InvalidInputError(
-                f"not a content address: {display(text)}", hint="an address is blake3: and 64 hexadecimal digits"
-            )
+            raise InvalidInputError(f"{cls.refusal}: {display(text)}", hint=cls.hint)
         return cls(bytes.fromhex(digits))
+
+
+@dataclass(frozen=True, order=True)
+class ContentAddress(PrefixedDigest):
+    """A BLAKE3-256 digest of 32 bytes; its `str` is `blake3:` and 64 hexadecimal digits."""
+
+    prefix = PREFIX
+    refusal = "not a content address"
+    hint = "an address is blake3: and 64 hexadecimal digits"
+
+    def __post_init__(self) -> None:
+        if len(self.digest) != 32:
+            raise ValueError("a BLAKE3-256 digest has 32 bytes")
 
 
 @dataclass(frozen=True)
