@@ -16,6 +16,7 @@ import stat
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -215,11 +216,17 @@ def read_limited(path: StrPath, limit: int) -> bytes:
     Raises `InvalidInputError` when it is larger than `limit` bytes, and the errors of `open_regular`.
     """
     with os.fdopen(open_regular_or_pipe(path), "rb", buffering=0) as file, errors_named(path):
-        data = b""
-        while len(data) <= limit and (piece := file.read(limit + 1 - len(data))):
-            data += piece
+        data = read_beyond(file, limit)
     if len(data) > limit:
         raise InvalidInputError(f"{display(path)}: larger than {limit:,} bytes, the limit of such a file")
+    return data
+
+
+def read_beyond(file: FileIO, limit: int) -> bytes:
+    """The rest of a file, or `limit` + 1 bytes of it when it is larger than `limit` bytes."""
+    data = b""
+    while len(data) <= limit and (piece := file.read(limit + 1 - len(data))):
+        data += piece
     return data
 
 
@@ -450,8 +457,13 @@ def _alive(pid: int, path: str) -> bool:
     else:
         if pid != os.getpid():  # a process of an earlier run of this container may have had our number
             return True
+    return is_locked(path)  # it may be alive in another container that shares this directory
+
+
+def is_locked(path: StrPath) -> bool:
+    """Whether another open descriptor of a file holds a lock (flock(2)). Raises `OSError` when it cannot be opened."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:  # it may be alive in another container that shares this directory
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return True

@@ -2,8 +2,8 @@
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -12,7 +12,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.errors import InvalidInputError, UsageError
-from batuta_cli.files import Advance, AtomicOutput, display
+from batuta_cli.files import AtomicOutput, display
 
 if TYPE_CHECKING:
     from batuta_cli.pacha.encryption import EncryptedFile
@@ -65,22 +65,7 @@ def encrypt(
         raise UsageError(f"no such format: {format}", hint="1 or 2")
     ends = _Ends.of(path, _encrypted_name(path) if output is None else output, force)
     password = _password(path, password_file, password_env, confirm=True)
-    with ends.progress("encrypting") as advance:
-        if ends.are_files:
-            done = encryption.encrypt_path(
-                ends.source, ends.target, password, format=format, force=force, progress=advance
-            )
-        else:
-            with ends.opened() as (source, target):
-                done = encryption.encrypt_stream(
-                    source,
-                    target,
-                    password,
-                    format=format,
-                    progress=advance,
-                    source_name=ends.source_name,
-                    output_name=ends.target_name,
-                )
+    done = ends.process("encrypting", encryption.encrypt_path, encryption.encrypt_stream, password, format=format)
     return ends.outcome(done, "encrypted")
 
 
@@ -113,22 +98,9 @@ def decrypt(
     limit = allow_kdf_memory * 1024
     ends = _Ends.of(path, _decrypted_name(path) if output is None else output, force)
     password = _password(path, password_file, password_env, confirm=False)
-    with ends.progress("decrypting") as advance:
-        if ends.are_files:
-            done = encryption.decrypt_path(
-                ends.source, ends.target, password, force=force, allow_kdf_memory_kib=limit, progress=advance
-            )
-        else:
-            with ends.opened() as (source, target):
-                done = encryption.decrypt_stream(
-                    source,
-                    target,
-                    password,
-                    allow_kdf_memory_kib=limit,
-                    progress=advance,
-                    source_name=ends.source_name,
-                    output_name=ends.target_name,
-                )
+    done = ends.process(
+        "decrypting", encryption.decrypt_path, encryption.decrypt_stream, password, allow_kdf_memory_kib=limit
+    )
     return ends.outcome(done, "decrypted")
 
 
@@ -195,22 +167,31 @@ class _Ends:
             console.refuse_terminal(target)
         return cls(path, source, target, force)
 
-    @property
-    def are_files(self) -> bool:
-        return "-" not in (self.source, self.target)
-
-    @property
-    def source_name(self) -> str:
-        return "stdin" if self.source == "-" else self.path
-
-    @property
-    def target_name(self) -> str:
-        return "stdout" if self.target == "-" else self.target
-
-    def progress(self, doing: str) -> AbstractContextManager[Advance | None]:
+    def process(
+        self,
+        doing: str,
+        of_paths: "Callable[..., EncryptedFile]",
+        of_streams: "Callable[..., EncryptedFile]",
+        password: bytes,
+        **options: int,
+    ) -> "EncryptedFile":
+        """Call one of a pair of functions of `encryption`: `of_paths` when both ends are files, else `of_streams`."""
         from batuta_cli.cli.models import total_size
 
-        return console.progress(f"{doing} {self.path}", None if self.source == "-" else total_size(self.source))
+        size = None if self.source == "-" else total_size(self.source)
+        with console.progress(f"{doing} {self.path}", size) as advance:
+            if "-" not in (self.source, self.target):
+                return of_paths(self.source, self.target, password, force=self.force, progress=advance, **options)
+            with self.opened() as (source, target):
+                return of_streams(
+                    source,
+                    target,
+                    password,
+                    progress=advance,
+                    source_name="stdin" if self.source == "-" else self.path,
+                    output_name="stdout" if self.target == "-" else self.target,
+                    **options,
+                )
 
     @contextmanager
     def opened(self) -> Iterator[tuple[int, int | AtomicOutput]]:

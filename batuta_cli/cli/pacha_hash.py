@@ -22,8 +22,7 @@ from batuta_cli.errors import InvalidInputError, NotFoundError, UsageError, Veri
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
-    from batuta_cli.pacha.hashing import ContentAddress
-    from batuta_cli.pacha.sha256 import Sha256Digest
+    from batuta_cli.pacha.checklist import ListedDigest
 
 commands = typer.Typer()
 
@@ -64,72 +63,45 @@ def hash_paths(
         raise UsageError("--ignore-missing is for --check FILE")
     if check is not None:
         return _check(check, algorithm, ignore_missing)
-    if algorithm == "sha256":
-        return _hash_sha256(paths or [], restricted=bool(ignore) or follow_symlinks)
+    if algorithm == "sha256" and (ignore or follow_symlinks):
+        raise UsageError("--ignore and --follow-symlinks are for directories, which have no SHA-256 digest")
     if ignore:
         from batuta_cli.pacha.ignoring import check_globs
 
         check_globs(ignore)
-    return for_each(paths or [], lambda path: _hash(path, ignore or [], follow_symlinks), size=located_size)
+    return for_each(paths or [], lambda path: _hash(path, algorithm, ignore or [], follow_symlinks), size=located_size)
 
 
-def _address(path: str, ignore: list[str], follow_symlinks: bool) -> "ContentAddress":
+def _hash(path: str, algorithm: str, ignore: list[str], follow_symlinks: bool) -> Done:
+    from batuta_cli.pacha.checklist import format_line
+
+    digest = _digest(path, algorithm, ignore, follow_symlinks)
+    line = format_line(digest, path)
+    kind = "digest" if algorithm == "sha256" else "address"
+    return Done({kind: str(digest)}, display(line) if sys.stdout.isatty() else line)
+
+
+def _digest(path: str, algorithm: str, ignore: list[str], follow_symlinks: bool) -> "ListedDigest":
     from batuta_cli.files import open_stream
     from batuta_cli.pacha.hashing import content_address, hash_stream
     from batuta_cli.pacha.locate import locate
+    from batuta_cli.pacha.sha256 import sha256_of, sha256_of_stream
 
+    of_stream = sha256_of_stream if algorithm == "sha256" else hash_stream
     if path == "-":
-        return hash_stream(0, "stdin")
+        return of_stream(0, "stdin")
     found = locate(path)
     if is_stream(found.path):
         descriptor = open_stream(found.path)
         try:
-            return hash_stream(descriptor, path)
+            return of_stream(descriptor, path)
         finally:
             os.close(descriptor)
     warn_of_unmatched(path, found.path, ignore)
     with console.progress(f"hashing {path}", total_size(found.path)) as advance:
+        if algorithm == "sha256":
+            return sha256_of(found.path, advance)
         return content_address(found.path, ignore=ignore, follow_symlinks=follow_symlinks, progress=advance)
-
-
-def _hash_sha256(paths: list[str], *, restricted: bool) -> console.CommandResult:
-    from batuta_cli.pacha.checklist import format_line
-
-    if restricted:
-        raise UsageError("--ignore and --follow-symlinks are for directories, which have no SHA-256 digest")
-
-    def one(path: str) -> Done:
-        digest = _sha256(path)
-        line = format_line(digest, path)
-        return Done({"digest": str(digest)}, display(line) if sys.stdout.isatty() else line)
-
-    return for_each(paths, one, size=located_size)
-
-
-def _sha256(path: str) -> "Sha256Digest":
-    from batuta_cli.files import open_stream
-    from batuta_cli.pacha.locate import locate
-    from batuta_cli.pacha.sha256 import sha256_of, sha256_of_stream
-
-    if path == "-":
-        return sha256_of_stream(0, "stdin")
-    found = locate(path)
-    if is_stream(found.path):
-        descriptor = open_stream(found.path)
-        try:
-            return sha256_of_stream(descriptor, path)
-        finally:
-            os.close(descriptor)
-    with console.progress(f"hashing {path}", total_size(found.path)) as advance:
-        return sha256_of(found.path, advance)
-
-
-def _hash(path: str, ignore: list[str], follow_symlinks: bool) -> Done:
-    from batuta_cli.pacha.checklist import format_line
-
-    address = _address(path, ignore, follow_symlinks)
-    line = format_line(address, path)
-    return Done({"address": str(address)}, display(line) if sys.stdout.isatty() else line)
 
 
 _LIST_LIMIT = 64 * 1024 * 1024  # bytes

@@ -1,7 +1,7 @@
 """Whether a model is what a statement says: every file by size, then by digest, and no file more or less."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,16 @@ class Differences:
         unsigned = tuple(name for name in self.added if matching_part(globs, name) is not None)
         return replace(self, added=tuple(name for name in self.added if name not in set(unsigned))), unsigned
 
+    def with_unusable(self, unusable: Sequence[str], signed: Container[str]) -> "Differences":
+        """The differences and those of links and special files: changed in the place of a signed file, else added."""
+        changed = [name for name in unusable if name in signed]
+        return replace(
+            self,
+            changed=(*self.changed, *changed),
+            missing=tuple(name for name in self.missing if name not in changed),
+            added=(*self.added, *(name for name in unusable if name not in signed)),
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
@@ -68,16 +78,7 @@ class ModelContent:
             return Differences(other_kind=IS_FILE if single else IS_DIRECTORY)
         differences = self._compare({e.name: e for e in entries}, {r.name: r for r in statement.resources})
         check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow)
-        if not unusable:
-            return differences
-        signed = {r.name for r in statement.resources}  # a link in the place of a file is a changed file
-        changed = [name for name in unusable if name in signed]
-        return replace(
-            differences,
-            changed=(*differences.changed, *changed),
-            missing=tuple(name for name in differences.missing if name not in changed),
-            added=(*differences.added, *(name for name in unusable if name not in signed)),
-        )
+        return differences.with_unusable(unusable, {r.name for r in statement.resources})
 
     def left_out(self, stated: "Statement | OmsManifest") -> tuple[str, ...]:
         """The files there are that a statement does not cover, because it says that they are ignored."""

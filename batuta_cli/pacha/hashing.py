@@ -16,7 +16,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self, TypeVar
 
 from blake3 import blake3
 
@@ -42,22 +42,26 @@ _MAPPING = 128 * 1024 * 1024  # each takes time to set up and to take down
 _WINDOW = 32 * 1024 * 1024  # small enough that a file that shrinks is noticed before the next window is touched
 _BUFFER = 1024 * 1024
 _BATCH_BYTES = 4 * 1024 * 1024  # a few milliseconds of work
-_BATCH_FILES = 64
+_BATCH_ITEMS = 64
 _DIRECTORY_CONTEXT = "batuta pacha 2026-11-23 directory v1"
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
-@dataclass(frozen=True, order=True)
-class ContentAddress:
-    """A BLAKE3-256 digest of 32 bytes; its `str` is `blake3:` and 64 hexadecimal digits."""
+
+@dataclass(frozen=True)
+class PrefixedDigest:
+    """A digest of 32 bytes; its `str` is the prefix of its algorithm and 64 hexadecimal digits."""
 
     digest: bytes
 
-    def __post_init__(self) -> None:
-        if len(self.digest) != 32:
-            raise ValueError("a BLAKE3-256 digest has 32 bytes")
+    prefix: ClassVar[str]
+    refusal: ClassVar[str]
+    """How the error about a text that cannot be read begins."""
+    hint: ClassVar[str]
 
     def __str__(self) -> str:
-        return PREFIX + self.hex
+        return self.prefix + self.hex
 
     @property
     def hex(self) -> str:
@@ -66,13 +70,24 @@ class ContentAddress:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `blake3:<64 hex digits>`. Raises `InvalidInputError`."""
-        digits = text.removeprefix(PREFIX)
+        """Read the prefix and 64 hexadecimal digits. Raises `InvalidInputError`."""
+        digits = text.removeprefix(cls.prefix)
         if digits == text or len(digits) != 64 or not set(digits) <= set("0123456789abcdefABCDEF"):
-            raise InvalidInputError(
-                f"not a content address: {display(text)}", hint="an address is blake3: and 64 hexadecimal digits"
-            )
+            raise InvalidInputError(f"{cls.refusal}: {display(text)}", hint=cls.hint)
         return cls(bytes.fromhex(digits))
+
+
+@dataclass(frozen=True, order=True)
+class ContentAddress(PrefixedDigest):
+    """A BLAKE3-256 digest of 32 bytes; its `str` is `blake3:` and 64 hexadecimal digits."""
+
+    prefix = PREFIX
+    refusal = "not a content address"
+    hint = "an address is blake3: and 64 hexadecimal digits"
+
+    def __post_init__(self) -> None:
+        if len(self.digest) != 32:
+            raise ValueError("a BLAKE3-256 digest has 32 bytes")
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,7 @@ def hash_descriptor(descriptor: int, name: StrPath, advance: Advance | None = No
     else:
         count = _update_read(hasher, descriptor, name, advance, largest=min(before.st_size + 1, _BUFFER))
     if count != before.st_size or not same_content_expected(before, os.fstat(descriptor)):
-        raise _changed(name)
+        raise changed(name)
     return Resource(".", before.st_size, hasher.digest())
 
 
@@ -119,7 +134,7 @@ def _update_mapped(hasher: blake3, descriptor: int, name: StrPath, size: int, ad
     for offset in range(0, size, _MAPPING):
         length = min(_MAPPING, size - offset)
         if os.fstat(descriptor).st_size < offset + length:
-            raise _changed(name)
+            raise changed(name)
         with (
             errors_named(name),
             mmap.mmap(descriptor, length, access=mmap.ACCESS_READ, offset=offset) as mapping,
@@ -130,7 +145,7 @@ def _update_mapped(hasher: blake3, descriptor: int, name: StrPath, size: int, ad
                 window = min(_WINDOW, length - start)
                 end = offset + start + window
                 if os.fstat(descriptor).st_size < end:  # touching a page that is gone would end the process
-                    raise _changed(name)
+                    raise changed(name)
                 if end < size:
                     os.posix_fadvise(descriptor, end, _WINDOW, os.POSIX_FADV_WILLNEED)
                 hasher.update(view[start : start + window])
@@ -174,7 +189,8 @@ def _wait_for(descriptor: int) -> None:
     poll.poll()
 
 
-def _changed(name: StrPath) -> ChangedWhileReadError:
+def changed(name: StrPath) -> ChangedWhileReadError:
+    """The error for a file that was written to while it was read."""
     return ChangedWhileReadError(
         f"{display(name)}: changed while it was being read", hint="try again when nothing writes to it"
     )
@@ -311,32 +327,43 @@ def hash_entries(entries: Sequence[FileEntry], advance: Advance | None = None) -
         descriptor = open_regular(entry.path)
         try:
             if FileEntry.of(entry.name, entry.path, os.fstat(descriptor)) != entry:
-                raise _changed(entry.path)
+                raise changed(entry.path)
             measured = hash_descriptor(descriptor, entry.path, advance)
         finally:
             os.close(descriptor)
         return Resource(entry.name, measured.size, measured.digest)
 
-    def several(batch: Sequence[FileEntry]) -> list[Resource]:
-        return [one(entry) for entry in batch]
+    return in_two_threads(entries, lambda entry: entry.size, one)
 
-    if len(entries) <= 1 or not can_start(2):
-        return several(entries)
+
+def in_two_threads(
+    items: Sequence[_Item], size: Callable[[_Item], int], work: Callable[[_Item], _Result]
+) -> list[_Result]:
+    """What `work` returns for each item, in their order; two items are worked on at a time.
+
+    `size` gives the bytes of an item. Where no threads can be started, one item is worked on after the other.
+    """
+
+    def several(batch: Sequence[_Item]) -> list[_Result]:
+        return [work(item) for item in batch]
+
+    if len(items) <= 1 or not can_start(2):
+        return several(items)
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(max_workers=2) as pool:
-        return [resource for resources in pool.map(several, _batches(entries)) for resource in resources]
+        return [result for results in pool.map(several, _batches(items, size)) for result in results]
 
 
-def _batches(entries: Sequence[FileEntry]) -> Iterator[Sequence[FileEntry]]:
-    """The files in batches, because passing a small file to a thread costs more than hashing it."""
-    start, size = 0, 0
-    for end, entry in enumerate(entries, start=1):
-        size += entry.size
-        if size >= _BATCH_BYTES or end - start >= _BATCH_FILES:
-            yield entries[start:end]
-            start, size = end, 0
-    yield entries[start:]
+def _batches(items: Sequence[_Item], size: Callable[[_Item], int]) -> Iterator[Sequence[_Item]]:
+    """The items in batches, because passing a small file to a thread costs more than hashing it."""
+    start, total = 0, 0
+    for end, item in enumerate(items, start=1):
+        total += size(item)
+        if total >= _BATCH_BYTES or end - start >= _BATCH_ITEMS:
+            yield items[start:end]
+            start, total = end, 0
+    yield items[start:]
 
 
 def check_unchanged(
@@ -346,7 +373,7 @@ def check_unchanged(
     again = scan(path, ignore=ignore, follow_symlinks=follow_symlinks, allow_empty=True, unusable=[])
     if again != list(entries):
         different = sorted(set(again) ^ set(entries), key=lambda entry: entry.name)
-        raise _changed(different[0].path)
+        raise changed(different[0].path)
 
 
 def hash_model(

@@ -14,7 +14,16 @@ from urllib.parse import unquote_to_bytes
 
 from batuta_cli import paths
 from batuta_cli.errors import InvalidInputError, NotFoundError, OutputExistsError, UnsafeFileError, UsageError
-from batuta_cli.files import StrPath, atomic_output, display, errors_named, open_stream, read_limited, write_file
+from batuta_cli.files import (
+    StrPath,
+    atomic_output,
+    display,
+    errors_named,
+    open_stream,
+    read_beyond,
+    read_limited,
+    write_file,
+)
 from batuta_cli.pacha.keys import KEY_FILE_LIMIT, SigningKey, VerifyingKey, check_identity, is_encrypted_key
 from batuta_cli.pacha.oms.eckeys import AnyKey, parse_public_key
 
@@ -162,9 +171,7 @@ def read_private_file(path: StrPath) -> bytes:
                 f"{display(path)}: mode {stat.S_IMODE(mode):04o} lets others read this private key",
                 hint=_hint_on_mode(path, file.fileno()),
             )
-        data = b""
-        while len(data) <= KEY_FILE_LIMIT and (piece := file.read(KEY_FILE_LIMIT + 1 - len(data))):
-            data += piece
+        data = read_beyond(file, KEY_FILE_LIMIT)
     if len(data) > KEY_FILE_LIMIT:
         raise InvalidInputError(f"{display(path)}: not a private key (too large)")
     return data

@@ -6,44 +6,25 @@ A directory has no SHA-256 digest here: OpenSSF Model Signing's root digest does
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Self
 
-from batuta_cli.errors import InvalidInputError, UsageError
+from batuta_cli.errors import UsageError
 from batuta_cli.files import Advance, StrPath, display
-from batuta_cli.pacha.hashing import ContentAddress, hash_stream_counting, scan
+from batuta_cli.pacha.hashing import ContentAddress, PrefixedDigest, hash_stream_counting, scan
 from batuta_cli.pacha.oms.digests import Part, digest_parts
-
-PREFIX = "sha256:"
 
 
 @dataclass(frozen=True)
-class Sha256Digest:
+class Sha256Digest(PrefixedDigest):
     """A SHA-256 digest of 32 bytes; its `str` is `sha256:` and 64 hexadecimal digits."""
 
-    digest: bytes
-
-    def __str__(self) -> str:
-        return PREFIX + self.hex
-
-    @property
-    def hex(self) -> str:
-        """The digest as 64 lower-case hexadecimal digits."""
-        return self.digest.hex()
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `sha256:<64 hex digits>`. Raises `InvalidInputError`."""
-        digits = text.removeprefix(PREFIX)
-        if digits == text or len(digits) != 64 or not set(digits) <= set("0123456789abcdefABCDEF"):
-            raise InvalidInputError(
-                f"not a digest: {display(text)}", hint="a digest is sha256: or blake3: and 64 hexadecimal digits"
-            )
-        return cls(bytes.fromhex(digits))
+    prefix = "sha256:"
+    refusal = "not a digest"
+    hint = "a digest is sha256: or blake3: and 64 hexadecimal digits"
 
 
 def parse_digest(text: str) -> ContentAddress | Sha256Digest:
     """Read `sha256:<hex>` or `blake3:<hex>`. Raises `InvalidInputError`."""
-    return Sha256Digest.parse(text) if text.startswith(PREFIX) else ContentAddress.parse(text)
+    return Sha256Digest.parse(text) if text.startswith(Sha256Digest.prefix) else ContentAddress.parse(text)
 
 
 def sha256_of(path: StrPath, progress: Advance | None = None) -> Sha256Digest:

@@ -1,7 +1,6 @@
 """Whether a model is what an OpenSSF Model Signing manifest says: every file by its digests, no file more or less."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from batuta_cli.files import Advance, StrPath
 from batuta_cli.pacha.content import IS_DIRECTORY, IS_FILE, Differences
@@ -27,20 +26,9 @@ def differences_from(path: StrPath, manifest: OmsManifest, advance: Advance | No
     else:
         signed = {file.name: file for file in manifest.files}
         differences = _compare({entry.name: entry for entry in entries}, signed, manifest.algorithm, advance)
-        differences = _with_unusable(differences, unusable, signed)
+        differences = differences.with_unusable(unusable, signed)
     check_unchanged(path, entries, ignore=ignore, follow_symlinks=follow)
     return differences
-
-
-def _with_unusable(differences: Differences, unusable: Sequence[str], signed: Mapping[str, SignedFile]) -> Differences:
-    """Links and special files count too: in the place of a signed file as changed, else as added."""
-    changed = [name for name in unusable if name in signed]
-    return replace(
-        differences,
-        changed=(*differences.changed, *changed),
-        missing=tuple(name for name in differences.missing if name not in changed),
-        added=(*differences.added, *(name for name in unusable if name not in signed)),
-    )
 
 
 def _compare(

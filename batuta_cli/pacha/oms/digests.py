@@ -5,23 +5,19 @@ A file that changes while it is read is a `ChangedWhileReadError`, as in `hashin
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from blake3 import blake3
 
-from batuta_cli.errors import ChangedWhileReadError
-from batuta_cli.files import Advance, StrPath, display, errors_named, open_regular
-from batuta_cli.limits import can_start
-from batuta_cli.pacha.hashing import FileEntry, hash_entries
+from batuta_cli.files import Advance, errors_named, open_regular
+from batuta_cli.pacha.hashing import FileEntry, changed, hash_entries, in_two_threads
 
 HASHERS: dict[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "blake2b": hashlib.blake2b, "blake3": blake3}
 """Hash functions of model-signing-spec's algorithm registry, with their default digest sizes."""
 
 _BUFFER = 1024 * 1024
-_BATCH_BYTES = 4 * 1024 * 1024
-_BATCH_PARTS = 64
 
 
 @dataclass(frozen=True)
@@ -41,25 +37,7 @@ def digest_parts(parts: Sequence[Part], algorithm: str, advance: Advance | None 
     if algorithm == "blake3" and all((part.start, part.end) == (0, part.entry.size) for part in parts):
         return [resource.digest for resource in hash_entries([part.entry for part in parts], advance)]
 
-    def several(batch: Sequence[Part]) -> list[bytes]:
-        return [_digest(part, algorithm, advance) for part in batch]
-
-    if len(parts) <= 1 or not can_start(2):
-        return several(parts)
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        return [digest for digests in pool.map(several, _batches(parts)) for digest in digests]
-
-
-def _batches(parts: Sequence[Part]) -> Iterator[Sequence[Part]]:
-    start, size = 0, 0
-    for end, part in enumerate(parts, start=1):
-        size += part.end - part.start
-        if size >= _BATCH_BYTES or end - start >= _BATCH_PARTS:
-            yield parts[start:end]
-            start, size = end, 0
-    yield parts[start:]
+    return in_two_threads(parts, lambda part: part.end - part.start, lambda part: _digest(part, algorithm, advance))
 
 
 def _digest(part: Part, algorithm: str, advance: Advance | None) -> bytes:
@@ -87,13 +65,6 @@ def _digest(part: Part, algorithm: str, advance: Advance | None) -> bytes:
 def _check_same(entry: FileEntry, descriptor: int) -> None:
     if FileEntry.of(entry.name, entry.path, os.fstat(descriptor)) != entry:
         raise changed(entry.path)
-
-
-def changed(name: StrPath) -> ChangedWhileReadError:
-    """The error for a file that was written to while it was read."""
-    return ChangedWhileReadError(
-        f"{display(name)}: changed while it was being read", hint="try again when nothing writes to it"
-    )
 
 
 class StreamDigests:

@@ -1,14 +1,13 @@
 """Maintains the store: `verify` hashes every object again, `collect` deletes unreferenced ones."""
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from batuta_cli.errors import BatutaError
-from batuta_cli.files import Advance, errors_named
+from batuta_cli.files import Advance, errors_named, is_locked
 from batuta_cli.pacha.hashing import ContentAddress
 from batuta_cli.pacha.store.layout import Progress, Store, is_temporary, signed_address, silent
 from batuta_cli.pacha.store.names import Reference, StoreName
@@ -181,16 +180,9 @@ def _abandoned(store: Store) -> list[str]:
 
 def _is_free(path: str) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return not is_locked(path)
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _unlink(paths: Sequence[str]) -> None:
