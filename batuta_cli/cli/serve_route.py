@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from batuta_cli.config import Config
     from batuta_cli.serve.backends import Backend
     from batuta_cli.serve.providers.probe import ProbeResult
-    from batuta_cli.serve.routing.planning import Plan, PlanRequest, Snapshot
+    from batuta_cli.serve.routing.gates import PlanRequest, Snapshot
+    from batuta_cli.serve.routing.planning import Plan
     from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 commands = typer.Typer()
@@ -75,7 +76,8 @@ def route(
     budget refuses or the price is unknown, 6 when the privacy tier refuses, 7 when no backend is available or all
     queues are full, 8 when the messages do not fit by an exact count. An estimate does not refuse.
     """
-    from batuta_cli.serve.routing.planning import PlanRequest, plan
+    from batuta_cli.serve.routing.gates import PlanRequest
+    from batuta_cli.serve.routing.planning import plan
     from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 
     _check_numbers(queue_depth=queue_depth, input_tokens=input_tokens, max_output_tokens=max_output_tokens)

@@ -137,15 +137,37 @@ def edit(document: Document, path: KeyPath, value: str) -> Edit:
     table[path[-1]] = tomllib.loads(f"value = {value}", parse_float=exact)["value"]
 
     edited = _in_place(document, path, value)
-    if _means(edited.text, expected):
-        return edited
-    import tomli_w
-
-    return Edit(tomli_w.dumps(expected), comments_lost="#" in document.text)
+    return edited if _means(edited.text, expected) else _rewritten(document, expected)
 
 
 def remove(document: Document, path: KeyPath) -> Edit:
     """Remove the key `path`, which the document contains. Comments on other lines stay."""
+    expected, text = _without(document, path), document.text
+    for statement in document.statements:
+        if statement.path == path and not statement.header:
+            start, end = _lines(text, statement)
+            removed = text[:start] + text[end:]
+            alone = not text[start : statement.start].strip()
+            if alone and (_means(removed, expected) or _means(removed, expected | {path[0]: {}})):
+                return Edit(removed, "#" in text[statement.start : end])
+    return _rewritten(document, expected)
+
+
+def remove_table(document: Document, path: KeyPath) -> Edit:
+    """Remove the table `path` with its keys and the comments between them. Other comments stay."""
+    expected, text, lost = _without(document, path), document.text, False
+    for statement in reversed(document.statements):
+        if statement.path[: len(path)] == path:
+            start, end = _lines(text, statement)
+            lost |= "#" in text[statement.start : end]
+            text = text[:start] + text[end:]
+    if _means(text, expected) or _means(text, expected | {path[0]: {}}):
+        return Edit(text, lost)
+    return _rewritten(document, expected)
+
+
+def _without(document: Document, path: KeyPath) -> dict[str, Any]:
+    """The values of a document without `path`."""
     expected = copy.deepcopy(document.data)
     table = expected
     for part in path[:-1]:
@@ -153,40 +175,16 @@ def remove(document: Document, path: KeyPath) -> Edit:
     del table[path[-1]]
     if not table and len(path) == 2:  # an empty table is removed too; an empty backend stays a backend
         del expected[path[0]]
-
-    text = document.text
-    for statement in document.statements:
-        if statement.path == path and not statement.header:
-            start = text.rfind("\n", 0, statement.start) + 1
-            end = text.find("\n", statement.end) + 1 or len(text)
-            removed = text[:start] + text[end:]
-            alone = not text[start : statement.start].strip()
-            if alone and (_means(removed, expected) or _means(removed, expected | {path[0]: {}})):
-                return Edit(removed, "#" in text[statement.start : end])
-    import tomli_w
-
-    return Edit(tomli_w.dumps(expected), comments_lost="#" in text)
+    return expected
 
 
-def remove_table(document: Document, path: KeyPath) -> Edit:
-    """Remove the table `path` with its keys and the comments between them. Other comments stay."""
-    expected = copy.deepcopy(document.data)
-    outer = expected
-    for part in path[:-1]:
-        outer = outer[part]
-    del outer[path[-1]]
-    if not outer:
-        del expected[path[0]]
+def _lines(text: str, statement: TomlStatement) -> tuple[int, int]:
+    """The start and the end of the lines of a statement."""
+    return text.rfind("\n", 0, statement.start) + 1, text.find("\n", statement.end) + 1 or len(text)
 
-    text, lost = document.text, False
-    for statement in reversed(document.statements):
-        if statement.path[: len(path)] == path:
-            start = text.rfind("\n", 0, statement.start) + 1
-            end = text.find("\n", statement.end) + 1 or len(text)
-            lost |= "#" in text[statement.start : end]
-            text = text[:start] + text[end:]
-    if _means(text, expected) or _means(text, expected | {path[0]: {}}):
-        return Edit(text, lost)
+
+def _rewritten(document: Document, expected: dict[str, Any]) -> Edit:
+    """The whole file written again, without comments."""
     import tomli_w
 
     return Edit(tomli_w.dumps(expected), comments_lost="#" in document.text)

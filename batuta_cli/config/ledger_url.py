@@ -12,13 +12,14 @@ Percent signs have no special meaning. No error repeats the URL, because it may 
 """
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 KNOWN = "sqlite, sqlite:////absolute/path, sqlite:///relative/path or memory:"
 """The valid ledger URLs, for messages."""
 
 NO_REDIS = "this version of batuta has no Redis ledger"
-_PREFIX = "sqlite://"
+_UNKNOWN = f"a ledger URL must be {KNOWN}"
 _SPECIAL = {"?": "a query (?)", "#": "a fragment (#)", "~": "~, which is not expanded to a home directory"}
 
 
@@ -34,30 +35,41 @@ class LedgerUrlError(ValueError):
 class LedgerUrl:
     """A parsed ledger URL."""
 
-    in_memory: bool
-    path: str | None = None
-    """The absolute path of the SQLite file; None for this user's own file."""
+    scheme: str
+    """A key of `LEDGERS`."""
+    path: str | None
+    """The absolute path of the ledger's file; None for this user's own file, or for a ledger without a file."""
 
 
 def parse_ledger_url(url: str) -> LedgerUrl:
     """Parse a ledger URL. Raises `LedgerUrlError`, whose text does not contain the URL."""
-    if url == "memory:":
-        return LedgerUrl(in_memory=True)
-    if url == "sqlite":
-        return LedgerUrl(in_memory=False)
-    scheme, separator, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    if separator and ("@" in host or (scheme != "sqlite" and "@" in rest)):
+    before, separator, rest = url.partition("://")
+    if separator and ("@" in rest.partition("/")[0] or (before not in LEDGERS and "@" in rest)):
         raise LedgerUrlError("a ledger URL must not have a user or a password")
-    if scheme.lower() in ("redis", "rediss") or url.lower().startswith(("redis:", "rediss:")):
+    scheme = url.partition(":")[0]
+    if scheme.lower() in ("redis", "rediss"):
         raise LedgerUrlError(NO_REDIS, "batuta config set budget.ledger sqlite keeps the ledger on this host")
-    if not url.startswith(_PREFIX):
-        raise LedgerUrlError(f"a ledger URL must be {KNOWN}")
+    if scheme not in LEDGERS:
+        raise LedgerUrlError(_UNKNOWN)
+    return LedgerUrl(scheme, LEDGERS[scheme](url.removeprefix(scheme)))
+
+
+def _no_file(rest: str) -> None:
+    if rest != ":":
+        raise LedgerUrlError(_UNKNOWN)
+
+
+def _sqlite_file(rest: str) -> str | None:
+    if not rest:
+        return None
+    if not rest.startswith("://"):
+        raise LedgerUrlError(_UNKNOWN)
+    host, _, path = rest.removeprefix("://").partition("/")
     if host:
         raise LedgerUrlError("sqlite:// takes no host; use sqlite:////absolute/path")
-    _check_path(path if slash else "")
+    _check_path(path)
     # abspath keeps two leading slashes, which POSIX allows to have another meaning.
-    return LedgerUrl(in_memory=False, path=os.path.abspath(f"/{path.lstrip('/')}" if path.startswith("/") else path))
+    return os.path.abspath(f"/{path.lstrip('/')}" if path.startswith("/") else path)
 
 
 def _check_path(path: str) -> None:
@@ -68,3 +80,11 @@ def _check_path(path: str) -> None:
         raise LedgerUrlError("sqlite:///:memory: is not a file; use memory:")
     if not path.strip("/") or path.endswith(("/", "/.", "/..")) or path in (".", "..") or "\0" in path:
         raise LedgerUrlError("a ledger URL must name a file; use sqlite:////absolute/path")
+
+
+LEDGERS: Mapping[str, Callable[[str], str | None]] = {"sqlite": _sqlite_file, "memory": _no_file}
+"""The ledgers by the scheme of their URLs, which is also the name of their module in `serve/budget/ledger/`.
+
+Each has a function that reads the rest of the URL. It returns the absolute path of the ledger's file, or None, and
+raises `LedgerUrlError`.
+"""

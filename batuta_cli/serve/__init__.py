@@ -41,17 +41,16 @@ if TYPE_CHECKING:
     from batuta_cli.serve.pipeline.request import ChatRequest, Completion, Summary
     from batuta_cli.serve.pipeline.response import Response
     from batuta_cli.serve.retry import FailoverConfig
-    from batuta_cli.serve.routing.planning import (
+    from batuta_cli.serve.routing.gates import (
         BackendState,
         Candidate,
         GateName,
         GateResult,
         Need,
-        Plan,
         PlanRequest,
         Snapshot,
-        plan,
     )
+    from batuta_cli.serve.routing.planning import Plan, plan
     from batuta_cli.serve.routing.router import (
         Limits,
         Local,
@@ -98,18 +97,9 @@ _MODULES = {
     "pipeline.response": ("Response",),
     "budget.ledger": ("Ledger", "open_ledger"),
     "messages": ("ChatMessage", "Role", "ToolCall", "read_messages"),
+    "routing.gates": ("BackendState", "Candidate", "GateName", "GateResult", "Need", "PlanRequest", "Snapshot"),
     # Not `plan`: a module of that name would take the place of the function.
-    "routing.planning": (
-        "BackendState",
-        "Candidate",
-        "GateResult",
-        "GateName",
-        "Need",
-        "Plan",
-        "PlanRequest",
-        "Snapshot",
-        "plan",
-    ),
+    "routing.planning": ("Plan", "plan"),
     "models.pricing": ("TokenPricing", "price_for"),
     "routing.router": (
         "Limits",

@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from batuta_cli.errors import ContextOverflowError, TemplateError
 from batuta_cli.serve.messages import ChatMessage, Role
@@ -31,6 +31,21 @@ _REFUSALS = 32
 """Shortened conversations that a template may refuse before its error is raised."""
 
 
+Steps = list[list[int]]
+"""Steps of dropping: each one is the indexes of the messages that are dropped together."""
+
+Order = Callable[[Steps, Steps], Steps]
+"""The order in which a strategy drops the turns before the last one, and the steps of the last turn."""
+
+
+def _oldest_first(turns: Steps, last: Steps) -> Steps:
+    return [*turns, *last]
+
+
+def _first_turn_last(turns: Steps, last: Steps) -> Steps:
+    return [*turns[1:], *last, *turns[:1]]
+
+
 class TruncationStrategy(NameEnum):
     """What to do with a conversation that is too long.
 
@@ -38,9 +53,19 @@ class TruncationStrategy(NameEnum):
     last. ERROR drops nothing.
     """
 
-    SLIDING_WINDOW = "sliding-window"
-    MIDDLE_OUT = "middle-out"
-    ERROR = "error"
+    SLIDING_WINDOW = "sliding-window", _oldest_first
+    MIDDLE_OUT = "middle-out", _first_turn_last
+    ERROR = "error", None
+
+    order: Order | None
+    """The order in which it drops; None drops nothing."""
+
+    def __new__(cls, name: str, order: Order | None = None) -> Self:
+        """A row of the table."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.order = order
+        return member
 
 
 class Counted(Protocol):
@@ -86,11 +111,11 @@ def truncate(
     before = count(messages)
     if before.tokens <= limit:
         return Truncation(tuple(messages), (), before, before)
-    if strategy is TruncationStrategy.ERROR:
+    if strategy.order is None:
         if not before.exact:
             return Truncation(tuple(messages), (), before, before)
         raise overflow(before.tokens, limit)
-    return _Search(messages, count, limit, removals(messages, strategy), before).run()
+    return _Search(messages, count, limit, removals(messages, strategy.order), before).run()
 
 
 def overflow(tokens: int, limit: int, longest: int | None = None) -> ContextOverflowError:
@@ -111,8 +136,8 @@ def overflow(tokens: int, limit: int, longest: int | None = None) -> ContextOver
     return ContextOverflowError(f"the messages that must be kept have {too_long}", hint=hint, result=result)
 
 
-def removals(messages: Sequence[ChatMessage], strategy: TruncationStrategy) -> list[list[int]]:
-    """The indexes of the messages in the order in which a strategy drops them, step by step."""
+def removals(messages: Sequence[ChatMessage], order: Order) -> Steps:
+    """The indexes of the messages in the order in which they are dropped, step by step."""
     turns = list(_turns(messages))
     first_user = next((n for n, turn in enumerate(turns) if messages[turn[0][0]].role is Role.USER), None)
     if first_user is None:
@@ -120,9 +145,7 @@ def removals(messages: Sequence[ChatMessage], strategy: TruncationStrategy) -> l
     head, (*older, last) = turns[:first_user], turns[first_user:]
     opening = [index for turn in head for unit in turn for index in unit]
     steps = [[index for unit in turn for index in unit] for turn in older]
-    inner = last[1:-1]
-    first = 1 if strategy is TruncationStrategy.MIDDLE_OUT else 0
-    ordered = [*steps[first:], *inner, *steps[:first]]
+    ordered = order(steps, last[1:-1])
     return [opening, *ordered] if opening else ordered
 
 
@@ -151,7 +174,7 @@ class _Search(Generic[C]):
         messages: Sequence[ChatMessage],
         count: Callable[[Sequence[ChatMessage]], C],
         limit: int,
-        steps: list[list[int]],
+        steps: Steps,
         before: C,
     ) -> None:
         self.messages = messages

@@ -107,6 +107,19 @@ class GgufMetadata:
         return InvalidInputError(f"{display(self.path)}: {display(key)} is not {expected}")
 
 
+def first_bytes(path: StrPath) -> bytes:
+    """The first four bytes of a file, which are `MAGIC` in a GGUF file.
+
+    Raises `InvalidInputError` for a path that is not a regular file, `NotFoundError`, `OperationError`.
+    """
+    descriptor = open_regular(path)
+    try:
+        with errors_named(path):
+            return os.pread(descriptor, len(MAGIC), 0)
+    finally:
+        os.close(descriptor)
+
+
 def read_metadata(path: StrPath, *, arrays: Collection[str] = ()) -> GgufMetadata:
     """The metadata of the GGUF file `path`, with the arrays named in `arrays`.
 

@@ -27,7 +27,7 @@ from batuta_cli.serve.pipeline.planner import Target
 from batuta_cli.serve.pipeline.request import AttemptReport
 from batuta_cli.serve.pipeline.settlement import Bill, Terms, Transcript, complete_bill, estimated_bill, full_bill
 from batuta_cli.serve.providers.client import Timeouts, send_call
-from batuta_cli.serve.providers.connect import Delivery
+from batuta_cli.serve.providers.connector import Delivery
 from batuta_cli.serve.providers.wire import BackendError, Call, Piece
 from batuta_cli.serve.routing.health import AttemptOutcome, Ticket
 from batuta_cli.serve.routing.monitor import BackendMonitor

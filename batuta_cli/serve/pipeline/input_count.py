@@ -18,7 +18,7 @@ from batuta_cli.serve.pipeline.settlement import least_tokens
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.server_count import ServerCount, server_count
 from batuta_cli.serve.providers.wire import BackendError
-from batuta_cli.serve.routing.planning import BackendState
+from batuta_cli.serve.routing.gates import BackendState
 from batuta_cli.serve.tokens import count_messages
 from batuta_cli.serve.tokens.request_fields import field_texts
 from batuta_cli.serve.tokens.tokenizer import TokenCount

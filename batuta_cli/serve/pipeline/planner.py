@@ -23,8 +23,9 @@ from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.privacy.gate import Basis
 from batuta_cli.serve.providers.server_count import ServerCount
 from batuta_cli.serve.routing.errors import routing_error
+from batuta_cli.serve.routing.gates import BackendState, Need, PlanRequest, Snapshot
 from batuta_cli.serve.routing.monitor import BackendMonitor
-from batuta_cli.serve.routing.planning import BackendState, Need, Plan, PlanRequest, Snapshot, plan
+from batuta_cli.serve.routing.planning import Plan, plan
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.tokens import tokenizer_for
 from batuta_cli.serve.tokens.tokenizer import TokenCount

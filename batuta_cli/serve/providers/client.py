@@ -22,7 +22,8 @@ from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.backends.wire_formats import WireFormat
 from batuta_cli.serve.deadline import Deadline
-from batuta_cli.serve.providers.connect import Delivery, GatedSession
+from batuta_cli.serve.providers.connect import GatedSession
+from batuta_cli.serve.providers.connector import Delivery
 from batuta_cli.serve.providers.formats import format_module
 from batuta_cli.serve.providers.sse import EventScanner, LineScanner
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader

@@ -104,6 +104,18 @@ class Reader(Protocol):
         """The pieces of a response that was not streamed. Raises `BackendError`."""
 
 
+class EndingReader:
+    """The part of a `Reader` that remembers whether it has read the end of the response."""
+
+    def __init__(self) -> None:
+        self._complete = False
+
+    @property
+    def complete(self) -> bool:
+        """See `Reader`."""
+        return self._complete
+
+
 class FormatModule(Protocol):
     """What each module of `formats/` has."""
 

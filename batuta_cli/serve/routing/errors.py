@@ -13,7 +13,8 @@ from batuta_cli.errors import (
     UnknownPriceError,
 )
 from batuta_cli.files import display
-from batuta_cli.serve.routing.planning import Candidate, GateName, GateResult, Plan
+from batuta_cli.serve.routing.gates import Candidate, GateName, GateResult
+from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.routing.router import Reason
 
 

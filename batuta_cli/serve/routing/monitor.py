@@ -25,8 +25,8 @@ from batuta_cli.serve.privacy.gate import Networks
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.probe import ProbeResult, probe_all
 from batuta_cli.serve.retry import FailoverConfig, retry_after
+from batuta_cli.serve.routing.gates import PlanRequest, Snapshot
 from batuta_cli.serve.routing.health import BackendHealth
-from batuta_cli.serve.routing.planning import PlanRequest, Snapshot
 from batuta_cli.serve.routing.snapshot import Observer, Seen, usual_backends
 from batuta_cli.serve.tiers import PrivacyTier
 

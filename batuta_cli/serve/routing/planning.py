@@ -1,187 +1,22 @@
 """The plan of a request: which backend takes it, which ones may take it over, and why the others are refused.
 
-`plan` is a pure function of the request and a snapshot of the backends; `snapshot.py` takes the snapshots. Every
-backend passes the same gates in the same order: tier, capability, context, budget, cooldown, queue. Each gate keeps
-the number that decided. The backends that pass all gates go to the router's rule. The pipeline executes the plan and
-`serve route --explain` prints it, so the two cannot differ.
+`plan` is a pure function of the request and a snapshot of the backends; `snapshot.py` takes the snapshots, and
+`gates.py` judges each backend. The backends that pass all gates go to the router's rule. The pipeline executes the plan
+and `serve route --explain` prints it, so the two cannot differ.
 
-A plan never names a backend that a gate refused. Unknown facts pass and are marked "not known". An unknown price is
-refused.
+A plan never names a backend that a gate refused.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from batuta_cli.errors import BatutaError, NoBackendError, PrivacyError, QueueFullError
 from batuta_cli.serve.backends import BackendSelector, ServingBackend
-from batuta_cli.serve.backends.wire_formats import Need as Need
-from batuta_cli.serve.money import format_usd
-from batuta_cli.serve.names import NameEnum
-from batuta_cli.serve.privacy.gate import Basis
-from batuta_cli.serve.routing.router import Lane, Limits, Reason, Reject, RoutingDecision, decide
+from batuta_cli.serve.routing.gates import BackendState, Candidate, GateName, PlanRequest, Snapshot, judged
+from batuta_cli.serve.routing.router import Lane, Reason, Reject, RoutingDecision, decide
 from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
-from batuta_cli.serve.usage import CacheWrites
-
-if TYPE_CHECKING:
-    from batuta_cli.serve.models.pricing import TokenPricing
-    from batuta_cli.serve.tokens.tokenizer import TokenCount
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRequest:
-    """What the plan needs to know of a request."""
-
-    privacy: PrivacyTier
-    model: str = ""
-    """Empty: any model."""
-    backend: str = ""
-    """The name of the only backend that may take it; empty: any backend."""
-    latency: LatencyTier = LatencyTier.INTERACTIVE
-    throughput: ThroughputTier = ThroughputTier.MEDIUM
-    cost: CostTier = CostTier.BALANCED
-    input_tokens: "TokenCount | None" = None
-    max_output_tokens: int | None = None
-    needs: frozenset[Need] = frozenset()
-    allow_unpriced: bool = False
-    writes: CacheWrites = CacheWrites.NONE
-    """The cache writes that the request asks for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackendState:
-    """A backend at one moment."""
-
-    name: str
-    kind: ServingBackend
-    tier: PrivacyTier
-    """The strictest tier that admits its address."""
-    place: str = ""
-    """Why it has that tier."""
-    basis: Basis = Basis.ADDRESS
-    """Whether that tier depends on an address that is not known yet."""
-    models: tuple[str, ...] | None = None
-    """None: not known, so it may have any model."""
-    remote_models: frozenset[str] = frozenset()
-    """The models whose requests its server forwards to another server."""
-    tells_remote: bool = True
-    """False when a server of this kind may forward requests and does not list for which models."""
-    window: int | None = None
-    """Tokens of prompt and output together, of the request's model; None: not known."""
-    reserve: int | None = None
-    """Output tokens that are assumed when the request has no output limit."""
-    price: "TokenPricing | None" = None
-    """The price of the request's model; None: not known."""
-    depth: int | None = None
-    """Requests running and waiting; None: not known."""
-    cooldown: float | None = None
-    """Seconds until the backend, or the request's model there, may be tried after a failure; None: no cooldown."""
-    trouble: str = ""
-    """Why it cannot take requests now; empty: it can."""
-    cools_model: bool = False
-    """Only the request's model cools down there; other models of the backend may be used."""
-    slots: int | None = None
-    """Requests it can run at once; None: not known."""
-    counted: "TokenCount | None" = None
-    """The server's own count of the request's prompt; None: it was not asked."""
-
-    @property
-    def load(self) -> float:
-        """Requests for each slot of a local backend; equal local backends are used in this order."""
-        return (self.depth or 0) / (self.slots or 1) if self.kind.is_local else 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """Everything a plan depends on beside the request. Amounts are in nano-dollars."""
-
-    backends: tuple[BackendState, ...]
-    limits: Limits = field(default_factory=Limits)
-    spilling: bool = False
-    """Whether the previous request was above the spillover threshold."""
-    queue_depth: int | None = None
-    """A given queue depth of the local backend, or of the backend that the request names; None: none was given."""
-    local_backend: str = ""
-    """Empty: the first local one that can take the request."""
-    spillover_backends: tuple[str, ...] = ()
-    """Empty: in the order that the selector recommends, then the others."""
-    budget_remaining: int | None = None
-    """The unspent part of the day's budget; None: not known."""
-    max_request_cost: int | None = None
-
-
-class GateName(NameEnum):
-    """The gates, in their order."""
-
-    TIER = "tier"
-    CAPABILITY = "capability"
-    CONTEXT = "context"
-    BUDGET = "budget"
-    COOLDOWN = "cooldown"
-    QUEUE = "queue"
-
-
-class GateResult(NamedTuple):
-    """The result of one gate for one backend."""
-
-    name: GateName
-    passed: bool
-    detail: str
-    number: int | float | None = None
-    """CONTEXT: tokens needed. BUDGET: upper bound in nano-dollars. COOLDOWN: seconds left. QUEUE: requests. None: not
-    known."""
-    uncertain: bool = False
-    """Passed although an estimate exceeds the limit. The true number may be within it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready; money as a decimal string of dollars."""
-        number: int | float | str | None = self.number
-        if self.name is GateName.BUDGET and isinstance(number, int):
-            number = format_usd(number)
-        return {
-            "gate": str(self.name),
-            "passed": self.passed,
-            "detail": self.detail,
-            "number": number,
-            "uncertain": self.uncertain,
-        }
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A backend with the results of all gates."""
-
-    backend: str
-    kind: ServingBackend
-    gates: tuple[GateResult, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every gate let it through."""
-        return self.refused_by is None
-
-    @property
-    def refused_by(self) -> GateResult | None:
-        """The first gate that refused it."""
-        for gate in self.gates:
-            if not gate.passed:
-                return gate
-        return None
-
-    def passes(self, *names: GateName) -> bool:
-        """Whether these gates let it through."""
-        return not [gate for gate in self.gates if not gate.passed and gate.name in names]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "backend": self.backend,
-            "kind": str(self.kind),
-            "passed": self.passed,
-            "gates": [gate.to_json() for gate in self.gates],
-        }
-
 
 _SHOWN = 5  # refusals in a message; --explain shows all
 
@@ -272,16 +107,16 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
     if request.backend:  # naming a backend allows it
         snapshot = replace(snapshot, limits=replace(snapshot.limits, spillover_enabled=True))
     states = {state.name: state for state in _ordered(request, snapshot)}
-    judged = {name: _judged(request, state, snapshot) for name, state in states.items()}
-    local = _local(list(judged.values()), snapshot)
+    found = {name: judged(request, state, snapshot) for name, state in states.items()}
+    local = _local(list(found.values()), snapshot)
     if snapshot.spillover_backends and not request.backend:
-        judged = {n: c for n, c in judged.items() if n == local or n in snapshot.spillover_backends}
-    measured = local or (next(iter(judged), None) if request.backend else None)
+        found = {n: c for n, c in found.items() if n == local or n in snapshot.spillover_backends}
+    measured = local or (next(iter(found), None) if request.backend else None)
     if measured and snapshot.queue_depth is not None:
         depth = max(states[measured].depth or 0, snapshot.queue_depth)
         states[measured] = replace(states[measured], depth=depth)
-        judged[measured] = _judged(request, states[measured], snapshot)
-    candidates = tuple(sorted(judged.values(), key=lambda candidate: candidate.backend != local))
+        found[measured] = judged(request, states[measured], snapshot)
+    candidates = tuple(sorted(found.values(), key=lambda candidate: candidate.backend != local))
     lanes = [_lane(c, states[c.backend]) for c in candidates if _is_lane(c)]
     first = next((lane for lane in lanes if lane.backend == local), None)
     others = [lane for lane in lanes if lane.backend != local]
@@ -293,7 +128,7 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
     unhealthy = tuple(
         name
         for name in suitable
-        if isinstance(routing, Reject) and judged[name].passes(GateName.QUEUE) and _is_unhealthy(states[name])
+        if isinstance(routing, Reject) and found[name].passes(GateName.QUEUE) and _is_unhealthy(states[name])
     )
     return Plan(
         routing=routing,
@@ -343,11 +178,11 @@ def _ranks(
     return unlisted | {kind: place for place, kind in enumerate(chosen)}
 
 
-def _local(judged: Sequence[Candidate], snapshot: Snapshot) -> str | None:
+def _local(found: Sequence[Candidate], snapshot: Snapshot) -> str | None:
     """The local backend: the one that the configuration names, or the first local one that can take the request."""
     if snapshot.local_backend:
-        return next((c.backend for c in judged if c.backend == snapshot.local_backend), None)
-    local = [c for c in judged if c.kind.is_local]
+        return next((c.backend for c in found if c.backend == snapshot.local_backend), None)
+    local = [c for c in found if c.kind.is_local]
     serving = [c for c in local if c.passes(GateName.TIER, *_CAN_SERVE)]
     healthy = [c for c in serving if c.passes(GateName.COOLDOWN)]
     return next((c.backend for c in healthy or serving or local), None)
@@ -363,97 +198,3 @@ def _fallbacks(routing: RoutingDecision, may: Sequence[Candidate]) -> tuple[str,
     if isinstance(routing, Reject):
         return ()
     return tuple(c.backend for c in may if c.passed and c.backend != routing.backend)
-
-
-def _judged(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Candidate:
-    gates = (
-        _tier(request, state),
-        _capability(request, state),
-        _context(request, state),
-        _budget(request, state, snapshot),
-        _cooldown(request, state),
-        _queue(state, snapshot.limits),
-    )
-    return Candidate(state.name, state.kind, gates)
-
-
-def _tier(request: PlanRequest, state: BackendState) -> GateResult:
-    tier, place = state.tier, state.place
-    if request.model in state.remote_models:
-        tier, place = PrivacyTier.STANDARD, "its server forwards this model's requests to another server"
-    elif not state.tells_remote:
-        tier, place = PrivacyTier.STANDARD, "its server does not list the models whose requests it forwards"
-    passed = request.privacy.admits(tier)
-    detail = f"{tier}" if passed else f"{request.privacy} does not admit {tier}"
-    return GateResult(GateName.TIER, passed, detail + (f": {place}" if place else ""))
-
-
-def _capability(request: PlanRequest, state: BackendState) -> GateResult:
-    if lacking := request.needs and [n for n in Need if n in request.needs - state.kind.profile.wire.carries]:
-        return GateResult(GateName.CAPABILITY, False, f"its API has no {' or '.join(lacking)}")
-    if not request.model:
-        return GateResult(GateName.CAPABILITY, True, "no model was named")
-    if state.models is None:
-        return GateResult(GateName.CAPABILITY, True, "its models are not known")
-    # Ollama lists `llama3:latest` and takes `llama3`.
-    if request.model in state.models or f"{request.model}:latest" in state.models:
-        return GateResult(GateName.CAPABILITY, True, f"it has {request.model}")
-    return GateResult(GateName.CAPABILITY, False, f"it does not have {request.model}")
-
-
-def _context(request: PlanRequest, state: BackendState) -> GateResult:
-    count = state.counted or request.input_tokens
-    if count is None:
-        return GateResult(GateName.CONTEXT, True, "the prompt's tokens are not known")
-    output = _output_limit(request, state) or 0
-    needed = count.tokens + output
-    if state.window is None:
-        return GateResult(GateName.CONTEXT, True, f"{needed:,} tokens, the window is not known", needed)
-    detail = f"{needed:,} tokens in a window of {state.window:,}"
-    if needed > state.window >= output and not count.exact:
-        # An estimate is an upper bound. The backend counts exactly, and refuses a prompt that is too long.
-        return GateResult(GateName.CONTEXT, True, f"at most {detail}; the backend decides", needed, uncertain=True)
-    return GateResult(GateName.CONTEXT, needed <= state.window, detail, needed)
-
-
-def _output_limit(request: PlanRequest, state: BackendState) -> int | None:
-    return state.reserve if request.max_output_tokens is None else request.max_output_tokens
-
-
-def _budget(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> GateResult:
-    def gate(passed: bool, detail: str, cost: int | None = None) -> GateResult:
-        return GateResult(GateName.BUDGET, passed, detail, cost)
-
-    if state.price is not None and state.price.is_free:
-        return gate(True, "free", 0)
-    if not request.model:
-        return gate(True, "no model was named")
-    if state.price is None:
-        return gate(request.allow_unpriced, f"the price of {request.model} is not known")
-    output = _output_limit(request, state)
-    if request.input_tokens is None or output is None:
-        return gate(True, "the number of tokens is not known")
-    cost = state.price.cost(request.input_tokens.tokens, output, writes=request.writes)
-    most, left = snapshot.max_request_cost, snapshot.budget_remaining
-    if most is not None and cost > most:
-        return gate(False, f"${format_usd(cost)}, above the limit of ${format_usd(most)} a request", cost)
-    if left is None:
-        return gate(True, f"${format_usd(cost)} at most", cost)
-    return gate(cost <= left, f"${format_usd(cost)} of ${format_usd(left)} left of the day", cost)
-
-
-def _cooldown(request: PlanRequest, state: BackendState) -> GateResult:
-    if state.trouble:
-        return GateResult(GateName.COOLDOWN, False, state.trouble, state.cooldown)
-    if state.cooldown is None:
-        return GateResult(GateName.COOLDOWN, True, "healthy")
-    what = f"{request.model} is cooling down there" if state.cools_model else "cooling down after a failure"
-    then = f"for {state.cooldown:.1f} s" if state.cooldown else "one trial request in flight"
-    return GateResult(GateName.COOLDOWN, False, f"{what}, {then}", state.cooldown)
-
-
-def _queue(state: BackendState, limits: Limits) -> GateResult:
-    if state.depth is None:
-        return GateResult(GateName.QUEUE, True, f"not known, the limit is {limits.max_queue_depth}")
-    detail = f"{state.depth} requests, the limit is {limits.max_queue_depth}"
-    return GateResult(GateName.QUEUE, state.depth < limits.max_queue_depth, detail, state.depth)

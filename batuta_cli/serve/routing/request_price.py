@@ -7,7 +7,7 @@ from batuta_cli.config import Config
 from batuta_cli.serve.backends import ServingBackend, configured_backends, default_backend
 from batuta_cli.serve.models.pricing import TokenPricing, own_prices, price_for
 from batuta_cli.serve.names import normalised
-from batuta_cli.serve.routing.planning import PlanRequest
+from batuta_cli.serve.routing.gates import PlanRequest
 from batuta_cli.serve.routing.snapshot import Seen, take_snapshot
 from batuta_cli.serve.tiers import PrivacyTier
 

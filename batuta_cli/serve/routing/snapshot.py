@@ -19,8 +19,8 @@ from batuta_cli.serve.models.pricing import FREE, TokenPricing, own_prices, pric
 from batuta_cli.serve.models.windows import default_reserve, known_model
 from batuta_cli.serve.names import normalised, unknown_name
 from batuta_cli.serve.privacy.gate import Basis, Networks, Verdict, foresee, is_private_host
+from batuta_cli.serve.routing.gates import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.routing.health import BackendHealth
-from batuta_cli.serve.routing.planning import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.routing.router import Limits, RouterConfig
 from batuta_cli.serve.tiers import PrivacyTier
 

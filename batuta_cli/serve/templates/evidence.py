@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from batuta_cli.errors import InvalidInputError
-from batuta_cli.files import display, errors_named, open_regular, read_limited
+from batuta_cli.files import display, errors_named, read_limited
 
 MAX_JSON: Final = 16 * 1024 * 1024
 """Maximum bytes of a `tokenizer_config.json`. Published ones with 50,000 added tokens take about 10 MiB."""
@@ -89,14 +89,9 @@ def _of_file(path: Path) -> ModelFiles:
 
 
 def _begins_as_gguf(path: Path) -> bool:
-    from batuta_cli.serve.models.gguf import MAGIC
+    from batuta_cli.serve.models.gguf import MAGIC, first_bytes
 
-    descriptor = open_regular(path)
-    try:
-        with errors_named(path):
-            return os.pread(descriptor, len(MAGIC), 0) == MAGIC
-    finally:
-        os.close(descriptor)
+    return first_bytes(path) == MAGIC
 
 
 def _of_gguf(path: Path) -> ModelFiles:

@@ -9,7 +9,7 @@ import os
 from typing import Final
 
 from batuta_cli.errors import InvalidInputError
-from batuta_cli.files import StrPath, display, errors_named, open_regular
+from batuta_cli.files import StrPath, display, errors_named
 from batuta_cli.serve.models import gguf
 from batuta_cli.serve.tokens.openai_models import openai_model, openai_tokenizer
 from batuta_cli.serve.tokens.tokenizer import Tokenizer
@@ -48,7 +48,7 @@ def _read(path: str, *identity: int) -> Tokenizer:
         from batuta_cli.serve.tokens.huggingface import from_directory
 
         return from_directory(path)
-    start = _first_bytes(path)
+    start = gguf.first_bytes(path)
     if start == gguf.MAGIC:
         from batuta_cli.serve.tokens.gguf_vocabulary import gguf_tokenizer
 
@@ -65,12 +65,3 @@ def _read(path: str, *identity: int) -> Tokenizer:
         f"{display(path)}: not a tokenizer",
         hint="give a GGUF file, a tokenizer.json, a tokenizer.model or a model's folder",
     )
-
-
-def _first_bytes(path: str) -> bytes:
-    descriptor = open_regular(path)
-    try:
-        with errors_named(path):
-            return os.read(descriptor, 4)
-    finally:
-        os.close(descriptor)

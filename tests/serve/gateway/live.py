@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -164,11 +164,32 @@ def live(
     wait: bool = True,
 ) -> Iterator[Live]:
     """`batuta serve gateway --port 0` over the scripted pipeline; killed in the end if it still runs."""
+    scripted = (sys.executable, "-m", "tests.serve.gateway.scripted")
     more = {"CONTROL": str(control.port)} if control else {}
+    with _running(scripted, dict(environment) | more | dict(env or {}), arguments, folder=ROOT, wait=wait) as gateway:
+        yield gateway
+
+
+@contextmanager
+def real(environment: Mapping[str, str], *arguments: str) -> Iterator[Live]:
+    """The installed `batuta serve gateway --port 0` over the real pipeline; killed in the end if it still runs."""
+    with _running(("batuta",), environment, arguments) as gateway:
+        yield gateway
+
+
+@contextmanager
+def _running(
+    program: Sequence[str],
+    environment: Mapping[str, str],
+    arguments: Sequence[str],
+    *,
+    folder: Path | None = None,
+    wait: bool = True,
+) -> Iterator[Live]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.serve.gateway.scripted", "serve", "gateway", "--port", "0", *arguments],
-        cwd=ROOT,
-        env=dict(environment) | more | dict(env or {}),
+        [*program, "serve", "gateway", "--port", "0", *arguments],
+        cwd=folder,
+        env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -178,25 +199,6 @@ def live(
     try:
         if wait:
             gateway.url = json.loads(gateway.await_line('"event":"listening"'))["url"]
-        yield gateway
-    finally:
-        gateway.close()
-
-
-@contextmanager
-def real(environment: Mapping[str, str], *arguments: str) -> Iterator[Live]:
-    """The installed `batuta serve gateway --port 0` over the real pipeline; killed in the end if it still runs."""
-    process = subprocess.Popen(
-        ["batuta", "serve", "gateway", "--port", "0", *arguments],
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    gateway = Live(process)
-    try:
-        gateway.url = json.loads(gateway.await_line('"event":"listening"'))["url"]
         yield gateway
     finally:
         gateway.close()

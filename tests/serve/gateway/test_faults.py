@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from batuta_cli.serve.gateway.logs import Log
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.tiers import PrivacyTier
-from tests.serve.gateway.live import Live, live
+from tests.serve.gateway.live import live, real
 from tests.serve.gateway.scripted import SECRET, PanicException, Pipeline
 from tests.serve.gateway.support import CHAT, COMPLETIONS, MESSAGES, Asking, chat, message, run
 
@@ -190,17 +189,7 @@ def test_eleven_megabytes_of_spaces_are_an_error_of_the_request(
     file = home / "config" / "batuta" / "config.toml"
     file.parent.mkdir(parents=True)
     file.write_text(CONFIG.format(tokenizer=tmp_path / "tokenizer.json"))
-    process = subprocess.Popen(
-        ["batuta", "serve", "gateway", "--port", "0"],
-        env=environment | {"TEST_KEY": "x"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    gateway = Live(process)
-    try:
-        gateway.url = json.loads(gateway.await_line('"event":"listening"'))["url"]
+    with real(environment | {"TEST_KEY": "x"}) as gateway:
         status, headers, body = gateway.ask(CHAT, chat("m", " " * 11_000_000, max_tokens=10))
         assert (status, headers["content-type"]) == (400, "application/json")
         assert "a run of 11,000,000 white-space characters" in json.loads(body)["error"]["message"]
@@ -209,5 +198,3 @@ def test_eleven_megabytes_of_spaces_are_an_error_of_the_request(
         gateway.send(signal.SIGTERM)
         assert gateway.end() == 0
         assert all(json.loads(line)["event"] for line in gateway.all_lines())
-    finally:
-        gateway.close()

@@ -16,7 +16,8 @@ from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.providers.wire import BackendError
 from batuta_cli.serve.retry import FailoverConfig
-from batuta_cli.serve.routing.planning import GateName, Plan
+from batuta_cli.serve.routing.gates import GateName
+from batuta_cli.serve.routing.planning import Plan
 from tests.serve.support_backend import STALL, Script, chat_stream, chunk, response, stream_head
 from tests.serve.support_pipeline import MODEL, backends, pipeline, request, servers, text_of
 from tests.serve.support_server import free_port

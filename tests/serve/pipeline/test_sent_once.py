@@ -24,7 +24,7 @@ from batuta_cli.errors import BatutaError
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.privacy.audit import AuditLog
-from batuta_cli.serve.providers import connect
+from batuta_cli.serve.providers import connector
 from batuta_cli.serve.providers.wire import BackendError
 from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.tiers import PrivacyTier
@@ -187,7 +187,7 @@ FAILING = [stage for stage in Stage if stage is not Stage.AFTER_RESPONSE]
 def youngest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with paid requests that reuse a connection right after its last response."""
     if request.param is not None:
-        monkeypatch.setattr(connect, "YOUNGEST", request.param)
+        monkeypatch.setattr(connector, "YOUNGEST", request.param)
 
 
 EITHER_AGE = pytest.mark.usefixtures("youngest")
@@ -262,7 +262,7 @@ def test_requests_reuse_an_open_connection(tmp_path: Path, profile: str) -> None
     with ClosingServer() as server:
         found = run(tmp_path, Bill(), [server.base_url], [MODEL] * 3, stream=False, profile=profile)
     assert found == ["Hi you"] * 3
-    if profile == "vllm" or connect.YOUNGEST == 0.0:
+    if profile == "vllm" or connector.YOUNGEST == 0.0:
         assert server.connections == 1
 
 
@@ -288,7 +288,7 @@ def test_a_paid_request_reuses_a_connection_that_is_idle_for_a_while_and_no_olde
                 connections.append(server.connections)
         return connections
 
-    monkeypatch.setattr(connect, "time", clock)
+    monkeypatch.setattr(connector, "time", clock)
     monkeypatch.setattr("aiohttp.connector.monotonic", clock.monotonic)
     monkeypatch.setattr("aiohttp.client_proto.monotonic", clock.monotonic, raising=False)
     with ClosingServer() as server:
@@ -305,7 +305,7 @@ def test_a_connection_whose_end_is_pending_is_not_used_for_a_paid_request(
 ) -> None:
     """The end of the connection has arrived, and the event loop has not read it yet."""
     bill = Bill()
-    monkeypatch.setattr(connect, "YOUNGEST", 0.0)
+    monkeypatch.setattr(connector, "YOUNGEST", 0.0)
 
     async def ask(made: Pipeline, server: ClosingServer) -> None:
         async with made:

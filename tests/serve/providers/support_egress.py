@@ -114,18 +114,18 @@ def all_seen() -> None:
 @contextlib.contextmanager
 def bypassed(*, passed: bool) -> Iterator[None]:
     """As if the gate before the connection were not there, or (`passed`) had judged another address than the peer's."""
-    from batuta_cli.serve.providers import connect
+    from batuta_cli.serve.providers import connector
 
     def make_socket(self: object, info: Any) -> socket.socket:
-        connect._current.get().opened = passed
+        connector.current_attempt.get().opened = passed
         return socket.socket(*info[:3])
 
-    original = connect._Connector._make_socket
-    connect._Connector._make_socket = make_socket  # type: ignore[method-assign]
+    original = connector.GatedConnector._make_socket
+    connector.GatedConnector._make_socket = make_socket  # type: ignore[method-assign]
     try:
         yield
     finally:
-        connect._Connector._make_socket = original  # type: ignore[method-assign]
+        connector.GatedConnector._make_socket = original  # type: ignore[method-assign]
 
 
 def main(directory: Path) -> None:

@@ -235,7 +235,7 @@ def test_the_resolver_alone_is_not_trusted_the_address_handed_to_connect_is_judg
         address = {"hostname": host, "host": "203.0.113.7", "port": port, "family": 2, "proto": 0, "flags": 0}
         return [address, address | {"host": "203.0.113.8"}]
 
-    monkeypatch.setattr("batuta_cli.serve.providers.connect._Resolver.resolve", resolve)
+    monkeypatch.setattr("batuta_cli.serve.providers.connector._Resolver.resolve", resolve)
     opened = no_connection(monkeypatch)
     for host in ("localhost", "llm.office.example"):
         with pytest.raises(PrivacyError, match=r"203\.0\.113"):

@@ -10,7 +10,8 @@ from batuta_cli.errors import NoBackendError, PrivacyError, QueueFullError
 from batuta_cli.serve.backends import ServingBackend
 from batuta_cli.serve.models.pricing import FREE, TokenPricing
 from batuta_cli.serve.money import to_nano
-from batuta_cli.serve.routing.planning import BackendState, Candidate, GateName, Need, Plan, PlanRequest, Snapshot, plan
+from batuta_cli.serve.routing.gates import BackendState, Candidate, GateName, Need, PlanRequest, Snapshot
+from batuta_cli.serve.routing.planning import Plan, plan
 from batuta_cli.serve.routing.router import Lane, Limits, Reason, decide
 from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 from batuta_cli.serve.tokens.tokenizer import TokenCount

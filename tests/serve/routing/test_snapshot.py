@@ -14,8 +14,8 @@ from batuta_cli.errors import ConfigError
 from batuta_cli.serve.backends import Backend, ServingBackend, configured_backends, default_backend
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.providers.probe import ProbeResult
+from batuta_cli.serve.routing.gates import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.routing.health import AttemptOutcome, BackendHealth
-from batuta_cli.serve.routing.planning import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.routing.router import Limits
 from batuta_cli.serve.routing.snapshot import Observer, Seen, expected_tier, take_snapshot, usual_backends
 from batuta_cli.serve.tiers import LatencyTier, PrivacyTier

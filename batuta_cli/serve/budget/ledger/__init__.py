@@ -6,7 +6,8 @@
 `LedgerError` and is never taken for an empty one, so that uncounted money is not spent.
 """
 
-from typing import Literal
+from importlib import import_module
+from typing import Literal, Protocol, cast
 
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.budget.ledger.base import (
@@ -41,6 +42,13 @@ Durability = Literal["normal", "full"]
 """Losses in a power cut: `normal` may lose the last commits, `full` loses none. Both survive `kill -9`."""
 
 
+class LedgerModule(Protocol):
+    """What the module of each scheme in `config.ledger_url.LEDGERS` has."""
+
+    def opened(self, path: str | None, durability: Durability, /) -> Ledger:
+        """The ledger at the path in its URL; None for the ledger of this user, or for one without a file."""
+
+
 def open_ledger(url: str, *, durability: Durability = "normal") -> Ledger:
     """The ledger at `url`. The first use opens or creates the file.
 
@@ -54,11 +62,5 @@ def open_ledger(url: str, *, durability: Durability = "normal") -> Ledger:
         found = parse_ledger_url(url)
     except LedgerUrlError as refused:
         raise UsageError(str(refused), hint=refused.hint) from None
-    if found.in_memory:
-        from batuta_cli.serve.budget.ledger.memory import MemoryLedger
-
-        return MemoryLedger()
-    from batuta_cli import paths
-    from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
-
-    return SqliteLedger(found.path or str(paths.ledger_file()), durability=durability)
+    module = cast("LedgerModule", import_module(f"{__name__}.{found.scheme}"))
+    return module.opened(found.path, durability)

@@ -32,6 +32,11 @@ class MemoryLedger(RowLedger):
         return self.read(body)
 
 
+def opened(_path: str | None, _durability: str) -> MemoryLedger:
+    """See `LedgerModule`."""
+    return MemoryLedger()
+
+
 class MemoryRows:
     """Rows in dictionaries; see `rules.LedgerRows`."""
 

@@ -263,3 +263,8 @@ def _copy(error: BaseException) -> BaseException:
     duplicate = copy.copy(error)
     duplicate.__cause__ = error
     return duplicate
+
+
+def opened(path: str | None, durability: str) -> SqliteLedger:
+    """See `LedgerModule`."""
+    return SqliteLedger(path or str(paths.ledger_file()), durability=durability)

@@ -8,7 +8,7 @@ from typing import Any
 from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.providers.formats.openai_chat import parsed, read_finish, reported, requested_choices
 from batuta_cli.serve.providers.sse import Event
-from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece
+from batuta_cli.serve.providers.wire import BackendError, Call, EndingReader, Outgoing, Piece
 from batuta_cli.serve.usage import from_openai
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop", "frequency_penalty", "presence_penalty")
@@ -37,16 +37,8 @@ def sampling(call: Call) -> dict[str, Any]:
     return {name: call.options[name] for name in _SAMPLING if call.options.get(name) is not None}
 
 
-class CompletionReader:
-    """Reads `text_completion` objects."""
-
-    def __init__(self) -> None:
-        self._complete = False
-
-    @property
-    def complete(self) -> bool:
-        """After a `finish_reason`, or `[DONE]`."""
-        return self._complete
+class CompletionReader(EndingReader):
+    """Reads `text_completion` objects. The end is a `finish_reason`, or `[DONE]`."""
 
     def event(self, event: Event) -> Iterator[Piece]:
         if event.data.strip() == b"[DONE]":

@@ -9,7 +9,7 @@ from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.providers.formats.completions import sampling
 from batuta_cli.serve.providers.formats.openai_chat import parsed, reported
 from batuta_cli.serve.providers.sse import Event
-from batuta_cli.serve.providers.wire import Call, Outgoing, Piece
+from batuta_cli.serve.providers.wire import Call, EndingReader, Outgoing, Piece
 from batuta_cli.serve.usage import plain
 
 
@@ -26,16 +26,8 @@ def reader(_: Call) -> "OllamaReader":
     return OllamaReader()
 
 
-class OllamaReader:
-    """Reads the objects of `/api/generate`."""
-
-    def __init__(self) -> None:
-        self._complete = False
-
-    @property
-    def complete(self) -> bool:
-        """After `done`."""
-        return self._complete
+class OllamaReader(EndingReader):
+    """Reads the objects of `/api/generate`. The end is `done`."""
 
     def event(self, event: Event) -> Iterator[Piece]:
         yield from self.whole(parsed(event.data))

@@ -13,7 +13,7 @@ from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.messages import ChatMessage, Role
 from batuta_cli.serve.providers.formats.openai_chat import reported
 from batuta_cli.serve.providers.sse import Event
-from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece
+from batuta_cli.serve.providers.wire import BackendError, Call, EndingReader, Outgoing, Piece
 from batuta_cli.serve.usage import plain
 
 _SAME = ("temperature", "top_p", "seed")
@@ -60,16 +60,8 @@ def stream_url(document: Any) -> str:
     return url
 
 
-class PredictionReader:
-    """Reads a prediction, or the events of its stream."""
-
-    def __init__(self) -> None:
-        self._complete = False
-
-    @property
-    def complete(self) -> bool:
-        """After `done`, or a prediction that succeeded."""
-        return self._complete
+class PredictionReader(EndingReader):
+    """Reads a prediction, or the events of its stream. The end is `done`, or a prediction that succeeded."""
 
     def event(self, event: Event) -> Iterator[Piece]:
         if event.type == "output":
