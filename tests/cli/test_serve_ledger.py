@@ -148,7 +148,7 @@ def test_a_damaged_ledger_is_replaced_by_the_commands_that_the_error_names(
     budget("record", "--cost", "9", code=0)
     ledger_file.write_bytes(b"garbage" * 1000)
     (hint,) = hints(budget("status", code=1))
-    in_a_shell(hint.partition("counted: ")[2], environment, work)
+    in_a_shell(hint.partition("the spending of this one: ")[2], environment, work)
     budget("check", "--estimate", "0.5", code=0)
     assert "ledger.sqlite3.damaged" in names_in(ledger_file.parent)
 
@@ -252,7 +252,7 @@ def test_a_url_that_is_no_ledgers_is_refused_everywhere(
 
 def test_a_ledger_in_memory_is_refused_where_it_would_mean_nothing(batuta: Run, budget: Run) -> None:
     for command in (*PAID, ("reset", "--yes")):
-        assert "memory:, which keeps nothing" in budget(*command, "--ledger", "memory:", code=2).stderr
+        assert "memory:, which is lost when this command ends" in budget(*command, "--ledger", "memory:", code=2).stderr
     many = batuta("serve", "gateway", "--workers", "2", "--ledger", "memory:", code=2)
     assert "each of 2 workers" in many.stderr and "--ledger sqlite" in many.stderr
 
