@@ -254,7 +254,7 @@ def test_a_ledger_in_memory_is_refused_where_it_would_mean_nothing(batuta: Run, 
     for command in (*PAID, ("reset", "--yes")):
         assert "memory:, which is lost when this command ends" in budget(*command, "--ledger", "memory:", code=2).stderr
     many = batuta("serve", "gateway", "--workers", "2", "--ledger", "memory:", code=2)
-    assert "each of 2 workers" in many.stderr and "--ledger sqlite" in many.stderr
+    assert "each of the 2 workers" in many.stderr and "--ledger sqlite" in many.stderr
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
