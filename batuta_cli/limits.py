@@ -13,7 +13,9 @@ import contextlib
 import functools
 import mmap
 import os
+import sys
 import time
+from collections.abc import Iterator
 
 from batuta_cli.faults import OutOfMemoryError
 
@@ -25,7 +27,7 @@ _asking = _thread.allocate_lock()  # two tests at once would count each other's 
 
 def can_start(count: int) -> bool:
     """Whether `count` more threads can run at the same time in this process."""
-    with _asking:
+    with _asking, _without_memory_reports():
         ends = [_thread.allocate_lock() for _ in range(count)]
         go = _thread.allocate_lock()
         go.acquire()
@@ -48,6 +50,22 @@ def can_start(count: int) -> bool:
             deadline = time.monotonic() + _PATIENCE
             ended = [end.acquire(timeout=max(0, deadline - time.monotonic())) for end in started]
         return all(ended)
+
+
+@contextlib.contextmanager
+def _without_memory_reports() -> Iterator[None]:
+    """Keep Python from printing that a thread ended because its first frame could not be allocated."""
+    report = sys.unraisablehook
+
+    def report_others(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(unraisable.exc_type, MemoryError):
+            report(unraisable)
+
+    sys.unraisablehook = report_others
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
 
 
 def check_memory(size: int, purpose: str) -> None:

@@ -75,7 +75,7 @@ def test_bash_offers_the_commands_that_begin_with_what_was_typed(bash_offers: Of
 
 
 def test_bash_offers_the_commands_of_a_nested_group(bash_offers: Offers) -> None:
-    assert bash_offers("batuta", "pacha", "keys", "") == ["list", "export", "import"]
+    assert bash_offers("batuta", "pacha", "keys", "") == ["list", "export", "import", "rotate", "rename", "remove"]
     assert bash_offers("batuta", "pacha", "trust", "re") == ["remove", "revoke", "retire"]
 
 
