@@ -292,7 +292,7 @@ def test_fish_offers_commands_with_what_they_do(fish_offers: Offers) -> None:
     [
         ("batuta ", {"pacha", "serve", "config"}),
         ("batuta --json pacha -q ver", {"verify"}),
-        ("batuta pacha keys ", {"list", "export", "import"}),
+        ("batuta pacha keys ", {"list", "export", "import", "rotate", "rename", "remove"}),
         ("batuta pacha trust re", {"remove", "revoke", "retire"}),
         ("batuta pacha sign one --fo", {"--follow-symlinks", "--format", "--force"}),
         ("batuta pacha --for", set()),

@@ -13,8 +13,8 @@ from batuta_cli.serve.money import MAX_USD, NANO, format_usd, to_nano, to_usd
 
 @given(st.decimals(0, MAX_USD, allow_nan=False))
 def test_an_amount_is_the_smallest_number_of_nano_dollars_that_covers_it(amount: Decimal) -> None:
-    exact = Fraction(abs(amount)) * NANO
     for given_as in (abs(amount), f"{abs(amount):.30f}"):
+        exact = Fraction(given_as) * NANO
         assert exact <= to_nano(given_as) < exact + 1
 
 
