@@ -33,7 +33,7 @@ from batuta_cli.serve.templates.worker import FAILURE, HEAD, NAMES, PROMPT
 MAX_WORKERS = 4
 """Worker processes of this process at a time."""
 
-SECONDS = 1.0
+SECONDS = 0.8
 """Processor seconds for compiling a template and rendering a small conversation; published templates need 0.05."""
 
 # A fifth of the throughput of a worker on one slow core with a plain template, encoding included.
