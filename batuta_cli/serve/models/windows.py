@@ -138,7 +138,7 @@ def _plain(name: str) -> str:
     name = name.lower().rpartition("/")[2].removesuffix(".gguf")
     words = "|".join(_table()["words"])
     # Atomic, so that a hostile name cannot make it backtrack without end.
-    return re.sub(rf"(?:(?<=\w)[-._:](?>{words})(?=[-.:]|$))++", "", name)
+    return re.sub(rf"(?<=\w)[-._:](?>{words})(?=[-.:]|$)", "", name)
 
 
 def _suggestion(name: str, models: Mapping[str, "ModelSection"]) -> str:

@@ -83,9 +83,10 @@ def test_a_hostile_template_is_an_error_within_two_seconds_and_the_next_one_rend
 
 def test_a_worker_has_neither_environment_nor_files_nor_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", "secret")
+    before = set(children())
     isolated = Isolated("{{ messages }}")
     isolated.render({"messages": 1}, now=dt.datetime.now(), allowance=Allowance.of(1, 1))
-    (worker,) = children()
+    (worker,) = set(children()) - before
     assert b"secret" not in Path(f"/proc/{worker}/environ").read_bytes()
     assert {Path(f"/proc/{worker}/fd/{fd}").exists() for fd in (0, 1, 2)} == {True}
     assert sorted(os.listdir(f"/proc/{worker}/fd")) == ["0", "1", "2"]
@@ -104,7 +105,7 @@ def test_at_most_four_workers_run_and_the_one_idle_longest_makes_room() -> None:
     assert engines[0].apply(HELLO) == "0Hello" and len(set(children()) - before) == 4
     for engine in engines:
         engine.close()
-    assert set(children()) == before
+    assert set(children()) <= before  # idle workers of earlier tests made room
 
 
 def test_more_threads_than_workers_all_get_their_prompts() -> None:
