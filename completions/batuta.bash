@@ -207,9 +207,9 @@ _batuta_at() {
             esac
             ;;
         'batuta serve context')
-            options='--model -m --messages --system --user --strategy --window --reserve --tokenizer --system-fallback --backend --privacy --json -q --quiet -h --help'
+            options='--model -m --messages --system --user --strategy --window --reserve --tokenizer --var --system-fallback --backend --privacy --json -q --quiet -h --help'
             case ${2-} in
-                --model | --system | --user | --window | --reserve | --backend) value='' && return 0 ;;
+                --model | --system | --user | --window | --reserve | --var | --backend) value='' && return 0 ;;
                 -m | --messages | --tokenizer) value='<file>' && return 0 ;;
                 --strategy) value='sliding-window middle-out error' && return 0 ;;
                 --system-fallback) value='error merge drop' && return 0 ;;

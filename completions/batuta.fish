@@ -368,6 +368,7 @@ complete -c batuta -n '__batuta_in \'serve context\'' -l strategy -x -a 'sliding
 complete -c batuta -n '__batuta_in \'serve context\'' -l window -x -d 'The context window, for prompt and output together.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l reserve -x -d 'The part of the window reserved for the output.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l tokenizer -r -F -d 'Count with this GGUF file, tokenizer.json or model folder.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l var -x -d 'A variable of the chat template, such as enable_thinking=false; may be repeated.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l system-fallback -x -a 'error merge drop' -d 'The treatment of a system message that the format does not support: merge puts it into the first user message, drop omits it.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l backend -x -d 'Let this running llama.cpp or vLLM server count; its window is used where it is smaller.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l privacy -x -a 'sovereign private standard' -d 'The privacy tier of the request to --backend. Default: the config\'s.'

@@ -9,7 +9,14 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from batuta_cli.errors import InvalidInputError, UsageError
-from batuta_cli.serve.messages import ChatInput, ChatMessage, Role, check_json, read_input, read_request
+from batuta_cli.serve.messages import (
+    ChatInput,
+    ChatMessage,
+    Role,
+    check_json,
+    read_request,
+    template_input_of,
+)
 
 MESSAGES_LIMIT = 256 * 1024 * 1024
 """Maximum bytes of a messages file: five times the text of a context window of ten million tokens."""
@@ -85,14 +92,25 @@ class ConversationSource:
         parsed = self._read(read_request)
         return parsed if isinstance(parsed, tuple) else (parsed, {})
 
+    def read_template_request(self, variables: Sequence[str] = ()) -> tuple[list[ChatMessage], dict[str, Any]]:
+        """Read the messages with all their fields, and the other fields of the JSON object.
+
+        `variables` are values of `--var`; they become part of `chat_template_kwargs`. Raises as `read`.
+        """
+        parsed = self._read(lambda data: read_request(data, complete=True))
+        messages, fields = parsed if isinstance(parsed, tuple) else (parsed, {})
+        template_input_of(fields)  # raises if one of them is malformed
+        if given := parse_variables(variables):
+            fields = {**fields, "chat_template_kwargs": {**(fields.get("chat_template_kwargs") or {}), **given}}
+        return messages, fields
+
     def read_input(self, variables: Sequence[str] = ()) -> ChatInput:
         """Read all that a chat template may use; `variables` are values of `--var`, which override the file's.
 
         Raises `UsageError` if the options conflict or are all missing.
         """
-        parsed = self._read(read_input)
-        chat = parsed if isinstance(parsed, ChatInput) else ChatInput(parsed)
-        return replace(chat, variables={**chat.variables, **parse_variables(variables)})
+        messages, fields = self.read_template_request(variables)
+        return replace(template_input_of(fields), messages=messages)
 
     def _read(self, parse: Callable[[bytes], _Parsed]) -> "_Parsed | list[ChatMessage]":
         if [self.messages, self.system, self.user].count("-") > 1:

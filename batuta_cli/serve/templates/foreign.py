@@ -68,6 +68,7 @@ class ForeignTemplate:
         self._variables: dict[str, Any] = {"bos_token": bos_token, "eos_token": eos_token, **absent}
         self._developer = "developer" in text
         self._forms: dict[object, Form] = {}
+        self._names: frozenset[str] = frozenset()
 
     def render(
         self, conversation: Conversation, fallback: SystemFallback, now: dt.datetime, options: Mapping[str, Any]
@@ -89,7 +90,9 @@ class ForeignTemplate:
 
     def names(self) -> frozenset[str]:
         """Return the names of variables, attributes and keys that the template reads."""
-        return self._isolated.names(Allowance.of(0, 0))
+        if not self._names:  # not known yet
+            self._names = self._isolated.names(Allowance.of(0, 0))
+        return self._names
 
     def close(self) -> None:
         """End the worker process, which would otherwise end with this object."""
