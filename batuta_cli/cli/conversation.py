@@ -118,7 +118,7 @@ class ConversationSource:
         if self.messages is not None:
             if self.system is not None or self.user is not None:
                 raise UsageError("--messages cannot be combined with --system or --user")
-            return parse(_read(self.messages))
+            return parse(read_messages_file(self.messages))
         if not self.given:
             raise UsageError(
                 "no messages were given",
@@ -159,12 +159,13 @@ def _text(value: str) -> str:
     if value != "-":
         return value
     try:
-        return _read("-").decode()
+        return read_messages_file("-").decode()
     except UnicodeDecodeError:
         raise InvalidInputError("stdin is not UTF-8 text") from None
 
 
-def _read(path: str) -> bytes:
+def read_messages_file(path: str) -> bytes:
+    """Read a file of `--messages`; `-` is stdin. Raises `InvalidInputError` above `MESSAGES_LIMIT`."""
     from batuta_cli.cli.models import read_stdin
     from batuta_cli.files import display, errors_named, open_stream
 

@@ -78,15 +78,26 @@ class ForeignTemplate:
         allowance = Allowance.of(3 * size, 3 * count)  # rendered twice, and once more after an error
 
         def run(turns: Conversation, form: Form, **changed: Any) -> str:
-            messages = as_context(turns, developer=self._developer, form=form)
-            context = {**self._variables, **options, **changed, "messages": messages}
-            return self._isolated.render(context, now=now, allowance=allowance)
+            return self.render_as_given(turns, form, now, {**options, **changed}, allowance)
 
         conversation, form = self._expressed(conversation, fallback, run, _key(options))
         try:
             return run(conversation, form)
         except RenderError as error:
             raise TemplateError(_failed(error)) from None
+
+    def render_as_given(
+        self,
+        conversation: Conversation,
+        form: Form,
+        now: dt.datetime,
+        options: Mapping[str, Any],
+        allowance: Allowance | None = None,
+    ) -> str:
+        """Return the prompt in this form, whatever the template leaves out. Raises `RenderError`."""
+        messages = as_context(conversation, developer=self._developer, form=form)
+        context = {**self._variables, **options, "messages": messages}
+        return self._isolated.render(context, now=now, allowance=allowance or Allowance.of(*size_of(conversation)))
 
     def names(self) -> frozenset[str]:
         """Return the names of variables, attributes and keys that the template reads."""

@@ -157,7 +157,8 @@ class Isolated:
         allowance.seconds -= max(seconds, 0.0)
         if kind == FAILURE:
             failure = json.loads(data)
-            raise RenderError(str(failure["reason"]), refused=bool(failure["refused"]))
+            refused, exhausted = bool(failure["refused"]), bool(failure["exhausted"])
+            raise RenderError(str(failure["reason"]), refused=refused, exhausted=exhausted)
         return kind, data
 
     def _ask(self, request: dict[str, Any], patience: float) -> tuple[bytes, float, bytes]:
@@ -173,8 +174,8 @@ class Isolated:
             late = isinstance(error, TimeoutError)
             status = self._end(patience=0 if late else 0.1)  # the exit status shows which limit ended it
             if late or -status in (signal.SIGPROF, signal.SIGXCPU):
-                raise RenderError("it takes too long") from None
-            raise RenderError("it needs too much memory, or nests too deeply") from None
+                raise RenderError("it takes too long", exhausted=True) from None
+            raise RenderError("it needs too much memory, or nests too deeply", exhausted=True) from None
         except BaseException:  # Ctrl-C: the next request must not read this response
             self._end(patience=0)
             raise

@@ -37,6 +37,8 @@ _KINDS = {
     "UnicodeEncodeError": "the prompt contains a lone surrogate, which is not Unicode text",
 }
 
+_LIMITS = frozenset(("RecursionError", "MemoryError", "OverflowError"))
+
 _NOW: ContextVar[dt.datetime] = ContextVar("now")
 
 
@@ -44,12 +46,14 @@ class RenderError(Exception):
     """A template cannot be rendered; `reason` says why.
 
     `refused` is true if the template called `raise_exception`; the reason is then the template's text, or empty.
+    `exhausted` is true if it reached a limit of time, memory, nesting or the sandbox's limit of a range.
     """
 
-    def __init__(self, reason: str, *, refused: bool = False) -> None:
+    def __init__(self, reason: str, *, refused: bool = False, exhausted: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.refused = refused
+        self.exhausted = exhausted
 
 
 class _TemplateRaised(Exception):
@@ -91,7 +95,7 @@ class Renderer:
         if named and (name := named[1] or named[2]) in self._source:
             reason = f"unknown filter or test {name}" if named[1] else f"undefined value {name}"
         line = getattr(error, "lineno", None) or _line(error)
-        return RenderError(f"{reason}, in line {line}" if line else reason)
+        return RenderError(f"{reason}, in line {line}" if line else reason, exhausted=kind in _LIMITS)
 
 
 def names_in(source: str) -> frozenset[str]:
