@@ -146,7 +146,7 @@ def diff(
     if not found:
         many = f"{len(chats)} conversation{'s' * (len(chats) != 1)}"
         return console.CommandResult(result, f"the same prompts for {many}")
-    error = TemplatesDifferError(f"the prompts differ for {len(found)} of {len(chats)} conversations")
+    error = TemplatesDifferError(f"the prompts differ: {len(found)} of {len(chats)} conversations")
     return console.CommandResult(result, "\n".join(_shown(disagreement) for disagreement in found), error=error)
 
 

@@ -96,10 +96,13 @@ def lint(subject: TemplateSubject, tokenize: Tokenize | None = None) -> list[Tem
 
     `tokenize` compares prompts by tokens; without it they are compared by characters.
     """
+    found: list[TemplateFault] = []
     try:
-        return sorted(_Lint(subject, tokenize).faults(), key=lambda fault: list(RULES).index(fault.rule))
+        for fault in _Lint(subject, tokenize).faults():
+            found.append(fault)  # those before a limit are kept
     except _Exhausted as error:
-        return [TemplateFault("unbounded-work", str(error))]
+        found.append(TemplateFault("unbounded-work", str(error)))
+    return sorted(found, key=lambda fault: list(RULES).index(fault.rule))
 
 
 class _Exhausted(Exception):
@@ -235,24 +238,17 @@ class _Lint:
             return
         conversations = [conversation for _, conversation in GROWING] + [(SYSTEM, ASK), (ASK,)]
         prompts = [self._try(conversation)[0] for conversation in conversations]
-        best: tuple[int, int, str, str] | None = None
+        found = []
         for named in named_formats().values():
-            if named.family is not family:
-                continue
-            other = TemplateSubject.of_format(replace(named, bos_token=subject.bos_token or named.bos_token))
-            same, first = 0, ""
-            for conversation, prompt in zip(conversations, prompts, strict=True):
-                reference = _reference(other, conversation)
-                if reference == prompt:
-                    same += 1
-                elif not first:
-                    first = _difference(_messages(conversation), prompt, reference)
-            if best is None or same > best[0]:
-                best = same, len(conversations), named.name, first
-        if best is not None and best[0]:
-            same, total, name, first = best
-            equal = f"{same} of {total} conversations give the prompt of the format {name}"
-            yield TemplateFault("differs-from-format", f"{equal}; {first}")
+            if named.family is family:
+                other = TemplateSubject.of_format(replace(named, bos_token=subject.bos_token or named.bos_token))
+                references = [_reference(other, conversation) for conversation in conversations]
+                found.append((_likeness(prompts, references), named.name, references))
+        (same, _), name, references = max(found, key=lambda item: item[0])
+        triples = zip(conversations, prompts, references, strict=True)
+        first = next((_difference(_messages(c), a, b) for c, a, b in triples if a != b), "")
+        equal = f"{same} of {len(conversations)} conversations give the prompt of the format {name}"
+        yield TemplateFault("differs-from-format", f"{equal}; {first}" if first else equal)
 
     def _work(self) -> Iterator[TemplateFault]:
         turns = [ASK, ANSWER] * (_MANY // 2)
@@ -273,6 +269,12 @@ def _reference(subject: TemplateSubject, conversation: Sequence[ChatMessage]) ->
         return subject.render(conversation)
     except RenderError:
         return None
+
+
+def _likeness(prompts: Sequence[str | None], references: Sequence[str | None]) -> tuple[int, int]:
+    """The number of equal prompts, and the characters before the differences."""
+    pairs = list(zip(prompts, references, strict=True))
+    return sum(a == b for a, b in pairs), sum(common_length(a or "", b or "") for a, b in pairs)
 
 
 def _difference(messages: str, prompt: str | None, reference: str | None) -> str:
