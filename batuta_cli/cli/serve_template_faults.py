@@ -57,7 +57,7 @@ def lint(
     warning, 0 otherwise; notes do not count. docs/templates.md describes the rules.
     """
     from batuta_cli.serve.names import unknown_name
-    from batuta_cli.serve.templates.lint import RULES, Level
+    from batuta_cli.serve.templates.lint import RULES, FaultLevel
     from batuta_cli.serve.templates.lint import lint as find_faults
 
     if sarif and console.settings.json:
@@ -68,7 +68,7 @@ def lint(
     with _subject(template) as subject:
         tokenize, unit = _tokenize(tokenizer, subject)
         faults = [fault for fault in find_faults(subject, tokenize) if fault.rule not in (ignore or ())]
-    counted = [fault for fault in faults if fault.level is not Level.NOTE]
+    counted = [fault for fault in faults if fault.level is not FaultLevel.NOTE]
     error = None
     if counted:
         many = f"{len(counted)} fault{'s' * (len(counted) != 1)}"

@@ -94,7 +94,7 @@ class ForeignTemplate:
         options: Mapping[str, Any],
         allowance: Allowance | None = None,
     ) -> str:
-        """Return the prompt in this form, whatever the template leaves out. Raises `RenderError`."""
+        """Return the prompt in this form; a message that the template leaves out is left out. Raises `RenderError`."""
         messages = as_context(conversation, developer=self._developer, form=form)
         context = {**self._variables, **options, "messages": messages}
         return self._isolated.render(context, now=now, allowance=allowance or Allowance.of(*size_of(conversation)))

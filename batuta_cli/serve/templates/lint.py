@@ -35,7 +35,7 @@ from batuta_cli.serve.templates.subject import TemplateSubject
 from batuta_cli.serve.templates.template_input import Content, Form
 
 
-class Level(StrEnum):
+class FaultLevel(StrEnum):
     """The severity of a fault, as in SARIF. A note alone is no reason to refuse a template."""
 
     ERROR = "error"
@@ -43,31 +43,39 @@ class Level(StrEnum):
     NOTE = "note"
 
 
-class Rule(NamedTuple):
+class FaultRule(NamedTuple):
     """A kind of fault."""
 
-    level: Level
+    level: FaultLevel
     summary: str
 
 
 RULES: Final = {
-    "cannot-render": Rule(Level.ERROR, "The template cannot render a user message."),
-    "unbounded-work": Rule(Level.ERROR, "The work grows faster than the conversation, or has no bound."),
-    "double-bos": Rule(Level.ERROR, "The prompt begins with two BOS tokens."),
-    "missing-bos": Rule(Level.WARNING, "The model has a BOS token, and the prompt does not begin with it."),
-    "not-a-prefix": Rule(
-        Level.WARNING, "The prompt is no token prefix of the longer conversation's, so that caches do not help."
+    "cannot-render": FaultRule(FaultLevel.ERROR, "The template cannot render a user message."),
+    "unbounded-work": FaultRule(FaultLevel.ERROR, "The work grows faster than the conversation, or has no bound."),
+    "double-bos": FaultRule(FaultLevel.ERROR, "The prompt begins with two BOS tokens."),
+    "missing-bos": FaultRule(FaultLevel.WARNING, "The model has a BOS token, and the prompt does not begin with it."),
+    "not-a-prefix": FaultRule(
+        FaultLevel.WARNING, "The prompt is no token prefix of the longer conversation's, so that caches do not help."
     ),
-    "system-dropped": Rule(Level.ERROR, "The text of the system message is not in the prompt."),
-    "system-refused": Rule(Level.NOTE, "The template refuses a system message."),
-    "content-as-text": Rule(Level.WARNING, "Content given as text is lost; the template reads only a list of parts."),
-    "tools-unsupported": Rule(Level.NOTE, "The prompt does not contain the definitions of tools."),
-    "calls-unsupported": Rule(Level.WARNING, "The prompt does not contain the tool calls of an earlier response."),
-    "results-unsupported": Rule(Level.WARNING, "The prompt does not contain the results of tool calls."),
-    "arguments-as-text": Rule(Level.WARNING, "Arguments of tool calls given as JSON text, as in OpenAI's API, fail."),
-    "arguments-as-object": Rule(Level.WARNING, "Arguments of tool calls given as an object, as in transformers, fail."),
-    "date-dependent": Rule(Level.NOTE, "The prompt contains the current date."),
-    "differs-from-format": Rule(Level.NOTE, "The template resembles a named format and differs from it."),
+    "system-dropped": FaultRule(FaultLevel.ERROR, "The text of the system message is not in the prompt."),
+    "system-refused": FaultRule(FaultLevel.NOTE, "The template refuses a system message."),
+    "content-as-text": FaultRule(
+        FaultLevel.WARNING, "Content given as text is lost; the template reads only a list of parts."
+    ),
+    "tools-unsupported": FaultRule(FaultLevel.NOTE, "The prompt does not contain the definitions of tools."),
+    "calls-unsupported": FaultRule(
+        FaultLevel.WARNING, "The prompt does not contain the tool calls of an earlier response."
+    ),
+    "results-unsupported": FaultRule(FaultLevel.WARNING, "The prompt does not contain the results of tool calls."),
+    "arguments-as-text": FaultRule(
+        FaultLevel.WARNING, "Arguments of tool calls given as JSON text, as in OpenAI's API, fail."
+    ),
+    "arguments-as-object": FaultRule(
+        FaultLevel.WARNING, "Arguments of tool calls given as an object, as in transformers, fail."
+    ),
+    "date-dependent": FaultRule(FaultLevel.NOTE, "The prompt contains the current date."),
+    "differs-from-format": FaultRule(FaultLevel.NOTE, "The template resembles a named format and differs from it."),
 }
 
 
@@ -79,7 +87,7 @@ class TemplateFault:
     detail: str
 
     @property
-    def level(self) -> Level:
+    def level(self) -> FaultLevel:
         """The severity."""
         return RULES[self.rule].level
 
@@ -285,7 +293,7 @@ def _difference(messages: str, prompt: str | None, reference: str | None) -> str
 
 
 def _arguments(written: dict[bool, str], calls: dict[bool, tuple[str | None, str]], text: bool) -> str:
-    """The fault with arguments as text or as an object; empty if there is none."""
+    """The fault with arguments as text or as an object; empty if they are supported."""
     prompt, other = written.get(text), written.get(not text)
     if prompt is None:
         return calls[text][1] or "the call is not in the prompt"
