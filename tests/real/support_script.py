@@ -24,6 +24,7 @@ USED = "The tool said: "
 
 _USE = re.compile(r"use (\w+) (\{.*?\})(?:\s|$)")
 _USAGE = (70, 5)
+_MODEL = {"id": MODEL, "object": "model", "owned_by": "vllm"}  # identified as the backend of profile `vllm`
 
 
 def converse(path: str, headers: Mapping[str, str], body: Any) -> Script:
@@ -31,7 +32,11 @@ def converse(path: str, headers: Mapping[str, str], body: Any) -> Script:
     if path == "/health":
         return [response(b"", "text/plain")]
     if path.endswith("/models"):
-        return [response(json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "vllm"}]}).encode())]
+        return [
+            response(
+                json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "vllm"}]}).encode()
+            )
+        ]
     if not path.endswith("/chat/completions"):
         return [response(b'{"error": {"message": "no such route"}}', status="404 Not Found")]
     name, arguments = _call(body)
@@ -81,9 +86,7 @@ def _call_answer(name: str, arguments: str, *, stream: bool) -> Script:
         return [response(json.dumps(document).encode())]
     middle = len(arguments) // 2
     deltas: list[dict[str, Any]] = [call | {"index": 0, "function": {"name": name, "arguments": ""}}]
-    deltas += [
-        {"index": 0, "function": {"arguments": part}} for part in (arguments[:middle], arguments[middle:])
-    ]
+    deltas += [{"index": 0, "function": {"arguments": part}} for part in (arguments[:middle], arguments[middle:])]
     events = [_delta({"tool_calls": [delta]}) for delta in deltas]
     return [stream_head(), *events, chunk(finish="tool_calls"), chunk(usage=_USAGE), b"data: [DONE]\n\n"]
 
