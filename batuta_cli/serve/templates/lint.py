@@ -3,7 +3,7 @@
 `RULES` lists the faults. A rule looks at prompts: at what the template writes, not how.
 
 A prompt that is no token prefix of the longer conversation's prompt costs time: servers keep the state of the model for
-the tokens of the last request, and compute only what comes after them (prefix caching).
+the tokens of the last request, and compute only the tokens after them (prefix caching).
 """
 
 import datetime as dt
