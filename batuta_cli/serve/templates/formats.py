@@ -5,10 +5,12 @@ them as `--format NAME`.
 """
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from batuta_cli.serve.names import NameEnum, normalised, unknown_name
 
@@ -33,6 +35,7 @@ class TemplateFormat(NameEnum):
     KIMI = "Kimi"
     GLM = "GLM"
     EXAONE = "EXAONE"
+    GRANITE = "Granite"
 
 
 class SystemPlace(StrEnum):
@@ -67,11 +70,15 @@ class NamedFormat:
     """Tool calls per message: 0 (then no tool results either), 1, or infinity."""
     plain: bool
     """Whether the family's plain name selects this format."""
+    defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Values of template variables, where formats share a template."""
+    file: str = ""
+    """The template's file, where it is not the name's own."""
 
     @property
     def template(self) -> str:
         """The Jinja text of the format."""
-        return (files(__package__) / f"{self.name}.jinja").read_text(encoding="utf-8")
+        return (files(__package__) / f"{self.file or self.name}.jinja").read_text(encoding="utf-8")
 
 
 @cache
@@ -93,6 +100,8 @@ def named_formats() -> dict[str, NamedFormat]:
             joins=row.get("joins"),
             tool_calls=float(row.get("tool_calls", 0)),
             plain=row.get("plain", False),
+            defaults=row.get("defaults", {}),
+            file=row.get("template", ""),
         )
         for name, row in table.items()
     }
