@@ -4,6 +4,7 @@ The data is `formats.toml`; each template is a `.jinja` file in the same folder.
 them as `--format NAME`.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,7 +79,9 @@ class NamedFormat:
     @property
     def template(self) -> str:
         """The Jinja text of the format."""
-        return (files(__package__) / f"{self.file or self.name}.jinja").read_text(encoding="utf-8")
+        text = (files(__package__) / f"{self.file or self.name}.jinja").read_text(encoding="utf-8")
+        values = {name: json.dumps(value, ensure_ascii=False) for name, value in self.defaults.items()}
+        return "".join(f"{{%- set {name} = {name} | default({value}) -%}}\n" for name, value in values.items()) + text
 
 
 @cache

@@ -30,7 +30,6 @@ class OwnTemplate:
         context = {
             "tools": None,
             "documents": None,
-            **self._format.defaults,
             "messages": as_own_context(conversation),
             "bos_token": self._format.bos_token,
             "eos_token": self._format.eos_token,

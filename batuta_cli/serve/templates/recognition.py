@@ -59,7 +59,7 @@ def recognise(template: str, bos_token: str | None, eos_token: str | None) -> tu
             return _family(written.replace(_EOS, "</s>") or template), ""
         if len(found) > 1:
             further = tuple(_prompt(engine, conversation) for conversation in _PREFER)
-            found.sort(key=lambda named: (-_agreements(further, named, bos), not named.plain))
+            found.sort(key=lambda n: (-_agreements(further, n, bos), n.bos_token != bos, not n.plain))
         return found[0].family, found[0].name
     finally:
         engine.close()

