@@ -39,7 +39,7 @@ def test_openssl_and_batuta_verify_each_other_s_signatures(tmp_path: Path, key_t
     assert public == key.verifying_key
     assert public.key_type == key_type
     (tmp_path / "sig").write_bytes(key.sign(b"data"))
-    (tmp_path / "pub").write_bytes(public.to_pem())  # type: ignore[union-attr]
+    (tmp_path / "pub").write_bytes(public.to_pem())
     digest = f"-{HASHES[key_type]}"
     openssl("dgst", digest, "-verify", tmp_path / "pub", "-signature", tmp_path / "sig", stdin=b"data")
     theirs = openssl("dgst", digest, "-sign", path, stdin=b"data")
