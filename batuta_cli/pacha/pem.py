@@ -20,7 +20,7 @@ def restored(data: bytes) -> bytes:
     """`data` as PEM with its line breaks, when it was one; else unchanged."""
     text = data.removeprefix(b"\xef\xbb\xbf").strip()
     if len(text) > 1 and text[:1] in _QUOTES and text[-1:] == text[:1]:
-        pass
+        text = text[1:-1].strip()
     if not text.startswith(_BEGIN):
         text = _decoded(text)
     if not text.startswith(_BEGIN):
