@@ -27,7 +27,6 @@ CHANGES: dict[str, Callable[[bytes], bytes]] = {
     "CRLF": lambda pem: pem.replace(b"\n", b"\r\n"),
     "Base64 on one line": base64.b64encode,
     "Base64 in lines of 76": base64.encodebytes,
-    "Base64 for URLs": base64.urlsafe_b64encode,
     "Base64 in quotes": lambda pem: b'"' + base64.b64encode(pem) + b'"',
     "Base64 of a text with \\n": lambda pem: base64.b64encode(pem.replace(b"\n", b"\\n")),
 }
@@ -35,7 +34,9 @@ CHANGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_changed_pem_is_the_same_key_again(change: Callable[[bytes], bytes]) -> None:
-    found = load_pem_private_key(restored(change(PEM)), None)
+    text = restored(change(PEM))
+    assert text.startswith(b"-----BEGIN PRIVATE KEY-----")
+    found = load_pem_private_key(text, None)
     assert found.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) == PEM
 
 

@@ -198,7 +198,7 @@ class RedisLedger:
         return sorted(sorted(entries, key=lambda e: (e.model, e.backend)), key=lambda e: e.day, reverse=True)
 
     def reset(self, moment: Moment) -> Reset:
-        """See `Ledger`. Accepts the rows that Redis has, so that a ledger that was lost or replaced can be used again."""
+        """See `Ledger`. Accepts the rows in Redis, so that a lost or replaced ledger can be used again."""
         day, forgiven, moved = self._step("reset", moment)
         self._remember()
         return Reset(_date(day), int(forgiven), tuple(map(_date, moved)))
