@@ -37,6 +37,7 @@ class TemplateFormat(NameEnum):
     GLM = "GLM"
     EXAONE = "EXAONE"
     GRANITE = "Granite"
+    NEMOTRON = "Nemotron"
 
 
 class SystemPlace(StrEnum):

@@ -131,7 +131,7 @@ AMBIGUOUS = {
     "raw", "mistral-v2",
     "gemma", "phi3", "phi4-reasoning",  # alone they take a system message; it is the table of formats that refuses it
     "kimi-k2.5",  # differs from K2.6 only in a variable
-    "lfm2",  # differs from ChatML only in its BOS and with tools
+    "lfm2", "lfm2.5",  # differ from ChatML only in BOS, with tools, and with thoughts
     "olmo3-instruct",  # differs from olmo3-instruct-sft only with an empty list of tools
 }  # fmt: skip
 

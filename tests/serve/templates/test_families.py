@@ -57,6 +57,10 @@ PUBLISHED = {
     "devstral-2": "mistralai-Devstral-2-123B-Instruct-2512",
     "mistral-large-3": "mistralai-Mistral-Large-3-675B-Instruct-2512",
     "ministral3-reasoning": "mistralai-Ministral-3-3B-Reasoning-2512",
+    "exaone4.0": "LGAI-EXAONE-EXAONE-4.0-32B",
+    "nemotron-nano-v2": "nvidia-NVIDIA-Nemotron-Nano-12B-v2",
+    "lfm2.5": "LFM2.5-Instruct",
+    "granite3.3": "ibm-granite-granite-speech-3.3-2b",
     "gpt-oss": "openai-gpt-oss-120b",
     "exaone3.5": "LGAI-EXAONE-EXAONE-3.5-7.8B-Instruct",
 }
@@ -64,7 +68,7 @@ PUBLISHED = {
 
 LOSES_CALLS = {
     "smollm3", "exaone3.5", "glm4-0414", "olmo3-think", "olmo3-think-sft", "olmo3-32b-think", "phi4-reasoning", "lfm2",
-    "granite3.0",
+    "granite3.0", "granite3.3", "lfm2.5",
 }  # fmt: skip
 """The published template leaves tool calls out; the format refuses them."""
 
