@@ -37,7 +37,12 @@ def _day(name: str) -> dt.date | None:
 def test_without_the_sandbox_a_format_writes_the_same(name: str) -> None:
     format, thought = named_format(name), ChatMessage.assistant("<think>\na\n</think>\n\nHi")
     messages = as_own_context(numbered([ChatMessage.user(" Hello {{ x }} "), thought, ChatMessage.user("")]))
-    context = {"messages": messages, "bos_token": format.bos_token, "eos_token": format.eos_token, "tools": None}
+    context: dict[str, Any] = {
+        "messages": messages,
+        "bos_token": format.bos_token,
+        "eos_token": format.eos_token,
+        "tools": None,
+    }
     context |= {"documents": None, "add_generation_prompt": True}
     now = dt.datetime(2026, 11, 23)
     outside = Renderer(format.template, trusted=True).render(context, now=now)
