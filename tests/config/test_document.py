@@ -16,8 +16,6 @@ from batuta_cli.config import load
 from batuta_cli.errors import ConfigError, OperationError
 from tests.config.support import NO_ENV, written
 
-SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"
-
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:

@@ -13,18 +13,10 @@ from batuta_cli.config import Config, load
 from batuta_cli.errors import ConfigError
 from tests.config.support import NO_ENV, written
 
-SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"
-
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "batuta" / "config.toml"
-
-
-def error_of(file: Path, text: str | bytes) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
-        load(written(file, text), NO_ENV)
-    return caught.value
 
 
 # What it says
