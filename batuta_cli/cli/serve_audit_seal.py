@@ -60,7 +60,7 @@ def seal(
 ) -> console.CommandResult:
     """Sign the heads of the audit log with an own key.
 
-    `audit verify --sealed FILE` then finds that a sealed decision was changed, removed or written anew, also by the
+    `audit verify --sealed FILE` then finds that a sealed decision was changed, removed or rewritten, also by the
     owner of the machine, as long as the seal or the key is kept elsewhere. The log is verified before.
     """
     from batuta_cli.files import write_file

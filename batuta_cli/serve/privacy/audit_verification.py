@@ -124,7 +124,7 @@ def is_head(text: str) -> bool:
 
 
 def files_of_log(where: Sequence[Path] | None) -> list[Path]:
-    """The files of a log, the oldest of each directory first. Raises `NotFoundError` when there are none."""
+    """The files of a log, the oldest of each directory first. Raises `NotFoundError` when nothing is there."""
     places = [paths.audit_dir()] if where is None else where
     for path in places:
         if not path.exists() or (where is None and not path.is_dir()):
