@@ -61,6 +61,7 @@ PUBLISHED = {
     "nemotron-nano-v2": "nvidia-NVIDIA-Nemotron-Nano-12B-v2",
     "lfm2.5": "LFM2.5-Instruct",
     "granite3.3": "ibm-granite-granite-speech-3.3-2b",
+    "minimax-m3": "MiniMaxAI-MiniMax-M3-MXFP8",
     "gpt-oss": "openai-gpt-oss-120b",
     "exaone3.5": "LGAI-EXAONE-EXAONE-3.5-7.8B-Instruct",
 }
