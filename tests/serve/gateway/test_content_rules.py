@@ -53,6 +53,26 @@ def test_a_message_with_an_image_is_translated_for_a_backend_that_takes_images(t
     ]
 
 
+CUSTOM = {"type": "custom", "custom": {"name": "patch", "format": {"type": "text"}}}
+
+
+def test_a_custom_tool_goes_to_backends_of_openais_api_as_it_came_and_to_no_other(tmp_path: Path) -> None:
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [CUSTOM]}}
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "tools": [CUSTOM], "tool_choice": choice}
+    call = {"id": "c1", "type": "custom", "custom": {"name": "patch", "input": "*** Begin Patch"}}
+    body["messages"] += [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "done"},
+    ]
+    with servers(answers(HI)) as [one]:
+        assert asked(tmp_path, "vllm", one, CHAT, body).status == 200
+        assert one.requests[0][2] == body
+    with servers(answers(MESSAGE)) as [one]:
+        done = asked(tmp_path, "anthropic", one, CHAT, body | {"model": HAIKU})
+        assert (done.status, one.requests) == (400, [])
+    assert "its API has no custom tools or allowed_tools tools" in done.error["message"]
+
+
 def test_a_chat_completion_with_image_and_file_is_translated_for_anthropic(tmp_path: Path) -> None:
     parts = [
         {"type": "text", "text": "What?"},
