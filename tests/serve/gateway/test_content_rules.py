@@ -58,7 +58,12 @@ CUSTOM = {"type": "custom", "custom": {"name": "patch", "format": {"type": "text
 
 def test_a_custom_tool_goes_to_backends_of_openais_api_as_it_came_and_to_no_other(tmp_path: Path) -> None:
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [CUSTOM]}}
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "tools": [CUSTOM], "tool_choice": choice}
+    body: dict[str, Any] = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "tools": [CUSTOM],
+        "tool_choice": choice,
+    }
     call = {"id": "c1", "type": "custom", "custom": {"name": "patch", "input": "*** Begin Patch"}}
     body["messages"] += [
         {"role": "assistant", "content": None, "tool_calls": [call]},

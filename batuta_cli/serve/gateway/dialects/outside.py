@@ -12,6 +12,7 @@ Only content is searched: the arguments of a tool call or the text of a message 
 fetches.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -62,6 +63,7 @@ _URL_KEYS = frozenset(("image_url", "video_url", "audio_url", "file_url", "input
 _ID_KEYS = frozenset(("file_id", "container_id"))
 _NESTED_KEYS = frozenset(("content", "source", "file", "input_audio", "output"))
 _DEEPEST = 16
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31}):")  # RFC 3986, section 3.1; base64 has no colon
 
 
 @dataclass
@@ -142,7 +144,7 @@ def _search(value: Any, found: _Found, depth: int) -> None:
 
 def _is_media(name: str, part: Mapping[str, Any], value: str) -> bool:
     """Whether a string beside others is a URL that is fetched: a source, or data that has a scheme."""
-    return part.get("type") == "url" if name == "url" else "://" in value[:64]
+    return part.get("type") == "url" if name == "url" else _SCHEME.match(value) is not None
 
 
 def _add_url(value: Any, found: _Found) -> None:
@@ -152,7 +154,8 @@ def _add_url(value: Any, found: _Found) -> None:
 
 
 def _check_url(url: str) -> None:
-    scheme = urlsplit(url[:64].strip()).scheme if _is_plain(url[:64]) else ""
+    found = _SCHEME.match(url) if _is_plain(url[:64]) else None
+    scheme = found[1].lower() if found else ""
     if scheme == "file":
         raise wrong("messages", "must not have file: URLs", "unsupported_url")
     if not scheme:

@@ -82,6 +82,20 @@ def test_a_file_and_what_is_no_url_is_refused_in_every_tier(tmp_path: Path, url:
     assert "passwd" not in done.body.decode()
 
 
+@pytest.mark.parametrize("url", ["http://[", "http://[::1"])
+def test_a_url_that_is_not_well_formed_is_never_fetched_from_inside(url: str) -> None:
+    assert reach_of(chat_of({"type": "image_url", "image_url": {"url": url}}), "messages").urls == (url,)
+    assert not may_fetch((url,), ("*",))
+
+
+@pytest.mark.parametrize("url", ["file:/etc/passwd", "File:///etc/passwd"])
+@pytest.mark.parametrize("part", [{"type": "file", "file": {}}, {"type": "input_audio", "input_audio": {}}])
+def test_data_that_is_a_file_url_is_refused(url: str, part: Any) -> None:
+    inner = {"file_data": url, "data": url}
+    with pytest.raises(HttpError):
+        reach_of(chat_of({"type": part["type"], part["type"]: inner}), "messages")
+
+
 def test_content_that_nests_without_an_end_is_refused() -> None:
     block: Any = {"type": "text", "text": "x"}
     for _ in range(40):
