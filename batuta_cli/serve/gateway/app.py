@@ -22,6 +22,7 @@ from batuta_cli.serve.gateway.connection import ClientLeftError, Connection, Rec
 from batuta_cli.serve.gateway.dialects.anthropic import Messages
 from batuta_cli.serve.gateway.dialects.openai import ChatCompletions, Completions
 from batuta_cli.serve.gateway.dialects.replies import Dialect
+from batuta_cli.serve.gateway.dialects.responses import Responses
 from batuta_cli.serve.gateway.generation import generate
 from batuta_cli.serve.gateway.http_errors import (
     ErrorFormat,
@@ -48,6 +49,7 @@ _POST_ROUTES: dict[str, Dialect] = {
     "/v1/chat/completions": ChatCompletions(),
     "/v1/completions": Completions(),
     "/v1/messages": Messages(),
+    "/v1/responses": Responses(),
 }
 _GET_ROUTES: dict[str, Callable[[GatewayState, Connection], Awaitable[None]]] = {
     _MODELS: info_routes.list_models,

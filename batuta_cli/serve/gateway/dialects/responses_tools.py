@@ -12,6 +12,8 @@ The client runs all of them, so the model's call of a function is returned as an
 * `tool_search` that the client executes: a function. One that OpenAI executes is dropped, and all deferred tools are
   declared instead.
 
+A tool of another type runs at OpenAI, or is known to its models only, and is named in `native_only`.
+
 Source: https://platform.openai.com/docs/api-reference/responses/create. Errors are `HttpError`.
 """
 
@@ -46,6 +48,9 @@ class ToolKind(Enum):
     SEARCH = "tool_search"
 
 
+_KINDS = frozenset(kind.value for kind in ToolKind)
+
+
 @dataclass(frozen=True, slots=True)
 class DeclaredTool:
     """A tool as the client declared it."""
@@ -61,6 +66,8 @@ class ResponseTools:
     def __init__(self) -> None:
         self.dropped: set[str] = set()
         """What was left out, as names for `X-Batuta-Dropped`."""
+        self.native_only: set[str] = set()
+        """Tools that only OpenAI's service has."""
         self._functions: dict[str, dict[str, Any]] = {}
         self._origins: dict[str, DeclaredTool] = {}
 
@@ -82,23 +89,20 @@ class ResponseTools:
 
     def _add(self, tool: dict[str, Any], namespace: str | None) -> None:
         kind = str(tool["type"])
-        if namespace is not None and kind not in (ToolKind.FUNCTION.value, ToolKind.CUSTOM.value):
+        if namespace is not None and kind not in _NESTED:
             raise wrong("tools", "has a namespace with a tool that is neither a function nor custom", "invalid_value")
         if read := _READERS.get(kind):
             read(self, tool, namespace)
-        elif reason := _DROPPED.get(kind):
-            if not reason(tool):
-                raise _unsupported(kind)
+        elif kind in _DROPPED and _DROPPED[kind](tool):
             self.dropped.add(f"tools.{kind}")
         else:
-            raise _unsupported(kind)
+            self.native_only.add(f"tools.{shown_type(kind)}")
 
     def _namespace(self, tool: dict[str, Any], _: str | None) -> None:
         if not isinstance(tool.get("tools"), list):
             raise wrong("tools", "has a namespace without a list of tools")
         name = _name(tool)
-        for nested in tool["tools"]:
-            nested = _checked(nested)
+        for nested in map(_checked, tool["tools"]):
             description = "\n\n".join(text for text in (_description(tool), _description(nested)) if text)
             self._add({**nested, "description": description}, name)
 
@@ -112,9 +116,7 @@ class ResponseTools:
     def _custom(self, tool: dict[str, Any], namespace: str | None) -> None:
         grammar = _grammar(tool.get("format"))
         description = "\n\n".join(text for text in (_description(tool), grammar) if text)
-        self._declare(
-            ToolKind.CUSTOM, {**tool, "description": description}, namespace, parameters=_CUSTOM_PARAMETERS
-        )
+        self._declare(ToolKind.CUSTOM, {**tool, "description": description}, namespace, parameters=_CUSTOM_PARAMETERS)
 
     def _search(self, tool: dict[str, Any], _: str | None) -> None:
         if tool.get("execution") != "client":
@@ -145,6 +147,9 @@ class ResponseTools:
             raise wrong("tool_choice", "must be none, auto, required, or an object with a type")
         if choice["type"] == "allowed_tools":
             return self._allowed(choice)
+        if choice["type"] not in _KINDS:
+            self.native_only.add("tool_choice")
+            return {}
         return {"tool_choice": {"type": "function", "function": {"name": self._chosen(choice)}}}
 
     def _allowed(self, choice: dict[str, Any]) -> dict[str, Any]:
@@ -158,8 +163,8 @@ class ResponseTools:
     def _chosen(self, tool: dict[str, Any]) -> str:
         """The function of a chosen tool."""
         kind, name, namespace = tool.get("type"), tool.get("name"), tool.get("namespace")
-        if kind not in (each.value for each in ToolKind):
-            raise wrong("tool_choice", "names a tool that only OpenAI's service has", "unsupported_field")
+        if kind not in _KINDS:
+            raise wrong("tool_choice", "allows a tool that only OpenAI's service has", "unsupported_field")
         name = ToolKind.SEARCH.value if kind == ToolKind.SEARCH.value else name
         function = function_name(name, namespace) if isinstance(name, str) else ""
         if function not in self._functions:
@@ -183,6 +188,9 @@ _DROPPED: Mapping[str, Callable[[dict[str, Any]], bool]] = {
 Codex declares a search in OpenAI's index by default, for every provider. The model works without it, and leaving it out
 sends nothing anywhere.
 """
+
+_NESTED = ("function", "custom")
+"""The types of tools in a namespace."""
 
 _UNUSED_FIELDS = ("allowed_callers", "async", "defer_loading", "output_schema")
 """Fields of a tool that no chat completion has."""
@@ -228,10 +236,6 @@ def _grammar(format: object) -> str:
     raise wrong("tools", "has a custom tool whose format is neither text nor a grammar", "invalid_value")
 
 
-def _unsupported(kind: str) -> Exception:
-    shown = kind if kind.isascii() and kind.replace("_", "").isalnum() and len(kind) <= _LONGEST_NAME else "unknown"
-    return wrong(
-        "tools",
-        f"has a tool of type {shown}, which only OpenAI's service has; use tools of type function or custom",
-        "unsupported_field",
-    )
+def shown_type(kind: str) -> str:
+    """A type for a header: at most 64 letters of ASCII, digits and underscores, or `unknown`."""
+    return kind if kind.isascii() and kind.replace("_", "").isalnum() and len(kind) <= _LONGEST_NAME else "unknown"
