@@ -16,7 +16,6 @@ from batuta_cli.serve.gateway.dialects.fields import (
     RESPONSE_FORMAT,
     TEXT,
     ParsedRequest,
-    take,
     take_limit,
     take_model,
     wrong,
@@ -102,8 +101,8 @@ def _text(document: Mapping[str, Any]) -> dict[str, Any]:
     """`text` as `response_format` and `verbosity`."""
     text = document.get("text") or {}
     options: dict[str, Any] = {}
-    if verbosity := take(text, "verbosity", TEXT):
-        options["verbosity"] = verbosity
+    if text.get("verbosity") is not None:
+        options["verbosity"] = _nested(text, "text", "verbosity")
     format = text.get("format") or {"type": "text"}
     if not RESPONSE_FORMAT.holds(format):
         raise wrong("text.format", f"must be {RESPONSE_FORMAT.description}")
@@ -124,10 +123,17 @@ def _reasoning(document: Mapping[str, Any], dropped: set[str]) -> dict[str, Any]
     for name, default in _REASONING_DEFAULTS.items():
         if reasoning.get(name) not in (None, default):
             dropped.add(f"reasoning.{name}")
-    effort = reasoning.get("effort")
-    if effort is not None and not isinstance(effort, str):
-        raise wrong("reasoning.effort", f"must be {TEXT.description}")
-    return {} if effort is None else {"reasoning_effort": effort}
+    if reasoning.get("effort") is None:
+        return {}
+    return {"reasoning_effort": _nested(reasoning, "reasoning", "effort")}
+
+
+def _nested(object: Mapping[str, Any], outer: str, name: str) -> str:
+    """A text inside an object. Raises `HttpError`."""
+    value = object[name]
+    if not isinstance(value, str):
+        raise wrong(f"{outer}.{name}", f"must be {TEXT.description}")
+    return value
 
 
 def _logprobs(document: Mapping[str, Any], dropped: set[str]) -> dict[str, Any]:
