@@ -84,7 +84,7 @@ def custom() -> Any:
     return {"input": call.input, "streamed": "".join(deltas), "deltas": len(deltas), "then": then.output_text}
 
 
-class Person(pydantic.BaseModel):
+class Person(pydantic.BaseModel):  # type: ignore[misc,unused-ignore]
     name: str
     age: int
 

@@ -304,3 +304,11 @@ def test_an_error_before_the_response_has_openais_format(tmp_path: Path) -> None
     assert (done.status, done.error["code"], done.error["type"]) == (402, "budget_exceeded", "billing_error")
     done = ask(tmp_path, RESPONSES, request(previous_response_id="resp_1"))
     assert (done.status, done.error["code"], done.error["param"]) == (400, "unsupported_field", "previous_response_id")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+@pytest.mark.parametrize("path", ["resp_1", "resp_1/input_items", "resp_1/cancel", "compact"])
+def test_the_routes_of_a_stored_response_say_that_there_are_none(tmp_path: Path, method: str, path: str) -> None:
+    done = ask(tmp_path, f"{RESPONSES}/{path}", {} if method == "POST" else None, method=method)
+    assert (done.status, done.error["code"]) == (404, "no_stored_responses")
+    assert "send the whole conversation to POST /v1/responses" in done.error["message"]
