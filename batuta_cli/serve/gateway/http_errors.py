@@ -180,5 +180,5 @@ def no_stored_response() -> HttpError:
     return HttpError(
         404,
         "no_stored_responses",
-        "batuta keeps no responses, whatever store says; send the whole conversation to POST /v1/responses",
+        "batuta keeps no responses, also with store: true; send the whole conversation to POST /v1/responses",
     )

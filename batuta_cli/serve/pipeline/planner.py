@@ -118,6 +118,24 @@ class Planner:
 
         return count
 
+    async def count(self, request: ChatRequest) -> TokenCount:
+        """The tokens of a request's prompt, which is not sent for generation.
+
+        Counted by the model's tokenizer, else by a server that would take the request, else estimated from above.
+        Raises `AuditError`.
+        """
+        counted = await _in_thread(lambda: input_count.count(request, self._config.models))
+        if counted.exact:
+            return counted
+        await self._monitor.probe_unknown(request.privacy)
+        plan_request = replace(self._plan_request(request), input_tokens=counted)
+        snapshot = self._monitor.snapshot(plan_request, None, frozenset())
+        suitable = {candidate.backend for candidate in plan(plan_request, snapshot).candidates if candidate.passed}
+        for backend in self._monitor.backends:
+            if backend.name in suitable and (found := await self._server_count(request, backend, snapshot)):
+                return found.count
+        return counted
+
     async def render(self, request: ChatRequest) -> str:
         """The prompt for raw completion. Raises `UsageError` for a model whose format is not known."""
         from batuta_cli.serve.templates.engine import ChatTemplateEngine

@@ -33,8 +33,8 @@ class Reply(Protocol):
         """The JSON of a response that is not streamed."""
 
 
-class Dialect(Protocol):
-    """A client API: parses its requests and writes its responses."""
+class RequestDialect(Protocol):
+    """Parses the requests of a client API."""
 
     @property
     def error(self) -> ErrorFormat:
@@ -43,11 +43,22 @@ class Dialect(Protocol):
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         """Parse a request. Raises `HttpError`."""
 
+
+class CountDialect(RequestDialect, Protocol):
+    """A client API's route that counts the tokens of a request."""
+
+    def counted(self, tokens: int) -> dict[str, Any]:
+        """The JSON of the answer."""
+
+
+class Dialect(RequestDialect, Protocol):
+    """A client API: parses its requests and writes its responses."""
+
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
         """The writer of one response. `name` is unique; `created` is in Unix seconds."""
 
 
-async def read(dialect: Dialect, body: bytes) -> ParsedRequest:
+async def read(dialect: RequestDialect, body: bytes) -> ParsedRequest:
     """Parse a body. A long one is parsed in a thread, because it may take seconds. Raises `HttpError`."""
     if len(body) <= _SHORT:
         return dialect.read(parse_object(body))

@@ -21,9 +21,9 @@ from batuta_cli.serve.gateway.dialects.fields import (
     wrong,
 )
 from batuta_cli.serve.gateway.dialects.replies import Reply
-from batuta_cli.serve.gateway.dialects.responses_fields import RESPONSE_FIELDS
+from batuta_cli.serve.gateway.dialects.responses_fields import INPUT_TOKEN_FIELDS, RESPONSE_FIELDS
 from batuta_cli.serve.gateway.dialects.responses_input import InputReader
-from batuta_cli.serve.gateway.dialects.responses_reply import Echo, ResponseReply
+from batuta_cli.serve.gateway.dialects.responses_reply import ResponseEcho, ResponseReply
 from batuta_cli.serve.gateway.dialects.responses_tools import ResponseTools
 from batuta_cli.serve.gateway.dialects.treatment import FieldTable, treat
 from batuta_cli.serve.gateway.http_errors import HttpError, openai_error
@@ -40,7 +40,7 @@ _REASONING_DEFAULTS = {"context": "auto", "mode": "standard"}
 class ParsedResponseRequest(ParsedRequest):
     """A request for a response, with what its writer needs."""
 
-    echo: Echo = field(kw_only=True)
+    echo: ResponseEcho = field(kw_only=True)
 
 
 class Responses:
@@ -82,6 +82,15 @@ class Responses:
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
         assert isinstance(parsed, ParsedResponseRequest)  # noqa: S101 - made by `read`
         return ResponseReply(parsed.model, parsed.echo, name, created)
+
+
+class InputTokens(Responses):
+    """`POST /v1/responses/input_tokens`."""
+
+    table = INPUT_TOKEN_FIELDS
+
+    def counted(self, tokens: int) -> dict[str, Any]:
+        return {"object": "response.input_tokens", "input_tokens": tokens}
 
 
 def _messages(document: Mapping[str, Any], reader: InputReader) -> tuple[ChatMessage, ...]:
@@ -158,7 +167,7 @@ def _tools(document: Mapping[str, Any], tools: ResponseTools) -> dict[str, Any]:
     return options if parallel is None else {**options, "parallel_tool_calls": parallel}
 
 
-def _echo(document: Mapping[str, Any], tools: ResponseTools) -> Echo:
+def _echo(document: Mapping[str, Any], tools: ResponseTools) -> ResponseEcho:
     reasoning = document.get("reasoning") or {}
     summary = next((reasoning[name] for name in _SUMMARIES if reasoning.get(name)), None)
     echoed = {
@@ -182,7 +191,7 @@ def _echo(document: Mapping[str, Any], tools: ResponseTools) -> Echo:
         "truncation": "disabled",
         "user": document.get("user"),
     }
-    return Echo(
+    return ResponseEcho(
         fields={name: orjson.Fragment(orjson.dumps(value)) for name, value in echoed.items()},
         tools=tools,
         summary=summary is not None,

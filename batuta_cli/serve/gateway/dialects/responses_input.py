@@ -76,7 +76,7 @@ class InputReader:
                 raise InvalidInputError(f"item {number}: {error.message}") from None
 
     def messages(self) -> list[ChatMessage]:
-        """All messages. Raises `InvalidInputError` when there are none."""
+        """All messages. Raises `InvalidInputError` when the input is empty."""
         self._end_turn()
         system = [ChatMessage.system("\n\n".join(self._system))] if self._system else []
         messages = [*system, *self._messages, *self._later]
