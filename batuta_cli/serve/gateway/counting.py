@@ -18,7 +18,7 @@ async def count_tokens(state: GatewayState, connection: Connection, dialect: Cou
     check_json(connection.headers)
     state.require_pipeline()
     tier = tier_for(connection.headers, state.settings.privacy)
-    parsed = await read(dialect, await connection.body())
+    parsed = await read(dialect, await connection.body(), connection.headers)
     request = ChatRequest(
         request_id=connection.id,
         model=parsed.model,
