@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 from batuta_cli.serve.gateway import METRICS_DIRECTORY, info_routes, logs
 from batuta_cli.serve.gateway.access import AccessCheck, read_headers
 from batuta_cli.serve.gateway.connection import ClientLeftError, Connection, Receive, Scope, Send
-from batuta_cli.serve.gateway.counting import count_tokens
-from batuta_cli.serve.gateway.dialects.anthropic import Messages
+from batuta_cli.serve.gateway.dialects.anthropic import CountTokens, Messages
 from batuta_cli.serve.gateway.dialects.openai import ChatCompletions, Completions
-from batuta_cli.serve.gateway.dialects.replies import CountDialect, Dialect, RequestDialect
+from batuta_cli.serve.gateway.dialects.replies import CountDialect, Dialect
 from batuta_cli.serve.gateway.dialects.responses import InputTokens, Responses
 from batuta_cli.serve.gateway.generation import generate
 from batuta_cli.serve.gateway.http_errors import (
@@ -37,6 +36,7 @@ from batuta_cli.serve.gateway.http_errors import (
 )
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.gateway.state import GatewaySettings, GatewayState
+from batuta_cli.serve.gateway.token_counts import count_tokens
 
 if TYPE_CHECKING:
     from batuta_cli.serve.gateway.reload import Reconfigured
@@ -55,9 +55,11 @@ _POST_ROUTES: dict[str, Dialect] = {
     _RESPONSES: Responses(),
 }
 _COUNT_ROUTES: dict[str, CountDialect] = {
+    "/v1/messages/count_tokens": CountTokens(),
     "/v1/responses/input_tokens": InputTokens(),
 }
 _GET_ROUTES: dict[str, Callable[[GatewayState, Connection], Awaitable[None]]] = {
+    "/": info_routes.root,
     _MODELS: info_routes.list_models,
     "/metrics": info_routes.show_metrics,
 }
@@ -270,7 +272,7 @@ class Gateway:
 
 
 def _error_format(connection: Connection) -> ErrorFormat:
-    dialect: RequestDialect | None = _POST_ROUTES.get(connection.route) or _COUNT_ROUTES.get(connection.route)
+    dialect = _POST_ROUTES.get(connection.route) or _COUNT_ROUTES.get(connection.route)
     if dialect is not None:
         return dialect.error
     return anthropic_error if b"anthropic-version" in connection.headers else openai_error

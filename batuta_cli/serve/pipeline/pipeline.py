@@ -135,7 +135,7 @@ class Pipeline:
         return (await self.planner.targets(request, frozenset()))[0]
 
     async def count(self, request: ChatRequest) -> TokenCount:
-        """The tokens of a request's prompt; the request is not sent for generation. Raises `AuditError`."""
+        """The input tokens of a request, which is not sent. Raises as `start`."""
         return await self.planner.count(request)
 
     def models(self) -> list[str]:

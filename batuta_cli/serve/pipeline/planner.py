@@ -23,7 +23,7 @@ from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.privacy.gate import Basis
 from batuta_cli.serve.providers.server_count import ServerCount
 from batuta_cli.serve.routing.errors import routing_error
-from batuta_cli.serve.routing.gates import BackendState, Need, PlanRequest, Snapshot, most_input, price_of
+from batuta_cli.serve.routing.gates import BackendState, GateName, Need, PlanRequest, Snapshot, most_input, price_of
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan, plan
 from batuta_cli.serve.tiers import PrivacyTier
@@ -99,6 +99,22 @@ class Planner:
         names = [] if chosen is None else [chosen, *planned.fallbacks]
         return planned, [self._target(name, snapshot, plan_request, request) for name in names]
 
+    async def count(self, request: ChatRequest) -> TokenCount:
+        """The input tokens of a request that is not sent: by the server that would get it, else counted here.
+
+        Raises as `targets`, and the error of a request that no backend may take, unless its cost or its health or queue
+        is the reason.
+        """
+        planned, targets = await self.targets(request, frozenset())
+        if not targets and not any(c.passes(GateName.TIER, GateName.CAPABILITY) for c in planned.candidates):
+            raise self.error(request, planned)
+        for target in targets:
+            session = self._monitor.session(target.connection_tier)
+            found = await input_count.counted_by(session, target.backend, target.base_url, request)
+            if found is not None:
+                return found
+        return await _in_thread(lambda: input_count.count(request, self._config.models))
+
     def error(self, request: ChatRequest, planned: Plan) -> BatutaError:
         """The error for a request that no backend in the plan may take."""
         wait = self.retry_after(request, planned.suitable)
@@ -120,24 +136,6 @@ class Planner:
             return TokenCount(tokenizer.count(text), tokenizer.exact, tokenizer.name)
 
         return count
-
-    async def count(self, request: ChatRequest) -> TokenCount:
-        """The tokens of a request's prompt, which is not sent for generation.
-
-        Counted by the model's tokenizer, else by a server that would take the request, else estimated from above.
-        Raises `AuditError`.
-        """
-        counted = await _in_thread(lambda: input_count.count(request, self._config.models))
-        if counted.exact:
-            return counted
-        await self._monitor.probe_unknown(request.privacy)
-        plan_request = replace(self._plan_request(request), input_tokens=counted)
-        snapshot = self._monitor.snapshot(plan_request, None, frozenset())
-        suitable = {candidate.backend for candidate in plan(plan_request, snapshot).candidates if candidate.passed}
-        for backend in self._monitor.backends:
-            if backend.name in suitable and (found := await self._server_count(request, backend, snapshot)):
-                return found.count
-        return counted
 
     async def render(self, request: ChatRequest) -> str:
         """The prompt for raw completion. Raises `UsageError` for a model whose format is not known."""

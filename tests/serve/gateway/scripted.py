@@ -344,6 +344,8 @@ class Pipeline:
 
     async def count(self, request: ChatRequest) -> TokenCount:
         """The words of its messages; exactly for the model `tools`."""
+        if request.model not in SCRIPTS:
+            raise errors.NoBackendError("no backend can take the request")
         words = sum(len(message.content.split()) for message in request.messages)
         return TokenCount(words, request.model == "tools", "words")
 

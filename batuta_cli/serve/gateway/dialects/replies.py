@@ -10,7 +10,7 @@ from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest, parse_object
 from batuta_cli.serve.gateway.http_errors import ErrorFormat, HttpError
 from batuta_cli.serve.pipeline.request import Summary
-from batuta_cli.serve.providers.wire import NativeRequest, Piece
+from batuta_cli.serve.providers.wire import FinishReason, NativeRequest, Piece
 
 _HEADER = re.compile(rb"[ -~]{1,4096}")
 _SHORT = 64 * 1024
@@ -37,7 +37,7 @@ class Reply(Protocol):
 
 
 class RequestDialect(Protocol):
-    """Parses the requests of a client API."""
+    """The requests of a client API."""
 
     @property
     def error(self) -> ErrorFormat:
@@ -59,18 +59,18 @@ class RequestDialect(Protocol):
         """Parse a request. Raises `HttpError`."""
 
 
-class CountDialect(RequestDialect, Protocol):
-    """A client API's route that counts the tokens of a request."""
-
-    def counted(self, tokens: int) -> dict[str, Any]:
-        """The JSON of the answer."""
-
-
 class Dialect(RequestDialect, Protocol):
     """A client API: parses its requests and writes its responses."""
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
         """The writer of one response. `name` is unique; `created` is in Unix seconds."""
+
+
+class CountDialect(RequestDialect, Protocol):
+    """A client API that counts the tokens of a request."""
+
+    def counted(self, tokens: int) -> bytes:
+        """The JSON of the response."""
 
 
 async def read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, bytes]) -> ParsedRequest:
@@ -125,7 +125,7 @@ class ReplyChoice:
     calls: Calls = field(default_factory=Calls)
     more: dict[str, str] = field(default_factory=dict)
     """Other text fields, such as the reasoning or a refusal."""
-    finish_reason: str = "stop"
+    finish_reason: FinishReason = "stop"
     logprobs: dict[str, Any] | None = None
 
     @property

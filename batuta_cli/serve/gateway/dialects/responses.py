@@ -71,7 +71,7 @@ class Responses:
         }
         if document.get("store"):
             dropped.add("store")
-        body = _body(document)
+        body = self.body(document)
         return ParsedResponseRequest(
             model,
             messages,
@@ -87,6 +87,10 @@ class Responses:
             echo=_echo(document, tools),
         )
 
+    def body(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The body for backends that speak the API: nothing is stored, and some tools are left out."""
+        return _without_dropped_tools(document) | {"store": False}
+
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
         assert isinstance(parsed, ParsedResponseRequest)  # noqa: S101 - made by `read`
         return ResponseReply(parsed.model, parsed.echo, name, created)
@@ -95,16 +99,17 @@ class Responses:
 class InputTokens(Responses):
     """`POST /v1/responses/input_tokens`."""
 
-    api = None
     table = INPUT_TOKEN_FIELDS
 
-    def counted(self, tokens: int) -> dict[str, Any]:
-        return {"object": "response.input_tokens", "input_tokens": tokens}
+    def body(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        return _without_dropped_tools({name: value for name, value in document.items() if name != "store"})
+
+    def counted(self, tokens: int) -> bytes:
+        return orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens})
 
 
-def _body(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The body for backends that speak the API: nothing is stored, and tools that are always dropped are left out."""
-    body = {**document, "store": False}
+def _without_dropped_tools(document: Mapping[str, Any]) -> dict[str, Any]:
+    body = dict(document)
     if tools := document.get("tools"):
         body["tools"] = [tool for tool in tools if not is_dropped(tool)]
     return body

@@ -1,22 +1,17 @@
 """A backend that speaks the Responses API itself gets the request as it came, and its events are relayed."""
 
-import asyncio
-import io
 import json
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from batuta_cli.config import ModelSection, Router
-from batuta_cli.serve.gateway.app import Gateway
-from batuta_cli.serve.gateway.keys import ClientKeys
-from batuta_cli.serve.gateway.logs import Log
 from batuta_cli.serve.gateway.state import GatewaySettings
 from batuta_cli.serve.tiers import PrivacyTier
-from tests.serve.gateway.support import RESPONSES, Asking, Response
+from tests.serve.gateway.support import RESPONSES, Asking, Response, run
 from tests.serve.support_backend import FaultServer, Script, response, stream_head
 from tests.serve.support_pipeline import MODEL, backends, pipeline, servers, speaker
 
@@ -89,7 +84,11 @@ def scripted(*events: bytes) -> Any:
 
 
 def ask(
-    tmp_path: Path, tables: Any, body: Mapping[str, Any], tier: PrivacyTier = PrivacyTier.STANDARD
+    tmp_path: Path,
+    tables: Any,
+    body: Mapping[str, Any],
+    tier: PrivacyTier = PrivacyTier.STANDARD,
+    path: str = RESPONSES,
 ) -> tuple[Response, list[dict[str, Any]]]:
     """The answer of a gateway over these backends, and the log."""
     priced = ModelSection(
@@ -100,24 +99,13 @@ def ask(
         cached_input_usd_per_million=Decimal("0.1"),
     )
     made = pipeline(tmp_path, tables, models={MODEL: priced}, router=Router(local_backend="one"))
-    written = io.BytesIO()
-    log = Log(written)
-    settings = GatewaySettings(privacy=tier)
-    gateway = Gateway(lambda: cast(Any, made), settings, keys=ClientKeys(tmp_path / "keys.toml"), log=log)
-    asking = Asking(gateway, cast(Any, made), log, written)
 
-    async def run() -> Response:
-        to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        from_app: asyncio.Queue[Any] = asyncio.Queue()
-        life = asyncio.create_task(gateway({"type": "lifespan"}, to_app.get, from_app.put))
-        to_app.put_nowait({"type": "lifespan.startup"})
-        await from_app.get()
-        done = await asking.ask(RESPONSES, {"model": MODEL, "input": "Say it."} | dict(body))
-        to_app.put_nowait({"type": "lifespan.shutdown"})
-        await life
-        return done
+    async def scenario(asking: Asking) -> tuple[Response, list[dict[str, Any]]]:
+        done = await asking.ask(path, {"model": MODEL, "input": "Say it."} | dict(body))
+        return done, asking.log
 
-    return asyncio.run(run()), asking.log
+    found: tuple[Response, list[dict[str, Any]]] = run(tmp_path, scenario, GatewaySettings(privacy=tier), made)
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -232,6 +220,7 @@ def test_a_hosted_tool_needs_a_backend_that_has_it(tmp_path: Path) -> None:
     with servers(speaker(TEXT)) as [one]:
         done, _ = ask(tmp_path, backends(one=("vllm", one.base_url)), search)
         assert not any(path.endswith("completions") for path, _, _ in one.requests)
+    assert (done.status, done.error["code"]) == (400, "invalid_request")
     assert "tools.file_search" in done.error["message"]
 
 
@@ -272,3 +261,16 @@ def test_a_file_url_is_refused(tmp_path: Path, url: str) -> None:
             tmp_path, backends(one=("openai", one.base_url)), {"input": [{"role": "user", "content": content}]}
         )
     assert (done.status, done.error["code"]) == (400, "unsupported_url")
+
+
+def test_openai_counts_its_own_input_tokens(tmp_path: Path) -> None:
+    def counting(path: str, headers: dict[str, str], body: Any) -> Script:
+        counted = {"object": "response.input_tokens", "input_tokens": 11}
+        return [response(json.dumps(counted if path.endswith("/input_tokens") else {"data": []}).encode())]
+
+    body = {"instructions": "Be brief.", "tools": BODY["tools"]}
+    with servers(counting) as [one]:
+        done, _ = ask(tmp_path, backends(one=("openai", one.base_url)), body, path=RESPONSES + "/input_tokens")
+        (sent_body,) = [each for path, _, each in one.requests if path.endswith("/input_tokens")]
+    assert (done.json["input_tokens"], done.headers["x-batuta-count"]) == (11, "exact")
+    assert sent_body == {"model": MODEL, "input": "Say it.", "instructions": "Be brief.", "tools": [PATCH]}
