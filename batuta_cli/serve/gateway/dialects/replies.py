@@ -81,16 +81,23 @@ async def read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, byt
 
 
 def _read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, bytes]) -> ParsedRequest:
-    given_document = parse_object(body)
-    parsed = dialect.read(given_document)
+    document = parse_object(body)
+    parsed = dialect.read(document)
     if dialect.api is None:
         return parsed
-    document = given_document if parsed.document is None else parsed.document
     given = {name: headers[name] for name in dialect.headers if _HEADER.fullmatch(headers.get(name, b""))}
     sent = {name.decode(): value.decode() for name, value in given.items()}
-    personal = tuple(name for name in document if name in dialect.personal and document[name] is not None)
-    native = NativeRequest(api=dialect.api, document=document, headers=sent, personal=personal)
-    return replace(parsed, native=native)
+
+    def with_native(parsed: ParsedRequest, api: ClientApi) -> ParsedRequest:
+        native_document = document if parsed.document is None else parsed.document
+        personal = tuple(n for n, value in native_document.items() if n in dialect.personal and value is not None)
+        native = NativeRequest(
+            api=api, document=native_document, headers=sent, personal=personal, left_out=parsed.left_out
+        )
+        less = parsed.without_optional
+        return replace(parsed, native=native, without_optional=less and with_native(less, api))
+
+    return with_native(parsed, dialect.api)
 
 
 @dataclass

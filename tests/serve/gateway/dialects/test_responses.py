@@ -12,6 +12,7 @@ from tests.serve.gateway.support import RESPONSES, Response, ask
 
 DATA = Path(__file__).resolve().parents[3] / "data"
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": True}
+SEARCH = {"type": "web_search", "external_web_access": False}
 PATCH = {"type": "custom", "name": "apply_patch", "description": "Edits files."}
 
 
@@ -120,7 +121,6 @@ def test_fields_of_local_servers_and_unknown_fields_are_sent_on() -> None:
         ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
         ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
         ({"context_management": [{"type": "compaction", "compact_threshold": 9}]}, "context_management"),
-        ({"tools": [{"type": "web_search", "external_web_access": False}]}, "tools.web_search"),
     ],
 )
 def test_what_a_translated_request_leaves_out_is_named(fields: dict[str, Any], dropped: str) -> None:
@@ -201,12 +201,23 @@ def test_a_wrong_field_is_an_error_about_it(fields: dict[str, Any], param: str) 
     assert refused(**fields).param == param
 
 
+@pytest.mark.parametrize(
+    "choice", [{"type": "web_search"}, {"type": "allowed_tools", "mode": "auto", "tools": [SEARCH]}]
+)
+def test_a_search_that_the_choice_of_tools_names_is_needed(choice: dict[str, Any]) -> None:
+    parsed = Responses().read(request(tools=[WEATHER, SEARCH], tool_choice=choice))
+    assert (parsed.native_only, parsed.without_optional) == (("tool_choice", "tools.web_search"), None)
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_first_request_of_codex_is_understood(tmp_path: Path, number: int) -> None:
     body = json.loads((DATA / "codex_0.169.0.json").read_text())[number]["body"]
     parsed = Responses().read(body)
-    assert {"client_metadata", "prompt_cache_key", "tools.web_search"} == set(parsed.dropped)
-    assert (parsed.native_only, parsed.unknown) == ((), ())
+    assert (set(parsed.dropped), parsed.native_only) == ({"client_metadata", "prompt_cache_key"}, ("tools.web_search",))
+    less = parsed.without_optional
+    assert less is not None
+    assert (set(less.dropped), less.native_only) == ({*parsed.dropped, "tools.web_search"}, ())
+    assert (parsed.unknown, less.options, less.messages) == ((), parsed.options, parsed.messages)
     assert [str(message.role) for message in parsed.messages] == ["system", "user", "user"]
     names = [tool["function"]["name"] for tool in (parsed.options or {})["tools"]]
     assert "exec_command" in names

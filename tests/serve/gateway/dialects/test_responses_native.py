@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.config import ModelSection, Router
+from batuta_cli.config import Budget, ModelSection, Router
 from batuta_cli.serve.gateway.state import GatewaySettings
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.gateway.support import RESPONSES, Asking, Response, run
@@ -89,6 +89,7 @@ def ask(
     body: Mapping[str, Any],
     tier: PrivacyTier = PrivacyTier.STANDARD,
     path: str = RESPONSES,
+    budget: Budget | None = None,
 ) -> tuple[Response, list[dict[str, Any]]]:
     """The answer of a gateway over these backends, and the log."""
     priced = ModelSection(
@@ -98,7 +99,7 @@ def ask(
         output_usd_per_million=Decimal(2),
         cached_input_usd_per_million=Decimal("0.1"),
     )
-    made = pipeline(tmp_path, tables, models={MODEL: priced}, router=Router(local_backend="one"))
+    made = pipeline(tmp_path, tables, models={MODEL: priced}, router=Router(local_backend="one"), budget=budget)
 
     async def scenario(asking: Asking) -> tuple[Response, list[dict[str, Any]]]:
         done = await asking.ask(path, {"model": MODEL, "input": "Say it."} | dict(body))
@@ -133,15 +134,42 @@ BODY = {
 }
 
 
-def test_openai_gets_the_body_as_it_came_but_for_what_it_would_keep_or_charge(tmp_path: Path) -> None:
+def test_openai_gets_the_body_as_it_came_but_for_store(tmp_path: Path) -> None:
     with servers(openai) as [one]:
-        done, log = ask(tmp_path, backends(one=("openai", one.base_url)), BODY)
+        budget = Budget(allow_unbounded_tools=True)
+        done, log = ask(tmp_path, backends(one=("openai", one.base_url)), BODY, budget=budget)
         assert done.status == 200, done.body
-        expected = BODY | {"model": MODEL, "input": "Say it.", "store": False, "tools": [PATCH]}
-        assert sent(one) == expected
+        assert sent(one) == BODY | {"model": MODEL, "input": "Say it.", "store": False}
     assert done.json == whole()
     assert done.headers["x-batuta-cost"] == "0.000092"  # 10 at 1, 20 at 0.1, 40 at 2 dollars a million
     assert [line["fields"] for line in log if line["event"] == "unknown_fields"] == [["brand_new"]]
+    assert done.headers["x-batuta-dropped"] == "store"
+
+
+@pytest.mark.parametrize("access", [True, False])
+@pytest.mark.parametrize(
+    ("backend", "tier"),
+    [
+        ("openai", PrivacyTier.STANDARD),  # nothing limits the cost of its searches
+        ("openai", PrivacyTier.SOVEREIGN),
+        ("vllm", PrivacyTier.STANDARD),
+        ("vllm", PrivacyTier.SOVEREIGN),
+    ],
+)
+def test_the_search_that_codex_declares_is_left_out_where_it_cannot_be(
+    tmp_path: Path, backend: str, tier: PrivacyTier, access: bool
+) -> None:
+    def script(path: str, headers: dict[str, str], body: Any) -> Script:
+        return speaker(TEXT)(path, headers, body) if path.endswith("completions") else openai(path, headers, body)
+
+    tools = [PATCH, {"type": "web_search", "external_web_access": access}]
+    with servers(script) as [one]:
+        done, log = ask(tmp_path, backends(one=(backend, one.base_url)), BODY | {"tools": tools, "stream": True}, tier)
+        assert done.status == 200, done.body
+        (body,) = [body for path, _, body in one.requests if path.endswith(("completions", "/responses"))]
+    assert [tool["type"] for tool in body["tools"]] == ["custom" if backend == "openai" else "function"]
+    assert "tools.web_search" in log[-1]["dropped"]
+    assert "tools.web_search" in done.headers["x-batuta-dropped"].split(", ")
 
 
 def test_an_output_limit_is_added_where_money_needs_one(tmp_path: Path) -> None:
@@ -243,16 +271,6 @@ def test_hosted_tools_and_kept_files_are_refused_under_the_strict_tiers(
         assert not [path for path, _, _ in one.requests if path.endswith("/responses")]
 
 
-@pytest.mark.parametrize("tier", [PrivacyTier.SOVEREIGN, PrivacyTier.STANDARD])
-def test_stored_state_and_codex_own_tools_are_allowed_because_nothing_of_them_leaves(
-    tmp_path: Path, tier: PrivacyTier
-) -> None:
-    with servers(openai) as [one]:
-        done, _ = ask(tmp_path, backends(one=("openai", one.base_url)), BODY, tier)
-        assert done.status == 200, done.body
-        assert (sent(one)["store"], sent(one)["tools"]) == (False, [PATCH])
-
-
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "FILE:///etc/passwd"])
 def test_a_file_url_is_refused(tmp_path: Path, url: str) -> None:
     content = [{"type": "input_image", "image_url": url, "detail": "auto"}]
@@ -268,7 +286,7 @@ def test_openai_counts_its_own_input_tokens(tmp_path: Path) -> None:
         counted = {"object": "response.input_tokens", "input_tokens": 11}
         return [response(json.dumps(counted if path.endswith("/input_tokens") else {"data": []}).encode())]
 
-    body = {"instructions": "Be brief.", "tools": BODY["tools"]}
+    body = {"instructions": "Be brief.", "tools": [PATCH]}
     with servers(counting) as [one]:
         done, _ = ask(tmp_path, backends(one=("openai", one.base_url)), body, path=RESPONSES + "/input_tokens")
         (sent_body,) = [each for path, _, each in one.requests if path.endswith("/input_tokens")]
