@@ -83,7 +83,7 @@ def chat_request(state: GatewayState, connection: Connection, parsed: ParsedRequ
     """The pipeline's request for a parsed one. Fields that no table knows are logged by name."""
     if parsed.unknown:
         shown = [name for name in parsed.unknown if _FIELD_NAME.fullmatch(name)]
-        state.log.write("warning", "unknown_fields", request_id=connection.shown_id, fields=shown[:_MOST_SHOWN])
+        connection.log_fields["unknown_fields"] = shown[:_MOST_SHOWN]
     return ChatRequest(
         request_id=connection.id,
         model=parsed.model,

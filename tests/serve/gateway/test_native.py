@@ -1,18 +1,16 @@
 """A request in an API that the backend speaks too: the body goes on as it came, the response comes back as it is."""
 
 import json
-from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batuta_cli.config import ModelSection, Privacy
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
-from tests.serve.gateway.support import CHAT, MESSAGES, Response, ask, text_of
-from tests.serve.support_backend import FaultServer, response, stream_head
-from tests.serve.support_pipeline import MODEL, STALL, backends, pipeline, servers, speaker
+from tests.serve.gateway.support import CHAT, MESSAGES, Asking, Response, ask, run, text_of
+from tests.serve.gateway.support_backends import answers, asked, streams
+from tests.serve.support_pipeline import MODEL, backends, pipeline, servers, speaker
 
 OPENAI_BODY: dict[str, Any] = {
     "model": MODEL,
@@ -115,28 +113,6 @@ OPENAI_STREAM = [
 ]
 USAGE_EVENT = openai_event(choices=[], usage=USAGE)
 DONE = b"data: [DONE]\n\n"
-
-
-def streams(events: Iterable[bytes], *, cut: bool = False) -> Any:
-    return lambda *_: [stream_head(), b"".join(events), *([STALL] if cut else [])]
-
-
-def answers(document: Any) -> Any:
-    return lambda *_: [response(json.dumps(document).encode())]
-
-
-def asked(
-    tmp_path: Path, profile: str, server: FaultServer, path: str, body: Any, *, tier: str = "standard", **more: Any
-) -> Response:
-    """The response of a gateway with one backend, which has the model of the body."""
-    made = pipeline(
-        tmp_path,
-        backends((body["model"],), one=(profile, server.base_url)),
-        privacy=Privacy(tier=tier),  # type: ignore[arg-type]
-        models={body["model"]: ModelSection(context_window=100_000, output_reserve=64)},
-        breaker=more.pop("breaker", None),
-    )
-    return ask(tmp_path, path, body, pipeline=made, **more)
 
 
 def without_comments(done: Response) -> bytes:
@@ -257,12 +233,12 @@ def test_a_whole_message_comes_back_as_it_is(tmp_path: Path) -> None:
         assert asked(tmp_path, "vllm", one, MESSAGES, ANTHROPIC_BODY).json == document
 
 
-@pytest.mark.parametrize("profile", ["llamacpp", "vllm", "ollama"])
-def test_local_servers_get_anthropics_body_without_the_users_name(tmp_path: Path, profile: str) -> None:
+@pytest.mark.parametrize(
+    ("profile", "tier"), [("llamacpp", "sovereign"), ("vllm", "private"), ("vllm", "standard"), ("ollama", "standard")]
+)
+def test_local_servers_get_anthropics_body_without_the_users_name(tmp_path: Path, profile: str, tier: str) -> None:
     with servers(streams(ANTHROPIC_STREAM)) as [one]:
-        done = asked(
-            tmp_path, profile, one, MESSAGES, ANTHROPIC_BODY | {"stream": True}, tier="sovereign", headers=BETAS
-        )
+        done = asked(tmp_path, profile, one, MESSAGES, ANTHROPIC_BODY | {"stream": True}, tier=tier, headers=BETAS)
     path, headers, sent = one.requests[0]
     expected = {name: value for name, value in (ANTHROPIC_BODY | {"stream": True}).items() if name != "metadata"}
     assert (path, sent) == ("/v1/messages", expected)
@@ -339,15 +315,13 @@ def test_an_event_that_has_to_be_mended_is_written_anew_under_the_first_id(tmp_p
 
 
 def test_fields_that_no_table_knows_are_in_the_log_by_name_only(tmp_path: Path) -> None:
-    from tests.serve.gateway.support import Asking, run
-
     document = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
 
     async def scenario(asking: Asking) -> None:
         done = await asking.ask(CHAT, OPENAI_BODY | {"a secret: xyzzy": 1})
         assert done.status == 200
-        (line,) = [line for line in asking.log if line["event"] == "unknown_fields"]
-        assert line["fields"] == ["of_next_year"]
+        (line,) = asking.log
+        assert (line["level"], line["unknown_fields"]) == ("warning", ["of_next_year"])
         assert "xyzzy" not in asking.log_text
 
     with servers(answers(document)) as [one]:

@@ -32,8 +32,9 @@ from batuta_cli.serve.gateway.dialects.treatment import FieldTable, personal_fie
 from batuta_cli.serve.gateway.http_errors import anthropic_error
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-_EFFORTS = {"max": "xhigh"}
-"""Anthropic's names of efforts that OpenAI names differently."""
+_EFFORTS = {"high": None, "max": "xhigh"}
+"""Anthropic's names of efforts that OpenAI names differently. `high` is Anthropic's default, so it asks for nothing
+(https://docs.anthropic.com/en/docs/build-with-claude/effort)."""
 
 
 class Messages:
@@ -95,8 +96,8 @@ def _format(document: Mapping[str, Any], dropped: set[str]) -> dict[str, Any]:
     shape, effort = config.pop("format", None) or document.get("output_format"), config.pop("effort", None)
     dropped.update(f"output_config.{name}" for name, value in config.items() if value is not None)
     options: dict[str, Any] = {}
-    if isinstance(effort, str):
-        options["reasoning_effort"] = _EFFORTS.get(effort, effort)
+    if isinstance(effort, str) and (name := _EFFORTS.get(effort, effort)):
+        options["reasoning_effort"] = name
     if shape is not None:
         if not isinstance(shape, dict) or shape.get("type") != "json_schema" or not OBJECT.holds(shape.get("schema")):
             raise wrong("output_config", "must have a format of the type json_schema with a schema", "invalid_value")
