@@ -9,8 +9,8 @@ import pytest
 
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from tests.serve.gateway.support import CHAT, MESSAGES, Asking, Response, ask, run, text_of
-from tests.serve.gateway.support_backends import answers, asked, streams
-from tests.serve.support_pipeline import MODEL, backends, pipeline, servers, speaker
+from tests.serve.gateway.support_backends import HI, answers, asked, streams
+from tests.serve.support_pipeline import MODEL, backends, pipeline, refuser, servers, speaker
 
 OPENAI_BODY: dict[str, Any] = {
     "model": MODEL,
@@ -300,6 +300,30 @@ def test_after_an_event_that_is_not_understood_no_other_backend_continues(tmp_pa
     assert requests == []
     assert done.events[-1]["type"] == "error"
     assert not done.complete
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "501 Not Implemented"])
+def test_an_older_server_without_the_route_gets_the_request_translated(tmp_path: Path, status: str) -> None:
+    def script(path: str, *_: Any) -> Any:
+        return refuser(status)() if path == "/v1/messages" else answers(HI)()
+
+    with servers(script) as [one]:
+        done = asked(tmp_path, "llamacpp", one, MESSAGES, ANTHROPIC_BODY)
+    assert done.status == 200
+    assert done.json["content"] == [{"type": "text", "text": "Hi"}]
+    assert [path for path, _, _ in one.requests] == ["/v1/messages", "/v1/chat/completions"]
+    assert (
+        done.headers["x-batuta-dropped"] == "cache_control, context_management, metadata, thinking, tools.cache_control"
+    )
+
+
+def test_what_cannot_be_translated_is_not_sent_to_an_older_server_again(tmp_path: Path) -> None:
+    block = {"type": "of_next_year", "x": 1}
+    body = ANTHROPIC_BODY | {"messages": [{"role": "user", "content": [block]}]}
+    with servers(refuser("404 Not Found")) as [one]:
+        done = asked(tmp_path, "llamacpp", one, MESSAGES, body)
+    assert done.status >= 400
+    assert [path for path, _, _ in one.requests] == ["/v1/messages"]
 
 
 def test_an_event_that_has_to_be_mended_is_written_anew_under_the_first_id(tmp_path: Path) -> None:
