@@ -157,7 +157,7 @@ class ResponseTools:
         allowed, mode = choice.get("tools"), choice.get("mode")
         if not isinstance(allowed, list) or not allowed or mode not in ("auto", "required"):
             raise wrong("tool_choice", "allowed_tools needs a list of tools, and auto or required as its mode")
-        if any(isinstance(tool, dict) and tool.get("type") not in _KINDS for tool in allowed):
+        if any(isinstance(tool, dict) and str(tool.get("type")) not in _KINDS for tool in allowed):
             self.native_only.add("tool_choice")
             return {}
         names = {self._chosen(tool if isinstance(tool, dict) else {}) for tool in allowed}
