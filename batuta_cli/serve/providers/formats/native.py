@@ -169,7 +169,7 @@ class NativeResponsesReader(ResponsesReader):
 def _is_known_response_event(document: Mapping[str, Any]) -> bool:
     if document.get("type") == "response.output_item.added":
         return is_known_item(document.get("item"))
-    return document.get("type") in KNOWN_EVENTS
+    return str(document.get("type")) in KNOWN_EVENTS
 
 
 @dataclass(frozen=True)
