@@ -80,6 +80,8 @@ class BackendState:
     """Only the request's model cools down there; other models of the backend may be used."""
     slots: int | None = None
     """Requests it can run at once; None: not known."""
+    lacks: frozenset[Need] = frozenset()
+    """Content beside text that its server says its model does not take."""
     counted: "TokenCount | None" = None
     """The server's own count of the request's prompt; None: it was not asked."""
 
@@ -246,7 +248,7 @@ def _lacking(request: PlanRequest, state: BackendState) -> list[str]:
         return []
     format_has = frozenset(Need) if native else profile.wire.carries
     carried = (format_has - OF_SERVERS) | (format_has & frozenset(profile.carries))
-    return [need for need in Need if need in request.needs - carried]
+    return [need for need in Need if need in request.needs - (carried - state.lacks)]
 
 
 def _context(request: PlanRequest, state: BackendState) -> GateResult:
