@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from batuta_cli.errors import UsageError
+from batuta_cli.errors import InvalidInputError, UsageError
 from batuta_cli.files import display
 from batuta_cli.serve.context.truncation import Truncation, TruncationStrategy, truncate
 from batuta_cli.serve.messages import ChatMessage, template_input_of
@@ -143,8 +143,11 @@ class ContextManager:
     def count(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] = NO_OPTIONS) -> "TokenCount":
         """The tokens of the prompt for these messages. `options` has further fields of the request, such as `tools`.
 
-        Raises `TemplateError` when the template cannot render the messages.
+        Raises `TemplateError` when the template cannot render the messages, and `InvalidInputError` for a content part
+        that is not text: only a running server knows its tokens.
         """
+        if isinstance(self.counter, PromptCounter):
+            _check_parts(messages)
         return self.counter(messages, options)
 
     def fits(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] = NO_OPTIONS) -> bool:
@@ -169,7 +172,18 @@ class ContextManager:
         Raises `ContextOverflowError` when the messages that must be kept are too long by an exact count.
         """
         chosen = TruncationStrategy.SLIDING_WINDOW if strategy is None else TruncationStrategy(strategy)
-        return truncate(messages, lambda kept: self.counter(kept, options), self.size.limit, chosen)
+        return truncate(messages, lambda kept: self.count(kept, options), self.size.limit, chosen)
+
+
+def _check_parts(messages: Sequence[ChatMessage]) -> None:
+    for number, message in enumerate(messages, 1):
+        for part in message.parts:
+            if part.get("type") != "text":
+                kind = display(str(part.get("type"))[:40])
+                raise InvalidInputError(
+                    f"message {number}: has a content part of type {kind}, whose tokens only the server can count",
+                    hint="--backend NAME lets a running llama.cpp or vLLM count",
+                )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from batuta_cli.errors import InvalidInputError, TemplateError
-from batuta_cli.files import StrPath, display
+from batuta_cli.files import StrPath
 from batuta_cli.serve.messages import ChatMessage, Role, template_input_of
 from batuta_cli.serve.names import unknown_name
 from batuta_cli.serve.tokens.openai_models import Overhead, openai_model, openai_tokenizer
@@ -45,10 +45,9 @@ def count_messages(
 
     With `render`, the rendered prompt is counted, control tokens included, except for OpenAI's hosted models. `options`
     has further fields of OpenAI's request; those that a template may read reach `render`, and its tools and its
-    response format are counted. Raises the errors of `tokenizer_for` and of `render`, and `InvalidInputError` for a
-    content part that is not text: only the server knows its tokens.
+    response format are counted. Of content parts only the texts are counted. Raises the errors of `tokenizer_for` and
+    of `render`.
     """
-    _check_parts(messages)
     known = None if tokenizer_path else openai_model(model)
     if known is not None and not (known.rendered and render):
         tokenizer = openai_tokenizer(known.encoding)
@@ -71,17 +70,6 @@ def count_messages(
 def count_prompt(tokenizer: Tokenizer, prompt: str) -> TokenCount:
     """The tokens of a prompt rendered by a template. Control tokens in it count as one token each."""
     return TokenCount(tokenizer.count(prompt, special=True), tokenizer.exact, tokenizer.name)
-
-
-def _check_parts(messages: Sequence[ChatMessage]) -> None:
-    for number, message in enumerate(messages, 1):
-        for part in message.parts:
-            if part.get("type") != "text":
-                kind = display(str(part.get("type"))[:40])
-                raise InvalidInputError(
-                    f"message {number}: has a content part of type {kind}, whose tokens only the server can count",
-                    hint="--backend NAME lets a running llama.cpp or vLLM count",
-                )
 
 
 def _check_roles(messages: Sequence[ChatMessage]) -> None:
