@@ -6,9 +6,9 @@ below 2⁵³ nano-dollars, about nine million dollars, because Lua counts in flo
 
 A Redis that cannot be used is a `LedgerError`, and paid requests are refused: it is away, slow, read-only, out of
 memory, or not the ledger that this process knows. The latter is noticed by two values. The *epoch* is random and made
-with the ledger; it is remembered in this process and, for later ones, in a file (`redis_place.py`). The *counter* grows
-with every write, so that a smaller one shows that writes were lost: in a failover to a replica that was behind, or a
-restart without persistence.
+with the ledger, by its first use, also a reading one. It is remembered in this process and, for later ones, in a file
+(`redis_place.py`). The *counter* grows with every write, so that a smaller one shows that writes were lost: in a
+failover to a replica that was behind, or a restart without persistence.
 
 A step whose response is lost may have been done. A reservation that may exist is released with the next step. A
 settlement is sent again, and when Redis no longer knows the reservation, it has been done.
