@@ -17,7 +17,7 @@ PARTS = ["one ", "two ", "three"]
 def backend(address: str, port: int, served: str) -> None:
     """Serve until the process is killed. A stream waits after its first part for a line on stdin."""
     lock, go_on = threading.Lock(), threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.readline(), go_on.set()), daemon=True).start()
+    threading.Thread(target=_wait_for_line, args=(go_on,), daemon=True).start()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -71,6 +71,11 @@ def backend(address: str, port: int, served: str) -> None:
         daemon_threads = True
 
     Server((address, port), Handler).serve_forever()
+
+
+def _wait_for_line(go_on: threading.Event) -> None:
+    sys.stdin.readline()
+    go_on.set()
 
 
 def clients(port: int, count: int, name: str) -> None:
