@@ -193,7 +193,11 @@ class LedgerError(DamagedStateError):
 
 
 class MissingLedgerError(LedgerError):
-    """The ledger's file is missing, but its marker exists. Exit 1."""
+    """The ledger that was used here is gone: its file, or its rows in Redis. Exit 1."""
+
+
+class OtherLedgerError(MissingLedgerError):
+    """The ledger in Redis is not the one that was used here, or has lost writes. Exit 1."""
 
 
 class AuditError(OperationError):
