@@ -28,6 +28,8 @@ EXIT_STATUS = {
     6: "The privacy tier refuses.",
     7: "No backend is available: none answers, or the queue is full.",
     8: "The messages do not fit the context window.",
+    126: "pacha run: the program exists and cannot be executed.",
+    127: "pacha run: the program does not exist.",
     INTERRUPTED: "Interrupted.",
 }
 
@@ -49,7 +51,7 @@ ENVIRONMENT = (
         "Directories to use instead of ~/.config, ~/.local/share and ~/.local/state.",
     ),
     ("BATUTA_TABLE_KEY", "Overrides a key of the configuration, for example BATUTA_PACHA_DEFAULT_KEY."),
-    ("MODEL_KEY", "The password of encrypt and decrypt, unless an option names another."),
+    ("MODEL_KEY", "The password of encrypt, decrypt and run, unless an option names another."),
     (
         "OPENAI_API_KEY, GROQ_API_KEY, OLLAMA_HOST, ...",
         "API keys and addresses of backends, under the names that each service documents.",
