@@ -12,7 +12,7 @@ _batuta_at() {
             options='-V --version --json -q --quiet -h --help'
             ;;
         'batuta pacha')
-            subcommands='keygen sign verify hash encrypt decrypt inspect keys trust store'
+            subcommands='keygen sign verify run hash encrypt decrypt inspect keys trust store'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha keygen')
@@ -37,6 +37,14 @@ _batuta_at() {
             case ${2-} in
                 --signature | --key | --trust | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
                 --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha run')
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --password-env --password-file --allow-kdf-memory --max-memory --allow-swap --json -q --quiet -h --help'
+            case ${2-} in
+                --signature | --key | --trust | --ca | --trusted-root | --password-file) value='<file>' && return 0 ;;
+                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned | --allow-kdf-memory | --max-memory | 1 | [1-9]*) value='' && return 0 ;;
+                --password-env) value='<variable>' && return 0 ;;
             esac
             ;;
         'batuta pacha hash')

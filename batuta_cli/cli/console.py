@@ -64,6 +64,13 @@ class CommandResult:
     """Bytes for stdout in place of `text`."""
 
 
+@dataclass(frozen=True)
+class ProgramStatus:
+    """The outcome of a command that started a program: its exit status, and nothing to print."""
+
+    code: int
+
+
 @dataclass
 class OutputSettings:
     """The values of the options that all commands share."""

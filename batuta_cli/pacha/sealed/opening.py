@@ -18,18 +18,12 @@ from batuta_cli.errors import InvalidInputError, VerificationError
 from batuta_cli.files import StrPath, display
 from batuta_cli.pacha.encryption.passwords import Password
 from batuta_cli.pacha.locate import Located, inside_model
-from batuta_cli.pacha.sealed.content import (
-    SealedContent,
-    SealingOptions,
-    is_encrypted_file,
-    plaintext_name,
-    seal_model,
-    signatures_beside,
-)
+from batuta_cli.pacha.sealed.content import SealingOptions, is_encrypted_file, signatures_beside
 from batuta_cli.pacha.sealed.memfd import MemoryFile
+from batuta_cli.pacha.sealed.verified import SealedModel, seal_verified
 from batuta_cli.pacha.signer import Policy
 from batuta_cli.pacha.signing import ModelSignature, model_name
-from batuta_cli.pacha.verification import Verification, verify_all
+from batuta_cli.pacha.verification import Verification
 
 Signatures = ModelSignature | Sequence[ModelSignature] | None
 """A signature, several, or None for the one that is beside the model."""
@@ -38,7 +32,7 @@ Signatures = ModelSignature | Sequence[ModelSignature] | None
 class VerifiedFile(io.BufferedReader):
     """A seekable, read-only file object over verified bytes. It stays valid after the file on disk has changed."""
 
-    def __init__(self, memory: MemoryFile, verification: Verification, *, owned: bool) -> None:
+    def __init__(self, memory: MemoryFile, verification: Verification | None, *, owned: bool) -> None:
         super().__init__(io.FileIO(memory.path))
         self.verification = verification
         self._memory = memory if owned else None
@@ -62,10 +56,10 @@ class VerifiedDirectory(Mapping[str, VerifiedFile]):
     frees the memory, once the file objects are closed too.
     """
 
-    def __init__(self, content: SealedContent, verification: Verification) -> None:
-        self._content = content
-        self._files = content.covered(verification)
-        self.verification = verification
+    def __init__(self, sealed: SealedModel) -> None:
+        self._content = sealed.content
+        self._files = sealed.files
+        self.verification = sealed.verification
 
     def __getitem__(self, name: str) -> VerifiedFile:
         return VerifiedFile(self._files[name], self.verification, owned=False)
@@ -116,12 +110,10 @@ def open_verified(
         OperationError: there is not enough memory, or no sealed memory on this system.
     """
     options = SealingOptions(max_memory, allow_swap, password)
-    content, verification = _verified(path, policy, signatures, options, require, ())
-    memory = content.files.get(".")
-    if memory is None:
-        content.close()
+    if os.path.isdir(path):
         raise InvalidInputError(f"{display(path)}: is a directory", hint="verified_directory opens one")
-    return VerifiedFile(memory, verification, owned=True)
+    sealed = _sealed(path, policy, signatures, options, require, ())
+    return VerifiedFile(sealed.files["."], sealed.verification, owned=True)
 
 
 def verified_directory(
@@ -145,22 +137,21 @@ def verified_directory(
     if not os.path.isdir(path):
         raise InvalidInputError(f"{display(path)}: is not a directory", hint="open_verified opens a file")
     options = SealingOptions(max_memory, allow_swap)
-    content, verification = _verified(path, policy, signatures, options, require, allow_unsigned)
-    return VerifiedDirectory(content, verification)
+    return VerifiedDirectory(_sealed(path, policy, signatures, options, require, allow_unsigned))
 
 
-def _verified(
+def _sealed(
     path: StrPath,
     policy: Policy,
     signatures: Signatures,
     options: SealingOptions,
     require: int | None,
     allow_unsigned: Sequence[str],
-) -> tuple[SealedContent, Verification]:
-    tolerated = list(allow_unsigned)
-    encrypted = is_encrypted_file(path)
+) -> SealedModel:
+    text = os.fspath(path)
+    found, encrypted, tolerated = Located(text, text, model_name(path)), is_encrypted_file(path), list(allow_unsigned)
     if signatures is None:
-        candidates = signatures_beside(Located(os.fspath(path), os.fspath(path), model_name(path)), encrypted)
+        candidates = signatures_beside(found, encrypted)
         file = next(filter(os.path.lexists, candidates), None)
         if file is None:
             raise VerificationError(
@@ -170,12 +161,6 @@ def _verified(
         signatures, tolerated = [ModelSignature.load(file)], [*tolerated, *inside_model([file], path)]
     elif isinstance(signatures, ModelSignature):
         signatures = [signatures]
-    content = seal_model(path, signatures, options)
-    try:
-        name = plaintext_name(model_name(path), encrypted)
-        return content, verify_all(
-            content, signatures, policy, label=path, actual_name=name, require=require, allow_unsigned=tolerated
-        )
-    except BaseException:
-        content.close()
-        raise
+    return seal_verified(
+        found, signatures, policy, options, encrypted=encrypted, require=require, allow_unsigned=tolerated
+    )
