@@ -147,6 +147,9 @@ complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-swap -d 'Start also w
 complete -c batuta -n '__batuta_in \'pacha run\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha run\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha run\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha run\' 1 --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --password-env --password-file --allow-kdf-memory --max-memory' -F
+complete -c batuta -n '__batuta_in \'pacha run\' 2 --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --password-env --password-file --allow-kdf-memory --max-memory' -a '(__fish_complete_command)'
+complete -c batuta -n '__batuta_in \'pacha run\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --password-env --password-file --allow-kdf-memory --max-memory' -F
 
 # batuta pacha hash
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'

@@ -84,6 +84,8 @@ def _named(name: str) -> str:
 
 
 def _argument(argument: Argument, number: int) -> str:
+    if argument.value.kind is Kind.PROGRAM:
+        return _quote(f"*::{_value(argument.value)[1:]}")
     place = "*" if argument.repeatable else str(number)
     colon = "" if argument.required or argument.repeatable else ":"
     value = _value(argument.value)
@@ -96,10 +98,11 @@ def _value(value: Value) -> str:
     actions = {
         Kind.FILE: "_files",
         Kind.VARIABLE: '_parameters -g "*export*"',
+        Kind.PROGRAM: "_normal",
         Kind.CHOICE: f"({' '.join(value.choices)})",
         Kind.FREE: " ",
     }
-    return f":{_escape(value.metavar.removesuffix('...'))}:{actions[value.kind]}"
+    return f":{_escape(value.metavar.removeprefix('-- ').removesuffix('...'))}:{actions[value.kind]}"
 
 
 def _escape(text: str) -> str:
