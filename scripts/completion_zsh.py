@@ -26,7 +26,11 @@ def _function(command: Command) -> str:
     specs = [_option(option) for option in command.options]
     if command.commands:
         return _group(command, specs)
-    specs += [_argument(argument, number) for number, argument in enumerate(command.arguments, start=1)]
+    for number, argument in enumerate(command.arguments, start=1):
+        if argument.value.kind is Kind.PROGRAM:
+            specs += [_quote(f"{number}{_value(argument.value)}"), _quote("*:ARGUMENT:_files")]
+        else:
+            specs.append(_argument(argument, number))
     return "\n".join((f"{_name(command)}() {{", f"    _arguments -s -S {_lines(specs)}", "}", ""))
 
 
@@ -84,8 +88,6 @@ def _named(name: str) -> str:
 
 
 def _argument(argument: Argument, number: int) -> str:
-    if argument.value.kind is Kind.PROGRAM:
-        return _quote(f"*::{_value(argument.value)[1:]}")
     place = "*" if argument.repeatable else str(number)
     colon = "" if argument.required or argument.repeatable else ":"
     value = _value(argument.value)
@@ -98,7 +100,7 @@ def _value(value: Value) -> str:
     actions = {
         Kind.FILE: "_files",
         Kind.VARIABLE: '_parameters -g "*export*"',
-        Kind.PROGRAM: "_normal",
+        Kind.PROGRAM: "_command_names -e",
         Kind.CHOICE: f"({' '.join(value.choices)})",
         Kind.FREE: " ",
     }
