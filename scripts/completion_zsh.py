@@ -100,7 +100,7 @@ def _value(value: Value) -> str:
     actions = {
         Kind.FILE: "_files",
         Kind.VARIABLE: '_parameters -g "*export*"',
-        Kind.PROGRAM: "_command_names -e",
+        Kind.PROGRAM: " _command_names -e",
         Kind.CHOICE: f"({' '.join(value.choices)})",
         Kind.FREE: " ",
     }
