@@ -8,6 +8,17 @@ _HEAD = """\
 # zsh completion for batuta. Generated from the commands by `make docs`. It is static: batuta is not run at TAB.
 """
 
+# After -- comes a command line that zsh completes as any other.
+_PROGRAM = """\
+    local -i separator=${words[(i)--]}
+    if ((separator < CURRENT)); then
+        shift $separator words
+        ((CURRENT -= separator))
+        _normal
+        return
+    fi
+""".splitlines()
+
 _TAIL = """\
 if [[ ${funcstack[1]} == _batuta ]]; then
     _batuta "$@" # zsh loads this file as the function
@@ -26,12 +37,9 @@ def _function(command: Command) -> str:
     specs = [_option(option) for option in command.options]
     if command.commands:
         return _group(command, specs)
-    for number, argument in enumerate(command.arguments, start=1):
-        if argument.value.kind is Kind.PROGRAM:
-            specs += [_quote(f"{number}{_value(argument.value)}"), _quote("*:ARGUMENT:_files")]
-        else:
-            specs.append(_argument(argument, number))
-    return "\n".join((f"{_name(command)}() {{", f"    _arguments -s -S {_lines(specs)}", "}", ""))
+    specs += [_argument(argument, number) for number, argument in enumerate(command.arguments, start=1)]
+    program = _PROGRAM if any(argument.value.kind is Kind.PROGRAM for argument in command.arguments) else []
+    return "\n".join((f"{_name(command)}() {{", *program, f"    _arguments -s -S {_lines(specs)}", "}", ""))
 
 
 def _group(command: Command, specs: list[str]) -> str:
@@ -100,7 +108,7 @@ def _value(value: Value) -> str:
     actions = {
         Kind.FILE: "_files",
         Kind.VARIABLE: '_parameters -g "*export*"',
-        Kind.PROGRAM: " _command_names -e",
+        Kind.PROGRAM: "_files",
         Kind.CHOICE: f"({' '.join(value.choices)})",
         Kind.FREE: " ",
     }

@@ -250,7 +250,7 @@ LINES = [
     ("batuta pacha keys export --format=open\t", ["pacha", "keys", "export", "--format=openssh"]),
     ("batuta pacha trust add alice oth\t", ["pacha", "trust", "add", "alice", "other.gguf"]),
     ("batuta pacha sign -- oth\t", ["pacha", "sign", "--", "other.gguf"]),
-    ("batuta pacha run oth\t-- mktem\tmy\t", ["pacha", "run", "other.gguf", "--", "mktemp", "my model.gguf"]),
+    ("batuta pacha run oth\t-- cat my\t", ["pacha", "run", "other.gguf", "--", "cat", "my model.gguf"]),
     ("batuta pacha sign -- --follow\t", ["pacha", "sign", "--", "--follow"]),
     ("batuta config set pacha.def\tx", ["config", "set", "pacha.default_key", "x"]),
 ]
