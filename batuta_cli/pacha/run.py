@@ -84,11 +84,11 @@ def find_program(arguments: Sequence[str]) -> Program:
 
 
 def keep_signals_from_threads() -> None:
-    """Start the threads that hash large files with the forwarded signals blocked.
+    """Start the threads that hash large files with the signals of the program and about it blocked.
 
     A signal is delivered to any thread that does not block it, and a thread of a native library would lose it.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
     try:
         start_hashing_threads()
     finally:

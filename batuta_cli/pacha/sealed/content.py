@@ -231,7 +231,7 @@ def _decrypted(
         )
 
     if size == 0:  # there is nothing to write, and the password still has to be the right one
-        write(memoryview(b""))
+        write(memoryview(bytearray()))
     return _filled(size, options, write)
 
 
