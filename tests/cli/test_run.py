@@ -6,7 +6,9 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,16 +38,16 @@ def encrypted(work: Path, model: Path, version: int) -> Path:
     return work / f"{model.name}.enc"
 
 
-def directory(work: Path, key: SigningKey, files: dict[str, bytes], **options: list[str]) -> Path:
+def directory(work: Path, key: SigningKey, files: dict[str, bytes], **options: Any) -> Path:
     model = work / "nemo"
     for name, content in files.items():
         (model / name).parent.mkdir(parents=True, exist_ok=True)
         (model / name).write_bytes(content)
-    sign_path(model, key, **options).save(work / "nemo.sig")  # type: ignore[arg-type]
+    sign_path(model, key, **options).save(work / "nemo.sig")
     return model
 
 
-def starts_nothing(batuta: Run, work: Path, *arguments: str | Path, code: int, **options: object) -> str:
+def starts_nothing(batuta: Run, work: Path, *arguments: str | Path, code: int, **options: Any) -> str:
     """The error of a run whose program would have left a file."""
     done = batuta("pacha", "run", *arguments, "--", "touch", "started", "{}", code=code, **options)
     assert not (work / "started").exists()
@@ -103,12 +105,12 @@ def test_the_program_does_not_get_the_variables_of_passwords(batuta: Run, work: 
 
 
 def test_the_program_cannot_read_the_password_from_the_environment_of_its_parent(
-    environment: dict[str, str], work: Path, model: Path, without_capabilities: "object"
+    environment: dict[str, str], work: Path, model: Path, without_capabilities: Callable[[], None]
 ) -> None:
     file = encrypted(work, model, 1)
     program = ["sh", "-c", "cat /proc/$PPID/environ || echo refused", "{}"]
     done = subprocess.run(
-        [BATUTA, "pacha", "run", file, "--", *program],
+        [BATUTA, "pacha", "run", str(file), "--", *program],
         env=environment | {"MODEL_KEY": PASSWORD},
         cwd=work,
         capture_output=True,
@@ -253,12 +255,12 @@ def test_a_missing_signature_starts_nothing(batuta: Run, work: Path, model: Path
     "damage", [lambda data: data[:-20] + b"x" + data[-19:], lambda data: data[:-100], lambda data: data[:120]]
 )
 def test_a_damaged_ciphertext_and_a_wrong_password_start_nothing(
-    batuta: Run, work: Path, model: Path, version: int, damage: "object"
+    batuta: Run, work: Path, model: Path, version: int, damage: Callable[[bytes], bytes]
 ) -> None:
     file = encrypted(work, model, version)
     wrong = starts_nothing(batuta, work, file, code=3, env={"MODEL_KEY": "wrong"})
     assert "wrong password, or the file is damaged" in wrong
-    file.write_bytes(damage(file.read_bytes()))  # type: ignore[operator]
+    file.write_bytes(damage(file.read_bytes()))
     assert starts_nothing(batuta, work, file, code=3, env={"MODEL_KEY": PASSWORD}) == wrong
 
 
@@ -328,7 +330,7 @@ def test_a_size_that_is_not_one_is_refused(batuta: Run, work: Path, model: Path)
         batuta("pacha", "run", model, f"--max-memory={size}", "--", "true", "{}", code=0)
 
 
-def open_files(soft: int, hard: int) -> "object":
+def open_files(soft: int, hard: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
