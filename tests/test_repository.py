@@ -276,6 +276,67 @@ def test_the_gateway_of_the_compose_file_needs_a_key_and_serves_the_model_of_its
         assert _status(url, "/v1/models", {"Authorization": f"Bearer {key}"}) == 200
 
 
+def _server_of(name: str) -> tuple[list[str], Any]:
+    """The command line of the server in an example that uses `pacha run`, and the document."""
+    document = _yaml(EXAMPLES / name)
+    if name.startswith("compose"):
+        service = document["services"]["llamacpp"]
+        entry = json.loads(service["build"]["dockerfile_inline"].partition("ENTRYPOINT ")[2])
+        return [*entry, *service["command"]], document
+    (container,) = document["spec"]["containers"]
+    return [*container["command"], *container["args"]], document
+
+
+@pytest.mark.parametrize("name", ["compose-run.yaml", "kubernetes-run.yaml"])
+def test_the_server_of_an_example_gets_the_verified_plaintext_and_is_not_started_on_another(
+    batuta: Run, work: Path, name: str
+) -> None:
+    words, _ = _server_of(name)
+    assert words[0] == "/opt/batuta/bin/batuta"
+    assert words[words.index("--") + 1] == "/app/llama-server"
+    (work / "model.gguf").write_bytes(b"a model")
+    (work / "password").write_text("correct horse")
+    batuta("pacha", "keygen", "--output", "release.key", code=0)
+    batuta("pacha", "sign", "model.gguf", "--key", "release.key", code=0)
+    batuta("pacha", "encrypt", "model.gguf", "--password-file", "password", code=0)
+    (work / "model.gguf").unlink()
+    server = work / "server"
+    server.write_text('#!/bin/sh\ncat "$2"; shift 2; echo " $*"\n')
+    server.chmod(0o755)
+    places = {"/models/": f"{work}/", "/etc/batuta/": f"{work}/", "/app/llama-server": str(server)}
+    places |= {"/run/secrets/model_key": f"{work}/password", "/run/secrets/model-key/": f"{work}/"}
+    command = words[1:]
+    for inside, outside in places.items():
+        command = [word.replace(inside, outside) for word in command]
+    assert batuta(*command, code=0).stdout == "a model --alias=local --host=0.0.0.0 --port=8080\n"
+    (work / "other").write_bytes(b"another model")
+    batuta("pacha", "encrypt", "other", "--password-file", "password", "--output", "model.gguf.enc", "--force", code=0)
+    assert batuta(*command, code=3).stdout == ""
+
+
+def test_the_pod_mounts_what_it_defines_and_only_the_server_has_key_and_password() -> None:
+    _, document = _server_of("kubernetes-run.yaml")
+    pod = document["spec"]
+    (fetch,), (server,) = pod["initContainers"], pod["containers"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert {mount["name"] for each in (fetch, server) for mount in each["volumeMounts"]} == set(volumes)
+    assert [mount["name"] for mount in fetch["volumeMounts"]] == ["models"]
+    for container in (fetch, server):
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+    writable = [mount["name"] for mount in server["volumeMounts"] if not mount.get("readOnly")]
+    assert [volumes[name]["emptyDir"]["medium"] for name in writable] == ["Memory"]
+    assert server["resources"]["limits"] == server["resources"]["requests"]  # Guaranteed: no swap
+
+
+def test_the_compose_file_of_a_run_has_no_place_on_a_disk_to_write_to() -> None:
+    _, document = _server_of("compose-run.yaml")
+    service = document["services"]["llamacpp"]
+    assert service["read_only"]
+    assert all(volume.endswith(":ro") for volume in service["volumes"])
+    assert set(service["secrets"]) == set(document["secrets"])
+    assert (EXAMPLES / service["build"]["context"]).resolve() == ROOT
+
+
 # How to add a backend, a chat format: what the guides say is done in a copy of the package.
 
 
