@@ -56,7 +56,11 @@ TrustFile = Annotated[
 ]
 Authorities = Annotated[
     list[str] | None,
-    typer.Option("--ca", metavar="FILE", help="Accept certificates that this authority (PEM) issued to --identity."),
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        help="Accept certificates that this authority (PEM) issued to --identity, instead of the trust store's.",
+    ),
 ]
 TrustedRoot = Annotated[
     str | None,
