@@ -33,10 +33,10 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha verify')
-            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --json -q --quiet -h --help'
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --report --json -q --quiet -h --help'
             case ${2-} in
                 --signature | --key | --trust | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
-                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned) value='' && return 0 ;;
+                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned | --report) value='' && return 0 ;;
             esac
             ;;
         'batuta pacha run')

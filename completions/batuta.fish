@@ -120,10 +120,11 @@ complete -c batuta -n '__batuta_in \'pacha verify\'' -l issuer -x -d 'The OpenID
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l at -x -d 'Judge certificates and expiry at this time, not now (UTC).'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-unsigned -x -d 'Accept unsigned files of these names, and list them.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l report -x -d 'Print annotations of a GitHub Actions job, and add to its summary.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned' -F
+complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --report' -F
 
 # batuta pacha run
 complete -c batuta -n '__batuta_in \'pacha run\'' -l signature -r -F -d 'The signature, if it is not PATH.sig; - is stdin.'

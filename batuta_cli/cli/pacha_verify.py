@@ -11,7 +11,7 @@ from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
 from batuta_cli.cli.models import located_size, total_size, warn_of_pointers
 from batuta_cli.cli.verify_options import Checks, existing_signature, load_all, verified_text
-from batuta_cli.errors import UsageError, VerificationError
+from batuta_cli.errors import BatutaError, UsageError, VerificationError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ commands = typer.Typer()
         "batuta pacha verify model.gguf --identity alice@example.com --name model.gguf",
         "batuta pacha verify model.gguf --key alice.pub --quiet && ./serve model.gguf",
         "batuta pacha verify model.gguf --signature a.sig --signature b.sig --require 2",
+        "batuta pacha verify models/*.gguf --key release.pub --report github",
     ),
 )
 def verify(
@@ -46,8 +47,15 @@ def verify(
     at: options.At = None,
     allow_unsigned: options.AllowUnsigned = None,
     allow_pacha1: options.AllowPacha1 = False,
+    report: Annotated[
+        str | None,
+        typer.Option(metavar="github", help="Print annotations of a GitHub Actions job, and add to its summary."),
+    ] = None,
 ) -> console.CommandResult:
     """Verify models: exit 0 only when the content is intact and the signer is trusted."""
+    from batuta_cli.cli.github_report import GithubReport
+
+    reporting = GithubReport.of(report)
     if signature and len(paths) > 1:
         raise UsageError("--signature takes one PATH", hint="verify them one by one")
     checks = Checks.of(
@@ -67,17 +75,34 @@ def verify(
         allow_pacha1=allow_pacha1,
     )
     policy = checks.policy
-    if policy is None:
-        return for_each(paths, lambda path: _verify_digest(path, checks.digest), size=located_size)
 
     def one(path: str) -> Done:
+        if policy is None:
+            return _verify_digest(path, checks.digest)
         try:
             return _verify_signature(path, policy, checks)
         except VerificationError:
             warn_of_pointers(path, path, follow_symlinks=True)
             raise
 
-    return for_each(paths, one, size=located_size)
+    if reporting is None:
+        return for_each(paths, one, size=located_size)
+
+    def reported(path: str) -> Done:
+        try:
+            return reporting.verified(path, one(path))
+        except BatutaError as error:
+            reporting.failed(path, error)
+            raise
+
+    outcome = for_each(paths, reported, size=located_size)
+    try:
+        reporting.write_summary()
+    except BatutaError as error:
+        if outcome.error is None:
+            raise
+        console.report(error)  # the models' own failure decides the exit status
+    return outcome
 
 
 def _verify_digest(path: str, wanted: Any) -> Done:
