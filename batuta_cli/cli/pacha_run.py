@@ -154,7 +154,8 @@ def _sealed(path: str, checks: Checks, sealing: "SealingOptions") -> "SealedMode
         files = files or [existing_signature(path, found.path, signatures_beside(found, encrypted))]
         signatures, policy = load_all(files, policy)
     size = total_size(found.path)
-    with console.progress(f"verifying {path}", size and 2 * size) as advance:  # it is copied, then hashed
+    work = size and console.WorkSize(2 * size.bytes, size.files)  # each file is copied, then hashed
+    with console.progress(f"verifying {path}", work) as advance:
         sealed = seal_verified(
             found,
             signatures,

@@ -15,7 +15,7 @@ import pytest
 from batuta_cli.pacha.encryption import encrypt_path
 from batuta_cli.pacha.keys import SigningKey
 from batuta_cli.pacha.signing import sign_path
-from tests.cli.support import answer, forget_trust, names_in, own_key, shows_no, signed_model
+from tests.cli.support import answer, forget_trust, names_in, on_a_terminal, own_key, shows_no, signed_model
 from tests.conftest import BATUTA, Run
 
 PASSWORD = "correct horse battery staple"
@@ -171,6 +171,16 @@ def test_stdin_stdout_and_stderr_are_those_of_the_program_also_under_json(batuta
     program = ("--", "sh", "-c", "cat; echo error >&2", "{}")
     done = batuta("pacha", "run", "model.gguf", "--json", *program, input="typed", code=0)
     assert (done.stdout, done.stderr) == ("typed", "error\n")
+
+
+def test_on_a_terminal_the_password_is_asked_for_before_the_program_starts(
+    environment: dict[str, str], work: Path, model: Path
+) -> None:
+    file = encrypted(work, model, 2)
+    command = ("pacha", "run", file, "--", "wc", "-c", "{}")
+    status, shown = on_a_terminal(command, environment, work, [("Password:", PASSWORD)])
+    assert status == 0
+    assert shown.index("verified, signed by") < shown.index("8000 /")
 
 
 def test_the_memory_cannot_be_written_to(batuta: Run, model: Path) -> None:
