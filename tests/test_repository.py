@@ -192,9 +192,8 @@ def test_the_action_has_what_github_requires_and_each_input_is_used_once() -> No
 
 
 def test_the_tour_uses_the_action_with_inputs_that_it_has() -> None:
-    (example,) = re.findall(
-        r"<!-- test: action -->\n```yaml\n(.*?)```", (ROOT / "docs/tour-pacha.md").read_text(), re.S
-    )
+    tour = (ROOT / "docs/tour-pacha.md").read_text()
+    (example,) = re.findall(r"<!-- test: action -->\n```yaml\n(.*?)```", tour, re.DOTALL)
     (step,) = yaml.safe_load(example)
     inputs = _yaml(ROOT / "action.yml")["inputs"]
     assert set(step["with"]) <= set(inputs)

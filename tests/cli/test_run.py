@@ -161,6 +161,24 @@ def test_an_object_of_the_store_has_the_name_that_it_was_added_under(batuta: Run
     assert done.stdout == "model.gguf\n8000\n"
 
 
+def test_an_object_of_the_store_must_have_its_address_besides_a_trusted_signature(
+    batuta: Run, home: Path, work: Path, key: SigningKey
+) -> None:
+    for name, content in (("one", b"content 1"), ("two", b"content 2")):
+        signed_model(work, key, name, content)
+        batuta("pacha", "store", "add", name, "--name", name, code=0)
+        (work / name).unlink()
+    place = home / "data" / "batuta" / "store"
+    (one,) = [path for path in place.rglob("*") if path.is_file() and path.read_bytes() == b"content 1"]
+    (two,) = [path for path in place.rglob("*") if path.is_file() and path.read_bytes() == b"content 2"]
+    signature_of = {each: place / "signatures" / f"{each.parent.name}{each.name}.sig" for each in (one, two)}
+    for old, new in ((one, two), (signature_of[one], signature_of[two])):
+        content = new.read_bytes()
+        old.unlink()
+        old.write_bytes(content)
+    assert "the content is blake3:" in starts_nothing(batuta, work, "one", code=3)
+
+
 def test_the_exit_status_is_that_of_the_program_or_128_and_its_signal(batuta: Run, model: Path) -> None:
     for script, status in (("exit 0", 0), ("exit 7", 7), ("exit 130", 130), ("kill -KILL $$", 137)):
         done = batuta("pacha", "run", "model.gguf", "--quiet", "--", "sh", "-c", script, "{}", code=status)

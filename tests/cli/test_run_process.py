@@ -39,6 +39,10 @@ while True:
 """
 """A program that prints each signal that it gets, and ends at SIGUSR2."""
 
+needs_strace = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="strace is not installed; `make test` brings it where there is apt"
+)
+
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -144,7 +148,8 @@ def test_a_program_that_ignores_a_signal_goes_on(start: Start) -> None:
     assert child.returncode == 5
 
 
-def test_ctrl_c_on_a_terminal_reaches_the_program_once(start: Start) -> None:
+@needs_strace
+def test_ctrl_c_on_a_terminal_is_not_sent_to_the_program_again(start: Start, work: Path) -> None:
     leader, follower = pty.openpty()
     child = start(
         *(sys.executable, "-c", TELLING, "{}", str(int(signal.SIGINT))),
@@ -155,12 +160,17 @@ def test_ctrl_c_on_a_terminal_reaches_the_program_once(start: Start) -> None:
     )
     os.close(follower)
     shown = until(leader, b"ready")
-    os.write(leader, b"\x03")
-    shown = until(leader, b"got 2\r\n", shown)
-    child.send_signal(signal.SIGUSR2)  # a second SIGINT would be passed on before it
-    shown = until(leader, b"got 12\r\n", shown)
-    assert shown.count(b"got 2\r\n") == 1
-    assert child.wait(30) == 9
+    trace = ["strace", "-e", "trace=kill", "-o", str(work / "trace"), "-p", str(child.pid)]
+    with subprocess.Popen(trace, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr is not None
+        assert "attached" in strace.stderr.readline()
+        os.write(leader, b"\x03")
+        shown = until(leader, b"got 2\r\n", shown)
+        child.send_signal(signal.SIGUSR2)  # a second SIGINT would be passed on before it
+        until(leader, b"got 12\r\n", shown)
+        assert child.wait(30) == 9
+    sent = [text for text in (work / "trace").read_text().splitlines() if text.startswith("kill(")]
+    assert [text.partition(", ")[2][:7] for text in sent] == ["SIGUSR2"]
     os.close(leader)
 
 
@@ -199,6 +209,20 @@ def test_no_thread_takes_the_signals_that_are_for_the_program(
     assert len(blocked) > 1
     others = blocked[1:]  # the first is the one that waits, which the kernel shows with an empty mask
     assert all(mask >> (signal.SIGTERM - 1) & 1 and mask >> (signal.SIGCHLD - 1) & 1 for mask in others)
+
+
+def test_the_status_is_known_although_batuta_was_started_with_ended_children_ignored(start: Start) -> None:
+    child = start("sh", "-c", "exit 7", "{}", preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+    assert child.wait(30) == 7
+
+
+def test_a_program_keeps_the_signals_that_its_user_ignores(start: Start) -> None:
+    ignored = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731 - as nohup does
+    child = start("sh", "-c", "echo ready; read go; exit 5", "{}", preexec_fn=ignored)
+    assert line(child) == "ready\n"
+    child.send_signal(signal.SIGHUP)
+    child.communicate("go\n")
+    assert child.returncode == 5
 
 
 # The end of the parent.
@@ -308,7 +332,7 @@ def traced(work: Path, environment: dict[str, str], *command: str | Path) -> set
     return written_files(folder)
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed; `make test` brings it")
+@needs_strace
 @pytest.mark.parametrize("version", [1, 2])
 def test_nothing_is_written_to_a_file_system_while_a_model_is_decrypted_and_run(
     work: Path, environment: dict[str, str], model: Path, version: int

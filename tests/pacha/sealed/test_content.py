@@ -158,6 +158,19 @@ def test_a_directory_is_judged_in_memory_as_on_disk(
         assert outcome(lambda: verified(content, signature)) == on_disk
 
 
+def test_a_link_that_one_of_two_signatures_does_not_follow_is_refused(tmp_path: Path) -> None:
+    model = write(tmp_path / "model", FILES)
+    plain = sign_path(model, KEY)
+    (model / "a").rename(tmp_path / "blob")
+    (model / "a").symlink_to(tmp_path / "blob")
+    following = sign_path(model, KEY, follow_symlinks=True)
+    with seal_model(model, [plain, following], SealingOptions()) as content:
+        verified(content, following)
+        with pytest.raises(VerificationError) as raised:
+            verified(content, plain)
+    assert raised.value.result["changed"] == ["a"]
+
+
 def test_only_signed_files_are_copied_and_only_covered_ones_handed_on(tmp_path: Path) -> None:
     model = write(tmp_path / "model", FILES | {"log": b"0" * 5000})
     signature = sign_path(model, KEY, ignore=["log"])
