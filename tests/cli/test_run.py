@@ -176,6 +176,7 @@ def test_an_object_of_the_store_must_have_its_address_besides_a_trusted_signatur
         content = new.read_bytes()
         old.unlink()
         old.write_bytes(content)
+        old.chmod(new.stat().st_mode)
     assert "the content is blake3:" in starts_nothing(batuta, work, "one", code=3)
 
 
