@@ -9,7 +9,7 @@ The summary is a table that is appended to the file of the variable GITHUB_STEP_
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from batuta_cli.cli import console
 from batuta_cli.cli.many import Done
@@ -41,10 +41,8 @@ class GithubReport:
     """Model, outcome and details, for the summary."""
 
     @classmethod
-    def of(cls, wanted: str | None) -> "GithubReport | None":
+    def of(cls, wanted: str) -> Self:
         """The report that `--report` asks for. Raises `UsageError` for an unknown one, and beside `--json`."""
-        if wanted is None:
-            return None
         if wanted != NAME:
             raise UsageError(f"no such report: {display(wanted)}", hint=f"--report {NAME}")
         if console.settings.json:

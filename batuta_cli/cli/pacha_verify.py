@@ -53,9 +53,11 @@ def verify(
     ] = None,
 ) -> console.CommandResult:
     """Verify models: exit 0 only when the content is intact and the signer is trusted."""
-    from batuta_cli.cli.github_report import GithubReport
+    reporting = None
+    if report is not None:
+        from batuta_cli.cli.github_report import GithubReport
 
-    reporting = GithubReport.of(report)
+        reporting = GithubReport.of(report)
     if signature and len(paths) > 1:
         raise UsageError("--signature takes one PATH", hint="verify them one by one")
     checks = Checks.of(
