@@ -43,7 +43,7 @@ def test_without_a_folder_for_the_links_nothing_is_started(monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tempfile, "mkdtemp", full)
-    monkeypatch.setattr(run, "libc", lambda: _NoCalls())
+    monkeypatch.setattr(run, "libc", _NoCalls)
     with MemoryFile(0) as file, pytest.raises(OperationError, match="no folder for the links"):
         file.fill(bytes)
         run_program(find_program(["touch", f"{tmp_path}/started", "{}"]), "model", {".": file}, os.environ)
