@@ -10,7 +10,8 @@ terminal nothing prompts.
 
 Results go to stdout; progress, notes and errors go to stderr. With --json exactly one JSON document is printed on \
 stdout, also on failure: ok, command, result, and error with its kind, message, hint and exit_code; pacha run prints \
-it only when it starts no program. The name - is stdin or stdout. An existing output is replaced only with --force. An output file appears complete or not at all.
+it only when it starts no program. The name - is stdin or stdout. An existing output is replaced only with --force. \
+An output file appears complete or not at all.
 
 Passwords and keys are read from files, environment variables, stdin or a prompt, never from arguments. Logs and \
 errors never contain the content of messages."""
