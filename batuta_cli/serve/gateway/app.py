@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 from batuta_cli.serve.gateway import METRICS_DIRECTORY, info_routes, logs
 from batuta_cli.serve.gateway.access import AccessCheck, read_headers
 from batuta_cli.serve.gateway.connection import ClientLeftError, Connection, Receive, Scope, Send
-from batuta_cli.serve.gateway.dialects.anthropic import Messages
+from batuta_cli.serve.gateway.dialects.anthropic import CountTokens, Messages
 from batuta_cli.serve.gateway.dialects.openai import ChatCompletions, Completions
-from batuta_cli.serve.gateway.dialects.replies import Dialect
+from batuta_cli.serve.gateway.dialects.replies import CountDialect, Dialect
+from batuta_cli.serve.gateway.dialects.responses import InputTokens, Responses
 from batuta_cli.serve.gateway.generation import generate
 from batuta_cli.serve.gateway.http_errors import (
     ErrorFormat,
@@ -30,10 +31,12 @@ from batuta_cli.serve.gateway.http_errors import (
     check_method,
     error_body,
     http_error_for,
+    no_stored_response,
     openai_error,
 )
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.gateway.state import GatewaySettings, GatewayState
+from batuta_cli.serve.gateway.token_counts import count_tokens
 
 if TYPE_CHECKING:
     from batuta_cli.serve.gateway.reload import Reconfigured
@@ -43,13 +46,20 @@ CLIENT_LEFT = 499
 """The status, in log and metrics, of a request whose client has disconnected. nginx uses the same number."""
 
 _MODELS = "/v1/models"
+_RESPONSES = "/v1/responses"
 
 _POST_ROUTES: dict[str, Dialect] = {
     "/v1/chat/completions": ChatCompletions(),
     "/v1/completions": Completions(),
     "/v1/messages": Messages(),
+    _RESPONSES: Responses(),
+}
+_COUNT_ROUTES: dict[str, CountDialect] = {
+    "/v1/messages/count_tokens": CountTokens(),
+    "/v1/responses/input_tokens": InputTokens(),
 }
 _GET_ROUTES: dict[str, Callable[[GatewayState, Connection], Awaitable[None]]] = {
+    "/": info_routes.root,
     _MODELS: info_routes.list_models,
     "/metrics": info_routes.show_metrics,
 }
@@ -193,8 +203,9 @@ class Gateway:
             state.metrics.model_request(connection.model, connection.client, connection.status)
         if connection.route in info_routes.PROBES:  # frequent, and counted in the metrics
             return
+        is_broken = connection.status >= 500 or "broken" in connection.log_fields
         state.log.write(
-            "error" if connection.status >= 500 or "broken" in connection.log_fields else "info",
+            "error" if is_broken else "warning" if "unknown_fields" in connection.log_fields else "info",
             "request",
             request_id=connection.shown_id,
             id=connection.id if connection.id != connection.shown_id else None,
@@ -242,6 +253,10 @@ class Gateway:
             connection.route = path
             check_method(method, ("POST",))
             await generate(state, connection, _POST_ROUTES[path])
+        elif path in _COUNT_ROUTES:
+            connection.route = path
+            check_method(method, ("POST",))
+            await count_tokens(state, connection, _COUNT_ROUTES[path])
         elif path in _GET_ROUTES:
             connection.route = path
             check_method(method, ("GET", "HEAD"))
@@ -250,12 +265,15 @@ class Gateway:
             connection.route = _MODELS
             check_method(method, ("GET", "HEAD"))
             await info_routes.show_model(state, connection, path.removeprefix(_MODELS + "/"))
+        elif path.startswith(_RESPONSES + "/"):
+            connection.route = _RESPONSES
+            raise no_stored_response()
         else:
             raise HttpError(404, "not_found", "there is no such route")
 
 
 def _error_format(connection: Connection) -> ErrorFormat:
-    dialect = _POST_ROUTES.get(connection.route)
+    dialect = _POST_ROUTES.get(connection.route) or _COUNT_ROUTES.get(connection.route)
     if dialect is not None:
         return dialect.error
     return anthropic_error if b"anthropic-version" in connection.headers else openai_error

@@ -28,6 +28,7 @@ from batuta_cli.errors import (
     QueueFullError,
     RequestTooExpensive,
     TokenizeError,
+    UnboundedCostError,
     UnknownPriceError,
     UsageError,
 )
@@ -92,6 +93,7 @@ class Rule:
 RULES: tuple[tuple[type[BatutaError], Rule], ...] = (
     (RequestTooExpensive, Rule(402, "request_too_expensive")),
     (UnknownPriceError, Rule(402, "unknown_price")),
+    (UnboundedCostError, Rule(402, "unbounded_cost")),
     (BudgetReservedError, Rule(429, "budget_reserved", retry_after=1.0)),
     (CostError, Rule(402, "budget_exceeded")),
     (PrivacyError, Rule(403, "privacy")),
@@ -173,3 +175,12 @@ def check_method(method: str, allowed: tuple[str, ...]) -> None:
 def unknown_model() -> HttpError:
     """The error for a model that no backend has."""
     return HttpError(404, "model_not_found", "no backend has this model; GET /v1/models lists them", "model")
+
+
+def no_stored_response() -> HttpError:
+    """The error for the routes of a stored response: get, delete, cancel, compact, list its input."""
+    return HttpError(
+        404,
+        "no_stored_responses",
+        "batuta keeps no responses, also with store: true; send the whole conversation to POST /v1/responses",
+    )

@@ -28,13 +28,19 @@ _FINISH: dict[str, FinishReason] = {
 }
 _GIVEN_UP = frozenset(("abort", "error", "cancelled", "canceled", "insufficient_system_resource"))
 """Finish reasons of vLLM, SGLang and hosted services for a response that they aborted."""
+REASONING = ("reasoning_content", "reasoning")
+"""Fields of a message with the model's reasoning: the names of most servers, and of OpenRouter and newer vLLM."""
+OPTIONS = None
 _NOT_REQUESTED = "the backend answered with choices that were not requested"
-_EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call")
+EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call")
+"""Fields of a message, beside its text, that become a piece's `delta`."""
 
 
 def outgoing(call: Call, profile: Profile) -> Outgoing:
     """The request; the profile has the output limit's name and the fields that continue a prefix."""
     messages = [m.to_dict() for m in call.messages]
+    if not profile.reasoning_turns:
+        messages = [{name: m[name] for name in m if name not in REASONING} for m in messages]
     if call.prefix:
         messages.append({"role": "assistant", "content": call.prefix})
     body = {**call.options, "model": call.model, "messages": messages, "stream": call.stream}
@@ -75,8 +81,11 @@ class ChatReader:
                 raise BackendError(_NOT_REQUESTED)
             self._done = True
             return
-        document = parsed(event.data)
-        if event.type == "error" or "error" in document:
+        yield from self.chunk(parsed(event.data), event.type)
+
+    def chunk(self, document: dict[str, Any], kind: str) -> Iterator[Piece]:
+        """The pieces in the JSON object of one event of the type `kind`. Raises `BackendError`."""
+        if kind == "error" or "error" in document:
             raise reported(document)
         choices = requested_choices(document.get("choices"), self._choices)
         self._foreign |= bool(document.get("choices")) and not choices
@@ -108,7 +117,7 @@ class ChatReader:
         content = choice.get(part)
         content = content if isinstance(content, dict) else {}
         text = content.get("content")
-        extra = {name: content[name] for name in _EXTRA if content.get(name)}
+        extra = {name: content[name] for name in EXTRA if content.get(name)}
         finish = read_finish(choice.get("finish_reason"))
         if finish:
             self._finished.add(index)
@@ -120,7 +129,10 @@ class ChatReader:
             extra = mended(extra)
         except RecursionError:
             raise BackendError("the backend answered with JSON that is nested too deeply") from None
-        return Piece(text, finish, None, extra or None, index, logprobs)
+        stop = choice.get("stop_reason")  # vLLM's name of the stop sequence, or the number of a token
+        return Piece(
+            text, finish, None, extra or None, index, logprobs, stop=stop if finish and isinstance(stop, str) else None
+        )
 
     def _joined(self, index: int, text: str, *, ended: bool) -> str:
         """The text so far; a high surrogate at its end is held back until the low one arrives."""
