@@ -37,6 +37,11 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
         raise HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1, headers=close)
     tier = tier_for(connection.headers, state.settings.privacy)
     parsed = await read(dialect, await connection.body())
+    if parsed.ready is not None:
+        if parsed.model not in state.require_pipeline().models():
+            raise unknown_model()
+        await connection.respond(200, orjson.dumps(parsed.ready))
+        return
     reply = dialect.reply(parsed, connection.id, int(time.time()))
     connection.reply = reply if parsed.stream else None
     request = ChatRequest(
@@ -85,7 +90,7 @@ async def _start(pipeline: "Pipeline", request: ChatRequest) -> "Response":
 
 
 async def _write_stream(state: GatewayState, connection: Connection, response: "Response", reply: Reply) -> None:
-    await connection.begin_stream(_headers(response))
+    await connection.begin_stream(_headers(response), reply.stream_type)
     data = reply.begin()
     while pieces := await response.more():
         data += b"".join(map(reply.piece, pieces))
@@ -93,7 +98,7 @@ async def _write_stream(state: GatewayState, connection: Connection, response: "
             await connection.part(data)
             data = b""
     summary = _record_summary(state, connection, response)
-    await connection.end_stream(data + reply.end(summary) + _cost_comment(summary))
+    await connection.end_stream(data + reply.end(summary) + reply.receipt(summary))
 
 
 async def _write_whole(state: GatewayState, connection: Connection, response: "Response", reply: Reply) -> None:
@@ -140,9 +145,3 @@ def _header_value(text: str) -> bytes:
     if not (text.isascii() and text.isprintable()):
         text = "".join(c if " " <= c <= "~" else "?" for c in text)
     return text[:_HEADER_LIMIT].encode()
-
-
-def _cost_comment(summary: Summary) -> bytes:
-    """The cost of a stream as an SSE comment, which clients ignore (WHATWG HTML, section 9.2.6)."""
-    facts = {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "attempts": len(summary.attempts)}
-    return b": batuta %s\n\n" % orjson.dumps(facts)

@@ -66,8 +66,9 @@ async def list_models(state: GatewayState, connection: Connection) -> None:
     await connection.respond(200, orjson.dumps({"object": "list", "data": models, "has_more": False, **ends}))
 
 
-async def show_model(state: GatewayState, connection: Connection, name: str) -> None:
+async def show_model(state: GatewayState, connection: Connection) -> None:
     """`/v1/models/NAME`."""
+    name = connection.path_rest
     if name not in state.require_pipeline().models():
         raise unknown_model()
     await connection.respond(200, orjson.dumps(_model(name)))

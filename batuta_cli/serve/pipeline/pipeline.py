@@ -26,6 +26,7 @@ from batuta_cli.serve.pipeline.response import Response
 from batuta_cli.serve.privacy.audit import AuditLog, AuditPolicy
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.retry import FailoverConfig
+from batuta_cli.serve.routing.gates import Need, PlanRequest
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.tiers import PrivacyTier
@@ -46,6 +47,16 @@ class Readiness:
 
     ok: bool
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What is known of a model."""
+
+    window: int | None
+    """Tokens of prompt and output together, at the backend with the smallest window; None: not known."""
+    carries: frozenset[Need]
+    """What can be sent beside text, to one of its backends."""
 
 
 class Pipeline:
@@ -142,6 +153,15 @@ class Pipeline:
             for name in backend.models or (probes[backend.name].models if backend.name in probes else ())
         ]
         return sorted(set(names))
+
+    def model_facts(self, model: str) -> ServedModel:
+        """What is known of a model at the backends that have it."""
+        request = PlanRequest(privacy=self.tier, model=model)
+        states = self.monitor.snapshot(request, None, frozenset()).backends
+        having = [state for state in states if state.models is None or model in state.models]
+        windows = [state.window for state in having if state.window is not None]
+        carries = frozenset().union(*(state.kind.profile.wire.carries for state in having))
+        return ServedModel(min(windows, default=None), carries)
 
     def ready(self) -> Readiness:
         """Whether some backend would take a request now."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from batuta_cli import errors
+from batuta_cli.serve.backends.wire_formats import Need
 from batuta_cli.serve.budget.breaker import BudgetStatus
 from batuta_cli.serve.pipeline.request import AttemptReport, ChatRequest, Summary
 from batuta_cli.serve.providers.wire import BackendError, Piece, Usage
@@ -32,6 +33,12 @@ class Plan:
     decision: str = "spillover"
     reason: str = "local_busy"
     fallbacks: tuple[str, ...] = ("second", "third")
+
+
+@dataclass(frozen=True)
+class Facts:
+    window: int | None = 8192
+    carries: frozenset[Need] = frozenset({Need.TOOLS})
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,7 @@ SCRIPTS: dict[str, Callable[[ChatRequest], list[Step]]] = {
     "bad-tools": lambda request: [_call(0, "call_1", "f", "{not json"), Piece(finish_reason="tool_calls")],
     "choices": _choices,
     "more": _more,
+    "json": lambda request: [Piece('{"age": 22}'), Piece(finish_reason="stop")],
     "long": lambda request: [*(Piece("0123456789abcdef" * 64) for _ in range(20_000)), Piece(finish_reason="stop")],
     "unfinished": lambda request: [Piece("all of it")],
     "filtered": lambda request: [Piece(finish_reason="content_filter")],
@@ -311,6 +319,9 @@ class Pipeline:
 
     def models(self) -> list[str]:
         return list(self.known)
+
+    def model_facts(self, model: str) -> Facts:
+        return Facts() if model == "echo" else Facts(None, frozenset())
 
     def ready(self) -> Ready:
         return self.state

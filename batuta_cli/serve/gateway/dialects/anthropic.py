@@ -23,7 +23,7 @@ from batuta_cli.serve.gateway.dialects.fields import (
     take_model,
     wrong,
 )
-from batuta_cli.serve.gateway.dialects.replies import Reply, choices_of
+from batuta_cli.serve.gateway.dialects.replies import EventStreamReply, Reply, choices_of
 from batuta_cli.serve.gateway.dialects.treatment import treat
 from batuta_cli.serve.gateway.http_errors import HttpError, anthropic_error, error_body
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, check_tool_results
@@ -191,7 +191,7 @@ def _event(kind: str, **fields: Any) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps({"type": kind, **fields}))
 
 
-class MessageReply:
+class MessageReply(EventStreamReply):
     """Writes a `message` or the events of its stream."""
 
     def __init__(self, parsed: ParsedRequest, name: str) -> None:

@@ -39,6 +39,8 @@ class ParsedRequest:
     """Fields that only a backend with the client's own API has."""
     unknown: tuple[str, ...] = ()
     """Fields of `options` that no table knows."""
+    ready: Mapping[str, Any] | None = None
+    """The response to a request that needs no backend."""
 
 
 class FieldType(NamedTuple):
