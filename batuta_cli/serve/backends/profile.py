@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from batuta_cli.errors import ConfigError
 from batuta_cli.files import display
-from batuta_cli.serve.backends.wire_formats import WireFormat
+from batuta_cli.serve.backends.wire_formats import Need, WireFormat
 from batuta_cli.serve.tiers import PrivacyTier, ThroughputTier
 
 T = TypeVar("T")
@@ -179,6 +179,8 @@ class Profile:
     leading slash."""
     models: str = ""
     """The endpoint that lists the models; relative as `health`."""
+    embeddings: str = ""
+    """The endpoint for embeddings in OpenAI's format; relative as `health`. Empty: it has none."""
     identity: tuple[ServerIdentity, ...] = ()
     """Tests of which one must succeed; empty for a service that its certificate identifies."""
     embeds: tuple[str, ...] = ()
@@ -190,6 +192,10 @@ class Profile:
     continuation: Continuation = field(default_factory=Continuation)
     private_hosts: tuple[str, ...] = ()
     """Host names that count as Private over https with a verified certificate; `*` is a part of one label."""
+
+    def carries(self, need: Need) -> bool:
+        """Whether its API can take what a request needs beside text."""
+        return bool(self.embeddings) if need is Need.EMBEDDINGS else need in self.wire.carries
 
     @property
     def is_local(self) -> bool:

@@ -18,16 +18,18 @@ class Need(NameEnum):
     TOOLS = "tools"
     JSON = "JSON output"
     CHOICES = "several choices"
+    EMBEDDINGS = "embeddings"
 
 
 class WireFormat(Enum):
     """A wire format; its value is the name in profiles."""
 
-    OPENAI = "openai", "openai_chat", frozenset(Need), False
+    OPENAI = "openai", "openai_chat", frozenset(Need) - {Need.EMBEDDINGS}, False
     ANTHROPIC = "anthropic", "anthropic_messages", frozenset({Need.STREAMING, Need.TOOLS}), True
     REPLICATE = "replicate", "replicate", frozenset({Need.STREAMING}), True
     COMPLETIONS = "completions", "completions", frozenset({Need.STREAMING}), True
     OLLAMA_GENERATE = "ollama-generate", "ollama_generate", frozenset({Need.STREAMING}), False
+    EMBEDDINGS = "openai-embeddings", "openai_embeddings", frozenset({Need.EMBEDDINGS}), False
 
     module: str
     """Its module in `serve/providers/formats/`."""

@@ -5,14 +5,14 @@ a client that disconnects frees its backend.
 """
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import orjson
 
 from batuta_cli.errors import NoBackendError, UsageError
 from batuta_cli.serve.gateway.access import check_json, tier_for
 from batuta_cli.serve.gateway.connection import Connection, HeaderList
-from batuta_cli.serve.gateway.dialects.replies import Dialect, Reply, read
+from batuta_cli.serve.gateway.dialects.replies import Dialect, Reply, WholeReply, read
 from batuta_cli.serve.gateway.http_errors import HttpError, unknown_model
 from batuta_cli.serve.gateway.metrics import OTHER
 from batuta_cli.serve.gateway.state import GatewayState
@@ -43,7 +43,8 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
         await connection.respond(200, orjson.dumps(parsed.ready))
         return
     reply = dialect.reply(parsed, connection.id, int(time.time()))
-    connection.reply = reply if parsed.stream else None
+    stream = cast(Reply, reply) if parsed.stream else None
+    connection.reply = stream
     request = ChatRequest(
         request_id=connection.id,
         model=parsed.model,
@@ -52,6 +53,7 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
         max_tokens=parsed.max_tokens,
         stream=parsed.stream,
         options=parsed.options or {},
+        inputs=parsed.inputs,
     )
     connection.model = OTHER
     with state.open_request(connection) as pipeline:
@@ -67,8 +69,10 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
                 if parsed.stream:
                     state.metrics.first_token(parsed.model, connection.seconds)
                 connection.log_fields |= {"backend": backend, "tier": str(response.tier)}
-                write = _write_stream if parsed.stream else _write_whole
-                await write(state, connection, response, reply)
+                if stream is not None:
+                    await _write_stream(state, connection, response, stream)
+                else:
+                    await _write_whole(state, connection, response, reply)
         finally:
             if response is None and parsed.model in pipeline.models():
                 connection.model = parsed.model
@@ -101,7 +105,7 @@ async def _write_stream(state: GatewayState, connection: Connection, response: "
     await connection.end_stream(data + reply.end(summary) + reply.receipt(summary))
 
 
-async def _write_whole(state: GatewayState, connection: Connection, response: "Response", reply: Reply) -> None:
+async def _write_whole(state: GatewayState, connection: Connection, response: "Response", reply: WholeReply) -> None:
     all_pieces: list[Piece] = []
     while pieces := await response.more():
         all_pieces += pieces

@@ -11,6 +11,7 @@ from functools import partial
 from batuta_cli.serve.gateway import info_routes, ollama_routes
 from batuta_cli.serve.gateway.connection import Connection
 from batuta_cli.serve.gateway.dialects.anthropic import Messages
+from batuta_cli.serve.gateway.dialects.embeddings import Embeddings, OllamaEmbed, OllamaEmbeddings
 from batuta_cli.serve.gateway.dialects.ollama import OllamaChat, OllamaGenerate
 from batuta_cli.serve.gateway.dialects.openai import ChatCompletions, Completions
 from batuta_cli.serve.gateway.dialects.replies import Dialect
@@ -36,6 +37,9 @@ _DIALECTS: dict[str, Dialect] = {
     "/v1/chat/completions": ChatCompletions(),
     "/v1/completions": Completions(),
     "/v1/messages": Messages(),
+    "/v1/embeddings": Embeddings(),
+    "/api/embed": OllamaEmbed(),
+    "/api/embeddings": OllamaEmbeddings(),
     "/api/chat": OllamaChat(),
     "/api/generate": OllamaGenerate(),
 }

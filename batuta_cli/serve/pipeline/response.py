@@ -213,6 +213,7 @@ class Response:
                 max_tokens=target.max_tokens,
                 stream=request.stream,
                 options=request.options,
+                inputs=request.inputs,
             )
             context = self._failover.context()
             if not begun or not (context.generated or context.reached_client):
@@ -268,12 +269,12 @@ class Response:
         for name in piece.delta or ():
             if name in _OBSTACLES:
                 self._failover.obstruct(_OBSTACLES[name])
-        if not (text or piece.delta or piece.logprobs):
+        if not (text or piece.delta or piece.logprobs or piece.embeddings):
             return
         self._failover.append(text)
         if not text:
             self._failover.mark_sent()
-        new.append(Piece(text, None, None, piece.delta, piece.index, piece.logprobs))
+        new.append(Piece(text, None, None, piece.delta, piece.index, piece.logprobs, piece.embeddings))
 
     def _last(self, splice: Splice | None, ends: dict[int, FinishReason]) -> list[Piece]:
         """The pieces held back of a complete attempt. Raises `SpliceError`."""

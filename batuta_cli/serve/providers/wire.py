@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from batuta_cli.errors import OperationError
 from batuta_cli.serve.backends.profile import Profile
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.messages import ChatMessage, EmbeddingText
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.usage import Usage as Usage
 
@@ -60,6 +60,8 @@ class Call:
     """The text so far, when another backend failed during the response."""
     prompt: str = ""
     """The rendered prompt, for raw completion."""
+    inputs: tuple[EmbeddingText, ...] = ()
+    """The texts to embed; empty for a request for text."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Piece:
     index: int = 0
     """The choice, when `n` is more than one."""
     logprobs: Any = None
+    embeddings: tuple[list[float] | str, ...] = ()
+    """All embeddings of a response, in the order of the inputs: numbers, or base64 of little-endian floats."""
 
 
 class Reader(Protocol):

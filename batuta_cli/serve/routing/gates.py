@@ -36,6 +36,8 @@ class PlanRequest:
     throughput: ThroughputTier = ThroughputTier.MEDIUM
     cost: CostTier = CostTier.BALANCED
     input_tokens: "TokenCount | None" = None
+    longest_input: "TokenCount | None" = None
+    """Of several separate inputs, each of which must fit the window; None: `input_tokens` is one prompt."""
     max_output_tokens: int | None = None
     needs: frozenset[Need] = frozenset()
     allow_unpriced: bool = False
@@ -202,7 +204,8 @@ def _tier(request: PlanRequest, state: BackendState) -> GateResult:
 
 
 def _capability(request: PlanRequest, state: BackendState) -> GateResult:
-    if lacking := request.needs and [n for n in Need if n in request.needs - state.kind.profile.wire.carries]:
+    profile = state.kind.profile
+    if lacking := request.needs and [n for n in Need if n in request.needs and not profile.carries(n)]:
         return GateResult(GateName.CAPABILITY, False, f"its API has no {' or '.join(lacking)}")
     if not request.model:
         return GateResult(GateName.CAPABILITY, True, "no model was named")
@@ -215,7 +218,7 @@ def _capability(request: PlanRequest, state: BackendState) -> GateResult:
 
 
 def _context(request: PlanRequest, state: BackendState) -> GateResult:
-    count = state.counted or request.input_tokens
+    count = state.counted or request.longest_input or request.input_tokens
     if count is None:
         return GateResult(GateName.CONTEXT, True, "the prompt's tokens are not known")
     output = _output_limit(request, state) or 0

@@ -7,9 +7,11 @@ and names it in CONTROL: the models `gated` and `hang` connect to it, say what h
 """
 
 import asyncio
+import base64
 import datetime as dt
 import logging
 import os
+import struct
 import sys
 import threading
 import types
@@ -147,12 +149,25 @@ def _more(request: ChatRequest) -> list[Step]:
     ]
 
 
+def _vectors(request: ChatRequest) -> list[Step]:
+    return [Piece(embeddings=tuple([float(i), 0.5] for i, _ in enumerate(request.inputs)))]
+
+
+def _packed(request: ChatRequest) -> list[Step]:
+    texts = tuple(base64.b64encode(struct.pack("<2f", i, 0.5)).decode() for i, _ in enumerate(request.inputs))
+    return [Piece(embeddings=texts)]
+
+
 SCRIPTS: dict[str, Callable[[ChatRequest], list[Step]]] = {
     "echo": _echo,
     "tools": _tools,
     "whole-tools": _whole_tools,
     "bad-tools": lambda request: [_call(0, "call_1", "f", "{not json"), Piece(finish_reason="tool_calls")],
     "choices": _choices,
+    "vectors": _vectors,
+    "packed": _packed,
+    "no-vectors": lambda request: [Piece(embeddings=("not base64!",))],
+    "words": lambda request: [Piece(embeddings=(["one"],))],  # type: ignore[list-item]
     "more": _more,
     "json": lambda request: [Piece('{"age": 22}'), Piece(finish_reason="stop")],
     "long": lambda request: [*(Piece("0123456789abcdef" * 64) for _ in range(20_000)), Piece(finish_reason="stop")],
@@ -232,7 +247,7 @@ class Answer:
             self._output += bool(piece.text)
             return [piece]
         attempts = (AttemptReport("first", 0, "backend_error"), AttemptReport("scripted", COST))
-        words = sum(len(m.content.split()) for m in self._request.messages)
+        words = sum(len(m.content.split()) for m in self._request.messages) + len(self._request.inputs)
         self.summary = Summary(
             backend="scripted",
             input_tokens=words,

@@ -77,6 +77,10 @@ def test_openai_gets_several_choices_completions_and_models(openai: Any) -> None
     assert openai["tighter"] == "sovereign"
 
 
+def test_openai_gets_embeddings_which_it_asks_for_as_base64(openai: Any) -> None:
+    assert openai["embeddings"] == [[[0.0, 0.5], [1.0, 0.5]], 2, [0.0, 0.5]]
+
+
 def test_openai_raises_the_class_that_each_refusal_is(openai: Any) -> None:
     assert openai["errors"] == {
         "over-budget": ["APIStatusError", 402, "budget_exceeded"],
@@ -166,6 +170,10 @@ def test_ollama_calls_tools_and_sends_their_results(ollama: Any) -> None:
 def test_ollama_gets_structured_output_thinking_and_logprobs(ollama: Any) -> None:
     assert ollama["structured"] == {"age": 22}
     assert ollama["thinking"] == {"thinking": "hmm yes", "text": "ab", "logprobs": [["a", -0.5]], "reason": "length"}
+
+
+def test_ollama_gets_embeddings(ollama: Any) -> None:
+    assert ollama["embeddings"] == [[[0.0, 0.5], [1.0, 0.5]], 2, [0.0, 0.5]]
 
 
 def test_ollama_lists_and_shows_models(ollama: Any) -> None:

@@ -12,7 +12,7 @@ import orjson
 
 from batuta_cli.errors import BatutaError
 from batuta_cli.serve.gateway.http_errors import HttpError
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.messages import ChatMessage, EmbeddingText
 
 MOST_TOKENS = 10_000_000
 """Largest `max_tokens`; no model has a larger window."""
@@ -39,6 +39,8 @@ class ParsedRequest:
     """Fields that only a backend with the client's own API has."""
     unknown: tuple[str, ...] = ()
     """Fields of `options` that no table knows."""
+    inputs: tuple[EmbeddingText, ...] = ()
+    """The texts of a request for embeddings, which has no messages."""
     ready: Mapping[str, Any] | None = None
     """The response to a request that needs no backend."""
 
@@ -145,6 +147,7 @@ STOP = FieldType(
     lambda v: isinstance(v, str) or (_texts(v) and len(v) <= _MOST_STOPS),
 )
 CHOICES = FieldType(f"a whole number from 1 to {MOST_CHOICES}", lambda v: _integer(v) and 1 <= v <= MOST_CHOICES)
+ENCODING = FieldType("float or base64", lambda v: v in ("float", "base64"))
 RESPONSE_FORMAT = FieldType("an object with a type", lambda v: _object(v) and isinstance(v.get("type"), str))
 TOOLS = FieldType(
     "a list of functions, each with a name", lambda v: isinstance(v, list) and len(v) > 0 and all(map(_tool, v))

@@ -8,6 +8,7 @@ tables with the types of the package `openai`.
 from batuta_cli.serve.gateway.dialects.fields import (
     BOOLEAN,
     CHOICES,
+    ENCODING,
     INTEGER,
     NUMBER,
     OBJECT,
@@ -43,6 +44,15 @@ SAMPLING: dict[str, FieldRow] = {
     "seed": option(INTEGER, "seed"),
     "stop": option(STOP, "stop"),
 }
+
+EMBEDDING_FIELDS: dict[str, FieldRow] = {
+    "model": mapped(TEXT, "model"),
+    "input": mapped(ANY, "the texts"),
+    "dimensions": option(INTEGER, "dimensions"),
+    "encoding_format": option(ENCODING, "encoding_format"),
+    "user": dropped(TEXT, _NAMES_A_USER),
+}
+"""`POST /v1/embeddings` (https://platform.openai.com/docs/api-reference/embeddings/create)."""
 
 SERVER_FIELDS: dict[str, FieldRow] = {
     name: carried(ANY, _SERVER)

@@ -17,7 +17,14 @@ _SHORT = 64 * 1024
 """Largest body, in bytes, that is parsed on the event loop: it takes about a millisecond."""
 
 
-class Reply(Protocol):
+class WholeReply(Protocol):
+    """Writes one response in a dialect that does not stream."""
+
+    def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
+        """The JSON of a response that is not streamed."""
+
+
+class Reply(WholeReply, Protocol):
     """Writes one response in a dialect. A stream is `begin`, each `piece`, then `end`, or `broken` after an error."""
 
     @property
@@ -41,9 +48,6 @@ class Reply(Protocol):
 
     def broken(self, error: HttpError) -> bytes:
         """The error event of a stream that cannot be completed."""
-
-    def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
-        """The JSON of a response that is not streamed."""
 
 
 class EventStreamReply:
@@ -75,8 +79,8 @@ class Dialect(Protocol):
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         """Parse a request. Raises `HttpError`."""
 
-    def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
-        """The writer of one response. `name` is unique; `created` is in Unix seconds."""
+    def reply(self, parsed: ParsedRequest, name: str, created: int) -> WholeReply:
+        """The writer of one response; a `Reply` for a stream. `name` is unique; `created` is in Unix seconds."""
 
 
 async def read(dialect: Dialect, body: bytes) -> ParsedRequest:

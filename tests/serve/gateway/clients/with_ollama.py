@@ -101,6 +101,11 @@ def thinking() -> Any:
     }
 
 
+def embeddings() -> Any:
+    done = client.embed("vectors", ["one", "two"], truncate=True, dimensions=2)
+    return [done.embeddings, done.prompt_eval_count, client.embeddings("packed", "one").embedding]
+
+
 def models() -> Any:
     shown = client.show("echo")
     return {
@@ -140,7 +145,7 @@ def broken() -> Any:
 
 
 SCENARIOS: list[Callable[[], Any]] = [
-    chat, generate, stream, tools, structured, thinking, models, errors, broken,
+    chat, generate, stream, tools, structured, thinking, embeddings, models, errors, broken,
 ]  # fmt: skip
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ TYPES: dict[str, list[str]] = {
         "anthropic.types.message_create_params.MessageCreateParams",
         "anthropic.types.beta.message_create_params.MessageCreateParams",
     ],
+    "embeddings": ["openai.types.embedding_create_params.EmbeddingCreateParams"],
     "ollama_chat": ["ollama._types.ChatRequest"],
     "ollama_generate": ["ollama._types.GenerateRequest"],
     "ollama_options": ["ollama._types.Options"],

@@ -11,7 +11,7 @@ import pytest
 from batuta_cli.serve.gateway.dialects.anthropic_fields import COUNT_FIELDS, MESSAGE_FIELDS
 from batuta_cli.serve.gateway.dialects.ollama_fields import CHAT_FIELDS as OLLAMA_CHAT_FIELDS
 from batuta_cli.serve.gateway.dialects.ollama_fields import EMBED_FIELDS, EMBEDDINGS_FIELDS, GENERATE_FIELDS, OPTIONS
-from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS
+from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
 from batuta_cli.serve.gateway.dialects.treatment import FieldTable, Treatment
 
 CLIENTS = Path(sys.prefix) / "clients" / "bin" / "python"
@@ -19,6 +19,7 @@ TABLES: dict[str, FieldTable] = {
     "chat": CHAT_FIELDS,
     "completions": COMPLETION_FIELDS,
     "messages": MESSAGE_FIELDS,
+    "embeddings": EMBEDDING_FIELDS,
     "ollama_chat": OLLAMA_CHAT_FIELDS,
     "ollama_generate": GENERATE_FIELDS,
     "ollama_options": OPTIONS,
