@@ -48,7 +48,7 @@ def test_the_official_clients_get_the_servers_own_embeddings(
     wanted = [each["embedding"] for each in direct["data"]]
     script = Path(__file__).with_name("with_embeddings.py")
     with real(environment) as gateway:
-        run = [CLIENTS, script, gateway.url]
+        run = [str(CLIENTS), str(script), gateway.url]
         done = subprocess.run(run, capture_output=True, text=True, timeout=120, env={"LANG": "C.UTF-8"})
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)

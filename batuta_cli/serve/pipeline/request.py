@@ -66,8 +66,10 @@ class ChatRequest:
             object.__setattr__(self, "privacy", PrivacyTier.parse(self.privacy))
         if type(self.latency) is not LatencyTier:
             object.__setattr__(self, "latency", LatencyTier.parse(self.latency))
-        if bool(self.messages) == bool(self.inputs):
-            raise UsageError("a request needs either messages or inputs")
+        if not self.messages and not self.inputs:
+            raise UsageError("messages must not be empty")
+        if self.messages and self.inputs:
+            raise UsageError("a request has messages or inputs, not both")
         if self.inputs and self.stream:
             raise UsageError("embeddings cannot be streamed")
         if self.max_tokens is not None and self.max_tokens < 1:  # the reserved amount depends on it
