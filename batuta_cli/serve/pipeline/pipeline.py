@@ -160,7 +160,7 @@ class Pipeline:
         states = self.monitor.snapshot(request, None, frozenset()).backends
         having = [state for state in states if state.models is None or model in state.models]
         windows = [state.window for state in having if state.window is not None]
-        carries = frozenset(need for need in Need if any(state.kind.profile.carries(need) for state in having))
+        carries = frozenset[Need]().union(*(state.kind.profile.carried() for state in having))
         return ServedModel(min(windows, default=None), carries)
 
     def ready(self) -> Readiness:

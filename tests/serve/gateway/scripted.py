@@ -213,6 +213,7 @@ class Answer:
 
     backend = "scripted"
     plan: Plan | None = Plan()
+    dropped: tuple[str, ...] = ()
 
     def __init__(self, request: ChatRequest, steps: Sequence[Step], say: "Control") -> None:
         self.tier = request.privacy

@@ -35,6 +35,9 @@ class Embeddings:
     """`POST /v1/embeddings`."""
 
     error = staticmethod(openai_error)
+    api = None
+    headers = frozenset[bytes]()
+    personal = frozenset[str]()
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         return _parsed(document, treat(document, EMBEDDING_FIELDS), _inputs(document.get("input"), "input"))
@@ -47,6 +50,9 @@ class OllamaEmbed:
     """`POST /api/embed`."""
 
     error = staticmethod(ollama_error)
+    api = None
+    headers = frozenset[bytes]()
+    personal = frozenset[str]()
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         fields = treat(document, EMBED_FIELDS)
@@ -63,6 +69,9 @@ class OllamaEmbeddings:
     """`POST /api/embeddings`, the older form for one text."""
 
     error = staticmethod(ollama_error)
+    api = None
+    headers = frozenset[bytes]()
+    personal = frozenset[str]()
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         fields = treat(document, EMBEDDINGS_FIELDS)

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from batuta_cli.errors import InvalidInputError
+from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.gateway.dialects.fields import (
     BOOLEAN,
     MOST_TOKENS,
@@ -47,6 +48,9 @@ class OllamaChat:
     """`POST /api/chat`."""
 
     error = staticmethod(ollama_error)
+    api = ClientApi.OLLAMA_CHAT
+    headers = frozenset[bytes]()
+    personal = frozenset[str]()
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         fields = treat(document, CHAT_FIELDS)
@@ -61,6 +65,9 @@ class OllamaGenerate:
     """`POST /api/generate`."""
 
     error = staticmethod(ollama_error)
+    api = ClientApi.OLLAMA_GENERATE
+    headers = frozenset[bytes]()
+    personal = frozenset[str]()
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         fields = treat(document, GENERATE_FIELDS)

@@ -18,6 +18,8 @@ from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
 from batuta_cli.serve.gateway.dialects.replies import Calls, choices_of, receipt_facts
 from batuta_cli.serve.gateway.http_errors import HttpError, error_body, ollama_error
 from batuta_cli.serve.pipeline.request import Summary
+from batuta_cli.serve.providers.formats.openai_chat import parsed as parsed_event
+from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Piece
 
 _DONE_REASONS = {"tool_calls": "stop"}
@@ -45,6 +47,8 @@ class OllamaReply(ABC):
         self._first: int | None = None
         self._calls = Calls()
         self._reason = "stop"
+        self._relayed_end: dict[str, Any] | None = None
+        """The last object of a backend that is relayed."""
         self._head = b'{"model":' + orjson.dumps(parsed.model) + b',"created_at":"'
         self._text_head = b'",' + self.before_text
 
@@ -68,6 +72,8 @@ class OllamaReply(ABC):
     def piece(self, piece: Piece) -> bytes:
         if self._first is None:
             self._first = time.perf_counter_ns()
+        if isinstance(piece.raw, Event):
+            return self._relayed(piece.raw, ends=piece.finish_reason is not None)
         if piece.finish_reason:
             self._reason = piece.finish_reason
         if piece.delta is None and piece.logprobs is None:
@@ -81,7 +87,16 @@ class OllamaReply(ABC):
             return b""
         return self._line({**self.content(piece.text, thinking, []), "done": False, **logprobs})
 
+    def _relayed(self, line: Event, *, ends: bool) -> bytes:
+        """The backend's own object; the last one is kept, because the cost is added to it."""
+        if not ends:
+            return line.data + b"\n"
+        self._relayed_end = parsed_event(line.data)
+        return b""
+
     def end(self, summary: Summary) -> bytes:
+        if self._relayed_end is not None:
+            return orjson.dumps(self._relayed_end | {"batuta": receipt_facts(summary)}) + b"\n"
         calls = _called(self._calls.calls)
         lines = self._line({**self.content("", "", calls), "done": False}) if calls else b""
         last = self.content("", "", []) | self._last(self._reason, summary) | {"batuta": receipt_facts(summary)}
@@ -95,6 +110,9 @@ class OllamaReply(ABC):
         return error_body(ollama_error, error, "") + b"\n"
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
+        raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
+        if raw is not None:
+            return orjson.dumps(raw)
         choice = choices_of(pieces)[0]
         content = self.content(choice.text, _thinking(choice.more), _called(choice.calls.calls))
         last = self._last(choice.finish_reason, summary)

@@ -22,9 +22,9 @@ from batuta_cli.serve.gateway.dialects.treatment import (
     ANY,
     FieldRow,
     carried,
-    dropped,
     mapped,
     option,
+    personal,
     refused,
 )
 
@@ -50,7 +50,7 @@ EMBEDDING_FIELDS: dict[str, FieldRow] = {
     "input": mapped(ANY, "the texts"),
     "dimensions": option(INTEGER, "dimensions"),
     "encoding_format": option(ENCODING, "encoding_format"),
-    "user": dropped(TEXT, _NAMES_A_USER),
+    "user": personal(TEXT, _NAMES_A_USER),
 }
 """`POST /v1/embeddings` (https://platform.openai.com/docs/api-reference/embeddings/create)."""
 
@@ -97,10 +97,10 @@ CHAT_FIELDS: dict[str, FieldRow] = {
     "service_tier": carried(TEXT, "the service's speed, which may change the price"),
     "store": carried(BOOLEAN, "the service keeps the response; true is refused under sovereign and private"),
     "web_search_options": carried(OBJECT, "a hosted tool; refused under sovereign and private"),
-    "metadata": dropped(OBJECT, _NAMES_A_USER),
-    "prompt_cache_key": dropped(TEXT, _NAMES_A_USER),
-    "safety_identifier": dropped(TEXT, _NAMES_A_USER),
-    "user": dropped(TEXT, _NAMES_A_USER),
+    "metadata": personal(OBJECT, _NAMES_A_USER),
+    "prompt_cache_key": personal(TEXT, _NAMES_A_USER),
+    "safety_identifier": personal(TEXT, _NAMES_A_USER),
+    "user": personal(TEXT, _NAMES_A_USER),
     "audio": refused("is not supported; batuta returns text only"),
     "modalities": refused("must be text; batuta returns text only", [], ["text"]),
     "functions": refused("has been replaced by tools", []),
@@ -116,7 +116,7 @@ COMPLETION_FIELDS: dict[str, FieldRow] = {
     "max_tokens": mapped(ANY, "max_tokens"),
     "stream": mapped(BOOLEAN, "stream"),
     "stream_options": mapped(OBJECT, "include_usage"),
-    "user": dropped(TEXT, _NAMES_A_USER),
+    "user": personal(TEXT, _NAMES_A_USER),
     "suffix": refused("is not supported", ""),
     "echo": refused("is not supported", False),
     "logprobs": refused("is not supported; chat completions have it", 0),

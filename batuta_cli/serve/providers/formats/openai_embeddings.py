@@ -11,10 +11,12 @@ from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Call, EndingReader, Outgoing, Piece
 from batuta_cli.serve.usage import plain
 
+OPTIONS = None
 
-def outgoing(call: Call, profile: Profile) -> Outgoing:
+
+def outgoing(call: Call, _: Profile) -> Outgoing:
     """The request; a single input is sent as a list too."""
-    return Outgoing(profile.embeddings, {**call.options, "model": call.model, "input": list(call.inputs)})
+    return Outgoing("embeddings", {**call.options, "model": call.model, "input": list(call.inputs)})
 
 
 def reader(call: Call) -> "EmbeddingsReader":
