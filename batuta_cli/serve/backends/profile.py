@@ -98,6 +98,18 @@ class CountRoutes:
 
 
 @dataclass(frozen=True)
+class NativeCount:
+    """The route that counts a request of a client API as it came."""
+
+    api: ClientApi
+    path: str
+    """POST; relative as `Profile.health`. Returns `input_tokens`."""
+    exact: bool = True
+    """Whether it is the number that the server reports as usage. Anthropic calls its own count an estimate
+    (https://docs.anthropic.com/en/docs/build-with-claude/token-counting)."""
+
+
+@dataclass(frozen=True)
 class RemoteModels:
     """The signs that the server sends a model's requests to another host; one of them suffices."""
 
@@ -175,6 +187,8 @@ class Profile:
     """Client APIs whose provider it is: fields that name a user go only there."""
     carries: tuple[Need, ...] = ()
     """Content beside text that its servers take, and hosted tools. Whether a model takes them is not known here."""
+    reasoning_turns: bool = True
+    """Whether it takes `reasoning_content` in messages of OpenAI's API, which OpenAI itself refuses."""
     image_tokens: int = 16_384
     """The most tokens of one image. The default is that of Qwen2-VL, the highest of the open models."""
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -194,6 +208,7 @@ class Profile:
     load: LoadSignal = field(default_factory=LoadSignal)
     describe: Describe | None = None
     count: CountRoutes | None = None
+    count_native: NativeCount | None = None
     remote_models: RemoteModels = field(default_factory=RemoteModels)
     continuation: Continuation = field(default_factory=Continuation)
     private_hosts: tuple[str, ...] = ()

@@ -169,8 +169,9 @@ class Gateway:
             state.metrics.model_request(connection.model, connection.client, connection.status)
         if connection.route in info_routes.PROBES:  # frequent, and counted in the metrics
             return
+        level = "warning" if "unknown_fields" in connection.log_fields else "info"
         state.log.write(
-            "error" if connection.status >= 500 or "broken" in connection.log_fields else "info",
+            "error" if connection.status >= 500 or "broken" in connection.log_fields else level,
             "request",
             request_id=connection.shown_id,
             id=connection.id if connection.id != connection.shown_id else None,

@@ -6,6 +6,8 @@ a client that disconnects frees its backend.
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import orjson
@@ -13,6 +15,7 @@ import orjson
 from batuta_cli.errors import NoBackendError, UsageError
 from batuta_cli.serve.gateway.access import check_json, tier_for
 from batuta_cli.serve.gateway.connection import Connection, HeaderList
+from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
 from batuta_cli.serve.gateway.dialects.outside import may_fetch
 from batuta_cli.serve.gateway.dialects.replies import Dialect, Reply, WholeReply, read
 from batuta_cli.serve.gateway.http_errors import HttpError, unknown_model
@@ -21,6 +24,7 @@ from batuta_cli.serve.gateway.state import GatewayState
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.providers.wire import Piece
+from batuta_cli.serve.tiers import PrivacyTier
 
 if TYPE_CHECKING:
     from batuta_cli.serve.pipeline.pipeline import Pipeline
@@ -49,25 +53,7 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
     reply = dialect.reply(parsed, connection.id, int(time.time()))
     stream = cast(Reply, reply) if parsed.stream else None
     connection.reply = stream
-    request = ChatRequest(
-        request_id=connection.id,
-        model=parsed.model,
-        messages=parsed.messages,
-        privacy=tier,
-        max_tokens=parsed.max_tokens,
-        stream=parsed.stream,
-        options=parsed.options or {},
-        inputs=parsed.inputs,
-        native=parsed.native,
-        native_only=parsed.native_only,
-        reach=parsed.reach,
-        fetches=not may_fetch(parsed.reach.urls, state.settings.media_hosts),
-        unknown_fields=parsed.unknown,
-        dropped=parsed.dropped,
-    )
-    if parsed.unknown:
-        shown = [name for name in parsed.unknown if _FIELD_NAME.fullmatch(name)]
-        state.log.write("warning", "unknown_fields", request_id=connection.shown_id, fields=shown[:_MOST_SHOWN])
+    request = chat_request(state, connection, parsed, tier)
     connection.model = OTHER
     with state.open_request(connection) as pipeline:
         response, backend = None, ""
@@ -98,9 +84,39 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
                     state.metrics.in_flight(-1, backend)
 
 
+def chat_request(state: GatewayState, connection: Connection, parsed: ParsedRequest, tier: PrivacyTier) -> ChatRequest:
+    """The pipeline's request for a parsed one. Fields that no table knows are logged by name."""
+    if parsed.unknown:
+        shown = [name for name in parsed.unknown if _FIELD_NAME.fullmatch(name)]
+        connection.log_fields["unknown_fields"] = shown[:_MOST_SHOWN]
+    return ChatRequest(
+        request_id=connection.id,
+        model=parsed.model,
+        messages=parsed.messages,
+        privacy=tier,
+        max_tokens=parsed.max_tokens,
+        stream=parsed.stream,
+        options=parsed.options or {},
+        inputs=parsed.inputs,
+        native=parsed.native,
+        native_only=parsed.native_only,
+        reach=parsed.reach,
+        fetches=not may_fetch(parsed.reach.urls, state.settings.media_hosts),
+        unknown_fields=parsed.unknown,
+        dropped=parsed.dropped,
+    )
+
+
 async def _start(pipeline: "Pipeline", request: ChatRequest) -> "Response":
-    try:
+    with refuse_unknown_model(pipeline, request):
         return await pipeline.start(request)
+
+
+@contextmanager
+def refuse_unknown_model(pipeline: "Pipeline", request: ChatRequest) -> Iterator[None]:
+    """Turn the error for a model that no backend has into `HttpError` 404."""
+    try:
+        yield
     except (UsageError, NoBackendError) as error:
         models = pipeline.models()
         if type(error) in (UsageError, NoBackendError) and models and request.model not in models:

@@ -10,14 +10,15 @@ from functools import partial
 
 from batuta_cli.serve.gateway import info_routes, ollama_routes
 from batuta_cli.serve.gateway.connection import Connection
-from batuta_cli.serve.gateway.dialects.anthropic import Messages
+from batuta_cli.serve.gateway.dialects.anthropic import CountTokens, Messages
 from batuta_cli.serve.gateway.dialects.embeddings import Embeddings, OllamaEmbed, OllamaEmbeddings
 from batuta_cli.serve.gateway.dialects.ollama import OllamaChat, OllamaGenerate
 from batuta_cli.serve.gateway.dialects.openai import ChatCompletions, Completions
-from batuta_cli.serve.gateway.dialects.replies import Dialect
+from batuta_cli.serve.gateway.dialects.replies import CountDialect, Dialect
 from batuta_cli.serve.gateway.generation import generate
 from batuta_cli.serve.gateway.http_errors import ErrorFormat, anthropic_error, ollama_error, openai_error
 from batuta_cli.serve.gateway.state import GatewayState
+from batuta_cli.serve.gateway.token_counts import count_tokens
 
 Serve = Callable[[GatewayState, Connection], Awaitable[None]]
 
@@ -43,11 +44,16 @@ _DIALECTS: dict[str, Dialect] = {
     "/api/chat": OllamaChat(),
     "/api/generate": OllamaGenerate(),
 }
+_COUNTS: dict[str, CountDialect] = {"/v1/messages/count_tokens": CountTokens()}
 _GET = ("GET", "HEAD")
 _OLLAMA = "/api/"
 _ROUTES: dict[str, Route] = {
     **{
         path: Route(("POST",), partial(generate, dialect=dialect), dialect.error) for path, dialect in _DIALECTS.items()
+    },
+    **{
+        path: Route(("POST",), partial(count_tokens, dialect=dialect), dialect.error)
+        for path, dialect in _COUNTS.items()
     },
     "/": Route(_GET, ollama_routes.greet),
     "/v1/models": Route(_GET, info_routes.list_models),

@@ -19,7 +19,7 @@ from batuta_cli.serve.pipeline.content import other_texts
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.pipeline.settlement import least_tokens
 from batuta_cli.serve.providers.connect import GatedSession
-from batuta_cli.serve.providers.server_count import ServerCount, server_count, server_text_count
+from batuta_cli.serve.providers.server_count import ServerCount, native_count, server_count, server_text_count
 from batuta_cli.serve.providers.wire import BackendError
 from batuta_cli.serve.routing.gates import BackendState
 from batuta_cli.serve.tokens import count_messages, tokenizer_for
@@ -33,6 +33,9 @@ _FILES = (".gguf", ".json")
 
 _SERVER_TIMEOUT = 5.0
 """Seconds that a server may take for each call. llama.cpp tokenizes a million tokens in about one."""
+
+_COUNT_TIMEOUT = 30.0
+"""Seconds that a server may take when a client asks for the count alone."""
 
 _REMEMBERED = 256
 """Counts in memory. A request is planned again for each failover."""
@@ -142,6 +145,27 @@ def with_count(state: BackendState, found: ServerCount | None) -> BackendState:
         return state
     windows = [window for window in (state.window, found.window) if window is not None]
     return replace(state, counted=found.count, window=min(windows, default=None))
+
+
+async def counted_by(session: GatedSession, backend: Backend, base_url: str, request: ChatRequest) -> TokenCount | None:
+    """The count of a backend's server, by its route for the client's API or by its tokenizer; None when it has neither,
+    fails, or the gate refuses it. Raises `AuditError`."""
+    try:
+        native = request.native and await native_count(
+            session,
+            backend,
+            base_url,
+            request.model,
+            request.native,
+            timeout=_COUNT_TIMEOUT,
+            request_id=request.request_id,
+        )
+    except (BackendError, PrivacyError):
+        native = None
+    if native:
+        return native
+    found = await ServerCounts().of(session, backend, base_url, request)
+    return found.count if found else None
 
 
 async def _server_count(

@@ -30,6 +30,7 @@ from batuta_cli.serve.routing.gates import Need, PlanRequest
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.tiers import PrivacyTier
+from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,10 @@ class Pipeline:
     async def explain(self, request: ChatRequest) -> Plan:
         """The plan of a request, which is not sent."""
         return (await self.planner.targets(request, frozenset()))[0]
+
+    async def count(self, request: ChatRequest) -> TokenCount:
+        """The input tokens of a request, which is not sent. Raises as `start`."""
+        return await self.planner.count(request)
 
     def models(self) -> list[str]:
         """The models that are configured for the backends, or that the backends list."""

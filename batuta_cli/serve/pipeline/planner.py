@@ -23,7 +23,7 @@ from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.privacy.gate import Basis
 from batuta_cli.serve.providers.server_count import ServerCount
 from batuta_cli.serve.routing.errors import routing_error
-from batuta_cli.serve.routing.gates import BackendState, Need, PlanRequest, Snapshot, most_input, price_of
+from batuta_cli.serve.routing.gates import BackendState, GateName, Need, PlanRequest, Snapshot, most_input, price_of
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan, plan
 from batuta_cli.serve.tiers import PrivacyTier
@@ -98,6 +98,22 @@ class Planner:
         chosen = planned.routing.backend
         names = [] if chosen is None else [chosen, *planned.fallbacks]
         return planned, [self._target(name, snapshot, plan_request, request) for name in names]
+
+    async def count(self, request: ChatRequest) -> TokenCount:
+        """The input tokens of a request that is not sent: by the server that would get it, else counted here.
+
+        Raises as `targets`, and the error of a request that no backend may take, unless its cost or its health or queue
+        is the reason.
+        """
+        planned, targets = await self.targets(request, frozenset())
+        if not targets and not any(c.passes(GateName.TIER, GateName.CAPABILITY) for c in planned.candidates):
+            raise self.error(request, planned)
+        for target in targets:
+            session = self._monitor.session(target.connection_tier)
+            found = await input_count.counted_by(session, target.backend, target.base_url, request)
+            if found is not None:
+                return found
+        return await _in_thread(lambda: input_count.count(request, self._config.models))
 
     def error(self, request: ChatRequest, planned: Plan) -> BatutaError:
         """The error for a request that no backend in the plan may take."""

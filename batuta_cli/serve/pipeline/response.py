@@ -14,6 +14,7 @@ from typing import Any
 
 from batuta_cli.errors import BatutaError, BudgetReservedError, CostError, LedgerError, PrivacyError
 from batuta_cli.serve.backends.profile import ContinuationMethod
+from batuta_cli.serve.backends.wire_formats import WireFormat
 from batuta_cli.serve.budget.breaker import CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.pipeline.attempt import Attempt
@@ -24,11 +25,17 @@ from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.pipeline.splice import Echo, Splice, SpliceError, remaining_tokens
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.providers.formats import format_module
+from batuta_cli.serve.providers.formats.openai_chat import REASONING
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece
 from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.usage import Usage
+
+_GRAMMARS = (
+    "grammar", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "json_schema", "structured_outputs",
+)  # fmt: skip
+"""Options of local servers that constrain the whole text, so a part of it cannot be continued under them."""
 
 _CONTINUE = (
     "Go on exactly where your last message stops. Begin with the very next word, repeat nothing, explain nothing."
@@ -306,14 +313,18 @@ def _dropped(request: ChatRequest, step: _Step) -> tuple[str, ...]:
         return tuple(sorted(native.withheld(profile)))
     wire = profile.continuation.format if step.call.prompt else profile.wire
     options = format_module(wire).OPTIONS
-    return tuple(sorted({*request.dropped, *(() if options is None else request.options.keys() - options)}))
+    dropped = {*request.dropped, *(() if options is None else request.options.keys() - options)}
+    if wire is not WireFormat.OPENAI or not profile.reasoning_turns:
+        dropped |= {name for message in request.messages for name in message.fields if name in REASONING}
+    return tuple(sorted(dropped))
 
 
 def _request_obstacles(request: ChatRequest) -> list[Obstacle]:
     """The obstacles that the request itself brings."""
     obstacles = []
     kind: Any = request.options.get("response_format")
-    if isinstance(kind, dict) and kind.get("type") not in (None, "text"):
+    is_json = isinstance(kind, dict) and kind.get("type") not in (None, "text")
+    if is_json or any(request.options.get(name) for name in _GRAMMARS):
         obstacles.append(Obstacle.JSON)
     if (request.options.get("n") or 1) != 1:
         obstacles.append(Obstacle.CHOICES)

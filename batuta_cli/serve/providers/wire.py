@@ -115,6 +115,8 @@ class Piece:
     raw: Event | Mapping[str, Any] | None = None
     """The backend's event, or its whole response, in the client's API: relayed unchanged in the place of the other
     fields, which say the same as far as they are understood. None: there is none, and the other fields are written."""
+    stop: str | None = None
+    """The stop sequence that ended the text, if the backend names it."""
     opaque: bool = False
     """`raw` has content that the other fields do not have."""
 

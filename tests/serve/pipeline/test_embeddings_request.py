@@ -12,7 +12,7 @@ from batuta_cli.config import ModelSection
 from batuta_cli.errors import (
     ContextOverflowError,
     DailyBudgetExceeded,
-    NoBackendError,
+    InvalidInputError,
     PrivacyError,
     UnknownPriceError,
     UsageError,
@@ -132,7 +132,7 @@ def test_the_privacy_tier_refuses_and_each_decision_is_in_the_audit_log(tmp_path
 def test_a_backend_without_embeddings_never_gets_them(tmp_path: Path) -> None:
     with FaultServer(embedder()) as server:
         made = pipeline(tmp_path, backends(anthropic=("anthropic", server.base_url)), models=PRICED)
-        with pytest.raises(NoBackendError, match="its API has no embeddings"):
+        with pytest.raises(InvalidInputError, match="its API has no embeddings"):
             ask(made, request())
     assert server.requests == []
 

@@ -13,7 +13,7 @@ from batuta_cli.serve.gateway.dialects.fields import ParsedRequest, parse_object
 from batuta_cli.serve.gateway.http_errors import ErrorFormat, HttpError
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.pipeline.request import Summary
-from batuta_cli.serve.providers.wire import NativeRequest, Piece
+from batuta_cli.serve.providers.wire import FinishReason, NativeRequest, Piece
 
 _HEADER = re.compile(rb"[ -~]{1,4096}")
 _SHORT = 64 * 1024
@@ -72,8 +72,8 @@ def receipt_facts(summary: Summary) -> dict[str, Any]:
     return {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "attempts": len(summary.attempts)}
 
 
-class Dialect(Protocol):
-    """A client API: parses its requests and writes its responses."""
+class RequestDialect(Protocol):
+    """The requests of a client API."""
 
     @property
     def error(self) -> ErrorFormat:
@@ -94,18 +94,29 @@ class Dialect(Protocol):
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         """Parse a request. Raises `HttpError`."""
 
+
+class Dialect(RequestDialect, Protocol):
+    """A client API: parses its requests and writes its responses."""
+
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> WholeReply:
         """The writer of one response; a `Reply` for a stream. `name` is unique; `created` is in Unix seconds."""
 
 
-async def read(dialect: Dialect, body: bytes, headers: Mapping[bytes, bytes]) -> ParsedRequest:
+class CountDialect(RequestDialect, Protocol):
+    """A client API that counts the tokens of a request."""
+
+    def counted(self, tokens: int) -> bytes:
+        """The JSON of the response."""
+
+
+async def read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, bytes]) -> ParsedRequest:
     """Parse a request. A long one is parsed in a thread, because it may take seconds. Raises `HttpError`."""
     if len(body) <= _SHORT:
         return _read(dialect, body, headers)
     return await asyncio.get_running_loop().run_in_executor(None, lambda: _read(dialect, body, headers))
 
 
-def _read(dialect: Dialect, body: bytes, headers: Mapping[bytes, bytes]) -> ParsedRequest:
+def _read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, bytes]) -> ParsedRequest:
     document = parse_object(body)
     parsed = dialect.read(document)
     if dialect.api is None:
@@ -149,7 +160,7 @@ class ReplyChoice:
     calls: Calls = field(default_factory=Calls)
     more: dict[str, str] = field(default_factory=dict)
     """Other text fields, such as the reasoning or a refusal."""
-    finish_reason: str = "stop"
+    finish_reason: FinishReason = "stop"
     logprobs: dict[str, Any] | None = None
 
     @property

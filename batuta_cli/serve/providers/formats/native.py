@@ -111,7 +111,7 @@ def _faithful(choices: Any, pieces: list[Piece], part: str) -> bool:
         )
         if not (said.has_content or said.finish_reason):
             continue
-        if not left or replace(left.pop(0), usage=None) != said or not _are_regular(extra.get("tool_calls")):
+        if not left or replace(left.pop(0), usage=None, stop=None) != said or not _are_regular(extra.get("tool_calls")):
             return False
     return not left
 

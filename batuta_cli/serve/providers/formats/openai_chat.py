@@ -28,6 +28,8 @@ _FINISH: dict[str, FinishReason] = {
 }
 _GIVEN_UP = frozenset(("abort", "error", "cancelled", "canceled", "insufficient_system_resource"))
 """Finish reasons of vLLM, SGLang and hosted services for a response that they aborted."""
+REASONING = ("reasoning_content", "reasoning")
+"""Fields of a message with the model's reasoning: the names of most servers, and of OpenRouter and newer vLLM."""
 OPTIONS = None
 _NOT_REQUESTED = "the backend answered with choices that were not requested"
 EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call")
@@ -37,6 +39,8 @@ EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_ca
 def outgoing(call: Call, profile: Profile) -> Outgoing:
     """The request; the profile has the output limit's name and the fields that continue a prefix."""
     messages = [m.to_dict() for m in call.messages]
+    if not profile.reasoning_turns:
+        messages = [{name: m[name] for name in m if name not in REASONING} for m in messages]
     if call.prefix:
         messages.append({"role": "assistant", "content": call.prefix})
     body = {**call.options, "model": call.model, "messages": messages, "stream": call.stream}
@@ -125,7 +129,10 @@ class ChatReader:
             extra = mended(extra)
         except RecursionError:
             raise BackendError("the backend answered with JSON that is nested too deeply") from None
-        return Piece(text, finish, None, extra or None, index, logprobs)
+        stop = choice.get("stop_reason")  # vLLM's name of the stop sequence, or the number of a token
+        return Piece(
+            text, finish, None, extra or None, index, logprobs, stop=stop if finish and isinstance(stop, str) else None
+        )
 
     def _joined(self, index: int, text: str, *, ended: bool) -> str:
         """The text so far; a high surrogate at its end is held back until the low one arrives."""
