@@ -111,6 +111,8 @@ def _call(index: int, id: str | None, name: str | None, arguments: str) -> Piece
 
 
 def _echo(request: ChatRequest) -> list[Step]:
+    if request.inputs:
+        return _vectors(request)
     words = request.messages[-1].content.split(" ")
     texts = [word + " " for word in words[:-1]] + [words[-1]]
     return [*(Piece(text) for text in texts if text), Piece(finish_reason="stop")]

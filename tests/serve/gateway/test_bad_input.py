@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from batuta_cli.serve.gateway.connection import ConnectionLimits
 from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS
 from batuta_cli.serve.gateway.state import GatewaySettings
-from tests.serve.gateway.support import CHAT, COMPLETIONS, MESSAGES, Asking, ask, chat, message, run
+from tests.serve.gateway.support import (
+    CHAT,
+    COMPLETIONS,
+    MESSAGES,
+    OLLAMA_CHAT,
+    OLLAMA_GENERATE,
+    Asking,
+    ask,
+    chat,
+    message,
+    run,
+)
 
 SECRET = "xyzzy-secret"
 
@@ -154,14 +165,16 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = ["model", "messages", "max_tokens", "stream", "system", "tools", "prompt", "stop_sequences", *CHAT_FIELDS]
+FIELDS += ["input", "options", "format", "think", "keep_alive", "images", "dimensions", "encoding_format"]
+POSTS = [CHAT, COMPLETIONS, MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE, "/v1/embeddings", "/api/embed", "/api/embeddings"]
 
 
-@settings(max_examples=150)
-@given(st.sampled_from([CHAT, COMPLETIONS, MESSAGES]), st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))
+@settings(max_examples=300)
+@given(st.sampled_from(POSTS), st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))
 def test_no_json_makes_anything_but_an_answer_or_a_refusal(
     tmp_path_factory: pytest.TempPathFactory, path: str, change: dict[str, Any]
 ) -> None:
-    body = message(prompt="x") | change
+    body = message(prompt="x", input="x") | change
     done = ask(tmp_path_factory.getbasetemp(), path, body)
     assert done.status in (200, 400, 404)
 
