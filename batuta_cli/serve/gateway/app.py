@@ -169,9 +169,9 @@ class Gateway:
             state.metrics.model_request(connection.model, connection.client, connection.status)
         if connection.route in info_routes.PROBES:  # frequent, and counted in the metrics
             return
-        level = "warning" if "unknown_fields" in connection.log_fields else "info"
+        is_broken = connection.status >= 500 or "broken" in connection.log_fields
         state.log.write(
-            "error" if connection.status >= 500 or "broken" in connection.log_fields else level,
+            "error" if is_broken else "warning" if "unknown_fields" in connection.log_fields else "info",
             "request",
             request_id=connection.shown_id,
             id=connection.id if connection.id != connection.shown_id else None,

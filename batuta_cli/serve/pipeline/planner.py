@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from batuta_cli.config import Config
-from batuta_cli.errors import BatutaError
+from batuta_cli.errors import BatutaError, PrivacyError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
 from batuta_cli.serve.messages import template_input_of
@@ -23,7 +23,16 @@ from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.privacy.gate import Basis
 from batuta_cli.serve.providers.server_count import ServerCount
 from batuta_cli.serve.routing.errors import routing_error
-from batuta_cli.serve.routing.gates import BackendState, GateName, Need, PlanRequest, Snapshot, most_input, price_of
+from batuta_cli.serve.routing.gates import (
+    BackendState,
+    GateName,
+    Need,
+    PlanRequest,
+    Snapshot,
+    hands_out,
+    most_input,
+    price_of,
+)
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan, plan
 from batuta_cli.serve.tiers import PrivacyTier
@@ -117,6 +126,8 @@ class Planner:
 
     def error(self, request: ChatRequest, planned: Plan) -> BatutaError:
         """The error for a request that no backend in the plan may take."""
+        if detail := hands_out(self._plan_request(request)):
+            return PrivacyError(detail, hint="leave it out, or use the tier standard", result=planned.to_json())
         wait = self.retry_after(request, planned.suitable)
         return routing_error(planned, retry_after=wait, max_request_cost=self._breaker.config.max_request_cost)
 

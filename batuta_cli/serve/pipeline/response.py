@@ -90,6 +90,8 @@ class Response:
         self._attempts: list[Attempt] = []
         self._failures: list[str | None] = []
         self._prompted = False
+        self._translated: set[str] = set()
+        """Backends whose server does not have the route of the client's API after all."""
         self._place = breaker.queue.place()
         self._pieces = self._stream()
         self._first: list[Piece] = []
@@ -169,6 +171,11 @@ class Response:
                 reserved.add(self.backend)
                 first_error = first_error or error
             except (BackendError, SpliceError, CostError, PrivacyError) as error:
+                if isinstance(error, BackendError) and step.call.lacks_route(error, step.target.backend.profile):
+                    self._translated.add(self.backend)
+                    tried.discard(self.backend)
+                    first_error = first_error or (error if request.native_only else None)
+                    continue
                 self._attempts.append(attempt)
                 self._failures.append(error.kind)
                 first_error = first_error or error
@@ -218,6 +225,10 @@ class Response:
                 inputs=request.inputs,
             )
             speaks = request.native is not None and target.backend.profile.takes(request.native.api)
+            if target.backend.name in self._translated:
+                if request.native_only:
+                    continue
+                speaks = False
             context = self._failover.context()
             if not begun or not (context.generated or context.reached_client):
                 return _Step(target, replace(call, native=request.native) if speaks else call)

@@ -46,6 +46,10 @@ class BackendError(OperationError):
         self.reached = reached
 
 
+_NO_ROUTE = frozenset((404, 405, 501))
+"""Statuses for a path or method that a server does not have (RFC 9110, sections 15.5.5, 15.5.6 and 15.6.2)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NativeRequest:
     """A client's request as it came, for backends that speak the client's API."""
@@ -82,6 +86,13 @@ class Call:
     """The texts to embed; empty for a request for text."""
     native: NativeRequest | None = None
     """The client's own request, which is sent in the place of `messages` and `options`."""
+
+    def lacks_route(self, error: BackendError, profile: Profile) -> bool:
+        """Whether `error` may mean that the server, perhaps an older one, does not speak the API of `native`.
+
+        Then the translated request may succeed there. The API of the profile's own wire format is never in doubt.
+        """
+        return self.native is not None and self.native.api is not profile.wire.api and error.status in _NO_ROUTE
 
 
 @dataclass(frozen=True)

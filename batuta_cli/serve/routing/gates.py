@@ -206,17 +206,22 @@ def _tier(request: PlanRequest, state: BackendState) -> GateResult:
         tier, place = PrivacyTier.STANDARD, "its server forwards this model's requests to another server"
     elif not state.tells_remote:
         tier, place = PrivacyTier.STANDARD, "its server does not list the models whose requests it forwards"
-    demands = request.demands
-    if demands.outside and request.privacy is not PrivacyTier.STANDARD:
-        names = ", ".join(demands.outside)
-        detail = f"{request.privacy} does not admit what hands data to the service's own tools or storage: {names}"
+    if detail := hands_out(request):
         return GateResult(GateName.TIER, False, detail)
-    if demands.fetches and (state.kind.is_local or tier is not PrivacyTier.STANDARD):
+    if request.demands.fetches and (state.kind.is_local or tier is not PrivacyTier.STANDARD):
         detail = "the content has a URL, which it would fetch from inside; [gateway] media_hosts names allowed hosts"
         return GateResult(GateName.TIER, False, detail)
     passed = request.privacy.admits(tier)
     detail = f"{tier}" if passed else f"{request.privacy} does not admit {tier}"
     return GateResult(GateName.TIER, passed, detail + (f": {place}" if place else ""))
+
+
+def hands_out(request: PlanRequest) -> str:
+    """Why the request's own tier refuses it at every backend; empty when it does not."""
+    outside = request.demands.outside
+    if not outside or request.privacy is PrivacyTier.STANDARD:
+        return ""
+    return f"{request.privacy} does not admit what hands data to a service's own tools or storage: {', '.join(outside)}"
 
 
 def _capability(request: PlanRequest, state: BackendState) -> GateResult:

@@ -142,8 +142,8 @@ class Conversation:
 
     def _document(self, block: Block) -> list[Part]:
         source = _source(block)
-        title = block.get("title") if isinstance(block.get("title"), str) else None
-        head = [_text(f"{text}\n") for text in (title, block.get("context")) if isinstance(text, str) and text]
+        title, context = (value if isinstance(value := block.get(name), str) else "" for name in ("title", "context"))
+        head = [_text(f"{text}\n") for text in (title, context) if text]
         if source["type"] == "text":
             return [*head, _text(_string(source, "data"))]
         if source["type"] == "content":
@@ -153,7 +153,8 @@ class Conversation:
         data = _data_url(source, "a document")
         if data is None:
             self._only_native(f"document {source['type']}")
-        return [*head, {"type": "file", "file": {"filename": title or "document", "file_data": data or ""}}]
+        file = {"type": "file", "file": {"filename": title or "document", "file_data": data or ""}}
+        return [*([_text(f"{context}\n")] if context else []), file]
 
     def _search_result(self, block: Block) -> list[Part]:
         head = [block[name] for name in ("title", "source") if isinstance(block.get(name), str)]

@@ -1,18 +1,16 @@
 """A request in an API that the backend speaks too: the body goes on as it came, the response comes back as it is."""
 
 import json
-from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batuta_cli.config import ModelSection, Privacy
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
-from tests.serve.gateway.support import CHAT, MESSAGES, Response, ask, text_of
-from tests.serve.support_backend import FaultServer, response, stream_head
-from tests.serve.support_pipeline import MODEL, STALL, backends, pipeline, servers, speaker
+from tests.serve.gateway.support import CHAT, MESSAGES, Asking, Response, ask, run, text_of
+from tests.serve.gateway.support_backends import HI, answers, asked, streams
+from tests.serve.support_pipeline import MODEL, backends, pipeline, refuser, servers, speaker
 
 OPENAI_BODY: dict[str, Any] = {
     "model": MODEL,
@@ -115,28 +113,6 @@ OPENAI_STREAM = [
 ]
 USAGE_EVENT = openai_event(choices=[], usage=USAGE)
 DONE = b"data: [DONE]\n\n"
-
-
-def streams(events: Iterable[bytes], *, cut: bool = False) -> Any:
-    return lambda *_: [stream_head(), b"".join(events), *([STALL] if cut else [])]
-
-
-def answers(document: Any) -> Any:
-    return lambda *_: [response(json.dumps(document).encode())]
-
-
-def asked(
-    tmp_path: Path, profile: str, server: FaultServer, path: str, body: Any, *, tier: str = "standard", **more: Any
-) -> Response:
-    """The response of a gateway with one backend, which has the model of the body."""
-    made = pipeline(
-        tmp_path,
-        backends((body["model"],), one=(profile, server.base_url)),
-        privacy=Privacy(tier=tier),  # type: ignore[arg-type]
-        models={body["model"]: ModelSection(context_window=100_000, output_reserve=64)},
-        breaker=more.pop("breaker", None),
-    )
-    return ask(tmp_path, path, body, pipeline=made, **more)
 
 
 def without_comments(done: Response) -> bytes:
@@ -257,12 +233,12 @@ def test_a_whole_message_comes_back_as_it_is(tmp_path: Path) -> None:
         assert asked(tmp_path, "vllm", one, MESSAGES, ANTHROPIC_BODY).json == document
 
 
-@pytest.mark.parametrize("profile", ["llamacpp", "vllm", "ollama"])
-def test_local_servers_get_anthropics_body_without_the_users_name(tmp_path: Path, profile: str) -> None:
+@pytest.mark.parametrize(
+    ("profile", "tier"), [("llamacpp", "sovereign"), ("vllm", "private"), ("vllm", "standard"), ("ollama", "standard")]
+)
+def test_local_servers_get_anthropics_body_without_the_users_name(tmp_path: Path, profile: str, tier: str) -> None:
     with servers(streams(ANTHROPIC_STREAM)) as [one]:
-        done = asked(
-            tmp_path, profile, one, MESSAGES, ANTHROPIC_BODY | {"stream": True}, tier="sovereign", headers=BETAS
-        )
+        done = asked(tmp_path, profile, one, MESSAGES, ANTHROPIC_BODY | {"stream": True}, tier=tier, headers=BETAS)
     path, headers, sent = one.requests[0]
     expected = {name: value for name, value in (ANTHROPIC_BODY | {"stream": True}).items() if name != "metadata"}
     assert (path, sent) == ("/v1/messages", expected)
@@ -326,6 +302,30 @@ def test_after_an_event_that_is_not_understood_no_other_backend_continues(tmp_pa
     assert not done.complete
 
 
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "501 Not Implemented"])
+def test_an_older_server_without_the_route_gets_the_request_translated(tmp_path: Path, status: str) -> None:
+    def script(path: str, *_: Any) -> Any:
+        return refuser(status)() if path == "/v1/messages" else answers(HI)()
+
+    with servers(script) as [one]:
+        done = asked(tmp_path, "llamacpp", one, MESSAGES, ANTHROPIC_BODY)
+    assert done.status == 200
+    assert done.json["content"] == [{"type": "text", "text": "Hi"}]
+    assert [path for path, _, _ in one.requests] == ["/v1/messages", "/v1/chat/completions"]
+    assert (
+        done.headers["x-batuta-dropped"] == "cache_control, context_management, metadata, thinking, tools.cache_control"
+    )
+
+
+def test_what_cannot_be_translated_is_not_sent_to_an_older_server_again(tmp_path: Path) -> None:
+    block = {"type": "of_next_year", "x": 1}
+    body = ANTHROPIC_BODY | {"messages": [{"role": "user", "content": [block]}]}
+    with servers(refuser("404 Not Found")) as [one]:
+        done = asked(tmp_path, "llamacpp", one, MESSAGES, body)
+    assert done.status >= 400
+    assert [path for path, _, _ in one.requests] == ["/v1/messages"]
+
+
 def test_an_event_that_has_to_be_mended_is_written_anew_under_the_first_id(tmp_path: Path) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     events = [OPENAI_STREAM[1], openai_delta(tool_calls=[call]), openai_delta("eos"), DONE]
@@ -339,8 +339,6 @@ def test_an_event_that_has_to_be_mended_is_written_anew_under_the_first_id(tmp_p
 
 
 def test_fields_that_no_table_knows_are_in_the_log_by_name_only(tmp_path: Path) -> None:
-    from tests.serve.gateway.support import Asking, run
-
     document = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
 
     async def scenario(asking: Asking) -> None:
