@@ -187,8 +187,8 @@ class Profile:
     """Client APIs whose provider it is: fields that name a user go only there."""
     carries: tuple[Need, ...] = ()
     """Content beside text that its servers take, and hosted tools. Whether a model takes them is not known here."""
-    reasoning_turns: bool = True
-    """Whether it takes `reasoning_content` in messages of OpenAI's API, which OpenAI itself refuses."""
+    extensions: bool = True
+    """Whether it takes what local servers add to OpenAI's API: options such as `top_k`, reasoning of earlier turns."""
     image_tokens: int = 16_384
     """The most tokens of one image. The default is that of Qwen2-VL, the highest of the open models."""
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.pipeline.splice import Echo, Splice, SpliceError, remaining_tokens
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.providers.formats import format_module
-from batuta_cli.serve.providers.formats.openai_chat import REASONING
+from batuta_cli.serve.providers.formats.openai_chat import REASONING, left_out
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece
 from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.routing.monitor import BackendMonitor
@@ -325,7 +325,9 @@ def _dropped(request: ChatRequest, step: _Step) -> tuple[str, ...]:
     wire = profile.continuation.format if step.call.prompt else profile.wire
     options = format_module(wire).OPTIONS
     dropped = {*request.dropped, *(() if options is None else request.options.keys() - options)}
-    if wire is not WireFormat.OPENAI or not profile.reasoning_turns:
+    if wire is WireFormat.OPENAI:
+        dropped |= request.options.keys() & left_out(profile)
+    if wire is not WireFormat.OPENAI or not profile.extensions:
         dropped |= {name for message in request.messages for name in message.fields if name in REASONING}
     return tuple(sorted(dropped))
 

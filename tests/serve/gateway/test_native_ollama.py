@@ -120,6 +120,24 @@ def test_another_server_gets_the_translated_request_and_the_rest_is_named(tmp_pa
     assert done.json["message"]["content"] == "Hi"
 
 
+def test_a_service_that_refuses_fields_of_local_servers_does_not_get_them(tmp_path: Path) -> None:
+    document = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "options": {"top_k": 20, "min_p": 0.1, "repeat_penalty": 1.1, "temperature": 0.5},
+        "think": False,
+        "stream": False,
+    }
+    priced = ModelSection(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1))
+    with servers(answers(document)) as [one]:
+        done = asked(tmp_path, one, OLLAMA_CHAT, body, profile="groq", model=priced)
+    sent = one.requests[0][2]
+    assert sent["temperature"] == 0.5
+    assert not sent.keys() & {"top_k", "min_p", "repeat_penalty", "chat_template_kwargs"}
+    assert done.headers["x-batuta-dropped"] == "chat_template_kwargs, min_p, repeat_penalty, top_k"
+
+
 def test_a_stream_that_dies_is_continued_by_another_server_in_the_same_form(tmp_path: Path) -> None:
     cut = streams([said("One, "), said("two, ")])
     with servers(cut, speaker("One, two, three.")) as [one, two]:
