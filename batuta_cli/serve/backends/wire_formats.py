@@ -34,6 +34,7 @@ class ClientApi(Enum):
     """An API that clients speak to the gateway, and that backends may speak too; its value is the name in profiles."""
 
     OPENAI_CHAT = "openai-chat", "chat/completions"
+    OPENAI_RESPONSES = "openai-responses", "responses"
     ANTHROPIC_MESSAGES = "anthropic-messages", "messages"
     OLLAMA_CHAT = "ollama-chat", "/api/chat"
     OLLAMA_GENERATE = "ollama-generate", "/api/generate"

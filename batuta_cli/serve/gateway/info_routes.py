@@ -79,6 +79,18 @@ async def show_model(state: GatewayState, connection: Connection) -> None:
     await connection.respond(200, orjson.dumps(_model(name)))
 
 
+async def refuse_stored_response(state: GatewayState, connection: Connection) -> None:
+    """The routes below `/v1/responses/` of a stored response: get, delete, cancel, compact, list its input.
+
+    Raises `HttpError`: batuta stores none.
+    """
+    raise HttpError(
+        404,
+        "no_stored_responses",
+        "batuta keeps no responses, also with store: true; send the whole conversation to POST /v1/responses",
+    )
+
+
 def _model(name: str) -> dict[str, object]:
     openai = {"id": name, "object": "model", "created": 0, "owned_by": "batuta"}
     return {**openai, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}

@@ -15,6 +15,7 @@ from batuta_cli.serve.gateway.dialects.embeddings import Embeddings, OllamaEmbed
 from batuta_cli.serve.gateway.dialects.ollama import OllamaChat, OllamaGenerate
 from batuta_cli.serve.gateway.dialects.openai import ChatCompletions, Completions
 from batuta_cli.serve.gateway.dialects.replies import CountDialect, Dialect
+from batuta_cli.serve.gateway.dialects.responses import InputTokens, Responses
 from batuta_cli.serve.gateway.generation import generate
 from batuta_cli.serve.gateway.http_errors import ErrorFormat, anthropic_error, ollama_error, openai_error
 from batuta_cli.serve.gateway.state import GatewayState
@@ -38,13 +39,17 @@ _DIALECTS: dict[str, Dialect] = {
     "/v1/chat/completions": ChatCompletions(),
     "/v1/completions": Completions(),
     "/v1/messages": Messages(),
+    "/v1/responses": Responses(),
     "/v1/embeddings": Embeddings(),
     "/api/embed": OllamaEmbed(),
     "/api/embeddings": OllamaEmbeddings(),
     "/api/chat": OllamaChat(),
     "/api/generate": OllamaGenerate(),
 }
-_COUNTS: dict[str, CountDialect] = {"/v1/messages/count_tokens": CountTokens()}
+_COUNTS: dict[str, CountDialect] = {
+    "/v1/messages/count_tokens": CountTokens(),
+    "/v1/responses/input_tokens": InputTokens(),
+}
 _GET = ("GET", "HEAD")
 _OLLAMA = "/api/"
 _ROUTES: dict[str, Route] = {
@@ -69,6 +74,7 @@ _ROUTES: dict[str, Route] = {
 }
 _BELOW: dict[str, Route] = {
     "/v1/models": Route(_GET, info_routes.show_model),
+    "/v1/responses": Route((), info_routes.refuse_stored_response),
     "/api/blobs": Route((), ollama_routes.refuse, ollama_error),
 }
 """Routes with one more part, which is `Connection.path_rest`."""

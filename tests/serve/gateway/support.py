@@ -23,6 +23,7 @@ COMPLETIONS = "/v1/completions"
 MESSAGES = "/v1/messages"
 OLLAMA_CHAT = "/api/chat"
 OLLAMA_GENERATE = "/api/generate"
+RESPONSES = "/v1/responses"
 
 
 @dataclass

@@ -12,15 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
-
 from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader
-from batuta_cli.serve.providers.formats.openai_chat import EXTRA, ChatReader, parsed, reported
+from batuta_cli.serve.providers.formats.openai_chat import EXTRA, ChatReader, parsed
+from batuta_cli.serve.providers.ollama_reader import NativeOllamaReader
+from batuta_cli.serve.providers.responses_reader import KNOWN_EVENTS, ResponsesReader, is_known_item
 from batuta_cli.serve.providers.sse import Event
-from batuta_cli.serve.providers.wire import BackendError, Call, EndingReader, FinishReason, Outgoing, Piece, Reader
-from batuta_cli.serve.usage import plain
+from batuta_cli.serve.providers.wire import Call, Outgoing, Piece, Reader
 
 OPTIONS = None
 
@@ -162,59 +161,25 @@ def _is_known_block(block: Any) -> bool:
     return isinstance(block, dict) and block.get("type") in _KNOWN_BLOCKS
 
 
-class NativeOllamaReader(EndingReader):
-    """Reads the objects of Ollama's `/api/chat` and `/api/generate`, and keeps them
-    (https://github.com/ollama/ollama/blob/main/docs/api.md)."""
-
-    def __init__(self, inside: str = "") -> None:
-        """`inside`: the field whose object has the response; empty: the object itself."""
-        super().__init__()
-        self._inside = inside
-        self._calls = 0
+class NativeResponsesReader(ResponsesReader):
+    """Reads OpenAI's responses and keeps their events."""
 
     def event(self, event: Event) -> Iterator[Piece]:
-        yield replace(self._piece(parsed(event.data)), raw=event)
+        document = parsed(event.data)
+        piece = next(self.read(document), Piece())
+        yield replace(piece, raw=event, opaque=not piece.has_content and not _is_known_response_event(document))
 
     def whole(self, document: Any) -> Iterator[Piece]:
-        piece = self._piece(document)
-        if not self._complete:
-            raise BackendError("the backend's response has no end")
-        yield replace(piece, raw=document)
-
-    def _piece(self, document: Any) -> Piece:
-        if not isinstance(document, dict) or document.get("error"):
-            raise reported(document)
-        content = document.get(self._inside) if self._inside else document
-        content = content if isinstance(content, dict) else {}
-        text = content.get("content" if self._inside else "response")
-        delta = {"reasoning_content": content["thinking"]} if isinstance(content.get("thinking"), str) else {}
-        delta = {name: value for name, value in delta.items() if value}
-        if isinstance(calls := content.get("tool_calls"), list) and calls:
-            delta["tool_calls"] = list(map(self._call, calls))
-        logprobs = {"content": document["logprobs"]} if document.get("logprobs") else None
-        finish: FinishReason | None = None
-        if document.get("done"):
-            self._complete = True
-            finish = "tool_calls" if self._calls else "length" if document.get("done_reason") == "length" else "stop"
-        return Piece(
-            text if isinstance(text, str) else "",
-            finish,
-            plain(document.get("prompt_eval_count"), document.get("eval_count")),
-            delta or None,
-            logprobs=logprobs,
-            opaque=bool(self._inside) and any(content[name] for name in content.keys() - _OLLAMA_MESSAGE),
-        )
-
-    def _call(self, call: Any) -> dict[str, Any]:
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict):
-            raise BackendError("the backend answered with a tool call without a function")
-        index, self._calls = self._calls, self._calls + 1
-        arguments = orjson.dumps(function.get("arguments") or {}).decode()
-        return {"index": index, "function": {"name": function.get("name"), "arguments": arguments}}
+        first, *rest = super().whole(document)
+        opaque = not all(map(is_known_item, document["output"]))
+        yield replace(first, raw=document, opaque=opaque)
+        yield from rest
 
 
-_OLLAMA_MESSAGE = frozenset(("role", "content", "thinking", "tool_calls"))
+def _is_known_response_event(document: Mapping[str, Any]) -> bool:
+    if document.get("type") == "response.output_item.added":
+        return is_known_item(document.get("item"))
+    return document.get("type") in KNOWN_EVENTS
 
 
 @dataclass(frozen=True)
@@ -236,6 +201,7 @@ _APIS: dict[ClientApi, _NativeApi] = {
         lambda call: NativeChatReader(call.options.get("n") or 1),
         asks_usage=True,
     ),
+    ClientApi.OPENAI_RESPONSES: _NativeApi(("max_output_tokens",), lambda _: NativeResponsesReader()),
     ClientApi.ANTHROPIC_MESSAGES: _NativeApi(("max_tokens",), lambda _: NativeMessagesReader()),
     ClientApi.OLLAMA_CHAT: _NativeApi(
         ("num_predict",), lambda _: NativeOllamaReader("message"), limits_within="options"

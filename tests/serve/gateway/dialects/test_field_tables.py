@@ -12,12 +12,15 @@ from batuta_cli.serve.gateway.dialects.anthropic_fields import COUNT_FIELDS, MES
 from batuta_cli.serve.gateway.dialects.ollama_fields import CHAT_FIELDS as OLLAMA_CHAT_FIELDS
 from batuta_cli.serve.gateway.dialects.ollama_fields import EMBED_FIELDS, EMBEDDINGS_FIELDS, GENERATE_FIELDS, OPTIONS
 from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
+from batuta_cli.serve.gateway.dialects.responses_fields import INPUT_TOKEN_FIELDS, RESPONSE_FIELDS
 from batuta_cli.serve.gateway.dialects.treatment import FieldTable, Treatment
 
 CLIENTS = Path(sys.prefix) / "clients" / "bin" / "python"
 TABLES: dict[str, FieldTable] = {
     "chat": CHAT_FIELDS,
     "completions": COMPLETION_FIELDS,
+    "responses": RESPONSE_FIELDS,
+    "input_tokens": INPUT_TOKEN_FIELDS,
     "messages": MESSAGE_FIELDS,
     "embeddings": EMBEDDING_FIELDS,
     "ollama_chat": OLLAMA_CHAT_FIELDS,
