@@ -25,6 +25,7 @@ from batuta_cli.serve.pipeline.request import ChatRequest, Completion
 from batuta_cli.serve.pipeline.response import Response
 from batuta_cli.serve.privacy.audit import AuditLog, AuditPolicy
 from batuta_cli.serve.providers.client import Timeouts
+from batuta_cli.serve.providers.model_details import Details
 from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.routing.gates import Need, PlanRequest
 from batuta_cli.serve.routing.monitor import BackendMonitor
@@ -58,6 +59,8 @@ class ServedModel:
     """Tokens of prompt and output together, at the backend with the smallest window; None: not known."""
     carries: frozenset[Need]
     """What can be sent beside text, to one of its backends."""
+    details: Details
+    """What an Ollama server tells of it; empty without one."""
 
 
 class Pipeline:
@@ -166,7 +169,9 @@ class Pipeline:
         having = [state for state in states if state.models is None or model in state.models]
         windows = [state.window for state in having if state.window is not None]
         carries = frozenset[Need]().union(*(state.kind.profile.carried() for state in having))
-        return ServedModel(min(windows, default=None), carries)
+        probes = self.monitor.probes
+        told = [probes[s.name].details.get(model) for s in having if s.name in probes]
+        return ServedModel(min(windows, default=None), carries, next(filter(None, told), {}))
 
     def ready(self) -> Readiness:
         """Whether some backend would take a request now."""

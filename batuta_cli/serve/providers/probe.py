@@ -22,9 +22,11 @@ import aiohttp
 from batuta_cli.errors import PrivacyError, UsageError
 from batuta_cli.serve.backends import Backend, ServingBackend
 from batuta_cli.serve.backends.profile import Profile, ServerIdentity
+from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import NO_NETWORKS, Networks
 from batuta_cli.serve.providers.connect import GatedSession
+from batuta_cli.serve.providers.model_details import Details, model_details
 from batuta_cli.serve.tiers import PrivacyTier
 
 _LONGEST_BODY = 4 * 1024 * 1024  # bytes; the metrics of a busy vLLM are a tenth of it
@@ -55,6 +57,8 @@ class ProbeResult:
     """Models whose requests the server forwards to another server."""
     tells_remote: bool = True
     """False when a server that may forward requests does not list for which models."""
+    details: Mapping[str, Details] = field(default_factory=dict)
+    """What the server tells of its models, by their names."""
     context_length: int | None = None
     """The context window in tokens that the server reports."""
     error: str | None = None
@@ -214,6 +218,9 @@ class _Prober:
             models=names,
             remote_models=_remote(profile, names, listed.json),
             tells_remote=not remote.path or isinstance(listed.json, dict),
+            details=model_details(_entries(listed.json, remote.entries))
+            if profile.takes(ClientApi.OLLAMA_CHAT)
+            else {},
             queue_depth=_busy(slots.json) if depth is None else depth,
             slots=_number(facts, describe.slots) if describe else None,
             context_length=_number(facts, describe.context_length) if describe else None,

@@ -231,6 +231,20 @@ def test_models_that_ollama_sends_to_a_cloud_are_named(log: AuditLog) -> None:
     assert set(result.remote_models) == {"gpt-oss:120b-cloud", "glm:cloud", "mine"}
 
 
+def test_what_ollama_tells_of_its_models_is_kept(log: AuditLog) -> None:
+    told = {
+        "size": 5_200_000_000,
+        "digest": "500a1f067a9f",
+        "modified_at": "2026-11-01T12:00:00Z",
+        "details": {"family": "qwen3", "families": ["qwen3"], "quantization_level": "Q4_K_M"},
+    }
+    tags = {
+        "models": [{"name": "qwen3:8b", "model": "qwen3:8b", "expires": 1, **told}, {"name": "mine", "size": "big"}]
+    }
+    with serving(OLLAMA | {"/api/tags": json_reply(json.dumps(tags))}) as server:
+        assert ask(at(server.url, "ollama"), log).details == {"qwen3:8b": told, "mine": {}}
+
+
 @pytest.mark.parametrize("answer", [(500, {}, b""), (200, {}, b"<html>"), (200, {}, b"[]")])
 def test_a_server_that_does_not_tell_which_models_it_sends_to_a_cloud_is_not_relied_upon(
     answer: Any, log: AuditLog
