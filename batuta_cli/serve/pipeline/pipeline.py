@@ -60,7 +60,7 @@ class ServedModel:
     carries: frozenset[Need]
     """What can be sent beside text, to one of its backends."""
     details: Details
-    """What an Ollama server tells of it; empty without one."""
+    """What an Ollama server reports about it; empty without one."""
 
 
 class Pipeline:

@@ -1,4 +1,4 @@
-"""What an Ollama server tells of its models in `/api/tags`: sizes, digests, dates and details.
+"""What an Ollama server reports about its models in `/api/tags`: sizes, digests, dates and details.
 
 Clients of Ollama's API get them unchanged. A field of another type is left out
 (https://github.com/ollama/ollama/blob/main/docs/api.md#list-local-models).

@@ -58,7 +58,7 @@ class ProbeResult:
     tells_remote: bool = True
     """False when a server that may forward requests does not list for which models."""
     details: Mapping[str, Details] = field(default_factory=dict)
-    """What the server tells of its models, by their names."""
+    """What the server reports about its models, by their names."""
     context_length: int | None = None
     """The context window in tokens that the server reports."""
     error: str | None = None

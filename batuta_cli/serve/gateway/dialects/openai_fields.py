@@ -48,7 +48,7 @@ SAMPLING: dict[str, FieldRow] = {
 
 EMBEDDING_FIELDS: dict[str, FieldRow] = {
     "model": mapped(TEXT, "model"),
-    "input": mapped(ANY, "the texts"),
+    "input": mapped(ANY, "input"),
     "dimensions": option(INTEGER, "dimensions"),
     "encoding_format": option(ENCODING, "encoding_format"),
     "user": personal(TEXT, _NAMES_A_USER),
