@@ -137,6 +137,18 @@ def test_no_ending_with_a_word_in_it_is_billed_as_the_cheap_model_before_it(mode
         assert not any(character.isalpha() for character in ending)
 
 
+@pytest.mark.parametrize(
+    ("model", "input"),
+    [("text-embedding-3-small", "0.02"), ("text-embedding-3-large", "0.13"), ("text-embedding-ada-002", "0.10")],
+)
+def test_a_model_that_only_embeds_has_a_price_for_embeddings_and_none_for_text(model: str, input: str) -> None:
+    """https://platform.openai.com/docs/pricing"""
+    price = price_for(model, local=False, provider="OpenAI", at=TODAY, embeddings=True)
+    assert price.cost(1_000_000, 0) == Decimal(input) * 10**9
+    with pytest.raises(UnknownPriceError):
+        price_for(model, local=False, provider="OpenAI", at=TODAY)
+
+
 def test_a_model_the_table_has_for_nothing_is_unknown_not_free() -> None:
     free = [offer for provider in catalogue().providers.values() for offer in provider.models if not offer.prices]
     assert any(":free" in offer.id for offer in free)
