@@ -168,7 +168,7 @@ class Pipeline:
         states = self.monitor.snapshot(request, None, frozenset()).backends
         having = [state for state in states if state.models is None or model in state.models]
         windows = [state.window for state in having if state.window is not None]
-        carries = frozenset[Need]().union(*(state.kind.profile.carried() for state in having))
+        carries = frozenset[Need]().union(*(state.kind.profile.carried() - state.lacks for state in having))
         probes = self.monitor.probes
         told = [probes[s.name].details.get(model) for s in having if s.name in probes]
         return ServedModel(min(windows, default=None), carries, next(filter(None, told), {}))

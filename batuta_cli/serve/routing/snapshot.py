@@ -141,6 +141,7 @@ class Observer:
             trouble="" if probe is None or probe.healthy else probe.error or "no response",
             cools_model=cooling is not None and cooling.of_model,
             slots=probe.slots if probe else None,
+            lacks=probe.lacks if probe else frozenset(),
         )
 
     def _look_up_window(self, model: str, served: int | None) -> tuple[int | None, int | None]:
