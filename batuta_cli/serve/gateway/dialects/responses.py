@@ -80,8 +80,6 @@ class Responses:
             **_logprobs(document, dropped),
             **_tools(document, tools),
         }
-        if document.get("store"):
-            dropped.add("store")
         body = self.body(document)
         return ParsedResponseRequest(
             model,
