@@ -78,10 +78,9 @@ def cache_writes(request: object) -> CacheWrites:
 
 def number(value: object) -> int | None:
     """A reported count; None unless it is a whole number from 0 to `MOST`."""
-    if type(value) is str and len(value) <= _MOST_DIGITS and value.isascii() and value.isdecimal():
-        value = int(value)
-    elif type(value) is float and value.is_integer():
-        value = int(value)
+    digits = type(value) is str and len(value) <= _MOST_DIGITS and value.isascii() and value.isdecimal()
+    if digits or (type(value) is float and value.is_integer()):
+        value = int(value)  # type: ignore[call-overload]
     return value if type(value) is int and 0 <= value <= MOST else None
 
 

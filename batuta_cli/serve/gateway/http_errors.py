@@ -32,7 +32,7 @@ from batuta_cli.errors import (
     UsageError,
 )
 from batuta_cli.serve.pipeline.splice import SpliceError
-from batuta_cli.serve.providers.wire import BackendError
+from batuta_cli.serve.providers.wire import BackendError, ReportedError
 
 _TYPES = {
     400: "invalid_request_error",
@@ -62,10 +62,12 @@ class HttpError(Exception):
     retry_after: float | None = None
     """Seconds for the header `Retry-After`."""
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    reported_type: str = ""
+    """The error type that a backend reports."""
 
     @property
     def type(self) -> str:
-        """The error type, as both services name it."""
+        """The error type by the status, as both services name it."""
         return _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
 
     @property
@@ -127,12 +129,34 @@ def http_error_for(error: Exception) -> HttpError:
     )
 
 
+_OWN_ACCOUNT = frozenset((401, 402, 403, 407))
+"""Statuses about the operator's key or account at a backend; a client would take them for its own at the gateway."""
+
+_CODES = {404: "model_not_found", 429: "backend_busy"}
+
+
 def _backend(error: BackendError) -> HttpError:
-    if not error.retryable and error.status is not None:
-        return HttpError(400, "refused_by_backend", error.message)
-    if error.status == 429:
-        return HttpError(429, "backend_busy", error.message, retry_after=error.retry_after or _RETRY_AFTER)
-    return HttpError(502, "backend_error", error.message, retry_after=error.retry_after)
+    """An upstream's 4xx keeps its status, and its message, code, type and field without keys and quotations."""
+    reported = error.reported if error.redacted and error.reported else ReportedError()
+    status = error.status if error.status and 400 <= error.status < 500 else 502
+    if status in _OWN_ACCOUNT:
+        status = 502
+    retry_after = error.retry_after
+    if status == 429:
+        retry_after = retry_after or _RETRY_AFTER
+    elif not error.retryable:
+        retry_after = None
+    fallback = "backend_error" if status == 502 else _CODES.get(status, "refused_by_backend")
+    # The backend's own words alone, because clients recognise some of them, such as "maximum context length".
+    message = error.message if status == 502 else reported.message or error.message
+    return HttpError(
+        status,
+        reported.code or fallback,
+        message,
+        reported.param or None,
+        retry_after=retry_after,
+        reported_type=reported.type if status != 502 else "",
+    )
 
 
 ErrorFormat = Callable[[HttpError, str], dict[str, Any]]
@@ -144,7 +168,7 @@ def openai_error(error: HttpError, request_id: str) -> dict[str, Any]:
     return {
         "error": {
             "message": error.message,
-            "type": error.type,
+            "type": error.reported_type or error.type,
             "param": error.param,
             "code": error.code,
         }

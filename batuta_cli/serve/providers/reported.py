@@ -151,11 +151,12 @@ class Redaction:
         text = "".join(c if c.isprintable() else " " for c in text[: 8 * MESSAGE_LIMIT])
         if is_key(text):
             return NOT_SHOWN
+        text = hide_tokens(text)
         for key in self._keys:
             text = text.replace(key, NOT_SHOWN)
         for pattern, shown in ((_MASKED_KEY, NOT_SHOWN), (_PASSWORD, ""), (_BEARER, rf"\1 {NOT_SHOWN}")):
             text = pattern.sub(shown, text)
-        text = re.sub(r" {2,}", " ", hide_tokens(text)[: 2 * MESSAGE_LIMIT]).strip()
+        text = re.sub(r" {2,}", " ", text[: 2 * MESSAGE_LIMIT]).strip()
         text = self._without_quotes(text)
         return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
 

@@ -71,6 +71,7 @@ class Calls:
             if index == len(self.calls):
                 self.calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
             call = self.calls[index]
+            call |= {name: value for name, value in part.items() if name not in ("index", *call)}
             function = part.get("function")
             function = function if isinstance(function, dict) else {}
             call["id"] = call["id"] or part.get("id") or ""
