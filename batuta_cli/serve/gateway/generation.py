@@ -61,7 +61,11 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
                 connection.model = parsed.model
                 if parsed.stream:
                     state.metrics.first_token(parsed.model, connection.seconds)
-                connection.log_fields |= {"backend": backend, "tier": str(response.tier)}
+                connection.log_fields |= {
+                    "backend": backend,
+                    "tier": str(response.tier),
+                    "fallback": response.fallback or None,
+                }
                 write = _write_stream if parsed.stream else _write_whole
                 await write(state, connection, response, reply)
         finally:
@@ -80,7 +84,7 @@ async def _start(pipeline: "Pipeline", request: ChatRequest) -> "Response":
     except (UsageError, NoBackendError) as error:
         models = pipeline.models()
         if type(error) in (UsageError, NoBackendError) and models and request.model not in models:
-            raise unknown_model() from None
+            raise unknown_model(request.model, models) from None
         raise
 
 
@@ -93,7 +97,7 @@ async def _write_stream(state: GatewayState, connection: Connection, response: "
             await connection.part(data)
             data = b""
     summary = _record_summary(state, connection, response)
-    await connection.end_stream(data + reply.end(summary) + _cost_comment(summary))
+    await connection.end_stream(data + reply.end(summary) + _cost_comment(summary, response.fallback))
 
 
 async def _write_whole(state: GatewayState, connection: Connection, response: "Response", reply: Reply) -> None:
@@ -121,7 +125,9 @@ def _record_summary(state: GatewayState, connection: Connection, response: "Resp
 
 
 def _headers(response: "Response") -> HeaderList:
+    fallback = [(b"x-batuta-fallback", _header_value(response.fallback))] if response.fallback else []
     return [
+        *fallback,
         (b"x-batuta-backend", _header_value(response.backend)),
         (b"x-batuta-tier", str(response.tier).encode()),
         (b"x-batuta-plan", _header_value(_plan_summary(response.plan))),
@@ -142,7 +148,7 @@ def _header_value(text: str) -> bytes:
     return text[:_HEADER_LIMIT].encode()
 
 
-def _cost_comment(summary: Summary) -> bytes:
+def _cost_comment(summary: Summary, fallback: str) -> bytes:
     """The cost of a stream as an SSE comment, which clients ignore (WHATWG HTML, section 9.2.6)."""
     facts = {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "attempts": len(summary.attempts)}
-    return b": batuta %s\n\n" % orjson.dumps(facts)
+    return b": batuta %s\n\n" % orjson.dumps(facts | ({"fallback": fallback} if fallback else {}))

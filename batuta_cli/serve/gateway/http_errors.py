@@ -7,12 +7,13 @@ configuration name files of the operator: they go to the log, and the client get
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from batuta_cli.config.kinds import did_you_mean
 from batuta_cli.errors import (
     AuditError,
     BatutaError,
@@ -194,6 +195,7 @@ def check_method(method: str, allowed: tuple[str, ...]) -> None:
         )
 
 
-def unknown_model() -> HttpError:
-    """The error for a model that no backend has."""
-    return HttpError(404, "model_not_found", "no backend has this model; GET /v1/models lists them", "model")
+def unknown_model(model: str, known: Collection[str]) -> HttpError:
+    """The error for a model that no backend has; it suggests the nearest known one."""
+    message = f"no backend has this model{did_you_mean(model, known) or ';'} GET /v1/models lists them"
+    return HttpError(404, "model_not_found", message, "model")

@@ -68,8 +68,9 @@ async def list_models(state: GatewayState, connection: Connection) -> None:
 
 async def show_model(state: GatewayState, connection: Connection, name: str) -> None:
     """`/v1/models/NAME`."""
-    if name not in state.require_pipeline().models():
-        raise unknown_model()
+    models = state.require_pipeline().models()
+    if name not in models:
+        raise unknown_model(name, models)
     await connection.respond(200, orjson.dumps(_model(name)))
 
 

@@ -19,11 +19,12 @@ from batuta_cli.serve.models.pricing import FREE, TokenPricing
 from batuta_cli.serve.models.windows import LARGEST_RESERVE
 from batuta_cli.serve.names import normalised, unknown_name
 from batuta_cli.serve.pipeline import input_count
+from batuta_cli.serve.pipeline.needs import needs_of
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.privacy.gate import Basis
 from batuta_cli.serve.providers.server_count import ServerCount
 from batuta_cli.serve.routing.errors import routing_error
-from batuta_cli.serve.routing.gates import BackendState, Need, PlanRequest, Snapshot
+from batuta_cli.serve.routing.gates import BackendState, PlanRequest, Snapshot
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan, plan
 from batuta_cli.serve.tiers import PrivacyTier
@@ -99,7 +100,12 @@ class Planner:
     def error(self, request: ChatRequest, planned: Plan) -> BatutaError:
         """The error for a request that no backend in the plan may take."""
         wait = self.retry_after(request, planned.suitable)
-        return routing_error(planned, retry_after=wait, max_request_cost=self._breaker.config.max_request_cost)
+        return routing_error(
+            planned,
+            retry_after=wait,
+            max_request_cost=self._breaker.config.max_request_cost,
+            known_models=self._monitor.models(),
+        )
 
     def retry_after(self, request: ChatRequest, backends: Collection[str]) -> int | None:
         """Whole seconds until one of these backends is expected to take the request; None without backends."""
@@ -129,13 +135,6 @@ class Planner:
 
     def _plan_request(self, request: ChatRequest) -> PlanRequest:
         options = request.options
-        kind = options.get("response_format")
-        needs = {
-            Need.STREAMING: request.stream,
-            Need.TOOLS: bool(options.get("tools")),
-            Need.JSON: isinstance(kind, dict) and kind.get("type") not in (None, "text"),
-            Need.CHOICES: (options.get("n") or 1) != 1,
-        }
         return PlanRequest(
             privacy=request.privacy,
             model=request.model,
@@ -144,7 +143,7 @@ class Planner:
             input_tokens=input_count.bound(request),
             max_output_tokens=request.max_tokens,
             writes=cache_writes(options),
-            needs=frozenset(need for need, is_needed in needs.items() if is_needed),
+            needs=needs_of(request),
         )
 
     async def _counted_by_servers(self, request: ChatRequest, planned: Plan, snapshot: Snapshot) -> Snapshot:

@@ -36,7 +36,6 @@ _OBSTACLES = {
     "tool_calls": Obstacle.TOOL_CALLS,
     "function_call": Obstacle.TOOL_CALLS,
     "reasoning_content": Obstacle.REASONING,
-    "reasoning": Obstacle.REASONING,
     "refusal": Obstacle.REFUSAL,
 }
 
@@ -76,6 +75,8 @@ class Response:
         """Why the text of the first choice ended, once it has; `length` when an output limit cut it."""
         self.max_tokens: int | None = None
         """The output limit sent to the backend; None: no limit was sent."""
+        self.fallback = ""
+        """The model that answers in the place of the one that the client named; empty: no other one."""
         self._planner = planner
         self._monitor = monitor
         self._breaker = breaker

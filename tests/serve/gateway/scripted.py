@@ -189,6 +189,7 @@ class Answer:
     """What a script says, and what became of it."""
 
     backend = "scripted"
+    fallback = ""
     plan: Plan | None = Plan()
 
     def __init__(self, request: ChatRequest, steps: Sequence[Step], say: "Control") -> None:

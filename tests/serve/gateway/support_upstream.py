@@ -3,10 +3,10 @@
 import asyncio
 import io
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from batuta_cli.config import BackendSection as Table
@@ -30,20 +30,35 @@ PRICED = ModelSection(
 
 
 class Upstream:
-    """A running gateway over one scripted backend; `answer` is what the backend sends next."""
+    """A running gateway over one scripted backend; `answer` has its next steps, or a function of the request's body."""
 
-    def __init__(self, tmp_path: Path, profile: str = "vllm", **table: Any) -> None:
-        self.answer: Script = []
-        self._path, self._profile, self._table = tmp_path, profile, table
+    def __init__(
+        self,
+        tmp_path: Path,
+        profile: str = "vllm",
+        *,
+        more_models: tuple[str, ...] = (),
+        tables: Mapping[str, Any] = MappingProxyType({}),
+        **backend: Any,
+    ) -> None:
+        """`tables`: further tables of the configuration; `backend`: further keys of the backend's table."""
+        self.answer: list[Any] = []
+        self._path, self._profile, self._backend = tmp_path, profile, backend
+        self._models, self._tables = (MODEL, *more_models), tables
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._server = FaultServer(lambda *_: list(self.answer))
+        self._server = FaultServer(self._script)
 
     def __enter__(self) -> Self:
         self._thread.start()
         self._server.__enter__()
-        table = Table(profile=self._profile, base_url=self._server.base_url, models=(MODEL,), **self._table)
-        config = Config(backends={"one": table}, models={MODEL: PRICED}, privacy=Privacy(tier="standard"))
+        table = Table(profile=self._profile, base_url=self._server.base_url, models=self._models, **self._backend)
+        config = Config(
+            backends={"one": table},
+            models=dict.fromkeys(self._models, PRICED),
+            privacy=Privacy(tier="standard"),
+            **self._tables,
+        )
         self.pipeline = Pipeline(
             config,
             breaker=CostCircuitBreaker(CircuitBreakerConfig()),
@@ -83,12 +98,18 @@ class Upstream:
     def log(self) -> list[dict[str, Any]]:
         return self._asking.log
 
-    def ask(self, path: str, body: dict[str, Any], *answer: Any, **more: Any) -> Response:
+    def ask(self, path: str, body: Mapping[str, Any] | None, *answer: Any, **more: Any) -> Response:
         """The gateway's response to a request that the backend answers so; earlier failures are forgotten."""
         self.answer = list(answer)
         self.pipeline.monitor.health = BackendHealth(FailoverConfig())
         response: Response = self._run_soon(self._asking.ask(path, body, **more)).result(30)
         return response
+
+    def _script(self, path: str, headers: dict[str, str], body: Any) -> Script:
+        if len(self.answer) == 1 and callable(self.answer[0]):
+            script: Script = self.answer[0](body)
+            return script
+        return list(self.answer)
 
     def _tell(self, what: str) -> str:
         async def tell() -> Any:
