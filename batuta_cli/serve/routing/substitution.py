@@ -2,7 +2,7 @@
 
 Both take one step: the target of an alias, and a fallback, are names of models, never aliases. An alias does not hide a
 model that a backend has. Everything about a request is judged for the model that it ends at: the client's key, the
-tier, the context window and the budget, with a reservation of its own.
+tier, the context window and the budget, with a separate reservation.
 
 A fallback answers only when the model cannot be reached now: its backends are down, cooling down, full, or answered
 404, 429 or 5xx, or broke off, before the first byte. It never answers for a request that is wrong (400), a key that is
