@@ -257,7 +257,9 @@ class _RoutePlanner:
         if not request.input_tokens or all(state.price is None or state.price.is_free for state in snapshot.backends):
             return snapshot, None  # the budget does not matter
         try:
-            seen = replace(seen, budget=CostCircuitBreaker.from_config(self.settings.budget).status())
+            seen = replace(
+                seen, budget=CostCircuitBreaker.from_config(self.settings.budget, self.settings.redis).status()
+            )
         except LedgerError as error:
             return replace(snapshot, budget_remaining=0), error
         return take_snapshot(self.settings, self.backends, request, seen), None

@@ -11,6 +11,7 @@ import pytest
 
 from tests import unpacked
 from tests.conftest import Run
+from tests.test_completions import needs
 
 KEY = "btk_0123456789abcdef0123456789abcdef"
 CLIENTS = ["claude", "codex", "opencode", "aider", "llm"]
@@ -96,11 +97,13 @@ def test_a_shell_that_evaluates_the_commands_has_the_settings(
     assert KEY not in json.dumps(document)
 
 
-@unpacked.needs("fish")
+@needs("fish")
 def test_fish_reads_its_own_form(batuta: Run, programs: Path, environment: dict[str, str]) -> None:
     printed = batuta("serve", "env", "codex", "--model", "m", "--shell", "fish", code=0).stdout
     inherited = {**environment, **unpacked.libraries("fish"), "PATH": f"{programs}:{environment['PATH']}"}
-    done = subprocess.run(["fish", "--no-config", "-c", f"{printed}\ncodex x"], capture_output=True, text=True, env=inherited)
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f"{printed}\ncodex x"], capture_output=True, text=True, env=inherited
+    )
     assert seen(done)[1][:2] == ["-c", 'model="m"']
 
 
