@@ -269,7 +269,7 @@ def gateway_url(config: Config) -> str:
 
 
 def only_model(config: Config) -> str:
-    """The only model in the configuration. Raises `UsageError` when there is none, or more."""
+    """The only model in the configuration. Raises `UsageError` when it has no model or several."""
     names = sorted({name for table in config.backends.values() for name in table.models})
     if len(names) == 1:
         return names[0]
