@@ -150,6 +150,7 @@ PROGRAMS: tuple[ClientProgram, ...] = (
             "AIDER_SHOW_MODEL_WARNINGS": "false",
             "AIDER_ANALYTICS": "false",
             "AIDER_CHECK_UPDATE": "false",
+            "AIDER_SHOW_RELEASE_NOTES": "false",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         },
         cleared=("AIDER_API_KEY", "AIDER_OPENAI_API_BASE", "AIDER_OPENAI_API_KEY", *_OPENAI_CLEARED[1:]),

@@ -40,6 +40,12 @@ def test_the_key_is_named_and_never_among_the_settings(program: ClientProgram) -
     assert bool(carried) is not named  # its value in a variable, or the name of the variable in a setting
 
 
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_variables_that_lead_elsewhere_are_not_inherited(program: ClientProgram) -> None:
+    found = settings_for(program, url=URL, model="m", directory="/d")
+    assert "elsewhere" not in found.environment(dict.fromkeys(program.cleared, "elsewhere"), ()).values()
+
+
 def test_the_variable_of_the_key_is_not_cleared() -> None:
     """Codex reads the key from any variable, also from one that is cleared otherwise."""
     found = settings_for(program_named("codex"), url=URL, model="m", key_variable="OPENAI_API_KEY")

@@ -121,6 +121,20 @@ def test_no_key_and_no_text_of_the_request_is_repeated(message: str) -> None:
         assert hidden not in shown
 
 
+@pytest.mark.parametrize(
+    ("message", "hidden"),
+    [
+        ("Authorization: Bearer 0123456789abcdefgh was refused", "0123456789abcdefgh"),
+        ('{"api_key": "0123456789abcdefgh"}', "0123456789abcdefgh"),
+        ("cannot reach http://user:hunter2@proxy.example", "hunter2"),
+        ("bad key: PRIVATE KEY MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v", "MC4CAQAwBQ"),
+        ("unknown token Wunder1", "Wunder1"),
+    ],
+)
+def test_other_keys_and_short_texts_are_left_out_too(message: str, hidden: str) -> None:
+    assert hidden in message and hidden not in told(message, keys=(KEY,), texts=("Wunder1",))
+
+
 def test_a_harmless_message_is_repeated_as_it_is() -> None:
     message = "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens."
     assert told(message, keys=(KEY,), texts=(SAID, "Hi")) == message
