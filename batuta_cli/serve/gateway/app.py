@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from batuta_cli.serve.gateway import METRICS_DIRECTORY, info_routes, logs
 from batuta_cli.serve.gateway.access import AccessCheck, read_headers
 from batuta_cli.serve.gateway.connection import ClientLeftError, Connection, Receive, Scope, Send
-from batuta_cli.serve.gateway.dialects.anthropic import Messages
+from batuta_cli.serve.gateway.dialects.anthropic import CountTokens, Messages
 from batuta_cli.serve.gateway.dialects.openai import ChatCompletions, Completions
-from batuta_cli.serve.gateway.dialects.replies import Dialect
+from batuta_cli.serve.gateway.dialects.replies import CountDialect, Dialect
 from batuta_cli.serve.gateway.generation import generate
 from batuta_cli.serve.gateway.http_errors import (
     ErrorFormat,
@@ -34,6 +34,7 @@ from batuta_cli.serve.gateway.http_errors import (
 )
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.gateway.state import GatewaySettings, GatewayState
+from batuta_cli.serve.gateway.token_counts import count_tokens
 
 if TYPE_CHECKING:
     from batuta_cli.serve.gateway.reload import Reconfigured
@@ -49,7 +50,11 @@ _POST_ROUTES: dict[str, Dialect] = {
     "/v1/completions": Completions(),
     "/v1/messages": Messages(),
 }
+_COUNT_ROUTES: dict[str, CountDialect] = {
+    "/v1/messages/count_tokens": CountTokens(),
+}
 _GET_ROUTES: dict[str, Callable[[GatewayState, Connection], Awaitable[None]]] = {
+    "/": info_routes.root,
     _MODELS: info_routes.list_models,
     "/metrics": info_routes.show_metrics,
 }
@@ -193,8 +198,9 @@ class Gateway:
             state.metrics.model_request(connection.model, connection.client, connection.status)
         if connection.route in info_routes.PROBES:  # frequent, and counted in the metrics
             return
+        is_broken = connection.status >= 500 or "broken" in connection.log_fields
         state.log.write(
-            "error" if connection.status >= 500 or "broken" in connection.log_fields else "info",
+            "error" if is_broken else "warning" if "unknown_fields" in connection.log_fields else "info",
             "request",
             request_id=connection.shown_id,
             id=connection.id if connection.id != connection.shown_id else None,
@@ -242,6 +248,10 @@ class Gateway:
             connection.route = path
             check_method(method, ("POST",))
             await generate(state, connection, _POST_ROUTES[path])
+        elif path in _COUNT_ROUTES:
+            connection.route = path
+            check_method(method, ("POST",))
+            await count_tokens(state, connection, _COUNT_ROUTES[path])
         elif path in _GET_ROUTES:
             connection.route = path
             check_method(method, ("GET", "HEAD"))
@@ -255,7 +265,7 @@ class Gateway:
 
 
 def _error_format(connection: Connection) -> ErrorFormat:
-    dialect = _POST_ROUTES.get(connection.route)
+    dialect = _POST_ROUTES.get(connection.route) or _COUNT_ROUTES.get(connection.route)
     if dialect is not None:
         return dialect.error
     return anthropic_error if b"anthropic-version" in connection.headers else openai_error

@@ -4,7 +4,10 @@ Raises `HttpError`, the pipeline's errors, and `ClientLeftError`. The response o
 a client that disconnects frees its backend.
 """
 
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import orjson
@@ -12,6 +15,8 @@ import orjson
 from batuta_cli.errors import NoBackendError, UsageError
 from batuta_cli.serve.gateway.access import check_json, tier_for
 from batuta_cli.serve.gateway.connection import Connection, HeaderList
+from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
+from batuta_cli.serve.gateway.dialects.outside import may_fetch
 from batuta_cli.serve.gateway.dialects.replies import Dialect, Reply, read
 from batuta_cli.serve.gateway.http_errors import HttpError, unknown_model
 from batuta_cli.serve.gateway.metrics import OTHER
@@ -19,6 +24,7 @@ from batuta_cli.serve.gateway.state import GatewayState
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.providers.wire import Piece
+from batuta_cli.serve.tiers import PrivacyTier
 
 if TYPE_CHECKING:
     from batuta_cli.serve.pipeline.pipeline import Pipeline
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
     from batuta_cli.serve.routing.planning import Plan
 
 _HEADER_LIMIT = 1000  # characters of a header value
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")  # other names of unknown fields may be content
+_MOST_SHOWN = 20
 
 
 async def generate(state: GatewayState, connection: Connection, dialect: Dialect) -> None:
@@ -36,18 +44,10 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
         close = {b"connection": b"close"}
         raise HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1, headers=close)
     tier = tier_for(connection.headers, state.settings.privacy)
-    parsed = await read(dialect, await connection.body())
+    parsed = await read(dialect, await connection.body(), connection.headers)
     reply = dialect.reply(parsed, connection.id, int(time.time()))
     connection.reply = reply if parsed.stream else None
-    request = ChatRequest(
-        request_id=connection.id,
-        model=parsed.model,
-        messages=parsed.messages,
-        privacy=tier,
-        max_tokens=parsed.max_tokens,
-        stream=parsed.stream,
-        options=parsed.options or {},
-    )
+    request = chat_request(state, connection, parsed, tier)
     connection.model = OTHER
     with state.open_request(connection) as pipeline:
         response, backend = None, ""
@@ -66,6 +66,8 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
                     "tier": str(response.tier),
                     "fallback": response.fallback or None,
                 }
+                if response.dropped:
+                    connection.log_fields["dropped"] = list(response.dropped)
                 write = _write_stream if parsed.stream else _write_whole
                 await write(state, connection, response, reply)
         finally:
@@ -78,9 +80,38 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
                     state.metrics.in_flight(-1, backend)
 
 
+def chat_request(state: GatewayState, connection: Connection, parsed: ParsedRequest, tier: PrivacyTier) -> ChatRequest:
+    """The pipeline's request for a parsed one. Fields that no table knows are logged by name."""
+    if parsed.unknown:
+        shown = [name for name in parsed.unknown if _FIELD_NAME.fullmatch(name)]
+        connection.log_fields["unknown_fields"] = shown[:_MOST_SHOWN]
+    return ChatRequest(
+        request_id=connection.id,
+        model=parsed.model,
+        messages=parsed.messages,
+        privacy=tier,
+        max_tokens=parsed.max_tokens,
+        stream=parsed.stream,
+        options=parsed.options or {},
+        native=parsed.native,
+        native_only=parsed.native_only,
+        reach=parsed.reach,
+        fetches=not may_fetch(parsed.reach.urls, state.settings.media_hosts),
+        unknown_fields=parsed.unknown,
+        dropped=parsed.dropped,
+    )
+
+
 async def _start(pipeline: "Pipeline", request: ChatRequest) -> "Response":
-    try:
+    with refuse_unknown_model(pipeline, request):
         return await pipeline.start(request)
+
+
+@contextmanager
+def refuse_unknown_model(pipeline: "Pipeline", request: ChatRequest) -> Iterator[None]:
+    """Turn the error for a model that no backend has into `HttpError` 404."""
+    try:
+        yield
     except (UsageError, NoBackendError) as error:
         models = pipeline.models()
         if type(error) in (UsageError, NoBackendError) and models and request.model not in models:
@@ -90,8 +121,11 @@ async def _start(pipeline: "Pipeline", request: ChatRequest) -> "Response":
 
 async def _write_stream(state: GatewayState, connection: Connection, response: "Response", reply: Reply) -> None:
     await connection.begin_stream(_headers(response))
-    data = reply.begin()
+    data, begun = b"", False
     while pieces := await response.more():
+        if not begun:
+            begun = True
+            data = reply.begin() if pieces[0].raw is None else b""
         data += b"".join(map(reply.piece, pieces))
         if data:
             await connection.part(data)
@@ -131,6 +165,7 @@ def _headers(response: "Response") -> HeaderList:
         (b"x-batuta-backend", _header_value(response.backend)),
         (b"x-batuta-tier", str(response.tier).encode()),
         (b"x-batuta-plan", _header_value(_plan_summary(response.plan))),
+        *([(b"x-batuta-dropped", _header_value(", ".join(response.dropped)))] if response.dropped else ()),
     ]
 
 

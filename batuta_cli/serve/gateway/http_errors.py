@@ -29,6 +29,7 @@ from batuta_cli.errors import (
     QueueFullError,
     RequestTooExpensive,
     TokenizeError,
+    UnboundedCostError,
     UnknownPriceError,
     UsageError,
 )
@@ -95,6 +96,7 @@ class Rule:
 RULES: tuple[tuple[type[BatutaError], Rule], ...] = (
     (RequestTooExpensive, Rule(402, "request_too_expensive")),
     (UnknownPriceError, Rule(402, "unknown_price")),
+    (UnboundedCostError, Rule(402, "unbounded_cost")),
     (BudgetReservedError, Rule(429, "budget_reserved", retry_after=1.0)),
     (CostError, Rule(402, "budget_exceeded")),
     (PrivacyError, Rule(403, "privacy")),

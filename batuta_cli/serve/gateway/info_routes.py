@@ -15,7 +15,12 @@ from batuta_cli.serve.gateway.state import GatewayState
 PROBES = ("/health", "/ready")
 """Routes for load balancers. They need no client key; a client without one gets no reason."""
 
-_ALLOWED_HEADERS = b"authorization, x-api-key, api-key, content-type, x-request-id, x-batuta-privacy, anthropic-version"
+_ALLOWED_HEADERS = b", ".join(
+    (
+        b"authorization", b"x-api-key", b"api-key", b"content-type", b"x-request-id", b"x-batuta-privacy",
+        b"anthropic-version", b"anthropic-beta", b"openai-beta",
+    )
+)  # fmt: skip
 
 
 async def probe(state: GatewayState, connection: Connection) -> None:
@@ -49,6 +54,11 @@ async def preflight(connection: Connection) -> None:
         (b"access-control-max-age", b"600"),
     ]
     await connection.respond(200, b"{}", headers=headers)
+
+
+async def root(state: GatewayState, connection: Connection) -> None:
+    """`/`: Claude Code asks for it with HEAD to learn whether the server is there."""
+    await connection.respond(200, b'{"name":"batuta"}')
 
 
 async def show_metrics(state: GatewayState, connection: Connection) -> None:

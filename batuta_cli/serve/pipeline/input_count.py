@@ -13,13 +13,14 @@ from batuta_cli.config import ModelSection
 from batuta_cli.errors import InvalidInputError, PrivacyError, UsageError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.context.manager import prompt_counter
+from batuta_cli.serve.pipeline.content import other_texts
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.pipeline.settlement import least_tokens
 from batuta_cli.serve.providers.connect import GatedSession
-from batuta_cli.serve.providers.server_count import ServerCount, server_count
+from batuta_cli.serve.providers.server_count import ServerCount, native_count, server_count
 from batuta_cli.serve.providers.wire import BackendError
 from batuta_cli.serve.routing.gates import BackendState
-from batuta_cli.serve.tokens import count_messages
+from batuta_cli.serve.tokens import count_messages, tokenizer_for
 from batuta_cli.serve.tokens.request_fields import field_texts
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 
@@ -29,6 +30,9 @@ _FILES = (".gguf", ".json")
 
 _SERVER_TIMEOUT = 5.0
 """Seconds that a server may take for each call. llama.cpp tokenizes a million tokens in about one."""
+
+_COUNT_TIMEOUT = 30.0
+"""Seconds that a server may take when a client asks for the count alone."""
 
 _REMEMBERED = 256
 """Counts in memory. A request is planned again for each failover."""
@@ -47,6 +51,7 @@ def bound(request: ChatRequest) -> TokenCount:
                 texts += [call.id, call.name, call.arguments]
             size += sum(len(text) * _BYTES + _MESSAGE for text in texts)
     size += sum(len(text) * _BYTES + margin for text, margin in field_texts(request.options))
+    size += sum(len(text) * _BYTES + _MESSAGE for text in other_texts(request))
     return TokenCount(size, False, "one token a byte")
 
 
@@ -59,10 +64,15 @@ def count(request: ChatRequest, models: Mapping[str, ModelSection]) -> TokenCoun
     own = models.get(request.model)
     try:
         if own and own.tokenizer:
-            return prompt_counter(model_name(request.model), own.tokenizer, own.template)(
-                request.messages, request.options
-            )
-        return count_messages(model_name(request.model), request.messages, options=request.options)
+            count_prompt = prompt_counter(model_name(request.model), own.tokenizer, own.template)
+            found = count_prompt(request.messages, request.options)
+        else:
+            found = count_messages(model_name(request.model), request.messages, options=request.options)
+        if texts := list(other_texts(request)):
+            tokenizer = tokenizer_for(tokenizer_name(request.model, models))
+            more = sum(tokenizer.count(text) + _MESSAGE for text in texts)
+            found = replace(found, tokens=found.tokens + more, exact=False)
+        return found if not any(message.parts for message in request.messages) else replace(found, exact=False)
     except (UsageError, InvalidInputError):
         return bound(request)
 
@@ -95,6 +105,27 @@ def with_count(state: BackendState, found: ServerCount | None) -> BackendState:
         return state
     windows = [window for window in (state.window, found.window) if window is not None]
     return replace(state, counted=found.count, window=min(windows, default=None))
+
+
+async def counted_by(session: GatedSession, backend: Backend, base_url: str, request: ChatRequest) -> TokenCount | None:
+    """The count of a backend's server, by its route for the client's API or by its tokenizer; None when it has neither,
+    fails, or the gate refuses it. Raises `AuditError`."""
+    try:
+        native = request.native and await native_count(
+            session,
+            backend,
+            base_url,
+            request.model,
+            request.native,
+            timeout=_COUNT_TIMEOUT,
+            request_id=request.request_id,
+        )
+    except (BackendError, PrivacyError):
+        native = None
+    if native:
+        return native
+    found = await ServerCounts().of(session, backend, base_url, request)
+    return found.count if found else None
 
 
 class ServerCounts:

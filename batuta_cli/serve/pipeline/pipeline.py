@@ -31,6 +31,7 @@ from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.routing.substitution import ModelNames, may_fall_back
 from batuta_cli.serve.tiers import PrivacyTier
+from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,13 @@ class Pipeline:
         `PrivacyError`, `CostError`, `NoBackendError`, `ContextOverflowError`, `BackendError`, `AuditError`,
         `LedgerError`, and `UsageError` for a backend that is not configured.
         """
-        request = await self._resolved(request)
+        resolved = await self._resolved(request)
+        response = await self._answered(resolved)
+        response.alias = request.model if resolved.model != request.model else ""
+        return response
+
+    async def _answered(self, request: ChatRequest) -> Response:
+        """The response of the request's model, or of a fallback."""
         try:
             return await self._open(request)
         except BatutaError as error:
@@ -164,6 +171,10 @@ class Pipeline:
                 if other.backend is not None:
                     return other
         return planned
+
+    async def count(self, request: ChatRequest) -> TokenCount:
+        """The input tokens of a request, which is not sent. Raises as `start`."""
+        return await self.planner.count(request)
 
     def models(self) -> list[str]:
         """The models that are configured for the backends, or that the backends list, and aliases of these."""

@@ -24,7 +24,7 @@ from batuta_cli.serve.backends.wire_formats import WireFormat
 from batuta_cli.serve.deadline import Deadline
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.connector import Delivery
-from batuta_cli.serve.providers.formats import format_module
+from batuta_cli.serve.providers.formats import format_module, native_module
 from batuta_cli.serve.providers.framing import UnnamedScanner, check_size, scanner_for, whole_pieces
 from batuta_cli.serve.providers.reported import BODY_LIMIT, Redaction, read_error_body
 from batuta_cli.serve.providers.tolerant_json import json_value
@@ -68,7 +68,7 @@ async def send_call(
     """
     delivery = delivery or Delivery()
     sender = _Sender(session, backend, request_id, timeouts, paid, delivery)
-    wire = format_module(_format(backend.profile, call))
+    wire = native_module() if call.native else format_module(_format(backend.profile, call))
     outgoing, reader = wire.outgoing(call, backend.profile), wire.reader(call)
     url = _url(base_url, outgoing.path)
     allowed = timeouts.first_token
@@ -85,7 +85,8 @@ async def send_call(
                         break
                     if pieces:  # else data without a piece, such as a ping, which shows that the backend works
                         yield pieces
-                        allowed = timeouts.idle
+                        if any(piece.has_content for piece in pieces):
+                            allowed = timeouts.idle
                     if reader.complete:
                         allowed = AFTER_END if reader.ended else min(timeouts.idle, AFTER_COMPLETE)
         else:
@@ -149,7 +150,7 @@ class _Sender:
                         raise failure
                 last = [piece for event in scanner.end() for piece in reader.event(event)]
                 if isinstance(scanner, UnnamedScanner) and scanner.document is not None:
-                    last += whole_pieces(bytes(scanner.document), reader)
+                    last += whole_pieces(bytes(scanner.document), reader, stream=True)
                 if last:
                     yield last
         except (BackendError, PrivacyError, aiohttp.ClientConnectorError):
@@ -161,13 +162,13 @@ class _Sender:
         self, method: str, url: str, outgoing: Outgoing | None, **headers: str
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         if outgoing is not None:
-            headers |= {"Content-Type": "application/json", **outgoing.headers}
+            headers |= {"Content-Type": "application/json"}
         return self.session.request(
             method,
             url,
             backend=self.backend.name,
             request_id=self.request_id,
-            headers=headers | self.backend.auth_headers(),
+            headers=headers | self.backend.auth_headers_with(outgoing.headers if outgoing else {}),
             data=None if outgoing is None else _encoded(outgoing.body),
             timeout=_client_timeout(self.timeouts.connect),
             once=self.paid and method == "POST",

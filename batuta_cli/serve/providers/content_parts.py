@@ -13,7 +13,7 @@ from batuta_cli.serve.providers.wire import BackendError
 
 _TEXT_TYPES = frozenset((None, "text", "output_text"))
 _REASONING_TYPES = frozenset(("thinking", "reasoning", "reasoning_text"))
-_REASONING_NAMES = ("reasoning_content", "reasoning", "thinking")
+REASONING_NAMES = ("reasoning_content", "reasoning", "thinking")
 """The names of the reasoning beside the content, by their spread: DeepSeek, vLLM and llama.cpp; OpenRouter, Groq and
 Ollama; some proxies. Servers that send two of them send the same text twice."""
 
@@ -33,7 +33,7 @@ def read_content(message: dict[str, Any]) -> ContentTexts:
     content = message.get("content")
     for part in content if isinstance(content, list) else [content]:
         _add_part(found, part)
-    found.reasoning += next((text for name in _REASONING_NAMES if (text := _loose_text(message.get(name)))), "")
+    found.reasoning += next((text for name in REASONING_NAMES if (text := _loose_text(message.get(name)))), "")
     refusal = message.get("refusal")
     found.refusal += refusal if isinstance(refusal, str) else ""
     return found

@@ -6,6 +6,7 @@ the first bytes, and `whole_pieces` reads all three.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from batuta_cli.files import display
@@ -84,8 +85,21 @@ class UnnamedScanner:
             )
 
 
-def whole_pieces(body: bytes, reader: Reader) -> list[Piece]:
-    """The pieces of a whole body: a JSON document, or all events of a stream. Raises `BackendError`."""
+def whole_pieces(body: bytes, reader: Reader, *, stream: bool = False) -> list[Piece]:
+    """The pieces of a whole body: a JSON document, or all events of a stream. Raises `BackendError`.
+
+    `stream`: whether the client gets a stream. What has the other framing is not relayed as it came.
+    """
+    pieces = _whole_pieces(body, reader)
+    return [
+        replace(piece, raw=None, opaque=False)
+        if piece.raw is not None and isinstance(piece.raw, Event) is not stream
+        else piece
+        for piece in pieces
+    ]
+
+
+def _whole_pieces(body: bytes, reader: Reader) -> list[Piece]:
     start = body.lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(_FIELDS):
         events: Iterator[Event] = EventScanner(RESPONSE_LIMIT).feed(start + b"\n\n")

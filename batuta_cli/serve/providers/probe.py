@@ -23,6 +23,7 @@ from batuta_cli.errors import PrivacyError, UsageError
 from batuta_cli.serve.backends import Backend, ServingBackend
 from batuta_cli.serve.backends.configured import no_address
 from batuta_cli.serve.backends.profile import Profile, ServerIdentity
+from batuta_cli.serve.backends.wire_formats import Need
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import NO_NETWORKS, Networks
 from batuta_cli.serve.providers.connect import GatedSession
@@ -58,6 +59,8 @@ class ProbeResult:
     """False when a server that may forward requests does not list for which models."""
     context_length: int | None = None
     """The context window in tokens that the server reports."""
+    lacks: frozenset[Need] = frozenset()
+    """Content that the server says its model does not take."""
     error: str | None = None
     """Why the backend is not healthy."""
     may_recover: bool = False
@@ -214,6 +217,7 @@ class _Prober:
             queue_depth=_busy(slots.json) if depth is None else depth,
             slots=_number(facts, describe.slots) if describe else None,
             context_length=_number(facts, describe.context_length) if describe else None,
+            lacks=_lacking(facts, describe.modalities) if describe else frozenset(),
         )
 
     async def _get(self, backend: Backend, base_url: str, path: str, headers: Mapping[str, str]) -> _ProbeResponse:
@@ -350,10 +354,21 @@ def _busy(slots: object) -> int | None:
 
 
 def _number(document: object, path: str) -> int | None:
-    """The positive integer at a dotted path, in which a number is an index of a list; None when missing or invalid."""
+    """The positive integer at a dotted path; None when missing or invalid."""
+    found = _at(document, path)
+    return found if type(found) is int and found > 0 else None
+
+
+def _lacking(document: object, modalities: Mapping[str, str]) -> frozenset[Need]:
+    """The kinds of content of which the server says false."""
+    return frozenset(Need(name) for name, path in modalities.items() if _at(document, path) is False)
+
+
+def _at(document: object, path: str) -> object:
+    """The value at a dotted path, in which a number is an index of a list; None when missing."""
     for name in path.split("."):
         if isinstance(document, list) and name.isdigit():
             document = document[int(name)] if int(name) < len(document) else None
         else:
             document = document.get(name) if isinstance(document, dict) else None
-    return document if type(document) is int and document > 0 else None
+    return document

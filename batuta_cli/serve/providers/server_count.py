@@ -9,7 +9,7 @@ backend says which of them it does. The messages are sent only to the address of
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Self
 
@@ -23,7 +23,7 @@ from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import NO_NETWORKS, Networks
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.probe import probe_all
-from batuta_cli.serve.providers.wire import BackendError
+from batuta_cli.serve.providers.wire import BackendError, NativeRequest
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.tokens.request_fields import MARGINS
 from batuta_cli.serve.tokens.tokenizer import TokenCount
@@ -87,16 +87,45 @@ async def server_count(
     return ServerCount(TokenCount(tokens, True, method), window if type(window) is int and window > 0 else None)
 
 
+async def native_count(
+    session: GatedSession,
+    backend: Backend,
+    base_url: str,
+    model: str,
+    native: NativeRequest,
+    *,
+    timeout: float,
+    request_id: str,
+) -> TokenCount | None:
+    """The tokens of a client's request as the server counts it; None when the server has no route for its API.
+
+    Raises as `server_count`.
+    """
+    about = backend.profile.count_native
+    if about is None or about.api is not native.api:
+        return None
+    withheld = native.withheld(backend.profile)
+    body = {name: value for name, value in native.document.items() if name not in withheld} | {"model": model}
+    url = f"{base_url}/{about.path}"
+    answer = await _Caller(session, backend, timeout, request_id, native.headers).post(url, body)
+    tokens = answer.get("input_tokens")
+    if type(tokens) is not int or tokens < 0:
+        raise BackendError(f"{about.path} returned no number of tokens")
+    return TokenCount(tokens, about.exact, f"counted by {backend.name} ({about.path})")
+
+
 @dataclass(frozen=True)
 class _Caller:
     session: GatedSession
     backend: Backend
     timeout: float
     request_id: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     async def post(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
         """The JSON object that the server returns."""
-        headers = {**self.backend.auth_headers(), "Content-Type": "application/json", "Accept": "application/json"}
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        headers |= self.backend.auth_headers_with(self.headers)
         try:
             data = json.dumps(body, ensure_ascii=False).encode()
         except (TypeError, ValueError, RecursionError):

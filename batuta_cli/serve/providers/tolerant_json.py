@@ -15,15 +15,22 @@ from batuta_cli.serve.providers.wire import BackendError
 DEEPEST = 32
 """Levels of nesting that are relayed; orjson encodes 254 (https://github.com/ijl/orjson)."""
 
+DEEPEST_DOCUMENT = 250
+"""Levels of nesting of a whole document that is relayed."""
+
 _MOST_DIGITS = 18  # of a whole number that certainly fits 64 bits, the most that orjson encodes
 
 
 def json_value(data: bytes) -> Any:
-    """A JSON value. Raises `BackendError`."""
+    """A JSON value, mended. Raises `BackendError`."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        pass
+        return mended(_tolerated(data), DEEPEST_DOCUMENT)
+
+
+def _tolerated(data: bytes) -> Any:
+    """JSON that the standard forbids; it may have lone surrogates. Raises `BackendError`."""
     try:
         return json.loads(_text(data), parse_int=_whole_number)
     except (ValueError, RecursionError):
@@ -31,11 +38,14 @@ def json_value(data: bytes) -> Any:
 
 
 def json_object(data: bytes) -> dict[str, Any]:
-    """The JSON object of an event. Raises `BackendError`."""
+    """The JSON object of an event, in which a text may end with half a character. Raises `BackendError`."""
     try:
-        document = json_value(data)
-    except BackendError:
-        document = None
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            document = _tolerated(data)
+        except BackendError:
+            document = None
     if not isinstance(document, dict):
         raise BackendError("the backend sent an event that is not a JSON object")
     return document
@@ -68,11 +78,24 @@ def mended(value: Any, levels: int = DEEPEST) -> Any:
     return value
 
 
+def encoded(document: Any) -> bytes:
+    """A backend's document as JSON. Raises `BackendError` when it is nested too deeply."""
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        raise BackendError("the backend answered with JSON that is nested too deeply") from None
+
+
 class TextJoiner:
     """Joins the parts of one text whose characters may be split: "\\ud83d" in one event and "\\ude00" in the next."""
 
     def __init__(self) -> None:
         self._half = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held back."""
+        return not self._half
 
     def add(self, text: str, *, ended: bool = False) -> str:
         """The text that can be sent on; a high surrogate at its end is held back unless `ended`."""

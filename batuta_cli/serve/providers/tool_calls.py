@@ -172,5 +172,8 @@ def _arguments(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, dict):
-        return json.dumps(mended(value), ensure_ascii=False, allow_nan=False)
+        try:
+            return json.dumps(mended(value), ensure_ascii=False, allow_nan=False)
+        except ValueError:
+            raise BackendError("the backend answered with tool arguments that JSON cannot represent") from None
     raise BackendError("the backend answered with tool arguments that are neither text nor an object")

@@ -11,8 +11,10 @@ from batuta_cli.errors import (
     BatutaError,
     ContextOverflowError,
     DailyBudgetExceeded,
+    InvalidInputError,
     NoBackendError,
     RequestTooExpensive,
+    UnboundedCostError,
     UnknownPriceError,
 )
 from batuta_cli.files import display
@@ -40,6 +42,11 @@ def routing_error(
         hint = "shorten it: batuta serve context --strategy sliding-window; or lower the output limit: --max-tokens"
         details = "; ".join(f"{display(candidate.backend)}: {gate.detail}" for candidate, gate in context)
         return ContextOverflowError(f"the conversation does not fit: {details}", hint=hint, result=plan.to_json())
+    lacking = [(candidate, gate) for candidate in plan.candidates for gate in candidate.gates if gate.lacks]
+    if lacking:
+        details = "; ".join(f"{display(candidate.backend)}: {gate.detail}" for candidate, gate in lacking)
+        hint = "leave it out, or use a model whose backend has it"
+        return InvalidInputError(f"no backend can take the request: {details}", hint=hint, result=plan.to_json())
     if plan.model and plan.model not in known_models and (near := did_you_mean(plan.model, known_models)):
         error.hint = near.removeprefix(", ") + f" {error.hint}"
     return error
@@ -53,6 +60,8 @@ def _refused(plan: Plan, name: GateName) -> list[tuple[Candidate, GateResult]]:
 
 def _cost_error(candidate: Candidate, gate: GateResult, max_request_cost: int, plan: Plan) -> BatutaError:
     message, result = f"{display(candidate.backend)}: {gate.detail}", plan.to_json()
+    if gate.hint:
+        return UnboundedCostError(message, hint=gate.hint, result=result)
     if gate.number is None:
         hint = "give the model a price under [models] in config.toml"
         return UnknownPriceError(message, hint=hint, result=result)

@@ -12,6 +12,7 @@ import pytest
 from batuta_cli.errors import ConfigError, UsageError
 from batuta_cli.serve.backends import ServingBackend, profile
 from batuta_cli.serve.backends.profile import ContinuationMethod, load, parse
+from batuta_cli.serve.backends.wire_formats import OF_SERVERS, WireFormat
 from batuta_cli.serve.tiers import PrivacyTier
 
 SMALLEST = """
@@ -163,6 +164,23 @@ def test_how_a_text_is_continued_is_never_guessed() -> None:
     assert can == LOCAL - {"Generic"} | {"Anthropic", "Groq"}
     assert profile(ServingBackend.VLLM).continuation.body["continue_final_message"] is True
     assert profile(ServingBackend.OLLAMA).continuation.body == {"raw": True}
+
+
+def test_a_profile_names_only_content_that_there_is() -> None:
+    for backend in ServingBackend:
+        found = backend.profile
+        names = set(found.describe.modalities) if found.describe else set()
+        assert names <= {str(need) for need in found.carries}
+        assert set(found.carries) <= OF_SERVERS
+        assert not (found.carries and found.wire is WireFormat.REPLICATE)
+
+
+def test_only_the_providers_of_an_api_get_what_names_a_user() -> None:
+    found = {b.value: [api.value for api in b.profile.provides] for b in ServingBackend if b.profile.provides}
+    assert {name: "openai-chat" in apis or "anthropic-messages" in apis for name, apis in found.items()} == {
+        "OpenAI": True,
+        "Anthropic": True,
+    }
 
 
 def test_names_are_read_in_any_spelling() -> None:

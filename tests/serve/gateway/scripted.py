@@ -191,6 +191,7 @@ class Answer:
     backend = "scripted"
     fallback = ""
     plan: Plan | None = Plan()
+    dropped: tuple[str, ...] = ()
 
     def __init__(self, request: ChatRequest, steps: Sequence[Step], say: "Control") -> None:
         self.tier = request.privacy

@@ -35,7 +35,7 @@ class Upstream:
     def __init__(
         self,
         tmp_path: Path,
-        profile: str = "vllm",
+        profile: str = "generic",
         *,
         more_models: tuple[str, ...] = (),
         tables: Mapping[str, Any] = MappingProxyType({}),

@@ -92,6 +92,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "tool of another type": ({"tools": [TOOL | {"type": "custom"}]}, "tools"),
     "tool parameters": ({"tools": [{"type": "function", "function": {"name": "f", "parameters": 1}}]}, "tools"),
     "tool deep": ({"tools": [{"type": "function", "function": {"name": "f", "parameters": nested(200)}}]}, "tools"),
+    "custom tool without name": ({"tools": [{"type": "custom", "custom": {}}]}, "tools"),
+    "tool without type": ({"tools": [{"name": "f"}]}, "tools"),
+    "tool_choice without type": ({"tools": [TOOL], "tool_choice": {"name": "f"}}, "tool_choice"),
     "tool_choice": ({"tools": [TOOL], "tool_choice": "maybe"}, "tool_choice"),
     "tool_choice object": ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice"),
     "functions": ({"functions": [{"name": "f"}]}, "functions"),
@@ -226,7 +229,7 @@ def test_json_is_declared_in_any_spelling(tmp_path: Path, kind: str) -> None:
 
 
 def test_an_unknown_address_and_a_wrong_method_are_told_in_openais_shape(tmp_path: Path) -> None:
-    for path in ("/", "/v1/embeddings", "/v1/chat/completions/", "/v2/x"):
+    for path in ("/nothing", "/v1/embeddings", "/v1/chat/completions/", "/v2/x"):
         done = ask(tmp_path, path, chat())
         assert (done.status, done.error["code"]) == (404, "not_found")
     for path, method, allow in ((CHAT, "GET", "POST"), ("/v1/models", "POST", "GET, HEAD"), ("/health", "POST", "GET")):

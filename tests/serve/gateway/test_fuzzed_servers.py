@@ -88,7 +88,7 @@ WHOLE: dict[WireFormat, Any] = {
     WireFormat.OLLAMA_GENERATE: {"response": "Hi", "done": True, "prompt_eval_count": 7, "eval_count": 5},
     WireFormat.REPLICATE: {"status": "succeeded", "output": ["H", "i"], "metrics": {"input_token_count": 7}},
 }
-PROFILES = {WireFormat.OPENAI: "vllm", WireFormat.ANTHROPIC: "anthropic"}
+PROFILES = {WireFormat.OPENAI: "generic", WireFormat.ANTHROPIC: "anthropic"}
 EVENT_TYPES = {WireFormat.REPLICATE: ("output", "done")}
 
 scalars = (

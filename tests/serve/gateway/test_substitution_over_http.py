@@ -1,5 +1,6 @@
 """Aliases, fallbacks and suggestions as a client sees them."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -20,15 +21,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 def by_model(body: dict[str, object]) -> Script:
     if body["model"] == "other-model":
         return [response(b"busy", status="503 Busy")]
-    if body["stream"]:
+    if body.get("stream"):
         return [stream_head(), chat_stream(["Hello"])]
-    return [response(chat_answer("Hello"))]
+    document: dict[str, object] = {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "of-the-server",
+        "beside": 1,
+    }
+    document["usage"] = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+    return [response(json.dumps(json.loads(chat_answer("Hello")) | document).encode())]
 
 
 def test_an_alias_answers_under_its_own_name(server: Upstream) -> None:
-    done = server.ask(CHAT, chat("gpt-4o-mini"), response(chat_answer("Hello")))
+    done = server.ask(CHAT, chat("gpt-4o-mini"), by_model)
     assert (done.status, done.json["model"], server.sent[-1][2]["model"]) == (200, "gpt-4o-mini", MODEL)
     assert "x-batuta-fallback" not in done.headers
+    done = server.ask(CHAT, chat(MODEL), by_model)
+    assert (done.json["model"], done.json["beside"]) == ("of-the-server", 1)  # relayed as it came
 
 
 def test_a_fallback_is_told_in_a_header_in_the_log_and_at_the_end_of_a_stream(server: Upstream) -> None:

@@ -1,7 +1,7 @@
 """Anthropic's Messages API (https://docs.anthropic.com/en/api/messages, /en/api/messages-streaming)."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from batuta_cli.serve.backends.profile import Profile
@@ -27,6 +27,7 @@ _FINISH: dict[str, FinishReason] = {
     "content_filter": "content_filter",
 }
 _SAME = ("temperature", "top_p", "top_k")
+OPTIONS = frozenset((*_SAME, "stop", "tools", "tool_choice", "parallel_tool_calls"))
 
 
 def outgoing(call: Call, _: Profile) -> Outgoing:
@@ -52,7 +53,7 @@ def outgoing(call: Call, _: Profile) -> Outgoing:
         body["stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
     if tools := call.options.get("tools"):
         body["tools"] = [_tool(tool["function"]) for tool in tools]
-        body |= _tool_choice(call.options.get("tool_choice"))
+        body |= _tool_choice(call.options)
     return Outgoing("messages", body)
 
 
@@ -75,7 +76,32 @@ def _append(messages: list[dict[str, Any]], message: ChatMessage) -> None:
             blocks.append({"type": "tool_use", "id": call.id, "name": call.name, "input": _arguments(call.arguments)})
         messages.append({"role": "assistant", "content": blocks})
     else:
-        messages.append({"role": str(message.role), "content": message.content})
+        content = [_part(part) for part in message.parts] if message.parts else message.content
+        messages.append({"role": str(message.role), "content": content})
+
+
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A content part as a block. Raises `BackendError` for one that Anthropic does not have."""
+    kind, inner = part.get("type"), part.get(str(part.get("type")))
+    if kind == "text":
+        return {"type": "text", "text": inner}
+    fields = inner if isinstance(inner, dict) else {"url": inner}
+    url = fields.get("url" if kind == "image_url" else "file_data")
+    if kind == "image_url" and isinstance(url, str):
+        return {"type": "image", "source": _inline(url) or {"type": "url", "url": url}}
+    if kind == "file" and isinstance(url, str) and (source := _inline(url)):
+        title = {"title": fields["filename"]} if fields.get("filename") else {}
+        return {"type": "document", "source": source, **title}
+    message = "the content has a part that Anthropic's API does not have"
+    raise BackendError(message, status=400, retryable=False, sent=False)
+
+
+def _inline(url: str) -> dict[str, str] | None:
+    """A `data:` URL as a source (RFC 2397); None for another URL."""
+    head, comma, data = url.partition(",")
+    if not comma or not head.lower().startswith("data:") or not head.endswith(";base64"):
+        return None
+    return {"type": "base64", "media_type": head[5:].split(";")[0], "data": data}
 
 
 def _arguments(text: str) -> dict[str, Any]:
@@ -91,11 +117,22 @@ def _tool(function: dict[str, Any]) -> dict[str, Any]:
     return tool | ({"description": function["description"]} if function.get("description") else {})
 
 
-def _tool_choice(choice: object) -> dict[str, Any]:
+_CHOICES = {"auto": "auto", "required": "any", "none": "none"}
+
+
+def _tool_choice(options: Mapping[str, Any]) -> dict[str, Any]:
+    choice, parallel = options.get("tool_choice"), options.get("parallel_tool_calls")
     if isinstance(choice, dict):
-        return {"tool_choice": {"type": "tool", "name": choice["function"]["name"]}}
-    kinds = {"auto": "auto", "required": "any", "none": "none"}
-    return {"tool_choice": {"type": kinds[choice]}} if isinstance(choice, str) and choice in kinds else {}
+        chosen = {"type": "tool", "name": choice["function"]["name"]}
+    elif isinstance(choice, str) and choice in _CHOICES:
+        chosen = {"type": _CHOICES[choice]}
+    elif parallel is False:
+        chosen = {"type": "auto"}
+    else:
+        return {}
+    if parallel is False and chosen["type"] != "none":
+        return {"tool_choice": {**chosen, "disable_parallel_tool_use": True}}
+    return {"tool_choice": chosen}
 
 
 class MessagesReader(EndingReader):
@@ -118,7 +155,11 @@ class MessagesReader(EndingReader):
             yield from self._stop()
             return
         document = json_object(event.data)
-        kind = document.get("type") or event.type
+        yield from self.read({"type": event.type} | document)
+
+    def read(self, document: dict[str, Any]) -> Iterator[Piece]:
+        """The pieces in the JSON object of one event. Raises `BackendError`."""
+        kind = document.get("type")
         if kind == "error":
             raise reported_error(document)
         if kind == "message_start":
@@ -131,8 +172,11 @@ class MessagesReader(EndingReader):
             yield from self._delta(_table(document, "delta"), _index(document, self._block_index))
         elif kind == "message_delta":
             self._usage.add(document.get("usage"))
-            reason = _table(document, "delta").get("stop_reason")
-            yield self._end(reason) if reason else Piece(usage=self._usage.usage())
+            delta = _table(document, "delta")
+            if reason := delta.get("stop_reason"):
+                yield self._end(reason, delta.get("stop_sequence"))
+            else:
+                yield Piece(usage=self._usage.usage())
         elif kind == "message_stop":
             yield from self._stop()
 
@@ -147,22 +191,22 @@ class MessagesReader(EndingReader):
                 yield from self._block(block, index, whole=True)
         self._begun = True
         self._usage.add(document.get("usage"))
-        yield self._end(document.get("stop_reason"))
+        yield self._end(document.get("stop_reason"), document.get("stop_sequence"))
         self._complete = True
 
     def _stop(self) -> Iterator[Piece]:
         if not self._begun:
             raise BackendError("the backend answered without a message")
         if not self._finished:
-            yield self._end(None)
+            yield self._end(None, None)
         self._complete = self._ended = True
 
-    def _end(self, reason: object) -> Piece:
+    def _end(self, reason: object, stop: object) -> Piece:
         """The finish reason and the usage, after the rest of the tool calls."""
         rest = [part for index, value in self._inputs.items() for part in self._input(index, value)]
         self._inputs.clear()
         calls = rest + self._calls.end()
-        finish = _finish(reason) or "stop"
+        finish = read_stop_reason(reason) or "stop"
         if finish == "stop" and self._calls.any:
             finish = "tool_calls"
         text, thinking = self._text.add("", ended=True), self._thinking.add("", ended=True)
@@ -170,7 +214,7 @@ class MessagesReader(EndingReader):
         if calls:
             delta["tool_calls"] = calls
         self._finished = True
-        return Piece(text, finish, self._usage.usage(), delta or None)
+        return Piece(text, finish, self._usage.usage(), delta or None, stop=_string(stop))
 
     def _block(self, block: dict[str, Any], index: int, *, whole: bool) -> Iterator[Piece]:
         self._begun = True
@@ -215,7 +259,8 @@ class MessagesReader(EndingReader):
         return self._calls.parts({"index": index, "function": {"arguments": value}})
 
 
-def _finish(reason: object) -> FinishReason | None:
+def read_stop_reason(reason: object) -> FinishReason | None:
+    """The finish reason of a `stop_reason`; None without one."""
     return _FINISH.get(reason, "stop") if isinstance(reason, str) and reason else None
 
 
@@ -228,6 +273,10 @@ def _checked_text(value: object) -> str:
 def _index(document: dict[str, Any], otherwise: int) -> int:
     index = document.get("index")
     return index if isinstance(index, int) and not isinstance(index, bool) else otherwise
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _table(document: dict[str, Any], name: str) -> dict[str, Any]:

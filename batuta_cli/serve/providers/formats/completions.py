@@ -22,6 +22,7 @@ from batuta_cli.serve.usage import from_openai
 
 _NO_CHOICES = "the backend answered without choices"
 _SAMPLING = ("temperature", "top_p", "seed", "stop", "frequency_penalty", "presence_penalty")
+OPTIONS = frozenset(_SAMPLING)
 
 
 def outgoing(call: Call, _: Profile) -> Outgoing:

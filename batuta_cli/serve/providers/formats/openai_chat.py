@@ -29,6 +29,7 @@ _FINISH: dict[str, FinishReason] = {
 }
 _GIVEN_UP = frozenset(("abort", "error", "cancelled", "canceled", "insufficient_system_resource"))
 """Finish reasons of vLLM, SGLang and hosted services for a response that they aborted."""
+OPTIONS = None
 _NOT_REQUESTED = "the backend answered with choices that were not requested"
 _NO_CHOICES = "the backend answered without choices"
 _PARTS = {"delta": "message", "message": "delta"}
@@ -80,8 +81,11 @@ class ChatReader(EndingReader):
                 yield from self._finish()
                 self._complete = self._ended = True
                 return
-        document = json_object(event.data)
-        if event.type == "error" or document.get("error"):
+        yield from self.chunk(json_object(event.data), event.type)
+
+    def chunk(self, document: dict[str, Any], kind: str) -> Iterator[Piece]:
+        """The pieces in the JSON object of one event of the type `kind`. Raises `BackendError`."""
+        if kind == "error" or document.get("error"):
             raise reported_error(document)
         choices = requested_choices(document.get("choices"), self._most)
         if not choices:
@@ -105,6 +109,14 @@ class ChatReader(EndingReader):
         yield from self._finish()
         if usage := from_openai(document.get("usage")):
             yield Piece(usage=usage)
+
+    def note_text(self) -> bool:
+        """Note a text of the first choice that is relayed as it came; False while half a character is held back."""
+        reader = self._choices.get(0)
+        if reader is None:
+            reader = self._choices[0] = _ChoiceReader(0)
+        reader.begun = True
+        return reader.is_even
 
     def _pieces(self, choices: list[tuple[int, dict[str, Any]]], part: str) -> Iterator[Piece]:
         for index, choice in choices:
@@ -133,13 +145,18 @@ class _ChoiceReader:
         self._text = TextJoiner()
         self._reasoning = TextJoiner()
         self._calls = ToolCallReader()
-        self._begun = False
+        self.begun = False
         self.finished = False
+
+    @property
+    def is_even(self) -> bool:
+        """Whether no half of a character of the text is held back."""
+        return self._text.is_empty
 
     def piece(self, choice: dict[str, Any], part: str) -> Piece | None:
         """The piece in one document; None when it has nothing. Raises `BackendError`."""
         content = choice.get(part)
-        if content is None and not self._begun:
+        if content is None and not self.begun:
             content = choice.get(_PARTS[part])
         finish = read_finish(choice.get("finish_reason"))
         logprobs = read_logprobs(choice.get("logprobs"))
@@ -147,20 +164,23 @@ class _ChoiceReader:
             text = content.get("content")
             plain = len(content) == 1 and finish is None and logprobs is None
             if plain and isinstance(text, str):  # by far the most frequent
-                self._begun = True
+                self.begun = True
                 text = self._text.add(text)
                 return Piece(text, index=self._index) if text else None
         elif content is not None:
             raise BackendError("the backend answered with a message that is not an object")
-        return self._other(content or {}, finish, logprobs)
+        stop = choice.get("stop_reason")  # vLLM's name of the stop sequence, or the number of a token
+        return self._other(content or {}, finish, logprobs, stop if finish and isinstance(stop, str) else None)
 
     def end(self) -> Piece:
         """The end that the server left out."""
-        piece = self._other({}, "stop", None)
+        piece = self._other({}, "stop", None, None)
         assert piece is not None  # noqa: S101 - it has a finish reason
         return piece
 
-    def _other(self, content: dict[str, Any], finish: FinishReason | None, logprobs: Any) -> Piece | None:
+    def _other(
+        self, content: dict[str, Any], finish: FinishReason | None, logprobs: Any, stop: str | None
+    ) -> Piece | None:
         texts = read_content(content)
         calls = self._calls.parts(_calls_of(content))
         ended = finish is not None
@@ -174,13 +194,13 @@ class _ChoiceReader:
             calls += self._calls.end()
         if calls:
             delta["tool_calls"] = calls
-        self._begun = self._begun or bool(text or delta)
+        self.begun = self.begun or bool(text or delta)
         self.finished = self.finished or ended
         if finish == "stop" and self._calls.any:
             finish = "tool_calls"
         if not (text or delta or finish or logprobs):
             return None
-        return Piece(text, finish, None, delta or None, self._index, logprobs)
+        return Piece(text, finish, None, delta or None, self._index, logprobs, stop=stop)
 
 
 def _calls_of(content: dict[str, Any]) -> object:
