@@ -19,7 +19,7 @@ from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader
 from batuta_cli.serve.providers.formats.openai_chat import ChatReader
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.tolerant_json import json_object
-from batuta_cli.serve.providers.wire import Call, Outgoing, Piece, Reader
+from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader
 
 OPTIONS = None
 
@@ -193,6 +193,7 @@ class NativeMessagesReader(MessagesReader):
             self._begun = True
             yield Piece(text, raw=event)  # by far the most frequent event
             return
+        _check_parts(document)
         pieces = list(self.read({"type": event.type} | document))
         if _is_mended(document, pieces):
             yield from pieces
@@ -206,6 +207,25 @@ class NativeMessagesReader(MessagesReader):
             opaque = not all(_is_known_block(block) for block in document["content"])
             pieces[0] = replace(pieces[0], raw=document, opaque=opaque)
         yield from pieces
+
+
+_PARTS = {
+    "message_start": "message",
+    "content_block_start": "content_block",
+    "content_block_delta": "delta",
+    "message_delta": "delta",
+}
+"""Events that a client joins to a message, and the object that each has."""
+
+
+def _check_parts(document: Mapping[str, Any]) -> None:
+    """Raise `BackendError` for an event that no client can join to a message."""
+    kind = document.get("type")
+    if not isinstance(kind, str) or kind not in _PARTS:
+        return
+    numbered = not kind.startswith("content_block") or type(document.get("index")) is int
+    if not isinstance(document.get(_PARTS[kind]), dict) or not numbered:
+        raise BackendError(f"the backend sent a malformed event of the type {kind}")
 
 
 def _is_message(document: Mapping[str, Any]) -> bool:
