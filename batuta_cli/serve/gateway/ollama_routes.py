@@ -67,8 +67,9 @@ async def show(state: GatewayState, connection: Connection) -> None:
     name = take(document, "name", TEXT)  # the older name of the field
     model = take_model({"model": name, **document} if name else document)
     pipeline = state.require_pipeline()
-    if model not in pipeline.models():
-        raise unknown_model()
+    models = pipeline.models()
+    if model not in models:
+        raise unknown_model(model, models)
     facts = pipeline.model_facts(model)
     window = {} if facts.window is None else {"general.context_length": facts.window}
     capabilities = ["completion", *(["tools"] if Need.TOOLS in facts.carries else [])]

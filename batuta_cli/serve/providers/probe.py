@@ -21,6 +21,7 @@ import aiohttp
 
 from batuta_cli.errors import PrivacyError, UsageError
 from batuta_cli.serve.backends import Backend, ServingBackend
+from batuta_cli.serve.backends.configured import no_address
 from batuta_cli.serve.backends.profile import Profile, ServerIdentity
 from batuta_cli.serve.backends.wire_formats import ClientApi, Need
 from batuta_cli.serve.privacy.audit import AuditLog
@@ -147,7 +148,7 @@ class _Prober:
 
     async def backend(self, backend: Backend) -> ProbeResult:
         if backend.missing:
-            return ProbeResult(backend, error=f"{' and '.join(backend.missing)} must be set: its address depends on it")
+            return ProbeResult(backend, error=no_address(backend))
         if not backend.profile.health:
             return ProbeResult(backend, backend.base_urls[0], error="it has no health URL")
         if not backend.profile.is_local:

@@ -60,7 +60,7 @@ def usual_backends(config: "Config", request: PlanRequest, *, local: bool) -> "l
     """
     from batuta_cli.serve.backends import BackendSelector, default_backend
 
-    kinds = [kind for kind in ServingBackend if kind.is_local]
+    kinds = [kind for kind in ServingBackend if kind.is_local and kind.has_usual_address]
     if not local:
         kinds = BackendSelector(request.privacy, request.latency, request.throughput, request.cost).recommend()
         if not any(kind.is_local for kind in kinds):

@@ -247,6 +247,7 @@ class Answer:
     """What a script says, and what became of it."""
 
     backend = "scripted"
+    fallback = ""
     plan: Plan | None = Plan()
     dropped: tuple[str, ...] = ()
 

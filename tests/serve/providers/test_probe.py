@@ -123,7 +123,7 @@ def test_the_real_llamacpp_counts_a_request_that_it_works_on(llamacpp: str, log:
 
 def test_a_llamacpp_on_a_shared_port_is_not_taken_for_anything_else(llamacpp: str, log: AuditLog) -> None:
     here = llamacpp.removesuffix("/v1")
-    local = [usual(kind, here) for kind in ServingBackend if kind.is_local]
+    local = [usual(kind, here) for kind in ServingBackend if kind.is_local and kind.has_usual_address]
     results = probe(local, SOVEREIGN, audit=log, timeout=10)
     assert [r.backend.kind for r in results if r.healthy] == [ServingBackend.LLAMA_CPP]
     assert {r.identified_as for r in results} == {ServingBackend.LLAMA_CPP}
@@ -163,7 +163,7 @@ def test_a_server_that_answers_everything_with_a_page_is_nobodys(status: int, bo
     paths = "/ /health /v1/models /metrics /props /slots /info /system /readyz /api/version /realize/model /api/tags"
     with serving(dict.fromkeys(paths.split(), page)) as server:
         for kind in ServingBackend:
-            if kind.is_local:
+            if kind.is_local and kind.has_usual_address:
                 result = ask(usual(kind, server.url), log)
                 assert (result.reachable, result.healthy, result.identified_as) == (True, False, None)
                 assert result.error == f"the server at this address is not {kind.profile.title}"
