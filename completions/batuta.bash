@@ -263,19 +263,35 @@ _batuta_at() {
             esac
             ;;
         'batuta serve audit')
-            subcommands='verify head'
+            subcommands='verify head seal prove'
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve audit verify')
-            options='--head --json -q --quiet -h --help'
+            options='--head --sealed --key --identity --json -q --quiet -h --help'
             case ${2-} in
-                --head | [1-9]*) value='<file>' && return 0 ;;
+                --head | --sealed | --key | [1-9]*) value='<file>' && return 0 ;;
+                --identity) value='' && return 0 ;;
             esac
             ;;
         'batuta serve audit head')
             options='--json -q --quiet -h --help'
             case ${2-} in
                 [1-9]*) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta serve audit seal')
+            options='--identity --name --key --passphrase-env -o --output -f --force --json -q --quiet -h --help'
+            case ${2-} in
+                --identity | --name) value='' && return 0 ;;
+                --key | -o | --output | [1-9]*) value='<file>' && return 0 ;;
+                --passphrase-env) value='<variable>' && return 0 ;;
+            esac
+            ;;
+        'batuta serve audit prove')
+            options='--tier --since --sealed --key --identity --json -q --quiet -h --help'
+            case ${2-} in
+                --tier | --since | --identity) value='' && return 0 ;;
+                --sealed | --key | [1-9]*) value='<file>' && return 0 ;;
             esac
             ;;
         'batuta serve budget')

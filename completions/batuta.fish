@@ -453,22 +453,49 @@ complete -c batuta -n '__batuta_in \'serve launch\'' -s h -l help -d 'Show this 
 # batuta serve audit
 complete -c batuta -n '__batuta_at serve audit' -a verify -d 'Check that no decision was changed, removed, added or moved.'
 complete -c batuta -n '__batuta_at serve audit' -a head -d 'Print the heads to keep in another place: one of each file, and one of the whole log.'
+complete -c batuta -n '__batuta_at serve audit' -a seal -d 'Sign the heads of the audit log with an own key.'
+complete -c batuta -n '__batuta_at serve audit' -a prove -d 'List every connection of a tier, and say which left this machine.'
 complete -c batuta -n '__batuta_at serve audit' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at serve audit' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at serve audit' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve audit verify
 complete -c batuta -n '__batuta_in \'serve audit verify\'' -l head -r -F -d 'A hash that `audit head` printed, or a FILE with its output (- is stdin). Must be in the log.'
+complete -c batuta -n '__batuta_in \'serve audit verify\'' -l sealed -r -F -d 'A seal of `audit seal`, by a trusted key. Its heads must be in the log.'
+complete -c batuta -n '__batuta_in \'serve audit verify\'' -l key -r -F -d 'Accept seals of this public key only.'
+complete -c batuta -n '__batuta_in \'serve audit verify\'' -l identity -x -d 'Accept seals of this trusted signer only.'
 complete -c batuta -n '__batuta_in \'serve audit verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve audit verify\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve audit verify\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'serve audit verify\' 1+ --head' -F
+complete -c batuta -n '__batuta_in \'serve audit verify\' 1+ --head --sealed --key --identity' -F
 
 # batuta serve audit head
 complete -c batuta -n '__batuta_in \'serve audit head\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve audit head\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve audit head\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'serve audit head\' 1+' -F
+
+# batuta serve audit seal
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -l identity -l name -x -d 'The own key to sign with.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -l key -r -F -d 'A private key file, env:VAR, or - for stdin.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -l passphrase-env -x -a '(set -nx)' -d 'The environment variable with the key\'s passphrase.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -s o -l output -r -F -d 'Where to write the seal; - is stdout.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -s f -l force -d 'Replace an existing file.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'serve audit seal\' 1+ --identity --name --key --passphrase-env -o --output' -F
+
+# batuta serve audit prove
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -l tier -x -d 'sovereign, private or standard.'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -l since -x -d 'List the connections from then on (UTC).'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -l sealed -r -F -d 'Seals whose heads must be in the log.'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -l key -r -F -d 'Accept seals of this public key only.'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -l identity -x -d 'Accept seals of this trusted signer only.'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'serve audit prove\' 1+ --tier --since --sealed --key --identity' -F
 
 # batuta serve budget
 complete -c batuta -n '__batuta_at serve budget' -a status -d 'Show the spent, reserved and remaining amounts of the day, and when the next day begins.'

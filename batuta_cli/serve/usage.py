@@ -16,7 +16,7 @@ A backend's report is untrusted. These rules make it consistent; `settlement.py`
 """
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -125,6 +125,27 @@ def from_openai(value: object) -> Usage | None:
     )
 
 
+def from_responses(value: object) -> Usage | None:
+    """The usage from OpenAI's Responses API; None when it is invalid.
+
+    Source: https://platform.openai.com/docs/api-reference/responses/object.
+    """
+    if not isinstance(value, dict):
+        return None
+    whole = plain(value.get("input_tokens"), value.get("output_tokens"))
+    if whole is None:
+        return None
+    input, output = _table(value, "input_tokens_details"), _table(value, "output_tokens_details")
+    return _consistent(
+        replace(
+            whole,
+            cached_tokens=number(input.get("cached_tokens")),
+            cache_write_tokens=number(input.get("cache_write_tokens")),
+            reasoning_tokens=number(output.get("reasoning_tokens")),
+        )
+    )
+
+
 class AnthropicUsage:
     """Collects Anthropic's usage from `message_start` and `message_delta`, whose counts are cumulative.
 
@@ -209,6 +230,23 @@ def to_anthropic(usage: Usage) -> dict[str, Any]:
     if usage.reasoning_tokens is not None:
         shape["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     return shape
+
+
+def to_responses(usage: Usage) -> dict[str, Any]:
+    """A usage in the format of OpenAI's Responses API, which has 0 for a kind that was not reported.
+
+    Source: https://platform.openai.com/docs/api-reference/responses/object.
+    """
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens or 0,
+            "cache_write_tokens": usage.cache_write_tokens or 0,
+        },
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
 
 
 def kinds_of(usage: Usage) -> dict[str, int]:

@@ -33,6 +33,7 @@ class ClientApi(Enum):
     """An API that clients speak to the gateway, and that backends may speak too; its value is the name in profiles."""
 
     OPENAI_CHAT = "openai-chat", "chat/completions"
+    OPENAI_RESPONSES = "openai-responses", "responses"
     ANTHROPIC_MESSAGES = "anthropic-messages", "messages"
 
     path: str

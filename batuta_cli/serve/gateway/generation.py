@@ -6,13 +6,14 @@ a client that disconnects frees its backend.
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 import orjson
 
-from batuta_cli.errors import NoBackendError, UsageError
+from batuta_cli.errors import InvalidInputError, NoBackendError, PrivacyError, UnboundedCostError, UsageError
 from batuta_cli.serve.gateway.access import check_json, tier_for
 from batuta_cli.serve.gateway.connection import Connection, HeaderList
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from batuta_cli.serve.pipeline.pipeline import Pipeline
     from batuta_cli.serve.pipeline.response import Response
     from batuta_cli.serve.routing.planning import Plan
+
+T = TypeVar("T")
 
 _HEADER_LIMIT = 1000  # characters of a header value
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")  # other names of unknown fields may be content
@@ -55,7 +58,7 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
             async with connection.watch_client():
                 if parsed.stream:
                     connection.expect_stream([(b"x-batuta-tier", str(tier).encode())])
-                response = await _start(pipeline, request)
+                response = await ask_for(parsed, request, lambda request: _start(pipeline, request))
                 backend = response.backend
                 state.metrics.in_flight(1, backend)
                 connection.model = parsed.model
@@ -100,6 +103,25 @@ def chat_request(state: GatewayState, connection: Connection, parsed: ParsedRequ
         unknown_fields=parsed.unknown,
         dropped=parsed.dropped,
     )
+
+
+async def ask_for(parsed: ParsedRequest, request: ChatRequest, ask: Callable[[ChatRequest], Awaitable[T]]) -> T:
+    """Ask the pipeline; when no backend may take the request, ask without what the request can do without."""
+    less = parsed.without_optional
+    if less is None:
+        return await ask(request)
+    try:
+        return await ask(request)
+    except (PrivacyError, UnboundedCostError, InvalidInputError, NoBackendError):
+        other = replace(
+            request,
+            options=less.options or {},
+            native=less.native,
+            native_only=less.native_only,
+            reach=less.reach,
+            dropped=less.dropped,
+        )
+        return await ask(other)
 
 
 async def _start(pipeline: "Pipeline", request: ChatRequest) -> "Response":

@@ -6,7 +6,7 @@ The header `X-Batuta-Count` says whether the count is `exact` or an `estimate`.
 from batuta_cli.serve.gateway.access import check_json, tier_for
 from batuta_cli.serve.gateway.connection import Connection
 from batuta_cli.serve.gateway.dialects.replies import CountDialect, read
-from batuta_cli.serve.gateway.generation import chat_request, refuse_unknown_model
+from batuta_cli.serve.gateway.generation import ask_for, chat_request, refuse_unknown_model
 from batuta_cli.serve.gateway.state import GatewayState
 
 
@@ -20,7 +20,7 @@ async def count_tokens(state: GatewayState, connection: Connection, dialect: Cou
     with state.open_request(connection) as pipeline:
         async with connection.watch_client():
             with refuse_unknown_model(pipeline, request):
-                found = await pipeline.count(request)
+                found = await ask_for(parsed, request, pipeline.count)
     kind = b"exact" if found.exact else b"estimate"
     connection.log_fields |= {"input_tokens": found.tokens, "count": kind.decode()}
     headers = [(b"x-batuta-count", kind), (b"x-batuta-tier", str(tier).encode())]

@@ -324,7 +324,7 @@ def _dropped(request: ChatRequest, step: _Step) -> tuple[str, ...]:
     """The fields of the request that a call leaves out, sorted."""
     profile = step.target.backend.profile
     if (native := step.call.native) is not None:
-        return tuple(sorted(native.withheld(profile)))
+        return tuple(sorted({*native.withheld(profile), *native.left_out}))
     wire = profile.continuation.format if step.call.prompt else profile.wire
     options = format_module(wire).OPTIONS
     dropped = {*request.dropped, *(() if options is None else request.options.keys() - options)}

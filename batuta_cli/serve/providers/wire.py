@@ -78,6 +78,8 @@ class NativeRequest:
     """The headers that belong to the API, such as `anthropic-beta`; the names are in lower case."""
     personal: tuple[str, ...] = ()
     """Fields of the body that name a user or a conversation; only the provider of the API gets them."""
+    left_out: tuple[str, ...] = ()
+    """What the client sent and `document` does not have, for every backend."""
 
     def withheld(self, profile: Profile) -> tuple[str, ...]:
         """The fields that a backend with this profile does not get."""

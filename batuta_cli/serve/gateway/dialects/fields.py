@@ -43,8 +43,14 @@ class ParsedRequest:
     """Fields of `options` that no table knows."""
     reach: Reach = NO_REACH
     """What it makes a backend do beyond the generation of text."""
+    document: Mapping[str, Any] | None = None
+    """The body for backends that speak the dialect, where it differs from the client's."""
+    left_out: tuple[str, ...] = ()
+    """What the client sent and `document` does not have."""
     native: NativeRequest | None = None
     """The request as it came, for backends that speak its dialect."""
+    without_optional: "ParsedRequest | None" = None
+    """The same request without what it can do without, for the case that no backend may take it as it is."""
 
 
 class FieldType(NamedTuple):

@@ -87,9 +87,17 @@ def _read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, bytes]) 
         return parsed
     given = {name: headers[name] for name in dialect.headers if _HEADER.fullmatch(headers.get(name, b""))}
     sent = {name.decode(): value.decode() for name, value in given.items()}
-    personal = tuple(name for name in document if name in dialect.personal and document[name] is not None)
-    native = NativeRequest(api=dialect.api, document=document, headers=sent, personal=personal)
-    return replace(parsed, native=native)
+
+    def with_native(parsed: ParsedRequest, api: ClientApi) -> ParsedRequest:
+        native_document = document if parsed.document is None else parsed.document
+        personal = tuple(n for n, value in native_document.items() if n in dialect.personal and value is not None)
+        native = NativeRequest(
+            api=api, document=native_document, headers=sent, personal=personal, left_out=parsed.left_out
+        )
+        less = parsed.without_optional
+        return replace(parsed, native=native, without_optional=less and with_native(less, api))
+
+    return with_native(parsed, dialect.api)
 
 
 @dataclass

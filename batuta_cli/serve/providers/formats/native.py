@@ -17,6 +17,7 @@ from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.providers.content_parts import REASONING_NAMES, read_content
 from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader, read_stop_reason
 from batuta_cli.serve.providers.formats.openai_chat import ChatReader
+from batuta_cli.serve.providers.responses_reader import KNOWN_EVENTS, ResponsesReader, is_known_item
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.tolerant_json import json_object
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader
@@ -272,6 +273,30 @@ def _is_known_block(block: Any) -> bool:
     return isinstance(block, dict) and isinstance(kind := block.get("type"), str) and kind in _KNOWN_BLOCKS
 
 
+class NativeResponsesReader(ResponsesReader):
+    """Reads OpenAI's responses and keeps their events."""
+
+    def event(self, event: Event) -> Iterator[Piece]:
+        if event.data[:1] != b"{":
+            yield from super().event(event)
+            return
+        document = json_object(event.data)
+        piece = next(self.read(document), Piece())
+        yield replace(piece, raw=event, opaque=not piece.has_content and not _is_known_response_event(document))
+
+    def whole(self, document: Any) -> Iterator[Piece]:
+        first, *rest = super().whole(document)
+        opaque = not all(map(is_known_item, document["output"]))
+        yield replace(first, raw=document, opaque=opaque)
+        yield from rest
+
+
+def _is_known_response_event(document: Mapping[str, Any]) -> bool:
+    if document.get("type") == "response.output_item.added":
+        return is_known_item(document.get("item"))
+    return str(document.get("type")) in KNOWN_EVENTS
+
+
 @dataclass(frozen=True)
 class _NativeApi:
     """What is changed in the requests of an API, and how its responses are read."""
@@ -289,5 +314,6 @@ _APIS: dict[ClientApi, _NativeApi] = {
         lambda call: NativeChatReader(call.options.get("n") or 1),
         asks_usage=True,
     ),
+    ClientApi.OPENAI_RESPONSES: _NativeApi(("max_output_tokens",), lambda _: NativeResponsesReader()),
     ClientApi.ANTHROPIC_MESSAGES: _NativeApi(("max_tokens",), lambda _: NativeMessagesReader()),
 }
