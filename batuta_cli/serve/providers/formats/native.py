@@ -287,6 +287,9 @@ class NativeResponsesReader(ResponsesReader):
     """Reads OpenAI's responses and keeps their events."""
 
     def event(self, event: Event) -> Iterator[Piece]:
+        if event.data[:1] != b"{":
+            yield from super().event(event)
+            return
         document = json_object(event.data)
         piece = next(self.read(document), Piece())
         yield replace(piece, raw=event, opaque=not piece.has_content and not _is_known_response_event(document))
