@@ -328,7 +328,7 @@ complete -c batuta -n '__batuta_at serve' -a context -d 'Count the tokens of a c
 complete -c batuta -n '__batuta_at serve' -a backends -d 'List the backends: tier, address, state; with --probe also queue depth and models.'
 complete -c batuta -n '__batuta_at serve' -a route -d 'Print the name of the backend that a request would go to. The request is not sent.'
 complete -c batuta -n '__batuta_at serve' -a chat -d 'Send one request to a model and print the response.'
-complete -c batuta -n '__batuta_at serve' -a gateway -d 'Start an HTTP server for clients of OpenAI and Anthropic, within the privacy tier and the budget.'
+complete -c batuta -n '__batuta_at serve' -a gateway -d 'Start an HTTP server for clients of OpenAI, Anthropic and Ollama, within the privacy tier and the budget.'
 complete -c batuta -n '__batuta_at serve' -a env -d 'Print the variables and options that point a client at the gateway, as commands of a shell.'
 complete -c batuta -n '__batuta_at serve' -a launch -d 'Start a client that uses the gateway; its exit status is that of this command.'
 complete -c batuta -n '__batuta_at serve' -a audit -d 'Verify the log of the privacy gate\'s decisions.'

@@ -1,4 +1,5 @@
-"""HTTP errors: the status, headers and body that a client gets, in the format of OpenAI or of Anthropic.
+"""HTTP errors: the status, headers and body that a client gets, in the format of OpenAI, Anthropic or
+Ollama.
 
 `RULES` maps each error class to a status. Refusals by the budget are 402 and by privacy 403, because the official
 clients retry 408, 409, 429 and 5xx, and a retry changes neither. Money that running requests have reserved is 429,
@@ -182,6 +183,11 @@ def anthropic_error(error: HttpError, request_id: str) -> dict[str, Any]:
     """The body in Anthropic's format, with `code` added."""
     details = {"type": error.type, "message": error.message, "code": error.code}
     return {"type": "error", "error": details, "request_id": request_id}
+
+
+def ollama_error(error: HttpError, request_id: str) -> dict[str, Any]:
+    """The body in Ollama's format."""
+    return {"error": error.message}
 
 
 def error_body(error_format: ErrorFormat, error: HttpError, request_id: str) -> bytes:

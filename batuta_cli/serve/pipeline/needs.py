@@ -14,5 +14,6 @@ def needs_of(request: ChatRequest) -> frozenset[Need]:
         Need.TOOLS: bool(options.get("tools")),
         Need.JSON: isinstance(kind, dict) and kind.get("type") not in (None, "text"),
         Need.CHOICES: (options.get("n") or 1) != 1,
+        Need.EMBEDDINGS: bool(request.inputs),
     }
     return content.needs_of(request) | frozenset(need for need, is_needed in needs.items() if is_needed)

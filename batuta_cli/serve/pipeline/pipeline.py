@@ -26,7 +26,9 @@ from batuta_cli.serve.pipeline.request import ChatRequest, Completion
 from batuta_cli.serve.pipeline.response import Response
 from batuta_cli.serve.privacy.audit import AuditLog, AuditPolicy
 from batuta_cli.serve.providers.client import Timeouts
+from batuta_cli.serve.providers.model_details import Details
 from batuta_cli.serve.retry import FailoverConfig
+from batuta_cli.serve.routing.gates import Need, PlanRequest
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.routing.substitution import ModelNames, may_fall_back
@@ -49,6 +51,18 @@ class Readiness:
 
     ok: bool
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What is known of a model."""
+
+    window: int | None
+    """Tokens of prompt and output together, at the backend with the smallest window; None: not known."""
+    carries: frozenset[Need]
+    """What can be sent beside text, to one of its backends."""
+    details: Details
+    """What an Ollama server reports about it; empty without one."""
 
 
 class Pipeline:
@@ -114,7 +128,7 @@ class Pipeline:
         try:
             return await self._open(request)
         except BatutaError as error:
-            if not may_fall_back(error):
+            if request.inputs or not may_fall_back(error):  # vectors of another model mean something else
                 raise
             for model in self.names.fallbacks(request.model):
                 with contextlib.suppress(BatutaError):  # the client gets the error of the model that it named
@@ -179,6 +193,17 @@ class Pipeline:
     def models(self) -> list[str]:
         """The models that are configured for the backends, or that the backends list, and aliases of these."""
         return self.names.listed(self.monitor.models())
+
+    def model_facts(self, model: str) -> ServedModel:
+        """What is known of a model at the backends that have it."""
+        request = PlanRequest(privacy=self.tier, model=model)
+        states = self.monitor.snapshot(request, None, frozenset()).backends
+        having = [state for state in states if state.models is None or model in state.models]
+        windows = [state.window for state in having if state.window is not None]
+        carries = frozenset[Need]().union(*(state.kind.profile.carried() - state.lacks for state in having))
+        probes = self.monitor.probes
+        told = [probes[s.name].details.get(model) for s in having if s.name in probes]
+        return ServedModel(min(windows, default=None), carries, next(filter(None, told), {}))
 
     def ready(self) -> Readiness:
         """Whether some backend would take a request now."""

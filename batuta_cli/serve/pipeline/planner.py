@@ -93,8 +93,8 @@ class Planner:
         planned = plan(plan_request, snapshot)
         chosen = planned.routing.backend
         if chosen is None or planned.warnings or _state(snapshot, chosen).price is not FREE:
-            counted = await _in_thread(lambda: input_count.count(request, self._config.models))
-            plan_request = replace(plan_request, input_tokens=counted)
+            counted, longest = await _in_thread(lambda: self._counts(request))
+            plan_request = replace(plan_request, input_tokens=counted, longest_input=longest)
             snapshot = self._monitor.snapshot(plan_request, await self.budget(), without)
             planned = plan(plan_request, snapshot)
             if planned.warnings:  # only an estimate exceeds the window
@@ -163,13 +163,15 @@ class Planner:
         return ChatTemplateEngine.from_model(name).apply(request.messages, **given)
 
     def _plan_request(self, request: ChatRequest) -> PlanRequest:
+        counted, longest = input_count.bound_inputs(request) if request.inputs else (input_count.bound(request), None)
         return PlanRequest(
             privacy=request.privacy,
             model=request.model,
             backend=self._backend_name(request.backend) if request.backend else "",
             latency=request.latency,
-            input_tokens=input_count.bound(request),
-            max_output_tokens=request.max_tokens,
+            input_tokens=counted,
+            longest_input=longest,
+            max_output_tokens=0 if request.inputs else request.max_tokens,
             writes=content.cache_writes_of(request),
             needs=needs_of(request),
             demands=content.demands_of(request),
@@ -183,6 +185,12 @@ class Planner:
         found = dict(zip((backend.name for backend in backends), counts, strict=True))
         states = tuple(input_count.with_count(state, found.get(state.name)) for state in snapshot.backends)
         return replace(snapshot, backends=states)
+
+    def _counts(self, request: ChatRequest) -> tuple[TokenCount, TokenCount | None]:
+        models = self._config.models
+        return (
+            input_count.count_inputs(request, models) if request.inputs else (input_count.count(request, models), None)
+        )
 
     def _least(self, request: ChatRequest, plan_request: PlanRequest) -> int:
         return input_count.least(request, plan_request.input_tokens, self._config.models)
@@ -206,7 +214,7 @@ class Planner:
         backend = next(backend for backend in self._monitor.backends if backend.name == name)
         is_paid = state.price is not None and not state.price.is_free
         usual = state.reserve or LARGEST_RESERVE
-        needs_limit = is_paid or backend.profile.wire.needs_limit
+        needs_limit = bool(request.messages) and (is_paid or backend.profile.wire.needs_limit)
         return Target(
             backend=backend,
             base_url=self._base_url(backend),

@@ -27,6 +27,7 @@ from batuta_cli.serve.pipeline.splice import Echo, Splice, SpliceError, remainin
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.providers.content_parts import REASONING_NAMES
 from batuta_cli.serve.providers.formats import format_module
+from batuta_cli.serve.providers.formats.openai_chat import left_out
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece
 from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.routing.monitor import BackendMonitor
@@ -226,6 +227,7 @@ class Response:
                 max_tokens=target.max_tokens,
                 stream=request.stream,
                 options=request.options,
+                inputs=request.inputs,
             )
             speaks = request.native is not None and target.backend.profile.takes(request.native.api)
             if target.backend.name in self._translated:
@@ -315,6 +317,7 @@ class Response:
             budget_left=await self._budget_left() if cost else None,
             attempts=tuple(attempt.report(failed) for attempt, failed in reports),
             prompted=self._prompted,
+            fallback=self.fallback,
             usage=usage,
         )
         return usage
@@ -328,7 +331,9 @@ def _dropped(request: ChatRequest, step: _Step) -> tuple[str, ...]:
     wire = profile.continuation.format if step.call.prompt else profile.wire
     options = format_module(wire).OPTIONS
     dropped = {*request.dropped, *(() if options is None else request.options.keys() - options)}
-    if wire is not WireFormat.OPENAI or not profile.reasoning_turns:
+    if wire is WireFormat.OPENAI:
+        dropped |= request.options.keys() & left_out(profile)
+    if wire is not WireFormat.OPENAI or not profile.extensions:
         dropped |= {name for message in request.messages for name in message.fields if name in REASONING_NAMES}
     return tuple(sorted(dropped))
 

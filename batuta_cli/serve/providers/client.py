@@ -183,6 +183,8 @@ def _client_timeout(connect: float) -> aiohttp.ClientTimeout:
 
 def _format(profile: Profile, call: Call) -> WireFormat:
     """The wire format of a call: the raw one for a rendered prompt."""
+    if call.inputs:
+        return WireFormat.EMBEDDINGS
     return profile.continuation.format if call.prompt else profile.wire
 
 

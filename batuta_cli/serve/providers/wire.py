@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from batuta_cli.errors import OperationError
 from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.backends.wire_formats import ClientApi
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.messages import ChatMessage, EmbeddingText
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.usage import Usage as Usage
 
@@ -101,6 +101,8 @@ class Call:
     """The text so far, when another backend failed during the response."""
     prompt: str = ""
     """The rendered prompt, for raw completion."""
+    inputs: tuple[EmbeddingText, ...] = ()
+    """The texts to embed; empty for a request for text."""
     native: NativeRequest | None = None
     """The client's own request, which is sent in the place of `messages` and `options`."""
 
@@ -138,6 +140,8 @@ class Piece:
     index: int = 0
     """The choice, when `n` is more than one."""
     logprobs: Any = None
+    embeddings: tuple[list[float] | str, ...] = ()
+    """All embeddings of a response, in the order of the inputs: numbers, or base64 of little-endian floats."""
     raw: Event | Mapping[str, Any] | None = None
     """The backend's event, or its whole response, in the client's API: relayed unchanged in the place of the other
     fields, which say the same as far as they are understood. None: the other fields are written."""
@@ -149,7 +153,7 @@ class Piece:
     @property
     def has_content(self) -> bool:
         """Whether a part of the response is in it, beside its end and the usage."""
-        return bool(self.text or self.delta or self.logprobs or self.opaque)
+        return bool(self.text or self.delta or self.logprobs or self.embeddings or self.opaque)
 
 
 class Reader(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
-from batuta_cli.serve.gateway.dialects.replies import choices_of
+from batuta_cli.serve.gateway.dialects.replies import EventStreamReply, choices_of
 from batuta_cli.serve.gateway.http_errors import HttpError, anthropic_error, error_body
 from batuta_cli.serve.pipeline.request import Summary
 from batuta_cli.serve.providers.sse import Event
@@ -36,7 +36,7 @@ def _event(kind: str, **fields: Any) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps({"type": kind, **fields}))
 
 
-class MessageReply:
+class MessageReply(EventStreamReply):
     """Writes a `message` or the events of its stream."""
 
     def __init__(self, parsed: ParsedRequest, name: str) -> None:

@@ -24,9 +24,9 @@ from batuta_cli.serve.gateway.dialects.fields import (
     take_model,
     wrong,
 )
-from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS
+from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS, with_chat_fields
 from batuta_cli.serve.gateway.dialects.outside import reach_of
-from batuta_cli.serve.gateway.dialects.replies import Reply, ReplyChoice, choices_of
+from batuta_cli.serve.gateway.dialects.replies import EventStreamReply, Reply, ReplyChoice, choices_of
 from batuta_cli.serve.gateway.dialects.treatment import personal_fields, treat
 from batuta_cli.serve.gateway.http_errors import HttpError, error_body, openai_error
 from batuta_cli.serve.messages import ChatMessage, Role, parse_messages
@@ -38,6 +38,9 @@ from batuta_cli.serve.usage import to_openai
 
 DONE = b"data: [DONE]\n\n"
 _NO_USAGE = b',"usage":null}'
+
+
+_COMPLETION_ROWS = with_chat_fields(COMPLETION_FIELDS)
 
 
 class ChatCompletions:
@@ -85,7 +88,7 @@ class Completions:
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         model = take_model(document)
-        fields = treat(document, COMPLETION_FIELDS)
+        fields = treat(document, _COMPLETION_ROWS)
         prompt = document.get("prompt")
         if isinstance(prompt, list) and len(prompt) == 1:
             prompt = prompt[0]
@@ -142,7 +145,7 @@ def _usage(summary: Summary) -> dict[str, Any]:
     return to_openai(summary.tokens)
 
 
-class _Reply(ABC):
+class _Reply(EventStreamReply, ABC):
     """Shared by both APIs: the frame of a chunk and the end of a stream."""
 
     object: str

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from batuta_cli.serve.gateway.dialects.replies import EventStreamReply
 from batuta_cli.serve.gateway.dialects.responses_output import (
     CALL_ITEMS,
     COMPLETED,
@@ -52,7 +53,7 @@ class ResponseEcho:
     """Whether reasoning has `encrypted_content`."""
 
 
-class ResponseReply:
+class ResponseReply(EventStreamReply):
     """Writes a `response`."""
 
     def __init__(self, model: str, echo: ResponseEcho, name: str, created: int) -> None:
