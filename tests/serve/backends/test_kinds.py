@@ -6,7 +6,7 @@ from batuta_cli.errors import BatutaError
 from batuta_cli.serve import PrivacyTier, ServingBackend
 from batuta_cli.serve.backends.kinds import private_hosts, profile
 
-LOCAL = {"Realizar", "Ollama", "LlamaCpp", "Llamafile", "Candle", "Vllm", "Tgi", "LocalAI"}
+LOCAL = {"Realizar", "Ollama", "LlamaCpp", "Llamafile", "Candle", "Vllm", "Tgi", "LocalAI", "Generic"}
 PRIVATE = {"AzureOpenAI", "AwsBedrock", "GoogleVertex"}
 
 
