@@ -49,7 +49,8 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
     tier = tier_for(connection.headers, state.settings.privacy)
     parsed = await read(dialect, await connection.body(), connection.headers)
     if parsed.ready is not None:
-        if parsed.model not in (models := state.require_pipeline().models()):
+        models = state.require_pipeline().models()
+        if parsed.model not in models:
             raise unknown_model(parsed.model, models)
         await connection.respond(200, orjson.dumps(parsed.ready))
         return
@@ -178,6 +179,7 @@ def _record_summary(state: GatewayState, connection: Connection, response: "Resp
     summary = response.summary
     if summary is None:
         raise RuntimeError("a response ended without a summary")
+    summary = replace(summary, fallback=response.fallback)
     state.metrics.completed(summary, connection.model or OTHER, connection.client)
     connection.log_fields |= {
         "backend": summary.backend,

@@ -207,12 +207,3 @@ def unknown_model(model: str, known: Collection[str]) -> HttpError:
     """The error for a model that no backend has; it suggests the nearest known one."""
     message = f"no backend has this model{did_you_mean(model, known) or ';'} GET /v1/models lists them"
     return HttpError(404, "model_not_found", message, "model")
-
-
-def no_stored_response() -> HttpError:
-    """The error for the routes of a stored response: get, delete, cancel, compact, list its input."""
-    return HttpError(
-        404,
-        "no_stored_responses",
-        "batuta keeps no responses, also with store: true; send the whole conversation to POST /v1/responses",
-    )

@@ -73,7 +73,8 @@ async def list_models(state: GatewayState, connection: Connection) -> None:
 
 async def show_model(state: GatewayState, connection: Connection) -> None:
     """`/v1/models/NAME`."""
-    name, models = connection.path_rest, state.require_pipeline().models()
+    name = connection.path_rest
+    models = state.require_pipeline().models()
     if name not in models:
         raise unknown_model(name, models)
     await connection.respond(200, orjson.dumps(_model(name)))

@@ -67,7 +67,8 @@ async def show(state: GatewayState, connection: Connection) -> None:
     name = take(document, "name", TEXT)  # the older name of the field
     model = take_model({"model": name, **document} if name else document)
     pipeline = state.require_pipeline()
-    if model not in (models := pipeline.models()):
+    models = pipeline.models()
+    if model not in models:
         raise unknown_model(model, models)
     facts = pipeline.model_facts(model)
     window = {} if facts.window is None else {"general.context_length": facts.window}

@@ -124,7 +124,7 @@ class Pipeline:
         return response
 
     async def _answered(self, request: ChatRequest) -> Response:
-        """The response of the request's model, or of a fallback."""
+        """The response of the request's model, or of a fallback. Vectors of another model would mean something else."""
         try:
             return await self._open(request)
         except BatutaError as error:
@@ -179,7 +179,7 @@ class Pipeline:
         """The plan of a request, which is not sent; of its alias's model, or of a fallback that would answer."""
         request = await self._resolved(request)
         planned = (await self.planner.targets(request, frozenset()))[0]
-        if planned.backend is None and may_fall_back(self.planner.error(request, planned)):
+        if planned.backend is None and not request.inputs and may_fall_back(self.planner.error(request, planned)):
             for model in self.names.fallbacks(request.model):
                 other = (await self.planner.targets(replace(request, model=model), frozenset()))[0]
                 if other.backend is not None:
@@ -195,7 +195,8 @@ class Pipeline:
         return self.names.listed(self.monitor.models())
 
     def model_facts(self, model: str) -> ServedModel:
-        """What is known of a model at the backends that have it."""
+        """What is known of a model, or of the model of an alias, at the backends that have it."""
+        model = self.names.resolve(model, self.monitor.models()) if self.names.is_alias(model) else model
         request = PlanRequest(privacy=self.tier, model=model)
         states = self.monitor.snapshot(request, None, frozenset()).backends
         having = [state for state in states if state.models is None or model in state.models]

@@ -230,6 +230,7 @@ def _redaction(backend: Backend, call: Call) -> Redaction:
     keys = [value.rpartition(" ")[2] for name, value in backend.auth_headers().items() if name not in known]
     texts = [message.content for message in call.messages]
     texts += [each.arguments for message in call.messages for each in message.tool_calls]
+    texts += [each for each in call.inputs if isinstance(each, str)]
     return Redaction(keys, [*texts, call.prefix, call.prompt])
 
 

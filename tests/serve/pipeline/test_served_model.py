@@ -3,9 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from batuta_cli.config import ModelSection, Privacy
+from batuta_cli.config import Config, ModelSection, Privacy
 from batuta_cli.serve.backends.wire_formats import Need
-from batuta_cli.serve.pipeline.pipeline import ServedModel
+from batuta_cli.serve.pipeline.pipeline import Pipeline, ServedModel
+from batuta_cli.serve.privacy.audit import AuditLog
 from tests.serve.support_pipeline import MODEL, backends, pipeline
 from tests.serve.support_server import json_reply, serving
 
@@ -18,6 +19,12 @@ def test_the_smallest_window_and_what_any_backend_takes_count(tmp_path: Path) ->
     assert (facts.window, facts.details) == (4096, {})
     assert {Need.TOOLS, Need.JSON, Need.EMBEDDINGS} <= facts.carries
     assert made.model_facts("other") == ServedModel(None, frozenset({Need.STREAMING}), {})
+
+
+def test_an_alias_has_the_facts_of_its_model(tmp_path: Path) -> None:
+    tables = backends(b=("llamacpp", "http://127.0.0.1:2/v1"))
+    config = Config(backends=tables, models={MODEL: ModelSection(context_window=4096)}, aliases={"gpt-4o-mini": MODEL})
+    assert Pipeline(config, audit=AuditLog(tmp_path / "audit")).model_facts("gpt-4o-mini").window == 4096
 
 
 def test_what_an_ollama_server_tells_is_known_after_a_probe(tmp_path: Path) -> None:

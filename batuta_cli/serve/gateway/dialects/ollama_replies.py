@@ -96,7 +96,7 @@ class OllamaReply(ABC):
 
     def end(self, summary: Summary) -> bytes:
         if self._relayed_end is not None:
-            return orjson.dumps(self._relayed_end | {"batuta": receipt_facts(summary)}) + b"\n"
+            return encoded(self._relayed_end | {"batuta": receipt_facts(summary)}) + b"\n"
         calls = _called(self._calls.calls)
         lines = self._line({**self.content("", "", calls), "done": False}) if calls else b""
         last = self.content("", "", []) | self._last(self._reason, summary) | {"batuta": receipt_facts(summary)}
