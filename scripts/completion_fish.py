@@ -76,6 +76,8 @@ def _command(command: Command) -> str:
     lines += [_line(here, f"-a {child.name}", child.summary) for child in command.commands]
     lines += [_line(here, _option(option), option.help) for option in command.options]
     for number, argument in enumerate(command.arguments, start=1):
+        if argument.value.kind is Kind.PROGRAM:
+            lines.append(_line(" ".join((here, str(number), *valued)), "-a '(__fish_complete_command)'", ""))
         place = "1+" if argument.repeatable else number
         offered = _offer(argument.value)
         if offered:
@@ -99,6 +101,7 @@ def _option(option: Option) -> str:
 def _offer(value: Value) -> str:
     return {
         Kind.FILE: "-F",
+        Kind.PROGRAM: "-F",
         Kind.VARIABLE: "-a '(set -nx)'",
         Kind.CHOICE: f"-a '{' '.join(value.choices)}'",
         Kind.FREE: "",

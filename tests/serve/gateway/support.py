@@ -14,6 +14,7 @@ from batuta_cli.serve.gateway.app import Gateway
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.gateway.logs import Log
 from batuta_cli.serve.gateway.state import GatewaySettings
+from batuta_cli.serve.pipeline.pipeline import Pipeline as RealPipeline
 from tests.serve.gateway.scripted import Pipeline
 
 LOCAL = ("127.0.0.1", 50000)
@@ -21,6 +22,8 @@ REMOTE = ("203.0.113.7", 50000)
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 MESSAGES = "/v1/messages"
+OLLAMA_CHAT = "/api/chat"
+OLLAMA_GENERATE = "/api/generate"
 RESPONSES = "/v1/responses"
 
 
@@ -40,6 +43,11 @@ class Response:
     @property
     def error(self) -> Any:
         return self.json["error"]
+
+    @property
+    def lines(self) -> list[Any]:
+        """The objects of a stream of JSON lines."""
+        return [json.loads(line) for line in self.body.splitlines()]
 
     @property
     def events(self) -> list[Any]:
@@ -130,6 +138,8 @@ async def running(
     to_app.put_nowait({"type": "lifespan.shutdown"})
     assert (await from_app.get())["type"] == "lifespan.shutdown.complete"
     await life
+    if isinstance(pipeline, RealPipeline):
+        pipeline.audit.close()  # hundreds of tests share one process
 
 
 def run(
