@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -80,9 +81,9 @@ class ConversationSource:
         """
         return self._read(_read_texts)
 
-    def read_request(self) -> tuple[list[ChatMessage], dict[str, Any]]:
+    def read_request(self, *, complete: bool = False) -> tuple[list[ChatMessage], dict[str, Any]]:
         """Read the conversation, and the other fields of the JSON object, such as `tools`. Raises as `read` does."""
-        parsed = self._read(read_request)
+        parsed = self._read(partial(read_request, complete=complete))
         return parsed if isinstance(parsed, tuple) else (parsed, {})
 
     def read_input(self, variables: Sequence[str] = ()) -> ChatInput:

@@ -145,14 +145,14 @@ def read_messages(data: bytes | str) -> list[ChatMessage]:
     return read_request(data)[0]
 
 
-def read_request(data: bytes | str) -> tuple[list[ChatMessage], dict[str, Any]]:
+def read_request(data: bytes | str, *, complete: bool = False) -> tuple[list[ChatMessage], dict[str, Any]]:
     """Parse a JSON document as `read_messages`; return the other fields of the object too, such as `tools`.
 
     Raises `InvalidInputError`.
     """
     document = _document(data)
     fields = {name: value for name, value in document.items() if name != "messages"}
-    return parse_messages(document.get("messages")), fields
+    return parse_messages(document.get("messages"), complete=complete), fields
 
 
 def read_input(data: bytes | str) -> ChatInput:
