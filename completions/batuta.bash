@@ -12,7 +12,7 @@ _batuta_at() {
             options='-V --version --json -q --quiet -h --help'
             ;;
         'batuta pacha')
-            subcommands='keygen sign verify hash encrypt decrypt inspect keys trust store'
+            subcommands='keygen sign verify hash encrypt decrypt inspect check keys trust store'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha keygen')
@@ -67,6 +67,12 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             case ${2-} in
                 1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha check')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                [1-9]*) value='<file>' && return 0 ;;
             esac
             ;;
         'batuta pacha keys')

@@ -72,6 +72,7 @@ complete -c batuta -n '__batuta_at pacha' -a hash -d 'Print content addresses (B
 complete -c batuta -n '__batuta_at pacha' -a encrypt -d 'Encrypt a file under a password, as PATH.enc.'
 complete -c batuta -n '__batuta_at pacha' -a decrypt -d 'Decrypt a file: the original, or nothing.'
 complete -c batuta -n '__batuta_at pacha' -a inspect -d 'Show what a .sig or .enc file, or another tool\'s OpenSSF bundle, says about itself.'
+complete -c batuta -n '__batuta_at pacha' -a check -d 'Compare the files of model caches with the digests that the caches keep: damage is exit 3. No network.'
 complete -c batuta -n '__batuta_at pacha' -a keys -d 'Manage your own keys.'
 complete -c batuta -n '__batuta_at pacha' -a trust -d 'Manage the keys whose signatures are accepted, and revoked keys.'
 complete -c batuta -n '__batuta_at pacha' -a store -d 'Keep models once, read-only, under the address of their content.'
@@ -162,6 +163,12 @@ complete -c batuta -n '__batuta_in \'pacha inspect\'' -l json -d 'Print one JSON
 complete -c batuta -n '__batuta_in \'pacha inspect\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha inspect\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'pacha inspect\' 1' -F
+
+# batuta pacha check
+complete -c batuta -n '__batuta_in \'pacha check\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha check\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha check\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha check\' 1+' -F
 
 # batuta pacha keys
 complete -c batuta -n '__batuta_at pacha keys' -a list -d 'List your own key pairs, and whether signatures by them are accepted here.'
