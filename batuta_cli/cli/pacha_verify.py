@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batuta_cli.cli import console
+from batuta_cli.cli.cached import Cached, open_cache, told
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
 from batuta_cli.cli.models import located_size, read_stdin, shell_path, total_size, warn_of_pointers
@@ -91,6 +92,7 @@ def verify(
     allow_pacha1: Annotated[
         bool, typer.Option("--allow-pacha1", help="Accept the Rust crate's signatures, which bind the content only.")
     ] = False,
+    cached: Cached = False,
 ) -> console.CommandResult:
     """Verify models: exit 0 only when the content is intact and the signer is trusted."""
     from batuta_cli.cli.pacha_trust import parse_date
@@ -112,6 +114,8 @@ def verify(
     # An empty text counts as given: an unset shell variable must not switch a check off.
     asked = (key, identity, trust_file, name, require, ca, trusted_root, issuer)
     if wanted is not None and not signature and all(option is None for option in asked):
+        if cached:
+            raise UsageError("--cached is for signatures, and --digest alone reads the content", hint="leave it out")
         return for_each(paths, lambda path: _verify_digest(path, wanted), size=located_size)
     policy = Policy(
         effective(None if trust_file is None else _trust_file(trust_file)),
@@ -129,7 +133,7 @@ def verify(
 
     def one(path: str) -> Done:
         try:
-            return _verify_signature(path, signature or [], policy, wanted, require, tolerated)
+            return _verify_signature(path, signature or [], policy, wanted, require, tolerated, cached)
         except VerificationError:
             warn_of_pointers(path, path, follow_symlinks=True)
             raise
@@ -219,7 +223,13 @@ def _match(path: str, found: Any, wanted: Any) -> None:
 
 
 def _verify_signature(
-    path: str, files: list[str], policy: "Policy", wanted: Any, require: int | None, tolerated: list[str]
+    path: str,
+    files: list[str],
+    policy: "Policy",
+    wanted: Any,
+    require: int | None,
+    tolerated: list[str],
+    cached: bool,
 ) -> Done:
     from batuta_cli.pacha.content import ModelContent
     from batuta_cli.pacha.hashing import ContentAddress
@@ -228,7 +238,10 @@ def _verify_signature(
     from batuta_cli.pacha.verification import read_stream, verify_all, whole_address
 
     is_sha256 = isinstance(wanted, Sha256Digest)
+    cache = None
     if path == "-":
+        if cached:
+            raise UsageError("--cached is for files, and stdin is read whole", hint="leave it out")
         if not files:
             raise UsageError("the signature of stdin must be named", hint="--signature FILE")
         signatures, policy = _load_all(files, policy)
@@ -241,7 +254,8 @@ def _verify_signature(
         files = files or [_existing(path, found.path, found.signatures)]
         signatures, policy = _load_all(files, policy)
         with console.progress(f"verifying {path}", total_size(found.path)) as advance:
-            model = ModelContent(found.path, advance)
+            cache = open_cache(path, found.path) if cached else None
+            model = ModelContent(found.path, advance, cache)
             verified = verify_all(
                 model,
                 signatures,
@@ -263,7 +277,8 @@ def _verify_signature(
         _match(path, whole, wanted)
     for warning in verified.warnings:
         console.warn(f"{display(path)}: {warning}")
-    return Done(verified.as_dict() | {"signature": files}, _verified_text(path, verified))
+    of_cache, line = told(path, cache) if cached else ({}, "")
+    return Done(verified.as_dict() | {"signature": files} | of_cache, _verified_text(path, verified) + line)
 
 
 def _inside(files: Sequence[str], model: str) -> list[str]:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from batuta_cli.files import Advance, StrPath
-from batuta_cli.pacha.hashing import FileEntry, Resource, check_unchanged, hash_entries, scan
+from batuta_cli.pacha.hashing import Resource, hash_unknown
 from batuta_cli.pacha.ignoring import files_left_out, matching_part
+from batuta_cli.pacha.scanning import FileEntry, check_unchanged, scan
 from batuta_cli.pacha.statement import Statement
 
 if TYPE_CHECKING:
+    from batuta_cli.pacha.digest_cache import DigestCache
     from batuta_cli.pacha.oms.manifest import OmsManifest
 
 IS_FILE = "a file, and a directory was signed"
@@ -66,6 +68,7 @@ class ModelContent:
 
     path: StrPath
     progress: Advance | None = None
+    cache: "DigestCache | None" = None
     _hashed: dict[FileEntry, Resource] = field(default_factory=dict)
 
     def differences(self, statement: Statement) -> Differences:
@@ -77,7 +80,7 @@ class ModelContent:
         if single != statement.is_single_file:
             return Differences(other_kind=IS_FILE if single else IS_DIRECTORY)
         differences = self._compare({e.name: e for e in entries}, {r.name: r for r in statement.resources})
-        check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow)
+        self._check_unchanged(entries, ignore, follow)
         return differences.with_unusable(unusable, {r.name for r in statement.resources})
 
     def left_out(self, stated: "Statement | OmsManifest") -> tuple[str, ...]:
@@ -90,7 +93,7 @@ class ModelContent:
         if len(entries) != 1 or entries[0].name != ".":
             return None
         self._hash(entries)
-        check_unchanged(self.path, entries)
+        self._check_unchanged(entries, (), False)
         return self._hashed[entries[0]]
 
     def _compare(self, found: dict[str, FileEntry], signed: dict[str, Resource]) -> Differences:
@@ -122,8 +125,14 @@ class ModelContent:
 
     def _hash(self, entries: Sequence[FileEntry]) -> None:
         fresh = [entry for entry in entries if entry not in self._hashed]
-        for entry, resource in zip(fresh, hash_entries(fresh, self.progress), strict=True):
-            self._hashed[entry] = resource
+        self._hashed |= hash_unknown(fresh, self.cache, self.progress)
+
+    def _check_unchanged(self, entries: Sequence[FileEntry], ignore: Sequence[str], follow: bool) -> None:
+        if self.cache is not None and not self.cache.read:
+            return  # nothing was read, so nothing can have changed meanwhile
+        after = check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow)
+        if self.cache is not None:
+            self.cache.record(entries, after, self._hashed)
 
     def _is(self, entry: FileEntry, signed: Resource) -> bool:
         resource = self._hashed.get(entry)

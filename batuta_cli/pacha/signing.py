@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from batuta_cli.errors import InvalidInputError, UsageError
 from batuta_cli.files import Advance, StrPath, display, read_limited, utf8_name, write_file
@@ -30,6 +30,9 @@ from batuta_cli.pacha.oms.eckeys import AnyKey
 from batuta_cli.pacha.oms.signature import OmsSignature, read_oms
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.statement import Statement
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.digest_cache import DigestCache
 
 SignatureFormat = Literal["bundle", "pacha1"]
 
@@ -128,6 +131,7 @@ def sign_path(
     follow_symlinks: bool = False,
     format: SignatureFormat = "bundle",
     progress: Advance | None = None,
+    cache: "DigestCache | None" = None,
 ) -> ModelSignature:
     """Sign a file or a directory of any size, in constant memory; the signature is returned, not written.
 
@@ -140,6 +144,7 @@ def sign_path(
             signature, when that is inside the model.
         follow_symlinks: read symbolic links to regular files; this is signed as well.
         format: "bundle", or "pacha1" for the Rust crate, which takes single files and binds their content only.
+        cache: the digests of files that were read before; only other files are read.
 
     Raises:
         NotFoundError, OperationError, ChangedWhileReadError: the model cannot be read.
@@ -150,7 +155,7 @@ def sign_path(
         raise _not_in_pacha1(path)
     paths = topmost([*expand_ignored(path, ignore).paths, *ignore_paths])
     statement.check_ignored(paths)
-    resources = hash_model(path, ignore=paths, follow_symlinks=follow_symlinks, advance=progress)
+    resources = hash_model(path, ignore=paths, follow_symlinks=follow_symlinks, advance=progress, cache=cache)
     return sign_resources(
         resources,
         model_name(path) if name is None else name,

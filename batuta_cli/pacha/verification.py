@@ -7,7 +7,7 @@ is refused, because a changed file is the more serious finding.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batuta_cli.errors import (
     BatutaError,
@@ -36,6 +36,9 @@ from batuta_cli.pacha.signer import Policy, Signer, check_own_signature, judge_s
 from batuta_cli.pacha.signing import ModelSignature, SignedStatement, model_name
 from batuta_cli.pacha.statement import Statement, format_time
 from batuta_cli.pacha.trust import TrustStore
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.digest_cache import DigestCache
 
 
 @dataclass(frozen=True)
@@ -346,6 +349,7 @@ def verify_path(
     actual_name: str | None = None,
     allow_unsigned: Sequence[str] = (),
     progress: Advance | None = None,
+    cache: "DigestCache | None" = None,
 ) -> Verification:
     """Verify a file or directory of any size against its signature or signatures.
 
@@ -356,6 +360,7 @@ def verify_path(
             signature given must be by an acceptable signer.
         actual_name: the model's own name, when `path` does not show it (an object of the store).
         allow_unsigned: globs of files that may be there without being signed; see `ignoring` for their rules.
+        cache: the digests of files that were read before; only other files are read.
 
     Raises:
         VerificationError: the content is not what was signed, or a signature is wrong. `result` lists what.
@@ -365,7 +370,7 @@ def verify_path(
     many = [signatures] if isinstance(signatures, ModelSignature) else list(signatures)
     name = model_name(path) if actual_name is None else actual_name
     return verify_all(
-        ModelContent(path, progress),
+        ModelContent(path, progress, cache),
         many,
         policy,
         label=label or path,

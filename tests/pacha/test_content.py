@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from batuta_cli.errors import ChangedWhileReadError, NotFoundError
 from batuta_cli.pacha import content
 from batuta_cli.pacha.content import Differences, HashedModel, ModelContent
-from batuta_cli.pacha.hashing import FileEntry, Resource, hash_entries
+from batuta_cli.pacha.hashing import Resource, hash_entries
+from batuta_cli.pacha.scanning import FileEntry
 from batuta_cli.pacha.statement import Statement, parse
 from tests.pacha.forge import statement, write_model
 

@@ -15,7 +15,8 @@ from batuta_cli.pacha.caches.contents import (
     ExpectedDigest,
     FileStatus,
 )
-from batuta_cli.pacha.hashing import changed, in_two_threads
+from batuta_cli.pacha.hashing import in_two_threads
+from batuta_cli.pacha.scanning import changed
 
 _BUFFER = 1024 * 1024
 _ZEROS = bytes(_BUFFER)

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from batuta_cli.files import Advance, StrPath
 from batuta_cli.pacha.content import IS_DIRECTORY, IS_FILE, Differences
-from batuta_cli.pacha.hashing import FileEntry, check_unchanged, scan
 from batuta_cli.pacha.oms.digests import Part, StreamDigests, digest_parts
 from batuta_cli.pacha.oms.manifest import OmsManifest, SignedFile
+from batuta_cli.pacha.scanning import FileEntry, check_unchanged, scan
 
 
 def differences_from(path: StrPath, manifest: OmsManifest, advance: Advance | None = None) -> Differences:
