@@ -24,7 +24,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha sign')
-            options='--identity --key --passphrase-env -o --output --expires --ignore --follow-symlinks --format --inside --oms-key -f --force --json -q --quiet -h --help'
+            options='--identity --key --passphrase-env -o --output --expires --ignore --follow-symlinks --format --inside --oms-key --cached -f --force --json -q --quiet -h --help'
             case ${2-} in
                 --identity | --expires | --ignore) value='' && return 0 ;;
                 --key | -o | --output | --oms-key | [1-9]*) value='<file>' && return 0 ;;
@@ -33,7 +33,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha verify')
-            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --json -q --quiet -h --help'
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --cached --json -q --quiet -h --help'
             case ${2-} in
                 --signature | --key | --trust | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
                 --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned) value='' && return 0 ;;
