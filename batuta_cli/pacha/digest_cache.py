@@ -5,7 +5,7 @@ program cannot set the change time (`st_ctime`, inode(7)), so a write always sho
 refused where it is not:
 
 * Each entry is authenticated by a key of this user (keyed BLAKE3), which is not kept beside the cache. An entry that
-  somebody without the key has made or changed is ignored with a warning, and the file is read.
+  was made or changed without the key is ignored with a warning, and the file is read.
 * A file whose last change is younger than the clock of the file system can tell is not recorded, because another change
   could leave the same time: the "racily clean" rule of git (https://git-scm.com/docs/racy-git).
 * A file is recorded only when it is the same, change time included, after it was read.
@@ -56,7 +56,7 @@ _LIMIT = 1_000_000 * _RECORD + 4096  # bytes; no signature has more files
 
 @dataclass
 class DigestCache:
-    """The entries for one model. `warnings` tells what was ignored."""
+    """The entries for one model. `warnings` says which entries were ignored."""
 
     device: int
     """Of the model's root; files of other file systems are not recorded."""
@@ -175,7 +175,7 @@ def _code(key: bytes, stated: bytes) -> bytes:
 
 
 def _own_key() -> bytes:
-    """The key of this user's entries, which is made when there is none."""
+    """The key of this user's entries, which is made at the first use."""
     from batuta_cli.pacha.keyring import read_private_file
 
     path = paths.digest_key_file()
