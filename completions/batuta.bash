@@ -165,11 +165,11 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha store')
-            subcommands='add path list verify remove gc'
+            subcommands='add path get list verify remove gc'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha store add')
-            options='--name --link -f --force --json -q --quiet -h --help'
+            options='--name --link --follow-symlinks -f --force --json -q --quiet -h --help'
             case ${2-} in
                 --name) value='' && return 0 ;;
                 [1-9]*) value='<file>' && return 0 ;;
@@ -179,6 +179,12 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             case ${2-} in
                 1) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha store get')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1 | 2) value='' && return 0 ;;
             esac
             ;;
         'batuta pacha store list')
@@ -197,7 +203,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha store gc')
-            options='-n --dry-run --json -q --quiet -h --help'
+            options='-n --dry-run --damaged --json -q --quiet -h --help'
             ;;
         'batuta serve')
             subcommands='template context backends route chat gateway audit budget keys'

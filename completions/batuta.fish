@@ -285,12 +285,13 @@ complete -c batuta -n '__batuta_in \'pacha trust import\'' -s h -l help -d 'Show
 complete -c batuta -n '__batuta_in \'pacha trust import\' 1' -F
 
 # batuta pacha store
-complete -c batuta -n '__batuta_at pacha store' -a add -d 'Add files, each with its PATH.sig, and print their addresses.'
+complete -c batuta -n '__batuta_at pacha store' -a add -d 'Add files and directories, each with its PATH.sig, and print their addresses.'
 complete -c batuta -n '__batuta_at pacha store' -a path -d 'Print the path of an object.'
+complete -c batuta -n '__batuta_at pacha store' -a get -d 'Copy a file or directory out of the store, with its signature as DEST.sig; every byte is hashed on its way.'
 complete -c batuta -n '__batuta_at pacha store' -a list -d 'List the objects: names, addresses, sizes in bytes, when they were added (a linked file: last changed).'
 complete -c batuta -n '__batuta_at pacha store' -a verify -d 'Hash objects again. A damaged one is moved aside and no longer served: exit 3.'
 complete -c batuta -n '__batuta_at pacha store' -a remove -d 'Remove a name (the object stays until `gc`), or an object without a name.'
-complete -c batuta -n '__batuta_at pacha store' -a gc -d 'Delete objects without a name, their signatures, and leftovers of interrupted `store add`s.'
+complete -c batuta -n '__batuta_at pacha store' -a gc -d 'Delete objects that no name needs, their signatures, and leftovers of interrupted `store add`s.'
 complete -c batuta -n '__batuta_at pacha store' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha store' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at pacha store' -s h -l help -d 'Show this message and exit.'
@@ -298,6 +299,7 @@ complete -c batuta -n '__batuta_at pacha store' -s h -l help -d 'Show this messa
 # batuta pacha store add
 complete -c batuta -n '__batuta_in \'pacha store add\'' -l name -x -d 'What to call it; TAG is latest by default.'
 complete -c batuta -n '__batuta_in \'pacha store add\'' -l link -d 'Make the file itself the object, by a hard link: no second copy, but the file turns read-only, and editing it in place damages the object.'
+complete -c batuta -n '__batuta_in \'pacha store add\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha store add\'' -s f -l force -d 'Move the name from another object; replace another signature.'
 complete -c batuta -n '__batuta_in \'pacha store add\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha store add\'' -s q -l quiet -d 'Print errors only.'
@@ -308,6 +310,11 @@ complete -c batuta -n '__batuta_in \'pacha store add\' 1+ --name' -F
 complete -c batuta -n '__batuta_in \'pacha store path\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha store path\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha store path\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha store get
+complete -c batuta -n '__batuta_in \'pacha store get\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha store get\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha store get\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta pacha store list
 complete -c batuta -n '__batuta_in \'pacha store list\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
@@ -327,6 +334,7 @@ complete -c batuta -n '__batuta_in \'pacha store remove\'' -s h -l help -d 'Show
 
 # batuta pacha store gc
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s n -l dry-run -d 'Only print what would be deleted.'
+complete -c batuta -n '__batuta_in \'pacha store gc\'' -l damaged -d 'Delete also the damaged objects set aside.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s h -l help -d 'Show this message and exit.'

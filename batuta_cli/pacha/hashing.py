@@ -296,13 +296,23 @@ def hash_model(
     return [digests[entry] for entry in entries]
 
 
-def directory_address(resources: Sequence[Resource]) -> ContentAddress:
-    """The address of a directory from its files; the order given does not matter."""
+def directory_bytes(resources: Sequence[Resource]) -> bytes:
+    """What a directory's address is the digest of (docs/formats.md#content-address), from its files in any order."""
     parts: list[bytes] = []
     for text, size, digest in sorted(resources, key=itemgetter(0)):
         name = text.encode()
         parts += (_LENGTH(len(name)), name, _SIZE(size), digest)
-    return ContentAddress(blake3(b"".join(parts), derive_key_context=_DIRECTORY_CONTEXT).digest())
+    return b"".join(parts)
+
+
+def address_of_directory_bytes(data: bytes) -> ContentAddress:
+    """The address of a directory from its `directory_bytes`."""
+    return ContentAddress(blake3(data, derive_key_context=_DIRECTORY_CONTEXT).digest())
+
+
+def directory_address(resources: Sequence[Resource]) -> ContentAddress:
+    """The address of a directory from its files; the order given does not matter."""
+    return address_of_directory_bytes(directory_bytes(resources))
 
 
 def address_of(resources: Sequence[Resource]) -> ContentAddress:
