@@ -128,7 +128,7 @@ def bundles() -> Iterator[Case]:
             {".": WEIGHTS},
         ),
         ("changed", "a file has other bytes", 3, oms.bundle(stated, holder), FILES | {"config.json": b"{}"}),
-        ("added", "a file was added", 3, oms.bundle(stated, holder), FILES | {"setup.py": b""}),
+        ("added", "a file was added", 3, oms.bundle(stated, holder), FILES | {"extra.txt": b""}),
         ("missing", "a file is missing", 3, oms.bundle(stated, holder), {"model.bin": WEIGHTS}),
         (
             "signature-flipped",

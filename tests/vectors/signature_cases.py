@@ -91,7 +91,7 @@ def signatures() -> Iterator[Case]:
             FILES | {"config.json": b'{"layers": 31}\n'},
         ),
         ("directory-missing", "a file is missing", {k: v for k, v in FILES.items() if k != "config.json"}),
-        ("directory-added", "a file was added", FILES | {"setup.py": b"import os\n"}),
+        ("directory-added", "a file was added", FILES | {"extra.txt": b"more\n"}),
         ("directory-hidden-added", "a hidden file was added", FILES | {".hidden/config": b"[core]\n"}),
         ("directory-renamed", "a file has another name", {k.replace("config", "Config"): v for k, v in FILES.items()}),
         (
@@ -103,7 +103,12 @@ def signatures() -> Iterator[Case]:
         yield _signature(name, purpose, 3, of_directory, model=files)
     yield _signature("file-for-directory", "a file in the place of a directory", 3, of_directory)
     yield _signature("directory-for-file", "a directory in the place of a file", 3, good, model={"model.gguf": WEIGHTS})
-    yield _signature("unknown-key", "a good signature by a key that is not accepted", 4, forge.bundle(forge.statement(WEIGHTS, MALLORY), MALLORY))
+    yield _signature(
+        "unknown-key",
+        "a good signature by a key that is not accepted",
+        4,
+        forge.bundle(forge.statement(WEIGHTS, MALLORY), MALLORY),
+    )
     yield _signature(
         "identity-of-another",
         "signed by the key, and it says it was another's",
