@@ -95,10 +95,8 @@ def verify(
     cached: Cached = False,
 ) -> console.CommandResult:
     """Verify models: exit 0 only when the content is intact and the signer is trusted."""
-    from batuta_cli.cli.pacha_trust import parse_date
     from batuta_cli.pacha import trust
     from batuta_cli.pacha.ignoring import check_globs
-    from batuta_cli.pacha.sha256 import parse_digest
     from batuta_cli.pacha.signer import Policy
     from batuta_cli.pacha.trust_sources import effective
 
@@ -110,7 +108,7 @@ def verify(
         from batuta_cli.pacha.keys import refuse_invisible
 
         refuse_invisible(wanted_name)
-    wanted = None if digest is None else parse_digest(digest)
+    wanted = None if digest is None else _digest(digest)
     # An empty text counts as given: an unset shell variable must not switch a check off.
     asked = (key, identity, trust_file, name, require, ca, trusted_root, issuer)
     if wanted is not None and not signature and all(option is None for option in asked):
@@ -123,7 +121,7 @@ def verify(
         tuple(identity) if identity else None,
         name,
         allow_pacha1=allow_pacha1,
-        at=trust.now() if at is None else parse_date(at, "--at"),
+        at=trust.now() if at is None else _date(at),
         authorities=_authorities(ca or []),
         trusted_root=trusted_root,
         issuer=issuer,
@@ -139,6 +137,18 @@ def verify(
             raise
 
     return for_each(paths, one, size=located_size)
+
+
+def _digest(text: str) -> Any:
+    from batuta_cli.pacha.sha256 import parse_digest
+
+    return parse_digest(text)
+
+
+def _date(text: str) -> Any:
+    from batuta_cli.cli.pacha_trust import parse_date
+
+    return parse_date(text, "--at")
 
 
 _TRANSPORTS = {
@@ -234,10 +244,9 @@ def _verify_signature(
     from batuta_cli.pacha.content import ModelContent
     from batuta_cli.pacha.hashing import ContentAddress
     from batuta_cli.pacha.locate import locate
-    from batuta_cli.pacha.sha256 import Sha256Digest, sha256_of
     from batuta_cli.pacha.verification import read_stream, verify_all, whole_address
 
-    is_sha256 = isinstance(wanted, Sha256Digest)
+    is_sha256 = wanted is not None and not isinstance(wanted, ContentAddress)
     cache = None
     if path == "-":
         if cached:
@@ -248,7 +257,7 @@ def _verify_signature(
         sha256 = hashlib.sha256()
         hashed = read_stream(0, "stdin", signatures, also=[sha256.update] if is_sha256 else [])
         verified = verify_all(hashed, signatures, policy, label="-", actual_name=None, require=require)
-        whole: Any = Sha256Digest(sha256.digest()) if is_sha256 else ContentAddress(hashed.resource.digest)
+        whole: Any = type(wanted)(sha256.digest()) if is_sha256 else ContentAddress(hashed.resource.digest)
     else:
         found = locate(path)
         files = files or [_existing(path, found.path, found.signatures)]
@@ -267,6 +276,8 @@ def _verify_signature(
             )
             whole = None
             if is_sha256:
+                from batuta_cli.pacha.sha256 import sha256_of
+
                 whole = sha256_of(found.path, advance)
             elif wanted is not None:
                 whole = whole_address(found.path, verified, advance)

@@ -10,9 +10,9 @@ from typing import NoReturn
 
 from batuta_cli import __version__
 
-_COLLECT_AFTER = 50_000
-"""New containers between two runs of the garbage collector. Python's 700 makes it run a hundred times while a command
-is imported, when nothing is garbage yet."""
+_COLLECT_AFTER = 100_000
+"""New containers between two runs of the garbage collector. With Python's 700 it runs about a hundred times while a
+command is imported, when there is no garbage yet."""
 
 
 def main() -> NoReturn:
@@ -22,7 +22,10 @@ def main() -> NoReturn:
     gc.set_threshold(_COLLECT_AFTER)
     from batuta_cli.cli import app
 
-    app.main()
+    try:
+        app.main()
+    finally:
+        gc.freeze()  # else the interpreter looks for cycles in all modules before it ends
 
 
 def _version_is_printed() -> bool:

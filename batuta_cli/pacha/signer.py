@@ -24,9 +24,6 @@ from batuta_cli.pacha.envelope import EnvelopeSignature
 from batuta_cli.pacha.keys import has_invisible
 from batuta_cli.pacha.oms.authority import AuthorityCertificate
 from batuta_cli.pacha.oms.eckeys import AnyKey
-from batuta_cli.pacha.oms.manifest import OmsManifest
-from batuta_cli.pacha.oms.material import old_public_key
-from batuta_cli.pacha.oms.signature import OmsSignature
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.signing import ModelSignature, SignedStatement
 from batuta_cli.pacha.statement import Statement, format_time
@@ -36,15 +33,17 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from batuta_cli.pacha.oms.certificates import CertificateFacts
+    from batuta_cli.pacha.oms.manifest import OmsManifest
+    from batuta_cli.pacha.oms.signature import OmsSignature
+
+    class _Signed(Protocol):
+        def verified_by(self, key: AnyKey, value: bytes) -> bool: ...
+
 
 CLOCK_TOLERANCE = dt.timedelta(minutes=10)
 """How far ahead of the verifier's clock a signature may be dated."""
 
 _USE_ANOTHER_KEY = "sign with another key, or make one: batuta pacha keygen --identity NAME"
-
-
-class _Signed(Protocol):
-    def verified_by(self, key: AnyKey, value: bytes) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -142,14 +141,16 @@ def judge_signer(signature: ModelSignature, policy: Policy) -> tuple[tuple[Signe
         if not policy.allow_pacha1:
             refuse_pacha1(signature)
         return (_judge_pacha1(signature.body, policy),), ()
-    if isinstance(signature.body, OmsSignature) and signature.body.material.method != "key":
+    if not isinstance(signature.body, SignedStatement) and signature.body.material.method != "key":
         from batuta_cli.pacha.oms.judgement import judge_certificate  # loads much that keys do without
 
         return (judge_certificate(signature.body, signature.raw, policy),), ()
     return _judge_bundle(signature.body, policy)
 
 
-def _judge_bundle(signed: SignedStatement | OmsSignature, policy: Policy) -> tuple[tuple[Signer, ...], tuple[str, ...]]:
+def _judge_bundle(
+    signed: "SignedStatement | OmsSignature", policy: Policy
+) -> tuple[tuple[Signer, ...], tuple[str, ...]]:
     verified: dict[AnyKey, None] = {}  # in the order of the signatures
     unknown: list[str] = []
     for value in signed.envelope.signatures:
@@ -182,7 +183,7 @@ def _acceptable(policy: Policy) -> list[AnyKey]:
     return list(policy.keys) or [key for key in trusted if not isinstance(key, AuthorityCertificate)]
 
 
-def refuse_revoked(value: bytes, signed: _Signed, policy: Policy) -> None:
+def refuse_revoked(value: bytes, signed: "_Signed", policy: Policy) -> None:
     """Raise `RevokedSignerError` when a revoked key made the signature `value`."""
     for revocation in policy.trust.revoked:
         if signed.verified_by(revocation.key, value):
@@ -192,12 +193,12 @@ def refuse_revoked(value: bytes, signed: _Signed, policy: Policy) -> None:
             )
 
 
-def _key_that_verifies(signature: EnvelopeSignature, signed: _Signed, policy: Policy) -> AnyKey | None:
+def _key_that_verifies(signature: EnvelopeSignature, signed: "_Signed", policy: Policy) -> AnyKey | None:
     likely_first = sorted(_acceptable(policy), key=lambda key: key.key_id != signature.keyid)
     return next((key for key in likely_first if signed.verified_by(key, signature.value)), None)
 
 
-def _named_key(signature: EnvelopeSignature, signed: SignedStatement | OmsSignature, policy: Policy) -> AnyKey | None:
+def _named_key(signature: EnvelopeSignature, signed: "SignedStatement | OmsSignature", policy: Policy) -> AnyKey | None:
     """The acceptable key that a signature names, in its `keyid` or (a single signature) in the bundle's hint."""
     alone = len(signed.envelope.signatures) == 1
     for key in _acceptable(policy):
@@ -208,15 +209,17 @@ def _named_key(signature: EnvelopeSignature, signed: SignedStatement | OmsSignat
     return None
 
 
-def _refuse_unknown(signed: SignedStatement | OmsSignature, policy: Policy) -> NoReturn:
+def _refuse_unknown(signed: "SignedStatement | OmsSignature", policy: Policy) -> NoReturn:
     claimed: AnyKey | None = signed.statement.public_key
-    if isinstance(signed, OmsSignature):
+    if not isinstance(signed, SignedStatement):
+        from batuta_cli.pacha.oms.material import old_public_key
+
         claimed = old_public_key(signed.material)
     if claimed is None:
         if policy.keys:
             given = ", ".join(key.key_id for key in policy.keys)
             raise WrongSignerError(f"signed by another key than {_given(policy)}, {given}")
-        if isinstance(signed, OmsSignature):
+        if not isinstance(signed, SignedStatement):
             raise UnknownSignerError(
                 "no trusted key made this signature, and it does not say which key did",
                 hint="ask the publisher for the public key:\n  --key FILE accepts it once,"
@@ -247,7 +250,7 @@ def _given(policy: Policy) -> str:
     return "the one given" if len(policy.keys) == 1 else "those given"
 
 
-def _accept(key: AnyKey, stated: Statement | OmsManifest, policy: Policy) -> Signer:
+def _accept(key: AnyKey, stated: "Statement | OmsManifest", policy: Policy) -> Signer:
     """The signer when name and times are in order; raises `SignerError` otherwise."""
     trusted = policy.trust.find(key)
     name = stated.identity if policy.keys else trusted.name if trusted else None
@@ -273,7 +276,7 @@ def _check_identity(name: str | None, key: AnyKey, policy: Policy) -> None:
         raise WrongSignerError(f"signed by {who} (key {key.key_id}), not by {policy.wanted}")
 
 
-def _check_times(stated: Statement | OmsManifest, trusted: TrustedKey | None, policy: Policy) -> None:
+def _check_times(stated: "Statement | OmsManifest", trusted: TrustedKey | None, policy: Policy) -> None:
     created = stated.created
     if created and created > policy.at + CLOCK_TOLERANCE:
         raise ExpiredSignatureError(
@@ -355,7 +358,7 @@ def check_may_sign(key: AnyKey, store: TrustStore, at: dt.datetime) -> None:
 def check_own_signature(signature: ModelSignature) -> None:
     """Raise `VerificationError` unless the signature verifies under the key that the file names."""
     body = signature.body
-    if isinstance(body, OmsSignature):
+    if not isinstance(body, SignedStatement | Pacha1Signature):
         raise UsageError("another tool made the signature, and the file has no key in it: pass trust= or key=")
     if isinstance(body, Pacha1Signature):
         good = body.verified_by(body.signer_key, body.value)

@@ -27,12 +27,12 @@ from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of, addre
 from batuta_cli.pacha.ignoring import check_globs, expand_ignored, topmost
 from batuta_cli.pacha.keys import SigningKey
 from batuta_cli.pacha.oms.eckeys import AnyKey
-from batuta_cli.pacha.oms.signature import OmsSignature, read_oms
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.statement import Statement
 
 if TYPE_CHECKING:
     from batuta_cli.pacha.digest_cache import DigestCache
+    from batuta_cli.pacha.oms.signature import OmsSignature
 
 SignatureFormat = Literal["bundle", "pacha1"]
 
@@ -60,14 +60,14 @@ class ModelSignature:
     """The content of a `.sig` file; parsing it proves nothing, `verify_model` and `verify_path` do."""
 
     raw: bytes
-    body: SignedStatement | Pacha1Signature | OmsSignature
+    body: "SignedStatement | Pacha1Signature | OmsSignature"
 
     @property
     def address(self) -> ContentAddress | None:
         """The content address of the model that was signed; None when another tool signed it by other digests."""
-        if isinstance(self.body, OmsSignature):
-            return None
-        return self.body.content if isinstance(self.body, Pacha1Signature) else self.body.statement.address
+        if isinstance(self.body, Pacha1Signature):
+            return self.body.content
+        return self.body.statement.address if isinstance(self.body, SignedStatement) else None
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
@@ -84,6 +84,8 @@ class ModelSignature:
         stated = load_json(envelope.payload, "the statement")
         if statement.is_own(stated):
             return cls(raw, SignedStatement(envelope, statement.parse_document(stated)))
+        from batuta_cli.pacha.oms.signature import read_oms  # not needed for batuta's own signatures
+
         return cls(raw, read_oms(document, envelope, stated))
 
     @classmethod
