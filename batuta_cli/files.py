@@ -37,6 +37,9 @@ Advance = Callable[[int], None]
 
 _IS_UTF8 = sys.getfilesystemencoding() == "utf-8"
 
+OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+"""Flags of open(2) for what should be a regular file: a FIFO does not block, a terminal does not take control."""
+
 _TEMPORARY = ".{name}.batuta-{pid}"
 
 # Unicode's bidirectional controls: a terminal shows a name with them like another name.
@@ -165,9 +168,8 @@ def open_regular(path: StrPath, *, follow_symlinks: bool = True) -> int:
 
     Raises `NotFoundError`, `OperationError`, or `InvalidInputError` when it is not a regular file.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     with errors_named(path):
-        descriptor = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
+        descriptor = os.open(path, OPEN_FLAGS if follow_symlinks else OPEN_FLAGS | os.O_NOFOLLOW)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)

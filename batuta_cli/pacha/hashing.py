@@ -12,6 +12,7 @@ whole model again after all of it was read.
 import mmap
 import os
 import select
+import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, TypeVar
 from blake3 import blake3
 
 from batuta_cli.errors import InvalidInputError
-from batuta_cli.files import Advance, StrPath, display, errors_named, open_regular, same_content_expected
+from batuta_cli.files import OPEN_FLAGS, Advance, StrPath, display, errors_named, same_content_expected
 from batuta_cli.limits import can_start, native_pool_starts
 from batuta_cli.pacha.ignoring import expand_ignored
 from batuta_cli.pacha.scanning import FileEntry, changed, check_unchanged, scan
@@ -210,29 +211,26 @@ def hash_entries(entries: Sequence[FileEntry], advance: Advance | None = None) -
     """
 
     def one(entry: FileEntry) -> Resource:
-        descriptor = open_regular(entry.path)
-        try:
-            if not entry.is_same(os.fstat(descriptor)):
-                raise changed(entry.path)
-            if entry.size < _SMALL:
-                return _hash_small(descriptor, entry, advance)
-            measured = hash_descriptor(descriptor, entry.path, advance)
-        finally:
-            os.close(descriptor)
-        return Resource(entry.name, measured.size, measured.digest)
+        with errors_named(entry.path):
+            descriptor = os.open(entry.path, OPEN_FLAGS)
+            try:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode) or not entry.is_same(status):
+                    raise changed(entry.path)
+                if entry.size >= _SMALL:
+                    digest = hash_descriptor(descriptor, entry.path, advance).digest
+                else:  # fewer calls, which are most of the time of a small file
+                    data = os.read(descriptor, entry.size + 1)
+                    if len(data) != entry.size or not entry.is_same(os.fstat(descriptor)):
+                        raise changed(entry.path)
+                    digest = blake3(data).digest()
+                    if advance:
+                        advance(entry.size)
+            finally:
+                os.close(descriptor)
+        return Resource(entry.name, entry.size, digest)
 
     return in_two_threads(entries, lambda entry: entry.size, one)
-
-
-def _hash_small(descriptor: int, entry: FileEntry, advance: Advance | None) -> Resource:
-    """As `hash_descriptor` for a file that was just found unchanged, in one read."""
-    with errors_named(entry.path):
-        data = os.read(descriptor, entry.size + 1)
-    if len(data) != entry.size or not entry.is_same(os.fstat(descriptor)):
-        raise changed(entry.path)
-    if advance:
-        advance(entry.size)
-    return Resource(entry.name, entry.size, blake3(data).digest())
 
 
 def in_two_threads(

@@ -5,7 +5,7 @@ Nothing is skipped silently: what cannot be part of a model is an error that nam
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import NamedTuple, Self
 
@@ -85,7 +85,8 @@ def scan(
     return entries
 
 
-def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: list[str] | None) -> Iterator[FileEntry]:
+def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: list[str] | None) -> list[FileEntry]:
+    entries: list[FileEntry] = []
     directories = [(root, "")]
     while directories:
         directory, prefix = directories.pop()
@@ -103,9 +104,10 @@ def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: li
                 unusable.append(name)
                 continue
             if stat.S_ISREG(status.st_mode):
-                yield FileEntry.of(name, item.path, status)
+                entries.append(FileEntry.of(name, item.path, status))
             else:
                 directories.append((item.path, name + "/"))
+    return entries
 
 
 def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> os.stat_result:
@@ -116,9 +118,10 @@ def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> os.stat_result:
         status = item.stat(follow_symlinks=False)
     except OSError as error:
         raise os_error(error, item.path) from error
-    if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+    mode = status.st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return status
-    linked = stat.S_ISLNK(status.st_mode)
+    linked = stat.S_ISLNK(mode)
     if linked:
         status = _target(item, follow_symlinks)
         if stat.S_ISREG(status.st_mode):
