@@ -21,9 +21,7 @@ from batuta_cli.errors import (
 )
 from batuta_cli.files import StrPath, display
 from batuta_cli.pacha.envelope import EnvelopeSignature
-from batuta_cli.pacha.keys import has_invisible
-from batuta_cli.pacha.oms.authority import AuthorityCertificate
-from batuta_cli.pacha.oms.eckeys import AnyKey
+from batuta_cli.pacha.keys import AUTHORITY_TYPE, has_invisible
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.signing import ModelSignature, SignedStatement
 from batuta_cli.pacha.statement import Statement, format_time
@@ -33,11 +31,12 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from batuta_cli.pacha.oms.certificates import CertificateFacts
+    from batuta_cli.pacha.oms.eckeys import AnyKey
     from batuta_cli.pacha.oms.manifest import OmsManifest
     from batuta_cli.pacha.oms.signature import OmsSignature
 
     class _Signed(Protocol):
-        def verified_by(self, key: AnyKey, value: bytes) -> bool: ...
+        def verified_by(self, key: "AnyKey", value: bytes) -> bool: ...
 
 
 CLOCK_TOLERANCE = dt.timedelta(minutes=10)
@@ -56,7 +55,7 @@ class Policy:
     """
 
     trust: TrustStore = field(default_factory=TrustStore)
-    key: AnyKey | Sequence[AnyKey] | None = None
+    key: "AnyKey | Sequence[AnyKey] | None" = None
     identity: str | Sequence[str] | None = None
     """The required name of the signer; of several, any is accepted."""
     name: str | None = None
@@ -78,7 +77,7 @@ class Policy:
                 raise UsageError(f"{name} is an empty sequence, which would accept any {name}")
 
     @property
-    def keys(self) -> tuple[AnyKey, ...]:
+    def keys(self) -> "tuple[AnyKey, ...]":
         """The keys given; empty when those of the trust store are accepted."""
         return () if self.key is None else tuple(self.key) if isinstance(self.key, Sequence) else (self.key,)
 
@@ -97,6 +96,8 @@ class Policy:
         """The authorities given, else those of the trust store whose period of validity includes `at`."""
         if self.authorities or self.keys:
             return self.authorities
+        from batuta_cli.pacha.oms.authority import AuthorityCertificate
+
         return tuple(
             entry.key.certificate
             for entry in self.trust.keys
@@ -115,7 +116,7 @@ class Policy:
 class Signer:
     """Who signed: a key that verified, and the name it is known by (None when only a key was given)."""
 
-    key: AnyKey
+    key: "AnyKey"
     name: str | None
     claimed: bool = False
     """The name is the signer's own claim, because the key was given without a name."""
@@ -178,9 +179,9 @@ def _judge_bundle(
     return tuple(signers), tuple(unknown)
 
 
-def _acceptable(policy: Policy) -> list[AnyKey]:
+def _acceptable(policy: Policy) -> "list[AnyKey]":
     trusted = (entry.key for entry in policy.trust.keys)
-    return list(policy.keys) or [key for key in trusted if not isinstance(key, AuthorityCertificate)]
+    return list(policy.keys) or [key for key in trusted if key.key_type != AUTHORITY_TYPE]
 
 
 def refuse_revoked(value: bytes, signed: "_Signed", policy: Policy) -> None:
@@ -193,12 +194,14 @@ def refuse_revoked(value: bytes, signed: "_Signed", policy: Policy) -> None:
             )
 
 
-def _key_that_verifies(signature: EnvelopeSignature, signed: "_Signed", policy: Policy) -> AnyKey | None:
+def _key_that_verifies(signature: EnvelopeSignature, signed: "_Signed", policy: Policy) -> "AnyKey | None":
     likely_first = sorted(_acceptable(policy), key=lambda key: key.key_id != signature.keyid)
     return next((key for key in likely_first if signed.verified_by(key, signature.value)), None)
 
 
-def _named_key(signature: EnvelopeSignature, signed: "SignedStatement | OmsSignature", policy: Policy) -> AnyKey | None:
+def _named_key(
+    signature: EnvelopeSignature, signed: "SignedStatement | OmsSignature", policy: Policy
+) -> "AnyKey | None":
     """The acceptable key that a signature names, in its `keyid` or (a single signature) in the bundle's hint."""
     alone = len(signed.envelope.signatures) == 1
     for key in _acceptable(policy):
@@ -231,7 +234,7 @@ def _refuse_unknown(signed: "SignedStatement | OmsSignature", policy: Policy) ->
     _refuse_key(claimed, signed.statement.identity, policy)
 
 
-def _refuse_key(claimed: AnyKey, identity: str | None, policy: Policy) -> NoReturn:
+def _refuse_key(claimed: "AnyKey", identity: str | None, policy: Policy) -> NoReturn:
     """The error for a valid signature by a key that is not acceptable; the hint trusts that key."""
     calling = f", which calls itself {display(identity)}" if identity else ""
     if policy.keys:
@@ -250,7 +253,7 @@ def _given(policy: Policy) -> str:
     return "the one given" if len(policy.keys) == 1 else "those given"
 
 
-def _accept(key: AnyKey, stated: "Statement | OmsManifest", policy: Policy) -> Signer:
+def _accept(key: "AnyKey", stated: "Statement | OmsManifest", policy: Policy) -> Signer:
     """The signer when name and times are in order; raises `SignerError` otherwise."""
     trusted = policy.trust.find(key)
     name = stated.identity if policy.keys else trusted.name if trusted else None
@@ -270,7 +273,7 @@ def _accept(key: AnyKey, stated: "Statement | OmsManifest", policy: Policy) -> S
     return Signer(key, name, claimed=bool(policy.keys) and name is not None)
 
 
-def _check_identity(name: str | None, key: AnyKey, policy: Policy) -> None:
+def _check_identity(name: str | None, key: "AnyKey", policy: Policy) -> None:
     if policy.identities and (name not in policy.identities or has_invisible(name)):
         who = display(name) if name else "a key without a name"
         raise WrongSignerError(f"signed by {who} (key {key.key_id}), not by {policy.wanted}")
@@ -327,7 +330,7 @@ def _judge_pacha1(signature: Pacha1Signature, policy: Policy) -> Signer:
     return Signer(key, name)
 
 
-def check_may_sign(key: AnyKey, store: TrustStore, at: dt.datetime) -> None:
+def check_may_sign(key: "AnyKey", store: TrustStore, at: dt.datetime) -> None:
     """Raise `SignerError` when this trust store would refuse a signature that `key` makes at `at`.
 
     A revoked key never signs. A key that is trusted for a limited time signs from `valid_from` on, until `valid_until`:

@@ -26,12 +26,12 @@ from batuta_cli.pacha.envelope import (
 from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of, address_of_bytes, hash_model
 from batuta_cli.pacha.ignoring import check_globs, expand_ignored, topmost
 from batuta_cli.pacha.keys import SigningKey
-from batuta_cli.pacha.oms.eckeys import AnyKey
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.statement import Statement
 
 if TYPE_CHECKING:
     from batuta_cli.pacha.digest_cache import DigestCache
+    from batuta_cli.pacha.oms.eckeys import AnyKey
     from batuta_cli.pacha.oms.signature import OmsSignature
 
 SignatureFormat = Literal["bundle", "pacha1"]
@@ -46,7 +46,7 @@ class SignedStatement:
     envelope: Envelope
     statement: Statement
 
-    def verified_by(self, key: AnyKey, value: bytes) -> bool:
+    def verified_by(self, key: "AnyKey", value: bytes) -> bool:
         """Whether `value` is a signature by `key` over this statement."""
         return key.verifies(value, self._signed_bytes)
 

@@ -27,7 +27,6 @@ from batuta_cli.pacha.hashing import (
     hash_stream_counting,
 )
 from batuta_cli.pacha.ignoring import check_globs, is_glob
-from batuta_cli.pacha.oms.eckeys import AnyKey
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.signer import Policy, Signer, check_own_signature, judge_signer, refuse_pacha1
 from batuta_cli.pacha.signing import ModelSignature, SignedStatement, model_name
@@ -37,6 +36,7 @@ from batuta_cli.pacha.trust import TrustStore
 if TYPE_CHECKING:
     from batuta_cli.pacha.digest_cache import DigestCache
     from batuta_cli.pacha.oms.comparison import StreamComparison
+    from batuta_cli.pacha.oms.eckeys import AnyKey
     from batuta_cli.pacha.oms.manifest import OmsManifest
 
 
@@ -396,7 +396,7 @@ def verify_model(
     signature: ModelSignature,
     *,
     trust: TrustStore | None = None,
-    key: AnyKey | Sequence[AnyKey] | None = None,
+    key: "AnyKey | Sequence[AnyKey] | None" = None,
     identity: str | Sequence[str] | None = None,
     allow_pacha1: bool = False,
 ) -> Verification:
