@@ -79,11 +79,11 @@ def _summed(errors: list[BatutaError]) -> BatutaError | None:
 
 def _check_one(cache: "CacheAt") -> tuple[dict[str, Any], list[BatutaError]]:
     """Check one cache, print each model's result when it is known, and return the JSON and what failed."""
-    from batuta_cli.pacha.caches.checker import bytes_to_read, check_cache
+    from batuta_cli.pacha.caches.checker import check_cache, work_of
 
     contents = cache.scan(os.environ)
     console.note(f"{cache.layout.TITLE}: {display(cache.root)}")
-    with console.progress(f"checking {cache.root}", bytes_to_read(contents)) as advance:
+    with console.progress(f"checking {cache.root}", console.WorkSize(*work_of(contents))) as advance:
         findings = check_cache(contents, advance, _show)
     _show_left_overs(contents)
     if not contents.models:

@@ -2,6 +2,7 @@
 
 from batuta_cli.cli import (
     serve_audit,
+    serve_audit_seal,
     serve_backends,
     serve_budget,
     serve_chat,
@@ -17,5 +18,6 @@ app = command_group("serve", "Make model requests correct, private and within bu
 
 for module in (serve_template, serve_context, serve_backends, serve_route, serve_chat, serve_gateway):
     app.add_typer(module.commands)
+serve_audit_seal.register(serve_audit.group)
 for group in (serve_audit.group, serve_budget.group, serve_keys.group):
     app.add_typer(group)

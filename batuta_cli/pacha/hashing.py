@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, TypeVar
 from blake3 import blake3
 
 from batuta_cli.errors import InvalidInputError
-from batuta_cli.files import OPEN_FLAGS, Advance, StrPath, display, errors_named, same_content_expected
+from batuta_cli.files import OPEN_FLAGS, Advance, StrPath, display, errors_named, file_done, same_content_expected
 from batuta_cli.limits import can_start, native_pool_starts
 from batuta_cli.pacha.ignoring import expand_ignored
 from batuta_cli.pacha.scanning import FileEntry, changed, check_unchanged, scan
@@ -228,6 +228,7 @@ def hash_entries(entries: Sequence[FileEntry], advance: Advance | None = None) -
                         advance(entry.size)
             finally:
                 os.close(descriptor)
+        file_done(advance)
         return Resource(entry.name, entry.size, digest)
 
     return in_two_threads(entries, lambda entry: entry.size, one)
@@ -269,6 +270,10 @@ def hash_unknown(
     """The resources of files: those that a cache knows, and the others hashed. Raises as `hash_entries`."""
     known: dict[FileEntry, Resource] = {} if cache is None else cache.lookup(entries)
     unknown = [entry for entry in entries if entry not in known]
+    if advance is not None:
+        for entry in known:
+            advance(entry.size)
+            file_done(advance)
     if cache is not None and unknown:
         cache.begin_reading(len(unknown))
     return known | dict(zip(unknown, hash_entries(unknown, advance), strict=True))

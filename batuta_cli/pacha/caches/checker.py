@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batuta_cli.errors import BatutaError, InvalidInputError, NotFoundError
-from batuta_cli.files import Advance, errors_named, open_regular, same_content_expected
+from batuta_cli.files import Advance, errors_named, file_done, open_regular, same_content_expected
 from batuta_cli.pacha.caches.contents import (
     CacheContents,
     CachedFile,
@@ -63,16 +63,10 @@ class ModelFinding:
         return all(file.status is FileStatus.INTACT for file in self.files)
 
 
-def bytes_to_read(contents: CacheContents) -> int:
-    """The bytes of all files that a check reads, for a progress bar."""
-    paths = {file.path for model in contents.models for file in model.files if _needs_reading(file)}
-    total = 0
-    for path in paths:
-        try:
-            total += os.stat(path).st_size
-        except OSError:
-            continue  # reported when its turn comes
-    return total
+def work_of(contents: CacheContents) -> tuple[int, int]:
+    """The bytes and the number of the files that a check reads, for a progress bar."""
+    files = {file.path: file for model in contents.models for file in model.files if _needs_reading(file)}
+    return sum(map(_size, files.values())), len(files)
 
 
 def check_cache(
@@ -89,7 +83,7 @@ def check_cache(
     findings = []
     for model in contents.models:
         fresh = {_key(file): file for file in model.files if _key(file) not in done}
-        judged = in_two_threads(list(fresh.values()), _size, lambda file: _judge(file, advance))
+        judged = in_two_threads(list(fresh.values()), _size, lambda file: _judged(file, advance))
         done |= dict(zip(fresh, judged, strict=True))
         # A shared blob has another name and another command in each model.
         own = tuple(replace(done[_key(file)], file=file) for file in model.files)
@@ -111,6 +105,13 @@ def _size(file: CachedFile) -> int:
         return os.stat(file.path).st_size
     except OSError:
         return 0
+
+
+def _judged(file: CachedFile, advance: Advance | None) -> FileFinding:
+    finding = _judge(file, advance)
+    if _needs_reading(file):
+        file_done(advance)
+    return finding
 
 
 def _judge(file: CachedFile, advance: Advance | None) -> FileFinding:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batuta_cli.pacha.caches.checker import bytes_to_read, check_cache
+from batuta_cli.pacha.caches.checker import check_cache, work_of
 from batuta_cli.pacha.caches.contents import (
     CacheContents,
     CachedFile,
@@ -83,4 +83,4 @@ def test_each_file_is_read_once_and_each_model_reported_when_it_is_known(tmp_pat
     contents = CacheContents(models)
     check_cache(contents, read.append, lambda finding: seen.append(f"{finding.model.name} after {sum(read)}"))
     assert seen == [f"a after {len(DATA)}", f"b after {len(DATA)}"]
-    assert bytes_to_read(contents) == len(DATA)
+    assert work_of(contents) == (len(DATA), 1)
