@@ -12,7 +12,7 @@ _batuta_at() {
             options='-V --version --json -q --quiet -h --help'
             ;;
         'batuta pacha')
-            subcommands='keygen sign verify hash encrypt decrypt inspect check keys trust store'
+            subcommands='keygen sign verify run hash encrypt decrypt inspect check keys trust store'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha keygen')
@@ -33,10 +33,19 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha verify')
-            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --cached --json -q --quiet -h --help'
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --cached --report --json -q --quiet -h --help'
             case ${2-} in
                 --signature | --key | --trust | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
-                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned) value='' && return 0 ;;
+                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned | --report) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha run')
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --password-env --password-file --allow-kdf-memory --max-memory --allow-swap --json -q --quiet -h --help'
+            case ${2-} in
+                2) value='<program>' && return 0 ;;
+                --signature | --key | --trust | --ca | --trusted-root | --password-file | 1 | [1-9]*) value='<file>' && return 0 ;;
+                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned | --allow-kdf-memory | --max-memory) value='' && return 0 ;;
+                --password-env) value='<variable>' && return 0 ;;
             esac
             ;;
         'batuta pacha hash')
@@ -206,7 +215,7 @@ _batuta_at() {
             options='-n --dry-run --damaged --json -q --quiet -h --help'
             ;;
         'batuta serve')
-            subcommands='template context backends route chat gateway audit budget keys'
+            subcommands='template context backends route chat gateway env launch audit budget keys'
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve template')
@@ -257,6 +266,21 @@ _batuta_at() {
             options='--host --port --workers --ledger --set --json -q --quiet -h --help'
             case ${2-} in
                 --host | --port | --workers | --ledger | --set) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta serve env')
+            options='--model --url --key-env --shell --json -q --quiet -h --help'
+            case ${2-} in
+                --model | --url | 1) value='' && return 0 ;;
+                --key-env) value='<variable>' && return 0 ;;
+                --shell) value='sh fish powershell' && return 0 ;;
+            esac
+            ;;
+        'batuta serve launch')
+            options='--model --url --key-env --json -q --quiet -h --help'
+            case ${2-} in
+                --model | --url | 1 | [1-9]*) value='' && return 0 ;;
+                --key-env) value='<variable>' && return 0 ;;
             esac
             ;;
         'batuta serve audit')
@@ -363,20 +387,20 @@ _batuta_at() {
         'batuta config get')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config set')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
                 [1-9]*) value='' && return 0 ;;
             esac
             ;;
         'batuta config unset')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config init')
@@ -397,6 +421,10 @@ _batuta_offer() {  # $1 stands before each of the words
                 compopt -o filenames 2>/dev/null
                 mapfile -t COMPREPLY < <(compgen -P "$1" -f -- "$cur")
             fi
+            ;;
+        '<program>')
+            compopt -o bashdefault -o default 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -c -- "$cur")
             ;;
         '<variable>') mapfile -t COMPREPLY < <(compgen -P "$1" -e -- "$cur") ;;
         *) mapfile -t COMPREPLY < <(compgen -P "$1" -W "$value" -- "$cur") ;;

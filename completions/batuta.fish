@@ -68,6 +68,7 @@ complete -c batuta -n '__batuta_at' -s h -l help -d 'Show this message and exit.
 complete -c batuta -n '__batuta_at pacha' -a keygen -d 'Make a new Ed25519 key pair and trust its public key.'
 complete -c batuta -n '__batuta_at pacha' -a sign -d 'Sign models; the signature is written beside each as PATH.sig.'
 complete -c batuta -n '__batuta_at pacha' -a verify -d 'Verify models: exit 0 only when the content is intact and the signer is trusted.'
+complete -c batuta -n '__batuta_at pacha' -a run -d 'Verify a model in sealed memory, and start a program that reads it there.'
 complete -c batuta -n '__batuta_at pacha' -a hash -d 'Print content addresses (BLAKE3): blake3:<hex>  PATH.'
 complete -c batuta -n '__batuta_at pacha' -a encrypt -d 'Encrypt a file under a password, as PATH.enc.'
 complete -c batuta -n '__batuta_at pacha' -a decrypt -d 'Decrypt a file: the original, or nothing.'
@@ -122,10 +123,37 @@ complete -c batuta -n '__batuta_in \'pacha verify\'' -l at -x -d 'Judge certific
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-unsigned -x -d 'Accept unsigned files of these names, and list them.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l cached -d 'Do not read files that are unchanged, by inode and times, since they were read with this option.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l report -x -d 'Print annotations of a GitHub Actions job, and add to its summary.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned' -F
+complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --report' -F
+
+# batuta pacha run
+complete -c batuta -n '__batuta_in \'pacha run\'' -l signature -r -F -d 'The signature, if it is not PATH.sig; - is stdin.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l key -r -F -d 'Accept this public key instead of the trust store\'s: Ed25519 or ECDSA, a file or TYPE:BASE64. Of several, any is accepted.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l identity -x -d 'The signer that is required. Of several, any is accepted.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l digest -x -d 'The content must have this address or digest.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l name -x -d 'The name it must have been signed under.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l require -x -d 'How many distinct trusted keys must have signed.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l trust -r -F -d 'Accept the keys of this file instead of the trust store\'s: one of trust export, or allowed_signers.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l ca -r -F -d 'Accept certificates that this authority (PEM) issued to --identity, instead of the trust store\'s.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l trusted-root -r -F -d 'Accept keyless Sigstore signatures under this trusted_root.json.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l issuer -x -d 'The OpenID Connect issuer of --identity in a keyless signature.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l at -x -d 'Judge certificates and expiry at this time, not now (UTC).'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-unsigned -x -d 'Accept unsigned files of these names, and list them.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l password-file -r -F -d 'The file that holds it; one trailing newline (LF or CRLF) is dropped.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-kdf-memory -x -d 'Largest memory that a file may request to derive its key.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l max-memory -x -d 'Largest memory for the model, such as 8G. By default what is available here, at most what the control group has left.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-swap -d 'Start also when the memory cannot be locked and the machine has swap.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha run\' 1 --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --password-env --password-file --allow-kdf-memory --max-memory' -F
+complete -c batuta -n '__batuta_in \'pacha run\' 2 --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --password-env --password-file --allow-kdf-memory --max-memory' -a '(__fish_complete_command)'
+complete -c batuta -n '__batuta_in \'pacha run\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --password-env --password-file --allow-kdf-memory --max-memory' -F
 
 # batuta pacha hash
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'
@@ -345,7 +373,9 @@ complete -c batuta -n '__batuta_at serve' -a context -d 'Count the tokens of a c
 complete -c batuta -n '__batuta_at serve' -a backends -d 'List the backends: tier, address, state; with --probe also queue depth and models.'
 complete -c batuta -n '__batuta_at serve' -a route -d 'Print the name of the backend that a request would go to. The request is not sent.'
 complete -c batuta -n '__batuta_at serve' -a chat -d 'Send one request to a model and print the response.'
-complete -c batuta -n '__batuta_at serve' -a gateway -d 'Start an HTTP server for clients of OpenAI and Anthropic, within the privacy tier and the budget.'
+complete -c batuta -n '__batuta_at serve' -a gateway -d 'Start an HTTP server for clients of OpenAI, Anthropic and Ollama, within the privacy tier and the budget.'
+complete -c batuta -n '__batuta_at serve' -a env -d 'Print the variables and options that point a client at the gateway, as commands of a shell.'
+complete -c batuta -n '__batuta_at serve' -a launch -d 'Start a client that uses the gateway; its exit status is that of this command.'
 complete -c batuta -n '__batuta_at serve' -a audit -d 'Verify the log of the privacy gate\'s decisions.'
 complete -c batuta -n '__batuta_at serve' -a budget -d 'Limit and show the daily spending.'
 complete -c batuta -n '__batuta_at serve' -a keys -d 'Create, list and revoke the client keys of the gateway.'
@@ -447,6 +477,23 @@ complete -c batuta -n '__batuta_in \'serve gateway\'' -l set -x -d 'Override a k
 complete -c batuta -n '__batuta_in \'serve gateway\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve env
+complete -c batuta -n '__batuta_in \'serve env\'' -l model -x -d 'The model; by default the only one in the configuration.'
+complete -c batuta -n '__batuta_in \'serve env\'' -l url -x -d 'The gateway\'s address; by default that of the configuration.'
+complete -c batuta -n '__batuta_in \'serve env\'' -l key-env -x -a '(set -nx)' -d 'The variable with the client key [BATUTA_CLIENT_KEY, if set].'
+complete -c batuta -n '__batuta_in \'serve env\'' -l shell -x -a 'sh fish powershell' -d 'The shell; by default that of $SHELL.'
+complete -c batuta -n '__batuta_in \'serve env\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve env\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve env\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve launch
+complete -c batuta -n '__batuta_in \'serve launch\'' -l model -x -d 'The model; by default the only one in the configuration.'
+complete -c batuta -n '__batuta_in \'serve launch\'' -l url -x -d 'The gateway\'s address; by default that of the configuration.'
+complete -c batuta -n '__batuta_in \'serve launch\'' -l key-env -x -a '(set -nx)' -d 'The variable with the client key [BATUTA_CLIENT_KEY, if set].'
+complete -c batuta -n '__batuta_in \'serve launch\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve launch\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve launch\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve audit
 complete -c batuta -n '__batuta_at serve audit' -a verify -d 'Check that no decision was changed, removed, added or moved.'
@@ -611,19 +658,19 @@ complete -c batuta -n '__batuta_in \'config show\'' -s h -l help -d 'Show this m
 complete -c batuta -n '__batuta_in \'config get\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config get\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config get\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config set
 complete -c batuta -n '__batuta_in \'config set\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config set\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config set\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config unset
 complete -c batuta -n '__batuta_in \'config unset\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config init
 complete -c batuta -n '__batuta_in \'config init\'' -s f -l force -d 'Replace an existing file.'

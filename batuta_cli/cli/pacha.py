@@ -6,6 +6,7 @@ _TOPICS = {
     "pacha_keys": ("keygen",),
     "pacha_sign": ("sign",),
     "pacha_verify": ("verify",),
+    "pacha_run": ("run",),
     "pacha_hash": ("hash",),
     "pacha_encrypt": ("encrypt", "decrypt"),
     "pacha_inspect": ("inspect",),

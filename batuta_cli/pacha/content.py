@@ -71,11 +71,23 @@ class ModelContent:
     cache: "DigestCache | None" = None
     _hashed: dict[FileEntry, Resource] = field(default_factory=dict)
 
+    def scan(
+        self, *, ignore: Sequence[str] = (), follow_symlinks: bool = False, unusable: list[str] | None = None
+    ) -> list[FileEntry]:
+        """The files of the model; see `hashing.scan`. A directory without files is an empty list."""
+        return scan(self.path, ignore=ignore, follow_symlinks=follow_symlinks, allow_empty=True, unusable=unusable)
+
+    def check_unchanged(
+        self, entries: Sequence[FileEntry], *, ignore: Sequence[str] = (), follow_symlinks: bool = False
+    ) -> list[FileEntry]:
+        """Scan again. Raises `ChangedWhileReadError` unless the same files are found."""
+        return check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow_symlinks)
+
     def differences(self, statement: Statement) -> Differences:
         """Compare with a statement. Raises as `hashing.hash_model`."""
         ignore, follow = statement.ignore_paths, statement.allow_symlinks
         unusable: list[str] = []
-        entries = scan(self.path, ignore=ignore, follow_symlinks=follow, allow_empty=True, unusable=unusable)
+        entries = self.scan(ignore=ignore, follow_symlinks=follow, unusable=unusable)
         single = len(entries) == 1 and entries[0].name == "."
         if single != statement.is_single_file:
             return Differences(other_kind=IS_FILE if single else IS_DIRECTORY)
@@ -89,7 +101,7 @@ class ModelContent:
 
     def single_file(self) -> Resource | None:
         """The model hashed as one file; None when it is a directory. Raises as `differences`."""
-        entries = scan(self.path, allow_empty=True)
+        entries = self.scan()
         if len(entries) != 1 or entries[0].name != ".":
             return None
         self._hash(entries)
@@ -130,7 +142,7 @@ class ModelContent:
     def _check_unchanged(self, entries: Sequence[FileEntry], ignore: Sequence[str], follow: bool) -> None:
         if self.cache is not None and not self.cache.read:
             return  # nothing was read, so nothing can have changed meanwhile
-        after = check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow)
+        after = self.check_unchanged(entries, ignore=ignore, follow_symlinks=follow)
         if self.cache is not None:
             self.cache.record(entries, after, self._hashed)
 

@@ -184,6 +184,11 @@ def _wait_for(descriptor: int) -> None:
     poll.poll()
 
 
+def start_hashing_threads() -> None:
+    """Start the threads that hash large files, which live as long as the process."""
+    blake3(max_threads=blake3_threads()).update(bytes(_BUFFER))
+
+
 def hash_stream(descriptor: int, name: StrPath, advance: Advance | None = None) -> ContentAddress:
     """The content address of all bytes that a descriptor (a pipe for instance) gives, in constant memory."""
     return hash_stream_counting(descriptor, name, advance)[1]

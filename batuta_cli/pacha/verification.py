@@ -206,7 +206,7 @@ def _oms_differences(model: _Comparable, manifest: "OmsManifest") -> Differences
         return model.compared[manifest]
     from batuta_cli.pacha.oms.comparison import differences_from
 
-    return differences_from(model.path, manifest, model.progress)
+    return differences_from(model, manifest)
 
 
 _SHOWN = 10  # names of each kind in a message; the JSON has all

@@ -5,8 +5,8 @@ that a kind was not reported, which differs from 0.
 
 A backend's report is untrusted. These rules make it consistent; `settlement.py` bounds its cost:
 
-* A count is a JSON whole number from 0 to 10^9. Anything else (null, a boolean, text, a float, a negative or larger
-  number) counts as not reported.
+* A count is a whole number from 0 to 10^9, also as text of digits or as a float without a fraction. Anything else
+  (null, a boolean, other text, a fraction, a negative or larger number) counts as not reported.
 * A report without a count of the input or of the output is ignored.
 * `total_tokens` above the sum of input and output: the difference is output (xAI and Gemini leave reasoning out of
   `completion_tokens`). A total below the sum is ignored.
@@ -16,12 +16,13 @@ A backend's report is untrusted. These rules make it consistent; `settlement.py`
 """
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from enum import IntEnum
 from typing import Any
 
 MOST = 10**9
 """The largest accepted count, a hundred times the largest context window."""
+_MOST_DIGITS = len(str(MOST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,11 @@ class CacheWrites(IntEnum):
     HOUR = 2
 
 
+_BREAKPOINTS = ("prompt_cache_breakpoint", "prompt_cache_options")
+
+
 def cache_writes(request: object) -> CacheWrites:
-    """The cache writes that `cache_control` in a request's JSON may cause.
+    """The cache writes that `cache_control` in a request's JSON may cause, or OpenAI's `prompt_cache_breakpoint`.
 
     A lifetime other than `5m` counts as an hour, the dearest kind
     (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching).
@@ -69,6 +73,8 @@ def cache_writes(request: object) -> CacheWrites:
             if control := part.get("cache_control"):
                 lifetime = control.get("ttl") if isinstance(control, Mapping) else None
                 found = max(found, CacheWrites.MINUTES if lifetime in (None, "5m") else CacheWrites.HOUR)
+            if any(part.get(name) for name in _BREAKPOINTS):
+                found = max(found, CacheWrites.MINUTES)
             parts += part.values()
         elif isinstance(part, list | tuple):
             parts += part
@@ -77,6 +83,9 @@ def cache_writes(request: object) -> CacheWrites:
 
 def number(value: object) -> int | None:
     """A reported count; None unless it is a whole number from 0 to `MOST`."""
+    digits = type(value) is str and len(value) <= _MOST_DIGITS and value.isascii() and value.isdecimal()
+    if digits or (type(value) is float and value.is_integer()):
+        value = int(value)  # type: ignore[call-overload]
     return value if type(value) is int and 0 <= value <= MOST else None
 
 
@@ -112,6 +121,27 @@ def from_openai(value: object) -> Usage | None:
             reasoning_tokens=reasoning,
             input_audio_tokens=number(input.get("audio_tokens")),
             output_audio_tokens=number(output.get("audio_tokens")),
+        )
+    )
+
+
+def from_responses(value: object) -> Usage | None:
+    """The usage from OpenAI's Responses API; None when it is invalid.
+
+    Source: https://platform.openai.com/docs/api-reference/responses/object.
+    """
+    if not isinstance(value, dict):
+        return None
+    whole = plain(value.get("input_tokens"), value.get("output_tokens"))
+    if whole is None:
+        return None
+    input, output = _table(value, "input_tokens_details"), _table(value, "output_tokens_details")
+    return _consistent(
+        replace(
+            whole,
+            cached_tokens=number(input.get("cached_tokens")),
+            cache_write_tokens=number(input.get("cache_write_tokens")),
+            reasoning_tokens=number(output.get("reasoning_tokens")),
         )
     )
 
@@ -200,6 +230,23 @@ def to_anthropic(usage: Usage) -> dict[str, Any]:
     if usage.reasoning_tokens is not None:
         shape["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     return shape
+
+
+def to_responses(usage: Usage) -> dict[str, Any]:
+    """A usage in the format of OpenAI's Responses API, which has 0 for a kind that was not reported.
+
+    Source: https://platform.openai.com/docs/api-reference/responses/object.
+    """
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens or 0,
+            "cache_write_tokens": usage.cache_write_tokens or 0,
+        },
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
 
 
 def kinds_of(usage: Usage) -> dict[str, int]:

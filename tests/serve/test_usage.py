@@ -17,7 +17,7 @@ from batuta_cli import config
 from batuta_cli.config import ModelSection
 from batuta_cli.errors import ConfigError
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
-from batuta_cli.serve.gateway.dialects.anthropic import MessageReply
+from batuta_cli.serve.gateway.dialects.anthropic_reply import MessageReply
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
 from batuta_cli.serve.gateway.dialects.openai import ChatReply
 from batuta_cli.serve.models.pricing import KindPrices, PriceTier, TokenPricing, own_prices, price_for
@@ -102,7 +102,7 @@ def test_the_kinds_of_anthropics_usage_are_read() -> None:
         ({}, {"output_tokens": 3}, None),  # a prompt of no tokens is no report
         ({"input_tokens": 3}, {}, None),
         ({"input_tokens": -3}, {"output_tokens": 3}, None),
-        ({"input_tokens": 3, "cache_read_input_tokens": "9"}, {"output_tokens": 3}, Usage(3, 3)),
+        ({"input_tokens": 3, "cache_read_input_tokens": "9.5"}, {"output_tokens": 3}, Usage(3, 3)),
         (
             {"input_tokens": 3, "cache_creation_input_tokens": 5, "cache_creation": {"ephemeral_1h_input_tokens": 9}},
             {"output_tokens": 3},

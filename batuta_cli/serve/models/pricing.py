@@ -111,6 +111,29 @@ class TokenPricing:
         """Whether every request is free."""
         return self == FREE
 
+    def times(self, percent: int) -> "TokenPricing":
+        """These prices in per cent, each rounded up."""
+        if percent == 100 or self.is_free:
+            return self
+
+        def scaled(price: int) -> int:
+            return _divide_up(price * percent, 100)
+
+        def kinds(prices: KindPrices) -> KindPrices:
+            return KindPrices(**{name: None if p is None else scaled(p) for name, p in vars(prices).items()})
+
+        tiers = tuple(
+            PriceTier(t.above, scaled(t.input_per_million), scaled(t.output_per_million), kinds(t.kinds))
+            for t in self.tiers
+        )
+        return replace(
+            self,
+            input_per_million=scaled(self.input_per_million),
+            output_per_million=scaled(self.output_per_million),
+            tiers=tiers,
+            kinds=kinds(self.kinds),
+        )
+
     def cost(self, input_tokens: int, output_tokens: int, *, writes: CacheWrites = CacheWrites.NONE) -> int:
         """The most nano-dollars that a text request can cost, input and output each rounded up.
 
@@ -204,9 +227,17 @@ FREE = TokenPricing(0, 0)
 
 
 def price_for(
-    model: str, *, local: bool, own: Mapping[str, TokenPricing] = {}, provider: str | None = None, at: dt.date
+    model: str,
+    *,
+    local: bool,
+    own: Mapping[str, TokenPricing] = {},
+    provider: str | None = None,
+    at: dt.date,
+    embeddings: bool = False,
 ) -> TokenPricing:
     """The price of `model` at `provider` on the UTC date `at`.
+
+    `embeddings`: the request has no output, so a model that has a price for input alone has a price.
 
     `local`: the backend runs on the user's machines and is free. `own` has the configured prices by model (see
     `own_prices`). `provider` is the name of a backend such as `Groq`, or an id of genai-prices such as `openrouter`.
@@ -220,7 +251,7 @@ def price_for(
         return own[model]
     hosted = catalogue().find(model, provider)
     listed = hosted.price(at) if hosted else None
-    if listed is not None:
+    if listed is not None and (embeddings or listed.output is not None):
         return pricing(listed)
     where = f" at {display(provider)}" if provider else ""
     raise UnknownPriceError(f"the price of {display(model)}{where} is not known", hint=_hint(model, provider))
@@ -269,7 +300,7 @@ def pricing(listed: ListPrice) -> TokenPricing:
     )
     return TokenPricing(
         to_nano(listed.input),
-        to_nano(listed.output),
+        to_nano(listed.input if listed.output is None else listed.output),
         to_nano(listed.request),
         tuple(tiers),
         _kinds(listed.kinds),

@@ -4,12 +4,17 @@
 the context window, which matter only for a request that is to be sent.
 """
 
+from collections.abc import Collection
+
+from batuta_cli.config.kinds import did_you_mean
 from batuta_cli.errors import (
     BatutaError,
     ContextOverflowError,
     DailyBudgetExceeded,
+    InvalidInputError,
     NoBackendError,
     RequestTooExpensive,
+    UnboundedCostError,
     UnknownPriceError,
 )
 from batuta_cli.files import display
@@ -18,11 +23,13 @@ from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.routing.router import Reason
 
 
-def routing_error(plan: Plan, *, retry_after: int | None, max_request_cost: int) -> BatutaError:
+def routing_error(
+    plan: Plan, *, retry_after: int | None, max_request_cost: int, known_models: Collection[str] = ()
+) -> BatutaError:
     """The error for a plan that rejects its request.
 
     A cause that passes with time comes first, then a cause that the caller can change. `retry_after`: seconds, None
-    when waiting does not help. `max_request_cost`: nano-dollars.
+    when waiting does not help. `max_request_cost`: nano-dollars. `known_models`: for the suggestion of another name.
     """
     error = plan.error() or NoBackendError("no backend is left that may take the request")
     if isinstance(error, NoBackendError):
@@ -35,6 +42,13 @@ def routing_error(plan: Plan, *, retry_after: int | None, max_request_cost: int)
         hint = "shorten it: batuta serve context --strategy sliding-window; or lower the output limit: --max-tokens"
         details = "; ".join(f"{display(candidate.backend)}: {gate.detail}" for candidate, gate in context)
         return ContextOverflowError(f"the conversation does not fit: {details}", hint=hint, result=plan.to_json())
+    lacking = [(candidate, gate) for candidate in plan.candidates for gate in candidate.gates if gate.lacks]
+    if lacking:
+        details = "; ".join(f"{display(candidate.backend)}: {gate.detail}" for candidate, gate in lacking)
+        hint = "leave it out, or use a model whose backend has it"
+        return InvalidInputError(f"no backend can take the request: {details}", hint=hint, result=plan.to_json())
+    if plan.model and plan.model not in known_models and (near := did_you_mean(plan.model, known_models)):
+        error.hint = near.removeprefix(", ") + f" {error.hint}"
     return error
 
 
@@ -46,6 +60,8 @@ def _refused(plan: Plan, name: GateName) -> list[tuple[Candidate, GateResult]]:
 
 def _cost_error(candidate: Candidate, gate: GateResult, max_request_cost: int, plan: Plan) -> BatutaError:
     message, result = f"{display(candidate.backend)}: {gate.detail}", plan.to_json()
+    if gate.hint:
+        return UnboundedCostError(message, hint=gate.hint, result=result)
     if gate.number is None:
         hint = "give the model a price under [models] in config.toml"
         return UnknownPriceError(message, hint=hint, result=result)

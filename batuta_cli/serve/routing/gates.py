@@ -14,6 +14,7 @@ from batuta_cli.serve.backends.wire_formats import Need as Need
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.names import NameEnum
 from batuta_cli.serve.privacy.gate import Basis
+from batuta_cli.serve.routing.demands import NO_DEMANDS, Demands
 from batuta_cli.serve.routing.router import Limits
 from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 from batuta_cli.serve.usage import CacheWrites
@@ -36,11 +37,14 @@ class PlanRequest:
     throughput: ThroughputTier = ThroughputTier.MEDIUM
     cost: CostTier = CostTier.BALANCED
     input_tokens: "TokenCount | None" = None
+    longest_input: "TokenCount | None" = None
+    """Of several separate inputs, each of which must fit the window; None: `input_tokens` is one prompt."""
     max_output_tokens: int | None = None
     needs: frozenset[Need] = frozenset()
     allow_unpriced: bool = False
     writes: CacheWrites = CacheWrites.NONE
     """The cache writes that the request asks for."""
+    demands: Demands = NO_DEMANDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,8 @@ class BackendState:
     """Only the request's model cools down there; other models of the backend may be used."""
     slots: int | None = None
     """Requests it can run at once; None: not known."""
+    lacks: frozenset[Need] = frozenset()
+    """Content beside text that its server says its model does not take."""
     counted: "TokenCount | None" = None
     """The server's own count of the request's prompt; None: it was not asked."""
 
@@ -103,6 +109,8 @@ class Snapshot:
     budget_remaining: int | None = None
     """The unspent part of the day's budget; None: not known."""
     max_request_cost: int | None = None
+    allow_unbounded_tools: bool = False
+    refuse_unknown_fields: bool = False
 
 
 class GateName(NameEnum):
@@ -125,6 +133,10 @@ class GateResult(NamedTuple):
     number: int | float | None = None
     """CONTEXT: tokens needed. BUDGET: upper bound in nano-dollars. COOLDOWN: seconds left. QUEUE: requests. None: not
     known."""
+    lacks: bool = False
+    """CAPABILITY: it has the model, but not what the request needs beside text."""
+    hint: str = ""
+    """BUDGET: what to do, when the cost has no bound."""
     uncertain: bool = False
     """Passed although an estimate exceeds the limit. The true number may be within it."""
 
@@ -196,26 +208,51 @@ def _tier(request: PlanRequest, state: BackendState) -> GateResult:
         tier, place = PrivacyTier.STANDARD, "its server forwards this model's requests to another server"
     elif not state.tells_remote:
         tier, place = PrivacyTier.STANDARD, "its server does not list the models whose requests it forwards"
+    if detail := hands_out(request):
+        return GateResult(GateName.TIER, False, detail)
+    if request.demands.fetches and (state.kind.is_local or tier is not PrivacyTier.STANDARD):
+        detail = "the content has a URL, which it would fetch from inside; [gateway] media_hosts names allowed hosts"
+        return GateResult(GateName.TIER, False, detail)
     passed = request.privacy.admits(tier)
     detail = f"{tier}" if passed else f"{request.privacy} does not admit {tier}"
     return GateResult(GateName.TIER, passed, detail + (f": {place}" if place else ""))
 
 
+def hands_out(request: PlanRequest) -> str:
+    """Why the request's own tier refuses it at every backend; empty when it does not."""
+    outside = request.demands.outside
+    if not outside or request.privacy is PrivacyTier.STANDARD:
+        return ""
+    return f"{request.privacy} does not admit what hands data to a service's own tools or storage: {', '.join(outside)}"
+
+
 def _capability(request: PlanRequest, state: BackendState) -> GateResult:
-    if lacking := request.needs and [n for n in Need if n in request.needs - state.kind.profile.wire.carries]:
-        return GateResult(GateName.CAPABILITY, False, f"its API has no {' or '.join(lacking)}")
+    # Ollama lists `llama3:latest` and takes `llama3`.
+    if request.model and state.models is not None and not {request.model, f"{request.model}:latest"} & {*state.models}:
+        return GateResult(GateName.CAPABILITY, False, f"it does not have {request.model}")
+    if lacking := _lacking(request, state):
+        return GateResult(GateName.CAPABILITY, False, f"its API has no {' or '.join(lacking)}", lacks=True)
     if not request.model:
         return GateResult(GateName.CAPABILITY, True, "no model was named")
     if state.models is None:
         return GateResult(GateName.CAPABILITY, True, "its models are not known")
-    # Ollama lists `llama3:latest` and takes `llama3`.
-    if request.model in state.models or f"{request.model}:latest" in state.models:
-        return GateResult(GateName.CAPABILITY, True, f"it has {request.model}")
-    return GateResult(GateName.CAPABILITY, False, f"it does not have {request.model}")
+    return GateResult(GateName.CAPABILITY, True, f"it has {request.model}")
+
+
+def _lacking(request: PlanRequest, state: BackendState) -> list[str]:
+    """What the request needs and the backend's API does not have."""
+    profile, demands = state.kind.profile, request.demands
+    native = profile.takes(demands.api)
+    if demands.native_only and not native:
+        return list(demands.native_only)
+    if not request.needs:
+        return []
+    carried = profile.carried(native=native) - state.lacks
+    return [need for need in Need if need in request.needs - carried]
 
 
 def _context(request: PlanRequest, state: BackendState) -> GateResult:
-    count = state.counted or request.input_tokens
+    count = state.counted or request.longest_input or request.input_tokens
     if count is None:
         return GateResult(GateName.CONTEXT, True, "the prompt's tokens are not known")
     output = _output_limit(request, state) or 0
@@ -243,16 +280,47 @@ def _budget(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ga
         return gate(True, "no model was named")
     if state.price is None:
         return gate(request.allow_unpriced, f"the price of {request.model} is not known")
-    output = _output_limit(request, state)
-    if request.input_tokens is None or output is None:
+    if open_end := _unbounded(request, state, snapshot):
+        return GateResult(GateName.BUDGET, False, open_end[0], hint=open_end[1])
+    output, input = _output_limit(request, state), most_input(request, state)
+    if input is None or output is None:
         return gate(True, "the number of tokens is not known")
-    cost = state.price.cost(request.input_tokens.tokens, output, writes=request.writes)
+    cost = price_of(request, state.price).cost(input, output, writes=request.writes) + request.demands.call_cost
     most, left = snapshot.max_request_cost, snapshot.budget_remaining
     if most is not None and cost > most:
         return gate(False, f"${format_usd(cost)}, above the limit of ${format_usd(most)} a request", cost)
     if left is None:
         return gate(True, f"${format_usd(cost)} at most", cost)
     return gate(cost <= left, f"${format_usd(cost)} of ${format_usd(left)} left of the day", cost)
+
+
+def most_input(request: PlanRequest, state: BackendState) -> int | None:
+    """An upper bound of the prompt's tokens at a backend; None when the text was not counted."""
+    demands = request.demands
+    if request.input_tokens is None:
+        return None
+    tokens = request.input_tokens.tokens + demands.images * state.kind.profile.image_tokens
+    return max(tokens, demands.windows * (state.window or 0))
+
+
+def price_of(request: PlanRequest, price: "TokenPricing") -> "TokenPricing":
+    """The price of the service tier that the request asks for."""
+    return price.times(request.demands.price_percent)
+
+
+def _unbounded(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> tuple[str, str] | None:
+    """Why the cost at a priced backend has no bound, and what to do; None when it has one."""
+    demands = request.demands
+    if demands.unbounded_tools and not snapshot.allow_unbounded_tools:
+        names = ", ".join(demands.unbounded_tools)
+        hint = "give it max_uses, or set [budget] allow_unbounded_tools"
+        return f"a hosted tool has no limit of its uses, so its cost has no bound: {names}", hint
+    if demands.unknown_fields and snapshot.refuse_unknown_fields:
+        return "fields that batuta does not know may cost money", "leave them out, or set [budget] unknown_fields"
+    if demands.windows and state.window is None:
+        hint = "give the model a context_window under [models] in config.toml"
+        return "the content may fill the context window, which is not known, so its cost has no bound", hint
+    return None
 
 
 def _cooldown(request: PlanRequest, state: BackendState) -> GateResult:

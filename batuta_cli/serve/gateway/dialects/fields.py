@@ -12,7 +12,9 @@ import orjson
 
 from batuta_cli.errors import BatutaError
 from batuta_cli.serve.gateway.http_errors import HttpError
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.messages import ChatMessage, EmbeddingText
+from batuta_cli.serve.providers.wire import NativeRequest
+from batuta_cli.serve.routing.demands import NO_REACH, Reach
 
 MOST_TOKENS = 10_000_000
 """Largest `max_tokens`; no model has a larger window."""
@@ -39,6 +41,20 @@ class ParsedRequest:
     """Fields that only a backend with the client's own API has."""
     unknown: tuple[str, ...] = ()
     """Fields of `options` that no table knows."""
+    reach: Reach = NO_REACH
+    """What it makes a backend do beyond the generation of text."""
+    document: Mapping[str, Any] | None = None
+    """The body for backends that speak the dialect, where it differs from the client's."""
+    left_out: tuple[str, ...] = ()
+    """What the client sent and `document` does not have."""
+    native: NativeRequest | None = None
+    """The request as it came, for backends that speak its dialect."""
+    inputs: tuple[EmbeddingText, ...] = ()
+    """The texts of a request for embeddings, which has no messages."""
+    ready: Mapping[str, Any] | None = None
+    """The response to a request that needs no backend."""
+    without_optional: "ParsedRequest | None" = None
+    """The same request without what it can do without, for the case that no backend may take it as it is."""
 
 
 class FieldType(NamedTuple):
@@ -125,7 +141,14 @@ def _named(value: Any) -> bool:
     )
 
 
+def _typed(value: Any) -> bool:
+    return _object(value) and isinstance(value.get("type"), str)
+
+
 def _tool(value: Any) -> bool:
+    if _typed(value) and value["type"] != "function":  # a custom tool, or one that the service runs
+        custom = value.get("custom")
+        return value["type"] != "custom" or (isinstance(custom, dict) and isinstance(custom.get("name"), str))
     return (
         _named(value)
         and isinstance(value["function"].get("parameters") or {}, dict)
@@ -143,9 +166,14 @@ STOP = FieldType(
     lambda v: isinstance(v, str) or (_texts(v) and len(v) <= _MOST_STOPS),
 )
 CHOICES = FieldType(f"a whole number from 1 to {MOST_CHOICES}", lambda v: _integer(v) and 1 <= v <= MOST_CHOICES)
-RESPONSE_FORMAT = FieldType("an object with a type", lambda v: _object(v) and isinstance(v.get("type"), str))
+ENCODING = FieldType("float or base64", lambda v: v in ("float", "base64"))
+RESPONSE_FORMAT = FieldType("an object with a type", _typed)
 TOOLS = FieldType(
-    "a list of functions, each with a name", lambda v: isinstance(v, list) and len(v) > 0 and all(map(_tool, v))
+    "a list of functions, each with a name, or of tools with another type",
+    lambda v: isinstance(v, list) and len(v) > 0 and all(map(_tool, v)),
 )
-TOOL_CHOICE = FieldType("none, auto, required or a function", lambda v: _named(v) or v in ("none", "auto", "required"))
+TOOL_CHOICE = FieldType(
+    "none, auto, required, a function, or an object with another type",
+    lambda v: v in ("none", "auto", "required") or (_typed(v) and (v["type"] != "function" or _named(v))),
+)
 OBJECTS = FieldType("a list of objects", lambda v: isinstance(v, list) and all(map(_object, v)))

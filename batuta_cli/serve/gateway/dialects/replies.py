@@ -1,21 +1,41 @@
 """The interface of a dialect, and how the pieces of a response are joined into choices and tool calls."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import orjson
+
+from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest, parse_object
 from batuta_cli.serve.gateway.http_errors import ErrorFormat, HttpError
+from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.pipeline.request import Summary
-from batuta_cli.serve.providers.wire import Piece
+from batuta_cli.serve.providers.wire import FinishReason, NativeRequest, Piece
 
+_HEADER = re.compile(rb"[ -~]{1,4096}")
 _SHORT = 64 * 1024
 """Largest body, in bytes, that is parsed on the event loop: it takes about a millisecond."""
 
 
-class Reply(Protocol):
+class WholeReply(Protocol):
+    """Writes one response in a dialect that does not stream."""
+
+    def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
+        """The JSON of a response that is not streamed."""
+
+
+class Reply(WholeReply, Protocol):
     """Writes one response in a dialect. A stream is `begin`, each `piece`, then `end`, or `broken` after an error."""
+
+    @property
+    def stream_type(self) -> bytes:
+        """The content type of a stream."""
+
+    def waiting(self) -> bytes:
+        """What a client ignores; sent while the backend has sent nothing, so that proxies keep the connection."""
 
     def begin(self) -> bytes:
         """The events before the first piece."""
@@ -26,32 +46,95 @@ class Reply(Protocol):
     def end(self, summary: Summary) -> bytes:
         """The events after the last piece."""
 
+    def receipt(self, summary: Summary) -> bytes:
+        """The cost of a stream, after `end`; empty where `end` has it."""
+
     def broken(self, error: HttpError) -> bytes:
         """The error event of a stream that cannot be completed."""
 
-    def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
-        """The JSON of a response that is not streamed."""
+
+class EventStreamReply:
+    """The part of a `Reply` with a stream of server-sent events, whose comments clients ignore (WHATWG HTML, 9.2.6)."""
+
+    stream_type = b"text/event-stream; charset=utf-8"
+
+    def waiting(self) -> bytes:
+        """See `Reply`."""
+        return b": waiting for the backend\n\n"
+
+    def receipt(self, summary: Summary) -> bytes:
+        """See `Reply`."""
+        return b": batuta %s\n\n" % orjson.dumps(receipt_facts(summary))
 
 
-class Dialect(Protocol):
-    """A client API: parses its requests and writes its responses."""
+def receipt_facts(summary: Summary) -> dict[str, Any]:
+    """What a client is told at the end of a stream, because headers are sent before it."""
+    facts = {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "attempts": len(summary.attempts)}
+    return facts | ({"fallback": summary.fallback} if summary.fallback else {})
+
+
+class RequestDialect(Protocol):
+    """The requests of a client API."""
 
     @property
     def error(self) -> ErrorFormat:
         """The format of an error body."""
 
+    @property
+    def api(self) -> ClientApi | None:
+        """Its name in the profiles of backends; None for an API that no backend gets as it came."""
+
+    @property
+    def headers(self) -> frozenset[bytes]:
+        """The request headers that belong to the API, in lower case; a backend that speaks it gets them."""
+
+    @property
+    def personal(self) -> frozenset[str]:
+        """The fields that name a user or a conversation; only the API's provider gets them."""
+
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         """Parse a request. Raises `HttpError`."""
 
-    def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
-        """The writer of one response. `name` is unique; `created` is in Unix seconds."""
+
+class Dialect(RequestDialect, Protocol):
+    """A client API: parses its requests and writes its responses."""
+
+    def reply(self, parsed: ParsedRequest, name: str, created: int) -> WholeReply:
+        """The writer of one response; a `Reply` for a stream. `name` is unique; `created` is in Unix seconds."""
 
 
-async def read(dialect: Dialect, body: bytes) -> ParsedRequest:
-    """Parse a body. A long one is parsed in a thread, because it may take seconds. Raises `HttpError`."""
+class CountDialect(RequestDialect, Protocol):
+    """A client API that counts the tokens of a request."""
+
+    def counted(self, tokens: int) -> bytes:
+        """The JSON of the response."""
+
+
+async def read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, bytes]) -> ParsedRequest:
+    """Parse a request. A long one is parsed in a thread, because it may take seconds. Raises `HttpError`."""
     if len(body) <= _SHORT:
-        return dialect.read(parse_object(body))
-    return await asyncio.get_running_loop().run_in_executor(None, lambda: dialect.read(parse_object(body)))
+        return _read(dialect, body, headers)
+    return await asyncio.get_running_loop().run_in_executor(None, lambda: _read(dialect, body, headers))
+
+
+def _read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, bytes]) -> ParsedRequest:
+    document = parse_object(body)
+    parsed = dialect.read(document)
+    if dialect.api is None:
+        return parsed
+    given = {name: headers[name] for name in dialect.headers if _HEADER.fullmatch(headers.get(name, b""))}
+    sent = {name.decode(): value.decode() for name, value in given.items()}
+
+    def with_native(parsed: ParsedRequest, api: ClientApi) -> ParsedRequest:
+        native_document = document if parsed.document is None else parsed.document
+        personal = tuple(n for n, value in native_document.items() if n in dialect.personal and value is not None)
+        native = NativeRequest(
+            api=api, document=native_document, headers=sent, personal=personal, left_out=parsed.left_out
+        )
+        less = parsed.without_optional
+        return replace(parsed, native=native, without_optional=less and with_native(less, api))
+
+    return with_native(parsed, dialect.api)
 
 
 @dataclass
@@ -71,6 +154,7 @@ class Calls:
             if index == len(self.calls):
                 self.calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
             call = self.calls[index]
+            call |= {name: value for name, value in part.items() if name not in ("index", *call)}
             function = part.get("function")
             function = function if isinstance(function, dict) else {}
             call["id"] = call["id"] or part.get("id") or ""
@@ -86,7 +170,7 @@ class ReplyChoice:
     calls: Calls = field(default_factory=Calls)
     more: dict[str, str] = field(default_factory=dict)
     """Other text fields, such as the reasoning or a refusal."""
-    finish_reason: str = "stop"
+    finish_reason: FinishReason = "stop"
     logprobs: dict[str, Any] | None = None
 
     @property

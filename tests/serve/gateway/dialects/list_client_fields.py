@@ -10,10 +10,18 @@ from typing import get_type_hints
 TYPES: dict[str, list[str]] = {
     "chat": ["openai.types.chat.completion_create_params.CompletionCreateParams"],
     "completions": ["openai.types.completion_create_params.CompletionCreateParams"],
+    "responses": ["openai.types.responses.response_create_params.ResponseCreateParams"],
+    "input_tokens": ["openai.types.responses.input_token_count_params.InputTokenCountParams"],
     "messages": [
         "anthropic.types.message_create_params.MessageCreateParams",
         "anthropic.types.beta.message_create_params.MessageCreateParams",
     ],
+    "embeddings": ["openai.types.embedding_create_params.EmbeddingCreateParams"],
+    "ollama_chat": ["ollama._types.ChatRequest"],
+    "ollama_generate": ["ollama._types.GenerateRequest"],
+    "ollama_options": ["ollama._types.Options"],
+    "ollama_embed": ["ollama._types.EmbedRequest"],
+    "ollama_embeddings": ["ollama._types.EmbeddingsRequest"],
     "count_tokens": [
         "anthropic.types.message_count_tokens_params.MessageCountTokensParams",
         "anthropic.types.beta.message_count_tokens_params.MessageCountTokensParams",
@@ -26,7 +34,7 @@ def fields(path: str) -> set[str]:
     module, _, name = path.rpartition(".")
     kind = getattr(import_module(module), name)
     members = getattr(kind, "__args__", (kind,))
-    return {field for member in members for field in get_type_hints(member)}
+    return {field for member in members for field in getattr(member, "model_fields", None) or get_type_hints(member)}
 
 
 print(json.dumps({name: sorted(set().union(*map(fields, paths))) for name, paths in TYPES.items()}))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batuta_cli.serve.gateway.dialects.anthropic import MessageReply
+from batuta_cli.serve.gateway.dialects.anthropic_reply import MessageReply
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
 from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader
@@ -155,6 +155,7 @@ def test_a_conversation_with_tools_becomes_openais(tmp_path: Path) -> None:
         {
             "role": "assistant",
             "content": "I look.",
+            "reasoning_content": "hm",
             "tool_calls": [
                 {"id": "t1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Łódź"}'}},
                 {"id": "t2", "type": "function", "function": {"name": "time", "arguments": "{}"}},
@@ -193,7 +194,16 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no max_tokens": ({"max_tokens": None}, "max_tokens"),
     "no messages": ({"messages": []}, "messages"),
     "messages no list": ({"messages": "hi"}, "messages"),
-    "system role": ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
+    "tool role": ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+    "system turn with an image": ({"messages": [{"role": "system", "content": [{"type": "image"}]}]}, "messages"),
+    "image without data": (
+        {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64"}}]}]},
+        "messages",
+    ),
+    "user thinks": (
+        {"messages": [{"role": "user", "content": [{"type": "thinking", "thinking": "x"}]}]},
+        "messages",
+    ),
     "no role": ({"messages": [{"content": "x"}]}, "messages"),
     "no object": ({"messages": ["x"]}, "messages"),
     "content null": ({"messages": [{"role": "user", "content": None}]}, "messages"),
@@ -226,7 +236,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "stream": ({"stream": "yes"}, "stream"),
     "tools of text": ({"tools": ["x"]}, "tools"),
     "tool without schema": ({"tools": [{"name": "f"}]}, "tools"),
-    "tool of the service": ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools"),
+    "tool of an odd type": ({"tools": [{"type": 7, "name": "web_search"}]}, "tools"),
+    "output of an odd format": ({"output_config": {"format": {"type": "xml"}}}, "output_config"),
+    "fallbacks": ({"fallbacks": [{"model": "x"}]}, "fallbacks"),
+    "thread": ({"thread": {"type": "create"}}, "thread"),
     "choice": ({"tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "tool"}}, "tool_choice"),
     "stop": ({"stop_sequences": [1]}, "stop_sequences"),
     "temperature": ({"temperature": "hot"}, "temperature"),
@@ -284,3 +297,53 @@ def test_a_call_that_goes_on_after_it_had_ended_breaks_the_stream() -> None:
         reply.piece(Piece(delta={"tool_calls": [{"index": index, "id": "c", "function": {"name": "f"}}]}))
     with pytest.raises(BackendError):
         reply.piece(Piece(delta={"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}))
+
+
+def finished() -> Summary:
+    return Summary(backend="b", input_tokens=5, output_tokens=6, exact=True, cost=0, budget_left=None, attempts=())
+
+
+def test_reasoning_becomes_a_thinking_block_before_the_text() -> None:
+    pieces = [
+        Piece(delta={"reasoning_content": "h", "reasoning": "h"}),
+        Piece(delta={"reasoning": "m"}),
+        Piece("Hi"),
+        Piece(finish_reason="stop"),
+    ]
+    reply = MessageReply(ParsedRequest("m", (), 1), "msg_x")
+    stream = reply.begin() + b"".join(map(reply.piece, pieces)) + reply.end(finished())
+    events = [json.loads(line[6:]) for line in stream.decode().split("\n") if line.startswith("data: ")]
+    assert [(e["type"], e.get("index")) for e in events[1:-2]] == [
+        ("content_block_start", 0),
+        ("content_block_delta", 0),
+        ("content_block_delta", 0),
+        ("content_block_stop", 0),
+        ("content_block_start", 1),
+        ("content_block_delta", 1),
+        ("content_block_stop", 1),
+    ]
+    assert events[1]["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}
+    assert [e["delta"]["thinking"] for e in events[2:4]] == ["h", "m"]
+    whole = json.loads(MessageReply(ParsedRequest("m", (), 1), "msg_x").whole(pieces[1:], finished()))
+    assert whole["content"] == [
+        {"type": "thinking", "thinking": "m", "signature": ""},
+        {"type": "text", "text": "Hi"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stop", "named"), [("END", ("stop_sequence", "END")), ("eos", ("end_turn", None)), (None, ("end_turn", None))]
+)
+def test_a_stop_sequence_of_the_request_is_named(stop: str | None, named: tuple[str, str | None]) -> None:
+    parsed = ParsedRequest("m", (), 1, options={"stop": ["END", "FIN"]})
+    pieces = [Piece("Hi"), Piece(finish_reason="stop", stop=stop)]
+    whole = json.loads(MessageReply(parsed, "msg_x").whole(pieces, finished()))
+    assert (whole["stop_reason"], whole["stop_sequence"]) == named
+    reply = MessageReply(parsed, "msg_x")
+    stream = b"".join(map(reply.piece, pieces)) + reply.end(finished())
+    (delta,) = [json.loads(line[6:])["delta"] for line in stream.decode().split("\n") if '"message_delta"' in line]
+    assert (delta["stop_reason"], delta["stop_sequence"]) == named
+
+
+def test_head_of_the_root_is_answered(tmp_path: Path) -> None:
+    assert ask(tmp_path, "/", method="HEAD").status == 200
