@@ -27,7 +27,8 @@ def test_the_files_are_those_of_the_version_that_made_them() -> None:
         for path in DATA.rglob("*")
         if path.is_file()
     }
-    listed = dict(reversed(line.split("  ", 1)) for line in SUMS.read_text().splitlines())
+    rows = [line.split("  ", 1) for line in SUMS.read_text().splitlines()]
+    listed = {name: digest for digest, name in rows}
     assert found == listed
 
 
