@@ -66,7 +66,7 @@ _KEPT = frozenset(("base", "task", "guard"))
 """Reasons of models that are not for chat, although their repositories have a template."""
 
 _BY_TABLE = frozenset(("olmo2", "olmo2-32b", "tulu3", "falcon3"))
-"""Formats that differ in the tokenizer's BOS or end of text, which templates do not hold: the tables name their models."""
+"""Formats that differ in the tokenizer's tokens, which templates do not hold: known_models.toml names their models."""
 
 _NAMES = Path(__file__).resolve().parent.parent / "batuta_cli/serve/templates/published_names.json"
 

