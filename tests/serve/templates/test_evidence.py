@@ -38,10 +38,6 @@ def gguf(path: Path, **fields: str | int | list[str]) -> Path:
     return path
 
 
-# gemma.jinja and phi3.jinja alone take a system message; it is the table of formats that refuses it. Kimi K2.5 differs
-# from K2.6 only in a variable.
-
-
 def test_the_own_template_counts_for_more_than_the_name(tmp_path: Path) -> None:
     home = model(tmp_path / "Mistral-7B-Instruct-v0.1", chat_template=OPENHERMES)
     assert detect_format(home).name == "chatml"
