@@ -118,3 +118,13 @@ def test_an_expression_gives_what_jinja2_gives(expression: str) -> None:
 def test_a_condition_on_absent_tools_is_as_in_jinja2() -> None:
     source = "{% if tools is iterable and tools | length > 0 %}T{% endif %}{{ messages[0].content }}"
     assert ChatTemplateEngine.from_template(source).apply(HELLO) == "Hello"
+
+
+def test_a_template_is_rendered_in_the_sandbox_unless_it_is_one_of_this_package() -> None:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from batuta_cli.serve.templates.render import Renderer, RenderError, environment
+
+    assert type(environment()) is ImmutableSandboxedEnvironment
+    with pytest.raises(RenderError, match="internals of Python"):
+        Renderer("{{ ''.__class__.__mro__ }}").render({}, now=dt.datetime(2026, 11, 23))
