@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.config import ModelSection, Privacy, Router
+from batuta_cli.config import Config, FailoverSection, ModelSection, Privacy, Router, TimeoutsSection
 from batuta_cli.errors import (
     BatutaError,
     ContextOverflowError,
@@ -22,6 +22,7 @@ from batuta_cli.errors import (
 )
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.providers.wire import BackendError, Usage
 from batuta_cli.serve.retry import FailoverConfig
@@ -486,3 +487,11 @@ def test_a_small_request_is_not_counted_by_the_server(tmp_path: Path) -> None:
     with servers(counting(5)) as [one]:
         assert text_of(ask(pipeline(tmp_path, backends(one=("vllm", one.base_url))))[1]) == TEXT
     assert "/tokenize" not in [path for path, _, _ in one.requests]
+
+
+def test_a_pipeline_takes_its_limits_and_timeouts_from_the_configuration() -> None:
+    section = FailoverSection(max_retries=5, prompted=True, cooldown=0.5, max_cooldown=2.0, max_retry_after=9.0)
+    made = Pipeline(Config(failover=section, timeouts=TimeoutsSection(first_token=600.0)))
+    assert made.timeouts.first_token == 600.0
+    assert (made.failover.max_retries, made.failover.prompted, made.failover.max_retry_after) == (5, True, 9.0)
+    assert [made.failover.cooldown_after(failures, 0.0) for failures in (1, 2, 3, 4)] == [0.5, 1.0, 2.0, 2.0]

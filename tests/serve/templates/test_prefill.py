@@ -13,11 +13,7 @@ from batuta_cli.serve.templates.engine import ChatTemplateEngine
 from batuta_cli.serve.templates.formats import named_formats
 
 USER, ANSWER = ChatMessage.user("Hi"), ChatMessage.assistant("Ho")
-
-
 CALL = ChatMessage.assistant("", [ToolCall("c1", "add", '{"a": 1}')])
-
-
 PROMPTS: dict[str, Any] = json.loads(Path(__file__).with_name("prompts.json").read_text())
 
 

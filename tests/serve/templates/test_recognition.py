@@ -9,8 +9,6 @@ from batuta_cli.serve.templates.formats import TemplateFormat, named_format, nam
 from tests.serve.templates.model_files import GEMMA_2, LLAMA_3, OPENHERMES, ZEPHYR, model
 
 HERMES_3 = "{{bos_token}}" + OPENHERMES
-
-
 QWEN_15 = OPENHERMES.replace(
     "{{'<|im_start|>'",
     "{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -18,8 +16,6 @@ QWEN_15 = OPENHERMES.replace(
     "{% endif %}{{'<|im_start|>'",
     1,
 )
-
-
 MISTRAL_V2_FIRST = (  # of Mistral-7B-Instruct-v0.2 before it took a system message
     "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
@@ -27,8 +23,6 @@ MISTRAL_V2_FIRST = (  # of Mistral-7B-Instruct-v0.2 before it took a system mess
     "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}"
     "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
 )
-
-
 MONARCH = (
     "{% for message in messages %}{{bos_token + message['role'] + '\n' + message['content'] + eos_token + '\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ bos_token + 'assistant\n' }}{% endif %}"

@@ -13,8 +13,6 @@ from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
 DAY = dt.date(2026, 11, 23)
-
-
 HELLO = [ChatMessage.user("Hello")]
 
 
