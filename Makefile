@@ -33,7 +33,7 @@ help: ## List the targets
 	@$(PYTHON) -m venv .venv/clients  # apart, because the official clients bring pydantic
 	@.venv/clients/bin/python -m pip --quiet --disable-pip-version-check install 'openai>=2' 'anthropic>=1' 'ollama>=0.6' 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@scripts/debian-tools $(TOOLS) b3sum openssl redis-server
-	@scripts/debian-tools $(TOOLS) zsh fish shellcheck strace mkfs.xfs=xfsprogs || echo "tests that need these are skipped" >&2
+	@scripts/debian-tools $(TOOLS) zsh fish shellcheck strace mkfs.xfs=xfsprogs skopeo umoci || echo "tests that need these are skipped" >&2
 	@touch $@
 
 # OpenSSF's model_signing and its fork, which tests and benchmarks run beside batuta; in separate environments, because

@@ -89,11 +89,6 @@ class ConversationSource:
         """
         return self._read(_read_texts)
 
-    def read_request(self) -> tuple[list[ChatMessage], dict[str, Any]]:
-        """Read the conversation, and the other fields of the JSON object, such as `tools`. Raises as `read` does."""
-        parsed = self._read(read_request)
-        return parsed if isinstance(parsed, tuple) else (parsed, {})
-
     def read_template_request(self, variables: Sequence[str] = ()) -> tuple[list[ChatMessage], dict[str, Any]]:
         """Read the messages with all their fields, and the other fields of the JSON object.
 

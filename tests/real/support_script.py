@@ -81,7 +81,7 @@ def _call_answer(name: str, arguments: str, *, stream: bool) -> Script:
     call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}
     if not stream:
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
-        document = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+        document: dict[str, Any] = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
         document |= {"usage": {"prompt_tokens": _USAGE[0], "completion_tokens": _USAGE[1]}}
         return [response(json.dumps(document).encode())]
     middle = len(arguments) // 2
