@@ -44,11 +44,10 @@ def error(
     *states: BackendState, known_models: tuple[str, ...] = (), most: str = "1", left: str = "1", **about: Any
 ) -> BatutaError:
     """The error for a request of 1,000 input and 100 output tokens."""
-    request = PlanRequest(
-        **{"privacy": PrivacyTier.STANDARD, "model": "m", "input_tokens": TokenCount(1000, True, "by hand")} | about
-    )
+    asked = {"privacy": PrivacyTier.STANDARD, "model": "m", "input_tokens": TokenCount(1000, True, "by hand")}
+    request = PlanRequest(**(asked | about), max_output_tokens=100)  # type: ignore[arg-type]
     snapshot = Snapshot(backends=states, budget_remaining=to_nano(left), max_request_cost=to_nano(most))
-    found = plan(replace(request, max_output_tokens=100), snapshot)
+    found = plan(request, snapshot)
     return routing_error(found, retry_after=7, max_request_cost=to_nano(most), known_models=known_models)
 
 
