@@ -82,7 +82,7 @@ def test_a_whole_response_is_read() -> None:
             }
         )
     )
-    assert pieces == [Piece("\n\nThis is a test", "length", usage=Usage(5, 7))]
+    assert pieces == [Piece("\n\nThis is a test", finish_reason="length", usage=Usage(5, 7))]
     assert reader.complete
 
 

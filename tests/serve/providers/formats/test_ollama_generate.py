@@ -69,7 +69,9 @@ def test_a_response_that_the_limit_cut_says_so() -> None:
 
 def test_a_whole_response_is_read() -> None:
     reader = OllamaReader()
-    assert list(reader.whole(LAST | {"response": "The sky"})) == [Piece("The sky", "stop", usage=Usage(26, 259))]
+    assert list(reader.whole(LAST | {"response": "The sky"})) == [
+        Piece("The sky", finish_reason="stop", usage=Usage(26, 259))
+    ]
     assert reader.complete
 
 

@@ -86,7 +86,7 @@ def test_a_stream_that_was_aborted_is_an_error(event: Event) -> None:
 def test_a_whole_prediction_has_its_text_in_one_piece_or_in_several(output: Any) -> None:
     metrics = {"input_token_count": 3, "output_token_count": 2}
     document = {"status": "succeeded", "output": output, "metrics": metrics}
-    assert list(PredictionReader().whole(document)) == [Piece("Once upon", "stop", usage=Usage(3, 2))]
+    assert list(PredictionReader().whole(document)) == [Piece("Once upon", finish_reason="stop", usage=Usage(3, 2))]
 
 
 @pytest.mark.parametrize(
