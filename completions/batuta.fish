@@ -113,7 +113,7 @@ complete -c batuta -n '__batuta_in \'pacha verify\'' -l digest -x -d 'The conten
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l name -x -d 'The name it must have been signed under.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l require -x -d 'How many distinct trusted keys must have signed.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l trust -r -F -d 'Accept the keys of this file instead of the trust store\'s: one of trust export, or allowed_signers.'
-complete -c batuta -n '__batuta_in \'pacha verify\'' -l ca -r -F -d 'Accept certificates that this authority (PEM) issued to --identity.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l ca -r -F -d 'Accept certificates that this authority (PEM) issued to --identity, instead of the trust store\'s.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l trusted-root -r -F -d 'Accept keyless Sigstore signatures under this trusted_root.json.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l issuer -x -d 'The OpenID Connect issuer of --identity in a keyless signature.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l at -x -d 'Judge certificates and expiry at this time, not now (UTC).'

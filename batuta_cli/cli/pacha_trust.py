@@ -36,6 +36,7 @@ def parse_date(text: str, option: str) -> dt.datetime:
     cls=Command,
     epilog=examples(
         "batuta pacha trust add alice@example.com alice.pub",
+        "batuta pacha trust add company-ca authority.pem",
         "batuta pacha trust add release ed25519:Pw4TZ2bFIfS1dROnu6HeUM+bWXkbG348k+RXvvAgESk= --valid-from 2026-01-01",
     ),
 )
@@ -44,7 +45,10 @@ def add(
         str, typer.Argument(metavar="NAME", help="The name of the signer; it must be the identity in its signatures.")
     ],
     key: Annotated[
-        str | None, typer.Argument(metavar="KEY", help="A public key file, - for stdin, or ed25519:BASE64.")
+        str | None,
+        typer.Argument(
+            metavar="KEY", help="A public key or an authority's certificate: a file, - for stdin, or ed25519:BASE64."
+        ),
     ] = None,
     endorsed_by: Annotated[
         str | None,
@@ -59,8 +63,13 @@ def add(
         str | None, typer.Option(metavar="DATE", help="Accept only signatures dated before then (UTC).")
     ] = None,
 ) -> console.CommandResult:
-    """Trust a public key under a name: Ed25519 or ECDSA, in PEM, as an OpenSSH line, or the Rust crate's PEM."""
+    """Trust a public key under a name: Ed25519 or ECDSA, in PEM, as an OpenSSH line, or the Rust crate's PEM.
+
+    The PEM certificate of an authority is accepted as well. The certificates that it issues then count in signatures of
+    OpenSSF Model Signing tools, for the signers that `verify --identity` names.
+    """
     from batuta_cli.pacha import trust
+    from batuta_cli.pacha.oms.authority import AUTHORITY_TYPE
     from batuta_cli.pacha.trust_sources import update
 
     if key == endorsed_by == "-":
@@ -87,7 +96,8 @@ def add(
 
     stored = update(change).find(entry.key) or entry
     until = f", until {stored.valid_until:%Y-%m-%d %H:%M:%SZ}" if stored.valid_until else ""
-    return console.CommandResult(_entry(stored), f"trusted {display(name)} (key {entry.key.key_id}){until}")
+    kind = "authority, key" if stored.key.key_type == AUTHORITY_TYPE else "key"
+    return console.CommandResult(_entry(stored), f"trusted {display(name)} ({kind} {entry.key.key_id}){until}")
 
 
 def _endorsed(file: str, name: str, key: Any) -> Any:
@@ -112,13 +122,13 @@ def _public_key(text: str) -> Any:
     from batuta_cli.cli.models import read_stdin
     from batuta_cli.pacha import keyring
     from batuta_cli.pacha.keys import KEY_FILE_LIMIT
-    from batuta_cli.pacha.oms.eckeys import is_inline, parse_public_key
+    from batuta_cli.pacha.oms.eckeys import is_inline, parse_trusted
 
     if is_inline(text):
-        return parse_public_key(text.encode())
+        return parse_trusted(text.encode())
     if text == "-":
-        return parse_public_key(read_stdin(KEY_FILE_LIMIT), "stdin")
-    return keyring.read_any_public_file(text)
+        return parse_trusted(read_stdin(KEY_FILE_LIMIT), "stdin")
+    return keyring.read_trusted_file(text)
 
 
 def _entry(entry: Any) -> dict[str, Any]:
@@ -127,6 +137,7 @@ def _entry(entry: Any) -> dict[str, Any]:
     return {
         "name": entry.name,
         "key_id": entry.key.key_id,
+        "key_type": entry.key.key_type,
         "public_key": entry.key.inline,
         "added": format_time(entry.added),
         "valid_from": format_time(entry.valid_from),
@@ -138,6 +149,7 @@ def _entry(entry: Any) -> dict[str, Any]:
 def list_trusted() -> console.CommandResult:
     """List trusted and revoked keys, those of /etc/batuta/trust.toml included."""
     from batuta_cli.pacha import trust, trust_sources
+    from batuta_cli.pacha.oms.authority import AUTHORITY_TYPE
     from batuta_cli.pacha.statement import format_time
 
     own, system = trust.load(), trust_sources.load_system()
@@ -155,7 +167,8 @@ def list_trusted() -> console.CommandResult:
             limits = [f"from {format_time(entry.valid_from)}"] if entry.valid_from else []
             limits += [f"until {format_time(entry.valid_until)}"] if entry.valid_until else []
             limits += ["by the system"] if own.find(entry.key) is None else []
-            rows.append((entry.name, entry.key.key_id, "trusted " + ", ".join(limits)))
+            kind = "trusted authority " if entry.key.key_type == AUTHORITY_TYPE else "trusted "
+            rows.append((entry.name, entry.key.key_id, kind + ", ".join(limits)))
     for revocation in store.revoked:
         known = store.find(revocation.key)
         state = f"REVOKED {format_time(revocation.at)} {revocation.reason}"

@@ -69,7 +69,10 @@ def verify(
     ] = None,
     ca: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Accept certificates that this authority (PEM) issued to --identity."),
+        typer.Option(
+            metavar="FILE",
+            help="Accept certificates that this authority (PEM) issued to --identity, instead of the trust store's.",
+        ),
     ] = None,
     trusted_root: Annotated[
         str | None,

@@ -25,7 +25,7 @@ from batuta_cli.files import (
     write_file,
 )
 from batuta_cli.pacha.keys import KEY_FILE_LIMIT, SigningKey, VerifyingKey, check_identity, is_encrypted_key
-from batuta_cli.pacha.oms.eckeys import AnyKey, parse_public_key
+from batuta_cli.pacha.oms.eckeys import AnyKey, parse_public_key, parse_trusted
 
 _STEM_LIMIT = 220  # bytes of 255, for ".key" and the hidden name that a file has while it is written
 _PLAIN = re.compile(rb"[A-Za-z0-9@._+-]")
@@ -194,6 +194,11 @@ def read_public_file(path: StrPath) -> VerifyingKey:
 def read_any_public_file(path: StrPath) -> AnyKey:
     """The public key in a file, Ed25519 or ECDSA. Raises as `parse_public_key` and `read_limited`."""
     return parse_public_key(read_limited(path, KEY_FILE_LIMIT), display(path))
+
+
+def read_trusted_file(path: StrPath) -> AnyKey:
+    """What `trust add` takes, in a file. Raises as `parse_trusted` and `read_limited`."""
+    return parse_trusted(read_limited(path, KEY_FILE_LIMIT), display(path))
 
 
 def list_own() -> list[OwnKey]:

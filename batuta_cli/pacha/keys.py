@@ -101,9 +101,21 @@ class VerifyingKey:
         return Ed25519PublicKey.from_public_bytes(self.raw)
 
     @property
+    def key_type(self) -> str:
+        """`ed25519`."""
+        return "ed25519"
+
+    @property
     def key_id(self) -> str:
         """The key id for display: the first 32 hexadecimal digits of BLAKE3 of the raw bytes. Never compared."""
         return blake3(self.raw).hexdigest()[:32]
+
+    @property
+    def spki(self) -> bytes:
+        """The key as SPKI DER (RFC 8410 section 4)."""
+        from cryptography.hazmat.primitives import serialization
+
+        return self._key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
     @property
     def hint(self) -> str:

@@ -22,6 +22,7 @@ from batuta_cli.errors import (
 from batuta_cli.files import StrPath, display
 from batuta_cli.pacha.envelope import EnvelopeSignature
 from batuta_cli.pacha.keys import has_invisible
+from batuta_cli.pacha.oms.authority import AuthorityCertificate
 from batuta_cli.pacha.oms.eckeys import AnyKey
 from batuta_cli.pacha.oms.manifest import OmsManifest
 from batuta_cli.pacha.oms.material import old_public_key
@@ -65,7 +66,8 @@ class Policy:
     at: dt.datetime = field(default_factory=now)
     """The verifier's clock."""
     authorities: tuple["Certificate", ...] = ()
-    """Certificate authorities whose certificates count, for signatures of other tools."""
+    """Certificate authorities whose certificates count, for signatures of other tools. Without any, and without `key`,
+    those of the trust store count."""
     trusted_root: StrPath | None = None
     """A Sigstore instance's trusted root file, for keyless signatures."""
     issuer: str | None = None
@@ -90,6 +92,18 @@ class Policy:
             else (self.identity,)
             if isinstance(self.identity, str)
             else tuple(self.identity)
+        )
+
+    def accepted_authorities(self) -> tuple["Certificate", ...]:
+        """The authorities given, else those of the trust store whose period of validity includes `at`."""
+        if self.authorities or self.keys:
+            return self.authorities
+        return tuple(
+            entry.key.certificate
+            for entry in self.trust.keys
+            if isinstance(entry.key, AuthorityCertificate)
+            and (entry.valid_from is None or entry.valid_from <= self.at)
+            and (entry.valid_until is None or self.at < entry.valid_until)
         )
 
     @property
@@ -164,7 +178,8 @@ def _judge_bundle(signed: SignedStatement | OmsSignature, policy: Policy) -> tup
 
 
 def _acceptable(policy: Policy) -> list[AnyKey]:
-    return list(policy.keys) or [trusted.key for trusted in policy.trust.keys]
+    trusted = (entry.key for entry in policy.trust.keys)
+    return list(policy.keys) or [key for key in trusted if not isinstance(key, AuthorityCertificate)]
 
 
 def refuse_revoked(value: bytes, signed: _Signed, policy: Policy) -> None:

@@ -1,4 +1,4 @@
-"""The trust store `trust/trust.toml`: trusted keys with their names, and revoked keys.
+"""The trust store `trust/trust.toml`: trusted keys and certificate authorities with their names, and revoked ones.
 
 Written under a lock, whole or not at all. A damaged file is a `DamagedStateError`, never an empty trust store, because
 its revocations would be lost with it. For the same reason a store that was written once has a marker beside it,
@@ -34,8 +34,8 @@ from batuta_cli.errors import (
     UsageError,
 )
 from batuta_cli.files import display, locked, read_limited, write_file
-from batuta_cli.pacha.keys import VerifyingKey, check_identity, check_recorded_identity
-from batuta_cli.pacha.oms.eckeys import KEY_TYPES, AnyKey, EcVerifyingKey
+from batuta_cli.pacha.keys import check_identity, check_recorded_identity
+from batuta_cli.pacha.oms.eckeys import KEY_READERS, AnyKey
 
 _ED25519 = "ed25519"
 _LIMIT = 64 * 1024 * 1024
@@ -45,7 +45,10 @@ _FIRST_LINE = "# trusted and revoked keys; change them with: batuta pacha trust\
 
 @dataclass(frozen=True)
 class TrustedKey:
-    """A public key, the name under which its signatures count, and when (both ends optional, UTC)."""
+    """A public key, the name under which its signatures count, and when (both ends optional, UTC).
+
+    Of a certificate authority: its certificates count in that period, for the names that `verify` is asked for.
+    """
 
     name: str
     key: AnyKey
@@ -71,8 +74,8 @@ class TrustStore:
     revoked: tuple[Revocation, ...] = ()
 
     def revocation_of(self, key: AnyKey) -> Revocation | None:
-        """The revocation of a key, if there is one."""
-        return next((r for r in self.revoked if r.key == key), None)
+        """The revocation of a key, if there is one; a key and a certificate of it are revoked together."""
+        return next((r for r in self.revoked if r.key.spki == key.spki), None)
 
     def find(self, key: AnyKey) -> TrustedKey | None:
         """The entry of a key, if it is trusted."""
@@ -250,13 +253,11 @@ def _trusted(entry: dict[str, Any]) -> TrustedKey:
 
 
 def _public_key(entry: dict[str, Any]) -> AnyKey:
-    """The key of an entry: Ed25519, 32 raw bytes, unless `key_type` names ECDSA, whose keys are SPKI DER."""
+    """The key of an entry: Ed25519 unless it has a `key_type`."""
     text, key_type = _text(entry, "public_key"), entry.get("key_type", _ED25519)
-    if key_type == _ED25519:
-        return VerifyingKey.from_base64(text)
-    if key_type not in KEY_TYPES:
+    if key_type not in KEY_READERS:
         raise ValueError(f"unknown key_type {key_type!r}")
-    return EcVerifyingKey.from_base64(text, key_type)
+    return KEY_READERS[key_type](text)
 
 
 def _tables(document: dict[str, Any], name: str, allowed: Iterable[str] | None = None) -> list[dict[str, Any]]:
@@ -296,7 +297,7 @@ def to_toml(store: TrustStore) -> bytes:
     def row(entry: TrustedKey | Revocation) -> dict[str, Any]:
         fields = asdict(entry)
         fields["public_key"] = entry.key.base64
-        fields["key_type"] = entry.key.key_type if isinstance(entry.key, EcVerifyingKey) else None
+        fields["key_type"] = None if entry.key.key_type == _ED25519 else entry.key.key_type
         del fields["key"]
         return {name: value for name, value in fields.items() if value is not None}
 

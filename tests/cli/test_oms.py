@@ -58,6 +58,29 @@ def save(work: Path, raw: bytes, name: str = "model.sig") -> None:
 # --- trust
 
 
+def test_an_authority_is_trusted_listed_exported_and_revoked_by_its_name(batuta: Run, work: Path) -> None:
+    root, signer = Signatory(), Signatory()
+    authority = certificate("Root", root, "Root", root, AUTHORITY)
+    names = alternative_names(x509.RFC822Name("models@example.com"))
+    leaf = certificate("Signer", signer, "Root", root, (*MAY_SIGN, names))
+    (work / "ca.pem").write_bytes(authority.public_bytes(Encoding.PEM))
+    (work / "m").write_bytes(b"weights")
+    raw = bundle(statement(resources({".": b"weights"}), name="m"), signer, material=chain_material(leaf))
+    (work / "m.sig").write_bytes(raw)
+
+    added = result(batuta("pacha", "trust", "add", "company-ca", "ca.pem", "--json"))
+    assert added["key_type"] == "certificate"
+    assert "company-ca  " in (listed := batuta("pacha", "trust", "list").stdout)
+    assert "trusted authority" in listed
+    verify = ("pacha", "verify", "m", "--at", "2026-11-25T12:00:00Z", "--identity", "models@example.com")
+    batuta(*verify, code=0)
+    batuta("pacha", "trust", "export", "--output", "team.toml", code=0)
+    batuta(*verify, "--trust", "team.toml", code=0)
+    batuta("pacha", "trust", "revoke", "company-ca", "--reason", "stolen", code=0)
+    refused = batuta(*verify, code=4)
+    assert "stolen" in refused.stderr
+
+
 def test_a_trusted_ecdsa_key_counts_under_its_name(batuta: Run, home: Path, work: Path, model: Path) -> None:
     signer = Signatory(ec.SECP521R1())
     signer.save(work)

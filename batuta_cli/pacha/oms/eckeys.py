@@ -9,8 +9,9 @@ No error quotes key material.
 import base64
 import binascii
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self, cast
 
 from blake3 import blake3
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from batuta_cli.errors import DecryptionError, InvalidInputError, UsageError
 from batuta_cli.pacha.keys import VerifyingKey, is_encrypted_key
+from batuta_cli.pacha.oms.authority import AUTHORITY_TYPE, PEM_LINE, AuthorityCertificate
 from batuta_cli.pacha.pem import restored
 
 CURVES: dict[str, tuple[str, type[hashes.HashAlgorithm]]] = {
@@ -33,6 +35,7 @@ KEY_TYPES = tuple(name for name, _ in CURVES.values())
 
 _ONLY = "ECDSA keys are read on P-256, P-384 and P-521"
 _SSH = b"ecdsa-sha2-"
+_AUTHORITY_PREFIX = AUTHORITY_TYPE.encode() + b":"
 
 
 @dataclass(frozen=True)
@@ -115,19 +118,39 @@ class EcVerifyingKey:
         return True
 
 
-AnyKey = VerifyingKey | EcVerifyingKey
+AnyKey = VerifyingKey | EcVerifyingKey | AuthorityCertificate
+"""What a trust store holds: keys of signers, and authorities that issue certificates to signers."""
+
+
+def parse_trusted(data: bytes, source: str = "the key") -> AnyKey:
+    """Read what `trust add` takes: a public key as `parse_public_key` reads it, or the PEM certificate of an authority.
+
+    Raises `InvalidInputError`.
+    """
+    text = restored(data).strip()
+    if text.startswith(_AUTHORITY_PREFIX):
+        return AuthorityCertificate.from_base64(text.removeprefix(_AUTHORITY_PREFIX).decode("ascii", "replace"))
+    return AuthorityCertificate.parse(text, source) if PEM_LINE in text else parse_public_key(data, source)
+
+
+KEY_READERS: dict[str, Callable[[str], AnyKey]] = {
+    "ed25519": VerifyingKey.from_base64,
+    AUTHORITY_TYPE: AuthorityCertificate.from_base64,
+    **{name: partial(EcVerifyingKey.from_base64, key_type=name) for name in KEY_TYPES},
+}
+"""`key_type` in a trust store, and prefix of a key on a command line, to the reader of its Base64."""
 
 
 def parse_public_key(data: bytes, source: str = "the key") -> AnyKey:
-    """Read a public key of either kind: what `VerifyingKey.parse` reads, and ECDSA keys in SPKI PEM, as an OpenSSH
-    line or as `ecdsa-p256:<Base64>`. Raises `InvalidInputError`."""
+    """Read a signer's public key: what `VerifyingKey.parse` reads, and ECDSA keys in SPKI PEM, as an OpenSSH line or as
+    `ecdsa-p256:<Base64>`. Raises `InvalidInputError`."""
     from cryptography.hazmat.primitives import serialization
 
     text = restored(data).strip()
     kind, _, body = text.partition(b":")
     if kind.decode("ascii", "replace") in KEY_TYPES:
         return EcVerifyingKey.from_base64(body.decode("ascii", "replace"), kind.decode())
-    if text.startswith(b"-----BEGIN CERTIFICATE-----"):
+    if text.startswith((PEM_LINE, _AUTHORITY_PREFIX)):
         raise InvalidInputError(
             f"{source}: is a certificate, where a public key is due", hint="--ca FILE names a certificate authority"
         )
@@ -148,7 +171,7 @@ def parse_public_key(data: bytes, source: str = "the key") -> AnyKey:
 
 def is_inline(text: str) -> bool:
     """Whether a command-line word is a key itself, `TYPE:BASE64`, and not the name of a file."""
-    return text.partition(":")[0] in ("ed25519", *KEY_TYPES)
+    return text.partition(":")[0] in KEY_READERS
 
 
 @dataclass(frozen=True, repr=False)

@@ -59,10 +59,11 @@ def judge_certificate(signed: OmsSignature, raw: bytes, policy: Policy) -> Signe
     refuse_revoked(value, signed, policy)
     if signed.material.method == "sigstore":
         return _judge_keyless(leaf, key, signed, raw, policy)
-    if not policy.authorities or not policy.identities:
-        raise _not_given(leaf, policy, {"--ca FILE": bool(policy.authorities)})
-    check_chain(leaf, certificates[1:], policy.authorities, policy.at)
-    _check_issuers_not_revoked(leaf, certificates[1:], policy)
+    authorities = policy.accepted_authorities()
+    if not authorities or not policy.identities:
+        raise _not_given(leaf, policy, {"--ca FILE": bool(authorities)})
+    check_chain(leaf, certificates[1:], authorities, policy.at)
+    _check_issuers_not_revoked(leaf, certificates[1:], authorities, policy)
     check_usage(leaf)
     named = next((name for name in policy.identities if name in identities(leaf)), None)
     if named is None:
@@ -71,17 +72,20 @@ def judge_certificate(signed: OmsSignature, raw: bytes, policy: Policy) -> Signe
 
 
 def _check_issuers_not_revoked(
-    leaf: x509.Certificate, intermediates: Sequence[x509.Certificate], policy: Policy
+    leaf: x509.Certificate,
+    intermediates: Sequence[x509.Certificate],
+    authorities: Sequence[x509.Certificate],
+    policy: Policy,
 ) -> None:
     """Raise `RevokedSignerError` when every chain from `leaf` to an authority needs a revoked key."""
-    revoked = {r.key.spki: r for r in policy.trust.revoked if isinstance(r.key, EcVerifyingKey)}
-    found = [revoked[key] for each in (*intermediates, *policy.authorities) if (key := spki(each)) in revoked]
+    revoked = {r.key.spki: r for r in policy.trust.revoked}
+    found = [revoked[key] for each in (*intermediates, *authorities) if (key := spki(each)) in revoked]
     if not found:
         return
-    authorities = [each for each in policy.authorities if spki(each) not in revoked]
+    remaining = [each for each in authorities if spki(each) not in revoked]
     with contextlib.suppress(UnknownSignerError):
-        if authorities:
-            check_chain(leaf, [each for each in intermediates if spki(each) not in revoked], authorities, policy.at)
+        if remaining:
+            check_chain(leaf, [each for each in intermediates if spki(each) not in revoked], remaining, policy.at)
             return
     because = f": {display(found[0].reason)}" if found[0].reason else ""
     raise RevokedSignerError(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batuta_cli.serve.gateway.connection import ConnectionLimits
-from batuta_cli.serve.gateway.dialects.fields import CHAT_OPTIONS
+from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS
 from batuta_cli.serve.gateway.state import GatewaySettings
 from tests.serve.gateway.support import CHAT, COMPLETIONS, MESSAGES, Asking, ask, chat, message, run
 
@@ -123,7 +123,7 @@ def test_a_completion_that_cannot_be_had_is_refused(tmp_path: Path, change: dict
     assert (done.status, done.error["param"]) == (400, next(iter(change)))
 
 
-def test_known_fields_are_passed_on_and_all_others_are_not(tmp_path: Path) -> None:
+def test_fields_of_the_api_and_unknown_ones_are_passed_on_and_what_names_a_user_is_not(tmp_path: Path) -> None:
     good: dict[str, Any] = {
         "temperature": 0,
         "top_p": 0.5,
@@ -133,15 +133,11 @@ def test_known_fields_are_passed_on_and_all_others_are_not(tmp_path: Path) -> No
         "tools": [TOOL],
         "tool_choice": {"type": "function", "function": {"name": "f"}},
         "response_format": {"type": "json_object"},
-        "user": "u",
+        "grammar": "root ::= [a-z]+",
+        "chat_template_kwargs": {"enable_thinking": False},
+        "of_next_year": [1],
     }
-    more: dict[str, Any] = {
-        "store": True,
-        "metadata": {},
-        "service_tier": "priority",
-        "base_url": "http://evil",
-        "logprobs": None,
-    }
+    more: dict[str, Any] = {"user": "u", "metadata": {}, "logprobs": None}
 
     async def scenario(asking: Asking) -> None:
         assert (await asking.ask(CHAT, chat(max_completion_tokens=9, **good, **more))).status == 200
@@ -157,7 +153,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = ["model", "messages", "max_tokens", "stream", "system", "tools", "prompt", "stop_sequences", *CHAT_OPTIONS]
+FIELDS = ["model", "messages", "max_tokens", "stream", "system", "tools", "prompt", "stop_sequences", *CHAT_FIELDS]
 
 
 @settings(max_examples=150)

@@ -12,23 +12,19 @@ from typing import Any
 import orjson
 
 from batuta_cli.errors import InvalidInputError
+from batuta_cli.serve.gateway.dialects.anthropic_fields import MESSAGE_FIELDS
 from batuta_cli.serve.gateway.dialects.fields import (
     BOOLEAN,
-    INTEGER,
-    NUMBER,
     OBJECT,
-    STOP,
-    TEXT,
-    FieldType,
     ParsedRequest,
     checked_messages,
     take,
     take_limit,
     take_model,
-    take_options,
     wrong,
 )
 from batuta_cli.serve.gateway.dialects.replies import Reply, choices_of
+from batuta_cli.serve.gateway.dialects.treatment import treat
 from batuta_cli.serve.gateway.http_errors import HttpError, anthropic_error, error_body
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, check_tool_results
 from batuta_cli.serve.pipeline.request import Summary
@@ -41,7 +37,6 @@ _STOP_REASONS = {
     "tool_calls": "tool_use",
     "content_filter": "refusal",
 }
-_OPTIONS: dict[str, FieldType] = {"temperature": NUMBER, "top_p": NUMBER, "top_k": INTEGER}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _DROPPED_BLOCKS = frozenset(("thinking", "redacted_thinking"))
 
@@ -53,17 +48,22 @@ class Messages:
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         model = take_model(document)
+        fields = treat(document, MESSAGE_FIELDS)
         limit = take_limit(document, "max_tokens")
         if limit is None:
             raise wrong("max_tokens", "is missing", "missing_field")
         messages = checked_messages(lambda: _conversation(document))
-        options = take_options(document, _OPTIONS)
-        if stop := take(document, "stop_sequences", STOP):
-            options["stop"] = stop
-        if user := take(take(document, "metadata", OBJECT) or {}, "user_id", TEXT):
-            options["user"] = user
-        options |= _tools(document)
-        return ParsedRequest(model, messages, limit, bool(take(document, "stream", BOOLEAN)), True, options)
+        return ParsedRequest(
+            model,
+            messages,
+            limit,
+            bool(take(document, "stream", BOOLEAN)),
+            True,
+            fields.options | _tools(document),
+            fields.dropped,
+            fields.native_only,
+            fields.unknown,
+        )
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
         return MessageReply(parsed, f"msg_{name}")

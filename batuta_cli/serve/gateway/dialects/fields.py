@@ -1,8 +1,7 @@
 """Type checks for the fields of a request's JSON. A wrong field raises `HttpError` 400.
 
-An error names the field and never quotes its value. `CHAT_OPTIONS` lists the fields that are sent to a backend. A field
-that is in no table is ignored, as the services ignore unknown fields. `store` and `metadata` are not sent, because they
-would make a provider keep the conversation, and `service_tier` is not sent, because it changes the price.
+An error names the field and never quotes its value. The tables of fields are in `openai_fields.py` and
+`anthropic_fields.py`; `treatment.py` applies them.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,6 +33,12 @@ class ParsedRequest:
     include_usage: bool = True
     """Whether a stream ends with the usage."""
     options: Mapping[str, Any] | None = None
+    dropped: tuple[str, ...] = ()
+    """Fields that a translated request leaves out."""
+    native_only: tuple[str, ...] = ()
+    """Fields that only a backend with the client's own API has."""
+    unknown: tuple[str, ...] = ()
+    """Fields of `options` that no table knows."""
 
 
 class FieldType(NamedTuple):
@@ -83,22 +88,6 @@ def take_limit(document: Mapping[str, Any], name: str) -> int | None:
     if value is not None and not 1 <= value <= MOST_TOKENS:
         raise wrong(name, f"must be from 1 to {MOST_TOKENS}", "invalid_value")
     return None if value is None else int(value)
-
-
-def take_options(document: Mapping[str, Any], table: Mapping[str, FieldType]) -> dict[str, Any]:
-    """The fields of the request that are in a table. Raises `HttpError`."""
-    return {
-        name: take(document, name, table[name])
-        for name, value in document.items()
-        if value is not None and name in table
-    }
-
-
-def refuse_fields(document: Mapping[str, Any], table: Mapping[str, str]) -> None:
-    """Raise `HttpError` when the request has an unsupported field that would change the response."""
-    for name, reason in table.items():
-        if document.get(name):
-            raise wrong(name, reason, "unsupported_field")
 
 
 def checked_messages(read: Callable[[], Any]) -> tuple[ChatMessage, ...]:
@@ -153,54 +142,10 @@ STOP = FieldType(
     f"a string, or a list of at most {_MOST_STOPS} strings",
     lambda v: isinstance(v, str) or (_texts(v) and len(v) <= _MOST_STOPS),
 )
-
-CHAT_OPTIONS: dict[str, FieldType] = {
-    "temperature": NUMBER,
-    "top_p": NUMBER,
-    "top_k": INTEGER,
-    "min_p": NUMBER,
-    "presence_penalty": NUMBER,
-    "frequency_penalty": NUMBER,
-    "logit_bias": OBJECT,
-    "logprobs": BOOLEAN,
-    "top_logprobs": INTEGER,
-    "n": FieldType(f"a whole number from 1 to {MOST_CHOICES}", lambda v: _integer(v) and 1 <= v <= MOST_CHOICES),
-    "seed": INTEGER,
-    "stop": STOP,
-    "user": TEXT,
-    "response_format": FieldType("an object with a type", lambda v: _object(v) and isinstance(v.get("type"), str)),
-    "reasoning_effort": TEXT,
-    "verbosity": TEXT,
-    "tools": FieldType(
-        "a list of functions, each with a name", lambda v: isinstance(v, list) and len(v) > 0 and all(map(_tool, v))
-    ),
-    "tool_choice": FieldType(
-        "none, auto, required or a function", lambda v: _named(v) or v in ("none", "auto", "required")
-    ),
-    "parallel_tool_calls": BOOLEAN,
-}
-"""Fields of a chat completion that are sent to the backend
-(https://platform.openai.com/docs/api-reference/chat/create), and `top_k` and `min_p` of local servers."""
-
-COMPLETION_OPTIONS = {
-    name: CHAT_OPTIONS[name]
-    for name in (
-        "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "logit_bias", "n", "seed",
-        "stop", "user",
-    )
-}  # fmt: skip
-"""Fields of a completion that are sent to the backend."""
-
-CHAT_REFUSED = {
-    "functions": "has been replaced by tools",
-    "function_call": "has been replaced by tool_choice",
-    "audio": "is not supported; batuta handles text only",
-    "web_search_options": "is not supported",
-}
-"""Unsupported fields that would change the response, with the reason for the error."""
-
-COMPLETION_REFUSED = {
-    "suffix": "is not supported",
-    "echo": "is not supported",
-    "logprobs": "is not supported; chat completions have it",
-}
+CHOICES = FieldType(f"a whole number from 1 to {MOST_CHOICES}", lambda v: _integer(v) and 1 <= v <= MOST_CHOICES)
+RESPONSE_FORMAT = FieldType("an object with a type", lambda v: _object(v) and isinstance(v.get("type"), str))
+TOOLS = FieldType(
+    "a list of functions, each with a name", lambda v: isinstance(v, list) and len(v) > 0 and all(map(_tool, v))
+)
+TOOL_CHOICE = FieldType("none, auto, required or a function", lambda v: _named(v) or v in ("none", "auto", "required"))
+OBJECTS = FieldType("a list of objects", lambda v: isinstance(v, list) and all(map(_object, v)))

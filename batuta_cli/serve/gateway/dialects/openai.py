@@ -13,21 +13,17 @@ import orjson
 
 from batuta_cli.serve.gateway.dialects.fields import (
     BOOLEAN,
-    CHAT_OPTIONS,
-    CHAT_REFUSED,
-    COMPLETION_OPTIONS,
-    COMPLETION_REFUSED,
     OBJECT,
     ParsedRequest,
     checked_messages,
-    refuse_fields,
     take,
     take_limit,
     take_model,
-    take_options,
     wrong,
 )
+from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS
 from batuta_cli.serve.gateway.dialects.replies import Reply, ReplyChoice, choices_of
+from batuta_cli.serve.gateway.dialects.treatment import treat
 from batuta_cli.serve.gateway.http_errors import HttpError, error_body, openai_error
 from batuta_cli.serve.messages import ChatMessage, parse_messages
 from batuta_cli.serve.pipeline.request import Summary
@@ -44,8 +40,7 @@ class ChatCompletions:
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         model = take_model(document)
-        refuse_fields(document, CHAT_REFUSED)
-        _check_modalities(document)
+        fields = treat(document, CHAT_FIELDS)
         if document.get("messages") is None:
             raise wrong("messages", "is missing", "missing_field")
         messages = checked_messages(lambda: parse_messages(document["messages"]))
@@ -53,8 +48,17 @@ class ChatCompletions:
         if limit is not None and old_limit is not None and limit != old_limit:
             raise wrong("max_tokens", "and max_completion_tokens differ; send one of them", "invalid_value")
         stream, usage = _streaming(document)
-        options = take_options(document, CHAT_OPTIONS)
-        return ParsedRequest(model, messages, old_limit if limit is None else limit, stream, usage, options)
+        return ParsedRequest(
+            model,
+            messages,
+            old_limit if limit is None else limit,
+            stream,
+            usage,
+            fields.options,
+            fields.dropped,
+            fields.native_only,
+            fields.unknown,
+        )
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
         return ChatReply(parsed, f"chatcmpl-{name}", created)
@@ -67,9 +71,7 @@ class Completions:
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         model = take_model(document)
-        refuse_fields(document, COMPLETION_REFUSED)
-        if document.get("best_of") not in (None, 1):
-            raise wrong("best_of", "is not supported", "unsupported_field")
+        fields = treat(document, COMPLETION_FIELDS)
         prompt = document.get("prompt")
         if isinstance(prompt, list) and len(prompt) == 1:
             prompt = prompt[0]
@@ -77,8 +79,17 @@ class Completions:
             raise wrong("prompt", "must be one string")
         messages = checked_messages(lambda: [ChatMessage.user(prompt)])
         stream, usage = _streaming(document)
-        options = take_options(document, COMPLETION_OPTIONS)
-        return ParsedRequest(model, messages, take_limit(document, "max_tokens"), stream, usage, options)
+        return ParsedRequest(
+            model,
+            messages,
+            take_limit(document, "max_tokens"),
+            stream,
+            usage,
+            fields.options,
+            fields.dropped,
+            fields.native_only,
+            fields.unknown,
+        )
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
         return CompletionReply(parsed, f"cmpl-{name}", created)
@@ -94,11 +105,6 @@ def _streaming(document: dict[str, Any]) -> tuple[bool, bool]:
     if options and not stream:
         raise wrong("stream_options", "is allowed only with stream", "invalid_value")
     return stream, bool(usage)
-
-
-def _check_modalities(document: dict[str, Any]) -> None:
-    if document.get("modalities") not in (None, [], ["text"]):
-        raise wrong("modalities", "must be text; batuta handles text only", "unsupported_field")
 
 
 def _usage(summary: Summary) -> dict[str, Any]:

@@ -169,7 +169,6 @@ def test_a_conversation_with_tools_becomes_openais(tmp_path: Path) -> None:
         "temperature": 0.5,
         "top_k": 7,
         "stop": ["END"],
-        "user": "u-1",
         "tools": [
             {
                 "type": "function",
@@ -232,7 +231,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "stop": ({"stop_sequences": [1]}, "stop_sequences"),
     "temperature": ({"temperature": "hot"}, "temperature"),
     "top_k": ({"top_k": 1.5}, "top_k"),
-    "user": ({"metadata": {"user_id": 1}}, "user_id"),
+    "user": ({"metadata": {"user_id": 1}}, "metadata"),
 }
 
 

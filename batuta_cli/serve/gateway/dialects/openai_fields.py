@@ -1,0 +1,114 @@
+"""The fields of OpenAI's chat completions and completions, and of the servers that extend them.
+
+Sources: https://platform.openai.com/docs/api-reference/chat/create and /completions/create; the README of llama.cpp's
+server; vLLM's page "OpenAI-compatible server"; https://openrouter.ai/docs/api-reference/parameters. A test compares the
+tables with the types of the package `openai`.
+"""
+
+from batuta_cli.serve.gateway.dialects.fields import (
+    BOOLEAN,
+    CHOICES,
+    INTEGER,
+    NUMBER,
+    OBJECT,
+    RESPONSE_FORMAT,
+    STOP,
+    TEXT,
+    TOOL_CHOICE,
+    TOOLS,
+)
+from batuta_cli.serve.gateway.dialects.treatment import (
+    ANY,
+    FieldRow,
+    carried,
+    dropped,
+    mapped,
+    option,
+    refused,
+)
+
+_NAMES_A_USER = "names a user or a conversation; only OpenAI itself gets it"
+_CACHE = "setting of OpenAI's prompt cache"
+_SERVER = "field of local servers"
+
+SAMPLING: dict[str, FieldRow] = {
+    "temperature": option(NUMBER, "temperature"),
+    "top_p": option(NUMBER, "top_p"),
+    "top_k": option(INTEGER, "top_k"),
+    "min_p": option(NUMBER, "min_p"),
+    "presence_penalty": option(NUMBER, "presence_penalty"),
+    "frequency_penalty": option(NUMBER, "frequency_penalty"),
+    "logit_bias": option(OBJECT, "logit_bias"),
+    "n": option(CHOICES, "n"),
+    "seed": option(INTEGER, "seed"),
+    "stop": option(STOP, "stop"),
+}
+
+SERVER_FIELDS: dict[str, FieldRow] = {
+    name: carried(ANY, _SERVER)
+    for name in (
+        "add_generation_prompt", "cache_prompt", "cache_salt", "chat_template", "chat_template_kwargs",
+        "continue_final_message", "documents", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
+        "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "enable_thinking", "grammar", "grammar_lazy",
+        "grammar_triggers", "guided_choice", "guided_decoding_backend", "guided_grammar", "guided_json",
+        "guided_regex", "guided_whitespace_pattern", "id_slot", "ignore_eos", "include_reasoning",
+        "include_stop_str_in_output", "json_schema", "length_penalty", "lora", "min_keep", "min_tokens", "mirostat",
+        "mirostat_eta", "mirostat_tau", "mm_processor_kwargs", "n_indent", "n_keep", "parse_tool_calls", "priority",
+        "reasoning", "reasoning_format", "repeat_last_n", "repeat_penalty", "repetition_penalty", "return_progress",
+        "return_token_ids", "samplers", "separate_reasoning", "skip_special_tokens",
+        "spaces_between_special_tokens", "stop_token_ids", "structured_outputs", "thinking", "thinking_budget_tokens",
+        "thinking_forced_open", "timings_per_token", "top_n_sigma", "truncate_prompt_tokens", "typical_p",
+        "xtc_probability", "xtc_threshold",
+    )
+}  # fmt: skip
+"""Fields of llama.cpp, vLLM, SGLang and hosts of open models that change the text and not its price."""
+
+CHAT_FIELDS: dict[str, FieldRow] = {
+    **SAMPLING,
+    **SERVER_FIELDS,
+    "model": mapped(TEXT, "model"),
+    "messages": mapped(ANY, "messages"),
+    "max_tokens": mapped(ANY, "max_tokens"),
+    "max_completion_tokens": mapped(ANY, "max_tokens"),
+    "stream": mapped(BOOLEAN, "stream"),
+    "stream_options": mapped(OBJECT, "include_usage"),
+    "logprobs": option(BOOLEAN, "logprobs"),
+    "top_logprobs": option(INTEGER, "top_logprobs"),
+    "response_format": option(RESPONSE_FORMAT, "response_format"),
+    "reasoning_effort": option(TEXT, "reasoning_effort"),
+    "verbosity": option(TEXT, "verbosity"),
+    "tools": option(TOOLS, "tools"),
+    "tool_choice": option(TOOL_CHOICE, "tool_choice"),
+    "parallel_tool_calls": option(BOOLEAN, "parallel_tool_calls"),
+    "moderation": carried(OBJECT, "moderation by the service"),
+    "prediction": carried(OBJECT, "predicted output"),
+    "prompt_cache_options": carried(OBJECT, _CACHE),
+    "prompt_cache_retention": carried(TEXT, _CACHE),
+    "service_tier": carried(TEXT, "the service's speed, which may change the price"),
+    "store": carried(BOOLEAN, "the service keeps the response; true is refused under sovereign and private"),
+    "web_search_options": carried(OBJECT, "a hosted tool; refused under sovereign and private"),
+    "metadata": dropped(OBJECT, _NAMES_A_USER),
+    "prompt_cache_key": dropped(TEXT, _NAMES_A_USER),
+    "safety_identifier": dropped(TEXT, _NAMES_A_USER),
+    "user": dropped(TEXT, _NAMES_A_USER),
+    "audio": refused("is not supported; batuta returns text only"),
+    "modalities": refused("must be text; batuta returns text only", [], ["text"]),
+    "functions": refused("has been replaced by tools", []),
+    "function_call": refused("has been replaced by tool_choice"),
+    "best_of": refused("is not supported; use n", 1),
+}
+
+COMPLETION_FIELDS: dict[str, FieldRow] = {
+    **SAMPLING,
+    **SERVER_FIELDS,
+    "model": mapped(TEXT, "model"),
+    "prompt": mapped(ANY, "messages"),
+    "max_tokens": mapped(ANY, "max_tokens"),
+    "stream": mapped(BOOLEAN, "stream"),
+    "stream_options": mapped(OBJECT, "include_usage"),
+    "user": dropped(TEXT, _NAMES_A_USER),
+    "suffix": refused("is not supported", ""),
+    "echo": refused("is not supported", False),
+    "logprobs": refused("is not supported; chat completions have it", 0),
+    "best_of": refused("is not supported; use n", 1),
+}

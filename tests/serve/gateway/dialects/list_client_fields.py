@@ -1,0 +1,32 @@
+"""Prints the fields of the official clients' requests as JSON.
+
+Run by the interpreter of .venv/clients, which has the clients and nothing of batuta.
+"""
+
+import json
+from importlib import import_module
+from typing import get_type_hints
+
+TYPES: dict[str, list[str]] = {
+    "chat": ["openai.types.chat.completion_create_params.CompletionCreateParams"],
+    "completions": ["openai.types.completion_create_params.CompletionCreateParams"],
+    "messages": [
+        "anthropic.types.message_create_params.MessageCreateParams",
+        "anthropic.types.beta.message_create_params.MessageCreateParams",
+    ],
+    "count_tokens": [
+        "anthropic.types.message_count_tokens_params.MessageCountTokensParams",
+        "anthropic.types.beta.message_count_tokens_params.MessageCountTokensParams",
+    ],
+}
+"""The types of each dialect. A union, which a streamed and a whole request have, is walked through its members."""
+
+
+def fields(path: str) -> set[str]:
+    module, _, name = path.rpartition(".")
+    kind = getattr(import_module(module), name)
+    members = getattr(kind, "__args__", (kind,))
+    return {field for member in members for field in get_type_hints(member)}
+
+
+print(json.dumps({name: sorted(set().union(*map(fields, paths))) for name, paths in TYPES.items()}))

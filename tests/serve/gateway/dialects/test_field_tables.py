@@ -1,0 +1,49 @@
+"""Every field of the official clients' requests has a row in the table of its dialect."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from batuta_cli.serve.gateway.dialects.anthropic_fields import COUNT_FIELDS, MESSAGE_FIELDS
+from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS
+from batuta_cli.serve.gateway.dialects.treatment import FieldTable, Treatment
+
+CLIENTS = Path(sys.prefix) / "clients" / "bin" / "python"
+TABLES: dict[str, FieldTable] = {
+    "chat": CHAT_FIELDS,
+    "completions": COMPLETION_FIELDS,
+    "messages": MESSAGE_FIELDS,
+    "count_tokens": COUNT_FIELDS,
+}
+
+
+@cache
+def client_fields() -> dict[str, list[str]]:
+    assert CLIENTS.exists(), f"{CLIENTS} is missing; run `make test`"
+    script = Path(__file__).with_name("list_client_fields.py")
+    done = subprocess.run([CLIENTS, script], capture_output=True, text=True, timeout=120, check=True)
+    found: dict[str, list[str]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("dialect", TABLES)
+def test_every_field_of_the_official_client_has_a_row(dialect: str) -> None:
+    fields = client_fields()[dialect]
+    assert len(fields) > 10
+    assert [name for name in fields if name not in TABLES[dialect]] == []
+
+
+def test_every_type_list_of_the_clients_has_a_table() -> None:
+    assert list(client_fields()) == list(TABLES)
+
+
+@pytest.mark.parametrize("dialect", TABLES)
+def test_every_row_says_what_becomes_of_its_field(dialect: str) -> None:
+    for name, row in TABLES[dialect].items():
+        assert row.note, name
+        assert not row.copied or row.treatment is Treatment.MAPPED, name
+        assert not row.native_only or row.treatment is Treatment.CARRIED, name
