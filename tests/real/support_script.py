@@ -75,7 +75,7 @@ def _said(messages: Sequence[Mapping[str, Any]]) -> str | None:
         if message["role"] == "assistant":
             return None
         if message["role"] == "tool":
-            return ([""] + _text(message["content"]).strip().splitlines())[-1]
+            return _text(message["content"]).strip().rpartition("\n")[2]
     return None
 
 

@@ -1,7 +1,7 @@
-"""What the programs of this folder share: `NAME.py DIALECT URL MODEL [required]` asks, streams, and runs one tool.
+"""What the programs of this folder share: `NAME.py DIALECT URL MODEL PROMPT` asks, streams, and runs one tool.
 
 They are run by the interpreter of .venv/clients, which has the clients and nothing of batuta, and print what they got
-as JSON. With `required` the model is told to call the tool: a small one would not do it by itself.
+as JSON. PROMPT is the question to which the model answers with a call of the tool.
 """
 
 import json
@@ -9,10 +9,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-DIALECT, URL, MODEL = sys.argv[1:4]
-FORCED = sys.argv[4:] == ["required"]
+DIALECT, URL, MODEL, NOTE = sys.argv[1:]
 HELLO = "Say hello."
-NOTE = "What does note.txt say?"
 
 ran: list[str] = []
 """The arguments of each run of the tool."""
@@ -31,7 +29,7 @@ def read_note(name: str) -> str:
 
 SCHEMA = {
     "type": "object",
-    "properties": {"name": {"type": "string", "description": "the name of the file", "maxLength": 20}},
+    "properties": {"name": {"type": "string", "description": "the name of the file"}},
     "required": ["name"],
 }
 """The parameters of `read_note`, for clients that do not make them from the function."""

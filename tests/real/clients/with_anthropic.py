@@ -3,9 +3,10 @@
 from typing import Any
 
 import anthropic  # type: ignore[import-not-found,unused-ignore]
-from common import FORCED, HELLO, MODEL, NOTE, URL, main, read_note  # type: ignore[import-not-found]
+from common import HELLO, MODEL, NOTE, URL, main, read_note  # type: ignore[import-not-found]
 
 client = anthropic.Anthropic(base_url=URL, auth_token="none", api_key=None, max_retries=0)
+GREEDY: Any = {"model": MODEL, "extra_body": {"temperature": 0}}  # the client has no parameter for it
 
 
 def turns(text: str) -> list[Any]:
@@ -13,19 +14,14 @@ def turns(text: str) -> list[Any]:
 
 
 def messages() -> tuple[str, list[str], str]:
-    asked = client.messages.create(model=MODEL, messages=turns(HELLO), max_tokens=40)
-    with client.messages.stream(model=MODEL, messages=turns(HELLO), max_tokens=40) as stream:
+    asked = client.messages.create(**GREEDY, messages=turns(HELLO), max_tokens=40)
+    with client.messages.stream(**GREEDY, messages=turns(HELLO), max_tokens=40) as stream:
         parts = list(stream.text_stream)
     tool = anthropic.beta_tool(read_note)
-    choice = {"type": "any"} if FORCED else {"type": "auto"}
-    runner = client.beta.messages.tool_runner(
-        model=MODEL, messages=turns(NOTE), max_tokens=80, tools=[tool], tool_choice=choice, stream=True
-    )
+    runner = client.beta.messages.tool_runner(**GREEDY, messages=turns(NOTE), max_tokens=80, tools=[tool], stream=True)
     told = ""
     for stream in runner:
         last = stream.get_final_message()
-        if FORCED:  # once: the runner would force each turn
-            runner.set_messages_params(lambda params: params | {"tool_choice": {"type": "none"}})
         told = "".join(block.text for block in last.content if block.type == "text")
     return asked.content[0].text, parts, told
 

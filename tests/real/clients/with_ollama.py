@@ -6,7 +6,7 @@ import ollama  # type: ignore[import-not-found,unused-ignore]
 from common import HELLO, MODEL, NOTE, URL, main, read_note  # type: ignore[import-not-found]
 
 client = ollama.Client(host=URL)
-LIMIT = {"num_predict": 40}
+LIMIT = {"num_predict": 80, "temperature": 0}
 
 
 def chat() -> tuple[str, list[str], str]:
@@ -14,9 +14,10 @@ def chat() -> tuple[str, list[str], str]:
         return [{"role": "user", "content": text}]
 
     asked = client.chat(model=MODEL, messages=turns(HELLO), options=LIMIT)
-    parts = [part.message.content for part in client.chat(model=MODEL, messages=turns(HELLO), options=LIMIT, stream=True)]
+    stream = client.chat(model=MODEL, messages=turns(HELLO), options=LIMIT, stream=True)
+    parts = [part.message.content for part in stream]
     messages = turns(NOTE)
-    calls = []
+    calls: list[Any] = []
     for part in client.chat(model=MODEL, messages=messages, tools=[read_note], options=LIMIT, stream=True):
         calls += part.message.tool_calls or []
     messages.append({"role": "assistant", "content": "", "tool_calls": calls})

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from common import FORCED, HELLO, MODEL, NOTE, URL, main, read_note  # type: ignore[import-not-found]
+from common import HELLO, MODEL, NOTE, URL, main, read_note  # type: ignore[import-not-found]
 from pydantic_ai import Agent  # type: ignore[import-not-found,unused-ignore]
 from pydantic_ai.models.anthropic import AnthropicModel  # type: ignore[import-not-found,unused-ignore]
 from pydantic_ai.models.openai import (  # type: ignore[import-not-found,unused-ignore]
@@ -15,12 +15,12 @@ from pydantic_ai.providers.openai import OpenAIProvider  # type: ignore[import-n
 
 
 async def uses(model: Any) -> tuple[str, list[str], str]:
-    limit = {"max_tokens": 80}
-    agent = Agent(model, model_settings=limit)
+    settings = {"max_tokens": 80, "temperature": 0}
+    agent = Agent(model, model_settings=settings)
     asked = await agent.run(HELLO)
     async with agent.run_stream(HELLO) as stream:
         parts = [part async for part in stream.stream_text(delta=True, debounce_by=None)]
-    helper = Agent(model, model_settings=limit, tools=[read_note])
+    helper = Agent(model, model_settings=settings, tools=[read_note])
     told = await helper.run(NOTE)
     return asked.output, parts, told.output
 

@@ -44,6 +44,8 @@ class FieldRow:
     and no other API has it."""
     harmless: tuple[Any, ...] = ()
     """Values that ask for nothing, as null does: with them the field is ignored."""
+    details: Mapping[str, Any] | None = None
+    """REFUSED: what the client reads by program, see `HttpError.details`."""
 
 
 FieldTable = Mapping[str, FieldRow]
@@ -88,9 +90,9 @@ def dropped(kind: FieldType, why: str) -> FieldRow:
     return FieldRow(Treatment.DROPPED, kind, why)
 
 
-def refused(why: str, *harmless: Any) -> FieldRow:
+def refused(why: str, *harmless: Any, details: Mapping[str, Any] | None = None) -> FieldRow:
     """A field that makes the request invalid unless it has one of the values `harmless`."""
-    return FieldRow(Treatment.REFUSED, ANY, why, harmless=harmless)
+    return FieldRow(Treatment.REFUSED, ANY, why, harmless=harmless, details=details)
 
 
 def treat(document: Mapping[str, Any], table: FieldTable) -> TreatedFields:
@@ -109,7 +111,9 @@ def treat(document: Mapping[str, Any], table: FieldTable) -> TreatedFields:
         if _is_among(value, row.harmless):
             continue
         if row.treatment is Treatment.REFUSED:
-            raise wrong(name, row.note, "unsupported_field")
+            error = wrong(name, row.note, "unsupported_field")
+            error.details = row.details
+            raise error
         if row.treatment is Treatment.DROPPED:
             names["dropped"].append(name)
         elif row.native_only:
