@@ -202,6 +202,23 @@ def to_anthropic(usage: Usage) -> dict[str, Any]:
     return shape
 
 
+def to_responses(usage: Usage) -> dict[str, Any]:
+    """A usage in the format of OpenAI's Responses API, which has 0 for a kind that was not reported.
+
+    Source: https://platform.openai.com/docs/api-reference/responses/object.
+    """
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens or 0,
+            "cache_write_tokens": usage.cache_write_tokens or 0,
+        },
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
 def kinds_of(usage: Usage) -> dict[str, int]:
     """The reported kinds, by the names of their fields."""
     names = [name for name in Usage.__dataclass_fields__ if name not in ("input_tokens", "output_tokens", "_")]

@@ -22,6 +22,7 @@ from batuta_cli.serve.gateway.connection import ClientLeftError, Connection, Rec
 from batuta_cli.serve.gateway.dialects.anthropic import Messages
 from batuta_cli.serve.gateway.dialects.openai import ChatCompletions, Completions
 from batuta_cli.serve.gateway.dialects.replies import Dialect
+from batuta_cli.serve.gateway.dialects.responses import Responses
 from batuta_cli.serve.gateway.generation import generate
 from batuta_cli.serve.gateway.http_errors import (
     ErrorFormat,
@@ -30,6 +31,7 @@ from batuta_cli.serve.gateway.http_errors import (
     check_method,
     error_body,
     http_error_for,
+    no_stored_response,
     openai_error,
 )
 from batuta_cli.serve.gateway.keys import ClientKeys
@@ -43,11 +45,13 @@ CLIENT_LEFT = 499
 """The status, in log and metrics, of a request whose client has disconnected. nginx uses the same number."""
 
 _MODELS = "/v1/models"
+_RESPONSES = "/v1/responses"
 
 _POST_ROUTES: dict[str, Dialect] = {
     "/v1/chat/completions": ChatCompletions(),
     "/v1/completions": Completions(),
     "/v1/messages": Messages(),
+    _RESPONSES: Responses(),
 }
 _GET_ROUTES: dict[str, Callable[[GatewayState, Connection], Awaitable[None]]] = {
     _MODELS: info_routes.list_models,
@@ -250,6 +254,9 @@ class Gateway:
             connection.route = _MODELS
             check_method(method, ("GET", "HEAD"))
             await info_routes.show_model(state, connection, path.removeprefix(_MODELS + "/"))
+        elif path.startswith(_RESPONSES + "/"):
+            connection.route = _RESPONSES
+            raise no_stored_response()
         else:
             raise HttpError(404, "not_found", "there is no such route")
 

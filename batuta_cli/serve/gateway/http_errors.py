@@ -177,3 +177,12 @@ def check_method(method: str, allowed: tuple[str, ...]) -> None:
 def unknown_model() -> HttpError:
     """The error for a model that no backend has."""
     return HttpError(404, "model_not_found", "no backend has this model; GET /v1/models lists them", "model")
+
+
+def no_stored_response() -> HttpError:
+    """The error for the routes of a stored response: get, delete, cancel, compact, list its input."""
+    return HttpError(
+        404,
+        "no_stored_responses",
+        "batuta keeps no responses, whatever store says; send the whole conversation to POST /v1/responses",
+    )

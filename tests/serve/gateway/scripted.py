@@ -124,6 +124,33 @@ def _whole_tools(request: ChatRequest) -> list[Step]:
     return [Piece(delta={"tool_calls": [call]}), Piece(finish_reason="tool_calls")]
 
 
+def _custom(request: ChatRequest) -> list[Step]:
+    """A call of a custom tool, as a function with one text; an escape is cut in two."""
+    parts = ['{"inp', 'ut": "*** Begin Patch\\n+Ł', "\\u00f3d\\u", '017a \\"q\\"\\n*** End Patch"}']
+    return [
+        _call(0, "call_1", "apply_patch", ""),
+        *(_call(0, None, None, part) for part in parts),
+        Piece(finish_reason="tool_calls"),
+    ]
+
+
+def _thinking(request: ChatRequest) -> list[Step]:
+    """Reasoning, text, and two calls whose parts arrive in turn, the second without an id or arguments."""
+    return [
+        Piece(delta={"reasoning_content": "I need "}),
+        Piece(delta={"reasoning_content": "the weather.", "reasoning": "the weather."}),
+        Piece("Let me look."),
+        _call(0, "call_1", "weather", '{"city":'),
+        _call(1, None, "time", ""),
+        _call(0, None, None, '"Łódź"}'),
+        Piece(finish_reason="tool_calls"),
+    ]
+
+
+def _refuses(request: ChatRequest) -> list[Step]:
+    return [Piece(delta={"refusal": "I can"}), Piece(delta={"refusal": "not."}), Piece(finish_reason="stop")]
+
+
 def _choices(request: ChatRequest) -> list[Step]:
     count = request.options.get("n", 1)
     texts: list[Step] = [Piece(f"choice {i}", index=i) for i in range(count)]
@@ -146,6 +173,10 @@ SCRIPTS: dict[str, Callable[[ChatRequest], list[Step]]] = {
     "whole-tools": _whole_tools,
     "bad-tools": lambda request: [_call(0, "call_1", "f", "{not json"), Piece(finish_reason="tool_calls")],
     "choices": _choices,
+    "custom": _custom,
+    "thinking": _thinking,
+    "refuses": _refuses,
+    "cut-call": lambda request: [_call(0, "call_1", "apply_patch", '{"input": "half'), BackendError("it ended")],
     "more": _more,
     "long": lambda request: [*(Piece("0123456789abcdef" * 64) for _ in range(20_000)), Piece(finish_reason="stop")],
     "unfinished": lambda request: [Piece("all of it")],

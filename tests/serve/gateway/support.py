@@ -21,6 +21,7 @@ REMOTE = ("203.0.113.7", 50000)
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 MESSAGES = "/v1/messages"
+RESPONSES = "/v1/responses"
 
 
 @dataclass

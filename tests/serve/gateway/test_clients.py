@@ -45,6 +45,11 @@ def anthropic(gateway: Live) -> Any:
     return used("with_anthropic.py", gateway)
 
 
+@pytest.fixture(scope="module")
+def responses(gateway: Live) -> Any:
+    return used("with_responses.py", gateway)
+
+
 def test_openai_gets_an_answer_with_usage_and_cost(openai: Any) -> None:
     assert openai["chat"] == {
         "text": TEXT,
@@ -136,3 +141,48 @@ def test_anthropic_raises_the_class_that_each_refusal_is(anthropic: Any) -> None
 
 def test_anthropic_raises_where_a_stream_breaks(anthropic: Any) -> None:
     assert anthropic["broken"] == {"text": "half of ", "error": True}
+
+
+def test_the_responses_client_gets_a_response_that_its_types_accept(responses: Any) -> None:
+    usage = [5, 3, 8]
+    expected = {"text": TEXT, "status": "completed", "store": False, "usage": usage, "cost": "0.001234"}
+    assert responses["answer"] == expected
+    assert responses["stream"] == {"text": TEXT, "last": ["response.completed", TEXT], "numbers": True}
+    assert responses["image"] == TEXT
+    assert responses["cut"] == ["incomplete", "max_output_tokens", "ab"]
+
+
+def test_the_responses_client_reads_reasoning_and_calls_and_sends_their_results(responses: Any) -> None:
+    assert responses["helper"] == {
+        "kinds": ["reasoning", "message", "function_call", "function_call"],
+        "summary": "I need the weather.",
+        "calls": [["weather", '{"city":"Łódź"}'], ["time", "{}"]],
+    }
+    assert responses["tools"] == "time: rain"
+
+
+def test_the_responses_client_calls_custom_tools_with_free_text(responses: Any) -> None:
+    patch = '*** Begin Patch\n+Łódź "q"\n*** End Patch'
+    assert responses["custom"] == {"input": patch, "streamed": patch, "deltas": 3, "then": "Success"}
+
+
+def test_the_responses_client_parses_a_model(responses: Any) -> None:
+    assert responses["parsed"] == [{"name": "Ada", "age": 36}] * 2
+
+
+def test_the_responses_client_raises_the_class_that_each_refusal_is(responses: Any) -> None:
+    assert responses["errors"] == {
+        "over-budget": ["APIStatusError", 402, "budget_exceeded"],
+        "private": ["PermissionDeniedError", 403, "privacy"],
+        "queue-full": ["RateLimitError", 429, "queue_full"],
+        "overflow": ["BadRequestError", 400, "context_length_exceeded"],
+        "no-such-model": ["NotFoundError", 404, "model_not_found"],
+        "previous_response_id": ["BadRequestError", 400, "previous_response_id"],
+    }
+
+
+def test_the_responses_client_notices_where_a_stream_breaks(responses: Any) -> None:
+    assert responses["broken"] == {
+        "kinds": ["response.output_text.delta", "response.failed"],
+        "error": "APIConnectionError",
+    }

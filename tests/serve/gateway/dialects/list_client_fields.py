@@ -10,6 +10,8 @@ from typing import get_type_hints
 TYPES: dict[str, list[str]] = {
     "chat": ["openai.types.chat.completion_create_params.CompletionCreateParams"],
     "completions": ["openai.types.completion_create_params.CompletionCreateParams"],
+    "responses": ["openai.types.responses.response_create_params.ResponseCreateParams"],
+    "input_tokens": ["openai.types.responses.input_token_count_params.InputTokenCountParams"],
     "messages": [
         "anthropic.types.message_create_params.MessageCreateParams",
         "anthropic.types.beta.message_create_params.MessageCreateParams",

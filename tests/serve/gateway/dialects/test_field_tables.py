@@ -10,12 +10,15 @@ import pytest
 
 from batuta_cli.serve.gateway.dialects.anthropic_fields import COUNT_FIELDS, MESSAGE_FIELDS
 from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS
+from batuta_cli.serve.gateway.dialects.responses_fields import INPUT_TOKEN_FIELDS, RESPONSE_FIELDS
 from batuta_cli.serve.gateway.dialects.treatment import FieldTable, Treatment
 
 CLIENTS = Path(sys.prefix) / "clients" / "bin" / "python"
 TABLES: dict[str, FieldTable] = {
     "chat": CHAT_FIELDS,
     "completions": COMPLETION_FIELDS,
+    "responses": RESPONSE_FIELDS,
+    "input_tokens": INPUT_TOKEN_FIELDS,
     "messages": MESSAGE_FIELDS,
     "count_tokens": COUNT_FIELDS,
 }

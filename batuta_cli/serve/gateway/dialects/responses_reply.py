@@ -1,0 +1,203 @@
+"""Writes a response of OpenAI's Responses API, whole or as a stream of events. No I/O.
+
+The items of the output follow the order in which the backend's pieces arrive: reasoning, text, calls. Calls stay open
+to the end, because a backend may send parts of parallel calls in turn.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from batuta_cli.serve.gateway.dialects.responses_output import (
+    CALL_ITEMS,
+    COMPLETED,
+    IN_PROGRESS,
+    INCOMPLETE,
+    CallItem,
+    EventNumbers,
+    MessageItem,
+    OutputItem,
+    ReasoningItem,
+)
+from batuta_cli.serve.gateway.dialects.responses_tools import ResponseTools
+from batuta_cli.serve.gateway.http_errors import HttpError
+from batuta_cli.serve.pipeline.request import Summary
+from batuta_cli.serve.providers.wire import BackendError, FinishReason, Piece
+from batuta_cli.serve.usage import to_responses
+
+_INCOMPLETE_REASONS: Mapping[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_ERROR_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
+"""Codes of a failed response by status; otherwise `server_error`
+(https://platform.openai.com/docs/api-reference/responses/object)."""
+
+_OVERFLOW = "context_length_exceeded"
+"""A code that clients such as Codex act on, and which OpenAI sends too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """What the response repeats of the request, and what its writer needs of it."""
+
+    fields: Mapping[str, Any]
+    """Fields of the response object, as JSON."""
+    tools: ResponseTools
+    summary: bool
+    """Whether reasoning is returned as a summary."""
+    encoded: bool
+    """Whether reasoning has `encrypted_content`."""
+
+
+class ResponseReply:
+    """Writes a `response`."""
+
+    def __init__(self, model: str, echo: Echo, name: str, created: int) -> None:
+        self._frame = {"id": f"resp_{name}", "object": "response", "created_at": created, "model": model}
+        self._echo = echo
+        self._name = name
+        self._numbers = EventNumbers()
+        self._items: list[OutputItem] = []
+        self._open: MessageItem | ReasoningItem | None = None
+        """The item of text that is not complete."""
+        self._calls: dict[int, CallItem] = {}
+        """By the index of the backend."""
+        self._finish: FinishReason | None = None
+        self._final: dict[str, Any] = {}
+        """The response object, after `end`."""
+
+    def begin(self) -> bytes:
+        response = self._response(IN_PROGRESS)
+        event = self._numbers.event
+        return event("response.created", response=response) + event("response.in_progress", response=response)
+
+    def piece(self, piece: Piece) -> bytes:
+        if piece.index:  # another choice, which was not asked for
+            return b""
+        delta, events = piece.delta or {}, b""
+        if reasoning := _text(delta, "reasoning_content") or _text(delta, "reasoning"):
+            events += self._reasoning(reasoning)
+        if piece.text or piece.logprobs:
+            events += self._text(piece)
+        if refusal := _text(delta, "refusal"):
+            begun, item = self._message()
+            events += begun + item.add_refusal(refusal)
+        calls = delta.get("tool_calls")
+        for part in calls if isinstance(calls, list) else ():
+            events += self._call_part(part if isinstance(part, dict) else {})
+        self._finish = piece.finish_reason or self._finish
+        return events
+
+    def end(self, summary: Summary) -> bytes:
+        reason = _INCOMPLETE_REASONS.get(self._finish) if self._finish else None
+        status = INCOMPLETE if reason else COMPLETED
+        events = b"".join(item.end(status) for item in self._items if item.status == IN_PROGRESS)
+        self._open = None
+        self._final = self._response(status, reason=reason, usage=to_responses(summary.tokens))
+        return events + self._numbers.event(f"response.{status}", response=self._final)
+
+    def broken(self, error: HttpError) -> bytes:
+        """The failure. Items that are not complete get no end, so that no client runs half a call."""
+        code = _OVERFLOW if error.code == _OVERFLOW else _ERROR_CODES.get(error.status, "server_error")
+        response = self._response("failed", error={"code": code, "message": error.message})
+        return self._numbers.event("response.failed", response=response)
+
+    def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
+        for piece in pieces:
+            self.piece(piece)
+        self.end(summary)
+        return orjson.dumps(self._final)
+
+    def _response(
+        self,
+        status: str,
+        *,
+        reason: str | None = None,
+        error: dict[str, str] | None = None,
+        usage: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        return {
+            **self._frame,
+            "status": status,
+            "error": error,
+            "incomplete_details": {"reason": reason} if reason else None,
+            "output": [item.document() for item in self._items if item.status != IN_PROGRESS],
+            "usage": usage,
+            **self._echo.fields,
+        }
+
+    def _text(self, piece: Piece) -> bytes:
+        begun, item = self._message()
+        if piece.logprobs:
+            return begun + item.add_logprobs(piece.text, _logprobs(piece.logprobs))
+        return begun + item.add_text(piece.text)
+
+    def _message(self) -> tuple[bytes, MessageItem]:
+        """The open message, and the events that begin it."""
+        if isinstance(self._open, MessageItem):
+            return b"", self._open
+        ended = self._end_text()
+        self._open = item = MessageItem(self._numbers, *self._place("msg"))
+        return ended + self._begun(item), item
+
+    def _reasoning(self, text: str) -> bytes:
+        begun = b""
+        if not isinstance(self._open, ReasoningItem):
+            ended, echo = self._end_text(), self._echo
+            self._open = ReasoningItem(self._numbers, *self._place("rs"), summary=echo.summary, encoded=echo.encoded)
+            begun = ended + self._begun(self._open)
+        return begun + self._open.add(text)
+
+    def _call_part(self, part: dict[str, Any]) -> bytes:
+        function = part.get("function")
+        function = function if isinstance(function, dict) else {}
+        index = part.get("index")
+        if not isinstance(index, int):
+            index = len(self._calls)
+        item, begun = self._calls.get(index), b""
+        if item is None:
+            begun, item = self._call(_text(function, "name"), _text(part, "id"))
+            self._calls[index] = item
+        arguments = _text(function, "arguments")
+        return begun + item.add(arguments) if arguments else begun
+
+    def _call(self, name: str, call_id: str) -> tuple[bytes, CallItem]:
+        """A new call, and the events that begin it. Raises `BackendError`."""
+        if not name:
+            raise BackendError("the backend sent a call of a tool without its name")
+        ended, tool = self._end_text(), self._echo.tools.origin(name)
+        kind = CALL_ITEMS[tool.kind]
+        call_id = call_id or f"call_{self._name}_{len(self._items)}"
+        item = kind(self._numbers, *self._place(kind.id_prefix), call_id, tool)
+        return ended + self._begun(item), item
+
+    def _place(self, prefix: str) -> tuple[int, str]:
+        """The index and the id of the next item."""
+        index = len(self._items)
+        return index, f"{prefix}_{self._name}_{index}"
+
+    def _begun(self, item: OutputItem) -> bytes:
+        self._items.append(item)
+        return item.begin()
+
+    def _end_text(self) -> bytes:
+        item, self._open = self._open, None
+        return item.end(COMPLETED) if item else b""
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _logprobs(logprobs: Any) -> list[dict[str, Any]]:
+    """The log probabilities of a chat completion, which a response has with `bytes` in every place."""
+    tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return [
+        {**_token(token), "top_logprobs": [_token(top) for top in token.get("top_logprobs") or ()]}
+        for token in tokens or ()
+    ]
+
+
+def _token(token: Mapping[str, Any]) -> dict[str, Any]:
+    return {"token": token.get("token"), "logprob": token.get("logprob"), "bytes": token.get("bytes") or []}
