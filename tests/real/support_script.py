@@ -4,7 +4,8 @@ It speaks OpenAI's chat completions, streamed and whole. What it answers depends
 requests of an agent (a title, a summary) disturb nothing:
 
 * a tool has answered: its last line, after `USED`;
-* the user's last message names a file `….txt`, and a tool of `TOOLS` is offered: a call of it that reads the file;
+* the user's last message names a file `….txt`, and a tool that can read it is offered: a call of it;
+* the message begins with `Write` and names a file: the same with a tool that can write it;
 * otherwise: `GREETING`.
 
 To try a client by hand, this prints the server's base URL and ends with its stdin:
@@ -20,11 +21,11 @@ from typing import Any
 
 from tests.serve.support_backend import FaultServer, Script, chat_answer, chunk, response, stream_head
 
-MODEL = "scripted"
+MODEL = "my-model"
 GREETING = "Zażółć gęślą jaźń, says the backend."
 USED = "The note says: "
 
-TOOLS: dict[str, dict[str, Any]] = {
+READING: dict[str, dict[str, Any]] = {
     "Bash": {"command": "cat FILE", "description": "Read the note"},  # Claude Code
     "exec_command": {"cmd": "cat FILE"},  # Codex
     "bash": {"command": "cat FILE", "description": "Read the note"},  # opencode
@@ -32,8 +33,15 @@ TOOLS: dict[str, dict[str, Any]] = {
 }
 """Tools that can read a file, with their arguments."""
 
+WRITTEN = "Written by the agent."
+WRITING: dict[str, dict[str, Any]] = {
+    "apply_patch": {"input": f"*** Begin Patch\n*** Add File: FILE\n+{WRITTEN}\n*** End Patch\n"},
+}
+"""Tools that can write a file. Codex offers this one, a custom tool, to models that it knows, such as `CODEX_MODEL`."""
+CODEX_MODEL = "gpt-5.5"
+
 _USAGE = (70, 5)
-_MODEL = {"id": MODEL, "object": "model", "owned_by": "vllm"}  # identified as the backend of profile `vllm`
+_MODELS = [{"id": name, "object": "model", "owned_by": "vllm"} for name in (MODEL, CODEX_MODEL)]  # as vLLM lists them
 
 
 def converse(path: str, headers: Mapping[str, str], body: Any) -> Script:
@@ -41,7 +49,7 @@ def converse(path: str, headers: Mapping[str, str], body: Any) -> Script:
     if path == "/health":
         return [response(b"", "text/plain")]
     if path.endswith("/models"):
-        return [response(json.dumps({"object": "list", "data": [_MODEL]}).encode())]
+        return [response(json.dumps({"object": "list", "data": _MODELS}).encode())]
     if not path.endswith("/chat/completions"):
         return [response(b'{"error": {"message": "no such route"}}', status="404 Not Found")]
     stream = bool(body.get("stream"))
@@ -84,7 +92,8 @@ def _call(body: Mapping[str, Any]) -> tuple[str, str] | None:
     asked = [_text(message["content"]) for message in body["messages"] if message["role"] == "user"]
     found = re.search(r"[\w-]+\.txt", asked[-1]) if asked else None
     offered = {tool["function"]["name"] for tool in body.get("tools") or []}
-    for name, arguments in TOOLS.items():
+    tools = WRITING if found and re.search(r"^\W*Write ", asked[-1], re.MULTILINE) else READING
+    for name, arguments in tools.items():
         if found and name in offered:
             return name, json.dumps(arguments).replace("FILE", found[0])
     return None
