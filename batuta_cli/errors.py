@@ -28,6 +28,7 @@
         DailyBudgetExceeded         5
           BudgetReservedError       5
         UnknownPriceError           5
+        UnboundedCostError          5
       PrivacyError                  6
       NoBackendError                7
         QueueFullError              7
@@ -237,6 +238,12 @@ class UnknownPriceError(CostError):
     """The price of the model at this backend is unknown, so the request is not sent. Exit 5."""
 
     kind = "unknown_price"
+
+
+class UnboundedCostError(CostError):
+    """Nothing bounds the cost of the request at this backend, so it is not sent. Exit 5."""
+
+    kind = "unbounded_cost"
 
 
 class PrivacyError(BatutaError):

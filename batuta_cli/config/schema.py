@@ -33,6 +33,7 @@ from batuta_cli.config.kinds import (
 
 Tier = Literal["standard", "private", "sovereign"]
 Durability = Literal["normal", "full"]
+UnknownFields = Literal["pass", "refuse"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,22 @@ class Budget:
             "Then it is refused: HTTP 429 with Retry-After.",
         ),
     ] = 2.0
+    allow_unbounded_tools: Annotated[
+        bool,
+        Key(
+            Boolean(),
+            "Whether a request to a backend that costs money may have hosted tools without max_uses, whose cost\n"
+            "nothing bounds.",
+        ),
+    ] = False
+    unknown_fields: Annotated[
+        UnknownFields,
+        Key(
+            OneOf(("pass", "refuse")),
+            "What happens to fields of a request that batuta does not know, at backends that cost money. pass: they\n"
+            "are sent on, with a warning in the log. refuse: HTTP 402.",
+        ),
+    ] = "pass"
     durability: Annotated[
         Durability,
         Key(
@@ -249,6 +266,14 @@ class GatewaySection:
     origins: Annotated[
         tuple[str, ...],
         Key(Origins(), 'Origins of web pages that may use it, such as ["http://localhost:3000"]; others are refused.'),
+    ] = ()
+    media_hosts: Annotated[
+        tuple[str, ...],
+        Key(
+            Names("hosts"),
+            'Hosts from which backends in your networks may fetch images and files, such as ["images.example.com"].\n'
+            "A message with a URL at another host goes only to public services.",
+        ),
     ] = ()
     max_body_bytes: Annotated[int, Key(Integer(1024, 1 << 30), "The largest request body, in bytes.")] = (
         32 * 1024 * 1024

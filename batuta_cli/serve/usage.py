@@ -16,7 +16,7 @@ A backend's report is untrusted. These rules make it consistent; `settlement.py`
 """
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -112,6 +112,27 @@ def from_openai(value: object) -> Usage | None:
             reasoning_tokens=reasoning,
             input_audio_tokens=number(input.get("audio_tokens")),
             output_audio_tokens=number(output.get("audio_tokens")),
+        )
+    )
+
+
+def from_responses(value: object) -> Usage | None:
+    """The usage from OpenAI's Responses API; None when it is invalid.
+
+    Source: https://platform.openai.com/docs/api-reference/responses/object.
+    """
+    if not isinstance(value, dict):
+        return None
+    whole = plain(value.get("input_tokens"), value.get("output_tokens"))
+    if whole is None:
+        return None
+    input, output = _table(value, "input_tokens_details"), _table(value, "output_tokens_details")
+    return _consistent(
+        replace(
+            whole,
+            cached_tokens=number(input.get("cached_tokens")),
+            cache_write_tokens=number(input.get("cache_write_tokens")),
+            reasoning_tokens=number(output.get("reasoning_tokens")),
         )
     )
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from batuta_cli.errors import ConfigError
 from batuta_cli.files import display
-from batuta_cli.serve.backends.wire_formats import WireFormat
+from batuta_cli.serve.backends.wire_formats import ClientApi, Need, WireFormat
 from batuta_cli.serve.tiers import PrivacyTier, ThroughputTier
 
 T = TypeVar("T")
@@ -169,6 +169,14 @@ class Profile:
     """Overrides `base_urls`."""
     output_limit: str = "max_tokens"
     """The field of OpenAI's format that limits the output; OpenAI's newer models refuse `max_tokens`."""
+    speaks: tuple[ClientApi, ...] = ()
+    """Client APIs that its servers speak beside the one of `wire`. A request in one of them is sent on as it came."""
+    provides: tuple[ClientApi, ...] = ()
+    """Client APIs whose provider it is: fields that name a user go only there."""
+    carries: tuple[Need, ...] = ()
+    """Content beside text that its servers take, and hosted tools. Whether a model takes them is not known here."""
+    image_tokens: int = 16_384
+    """The most tokens of one image. The default is that of Qwen2-VL, the highest of the open models."""
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """For each placeholder, environment variables; the first one that is set counts."""
     note: str = ""
@@ -190,6 +198,10 @@ class Profile:
     continuation: Continuation = field(default_factory=Continuation)
     private_hosts: tuple[str, ...] = ()
     """Host names that count as Private over https with a verified certificate; `*` is a part of one label."""
+
+    def takes(self, api: ClientApi | None) -> bool:
+        """Whether its servers take requests in a client API as they are."""
+        return api is not None and (api is self.wire.api or api in self.speaks)
 
     @property
     def is_local(self) -> bool:

@@ -18,16 +18,46 @@ class Need(NameEnum):
     TOOLS = "tools"
     JSON = "JSON output"
     CHOICES = "several choices"
+    IMAGES = "images"
+    FILES = "files"
+    AUDIO = "audio input"
+    VIDEO = "video input"
+    HOSTED_TOOLS = "hosted tools"
+
+
+OF_SERVERS = frozenset((Need.IMAGES, Need.FILES, Need.AUDIO, Need.VIDEO, Need.HOSTED_TOOLS))
+"""Needs that depend on the server, not on the format: the profile of a backend says which of them it takes."""
+
+
+class ClientApi(Enum):
+    """An API that clients speak to the gateway, and that backends may speak too; its value is the name in profiles."""
+
+    OPENAI_CHAT = "openai-chat", "chat/completions"
+    OPENAI_RESPONSES = "openai-responses", "responses"
+    ANTHROPIC_MESSAGES = "anthropic-messages", "messages"
+
+    path: str
+    """Of its requests, below the base URL; from the root when it begins with a slash."""
+
+    def __new__(cls, name: str, path: str) -> Self:
+        """A row of the table."""
+        member = object.__new__(cls)
+        member._value_ = name
+        member.path = path
+        return member
+
+
+_RAW = frozenset({Need.STREAMING})
 
 
 class WireFormat(Enum):
     """A wire format; its value is the name in profiles."""
 
-    OPENAI = "openai", "openai_chat", frozenset(Need), False
-    ANTHROPIC = "anthropic", "anthropic_messages", frozenset({Need.STREAMING, Need.TOOLS}), True
-    REPLICATE = "replicate", "replicate", frozenset({Need.STREAMING}), True
-    COMPLETIONS = "completions", "completions", frozenset({Need.STREAMING}), True
-    OLLAMA_GENERATE = "ollama-generate", "ollama_generate", frozenset({Need.STREAMING}), False
+    OPENAI = "openai", "openai_chat", frozenset(Need), False, ClientApi.OPENAI_CHAT
+    ANTHROPIC = "anthropic", "anthropic_messages", _RAW | OF_SERVERS | {Need.TOOLS}, True, ClientApi.ANTHROPIC_MESSAGES
+    REPLICATE = "replicate", "replicate", _RAW, True, None
+    COMPLETIONS = "completions", "completions", _RAW, True, None
+    OLLAMA_GENERATE = "ollama-generate", "ollama_generate", _RAW, False, None
 
     module: str
     """Its module in `serve/providers/formats/`."""
@@ -36,12 +66,17 @@ class WireFormat(Enum):
     needs_limit: bool
     """Whether a request needs an output limit: Anthropic requires it, the others' servers cut off early without it (16
     tokens is the default of OpenAI's completions)."""
+    api: ClientApi | None
+    """The client API that it is, if any."""
 
-    def __new__(cls, name: str, module: str, carries: frozenset[Need], needs_limit: bool) -> Self:
+    def __new__(
+        cls, name: str, module: str, carries: frozenset[Need], needs_limit: bool, api: ClientApi | None
+    ) -> Self:
         """A row of the table."""
         member = object.__new__(cls)
         member._value_ = name
         member.module = module
         member.carries = carries
         member.needs_limit = needs_limit
+        member.api = api
         return member

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 from batuta_cli.serve.gateway import METRICS_DIRECTORY, info_routes, logs
 from batuta_cli.serve.gateway.access import AccessCheck, read_headers
 from batuta_cli.serve.gateway.connection import ClientLeftError, Connection, Receive, Scope, Send
+from batuta_cli.serve.gateway.counting import count_tokens
 from batuta_cli.serve.gateway.dialects.anthropic import Messages
 from batuta_cli.serve.gateway.dialects.openai import ChatCompletions, Completions
-from batuta_cli.serve.gateway.dialects.replies import Dialect
-from batuta_cli.serve.gateway.dialects.responses import Responses
+from batuta_cli.serve.gateway.dialects.replies import CountDialect, Dialect, RequestDialect
+from batuta_cli.serve.gateway.dialects.responses import InputTokens, Responses
 from batuta_cli.serve.gateway.generation import generate
 from batuta_cli.serve.gateway.http_errors import (
     ErrorFormat,
@@ -52,6 +53,9 @@ _POST_ROUTES: dict[str, Dialect] = {
     "/v1/completions": Completions(),
     "/v1/messages": Messages(),
     _RESPONSES: Responses(),
+}
+_COUNT_ROUTES: dict[str, CountDialect] = {
+    "/v1/responses/input_tokens": InputTokens(),
 }
 _GET_ROUTES: dict[str, Callable[[GatewayState, Connection], Awaitable[None]]] = {
     _MODELS: info_routes.list_models,
@@ -246,6 +250,10 @@ class Gateway:
             connection.route = path
             check_method(method, ("POST",))
             await generate(state, connection, _POST_ROUTES[path])
+        elif path in _COUNT_ROUTES:
+            connection.route = path
+            check_method(method, ("POST",))
+            await count_tokens(state, connection, _COUNT_ROUTES[path])
         elif path in _GET_ROUTES:
             connection.route = path
             check_method(method, ("GET", "HEAD"))
@@ -262,7 +270,7 @@ class Gateway:
 
 
 def _error_format(connection: Connection) -> ErrorFormat:
-    dialect = _POST_ROUTES.get(connection.route)
+    dialect: RequestDialect | None = _POST_ROUTES.get(connection.route) or _COUNT_ROUTES.get(connection.route)
     if dialect is not None:
         return dialect.error
     return anthropic_error if b"anthropic-version" in connection.headers else openai_error

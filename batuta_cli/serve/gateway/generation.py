@@ -4,6 +4,7 @@ Raises `HttpError`, the pipeline's errors, and `ClientLeftError`. The response o
 a client that disconnects frees its backend.
 """
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import orjson
 from batuta_cli.errors import NoBackendError, UsageError
 from batuta_cli.serve.gateway.access import check_json, tier_for
 from batuta_cli.serve.gateway.connection import Connection, HeaderList
+from batuta_cli.serve.gateway.dialects.outside import may_fetch
 from batuta_cli.serve.gateway.dialects.replies import Dialect, Reply, read
 from batuta_cli.serve.gateway.http_errors import HttpError, unknown_model
 from batuta_cli.serve.gateway.metrics import OTHER
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from batuta_cli.serve.routing.planning import Plan
 
 _HEADER_LIMIT = 1000  # characters of a header value
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")  # other names of unknown fields may be content
+_MOST_SHOWN = 20
 
 
 async def generate(state: GatewayState, connection: Connection, dialect: Dialect) -> None:
@@ -36,7 +40,7 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
         close = {b"connection": b"close"}
         raise HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1, headers=close)
     tier = tier_for(connection.headers, state.settings.privacy)
-    parsed = await read(dialect, await connection.body())
+    parsed = await read(dialect, await connection.body(), connection.headers)
     reply = dialect.reply(parsed, connection.id, int(time.time()))
     connection.reply = reply if parsed.stream else None
     request = ChatRequest(
@@ -47,7 +51,16 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
         max_tokens=parsed.max_tokens,
         stream=parsed.stream,
         options=parsed.options or {},
+        native=parsed.native,
+        native_only=parsed.native_only,
+        reach=parsed.reach,
+        fetches=not may_fetch(parsed.reach.urls, state.settings.media_hosts),
+        unknown_fields=parsed.unknown,
+        dropped=parsed.dropped,
     )
+    if parsed.unknown:
+        shown = [name for name in parsed.unknown if _FIELD_NAME.fullmatch(name)]
+        state.log.write("warning", "unknown_fields", request_id=connection.shown_id, fields=shown[:_MOST_SHOWN])
     connection.model = OTHER
     with state.open_request(connection) as pipeline:
         response, backend = None, ""
@@ -62,6 +75,8 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
                 if parsed.stream:
                     state.metrics.first_token(parsed.model, connection.seconds)
                 connection.log_fields |= {"backend": backend, "tier": str(response.tier)}
+                if response.dropped:
+                    connection.log_fields["dropped"] = list(response.dropped)
                 write = _write_stream if parsed.stream else _write_whole
                 await write(state, connection, response, reply)
         finally:
@@ -86,8 +101,11 @@ async def _start(pipeline: "Pipeline", request: ChatRequest) -> "Response":
 
 async def _write_stream(state: GatewayState, connection: Connection, response: "Response", reply: Reply) -> None:
     await connection.begin_stream(_headers(response))
-    data = reply.begin()
+    data, begun = b"", False
     while pieces := await response.more():
+        if not begun:
+            begun = True
+            data = reply.begin() if pieces[0].raw is None else b""
         data += b"".join(map(reply.piece, pieces))
         if data:
             await connection.part(data)
@@ -125,6 +143,7 @@ def _headers(response: "Response") -> HeaderList:
         (b"x-batuta-backend", _header_value(response.backend)),
         (b"x-batuta-tier", str(response.tier).encode()),
         (b"x-batuta-plan", _header_value(_plan_summary(response.plan))),
+        *([(b"x-batuta-dropped", _header_value(", ".join(response.dropped)))] if response.dropped else ()),
     ]
 
 

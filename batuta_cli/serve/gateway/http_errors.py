@@ -28,6 +28,7 @@ from batuta_cli.errors import (
     QueueFullError,
     RequestTooExpensive,
     TokenizeError,
+    UnboundedCostError,
     UnknownPriceError,
     UsageError,
 )
@@ -94,6 +95,7 @@ class Rule:
 RULES: tuple[tuple[type[BatutaError], Rule], ...] = (
     (RequestTooExpensive, Rule(402, "request_too_expensive")),
     (UnknownPriceError, Rule(402, "unknown_price")),
+    (UnboundedCostError, Rule(402, "unbounded_cost")),
     (BudgetReservedError, Rule(429, "budget_reserved", retry_after=1.0)),
     (CostError, Rule(402, "budget_exceeded")),
     (PrivacyError, Rule(403, "privacy")),
@@ -184,5 +186,5 @@ def no_stored_response() -> HttpError:
     return HttpError(
         404,
         "no_stored_responses",
-        "batuta keeps no responses, whatever store says; send the whole conversation to POST /v1/responses",
+        "batuta keeps no responses, also with store: true; send the whole conversation to POST /v1/responses",
     )

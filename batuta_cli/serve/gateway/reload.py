@@ -42,7 +42,7 @@ def settings_of(config: "Config") -> GatewaySettings:
         all_bodies_bytes=table.max_bodies_bytes,
         client_seconds=table.client_seconds,
     )
-    return GatewaySettings(PrivacyTier(config.privacy.tier), table.origins, limits)
+    return GatewaySettings(PrivacyTier(config.privacy.tier), table.origins, limits, table.media_hosts)
 
 
 def reconfigure(load: "Callable[[], Config]", pipeline: "Pipeline") -> Reconfigured:

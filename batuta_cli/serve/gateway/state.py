@@ -29,6 +29,8 @@ class GatewaySettings:
     privacy: PrivacyTier = PrivacyTier.STANDARD
     origins: tuple[str, ...] = ()
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    media_hosts: tuple[str, ...] = ()
+    """Hosts from which backends in the user's own networks may fetch what a message names by a URL."""
 
 
 class GatewayState:

@@ -111,6 +111,29 @@ class TokenPricing:
         """Whether every request is free."""
         return self == FREE
 
+    def times(self, percent: int) -> "TokenPricing":
+        """These prices in per cent, each rounded up."""
+        if percent == 100 or self.is_free:
+            return self
+
+        def scaled(price: int) -> int:
+            return _divide_up(price * percent, 100)
+
+        def kinds(prices: KindPrices) -> KindPrices:
+            return KindPrices(**{name: None if p is None else scaled(p) for name, p in vars(prices).items()})
+
+        tiers = tuple(
+            PriceTier(t.above, scaled(t.input_per_million), scaled(t.output_per_million), kinds(t.kinds))
+            for t in self.tiers
+        )
+        return replace(
+            self,
+            input_per_million=scaled(self.input_per_million),
+            output_per_million=scaled(self.output_per_million),
+            tiers=tiers,
+            kinds=kinds(self.kinds),
+        )
+
     def cost(self, input_tokens: int, output_tokens: int, *, writes: CacheWrites = CacheWrites.NONE) -> int:
         """The most nano-dollars that a text request can cost, input and output each rounded up.
 

@@ -32,7 +32,7 @@ from batuta_cli.serve.providers.wire import BackendError, Call, Piece
 from batuta_cli.serve.routing.health import AttemptOutcome, Ticket
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.tokens.tokenizer import TokenCount
-from batuta_cli.serve.usage import Usage, cache_writes
+from batuta_cli.serve.usage import Usage
 
 T = TypeVar("T")
 
@@ -72,7 +72,8 @@ class Attempt:
         self._counted: int | None = None
         self._terms = Terms(
             pricing=target.pricing,
-            writes=cache_writes(call.options),
+            writes=target.writes,
+            call_cost=target.call_cost,
             input_most=target.input_tokens,
             input_least=target.least_input_tokens,
             output_most=(call.max_tokens or 0) * (call.options.get("n") or 1),

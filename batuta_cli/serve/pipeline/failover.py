@@ -45,6 +45,7 @@ class Obstacle(NameEnum):
     REFUSAL = "refusal"
     JSON = "a JSON response format"
     CHOICES = "several choices"
+    UNKNOWN = "content of an unknown kind"
     TOO_LONG = "a text too long to keep"
     HALF_CHARACTER = "half a character"
 

@@ -13,13 +13,14 @@ from batuta_cli.config import ModelSection
 from batuta_cli.errors import InvalidInputError, PrivacyError, UsageError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.context.manager import prompt_counter
+from batuta_cli.serve.pipeline.content import other_texts
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.pipeline.settlement import least_tokens
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.server_count import ServerCount, server_count
 from batuta_cli.serve.providers.wire import BackendError
 from batuta_cli.serve.routing.gates import BackendState
-from batuta_cli.serve.tokens import count_messages
+from batuta_cli.serve.tokens import count_messages, tokenizer_for
 from batuta_cli.serve.tokens.request_fields import field_texts
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 
@@ -47,6 +48,7 @@ def bound(request: ChatRequest) -> TokenCount:
                 texts += [call.id, call.name, call.arguments]
             size += sum(len(text) * _BYTES + _MESSAGE for text in texts)
     size += sum(len(text) * _BYTES + margin for text, margin in field_texts(request.options))
+    size += sum(len(text) * _BYTES + _MESSAGE for text in other_texts(request))
     return TokenCount(size, False, "one token a byte")
 
 
@@ -59,10 +61,15 @@ def count(request: ChatRequest, models: Mapping[str, ModelSection]) -> TokenCoun
     own = models.get(request.model)
     try:
         if own and own.tokenizer:
-            return prompt_counter(model_name(request.model), own.tokenizer, own.template)(
-                request.messages, request.options
-            )
-        return count_messages(model_name(request.model), request.messages, options=request.options)
+            count_prompt = prompt_counter(model_name(request.model), own.tokenizer, own.template)
+            found = count_prompt(request.messages, request.options)
+        else:
+            found = count_messages(model_name(request.model), request.messages, options=request.options)
+        if texts := list(other_texts(request)):
+            tokenizer = tokenizer_for(tokenizer_name(request.model, models))
+            more = sum(tokenizer.count(text) + _MESSAGE for text in texts)
+            found = replace(found, tokens=found.tokens + more, exact=False)
+        return found if not any(message.parts for message in request.messages) else replace(found, exact=False)
     except (UsageError, InvalidInputError):
         return bound(request)
 

@@ -29,6 +29,7 @@ from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.tiers import PrivacyTier
+from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,10 @@ class Pipeline:
     async def explain(self, request: ChatRequest) -> Plan:
         """The plan of a request, which is not sent."""
         return (await self.planner.targets(request, frozenset()))[0]
+
+    async def count(self, request: ChatRequest) -> TokenCount:
+        """The tokens of a request's prompt; the request is not sent for generation. Raises `AuditError`."""
+        return await self.planner.count(request)
 
     def models(self) -> list[str]:
         """The models that are configured for the backends, or that the backends list."""

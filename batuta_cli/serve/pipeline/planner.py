@@ -18,18 +18,18 @@ from batuta_cli.serve.messages import template_input_of
 from batuta_cli.serve.models.pricing import FREE, TokenPricing
 from batuta_cli.serve.models.windows import LARGEST_RESERVE
 from batuta_cli.serve.names import normalised, unknown_name
-from batuta_cli.serve.pipeline import input_count
+from batuta_cli.serve.pipeline import content, input_count
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.privacy.gate import Basis
 from batuta_cli.serve.providers.server_count import ServerCount
 from batuta_cli.serve.routing.errors import routing_error
-from batuta_cli.serve.routing.gates import BackendState, Need, PlanRequest, Snapshot
+from batuta_cli.serve.routing.gates import BackendState, Need, PlanRequest, Snapshot, most_input, price_of
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan, plan
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.tokens import tokenizer_for
 from batuta_cli.serve.tokens.tokenizer import TokenCount
-from batuta_cli.serve.usage import cache_writes
+from batuta_cli.serve.usage import CacheWrites
 
 T = TypeVar("T")
 
@@ -43,6 +43,9 @@ class Target:
     pricing: TokenPricing
     input_tokens: int
     """An upper bound of the prompt's tokens."""
+    writes: CacheWrites = CacheWrites.NONE
+    call_cost: int = 0
+    """Nano-dollars for the uses of hosted tools, at most."""
     least_input_tokens: int = 0
     """A lower bound of the prompt's tokens; the count itself where it is exact."""
     max_tokens: int | None
@@ -118,6 +121,24 @@ class Planner:
 
         return count
 
+    async def count(self, request: ChatRequest) -> TokenCount:
+        """The tokens of a request's prompt, which is not sent for generation.
+
+        Counted by the model's tokenizer, else by a server that would take the request, else estimated from above.
+        Raises `AuditError`.
+        """
+        counted = await _in_thread(lambda: input_count.count(request, self._config.models))
+        if counted.exact:
+            return counted
+        await self._monitor.probe_unknown(request.privacy)
+        plan_request = replace(self._plan_request(request), input_tokens=counted)
+        snapshot = self._monitor.snapshot(plan_request, None, frozenset())
+        suitable = {candidate.backend for candidate in plan(plan_request, snapshot).candidates if candidate.passed}
+        for backend in self._monitor.backends:
+            if backend.name in suitable and (found := await self._server_count(request, backend, snapshot)):
+                return found.count
+        return counted
+
     async def render(self, request: ChatRequest) -> str:
         """The prompt for raw completion. Raises `UsageError` for a model whose format is not known."""
         from batuta_cli.serve.templates.engine import ChatTemplateEngine
@@ -143,8 +164,9 @@ class Planner:
             latency=request.latency,
             input_tokens=input_count.bound(request),
             max_output_tokens=request.max_tokens,
-            writes=cache_writes(options),
-            needs=frozenset(need for need, is_needed in needs.items() if is_needed),
+            writes=content.cache_writes_of(request),
+            needs=content.needs_of(request) | {need for need, is_needed in needs.items() if is_needed},
+            demands=content.demands_of(request),
         )
 
     async def _counted_by_servers(self, request: ChatRequest, planned: Plan, snapshot: Snapshot) -> Snapshot:
@@ -182,8 +204,10 @@ class Planner:
         return Target(
             backend=backend,
             base_url=self._base_url(backend),
-            pricing=state.price or FREE,
-            input_tokens=plan_request.input_tokens.tokens if plan_request.input_tokens else 0,
+            pricing=price_of(plan_request, state.price or FREE),
+            writes=plan_request.writes,
+            call_cost=plan_request.demands.call_cost,
+            input_tokens=most_input(plan_request, state) or 0,
             least_input_tokens=self._least(request, plan_request) if is_paid else 0,
             max_tokens=request.max_tokens or (usual if needs_limit else None),
             usual_max_tokens=request.max_tokens or usual,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from batuta_cli.errors import UsageError
 from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.providers.wire import NativeRequest
+from batuta_cli.serve.routing.demands import NO_REACH, Reach
 from batuta_cli.serve.tiers import LatencyTier, PrivacyTier
 from batuta_cli.serve.usage import Usage
 
@@ -35,6 +37,18 @@ class ChatRequest:
     latency: LatencyTier = LatencyTier.INTERACTIVE
     backend: str | None = None
     """The only backend that may take the request; None for any."""
+    native: NativeRequest | None = None
+    """The client's request as it came, for backends that speak its API; the other fields say the same."""
+    native_only: tuple[str, ...] = ()
+    """Parts of `native` that no other API has: only a backend that takes `native` may get the request."""
+    reach: Reach = NO_REACH
+    """What the request makes a backend do beyond the generation of text."""
+    fetches: bool = False
+    """The content has a URL that a backend within the user's own networks must not fetch."""
+    unknown_fields: tuple[str, ...] = ()
+    """Fields of `options` that no table of the client's API has."""
+    dropped: tuple[str, ...] = ()
+    """Fields of `native` that the other fields of this request leave out."""
     request_id: str = field(default_factory=_generate_id)
     """Unique among the requests in flight; in the audit log."""
 
@@ -51,6 +65,12 @@ class ChatRequest:
             options: Mapping[str, Any] = ...,
             latency: LatencyTier | str = ...,
             backend: str | None = None,
+            native: NativeRequest | None = None,
+            native_only: tuple[str, ...] = (),
+            reach: Reach = ...,
+            fetches: bool = False,
+            unknown_fields: tuple[str, ...] = (),
+            dropped: tuple[str, ...] = (),
             request_id: str = ...,
         ) -> None: ...
 

@@ -19,9 +19,11 @@ from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.pipeline.attempt import Attempt
 from batuta_cli.serve.pipeline.failover import FailoverState, Obstacle, Takeover, continuation
 from batuta_cli.serve.pipeline.planner import Planner, Target
+from batuta_cli.serve.pipeline.relay import Relay
 from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.pipeline.splice import Echo, Splice, SpliceError, remaining_tokens
 from batuta_cli.serve.providers.client import Timeouts
+from batuta_cli.serve.providers.formats import format_module
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece
 from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.routing.monitor import BackendMonitor
@@ -31,14 +33,6 @@ from batuta_cli.serve.usage import Usage
 _CONTINUE = (
     "Go on exactly where your last message stops. Begin with the very next word, repeat nothing, explain nothing."
 )
-
-_OBSTACLES = {
-    "tool_calls": Obstacle.TOOL_CALLS,
-    "function_call": Obstacle.TOOL_CALLS,
-    "reasoning_content": Obstacle.REASONING,
-    "reasoning": Obstacle.REASONING,
-    "refusal": Obstacle.REFUSAL,
-}
 
 
 @dataclass(frozen=True)
@@ -74,6 +68,8 @@ class Response:
         """Set at the end."""
         self.finish_reason: FinishReason | None = None
         """Why the text of the first choice ended, once it has; `length` when an output limit cut it."""
+        self.dropped: tuple[str, ...] = ()
+        """Fields of the request that the current backend did not get."""
         self.max_tokens: int | None = None
         """The output limit sent to the backend; None: no limit was sent."""
         self._planner = planner
@@ -141,24 +137,23 @@ class Response:
             attempt = self._attempt(step)
             self.backend = step.target.backend.name
             self.max_tokens = step.target.max_tokens
-            # Usage is held back and sent once, at the end. Finish reasons are held back until the attempt is complete.
-            ends: dict[int, FinishReason] = {}
+            self.dropped = _dropped(request, step)
+            relay = Relay(self._failover, step.splice)
             try:
                 async with aclosing(attempt.pieces()) as batches:
                     async for pieces in batches:
                         splice_error: SpliceError | None = None
                         new: list[Piece] = []
                         try:
-                            for piece in pieces:
-                                self._take(piece, step.splice, ends, new)
+                            relay.feed(pieces, new)
                         except SpliceError as error:
                             splice_error = error
                         if new:  # also the pieces before the failed splice, which count as sent
                             yield new
                         if splice_error:
                             raise splice_error
-                if last := self._last(step.splice, ends):
-                    self.finish_reason = ends.get(0)
+                if last := relay.finish():
+                    self.finish_reason = relay.ends.get(0)
                     yield last
                 self._attempts.append(attempt)
                 self._failures.append(None)
@@ -214,15 +209,16 @@ class Response:
                 stream=request.stream,
                 options=request.options,
             )
+            speaks = request.native is not None and target.backend.profile.takes(request.native.api)
             context = self._failover.context()
             if not begun or not (context.generated or context.reached_client):
-                return _Step(target, call)
+                return _Step(target, replace(call, native=request.native) if speaks else call)
             profile = target.backend.profile.continuation
             prompted = self._failover.config.prompted
             takeover = continuation(profile, context, model=request.model, tier=target.address_tier, prompted=prompted)
             if takeover is Takeover.RESTART:
                 self._failover.restart()
-                return _Step(target, call)
+                return _Step(target, replace(call, native=request.native) if speaks else call)
             if takeover is Takeover.ERROR:
                 continue
             text = context.generated
@@ -259,29 +255,6 @@ class Response:
             return await asyncio.get_running_loop().run_in_executor(None, count)
         except RuntimeError:  # no thread can be started
             return len(text.encode(errors="surrogatepass"))
-
-    def _take(self, piece: Piece, splice: Splice | None, ends: dict[int, FinishReason], new: list[Piece]) -> None:
-        """Add the finish reason of a piece to `ends`, and the part for the client to `new`."""
-        text = splice.feed(piece.text) if splice else piece.text
-        if piece.finish_reason:
-            ends[piece.index] = piece.finish_reason
-        for name in piece.delta or ():
-            if name in _OBSTACLES:
-                self._failover.obstruct(_OBSTACLES[name])
-        if not (text or piece.delta or piece.logprobs):
-            return
-        self._failover.append(text)
-        if not text:
-            self._failover.mark_sent()
-        new.append(Piece(text, None, None, piece.delta, piece.index, piece.logprobs))
-
-    def _last(self, splice: Splice | None, ends: dict[int, FinishReason]) -> list[Piece]:
-        """The pieces held back of a complete attempt. Raises `SpliceError`."""
-        last = [Piece(finish_reason=reason, index=index) for index, reason in ends.items()]
-        if splice and (text := splice.finish()):
-            self._failover.append(text)
-            last.insert(0, Piece(text))
-        return last
 
     def _usage(self) -> Usage:
         """The usage of the whole response: the prompt once, and all output."""
@@ -325,6 +298,16 @@ class Response:
         return usage
 
 
+def _dropped(request: ChatRequest, step: _Step) -> tuple[str, ...]:
+    """The fields of the request that a call leaves out, sorted."""
+    profile = step.target.backend.profile
+    if (native := step.call.native) is not None:
+        return tuple(sorted(native.withheld(profile)))
+    wire = profile.continuation.format if step.call.prompt else profile.wire
+    options = format_module(wire).OPTIONS
+    return tuple(sorted({*request.dropped, *(() if options is None else request.options.keys() - options)}))
+
+
 def _request_obstacles(request: ChatRequest) -> list[Obstacle]:
     """The obstacles that the request itself brings."""
     obstacles = []
@@ -333,4 +316,6 @@ def _request_obstacles(request: ChatRequest) -> list[Obstacle]:
         obstacles.append(Obstacle.JSON)
     if (request.options.get("n") or 1) != 1:
         obstacles.append(Obstacle.CHOICES)
+    if request.native_only:
+        obstacles.append(Obstacle.UNKNOWN)
     return obstacles

@@ -56,11 +56,14 @@ class Terms:
     """A lower bound of the prompt's tokens; the count itself where it is exact."""
     output_most: int
     """The output limit in tokens, of all choices together."""
+    call_cost: int = 0
+    """Nano-dollars that the uses of hosted tools cost at most. Reports do not tell them in one form, so they are
+    charged in full."""
 
     @property
     def bound(self) -> int:
         """The most that the attempt can cost, in nano-dollars: the amount to reserve."""
-        return self.pricing.cost(self.input_most, self.output_most, writes=self.writes)
+        return self.pricing.cost(self.input_most, self.output_most, writes=self.writes) + self.call_cost
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Transcript:
 def complete_bill(reported: Usage, terms: Terms, least_output: int) -> Bill:
     """The charge for a complete response with a reported usage."""
     usage = _at_least(reported, terms, least_output)
-    cost = terms.pricing.charge(usage, writes=terms.writes)
+    cost = terms.pricing.charge(usage, writes=terms.writes) + terms.call_cost
     limit = _BELIEVED * terms.bound
     if cost <= limit:
         return Bill(cost, usage)
@@ -154,7 +157,7 @@ def estimated_bill(reported: Usage | None, terms: Terms, least_output: int, most
     output = max(least_output, min(most_output, terms.output_most))
     if reported is not None:
         return complete_bill(replace(reported, output_tokens=max(reported.output_tokens, output)), terms, least_output)
-    cost = terms.pricing.cost(terms.input_most, output, writes=terms.writes)
+    cost = terms.pricing.cost(terms.input_most, output, writes=terms.writes) + terms.call_cost
     return Bill(cost, Usage(terms.input_most, output))
 
 

@@ -24,7 +24,7 @@ from batuta_cli.serve.backends.wire_formats import WireFormat
 from batuta_cli.serve.deadline import Deadline
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.connector import Delivery
-from batuta_cli.serve.providers.formats import format_module
+from batuta_cli.serve.providers.formats import format_module, native_module
 from batuta_cli.serve.providers.sse import EventScanner, LineScanner
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader
 from batuta_cli.serve.retry import read_retry_after
@@ -61,7 +61,7 @@ async def send_call(
     """
     delivery = delivery or Delivery()
     sender = _Sender(session, backend, request_id, timeouts, paid, delivery)
-    wire = format_module(_format(backend.profile, call))
+    wire = native_module() if call.native else format_module(_format(backend.profile, call))
     outgoing, reader = wire.outgoing(call, backend.profile), wire.reader(call)
     url = _url(base_url, outgoing.path)
     allowed = timeouts.first_token
@@ -78,7 +78,8 @@ async def send_call(
                         break
                     if pieces:  # else data without a piece, such as a ping, which shows that the backend works
                         yield pieces
-                        allowed = timeouts.idle
+                        if any(piece.has_content for piece in pieces):
+                            allowed = timeouts.idle
         else:
             with Deadline(min(timeouts.total, allowed)):
                 pieces = await sender.whole(url, outgoing, reader)
@@ -146,14 +147,18 @@ class _Sender:
     def _send(
         self, method: str, url: str, outgoing: Outgoing | None, **headers: str
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        own = self.backend.auth_headers()
         if outgoing is not None:
             headers |= {"Content-Type": "application/json", **outgoing.headers}
+            for name in self.backend.profile.auth.headers:
+                if name.lower() in outgoing.headers:  # the client's own version of the API
+                    del own[name]
         return self.session.request(
             method,
             url,
             backend=self.backend.name,
             request_id=self.request_id,
-            headers=headers | self.backend.auth_headers(),
+            headers=headers | own,
             data=None if outgoing is None else _encoded(outgoing.body),
             timeout=_client_timeout(self.timeouts.connect),
             once=self.paid and method == "POST",

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from batuta_cli.errors import OperationError
 from batuta_cli.serve.backends.profile import Profile
+from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.usage import Usage as Usage
@@ -46,6 +47,23 @@ class BackendError(OperationError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NativeRequest:
+    """A client's request as it came, for backends that speak the client's API."""
+
+    api: ClientApi
+    document: Mapping[str, Any]
+    """The body."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The headers that belong to the API, such as `anthropic-beta`; the names are in lower case."""
+    personal: tuple[str, ...] = ()
+    """Fields of the body that name a user or a conversation; only the provider of the API gets them."""
+
+    def withheld(self, profile: Profile) -> tuple[str, ...]:
+        """The fields that a backend with this profile does not get."""
+        return () if self.api in profile.provides else self.personal
+
+
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """One request to one backend."""
 
@@ -60,6 +78,8 @@ class Call:
     """The text so far, when another backend failed during the response."""
     prompt: str = ""
     """The rendered prompt, for raw completion."""
+    native: NativeRequest | None = None
+    """The client's own request, which is sent in the place of `messages` and `options`."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +108,16 @@ class Piece:
     index: int = 0
     """The choice, when `n` is more than one."""
     logprobs: Any = None
+    raw: Event | Mapping[str, Any] | None = None
+    """The backend's event, or its whole response, in the client's API: relayed unchanged in the place of the other
+    fields, which say the same as far as they are understood. None: there is none, and the other fields are written."""
+    opaque: bool = False
+    """`raw` has content that the other fields do not have."""
+
+    @property
+    def has_content(self) -> bool:
+        """Whether a part of the response is in it, beside its end and the usage."""
+        return bool(self.text or self.delta or self.logprobs or self.opaque)
 
 
 class Reader(Protocol):
@@ -118,6 +148,9 @@ class EndingReader:
 
 class FormatModule(Protocol):
     """What each module of `formats/` has."""
+
+    OPTIONS: frozenset[str] | None
+    """The options of a call that the format can express; the others are dropped. None: all of them."""
 
     def outgoing(self, call: Call, profile: Profile, /) -> Outgoing:
         """The HTTP request of a call. Raises `BackendError` when the format cannot express it."""

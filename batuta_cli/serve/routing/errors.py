@@ -10,6 +10,7 @@ from batuta_cli.errors import (
     DailyBudgetExceeded,
     NoBackendError,
     RequestTooExpensive,
+    UnboundedCostError,
     UnknownPriceError,
 )
 from batuta_cli.files import display
@@ -46,6 +47,8 @@ def _refused(plan: Plan, name: GateName) -> list[tuple[Candidate, GateResult]]:
 
 def _cost_error(candidate: Candidate, gate: GateResult, max_request_cost: int, plan: Plan) -> BatutaError:
     message, result = f"{display(candidate.backend)}: {gate.detail}", plan.to_json()
+    if gate.hint:
+        return UnboundedCostError(message, hint=gate.hint, result=result)
     if gate.number is None:
         hint = "give the model a price under [models] in config.toml"
         return UnknownPriceError(message, hint=hint, result=result)

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batuta_cli.serve.backends import ServingBackend
+from batuta_cli.serve.backends.wire_formats import OF_SERVERS
 from batuta_cli.serve.backends.wire_formats import Need as Need
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.names import NameEnum
 from batuta_cli.serve.privacy.gate import Basis
+from batuta_cli.serve.routing.demands import NO_DEMANDS, Demands
 from batuta_cli.serve.routing.router import Limits
 from batuta_cli.serve.tiers import CostTier, LatencyTier, PrivacyTier, ThroughputTier
 from batuta_cli.serve.usage import CacheWrites
@@ -41,6 +43,7 @@ class PlanRequest:
     allow_unpriced: bool = False
     writes: CacheWrites = CacheWrites.NONE
     """The cache writes that the request asks for."""
+    demands: Demands = NO_DEMANDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,8 @@ class Snapshot:
     budget_remaining: int | None = None
     """The unspent part of the day's budget; None: not known."""
     max_request_cost: int | None = None
+    allow_unbounded_tools: bool = False
+    refuse_unknown_fields: bool = False
 
 
 class GateName(NameEnum):
@@ -125,6 +130,8 @@ class GateResult(NamedTuple):
     number: int | float | None = None
     """CONTEXT: tokens needed. BUDGET: upper bound in nano-dollars. COOLDOWN: seconds left. QUEUE: requests. None: not
     known."""
+    hint: str = ""
+    """BUDGET: what to do, when the cost has no bound."""
     uncertain: bool = False
     """Passed although an estimate exceeds the limit. The true number may be within it."""
 
@@ -196,14 +203,29 @@ def _tier(request: PlanRequest, state: BackendState) -> GateResult:
         tier, place = PrivacyTier.STANDARD, "its server forwards this model's requests to another server"
     elif not state.tells_remote:
         tier, place = PrivacyTier.STANDARD, "its server does not list the models whose requests it forwards"
+    demands = request.demands
+    if demands.outside and request.privacy is not PrivacyTier.STANDARD:
+        names = ", ".join(demands.outside)
+        detail = f"{request.privacy} does not admit what hands data to the service's own tools or storage: {names}"
+        return GateResult(GateName.TIER, False, detail)
+    if demands.fetches and (state.kind.is_local or tier is not PrivacyTier.STANDARD):
+        detail = "the content has a URL, which it would fetch from inside; [gateway] media_hosts names allowed hosts"
+        return GateResult(GateName.TIER, False, detail)
     passed = request.privacy.admits(tier)
     detail = f"{tier}" if passed else f"{request.privacy} does not admit {tier}"
     return GateResult(GateName.TIER, passed, detail + (f": {place}" if place else ""))
 
 
 def _capability(request: PlanRequest, state: BackendState) -> GateResult:
-    if lacking := request.needs and [n for n in Need if n in request.needs - state.kind.profile.wire.carries]:
-        return GateResult(GateName.CAPABILITY, False, f"its API has no {' or '.join(lacking)}")
+    profile, demands = state.kind.profile, request.demands
+    native = profile.takes(demands.api)
+    if demands.native_only and not native:
+        return GateResult(GateName.CAPABILITY, False, f"its API has no {' or '.join(demands.native_only)}")
+    if request.needs:
+        format_has = frozenset(Need) if native else profile.wire.carries
+        carried = (format_has - OF_SERVERS) | (format_has & frozenset(profile.carries))
+        if lacking := [need for need in Need if need in request.needs - carried]:
+            return GateResult(GateName.CAPABILITY, False, f"its API has no {' or '.join(lacking)}")
     if not request.model:
         return GateResult(GateName.CAPABILITY, True, "no model was named")
     if state.models is None:
@@ -243,16 +265,47 @@ def _budget(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ga
         return gate(True, "no model was named")
     if state.price is None:
         return gate(request.allow_unpriced, f"the price of {request.model} is not known")
-    output = _output_limit(request, state)
-    if request.input_tokens is None or output is None:
+    if open_end := _unbounded(request, state, snapshot):
+        return GateResult(GateName.BUDGET, False, *open_end)
+    output, input = _output_limit(request, state), most_input(request, state)
+    if input is None or output is None:
         return gate(True, "the number of tokens is not known")
-    cost = state.price.cost(request.input_tokens.tokens, output, writes=request.writes)
+    cost = price_of(request, state.price).cost(input, output, writes=request.writes) + request.demands.call_cost
     most, left = snapshot.max_request_cost, snapshot.budget_remaining
     if most is not None and cost > most:
         return gate(False, f"${format_usd(cost)}, above the limit of ${format_usd(most)} a request", cost)
     if left is None:
         return gate(True, f"${format_usd(cost)} at most", cost)
     return gate(cost <= left, f"${format_usd(cost)} of ${format_usd(left)} left of the day", cost)
+
+
+def most_input(request: PlanRequest, state: BackendState) -> int | None:
+    """An upper bound of the prompt's tokens at a backend; None when the text was not counted."""
+    demands = request.demands
+    if request.input_tokens is None:
+        return None
+    tokens = request.input_tokens.tokens + demands.images * state.kind.profile.image_tokens
+    return max(tokens, demands.windows * (state.window or 0))
+
+
+def price_of(request: PlanRequest, price: "TokenPricing") -> "TokenPricing":
+    """The price of the service tier that the request asks for."""
+    return price.times(request.demands.price_percent)
+
+
+def _unbounded(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> tuple[str, None, str] | None:
+    """Why the cost at a priced backend has no bound, and what to do; None when it has one."""
+    demands = request.demands
+    if demands.unbounded_tools and not snapshot.allow_unbounded_tools:
+        names = ", ".join(demands.unbounded_tools)
+        hint = "give it max_uses, or set [budget] allow_unbounded_tools"
+        return f"a hosted tool has no limit of its uses, so its cost has no bound: {names}", None, hint
+    if demands.unknown_fields and snapshot.refuse_unknown_fields:
+        return "fields that batuta does not know may cost money", None, "leave them out, or set [budget] unknown_fields"
+    if demands.windows and state.window is None:
+        hint = "give the model a context_window under [models] in config.toml"
+        return "the content may fill the context window, which is not known, so its cost has no bound", None, hint
+    return None
 
 
 def _cooldown(request: PlanRequest, state: BackendState) -> GateResult:

@@ -105,6 +105,8 @@ class Observer:
             spillover_backends=self._spillover,
             budget_remaining=None if budget is None else 0 if budget.ahead else budget.unspent,
             max_request_cost=None if budget is None else budget.max_request_cost,
+            allow_unbounded_tools=self._config.budget.allow_unbounded_tools,
+            refuse_unknown_fields=self._config.budget.unknown_fields == "refuse",
         )
 
     def _state(self, backend: "Backend", model: str, seen: Seen) -> BackendState:

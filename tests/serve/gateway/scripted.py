@@ -22,6 +22,7 @@ from batuta_cli import errors
 from batuta_cli.serve.budget.breaker import BudgetStatus
 from batuta_cli.serve.pipeline.request import AttemptReport, ChatRequest, Summary
 from batuta_cli.serve.providers.wire import BackendError, Piece, Usage
+from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 SECRET = "xyzzy-content-of-a-message"
 COST = 1_234_000  # nano-dollars
@@ -221,6 +222,7 @@ class Answer:
 
     backend = "scripted"
     plan: Plan | None = Plan()
+    dropped: tuple[str, ...] = ()
 
     def __init__(self, request: ChatRequest, steps: Sequence[Step], say: "Control") -> None:
         self.tier = request.privacy
@@ -339,6 +341,11 @@ class Pipeline:
             await answer.aclose()
             raise
         return answer
+
+    async def count(self, request: ChatRequest) -> TokenCount:
+        """The words of its messages; exactly for the model `tools`."""
+        words = sum(len(message.content.split()) for message in request.messages)
+        return TokenCount(words, request.model == "tools", "words")
 
     def models(self) -> list[str]:
         return list(self.known)

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from batuta_cli.errors import InvalidInputError
+from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.gateway.dialects.anthropic_fields import MESSAGE_FIELDS
 from batuta_cli.serve.gateway.dialects.fields import (
     BOOLEAN,
@@ -24,10 +25,12 @@ from batuta_cli.serve.gateway.dialects.fields import (
     wrong,
 )
 from batuta_cli.serve.gateway.dialects.replies import Reply, choices_of
-from batuta_cli.serve.gateway.dialects.treatment import treat
+from batuta_cli.serve.gateway.dialects.treatment import personal_fields, treat
 from batuta_cli.serve.gateway.http_errors import HttpError, anthropic_error, error_body
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, check_tool_results
 from batuta_cli.serve.pipeline.request import Summary
+from batuta_cli.serve.providers.formats.openai_chat import parsed as parsed_event
+from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Piece
 from batuta_cli.serve.usage import to_anthropic
 
@@ -38,6 +41,8 @@ _STOP_REASONS = {
     "content_filter": "refusal",
 }
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_NOT_OURS = -1
+"""In the place of a tool call's index: the open block is a backend's own, and no text."""
 _DROPPED_BLOCKS = frozenset(("thinking", "redacted_thinking"))
 
 
@@ -45,6 +50,9 @@ class Messages:
     """`POST /v1/messages`."""
 
     error = staticmethod(anthropic_error)
+    api = ClientApi.ANTHROPIC_MESSAGES
+    headers = frozenset((b"anthropic-beta", b"anthropic-version"))
+    personal = personal_fields(MESSAGE_FIELDS)
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         model = take_model(document)
@@ -212,17 +220,19 @@ class MessageReply:
         self._calls = 0
         self._stop_reason = "end_turn"
         self._text_head = b""
+        self._ended = False
+        """A backend's own `message_stop` was relayed."""
 
     def begin(self) -> bytes:
         return _event("message_start", message=self._message)
 
     def piece(self, piece: Piece) -> bytes:
+        if piece.raw is not None:
+            return self._relayed(piece)
         events = b""
         if piece.text:
             if not self._open or self._call is not None:
                 events = self._start(None, {"type": "text", "text": ""})
-                head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,' % self._block
-                self._text_head = head + b'"delta":{"type":"text_delta","text":'
             events += self._text_head + orjson.dumps(piece.text) + b"}}\n\n"
         if piece.delta and isinstance(piece.delta.get("tool_calls"), list):
             for part in piece.delta["tool_calls"]:
@@ -231,10 +241,28 @@ class MessageReply:
             self._stop_reason = _STOP_REASONS[piece.finish_reason]
         return events
 
+    def _relayed(self, piece: Piece) -> bytes:
+        """The backend's own event."""
+        event = piece.raw if isinstance(piece.raw, Event) else Event("", b"")
+        if event.type != "content_block_delta":
+            document = parsed_event(event.data)
+            event = Event(str(document.get("type", "")), event.data)
+            if event.type == "content_block_start" and isinstance(document.get("index"), int):
+                is_text = (document.get("content_block") or {}).get("type") == "text"
+                self._begin_block(document["index"], None if is_text else _NOT_OURS)
+            elif event.type == "content_block_stop":
+                self._open = False
+            self._ended = self._ended or event.type == "message_stop"
+        return b"event: %s\ndata: %s\n\n" % (event.type.encode(), event.data.replace(b"\n", b"\ndata: "))
+
+    def _begin_block(self, index: int, call: int | None) -> None:
+        self._block, self._open, self._call = index, True, call
+        head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,' % index
+        self._text_head = head + b'"delta":{"type":"text_delta","text":'
+
     def _start(self, call: int | None, block: dict[str, Any]) -> bytes:
         events = self._stop()
-        self._block += 1
-        self._open, self._call = True, call
+        self._begin_block(self._block + 1, call)
         return events + _event("content_block_start", index=self._block, content_block=block)
 
     def _stop(self) -> bytes:
@@ -256,6 +284,8 @@ class MessageReply:
         return events
 
     def end(self, summary: Summary) -> bytes:
+        if self._ended:
+            return b""
         delta = {"stop_reason": self._stop_reason, "stop_sequence": None}
         last = _event("message_delta", delta=delta, usage=_usage(summary))
         return self._stop() + last + _event("message_stop")
@@ -264,6 +294,9 @@ class MessageReply:
         return b"event: error\ndata: " + error_body(anthropic_error, error, "") + b"\n\n"
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
+        raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
+        if raw is not None:
+            return orjson.dumps(raw)
         choice = choices_of(pieces)[0]
         content: list[dict[str, Any]] = [{"type": "text", "text": choice.text}] if choice.text else []
         for call in choice.calls.calls:

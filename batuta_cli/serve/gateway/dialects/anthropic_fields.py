@@ -4,7 +4,16 @@ A test compares the tables with the types of the package `anthropic`.
 """
 
 from batuta_cli.serve.gateway.dialects.fields import BOOLEAN, INTEGER, NUMBER, OBJECT, OBJECTS, STOP, TEXT, FieldType
-from batuta_cli.serve.gateway.dialects.treatment import ANY, FieldRow, dropped, mapped, native_only, option, refused
+from batuta_cli.serve.gateway.dialects.treatment import (
+    ANY,
+    FieldRow,
+    dropped,
+    mapped,
+    native_only,
+    option,
+    personal,
+    refused,
+)
 
 _NAMES_A_USER = "names a user; only Anthropic itself gets it"
 _ACCOUNT = "belongs to an account at Anthropic"
@@ -39,11 +48,11 @@ MESSAGE_FIELDS: dict[str, FieldRow] = {
     "context_management": dropped(OBJECT, "Anthropic's service clears old tool results with it"),
     "diagnostics": dropped(OBJECT, "asks for facts about Anthropic's prompt cache"),
     "fallback_credit_token": dropped(ANY, _ACCOUNT),
-    "metadata": dropped(_METADATA, _NAMES_A_USER),
+    "metadata": personal(_METADATA, _NAMES_A_USER),
     "service_tier": dropped(TEXT, "Anthropic's speed, which may change the price"),
     "speed": dropped(TEXT, "Anthropic's speed, which changes the price"),
     "thinking": dropped(OBJECT, "the backend's model decides whether it thinks; output_config.effort is passed on"),
-    "user_profile_id": dropped(TEXT, _NAMES_A_USER),
+    "user_profile_id": personal(TEXT, _NAMES_A_USER),
     "workspace_id": dropped(TEXT, _ACCOUNT),
     "billing_policy": refused(
         "is not supported; requests are billed to the operator of this gateway",

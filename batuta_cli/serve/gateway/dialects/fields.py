@@ -13,6 +13,8 @@ import orjson
 from batuta_cli.errors import BatutaError
 from batuta_cli.serve.gateway.http_errors import HttpError
 from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.providers.wire import NativeRequest
+from batuta_cli.serve.routing.demands import NO_REACH, Reach
 
 MOST_TOKENS = 10_000_000
 """Largest `max_tokens`; no model has a larger window."""
@@ -39,6 +41,12 @@ class ParsedRequest:
     """Fields that only a backend with the client's own API has."""
     unknown: tuple[str, ...] = ()
     """Fields of `options` that no table knows."""
+    reach: Reach = NO_REACH
+    """What it makes a backend do beyond the generation of text."""
+    document: Mapping[str, Any] | None = None
+    """The body for backends that speak the dialect, where it differs from the client's."""
+    native: NativeRequest | None = None
+    """The request as it came, for backends that speak its dialect."""
 
 
 class FieldType(NamedTuple):

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from batuta_cli.errors import InvalidInputError
+from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.gateway.dialects.fields import (
     BOOLEAN,
     OBJECT,
@@ -22,28 +24,36 @@ from batuta_cli.serve.gateway.dialects.fields import (
     wrong,
 )
 from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS
+from batuta_cli.serve.gateway.dialects.outside import reach_of
 from batuta_cli.serve.gateway.dialects.replies import Reply, ReplyChoice, choices_of
-from batuta_cli.serve.gateway.dialects.treatment import treat
+from batuta_cli.serve.gateway.dialects.treatment import personal_fields, treat
 from batuta_cli.serve.gateway.http_errors import HttpError, error_body, openai_error
-from batuta_cli.serve.messages import ChatMessage, parse_messages
+from batuta_cli.serve.messages import ChatMessage, Role, parse_messages
 from batuta_cli.serve.pipeline.request import Summary
+from batuta_cli.serve.providers.formats.openai_chat import mended
+from batuta_cli.serve.providers.formats.openai_chat import parsed as parsed_event
+from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import Piece
 from batuta_cli.serve.usage import to_openai
 
 DONE = b"data: [DONE]\n\n"
+_NO_USAGE = b',"usage":null}'
 
 
 class ChatCompletions:
     """`POST /v1/chat/completions`."""
 
     error = staticmethod(openai_error)
+    api = ClientApi.OPENAI_CHAT
+    headers = frozenset((b"openai-beta",))
+    personal = personal_fields(CHAT_FIELDS)
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         model = take_model(document)
         fields = treat(document, CHAT_FIELDS)
         if document.get("messages") is None:
             raise wrong("messages", "is missing", "missing_field")
-        messages = checked_messages(lambda: parse_messages(document["messages"]))
+        messages = checked_messages(lambda: _conversation(document["messages"]))
         limit, old_limit = take_limit(document, "max_completion_tokens"), take_limit(document, "max_tokens")
         if limit is not None and old_limit is not None and limit != old_limit:
             raise wrong("max_tokens", "and max_completion_tokens differ; send one of them", "invalid_value")
@@ -58,6 +68,7 @@ class ChatCompletions:
             fields.dropped,
             fields.native_only,
             fields.unknown,
+            reach_of(document, "messages"),
         )
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
@@ -65,9 +76,12 @@ class ChatCompletions:
 
 
 class Completions:
-    """`POST /v1/completions`."""
+    """`POST /v1/completions`. No backend gets it as it came, because the prompt becomes a message."""
 
     error = staticmethod(openai_error)
+    api = None
+    headers = frozenset[bytes]()
+    personal = frozenset[str]()
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         model = take_model(document)
@@ -89,10 +103,19 @@ class Completions:
             fields.dropped,
             fields.native_only,
             fields.unknown,
+            reach_of(document, "prompt"),
         )
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
         return CompletionReply(parsed, f"cmpl-{name}", created)
+
+
+def _conversation(document: object) -> list[ChatMessage]:
+    messages = parse_messages(document, complete=True)
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message.role, Role):
+            raise InvalidInputError(f"message {number}: the role must be one of {', '.join(Role)}")
+    return messages
 
 
 def _streaming(document: dict[str, Any]) -> tuple[bool, bool]:
@@ -120,14 +143,17 @@ class _Reply(ABC):
     after_text: bytes
 
     def __init__(self, parsed: ParsedRequest, name: str, created: int) -> None:
-        frame = orjson.dumps({"id": name, "object": self.chunk, "created": created, "model": parsed.model})[:-1]
-        self._head = b"data: " + frame + b',"choices":['
         self._with_usage = parsed.include_usage
         self._tail = (b'],"usage":null' if parsed.include_usage else b"]") + b"}\n\n"
-        self._text_head = self._head + b'{"index":0,' + self.before_text
         self._text_tail = self.after_text + b',"logprobs":null,"finish_reason":null}' + self._tail
         self._frame = {"id": name, "object": self.object, "created": created, "model": parsed.model}
+        self._head = self._text_head = b""
+        self._set_frame(self._frame)
         self._finished = False
+
+    def _set_frame(self, frame: dict[str, Any]) -> None:
+        self._head = b"data: " + orjson.dumps(frame | {"object": self.chunk})[:-1] + b',"choices":['
+        self._text_head = self._head + b'{"index":0,' + self.before_text
 
     def piece(self, piece: Piece) -> bytes:
         if piece.delta is None and piece.finish_reason is None and piece.index == 0 and piece.logprobs is None:
@@ -176,6 +202,40 @@ class ChatReply(_Reply):
         super().__init__(parsed, name, created)
         self._begun = {0}
         self._calls: dict[int, int] = {}
+        self._relays = False
+        """An event of a backend was relayed, so its id is the response's."""
+        self._usage_told = False
+
+    def piece(self, piece: Piece) -> bytes:
+        return super().piece(piece) if piece.raw is None else self._relayed(piece)
+
+    def _relayed(self, piece: Piece) -> bytes:
+        """The backend's own event, without the usage when the client did not ask for it."""
+        data = piece.raw.data if isinstance(piece.raw, Event) else b""
+        if not self._relays:
+            self._relays = True
+            first = parsed_event(data)
+            self._set_frame(self._frame | {name: first[name] for name in ("id", "created", "model") if name in first})
+        self._begun.add(piece.index)
+        self._finished = self._finished or (piece.finish_reason is not None and piece.index == 0)
+        if self._with_usage:
+            self._usage_told = self._usage_told or b'"usage":{' in data.replace(b" ", b"")
+        elif data.endswith(_NO_USAGE):
+            data = data.removesuffix(_NO_USAGE) + b"}"
+        elif b'"usage"' in data:
+            document = mended(parsed_event(data))
+            if document.pop("usage", None) is not None and not document.get("choices"):
+                return b""
+            data = orjson.dumps(document)
+        return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
+
+    def end(self, summary: Summary) -> bytes:
+        self._with_usage = self._with_usage and not self._usage_told
+        return super().end(summary)
+
+    def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
+        raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
+        return super().whole(pieces, summary) if raw is None else orjson.dumps(raw)
 
     def begin(self) -> bytes:
         return self._role(0)

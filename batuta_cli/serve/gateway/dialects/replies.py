@@ -1,15 +1,18 @@
 """The interface of a dialect, and how the pieces of a response are joined into choices and tool calls."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest, parse_object
 from batuta_cli.serve.gateway.http_errors import ErrorFormat, HttpError
 from batuta_cli.serve.pipeline.request import Summary
-from batuta_cli.serve.providers.wire import Piece
+from batuta_cli.serve.providers.wire import NativeRequest, Piece
 
+_HEADER = re.compile(rb"[ -~]{1,4096}")
 _SHORT = 64 * 1024
 """Largest body, in bytes, that is parsed on the event loop: it takes about a millisecond."""
 
@@ -33,25 +36,61 @@ class Reply(Protocol):
         """The JSON of a response that is not streamed."""
 
 
-class Dialect(Protocol):
-    """A client API: parses its requests and writes its responses."""
+class RequestDialect(Protocol):
+    """Parses the requests of a client API."""
 
     @property
     def error(self) -> ErrorFormat:
         """The format of an error body."""
 
+    @property
+    def api(self) -> ClientApi | None:
+        """Its name in the profiles of backends; None for an API that no backend gets as it came."""
+
+    @property
+    def headers(self) -> frozenset[bytes]:
+        """The request headers that belong to the API, in lower case; a backend that speaks it gets them."""
+
+    @property
+    def personal(self) -> frozenset[str]:
+        """The fields that name a user or a conversation; only the API's provider gets them."""
+
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         """Parse a request. Raises `HttpError`."""
+
+
+class CountDialect(RequestDialect, Protocol):
+    """A client API's route that counts the tokens of a request."""
+
+    def counted(self, tokens: int) -> dict[str, Any]:
+        """The JSON of the answer."""
+
+
+class Dialect(RequestDialect, Protocol):
+    """A client API: parses its requests and writes its responses."""
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
         """The writer of one response. `name` is unique; `created` is in Unix seconds."""
 
 
-async def read(dialect: Dialect, body: bytes) -> ParsedRequest:
-    """Parse a body. A long one is parsed in a thread, because it may take seconds. Raises `HttpError`."""
+async def read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, bytes]) -> ParsedRequest:
+    """Parse a request. A long one is parsed in a thread, because it may take seconds. Raises `HttpError`."""
     if len(body) <= _SHORT:
-        return dialect.read(parse_object(body))
-    return await asyncio.get_running_loop().run_in_executor(None, lambda: dialect.read(parse_object(body)))
+        return _read(dialect, body, headers)
+    return await asyncio.get_running_loop().run_in_executor(None, lambda: _read(dialect, body, headers))
+
+
+def _read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, bytes]) -> ParsedRequest:
+    given_document = parse_object(body)
+    parsed = dialect.read(given_document)
+    if dialect.api is None:
+        return parsed
+    document = given_document if parsed.document is None else parsed.document
+    given = {name: headers[name] for name in dialect.headers if _HEADER.fullmatch(headers.get(name, b""))}
+    sent = {name.decode(): value.decode() for name, value in given.items()}
+    personal = tuple(name for name in document if name in dialect.personal and document[name] is not None)
+    native = NativeRequest(api=dialect.api, document=document, headers=sent, personal=personal)
+    return replace(parsed, native=native)
 
 
 @dataclass

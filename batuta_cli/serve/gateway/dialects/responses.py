@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from batuta_cli.errors import InvalidInputError
+from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.gateway.dialects.fields import (
     RESPONSE_FORMAT,
     TEXT,
@@ -20,12 +21,13 @@ from batuta_cli.serve.gateway.dialects.fields import (
     take_model,
     wrong,
 )
+from batuta_cli.serve.gateway.dialects.outside import reach_of
 from batuta_cli.serve.gateway.dialects.replies import Reply
-from batuta_cli.serve.gateway.dialects.responses_fields import RESPONSE_FIELDS
+from batuta_cli.serve.gateway.dialects.responses_fields import INPUT_TOKEN_FIELDS, RESPONSE_FIELDS
 from batuta_cli.serve.gateway.dialects.responses_input import InputReader
-from batuta_cli.serve.gateway.dialects.responses_reply import Echo, ResponseReply
-from batuta_cli.serve.gateway.dialects.responses_tools import ResponseTools
-from batuta_cli.serve.gateway.dialects.treatment import FieldTable, treat
+from batuta_cli.serve.gateway.dialects.responses_reply import ResponseEcho, ResponseReply
+from batuta_cli.serve.gateway.dialects.responses_tools import ResponseTools, is_dropped
+from batuta_cli.serve.gateway.dialects.treatment import FieldTable, personal_fields, treat
 from batuta_cli.serve.gateway.http_errors import HttpError, openai_error
 from batuta_cli.serve.messages import ChatMessage
 
@@ -40,13 +42,16 @@ _REASONING_DEFAULTS = {"context": "auto", "mode": "standard"}
 class ParsedResponseRequest(ParsedRequest):
     """A request for a response, with what its writer needs."""
 
-    echo: Echo = field(kw_only=True)
+    echo: ResponseEcho = field(kw_only=True)
 
 
 class Responses:
     """`POST /v1/responses`."""
 
     error = staticmethod(openai_error)
+    api: ClientApi | None = ClientApi.OPENAI_RESPONSES
+    headers = frozenset((b"openai-beta",))
+    personal = personal_fields(RESPONSE_FIELDS)
     table: FieldTable = RESPONSE_FIELDS
 
     def read(self, document: dict[str, Any]) -> ParsedResponseRequest:
@@ -66,6 +71,7 @@ class Responses:
         }
         if document.get("store"):
             dropped.add("store")
+        body = _body(document)
         return ParsedResponseRequest(
             model,
             messages,
@@ -76,12 +82,32 @@ class Responses:
             (*fields.dropped, *sorted(dropped)),
             (*fields.native_only, *sorted({*tools.native_only, *reader.native_only})),
             fields.unknown,
+            reach_of({**body, "tools": tools.hosted}, "input"),
+            body,
             echo=_echo(document, tools),
         )
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
         assert isinstance(parsed, ParsedResponseRequest)  # noqa: S101 - made by `read`
         return ResponseReply(parsed.model, parsed.echo, name, created)
+
+
+class InputTokens(Responses):
+    """`POST /v1/responses/input_tokens`."""
+
+    api = None
+    table = INPUT_TOKEN_FIELDS
+
+    def counted(self, tokens: int) -> dict[str, Any]:
+        return {"object": "response.input_tokens", "input_tokens": tokens}
+
+
+def _body(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The body for backends that speak the API: nothing is stored, and tools that are always dropped are left out."""
+    body = {**document, "store": False}
+    if tools := document.get("tools"):
+        body["tools"] = [tool for tool in tools if not is_dropped(tool)]
+    return body
 
 
 def _messages(document: Mapping[str, Any], reader: InputReader) -> tuple[ChatMessage, ...]:
@@ -158,7 +184,7 @@ def _tools(document: Mapping[str, Any], tools: ResponseTools) -> dict[str, Any]:
     return options if parallel is None else {**options, "parallel_tool_calls": parallel}
 
 
-def _echo(document: Mapping[str, Any], tools: ResponseTools) -> Echo:
+def _echo(document: Mapping[str, Any], tools: ResponseTools) -> ResponseEcho:
     reasoning = document.get("reasoning") or {}
     summary = next((reasoning[name] for name in _SUMMARIES if reasoning.get(name)), None)
     echoed = {
@@ -182,7 +208,7 @@ def _echo(document: Mapping[str, Any], tools: ResponseTools) -> Echo:
         "truncation": "disabled",
         "user": document.get("user"),
     }
-    return Echo(
+    return ResponseEcho(
         fields={name: orjson.Fragment(orjson.dumps(value)) for name, value in echoed.items()},
         tools=tools,
         summary=summary is not None,

@@ -15,6 +15,7 @@ from batuta_cli.serve.gateway.dialects.treatment import (
     mapped,
     native_only,
     option,
+    personal,
     refused,
 )
 
@@ -49,17 +50,17 @@ RESPONSE_FIELDS: dict[str, FieldRow] = {
     "moderation": native_only(OBJECT, "moderation by the service"),
     "access_programs": dropped(OBJECT, "belongs to an account at OpenAI"),
     "background_options": dropped(OBJECT, "only with background, which is refused"),
-    "client_metadata": dropped(OBJECT, _NAMES_A_USER),
+    "client_metadata": personal(OBJECT, _NAMES_A_USER),
     "context_management": dropped(OBJECTS, "OpenAI's service compacts the input with it"),
     "image": dropped(OBJECT, "OpenAI's service compresses images with it"),
     "max_tool_calls": dropped(INTEGER, "limits hosted tools, which a translated request has none of"),
-    "metadata": dropped(OBJECT, _NAMES_A_USER),
-    "prompt_cache_key": dropped(TEXT, _NAMES_A_USER),
-    "safety_identifier": dropped(TEXT, _NAMES_A_USER),
+    "metadata": personal(OBJECT, _NAMES_A_USER),
+    "prompt_cache_key": personal(TEXT, _NAMES_A_USER),
+    "safety_identifier": personal(TEXT, _NAMES_A_USER),
     "truncation": FieldRow(
         Treatment.DROPPED, TEXT, "OpenAI's service leaves out items with it", harmless=("disabled",)
     ),
-    "user": dropped(TEXT, _NAMES_A_USER),
+    "user": personal(TEXT, _NAMES_A_USER),
     "background": refused(_STATELESS, False),
     "conversation": refused(_STATELESS),
     "previous_response_id": refused(_STATELESS),

@@ -8,8 +8,8 @@
 An assistant's reasoning, text and calls, which are separate items, become one message with `reasoning_content`. Roles
 system and developer become system; those at the beginning become one message, because many chat templates take one
 system message only. Results follow their calls directly, as chat completions demand, and images in results become a
-user message after them. A kind of item that only OpenAI's service has is named in `native_only`, and left out of the
-messages.
+user message after them. What only OpenAI's service can read is named in `native_only`; it is in the messages for their
+size only, because no request that has it is translated.
 
 Source: https://platform.openai.com/docs/api-reference/responses/create. Errors are `InvalidInputError`, which name the
 item by its number, from 1, and `HttpError` for tools.
@@ -76,7 +76,7 @@ class InputReader:
                 raise InvalidInputError(f"item {number}: {error.message}") from None
 
     def messages(self) -> list[ChatMessage]:
-        """All messages. Raises `InvalidInputError` when there are none."""
+        """All messages. Raises `InvalidInputError` when the input is empty."""
         self._end_turn()
         system = [ChatMessage.system("\n\n".join(self._system))] if self._system else []
         messages = [*system, *self._messages, *self._later]
@@ -100,6 +100,7 @@ class InputReader:
             self.dropped.add(f"input.{kind}")
         else:
             self.native_only.add(f"input.{shown_type(kind)}")
+            self._append(ChatMessage(Role.USER, "", parts=({**item, "type": kind},)))  # it counts as part of the prompt
 
     def _message(self, item: dict[str, Any]) -> None:
         role = item.get("role")
@@ -206,15 +207,9 @@ class InputReader:
                 raise InvalidInputError(f"has a part that is not one of {', '.join(_PARTS)}")
             if part.get("prompt_cache_breakpoint"):
                 self.dropped.add("input.prompt_cache_breakpoint")
-            try:
-                parts.append(read(part))
-            except _NativePart as native:
-                self.native_only.add(f"input.{native}")
+            self.native_only.update(f"input.{name}" for name in _KEPT_FILES if part.get(name))
+            parts.append(read(part))
         return parts
-
-
-class _NativePart(Exception):
-    """A part that only OpenAI's service can read; its text is the field that says so."""
 
 
 def _text(item: Mapping[str, Any], name: str) -> str:
@@ -233,23 +228,22 @@ def _refusal_part(part: Part) -> Part:
 
 
 def _image_part(part: Part) -> Part:
-    if part.get("image_url") is None and part.get("file_id"):
-        raise _NativePart("file_id")
-    image = {"url": _text(part, "image_url")}
-    if isinstance(part.get("detail"), str):
-        image["detail"] = part["detail"]
+    image = _fields(part, {"image_url": "url", "file_id": "file_id", "detail": "detail"})
+    if "url" not in image and "file_id" not in image:
+        raise InvalidInputError("has a part of type input_image without image_url")
     return {"type": "image_url", "image_url": image}
 
 
 def _file_part(part: Part) -> Part:
-    if part.get("file_data") is None:
-        for name in ("file_id", "file_url"):
-            if part.get(name):
-                raise _NativePart(name)
-    file = {"file_data": _text(part, "file_data")}
-    if isinstance(part.get("filename"), str):
-        file["filename"] = part["filename"]
+    file = _fields(part, {name: name for name in ("file_data", "filename", *_KEPT_FILES)})
+    if file.keys() <= {"filename"}:
+        raise InvalidInputError("has a part of type input_file without file_data")
     return {"type": "file", "file": file}
+
+
+def _fields(part: Part, names: Mapping[str, str]) -> dict[str, str]:
+    """The texts of a part, under their names in a chat completion."""
+    return {name: part[given] for given, name in names.items() if isinstance(part.get(given), str)}
 
 
 def _audio_part(part: Part) -> Part:
@@ -273,6 +267,9 @@ _ITEMS: Mapping[str, Callable[[InputReader, dict[str, Any]], None]] = {
 
 _DROPPED_ITEMS = frozenset(("web_search_call",))
 """Records of hosted tools without content: what was found is in the assistant's text."""
+
+_KEPT_FILES = ("file_id", "file_url")
+"""Fields of a content part with a file that OpenAI's service keeps or fetches."""
 
 _PARTS: Mapping[str, Callable[[Part], Part]] = {
     "input_text": _text_part,

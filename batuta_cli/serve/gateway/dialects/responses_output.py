@@ -264,7 +264,7 @@ class CustomCallItem(CallItem):
 
 
 class SearchCallItem(CallItem):
-    """A search for tools that the client executes. It has no events of its own."""
+    """A search for tools that the client executes. Its arguments have no events."""
 
     id_prefix = "tsc"
 

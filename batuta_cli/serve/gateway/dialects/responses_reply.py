@@ -37,7 +37,7 @@ _OVERFLOW = "context_length_exceeded"
 
 
 @dataclass(frozen=True, slots=True)
-class Echo:
+class ResponseEcho:
     """What the response repeats of the request, and what its writer needs of it."""
 
     fields: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Echo:
 class ResponseReply:
     """Writes a `response`."""
 
-    def __init__(self, model: str, echo: Echo, name: str, created: int) -> None:
+    def __init__(self, model: str, echo: ResponseEcho, name: str, created: int) -> None:
         self._frame = {"id": f"resp_{name}", "object": "response", "created_at": created, "model": model}
         self._echo = echo
         self._name = name

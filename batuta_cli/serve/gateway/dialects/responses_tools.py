@@ -68,6 +68,8 @@ class ResponseTools:
         """What was left out, as names for `X-Batuta-Dropped`."""
         self.native_only: set[str] = set()
         """Tools that only OpenAI's service has."""
+        self.hosted: list[dict[str, Any]] = []
+        """The declarations of these."""
         self._functions: dict[str, dict[str, Any]] = {}
         self._origins: dict[str, DeclaredTool] = {}
 
@@ -93,10 +95,11 @@ class ResponseTools:
             raise wrong("tools", "has a namespace with a tool that is neither a function nor custom", "invalid_value")
         if read := _READERS.get(kind):
             read(self, tool, namespace)
-        elif kind in _DROPPED and _DROPPED[kind](tool):
+        elif is_dropped(tool):
             self.dropped.add(f"tools.{kind}")
         else:
             self.native_only.add(f"tools.{shown_type(kind)}")
+            self.hosted.append(tool)
 
     def _namespace(self, tool: dict[str, Any], _: str | None) -> None:
         if not isinstance(tool.get("tools"), list):
@@ -180,13 +183,13 @@ _READERS: Mapping[str, Callable[[ResponseTools, dict[str, Any], str | None], Non
 }
 """The types of tools that become functions."""
 
-_DROPPED: Mapping[str, Callable[[dict[str, Any]], bool]] = {
+_DROPPED: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
     "web_search": lambda tool: tool.get("external_web_access") is False,
 }
 """Hosted tools that are left out when the condition holds.
 
-Codex declares a search in OpenAI's index by default, for every provider. The model works without it, and leaving it out
-sends nothing anywhere.
+Codex declares a search in OpenAI's index by default, for every provider. The model works without it. It is left out of
+requests to OpenAI too: a search costs money, and nothing limits the number of searches.
 """
 
 _NESTED = ("function", "custom")
@@ -194,6 +197,12 @@ _NESTED = ("function", "custom")
 
 _UNUSED_FIELDS = ("allowed_callers", "async", "defer_loading", "output_schema")
 """Fields of a tool that no chat completion has."""
+
+
+def is_dropped(tool: Mapping[str, Any]) -> bool:
+    """Whether a tool is left out of every request."""
+    rule = _DROPPED.get(str(tool.get("type")))
+    return rule is not None and rule(tool)
 
 
 def function_name(name: str, namespace: object = None) -> str:

@@ -42,6 +42,8 @@ class FieldRow:
     native_only: bool = False
     """CARRIED: only a backend with the client's own API may get the request, because its response depends on the field
     and no other API has it."""
+    personal: bool = False
+    """DROPPED: it names a user, a device or a conversation. Only the API's provider gets it."""
     harmless: tuple[Any, ...] = ()
     """Values that ask for nothing, as null does: with them the field is ignored."""
     details: Mapping[str, Any] | None = None
@@ -88,6 +90,16 @@ def native_only(kind: FieldType, why: str, *harmless: Any) -> FieldRow:
 def dropped(kind: FieldType, why: str) -> FieldRow:
     """A field that is left out of a translated request."""
     return FieldRow(Treatment.DROPPED, kind, why)
+
+
+def personal(kind: FieldType, why: str) -> FieldRow:
+    """A field that only the API's provider gets."""
+    return FieldRow(Treatment.DROPPED, kind, why, personal=True)
+
+
+def personal_fields(table: FieldTable) -> frozenset[str]:
+    """The names of the fields that only the API's provider gets."""
+    return frozenset(name for name, row in table.items() if row.personal)
 
 
 def refused(why: str, *harmless: Any, details: Mapping[str, Any] | None = None) -> FieldRow:

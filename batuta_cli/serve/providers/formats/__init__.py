@@ -13,3 +13,9 @@ if TYPE_CHECKING:
 def format_module(wire: "WireFormat") -> "FormatModule":
     """The module that implements a format."""
     return cast("FormatModule", import_module(f"{__name__}.{wire.module}"))
+
+
+@cache
+def native_module() -> "FormatModule":
+    """The module that sends a client's request as it came."""
+    return cast("FormatModule", import_module(f"{__name__}.native"))

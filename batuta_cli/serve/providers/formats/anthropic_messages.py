@@ -21,6 +21,7 @@ _FINISH: dict[str, FinishReason] = {
     "refusal": "content_filter",
 }
 _SAME = ("temperature", "top_p", "top_k")
+OPTIONS = frozenset((*_SAME, "stop", "tools", "tool_choice"))
 
 
 def outgoing(call: Call, _: Profile) -> Outgoing:
@@ -106,7 +107,10 @@ class MessagesReader:
         return self._complete
 
     def event(self, event: Event) -> Iterator[Piece]:
-        document = parsed(event.data)
+        yield from self.read(parsed(event.data))
+
+    def read(self, document: dict[str, Any]) -> Iterator[Piece]:
+        """The pieces in the JSON object of one event. Raises `BackendError`."""
         kind = document.get("type")
         if kind == "error":
             raise reported(document)

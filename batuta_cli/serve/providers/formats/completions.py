@@ -12,6 +12,7 @@ from batuta_cli.serve.providers.wire import BackendError, Call, EndingReader, Ou
 from batuta_cli.serve.usage import from_openai
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop", "frequency_penalty", "presence_penalty")
+OPTIONS = frozenset(_SAMPLING)
 
 
 def outgoing(call: Call, _: Profile) -> Outgoing:

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from batuta_cli.serve.backends.profile import Profile
+from batuta_cli.serve.providers.formats import completions
 from batuta_cli.serve.providers.formats.completions import sampling
 from batuta_cli.serve.providers.formats.openai_chat import parsed, reported
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import Call, EndingReader, Outgoing, Piece
 from batuta_cli.serve.usage import plain
+
+OPTIONS = completions.OPTIONS
 
 
 def outgoing(call: Call, profile: Profile) -> Outgoing:

@@ -28,8 +28,10 @@ _FINISH: dict[str, FinishReason] = {
 }
 _GIVEN_UP = frozenset(("abort", "error", "cancelled", "canceled", "insufficient_system_resource"))
 """Finish reasons of vLLM, SGLang and hosted services for a response that they aborted."""
+OPTIONS = None
 _NOT_REQUESTED = "the backend answered with choices that were not requested"
-_EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call")
+EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call")
+"""Fields of a message, beside its text, that become a piece's `delta`."""
 
 
 def outgoing(call: Call, profile: Profile) -> Outgoing:
@@ -75,8 +77,11 @@ class ChatReader:
                 raise BackendError(_NOT_REQUESTED)
             self._done = True
             return
-        document = parsed(event.data)
-        if event.type == "error" or "error" in document:
+        yield from self.chunk(parsed(event.data), event.type)
+
+    def chunk(self, document: dict[str, Any], kind: str) -> Iterator[Piece]:
+        """The pieces in the JSON object of one event of the type `kind`. Raises `BackendError`."""
+        if kind == "error" or "error" in document:
             raise reported(document)
         choices = requested_choices(document.get("choices"), self._choices)
         self._foreign |= bool(document.get("choices")) and not choices
@@ -108,7 +113,7 @@ class ChatReader:
         content = choice.get(part)
         content = content if isinstance(content, dict) else {}
         text = content.get("content")
-        extra = {name: content[name] for name in _EXTRA if content.get(name)}
+        extra = {name: content[name] for name in EXTRA if content.get(name)}
         finish = read_finish(choice.get("finish_reason"))
         if finish:
             self._finished.add(index)

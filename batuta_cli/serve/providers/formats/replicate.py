@@ -17,6 +17,7 @@ from batuta_cli.serve.providers.wire import BackendError, Call, EndingReader, Ou
 from batuta_cli.serve.usage import plain
 
 _SAME = ("temperature", "top_p", "seed")
+OPTIONS = frozenset(_SAME)
 
 
 def outgoing(call: Call, _profile: Profile) -> Outgoing:

@@ -207,13 +207,16 @@ def test_a_message_after_an_unanswered_call_is_not_lost() -> None:
 def test_files_that_openai_keeps_or_fetches_are_for_its_own_backends(part: dict[str, Any], name: str) -> None:
     found = reader({"role": "user", "content": [{"type": "input_text", "text": "x"}, part]})
     assert found.native_only == {name}
-    assert [message.content for message in found.messages()] == ["x"]
+    (message,) = found.messages()
+    assert message.content == "x"
+    assert len(message.parts) == 2
 
 
 @pytest.mark.parametrize("kind", ["compaction", "mcp_call", "code_interpreter_call", "computer_call_output", "new_one"])
 def test_items_that_only_openai_can_read_are_for_its_own_backends(kind: str) -> None:
     found = reader(user("x"), {"type": kind})
     assert found.native_only == {f"input.{kind}"}
+    assert found.messages()[1].parts == ({"type": kind},)
     assert reader(user("x"), {"type": "é\r\nx: y"}).native_only == {"input.unknown"}
 
 
@@ -239,8 +242,9 @@ def test_records_of_a_web_search_and_cache_breakpoints_are_left_out_and_named() 
         ({"role": "user", "content": [{"type": "video"}]}, "has a part that is not one of"),
         ({"role": "user", "content": ["x"]}, "has a part that is not one of"),
         ({"role": "user", "content": [{"type": "input_text"}]}, "needs text"),
-        ({"role": "user", "content": [{"type": "input_image"}]}, "needs image_url"),
+        ({"role": "user", "content": [{"type": "input_image"}]}, "without image_url"),
         ({"role": "user", "content": [{"type": "input_audio"}]}, "input_audio"),
+        ({"role": "user", "content": [{"type": "input_file", "filename": "a.pdf"}]}, "without file_data"),
         ({"role": "user", "content": "NUL \0"}, "NUL"),
         ({"type": "function_call", "call_id": "c"}, "needs name"),
         ({**CALL, "arguments": {"city": "x"}}, "needs arguments"),
