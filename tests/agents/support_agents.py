@@ -1,8 +1,8 @@
-"""Agents behind a gateway: an empty home, no keys, a scripted backend, and a proxy that lets nothing out.
+"""Agents behind a gateway: a home of their own, no keys, a scripted backend, and a proxy that lets nothing out.
 
 The agents and the AI SDK come from npm (package.json beside this file), node from PyPI; `make .venv/.agents` installs
 both. Nothing is downloaded when a test runs: the proxy that the agents are told to use answers 502 and records what
-they asked for.
+they asked for. Codex runs commands without its sandbox, which needs namespaces that a container may not have.
 """
 
 import subprocess
@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.real.support_script import converse
+from tests.real.support_script import NOTE, configured, converse
 from tests.serve.gateway.live import Live, real
 from tests.serve.support_backend import FaultServer, response
 
 VENV = Path(sys.prefix)
 MODULES = VENV / "agents" / "node_modules"
 PATHS = (MODULES / ".bin", VENV / "node" / "bin", VENV / "bin", "/usr/bin", "/bin")
-NOTE = "The secret word is Łódź-42."
 
 
 class World:
@@ -34,6 +33,8 @@ class World:
         self.work.mkdir()
         self.home.mkdir(mode=0o700)
         (self.work / "note.txt").write_text(NOTE + "\n")
+        (self.home / ".codex").mkdir()
+        (self.home / ".codex" / "config.toml").write_text('sandbox_mode = "danger-full-access"\n')
 
     @property
     def asked(self) -> list[Any]:
@@ -56,9 +57,8 @@ class World:
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
-        environment |= {
-            name: nowhere for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy")
-        }
+        proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+        environment |= dict.fromkeys((*proxies, *map(str.lower, proxies)), nowhere)
         return subprocess.run(
             ["bash", "-eu", "-c", script.replace("http://127.0.0.1:8484", self.gateway.url)],
             env=environment,
@@ -74,18 +74,10 @@ class World:
 def world(folder: Path) -> Iterator[World]:
     """A gateway under the tier sovereign, and everything around it."""
     assert MODULES.exists(), f"{MODULES} is missing; run `make test-agents`"
-    configured = folder / "config" / "batuta" / "config.toml"
-    configured.parent.mkdir(parents=True)
-    environment = {
-        "PATH": f"{VENV / 'bin'}:/usr/bin:/bin",
-        "HOME": str(folder),
-        "LANG": "C.UTF-8",
-        "XDG_CONFIG_HOME": str(folder / "config"),
-        "XDG_STATE_HOME": str(folder / "state"),
-    }
-    with FaultServer(converse) as backend, FaultServer(lambda *_: [response(b"", status="502 Bad Gateway")]) as outside:
-        configured.write_text(
-            f'[backends.scripted]\nprofile = "vllm"\nbase_url = "{backend.base_url}"\n[privacy]\ntier = "sovereign"\n'
-        )
-        with real(environment) as gateway:
-            yield World(folder, backend, outside, gateway)
+    refusal = response(b"", status="502 Bad Gateway")
+    with (
+        FaultServer(converse) as backend,
+        FaultServer(lambda *_: [refusal]) as outside,
+        real(configured(folder, "llamafile", backend.base_url)) as gateway,
+    ):
+        yield World(folder, backend, outside, gateway)

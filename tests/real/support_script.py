@@ -16,7 +16,8 @@ To try a client by hand, this prints the server's base URL and ends with its std
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.serve.support_backend import FaultServer, Script, chat_answer, chunk, response, stream_head
@@ -24,6 +25,8 @@ from tests.serve.support_backend import FaultServer, Script, chat_answer, chunk,
 MODEL = "my-model"
 GREETING = "Zażółć gęślą jaźń, says the backend."
 USED = "The note says: "
+NOTE = "The secret word is Łódź-42."
+"""The text of note.txt, where tests lay it for the tool."""
 
 READING: dict[str, dict[str, Any]] = {
     "Bash": {"command": "cat FILE", "description": "Read the note"},  # Claude Code
@@ -41,13 +44,13 @@ WRITING: dict[str, dict[str, Any]] = {
 CODEX_MODEL = "gpt-5.5"
 
 _USAGE = (70, 5)
-_MODELS = [{"id": name, "object": "model", "owned_by": "vllm"} for name in (MODEL, CODEX_MODEL)]  # as vLLM lists them
+_MODELS = [{"id": name, "object": "model"} for name in (MODEL, CODEX_MODEL)]
 
 
 def converse(path: str, headers: Mapping[str, str], body: Any) -> Script:
     """The script: what is answered to a request."""
     if path == "/health":
-        return [response(b"", "text/plain")]
+        return [response(b"", "text/plain", "200 OK", "Server: llamafile")]
     if path.endswith("/models"):
         return [response(json.dumps({"object": "list", "data": _MODELS}).encode())]
     if not path.endswith("/chat/completions"):
@@ -63,12 +66,21 @@ def converse(path: str, headers: Mapping[str, str], body: Any) -> Script:
     return [stream_head(), *words, chunk(finish="stop"), chunk(usage=_USAGE), b"data: [DONE]\n\n"]
 
 
-def results(requests: Sequence[tuple[str, Mapping[str, str], Any]]) -> Iterator[str]:
+def results(bodies: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """What tools have said, in all requests that a server has seen."""
-    for _, _, body in requests:
-        for message in (body or {}).get("messages", []):
+    for body in bodies:
+        for message in body["messages"]:
             if message["role"] == "tool":
                 yield _text(message["content"])
+
+
+def configured(folder: Path, profile: str, base_url: str) -> dict[str, str]:
+    """The environment of a gateway with one backend, under the tier sovereign."""
+    file = folder / "config" / "batuta" / "config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f'[backends.{profile}]\nbase_url = "{base_url}"\n[privacy]\ntier = "sovereign"\n')
+    places = {f"XDG_{name.upper()}_HOME": str(folder / name) for name in ("config", "state", "data", "cache")}
+    return {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(folder)} | places
 
 
 def _text(content: Any) -> str:

@@ -7,20 +7,19 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.real.support_script import GREETING, MODEL, USED, converse, results
+from tests.real.support_script import GREETING, MODEL, NOTE, USED, configured, converse, results
 from tests.serve.gateway.live import ROOT, real
 from tests.serve.support_backend import FaultServer
 from tests.serve.support_server import running_llamacpp
 
 PYTHON = Path(sys.prefix) / "clients" / "bin" / "python"
 PROGRAMS = Path(__file__).parent / "clients"
-NOTE = "The secret word is Łódź-42."
 CALL = '<tool_call>\n{"name": "read_note", "arguments": {"name": "note.txt"}}\n</tool_call>'
 TEMPLATE = ROOT / "batuta_cli/serve/templates/qwen2.5.jinja"
 """SmolLM2's own template has no tools; llama.cpp reads the calls of this one."""
@@ -66,21 +65,12 @@ def run(arguments: list[str | Path], folder: Path) -> str:
     return done.stdout
 
 
-def environment(folder: Path, backend: str, base_url: str) -> Mapping[str, str]:
-    """That of a gateway with one backend, under the tier sovereign."""
-    file = folder / "config" / "batuta" / "config.toml"
-    file.parent.mkdir(parents=True)
-    file.write_text(f'[backends.{backend}]\nbase_url = "{base_url}"\n[privacy]\ntier = "sovereign"\n')
-    places = {f"XDG_{name.upper()}_HOME": str(folder / name) for name in ("config", "state", "data", "cache")}
-    return {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(folder)} | places
-
-
 @pytest.fixture(scope="module")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FaultServer]]:
     """The address of a gateway, and the backend behind it."""
     with (
         FaultServer(converse) as backend,
-        real(environment(tmp_path_factory.mktemp("scripted"), "vllm", backend.base_url)) as gateway,
+        real(configured(tmp_path_factory.mktemp("scripted"), "llamafile", backend.base_url)) as gateway,
     ):
         yield gateway.url, backend
 
@@ -90,7 +80,7 @@ def llamacpp(tmp_path_factory: pytest.TempPathFactory, gguf: Path) -> Iterator[s
     """The address of a gateway before a real server."""
     with (
         running_llamacpp(gguf, TEMPLATE.read_text()) as base_url,
-        real(environment(tmp_path_factory.mktemp("llamacpp"), "llamacpp", base_url)) as gateway,
+        real(configured(tmp_path_factory.mktemp("llamacpp"), "llamacpp", base_url)) as gateway,
     ):
         yield gateway.url
 
@@ -100,13 +90,14 @@ def test_a_client_asks_streams_and_runs_a_tool(
     client: str, dialect: str, scripted: tuple[str, FaultServer], tmp_path: Path
 ) -> None:
     url, backend = scripted
-    before = len(backend.requests)
+    backend.requests.clear()
     got = use(client, dialect, url, MODEL, "What does note.txt say?", tmp_path)
     assert (got["asked"], got["streamed"]) == (GREETING, GREETING)
     assert got["parts"] > 3
     assert (got["ran"], got["told"]) == (["note.txt"], USED + NOTE)
-    assert [text.strip() for text in results(backend.requests[before:])] == [NOTE]
-    assert {body["stream"] for _, _, body in backend.requests[before:] if body} == {True, False}
+    bodies = [body for _, _, body in backend.requests if body]
+    assert [text.strip() for text in results(bodies)] == [NOTE]
+    assert {bool(body.get("stream")) for body in bodies} == {True, False}
 
 
 @pytest.mark.parametrize(("client", "dialect"), REAL_CASES)
