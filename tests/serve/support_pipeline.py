@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batuta_cli.config import BackendSection as Table
-from batuta_cli.config import Config, ModelSection, Privacy, Router
+from batuta_cli.config import Budget, Config, ModelSection, Privacy, Router
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.pipeline.pipeline import Pipeline
@@ -38,11 +38,16 @@ def pipeline(
     router: Router | None = None,
     privacy: Privacy | None = None,
     models: dict[str, ModelSection] | None = None,
+    budget: Budget | None = None,
 ) -> Pipeline:
     """A pipeline of its own, with a budget in memory."""
     own = {MODEL: ModelSection(context_window=100_000, output_reserve=64)} | (models or {})
     config = Config(
-        backends=tables, models=own, router=router or Router(), privacy=privacy or Privacy(tier="sovereign")
+        backends=tables,
+        models=own,
+        router=router or Router(),
+        privacy=privacy or Privacy(tier="sovereign"),
+        budget=budget or Budget(),
     )
     return Pipeline(
         config,

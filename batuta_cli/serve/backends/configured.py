@@ -64,6 +64,17 @@ class Backend:
             headers[auth.header] = f"{auth.scheme} {key}" if auth.scheme else key
         return headers | {header: key for header, name in self.env_headers if (key := _secret(name, source))}
 
+    def auth_headers_with(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """`headers`, whose names are in lower case, and the API keys; `headers` replace only fixed headers of the kind.
+
+        Raises `ConfigError` for an invalid key.
+        """
+        own = self.auth_headers()
+        for name in self.profile.auth.headers:
+            if name.lower() in headers:  # the client's own version of the API
+                own.pop(name, None)
+        return {**headers, **own}
+
 
 def _secret(variable: str, environ: Mapping[str, str]) -> str | None:
     key = environ.get(variable, "").strip() if variable else ""  # $(cat file) may leave a line feed

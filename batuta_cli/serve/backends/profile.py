@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from batuta_cli.errors import ConfigError
 from batuta_cli.files import display
-from batuta_cli.serve.backends.wire_formats import ClientApi, Need, WireFormat
+from batuta_cli.serve.backends.wire_formats import OF_SERVERS, ClientApi, Need, WireFormat
 from batuta_cli.serve.tiers import PrivacyTier, ThroughputTier
 
 T = TypeVar("T")
@@ -98,6 +98,18 @@ class CountRoutes:
 
 
 @dataclass(frozen=True)
+class NativeCount:
+    """The route that counts a request of a client API as it came."""
+
+    api: ClientApi
+    path: str
+    """POST; relative as `Profile.health`. Returns `input_tokens`."""
+    exact: bool = True
+    """Whether it is the number that the server reports as usage. Anthropic calls its own count an estimate
+    (https://docs.anthropic.com/en/docs/build-with-claude/token-counting)."""
+
+
+@dataclass(frozen=True)
 class RemoteModels:
     """The signs that the server sends a model's requests to another host; one of them suffices."""
 
@@ -175,6 +187,8 @@ class Profile:
     """Client APIs whose provider it is: fields that name a user go only there."""
     carries: tuple[Need, ...] = ()
     """Content beside text that its servers take, and hosted tools. Whether a model takes them is not known here."""
+    extensions: bool = True
+    """Whether it takes what local servers add to OpenAI's API: options such as `top_k`, reasoning of earlier turns."""
     image_tokens: int = 16_384
     """The most tokens of one image. The default is that of Qwen2-VL, the highest of the open models."""
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -194,6 +208,7 @@ class Profile:
     load: LoadSignal = field(default_factory=LoadSignal)
     describe: Describe | None = None
     count: CountRoutes | None = None
+    count_native: NativeCount | None = None
     remote_models: RemoteModels = field(default_factory=RemoteModels)
     continuation: Continuation = field(default_factory=Continuation)
     private_hosts: tuple[str, ...] = ()
@@ -202,6 +217,11 @@ class Profile:
     def takes(self, api: ClientApi | None) -> bool:
         """Whether its servers take requests in a client API as they are."""
         return api is not None and (api is self.wire.api or api in self.speaks)
+
+    def carried(self, *, native: bool = False) -> frozenset[Need]:
+        """What a request to it may have beside text. `native`: a request in a client API that its servers speak."""
+        format_has = frozenset(Need) if native else self.wire.carries
+        return (format_has - OF_SERVERS) | (format_has & frozenset(self.carries))
 
     @property
     def is_local(self) -> bool:

@@ -6,26 +6,33 @@ a client that disconnects frees its backend.
 
 import re
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import orjson
 
-from batuta_cli.errors import NoBackendError, UsageError
+from batuta_cli.errors import InvalidInputError, NoBackendError, PrivacyError, UnboundedCostError, UsageError
 from batuta_cli.serve.gateway.access import check_json, tier_for
 from batuta_cli.serve.gateway.connection import Connection, HeaderList
+from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
 from batuta_cli.serve.gateway.dialects.outside import may_fetch
-from batuta_cli.serve.gateway.dialects.replies import Dialect, Reply, read
+from batuta_cli.serve.gateway.dialects.replies import Dialect, Reply, WholeReply, read
 from batuta_cli.serve.gateway.http_errors import HttpError, unknown_model
 from batuta_cli.serve.gateway.metrics import OTHER
 from batuta_cli.serve.gateway.state import GatewayState
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.providers.wire import Piece
+from batuta_cli.serve.tiers import PrivacyTier
 
 if TYPE_CHECKING:
     from batuta_cli.serve.pipeline.pipeline import Pipeline
     from batuta_cli.serve.pipeline.response import Response
     from batuta_cli.serve.routing.planning import Plan
+
+T = TypeVar("T")
 
 _HEADER_LIMIT = 1000  # characters of a header value
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")  # other names of unknown fields may be content
@@ -41,26 +48,15 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
         raise HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1, headers=close)
     tier = tier_for(connection.headers, state.settings.privacy)
     parsed = await read(dialect, await connection.body(), connection.headers)
+    if parsed.ready is not None:
+        if parsed.model not in state.require_pipeline().models():
+            raise unknown_model()
+        await connection.respond(200, orjson.dumps(parsed.ready))
+        return
     reply = dialect.reply(parsed, connection.id, int(time.time()))
-    connection.reply = reply if parsed.stream else None
-    request = ChatRequest(
-        request_id=connection.id,
-        model=parsed.model,
-        messages=parsed.messages,
-        privacy=tier,
-        max_tokens=parsed.max_tokens,
-        stream=parsed.stream,
-        options=parsed.options or {},
-        native=parsed.native,
-        native_only=parsed.native_only,
-        reach=parsed.reach,
-        fetches=not may_fetch(parsed.reach.urls, state.settings.media_hosts),
-        unknown_fields=parsed.unknown,
-        dropped=parsed.dropped,
-    )
-    if parsed.unknown:
-        shown = [name for name in parsed.unknown if _FIELD_NAME.fullmatch(name)]
-        state.log.write("warning", "unknown_fields", request_id=connection.shown_id, fields=shown[:_MOST_SHOWN])
+    stream = cast(Reply, reply) if parsed.stream else None
+    connection.reply = stream
+    request = chat_request(state, connection, parsed, tier)
     connection.model = OTHER
     with state.open_request(connection) as pipeline:
         response, backend = None, ""
@@ -68,7 +64,7 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
             async with connection.watch_client():
                 if parsed.stream:
                     connection.expect_stream([(b"x-batuta-tier", str(tier).encode())])
-                response = await _start(pipeline, request)
+                response = await ask_for(parsed, request, lambda request: _start(pipeline, request))
                 backend = response.backend
                 state.metrics.in_flight(1, backend)
                 connection.model = parsed.model
@@ -77,8 +73,10 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
                 connection.log_fields |= {"backend": backend, "tier": str(response.tier)}
                 if response.dropped:
                     connection.log_fields["dropped"] = list(response.dropped)
-                write = _write_stream if parsed.stream else _write_whole
-                await write(state, connection, response, reply)
+                if stream is not None:
+                    await _write_stream(state, connection, response, stream)
+                else:
+                    await _write_whole(state, connection, response, reply)
         finally:
             if response is None and parsed.model in pipeline.models():
                 connection.model = parsed.model
@@ -89,9 +87,58 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
                     state.metrics.in_flight(-1, backend)
 
 
-async def _start(pipeline: "Pipeline", request: ChatRequest) -> "Response":
+def chat_request(state: GatewayState, connection: Connection, parsed: ParsedRequest, tier: PrivacyTier) -> ChatRequest:
+    """The pipeline's request for a parsed one. Fields that no table knows are logged by name."""
+    if parsed.unknown:
+        shown = [name for name in parsed.unknown if _FIELD_NAME.fullmatch(name)]
+        connection.log_fields["unknown_fields"] = shown[:_MOST_SHOWN]
+    return ChatRequest(
+        request_id=connection.id,
+        model=parsed.model,
+        messages=parsed.messages,
+        privacy=tier,
+        max_tokens=parsed.max_tokens,
+        stream=parsed.stream,
+        options=parsed.options or {},
+        inputs=parsed.inputs,
+        native=parsed.native,
+        native_only=parsed.native_only,
+        reach=parsed.reach,
+        fetches=not may_fetch(parsed.reach.urls, state.settings.media_hosts),
+        unknown_fields=parsed.unknown,
+        dropped=parsed.dropped,
+    )
+
+
+async def ask_for(parsed: ParsedRequest, request: ChatRequest, ask: Callable[[ChatRequest], Awaitable[T]]) -> T:
+    """Ask the pipeline; when no backend may take the request, ask without what the request can do without."""
+    less = parsed.without_optional
+    if less is None:
+        return await ask(request)
     try:
+        return await ask(request)
+    except (PrivacyError, UnboundedCostError, InvalidInputError, NoBackendError):
+        other = replace(
+            request,
+            options=less.options or {},
+            native=less.native,
+            native_only=less.native_only,
+            reach=less.reach,
+            dropped=less.dropped,
+        )
+        return await ask(other)
+
+
+async def _start(pipeline: "Pipeline", request: ChatRequest) -> "Response":
+    with refuse_unknown_model(pipeline, request):
         return await pipeline.start(request)
+
+
+@contextmanager
+def refuse_unknown_model(pipeline: "Pipeline", request: ChatRequest) -> Iterator[None]:
+    """Turn the error for a model that no backend has into `HttpError` 404."""
+    try:
+        yield
     except (UsageError, NoBackendError) as error:
         models = pipeline.models()
         if type(error) in (UsageError, NoBackendError) and models and request.model not in models:
@@ -100,7 +147,7 @@ async def _start(pipeline: "Pipeline", request: ChatRequest) -> "Response":
 
 
 async def _write_stream(state: GatewayState, connection: Connection, response: "Response", reply: Reply) -> None:
-    await connection.begin_stream(_headers(response))
+    await connection.begin_stream(_headers(response), reply.stream_type)
     data, begun = b"", False
     while pieces := await response.more():
         if not begun:
@@ -111,10 +158,10 @@ async def _write_stream(state: GatewayState, connection: Connection, response: "
             await connection.part(data)
             data = b""
     summary = _record_summary(state, connection, response)
-    await connection.end_stream(data + reply.end(summary) + _cost_comment(summary))
+    await connection.end_stream(data + reply.end(summary) + reply.receipt(summary))
 
 
-async def _write_whole(state: GatewayState, connection: Connection, response: "Response", reply: Reply) -> None:
+async def _write_whole(state: GatewayState, connection: Connection, response: "Response", reply: WholeReply) -> None:
     all_pieces: list[Piece] = []
     while pieces := await response.more():
         all_pieces += pieces
@@ -159,9 +206,3 @@ def _header_value(text: str) -> bytes:
     if not (text.isascii() and text.isprintable()):
         text = "".join(c if " " <= c <= "~" else "?" for c in text)
     return text[:_HEADER_LIMIT].encode()
-
-
-def _cost_comment(summary: Summary) -> bytes:
-    """The cost of a stream as an SSE comment, which clients ignore (WHATWG HTML, section 9.2.6)."""
-    facts = {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "attempts": len(summary.attempts)}
-    return b": batuta %s\n\n" % orjson.dumps(facts)

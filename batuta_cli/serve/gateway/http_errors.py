@@ -1,4 +1,5 @@
-"""HTTP errors: the status, headers and body that a client gets, in the format of OpenAI or of Anthropic.
+"""HTTP errors: the status, headers and body that a client gets, in the format of OpenAI, Anthropic or
+Ollama.
 
 `RULES` maps each error class to a status. Refusals by the budget are 402 and by privacy 403, because the official
 clients retry 408, 409, 429 and 5xx, and a retry changes neither. Money that running requests have reserved is 429,
@@ -163,6 +164,11 @@ def anthropic_error(error: HttpError, request_id: str) -> dict[str, Any]:
     return {"type": "error", "error": body, "request_id": request_id}
 
 
+def ollama_error(error: HttpError, request_id: str) -> dict[str, Any]:
+    """The body in Ollama's format."""
+    return {"error": error.message}
+
+
 def error_body(error_format: ErrorFormat, error: HttpError, request_id: str) -> bytes:
     """The body of an error response, or the data of an error event."""
     return orjson.dumps(error_format(error, request_id))
@@ -179,12 +185,3 @@ def check_method(method: str, allowed: tuple[str, ...]) -> None:
 def unknown_model() -> HttpError:
     """The error for a model that no backend has."""
     return HttpError(404, "model_not_found", "no backend has this model; GET /v1/models lists them", "model")
-
-
-def no_stored_response() -> HttpError:
-    """The error for the routes of a stored response: get, delete, cancel, compact, list its input."""
-    return HttpError(
-        404,
-        "no_stored_responses",
-        "batuta keeps no responses, also with store: true; send the whole conversation to POST /v1/responses",
-    )

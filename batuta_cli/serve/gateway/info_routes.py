@@ -15,7 +15,12 @@ from batuta_cli.serve.gateway.state import GatewayState
 PROBES = ("/health", "/ready")
 """Routes for load balancers. They need no client key; a client without one gets no reason."""
 
-_ALLOWED_HEADERS = b"authorization, x-api-key, api-key, content-type, x-request-id, x-batuta-privacy, anthropic-version"
+_ALLOWED_HEADERS = b", ".join(
+    (
+        b"authorization", b"x-api-key", b"api-key", b"content-type", b"x-request-id", b"x-batuta-privacy",
+        b"anthropic-version", b"anthropic-beta", b"openai-beta",
+    )
+)  # fmt: skip
 
 
 async def probe(state: GatewayState, connection: Connection) -> None:
@@ -66,11 +71,24 @@ async def list_models(state: GatewayState, connection: Connection) -> None:
     await connection.respond(200, orjson.dumps({"object": "list", "data": models, "has_more": False, **ends}))
 
 
-async def show_model(state: GatewayState, connection: Connection, name: str) -> None:
+async def show_model(state: GatewayState, connection: Connection) -> None:
     """`/v1/models/NAME`."""
+    name = connection.path_rest
     if name not in state.require_pipeline().models():
         raise unknown_model()
     await connection.respond(200, orjson.dumps(_model(name)))
+
+
+async def refuse_stored_response(state: GatewayState, connection: Connection) -> None:
+    """The routes below `/v1/responses/` of a stored response: get, delete, cancel, compact, list its input.
+
+    Raises `HttpError`: batuta stores none.
+    """
+    raise HttpError(
+        404,
+        "no_stored_responses",
+        "batuta keeps no responses, also with store: true; send the whole conversation to POST /v1/responses",
+    )
 
 
 def _model(name: str) -> dict[str, object]:

@@ -117,7 +117,8 @@ class Attempt:
                     yield pieces
             outcome = AttemptOutcome.WORKED
         except BackendError as error:
-            outcome = _outcome(error)
+            lacks_route = self._call.lacks_route(error, self.target.backend.profile)
+            outcome = AttemptOutcome.REQUEST_REFUSED if lacks_route else _outcome(error)
             retry_after, refused = error.retry_after or 0.0, not error.sent
             raise
         finally:

@@ -26,6 +26,7 @@ from batuta_cli.serve.pipeline.response import Response
 from batuta_cli.serve.privacy.audit import AuditLog, AuditPolicy
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.retry import FailoverConfig
+from batuta_cli.serve.routing.gates import Need, PlanRequest
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.tiers import PrivacyTier
@@ -47,6 +48,16 @@ class Readiness:
 
     ok: bool
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What is known of a model."""
+
+    window: int | None
+    """Tokens of prompt and output together, at the backend with the smallest window; None: not known."""
+    carries: frozenset[Need]
+    """What can be sent beside text, to one of its backends."""
 
 
 class Pipeline:
@@ -135,7 +146,7 @@ class Pipeline:
         return (await self.planner.targets(request, frozenset()))[0]
 
     async def count(self, request: ChatRequest) -> TokenCount:
-        """The tokens of a request's prompt; the request is not sent for generation. Raises `AuditError`."""
+        """The input tokens of a request, which is not sent. Raises as `start`."""
         return await self.planner.count(request)
 
     def models(self) -> list[str]:
@@ -147,6 +158,15 @@ class Pipeline:
             for name in backend.models or (probes[backend.name].models if backend.name in probes else ())
         ]
         return sorted(set(names))
+
+    def model_facts(self, model: str) -> ServedModel:
+        """What is known of a model at the backends that have it."""
+        request = PlanRequest(privacy=self.tier, model=model)
+        states = self.monitor.snapshot(request, None, frozenset()).backends
+        having = [state for state in states if state.models is None or model in state.models]
+        windows = [state.window for state in having if state.window is not None]
+        carries = frozenset[Need]().union(*(state.kind.profile.carried() for state in having))
+        return ServedModel(min(windows, default=None), carries)
 
     def ready(self) -> Readiness:
         """Whether some backend would take a request now."""

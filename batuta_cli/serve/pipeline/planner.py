@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from batuta_cli.config import Config
-from batuta_cli.errors import BatutaError
+from batuta_cli.errors import BatutaError, PrivacyError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
 from batuta_cli.serve.messages import template_input_of
@@ -23,7 +23,16 @@ from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.privacy.gate import Basis
 from batuta_cli.serve.providers.server_count import ServerCount
 from batuta_cli.serve.routing.errors import routing_error
-from batuta_cli.serve.routing.gates import BackendState, Need, PlanRequest, Snapshot, most_input, price_of
+from batuta_cli.serve.routing.gates import (
+    BackendState,
+    GateName,
+    Need,
+    PlanRequest,
+    Snapshot,
+    hands_out,
+    most_input,
+    price_of,
+)
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan, plan
 from batuta_cli.serve.tiers import PrivacyTier
@@ -84,8 +93,8 @@ class Planner:
         planned = plan(plan_request, snapshot)
         chosen = planned.routing.backend
         if chosen is None or planned.warnings or _state(snapshot, chosen).price is not FREE:
-            counted = await _in_thread(lambda: input_count.count(request, self._config.models))
-            plan_request = replace(plan_request, input_tokens=counted)
+            counted, longest = await _in_thread(lambda: self._counts(request))
+            plan_request = replace(plan_request, input_tokens=counted, longest_input=longest)
             snapshot = self._monitor.snapshot(plan_request, await self.budget(), without)
             planned = plan(plan_request, snapshot)
             if planned.warnings:  # only an estimate exceeds the window
@@ -99,8 +108,26 @@ class Planner:
         names = [] if chosen is None else [chosen, *planned.fallbacks]
         return planned, [self._target(name, snapshot, plan_request, request) for name in names]
 
+    async def count(self, request: ChatRequest) -> TokenCount:
+        """The input tokens of a request that is not sent: by the server that would get it, else counted here.
+
+        Raises as `targets`, and the error of a request that no backend may take, unless its cost or its health or queue
+        is the reason.
+        """
+        planned, targets = await self.targets(request, frozenset())
+        if not targets and not any(c.passes(GateName.TIER, GateName.CAPABILITY) for c in planned.candidates):
+            raise self.error(request, planned)
+        for target in targets:
+            session = self._monitor.session(target.connection_tier)
+            found = await input_count.counted_by(session, target.backend, target.base_url, request)
+            if found is not None:
+                return found
+        return await _in_thread(lambda: input_count.count(request, self._config.models))
+
     def error(self, request: ChatRequest, planned: Plan) -> BatutaError:
         """The error for a request that no backend in the plan may take."""
+        if detail := hands_out(self._plan_request(request)):
+            return PrivacyError(detail, hint="leave it out, or use the tier standard", result=planned.to_json())
         wait = self.retry_after(request, planned.suitable)
         return routing_error(planned, retry_after=wait, max_request_cost=self._breaker.config.max_request_cost)
 
@@ -121,24 +148,6 @@ class Planner:
 
         return count
 
-    async def count(self, request: ChatRequest) -> TokenCount:
-        """The tokens of a request's prompt, which is not sent for generation.
-
-        Counted by the model's tokenizer, else by a server that would take the request, else estimated from above.
-        Raises `AuditError`.
-        """
-        counted = await _in_thread(lambda: input_count.count(request, self._config.models))
-        if counted.exact:
-            return counted
-        await self._monitor.probe_unknown(request.privacy)
-        plan_request = replace(self._plan_request(request), input_tokens=counted)
-        snapshot = self._monitor.snapshot(plan_request, None, frozenset())
-        suitable = {candidate.backend for candidate in plan(plan_request, snapshot).candidates if candidate.passed}
-        for backend in self._monitor.backends:
-            if backend.name in suitable and (found := await self._server_count(request, backend, snapshot)):
-                return found.count
-        return counted
-
     async def render(self, request: ChatRequest) -> str:
         """The prompt for raw completion. Raises `UsageError` for a model whose format is not known."""
         from batuta_cli.serve.templates.engine import ChatTemplateEngine
@@ -156,14 +165,17 @@ class Planner:
             Need.TOOLS: bool(options.get("tools")),
             Need.JSON: isinstance(kind, dict) and kind.get("type") not in (None, "text"),
             Need.CHOICES: (options.get("n") or 1) != 1,
+            Need.EMBEDDINGS: bool(request.inputs),
         }
+        counted, longest = input_count.bound_inputs(request) if request.inputs else (input_count.bound(request), None)
         return PlanRequest(
             privacy=request.privacy,
             model=request.model,
             backend=self._backend_name(request.backend) if request.backend else "",
             latency=request.latency,
-            input_tokens=input_count.bound(request),
-            max_output_tokens=request.max_tokens,
+            input_tokens=counted,
+            longest_input=longest,
+            max_output_tokens=0 if request.inputs else request.max_tokens,
             writes=content.cache_writes_of(request),
             needs=content.needs_of(request) | {need for need, is_needed in needs.items() if is_needed},
             demands=content.demands_of(request),
@@ -177,6 +189,12 @@ class Planner:
         found = dict(zip((backend.name for backend in backends), counts, strict=True))
         states = tuple(input_count.with_count(state, found.get(state.name)) for state in snapshot.backends)
         return replace(snapshot, backends=states)
+
+    def _counts(self, request: ChatRequest) -> tuple[TokenCount, TokenCount | None]:
+        models = self._config.models
+        return (
+            input_count.count_inputs(request, models) if request.inputs else (input_count.count(request, models), None)
+        )
 
     def _least(self, request: ChatRequest, plan_request: PlanRequest) -> int:
         return input_count.least(request, plan_request.input_tokens, self._config.models)
@@ -200,7 +218,7 @@ class Planner:
         backend = next(backend for backend in self._monitor.backends if backend.name == name)
         is_paid = state.price is not None and not state.price.is_free
         usual = state.reserve or LARGEST_RESERVE
-        needs_limit = is_paid or backend.profile.wire.needs_limit
+        needs_limit = bool(request.messages) and (is_paid or backend.profile.wire.needs_limit)
         return Target(
             backend=backend,
             base_url=self._base_url(backend),

@@ -31,7 +31,7 @@ class Relay:
         self._splice = splice
         self._lead: list[Piece] = []
         self._tail: list[Piece] = []
-        self._unwritten: dict[int, FinishReason] = {}
+        self._unwritten: dict[int, Piece] = {}
         """Finish reasons that are in no event of `_tail`."""
         self._begun = False
 
@@ -45,9 +45,11 @@ class Relay:
                 continue
             text = self._splice.feed(piece.text) if self._splice else piece.text
             if piece.finish_reason:
-                self._unwritten[piece.index] = piece.finish_reason
-            if text or piece.delta or piece.logprobs:
-                self._send(Piece(text, None, None, piece.delta, piece.index, piece.logprobs), new)
+                self._unwritten[piece.index] = Piece(
+                    finish_reason=piece.finish_reason, index=piece.index, stop=piece.stop
+                )
+            if text or piece.delta or piece.logprobs or piece.embeddings:
+                self._send(Piece(text, None, None, piece.delta, piece.index, piece.logprobs, piece.embeddings), new)
 
     def _feed_raw(self, piece: Piece, new: list[Piece]) -> None:
         if piece.finish_reason or (self.ends and not piece.has_content):
@@ -85,5 +87,5 @@ class Relay:
             last.append(Piece(text))
         for piece in self._tail:
             self._note(piece)
-        last += [Piece(finish_reason=reason, index=index) for index, reason in self._unwritten.items()]
+        last += self._unwritten.values()
         return [*self._lead, *last, *(replace(piece, usage=None) for piece in self._tail)]

@@ -14,6 +14,7 @@ from typing import Any
 
 from batuta_cli.errors import BatutaError, BudgetReservedError, CostError, LedgerError, PrivacyError
 from batuta_cli.serve.backends.profile import ContinuationMethod
+from batuta_cli.serve.backends.wire_formats import WireFormat
 from batuta_cli.serve.budget.breaker import CostCircuitBreaker
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.pipeline.attempt import Attempt
@@ -24,11 +25,17 @@ from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.pipeline.splice import Echo, Splice, SpliceError, remaining_tokens
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.providers.formats import format_module
+from batuta_cli.serve.providers.formats.openai_chat import REASONING, left_out
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece
 from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.usage import Usage
+
+_GRAMMARS = (
+    "grammar", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "json_schema", "structured_outputs",
+)  # fmt: skip
+"""Options of local servers that constrain the whole text, so a part of it cannot be continued under them."""
 
 _CONTINUE = (
     "Go on exactly where your last message stops. Begin with the very next word, repeat nothing, explain nothing."
@@ -83,6 +90,8 @@ class Response:
         self._attempts: list[Attempt] = []
         self._failures: list[str | None] = []
         self._prompted = False
+        self._translated: set[str] = set()
+        """Backends whose server does not have the route of the client's API after all."""
         self._place = breaker.queue.place()
         self._pieces = self._stream()
         self._first: list[Piece] = []
@@ -162,6 +171,11 @@ class Response:
                 reserved.add(self.backend)
                 first_error = first_error or error
             except (BackendError, SpliceError, CostError, PrivacyError) as error:
+                if isinstance(error, BackendError) and step.call.lacks_route(error, step.target.backend.profile):
+                    self._translated.add(self.backend)
+                    tried.discard(self.backend)
+                    first_error = first_error or (error if request.native_only else None)
+                    continue
                 self._attempts.append(attempt)
                 self._failures.append(error.kind)
                 first_error = first_error or error
@@ -208,8 +222,13 @@ class Response:
                 max_tokens=target.max_tokens,
                 stream=request.stream,
                 options=request.options,
+                inputs=request.inputs,
             )
             speaks = request.native is not None and target.backend.profile.takes(request.native.api)
+            if target.backend.name in self._translated:
+                if request.native_only:
+                    continue
+                speaks = False
             context = self._failover.context()
             if not begun or not (context.generated or context.reached_client):
                 return _Step(target, replace(call, native=request.native) if speaks else call)
@@ -302,17 +321,23 @@ def _dropped(request: ChatRequest, step: _Step) -> tuple[str, ...]:
     """The fields of the request that a call leaves out, sorted."""
     profile = step.target.backend.profile
     if (native := step.call.native) is not None:
-        return tuple(sorted(native.withheld(profile)))
+        return tuple(sorted({*native.withheld(profile), *native.left_out}))
     wire = profile.continuation.format if step.call.prompt else profile.wire
     options = format_module(wire).OPTIONS
-    return tuple(sorted({*request.dropped, *(() if options is None else request.options.keys() - options)}))
+    dropped = {*request.dropped, *(() if options is None else request.options.keys() - options)}
+    if wire is WireFormat.OPENAI:
+        dropped |= request.options.keys() & left_out(profile)
+    if wire is not WireFormat.OPENAI or not profile.extensions:
+        dropped |= {name for message in request.messages for name in message.fields if name in REASONING}
+    return tuple(sorted(dropped))
 
 
 def _request_obstacles(request: ChatRequest) -> list[Obstacle]:
     """The obstacles that the request itself brings."""
     obstacles = []
     kind: Any = request.options.get("response_format")
-    if isinstance(kind, dict) and kind.get("type") not in (None, "text"):
+    is_json = isinstance(kind, dict) and kind.get("type") not in (None, "text")
+    if is_json or any(request.options.get(name) for name in _GRAMMARS):
         obstacles.append(Obstacle.JSON)
     if (request.options.get("n") or 1) != 1:
         obstacles.append(Obstacle.CHOICES)

@@ -147,18 +147,14 @@ class _Sender:
     def _send(
         self, method: str, url: str, outgoing: Outgoing | None, **headers: str
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        own = self.backend.auth_headers()
         if outgoing is not None:
-            headers |= {"Content-Type": "application/json", **outgoing.headers}
-            for name in self.backend.profile.auth.headers:
-                if name.lower() in outgoing.headers:  # the client's own version of the API
-                    del own[name]
+            headers |= {"Content-Type": "application/json"}
         return self.session.request(
             method,
             url,
             backend=self.backend.name,
             request_id=self.request_id,
-            headers=headers | own,
+            headers=headers | self.backend.auth_headers_with(outgoing.headers if outgoing else {}),
             data=None if outgoing is None else _encoded(outgoing.body),
             timeout=_client_timeout(self.timeouts.connect),
             once=self.paid and method == "POST",
@@ -173,6 +169,8 @@ def _client_timeout(connect: float) -> aiohttp.ClientTimeout:
 
 def _format(profile: Profile, call: Call) -> WireFormat:
     """The wire format of a call: the raw one for a rendered prompt."""
+    if call.inputs:
+        return WireFormat.EMBEDDINGS
     return profile.continuation.format if call.prompt else profile.wire
 
 

@@ -65,6 +65,10 @@ class ProbeResult:
     """Milliseconds until the health response."""
 
 
+GATEWAY_HEADER = "x-batuta-version"
+"""A response header of batuta's gateway."""
+
+
 @dataclass(frozen=True)
 class _ProbeResponse:
     """One HTTP response, or the `error` in its place. Header names are in lower case."""
@@ -252,7 +256,12 @@ def _url(base_url: str, path: str) -> str:
 
 
 def _shows(identity: ServerIdentity, answer: _ProbeResponse) -> bool:
-    """Whether a response matches an identity."""
+    """Whether a response matches an identity.
+
+    A gateway of batuta greets as Ollama does, for Ollama's clients. It must not take itself for its own backend.
+    """
+    if GATEWAY_HEADER in answer.headers:
+        return False
     if identity.header:
         return answer.headers.get(identity.header.lower(), "").startswith(identity.begins)
     if identity.begins:

@@ -9,7 +9,7 @@ backend says which of them it does. The messages are sent only to the address of
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Self
 
@@ -18,12 +18,13 @@ import aiohttp
 from batuta_cli.errors import NoBackendError, UsageError
 from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend, ServingBackend
+from batuta_cli.serve.backends.profile import CountRoutes
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import NO_NETWORKS, Networks
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.probe import probe_all
-from batuta_cli.serve.providers.wire import BackendError
+from batuta_cli.serve.providers.wire import BackendError, NativeRequest
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.tokens.request_fields import MARGINS
 from batuta_cli.serve.tokens.tokenizer import TokenCount
@@ -60,9 +61,7 @@ async def server_count(
     Raises `UsageError` for a backend that cannot count, `BackendError` when the server does not count (it fails, it
     takes longer than `timeout`, or its template refuses the messages), and `PrivacyError` and `AuditError` as the gate.
     """
-    about = backend.profile.count
-    if about is None:
-        raise _cannot_count(backend)
+    about = _count_routes(backend)
     root = base_url.removesuffix("/v1")
     caller = _Caller(session, backend, timeout, request_id)
     chat = {"messages": [message.to_dict() for message in messages]}
@@ -75,6 +74,36 @@ async def server_count(
         body: dict[str, Any] = {"content": prompt, "add_special": True, "parse_special": True}
     else:
         body = {**chat, "model": model, "add_generation_prompt": True}
+    return await _counted(caller, root, body, about.render)
+
+
+async def server_text_count(
+    session: GatedSession,
+    backend: Backend,
+    base_url: str,
+    model: str,
+    text: str,
+    *,
+    timeout: float,
+    request_id: str = "",
+) -> ServerCount:
+    """The tokens of a text to embed, with those that the model adds at its ends. Raises as `server_count`."""
+    about = _count_routes(backend)
+    caller = _Caller(session, backend, timeout, request_id)
+    body: dict[str, Any] = {"content": text, "add_special": True, "parse_special": True}
+    if not about.render:
+        body = {"model": model, "prompt": text, "add_special_tokens": True}
+    return await _counted(caller, base_url.removesuffix("/v1"), body)
+
+
+def _count_routes(backend: Backend) -> CountRoutes:
+    if backend.profile.count is None:
+        raise _cannot_count(backend)
+    return backend.profile.count
+
+
+async def _counted(caller: "_Caller", root: str, body: dict[str, Any], render: str = "") -> ServerCount:
+    about = _count_routes(caller.backend)
     answer = await caller.post(root + about.tokenize, body)
     tokens = answer.get("count")
     if tokens is None and isinstance(answer.get("tokens"), list):
@@ -82,9 +111,36 @@ async def server_count(
     if type(tokens) is not int or tokens < 0:
         raise BackendError(f"{about.tokenize} returned no number of tokens")
     window = answer.get("max_model_len")
-    routes = " and ".join(filter(None, (about.render, about.tokenize)))
-    method = f"counted by {backend.name} at {root} ({routes})"
+    routes = " and ".join(filter(None, (render, about.tokenize)))
+    method = f"counted by {caller.backend.name} at {root} ({routes})"
     return ServerCount(TokenCount(tokens, True, method), window if type(window) is int and window > 0 else None)
+
+
+async def native_count(
+    session: GatedSession,
+    backend: Backend,
+    base_url: str,
+    model: str,
+    native: NativeRequest,
+    *,
+    timeout: float,
+    request_id: str,
+) -> TokenCount | None:
+    """The tokens of a client's request as the server counts it; None when the server has no route for its API.
+
+    Raises as `server_count`.
+    """
+    about = backend.profile.count_native
+    if about is None or about.api is not native.api:
+        return None
+    withheld = native.withheld(backend.profile)
+    body = {name: value for name, value in native.document.items() if name not in withheld} | {"model": model}
+    url = f"{base_url}/{about.path}"
+    answer = await _Caller(session, backend, timeout, request_id, native.headers).post(url, body)
+    tokens = answer.get("input_tokens")
+    if type(tokens) is not int or tokens < 0:
+        raise BackendError(f"{about.path} returned no number of tokens")
+    return TokenCount(tokens, about.exact, f"counted by {backend.name} ({about.path})")
 
 
 @dataclass(frozen=True)
@@ -93,10 +149,12 @@ class _Caller:
     backend: Backend
     timeout: float
     request_id: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     async def post(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
         """The JSON object that the server returns."""
-        headers = {**self.backend.auth_headers(), "Content-Type": "application/json", "Accept": "application/json"}
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        headers |= self.backend.auth_headers_with(self.headers)
         try:
             data = json.dumps(body, ensure_ascii=False).encode()
         except (TypeError, ValueError, RecursionError):

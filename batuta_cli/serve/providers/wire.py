@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from batuta_cli.errors import OperationError
 from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.backends.wire_formats import ClientApi
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.messages import ChatMessage, EmbeddingText
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.usage import Usage as Usage
 
@@ -46,6 +46,10 @@ class BackendError(OperationError):
         self.reached = reached
 
 
+_NO_ROUTE = frozenset((404, 405, 501))
+"""Statuses for a path or method that a server does not have (RFC 9110, sections 15.5.5, 15.5.6 and 15.6.2)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NativeRequest:
     """A client's request as it came, for backends that speak the client's API."""
@@ -57,6 +61,8 @@ class NativeRequest:
     """The headers that belong to the API, such as `anthropic-beta`; the names are in lower case."""
     personal: tuple[str, ...] = ()
     """Fields of the body that name a user or a conversation; only the provider of the API gets them."""
+    left_out: tuple[str, ...] = ()
+    """What the client sent and `document` does not have, for every backend."""
 
     def withheld(self, profile: Profile) -> tuple[str, ...]:
         """The fields that a backend with this profile does not get."""
@@ -78,8 +84,17 @@ class Call:
     """The text so far, when another backend failed during the response."""
     prompt: str = ""
     """The rendered prompt, for raw completion."""
+    inputs: tuple[EmbeddingText, ...] = ()
+    """The texts to embed; empty for a request for text."""
     native: NativeRequest | None = None
     """The client's own request, which is sent in the place of `messages` and `options`."""
+
+    def lacks_route(self, error: BackendError, profile: Profile) -> bool:
+        """Whether `error` may mean that the server, perhaps an older one, does not speak the API of `native`.
+
+        Then the translated request may succeed there. The API of the profile's own wire format is never in doubt.
+        """
+        return self.native is not None and self.native.api is not profile.wire.api and error.status in _NO_ROUTE
 
 
 @dataclass(frozen=True)
@@ -108,16 +123,20 @@ class Piece:
     index: int = 0
     """The choice, when `n` is more than one."""
     logprobs: Any = None
+    embeddings: tuple[list[float] | str, ...] = ()
+    """All embeddings of a response, in the order of the inputs: numbers, or base64 of little-endian floats."""
     raw: Event | Mapping[str, Any] | None = None
     """The backend's event, or its whole response, in the client's API: relayed unchanged in the place of the other
     fields, which say the same as far as they are understood. None: there is none, and the other fields are written."""
+    stop: str | None = None
+    """The stop sequence that ended the text, if the backend names it."""
     opaque: bool = False
     """`raw` has content that the other fields do not have."""
 
     @property
     def has_content(self) -> bool:
         """Whether a part of the response is in it, beside its end and the usage."""
-        return bool(self.text or self.delta or self.logprobs or self.opaque)
+        return bool(self.text or self.delta or self.logprobs or self.embeddings or self.opaque)
 
 
 class Reader(Protocol):

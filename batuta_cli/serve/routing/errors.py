@@ -8,6 +8,7 @@ from batuta_cli.errors import (
     BatutaError,
     ContextOverflowError,
     DailyBudgetExceeded,
+    InvalidInputError,
     NoBackendError,
     RequestTooExpensive,
     UnboundedCostError,
@@ -36,6 +37,11 @@ def routing_error(plan: Plan, *, retry_after: int | None, max_request_cost: int)
         hint = "shorten it: batuta serve context --strategy sliding-window; or lower the output limit: --max-tokens"
         details = "; ".join(f"{display(candidate.backend)}: {gate.detail}" for candidate, gate in context)
         return ContextOverflowError(f"the conversation does not fit: {details}", hint=hint, result=plan.to_json())
+    lacking = [(candidate, gate) for candidate in plan.candidates for gate in candidate.gates if gate.lacks]
+    if lacking:
+        details = "; ".join(f"{display(candidate.backend)}: {gate.detail}" for candidate, gate in lacking)
+        hint = "leave it out, or use a model whose backend has it"
+        return InvalidInputError(f"no backend can take the request: {details}", hint=hint, result=plan.to_json())
     return error
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batuta_cli.serve.backends import ServingBackend
-from batuta_cli.serve.backends.wire_formats import OF_SERVERS
 from batuta_cli.serve.backends.wire_formats import Need as Need
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.names import NameEnum
@@ -38,6 +37,8 @@ class PlanRequest:
     throughput: ThroughputTier = ThroughputTier.MEDIUM
     cost: CostTier = CostTier.BALANCED
     input_tokens: "TokenCount | None" = None
+    longest_input: "TokenCount | None" = None
+    """Of several separate inputs, each of which must fit the window; None: `input_tokens` is one prompt."""
     max_output_tokens: int | None = None
     needs: frozenset[Need] = frozenset()
     allow_unpriced: bool = False
@@ -130,6 +131,8 @@ class GateResult(NamedTuple):
     number: int | float | None = None
     """CONTEXT: tokens needed. BUDGET: upper bound in nano-dollars. COOLDOWN: seconds left. QUEUE: requests. None: not
     known."""
+    lacks: bool = False
+    """CAPABILITY: it has the model, but not what the request needs beside text."""
     hint: str = ""
     """BUDGET: what to do, when the cost has no bound."""
     uncertain: bool = False
@@ -203,12 +206,9 @@ def _tier(request: PlanRequest, state: BackendState) -> GateResult:
         tier, place = PrivacyTier.STANDARD, "its server forwards this model's requests to another server"
     elif not state.tells_remote:
         tier, place = PrivacyTier.STANDARD, "its server does not list the models whose requests it forwards"
-    demands = request.demands
-    if demands.outside and request.privacy is not PrivacyTier.STANDARD:
-        names = ", ".join(demands.outside)
-        detail = f"{request.privacy} does not admit what hands data to the service's own tools or storage: {names}"
+    if detail := hands_out(request):
         return GateResult(GateName.TIER, False, detail)
-    if demands.fetches and (state.kind.is_local or tier is not PrivacyTier.STANDARD):
+    if request.demands.fetches and (state.kind.is_local or tier is not PrivacyTier.STANDARD):
         detail = "the content has a URL, which it would fetch from inside; [gateway] media_hosts names allowed hosts"
         return GateResult(GateName.TIER, False, detail)
     passed = request.privacy.admits(tier)
@@ -216,28 +216,40 @@ def _tier(request: PlanRequest, state: BackendState) -> GateResult:
     return GateResult(GateName.TIER, passed, detail + (f": {place}" if place else ""))
 
 
+def hands_out(request: PlanRequest) -> str:
+    """Why the request's own tier refuses it at every backend; empty when it does not."""
+    outside = request.demands.outside
+    if not outside or request.privacy is PrivacyTier.STANDARD:
+        return ""
+    return f"{request.privacy} does not admit what hands data to a service's own tools or storage: {', '.join(outside)}"
+
+
 def _capability(request: PlanRequest, state: BackendState) -> GateResult:
-    profile, demands = state.kind.profile, request.demands
-    native = profile.takes(demands.api)
-    if demands.native_only and not native:
-        return GateResult(GateName.CAPABILITY, False, f"its API has no {' or '.join(demands.native_only)}")
-    if request.needs:
-        format_has = frozenset(Need) if native else profile.wire.carries
-        carried = (format_has - OF_SERVERS) | (format_has & frozenset(profile.carries))
-        if lacking := [need for need in Need if need in request.needs - carried]:
-            return GateResult(GateName.CAPABILITY, False, f"its API has no {' or '.join(lacking)}")
+    # Ollama lists `llama3:latest` and takes `llama3`.
+    if request.model and state.models is not None and not {request.model, f"{request.model}:latest"} & {*state.models}:
+        return GateResult(GateName.CAPABILITY, False, f"it does not have {request.model}")
+    if lacking := _lacking(request, state):
+        return GateResult(GateName.CAPABILITY, False, f"its API has no {' or '.join(lacking)}", lacks=True)
     if not request.model:
         return GateResult(GateName.CAPABILITY, True, "no model was named")
     if state.models is None:
         return GateResult(GateName.CAPABILITY, True, "its models are not known")
-    # Ollama lists `llama3:latest` and takes `llama3`.
-    if request.model in state.models or f"{request.model}:latest" in state.models:
-        return GateResult(GateName.CAPABILITY, True, f"it has {request.model}")
-    return GateResult(GateName.CAPABILITY, False, f"it does not have {request.model}")
+    return GateResult(GateName.CAPABILITY, True, f"it has {request.model}")
+
+
+def _lacking(request: PlanRequest, state: BackendState) -> list[str]:
+    """What the request needs and the backend's API does not have."""
+    profile, demands = state.kind.profile, request.demands
+    native = profile.takes(demands.api)
+    if demands.native_only and not native:
+        return list(demands.native_only)
+    if not request.needs:
+        return []
+    return [need for need in Need if need in request.needs - profile.carried(native=native)]
 
 
 def _context(request: PlanRequest, state: BackendState) -> GateResult:
-    count = state.counted or request.input_tokens
+    count = state.counted or request.longest_input or request.input_tokens
     if count is None:
         return GateResult(GateName.CONTEXT, True, "the prompt's tokens are not known")
     output = _output_limit(request, state) or 0
@@ -266,7 +278,7 @@ def _budget(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ga
     if state.price is None:
         return gate(request.allow_unpriced, f"the price of {request.model} is not known")
     if open_end := _unbounded(request, state, snapshot):
-        return GateResult(GateName.BUDGET, False, *open_end)
+        return GateResult(GateName.BUDGET, False, open_end[0], hint=open_end[1])
     output, input = _output_limit(request, state), most_input(request, state)
     if input is None or output is None:
         return gate(True, "the number of tokens is not known")
@@ -293,18 +305,18 @@ def price_of(request: PlanRequest, price: "TokenPricing") -> "TokenPricing":
     return price.times(request.demands.price_percent)
 
 
-def _unbounded(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> tuple[str, None, str] | None:
+def _unbounded(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> tuple[str, str] | None:
     """Why the cost at a priced backend has no bound, and what to do; None when it has one."""
     demands = request.demands
     if demands.unbounded_tools and not snapshot.allow_unbounded_tools:
         names = ", ".join(demands.unbounded_tools)
         hint = "give it max_uses, or set [budget] allow_unbounded_tools"
-        return f"a hosted tool has no limit of its uses, so its cost has no bound: {names}", None, hint
+        return f"a hosted tool has no limit of its uses, so its cost has no bound: {names}", hint
     if demands.unknown_fields and snapshot.refuse_unknown_fields:
-        return "fields that batuta does not know may cost money", None, "leave them out, or set [budget] unknown_fields"
+        return "fields that batuta does not know may cost money", "leave them out, or set [budget] unknown_fields"
     if demands.windows and state.window is None:
         hint = "give the model a context_window under [models] in config.toml"
-        return "the content may fill the context window, which is not known, so its cost has no bound", None, hint
+        return "the content may fill the context window, which is not known, so its cost has no bound", hint
     return None
 
 

@@ -21,6 +21,8 @@ REMOTE = ("203.0.113.7", 50000)
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 MESSAGES = "/v1/messages"
+OLLAMA_CHAT = "/api/chat"
+OLLAMA_GENERATE = "/api/generate"
 RESPONSES = "/v1/responses"
 
 
@@ -40,6 +42,11 @@ class Response:
     @property
     def error(self) -> Any:
         return self.json["error"]
+
+    @property
+    def lines(self) -> list[Any]:
+        """The objects of a stream of JSON lines."""
+        return [json.loads(line) for line in self.body.splitlines()]
 
     @property
     def events(self) -> list[Any]:
@@ -114,9 +121,11 @@ class Asking:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, settings: GatewaySettings | None = None) -> AsyncIterator[Asking]:
-    """A gateway whose keys are in `tmp_path`, started as a server would start it."""
-    pipeline, written = Pipeline(), io.BytesIO()
+async def running(
+    tmp_path: Path, settings: GatewaySettings | None = None, pipeline: Any = None
+) -> AsyncIterator[Asking]:
+    """A gateway whose keys are in `tmp_path`, started as a server would start it; without a pipeline, over a script."""
+    pipeline, written = pipeline or Pipeline(), io.BytesIO()
     log = Log(written)
     gateway = Gateway(lambda: cast(Any, pipeline), settings, keys=ClientKeys(tmp_path / "keys.toml"), log=log)
     to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -130,21 +139,32 @@ async def running(tmp_path: Path, settings: GatewaySettings | None = None) -> As
     await life
 
 
-def run(tmp_path: Path, scenario: Callable[[Asking], Awaitable[Any]], settings: GatewaySettings | None = None) -> Any:
+def run(
+    tmp_path: Path,
+    scenario: Callable[[Asking], Awaitable[Any]],
+    settings: GatewaySettings | None = None,
+    pipeline: Any = None,
+) -> Any:
     """Run a scenario against a gateway of its own."""
 
     async def main() -> Any:
-        async with running(tmp_path, settings) as asking:
+        async with running(tmp_path, settings, pipeline) as asking:
             return await scenario(asking)
 
     return asyncio.run(main())
 
 
 def ask(
-    tmp_path: Path, path: str, body: Any = None, *, settings: GatewaySettings | None = None, **more: Any
+    tmp_path: Path,
+    path: str,
+    body: Any = None,
+    *,
+    settings: GatewaySettings | None = None,
+    pipeline: Any = None,
+    **more: Any,
 ) -> Response:
     """One request to a gateway of its own."""
-    answer = run(tmp_path, lambda asking: asking.ask(path, body, **more), settings)
+    answer = run(tmp_path, lambda asking: asking.ask(path, body, **more), settings, pipeline)
     assert isinstance(answer, Response)
     return answer
 

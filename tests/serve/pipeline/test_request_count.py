@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from batuta_cli.config import ModelSection
+from batuta_cli.errors import PrivacyError
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.tokens.tokenizer import TokenCount
@@ -50,14 +51,13 @@ def test_a_server_that_has_the_model_counts_where_its_tokenizer_is_not_known(tmp
         assert "/v1/chat/completions" not in paths(server)
 
 
-def test_the_models_own_tokenizer_counts_without_a_server(tmp_path: Path, gguf: Path) -> None:
+def test_the_models_own_tokenizer_counts_where_no_server_does(tmp_path: Path, gguf: Path) -> None:
     models = {MODEL: ModelSection(tokenizer=str(gguf))}
-    with counter() as server:
+    with counter("404 Not Found") as server:
         short = count(tmp_path, backends(one=("vllm", server.base_url)), request(), models=models)
         long = request(messages=(ChatMessage.user("Say it. Say it."),))
         assert count(tmp_path, backends(one=("vllm", server.base_url)), long, models=models).tokens == short.tokens + 3
         assert short.exact
-        assert "/tokenize" not in paths(server)
 
 
 @pytest.mark.parametrize("status", ["500 Internal Server Error", "404 Not Found"])
@@ -69,8 +69,6 @@ def test_without_a_server_that_counts_the_count_is_an_estimate_from_above(tmp_pa
 
 
 def test_a_server_outside_the_tier_is_not_asked(tmp_path: Path) -> None:
-    found = count(tmp_path, backends(far=("vllm", UNREACHABLE)), request())
-    assert not found.exact
-    log = "".join(path.read_text() for path in (tmp_path / "audit").glob("*"))
-    assert "/tokenize" not in log
-    assert '"allowed"' not in log
+    with pytest.raises(PrivacyError):
+        count(tmp_path, backends(far=("vllm", UNREACHABLE)), request())
+    assert '"allowed"' not in "".join(path.read_text() for path in (tmp_path / "audit").glob("*"))

@@ -169,6 +169,14 @@ def test_a_server_that_answers_everything_with_a_page_is_nobodys(status: int, bo
                 assert result.error == f"the server at this address is not {kind.profile.title}"
 
 
+def test_a_gateway_that_greets_as_ollama_does_is_not_taken_for_ollama(log: AuditLog) -> None:
+    greeting = (200, {"X-Batuta-Version": "0.1.0"}, b"Ollama is running")
+    with serving({"/": greeting, "/api/version": (200, {}, b"{}")}) as server:
+        found = ask(usual(ServingBackend.OLLAMA, server.url), log)
+    assert (found.healthy, found.identified_as) == (False, None)
+    assert found.error == "the server at this address is not Ollama"
+
+
 def test_a_server_that_its_owner_vouches_for_may_hide_whose_it_is(log: AuditLog) -> None:
     with serving({"/health": json_reply("{}"), "/v1/models": json_reply('{"data": [{"id": "m"}]}')}) as server:
         result = ask(at(server.url, "llamacpp"), log)

@@ -39,6 +39,7 @@ MESSAGE_FIELDS: dict[str, FieldRow] = {
     "tools": mapped(OBJECTS, "tools"),
     "tool_choice": mapped(OBJECT, "tool_choice, parallel_tool_calls"),
     "output_config": mapped(OBJECT, "response_format, reasoning_effort"),
+    "output_format": mapped(OBJECT, "response_format; the older name of output_config.format"),
     "compaction": native_only(OBJECT, "asks for a block of compaction"),
     "container": native_only(ANY, "a container of hosted tools; refused under sovereign and private"),
     "inference_geo": native_only(TEXT, "the region where the model must run"),

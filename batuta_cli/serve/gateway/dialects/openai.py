@@ -25,7 +25,7 @@ from batuta_cli.serve.gateway.dialects.fields import (
 )
 from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS
 from batuta_cli.serve.gateway.dialects.outside import reach_of
-from batuta_cli.serve.gateway.dialects.replies import Reply, ReplyChoice, choices_of
+from batuta_cli.serve.gateway.dialects.replies import EventStreamReply, Reply, ReplyChoice, choices_of
 from batuta_cli.serve.gateway.dialects.treatment import personal_fields, treat
 from batuta_cli.serve.gateway.http_errors import HttpError, error_body, openai_error
 from batuta_cli.serve.messages import ChatMessage, Role, parse_messages
@@ -134,7 +134,7 @@ def _usage(summary: Summary) -> dict[str, Any]:
     return to_openai(summary.tokens)
 
 
-class _Reply(ABC):
+class _Reply(EventStreamReply, ABC):
     """Shared by both APIs: the frame of a chunk and the end of a stream."""
 
     object: str

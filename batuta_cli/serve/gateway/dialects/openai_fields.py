@@ -8,6 +8,7 @@ tables with the types of the package `openai`.
 from batuta_cli.serve.gateway.dialects.fields import (
     BOOLEAN,
     CHOICES,
+    ENCODING,
     INTEGER,
     NUMBER,
     OBJECT,
@@ -26,6 +27,7 @@ from batuta_cli.serve.gateway.dialects.treatment import (
     personal,
     refused,
 )
+from batuta_cli.serve.providers.formats.openai_chat import SERVER_OPTIONS
 
 _NAMES_A_USER = "names a user or a conversation; only OpenAI itself gets it"
 _CACHE = "setting of OpenAI's prompt cache"
@@ -44,23 +46,16 @@ SAMPLING: dict[str, FieldRow] = {
     "stop": option(STOP, "stop"),
 }
 
-SERVER_FIELDS: dict[str, FieldRow] = {
-    name: carried(ANY, _SERVER)
-    for name in (
-        "add_generation_prompt", "cache_prompt", "cache_salt", "chat_template", "chat_template_kwargs",
-        "continue_final_message", "documents", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
-        "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "enable_thinking", "grammar", "grammar_lazy",
-        "grammar_triggers", "guided_choice", "guided_decoding_backend", "guided_grammar", "guided_json",
-        "guided_regex", "guided_whitespace_pattern", "id_slot", "ignore_eos", "include_reasoning",
-        "include_stop_str_in_output", "json_schema", "length_penalty", "lora", "min_keep", "min_tokens", "mirostat",
-        "mirostat_eta", "mirostat_tau", "mm_processor_kwargs", "n_indent", "n_keep", "parse_tool_calls", "priority",
-        "reasoning", "reasoning_format", "repeat_last_n", "repeat_penalty", "repetition_penalty", "return_progress",
-        "return_token_ids", "samplers", "separate_reasoning", "skip_special_tokens",
-        "spaces_between_special_tokens", "stop_token_ids", "structured_outputs", "thinking", "thinking_budget_tokens",
-        "thinking_forced_open", "timings_per_token", "top_n_sigma", "truncate_prompt_tokens", "typical_p",
-        "xtc_probability", "xtc_threshold",
-    )
-}  # fmt: skip
+EMBEDDING_FIELDS: dict[str, FieldRow] = {
+    "model": mapped(TEXT, "model"),
+    "input": mapped(ANY, "the texts"),
+    "dimensions": option(INTEGER, "dimensions"),
+    "encoding_format": option(ENCODING, "encoding_format"),
+    "user": personal(TEXT, _NAMES_A_USER),
+}
+"""`POST /v1/embeddings` (https://platform.openai.com/docs/api-reference/embeddings/create)."""
+
+SERVER_FIELDS: dict[str, FieldRow] = {name: carried(ANY, _SERVER) for name in sorted(SERVER_OPTIONS)}
 """Fields of llama.cpp, vLLM, SGLang and hosts of open models that change the text and not its price."""
 
 CHAT_FIELDS: dict[str, FieldRow] = {

@@ -108,11 +108,16 @@ def may_fetch(urls: tuple[str, ...], hosts: tuple[str, ...]) -> bool:
     return all(_is_at(url, hosts) for url in urls)
 
 
+def is_of_client(kind: str) -> bool:
+    """Whether the client runs tools of this type."""
+    return kind in CLIENT_TOOLS or kind.startswith(CLIENT_TOOL_PREFIXES)
+
+
 def _hosted_tools(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     tools = document.get("tools")
     for tool in tools if isinstance(tools, list) else ():
         kind = tool.get("type") if isinstance(tool, dict) else None
-        if isinstance(kind, str) and kind not in CLIENT_TOOLS and not kind.startswith(CLIENT_TOOL_PREFIXES):
+        if isinstance(kind, str) and not is_of_client(kind):
             yield tool
 
 

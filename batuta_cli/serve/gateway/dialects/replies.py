@@ -6,19 +6,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import orjson
+
 from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest, parse_object
 from batuta_cli.serve.gateway.http_errors import ErrorFormat, HttpError
+from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.pipeline.request import Summary
-from batuta_cli.serve.providers.wire import NativeRequest, Piece
+from batuta_cli.serve.providers.wire import FinishReason, NativeRequest, Piece
 
 _HEADER = re.compile(rb"[ -~]{1,4096}")
 _SHORT = 64 * 1024
 """Largest body, in bytes, that is parsed on the event loop: it takes about a millisecond."""
 
 
-class Reply(Protocol):
+class WholeReply(Protocol):
+    """Writes one response in a dialect that does not stream."""
+
+    def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
+        """The JSON of a response that is not streamed."""
+
+
+class Reply(WholeReply, Protocol):
     """Writes one response in a dialect. A stream is `begin`, each `piece`, then `end`, or `broken` after an error."""
+
+    @property
+    def stream_type(self) -> bytes:
+        """The content type of a stream."""
+
+    def waiting(self) -> bytes:
+        """What a client ignores; sent while the backend has sent nothing, so that proxies keep the connection."""
 
     def begin(self) -> bytes:
         """The events before the first piece."""
@@ -29,15 +46,34 @@ class Reply(Protocol):
     def end(self, summary: Summary) -> bytes:
         """The events after the last piece."""
 
+    def receipt(self, summary: Summary) -> bytes:
+        """The cost of a stream, after `end`; empty where `end` has it."""
+
     def broken(self, error: HttpError) -> bytes:
         """The error event of a stream that cannot be completed."""
 
-    def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
-        """The JSON of a response that is not streamed."""
+
+class EventStreamReply:
+    """The part of a `Reply` with a stream of server-sent events, whose comments clients ignore (WHATWG HTML, 9.2.6)."""
+
+    stream_type = b"text/event-stream; charset=utf-8"
+
+    def waiting(self) -> bytes:
+        """See `Reply`."""
+        return b": waiting for the backend\n\n"
+
+    def receipt(self, summary: Summary) -> bytes:
+        """See `Reply`."""
+        return b": batuta %s\n\n" % orjson.dumps(receipt_facts(summary))
+
+
+def receipt_facts(summary: Summary) -> dict[str, Any]:
+    """What a client is told at the end of a stream, because headers are sent before it."""
+    return {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "attempts": len(summary.attempts)}
 
 
 class RequestDialect(Protocol):
-    """Parses the requests of a client API."""
+    """The requests of a client API."""
 
     @property
     def error(self) -> ErrorFormat:
@@ -59,18 +95,18 @@ class RequestDialect(Protocol):
         """Parse a request. Raises `HttpError`."""
 
 
-class CountDialect(RequestDialect, Protocol):
-    """A client API's route that counts the tokens of a request."""
-
-    def counted(self, tokens: int) -> dict[str, Any]:
-        """The JSON of the answer."""
-
-
 class Dialect(RequestDialect, Protocol):
     """A client API: parses its requests and writes its responses."""
 
-    def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
-        """The writer of one response. `name` is unique; `created` is in Unix seconds."""
+    def reply(self, parsed: ParsedRequest, name: str, created: int) -> WholeReply:
+        """The writer of one response; a `Reply` for a stream. `name` is unique; `created` is in Unix seconds."""
+
+
+class CountDialect(RequestDialect, Protocol):
+    """A client API that counts the tokens of a request."""
+
+    def counted(self, tokens: int) -> bytes:
+        """The JSON of the response."""
 
 
 async def read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, bytes]) -> ParsedRequest:
@@ -81,16 +117,23 @@ async def read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, byt
 
 
 def _read(dialect: RequestDialect, body: bytes, headers: Mapping[bytes, bytes]) -> ParsedRequest:
-    given_document = parse_object(body)
-    parsed = dialect.read(given_document)
+    document = parse_object(body)
+    parsed = dialect.read(document)
     if dialect.api is None:
         return parsed
-    document = given_document if parsed.document is None else parsed.document
     given = {name: headers[name] for name in dialect.headers if _HEADER.fullmatch(headers.get(name, b""))}
     sent = {name.decode(): value.decode() for name, value in given.items()}
-    personal = tuple(name for name in document if name in dialect.personal and document[name] is not None)
-    native = NativeRequest(api=dialect.api, document=document, headers=sent, personal=personal)
-    return replace(parsed, native=native)
+
+    def with_native(parsed: ParsedRequest, api: ClientApi) -> ParsedRequest:
+        native_document = document if parsed.document is None else parsed.document
+        personal = tuple(n for n, value in native_document.items() if n in dialect.personal and value is not None)
+        native = NativeRequest(
+            api=api, document=native_document, headers=sent, personal=personal, left_out=parsed.left_out
+        )
+        less = parsed.without_optional
+        return replace(parsed, native=native, without_optional=less and with_native(less, api))
+
+    return with_native(parsed, dialect.api)
 
 
 @dataclass
@@ -125,7 +168,7 @@ class ReplyChoice:
     calls: Calls = field(default_factory=Calls)
     more: dict[str, str] = field(default_factory=dict)
     """Other text fields, such as the reasoning or a refusal."""
-    finish_reason: str = "stop"
+    finish_reason: FinishReason = "stop"
     logprobs: dict[str, Any] | None = None
 
     @property

@@ -6,7 +6,7 @@ response that is not streamed is made from the same items, so both are equal. Er
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -26,7 +26,7 @@ from batuta_cli.serve.gateway.dialects.replies import Reply
 from batuta_cli.serve.gateway.dialects.responses_fields import INPUT_TOKEN_FIELDS, RESPONSE_FIELDS
 from batuta_cli.serve.gateway.dialects.responses_input import InputReader
 from batuta_cli.serve.gateway.dialects.responses_reply import ResponseEcho, ResponseReply
-from batuta_cli.serve.gateway.dialects.responses_tools import ResponseTools, is_dropped
+from batuta_cli.serve.gateway.dialects.responses_tools import ResponseTools, is_optional
 from batuta_cli.serve.gateway.dialects.treatment import FieldTable, personal_fields, treat
 from batuta_cli.serve.gateway.http_errors import HttpError, openai_error
 from batuta_cli.serve.messages import ChatMessage
@@ -55,6 +55,17 @@ class Responses:
     table: FieldTable = RESPONSE_FIELDS
 
     def read(self, document: dict[str, Any]) -> ParsedResponseRequest:
+        parsed = self._parsed(document)
+        tools = document.get("tools") or ()
+        needed = [tool for tool in tools if not is_optional(tool)]
+        if len(needed) == len(tools) or "tool_choice" in parsed.native_only:
+            return parsed
+        less = self._parsed({**document, "tools": needed})
+        out = ("tools.web_search",)
+        less = replace(less, dropped=(*less.dropped, *out), left_out=(*less.left_out, *out))
+        return replace(parsed, without_optional=less)
+
+    def _parsed(self, document: dict[str, Any]) -> ParsedResponseRequest:
         model = take_model(document)
         fields = treat(document, self.table)
         tools = ResponseTools()
@@ -71,7 +82,7 @@ class Responses:
         }
         if document.get("store"):
             dropped.add("store")
-        body = _body(document)
+        body = self.body(document)
         return ParsedResponseRequest(
             model,
             messages,
@@ -84,8 +95,13 @@ class Responses:
             fields.unknown,
             reach_of({**body, "tools": tools.hosted}, "input"),
             body,
+            ("store",) if document.get("store") else (),
             echo=_echo(document, tools),
         )
+
+    def body(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The body for backends that speak the API: nothing is stored."""
+        return {**document, "store": False}
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
         assert isinstance(parsed, ParsedResponseRequest)  # noqa: S101 - made by `read`
@@ -95,19 +111,13 @@ class Responses:
 class InputTokens(Responses):
     """`POST /v1/responses/input_tokens`."""
 
-    api = None
     table = INPUT_TOKEN_FIELDS
 
-    def counted(self, tokens: int) -> dict[str, Any]:
-        return {"object": "response.input_tokens", "input_tokens": tokens}
+    def body(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in document.items() if name != "store"}
 
-
-def _body(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The body for backends that speak the API: nothing is stored, and tools that are always dropped are left out."""
-    body = {**document, "store": False}
-    if tools := document.get("tools"):
-        body["tools"] = [tool for tool in tools if not is_dropped(tool)]
-    return body
+    def counted(self, tokens: int) -> bytes:
+        return orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens})
 
 
 def _messages(document: Mapping[str, Any], reader: InputReader) -> tuple[ChatMessage, ...]:

@@ -202,7 +202,7 @@ class InputReader:
             raise InvalidInputError("its content or output must be text or a list of parts")
         parts = []
         for part in content:
-            read = _PARTS.get(part.get("type") or "") if isinstance(part, dict) else None
+            read = _PARTS.get(str(part.get("type"))) if isinstance(part, dict) else None
             if read is None:
                 raise InvalidInputError(f"has a part that is not one of {', '.join(_PARTS)}")
             if part.get("prompt_cache_breakpoint"):

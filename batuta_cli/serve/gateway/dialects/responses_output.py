@@ -26,6 +26,11 @@ class EventNumbers:
     def __init__(self) -> None:
         self._next = 0
 
+    def pass_by(self, number: object) -> None:
+        """Go on after a backend's own event with this number."""
+        if type(number) is int:
+            self._next = number + 1
+
     def take(self) -> int:
         """The next sequence number."""
         self._next += 1
@@ -93,6 +98,11 @@ class MessageItem(OutputItem):
         self._texts.append(text)
         return events + self._head + orjson.dumps(text) + b',"sequence_number":%d}\n\n' % self._numbers.take()
 
+    def note(self, text: str) -> None:
+        """Text of the open part that a backend's own event has told the client."""
+        self._part("output_text")
+        self._texts.append(text)
+
     def add_logprobs(self, text: str, logprobs: Sequence[dict[str, Any]]) -> bytes:
         """More text, or none, with the log probabilities of its tokens."""
         events = self._part("output_text")
@@ -140,6 +150,20 @@ class MessageItem(OutputItem):
         return self._event(
             f"response.content_part.{what}", content_index=len(self._parts) - 1, part=dict(self._parts[-1])
         )
+
+
+class RelayedItem(OutputItem):
+    """An item of a backend that speaks the API: its own events tell the client of it."""
+
+    def __init__(self, numbers: EventNumbers, index: int, document: dict[str, Any]) -> None:
+        super().__init__(numbers, index, str(document.get("id")))
+        self._document = document
+
+    def document(self) -> dict[str, Any]:
+        return self._document
+
+    def close(self) -> bytes:
+        return b""
 
 
 class ReasoningItem(OutputItem):

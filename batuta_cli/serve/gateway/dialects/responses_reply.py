@@ -4,12 +4,13 @@ The items of the output follow the order in which the backend's pieces arrive: r
 to the end, because a backend may send parts of parallel calls in turn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from batuta_cli.serve.gateway.dialects.replies import EventStreamReply
 from batuta_cli.serve.gateway.dialects.responses_output import (
     CALL_ITEMS,
     COMPLETED,
@@ -20,10 +21,13 @@ from batuta_cli.serve.gateway.dialects.responses_output import (
     MessageItem,
     OutputItem,
     ReasoningItem,
+    RelayedItem,
 )
 from batuta_cli.serve.gateway.dialects.responses_tools import ResponseTools
 from batuta_cli.serve.gateway.http_errors import HttpError
 from batuta_cli.serve.pipeline.request import Summary
+from batuta_cli.serve.providers.formats.openai_chat import parsed
+from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, FinishReason, Piece
 from batuta_cli.serve.usage import to_responses
 
@@ -49,11 +53,16 @@ class ResponseEcho:
     """Whether reasoning has `encrypted_content`."""
 
 
-class ResponseReply:
+class ResponseReply(EventStreamReply):
     """Writes a `response`."""
 
     def __init__(self, model: str, echo: ResponseEcho, name: str, created: int) -> None:
-        self._frame = {"id": f"resp_{name}", "object": "response", "created_at": created, "model": model}
+        self._frame: dict[str, Any] = {
+            "id": f"resp_{name}",
+            "object": "response",
+            "created_at": created,
+            "model": model,
+        }
         self._echo = echo
         self._name = name
         self._numbers = EventNumbers()
@@ -63,6 +72,8 @@ class ResponseReply:
         self._calls: dict[int, CallItem] = {}
         """By the index of the backend."""
         self._finish: FinishReason | None = None
+        self._ended = False
+        """A backend's own end was relayed."""
         self._final: dict[str, Any] = {}
         """The response object, after `end`."""
 
@@ -72,6 +83,8 @@ class ResponseReply:
         return event("response.created", response=response) + event("response.in_progress", response=response)
 
     def piece(self, piece: Piece) -> bytes:
+        if isinstance(piece.raw, Event):
+            return self._relayed(piece, piece.raw)
         if piece.index:  # another choice, which was not asked for
             return b""
         delta, events = piece.delta or {}, b""
@@ -88,7 +101,48 @@ class ResponseReply:
         self._finish = piece.finish_reason or self._finish
         return events
 
+    def _relayed(self, piece: Piece, event: Event) -> bytes:
+        """A backend's own event, noted so that another backend can continue the text."""
+        if piece.text and isinstance(self._open, MessageItem):
+            self._open.note(piece.text)
+            self._numbers.take()
+        else:
+            document = parsed(event.data)
+            if note := _RELAYED.get(str(document.get("type"))):
+                note(self, document)
+            self._numbers.pass_by(document.get("sequence_number"))
+        name = b"event: %s\n" % event.type.encode() if event.type else b""
+        return name + b"data: %s\n\n" % event.data.replace(b"\n", b"\ndata: ")
+
+    def _note_response(self, document: dict[str, Any]) -> None:
+        response = document.get("response")
+        if isinstance(response, dict):
+            self._frame |= {name: response[name] for name in self._frame if name in response}
+
+    def _note_item(self, document: dict[str, Any]) -> None:
+        item, index = document.get("item"), len(self._items)
+        item = item if isinstance(item, dict) else {}
+        self._open = MessageItem(self._numbers, index, str(item.get("id"))) if item.get("type") == "message" else None
+        self._items.append(self._open or RelayedItem(self._numbers, index, item))
+
+    def _note_part(self, document: dict[str, Any]) -> None:
+        part = document.get("part")
+        if isinstance(self._open, MessageItem) and isinstance(part, dict) and part.get("type") == "output_text":
+            self._open.note("")
+
+    def _note_done(self, document: dict[str, Any]) -> None:
+        item, index = document.get("item"), document.get("output_index")
+        if isinstance(item, dict) and type(index) is int and 0 <= index < len(self._items):
+            self._open = None if self._open is self._items[index] else self._open
+            self._items[index] = done = RelayedItem(self._numbers, index, item)
+            done.status = COMPLETED
+
+    def _note_end(self, _: dict[str, Any]) -> None:
+        self._ended = True
+
     def end(self, summary: Summary) -> bytes:
+        if self._ended:
+            return b""
         reason = _INCOMPLETE_REASONS.get(self._finish) if self._finish else None
         status = INCOMPLETE if reason else COMPLETED
         events = b"".join(item.end(status) for item in self._items if item.status == IN_PROGRESS)
@@ -103,6 +157,9 @@ class ResponseReply:
         return self._numbers.event("response.failed", response=response)
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
+        raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
+        if raw is not None:
+            return orjson.dumps(raw)
         for piece in pieces:
             self.piece(piece)
         self.end(summary)
@@ -183,6 +240,17 @@ class ResponseReply:
     def _end_text(self) -> bytes:
         item, self._open = self._open, None
         return item.end(COMPLETED) if item else b""
+
+
+_RELAYED: Mapping[str, Callable[[ResponseReply, dict[str, Any]], None]] = {
+    "response.created": ResponseReply._note_response,
+    "response.output_item.added": ResponseReply._note_item,
+    "response.content_part.added": ResponseReply._note_part,
+    "response.output_item.done": ResponseReply._note_done,
+    "response.completed": ResponseReply._note_end,
+    "response.incomplete": ResponseReply._note_end,
+}
+"""What is noted of a backend's own events."""
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

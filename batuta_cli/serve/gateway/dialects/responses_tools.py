@@ -95,8 +95,6 @@ class ResponseTools:
             raise wrong("tools", "has a namespace with a tool that is neither a function nor custom", "invalid_value")
         if read := _READERS.get(kind):
             read(self, tool, namespace)
-        elif is_dropped(tool):
-            self.dropped.add(f"tools.{kind}")
         else:
             self.native_only.add(f"tools.{shown_type(kind)}")
             self.hosted.append(tool)
@@ -159,6 +157,9 @@ class ResponseTools:
         allowed, mode = choice.get("tools"), choice.get("mode")
         if not isinstance(allowed, list) or not allowed or mode not in ("auto", "required"):
             raise wrong("tool_choice", "allowed_tools needs a list of tools, and auto or required as its mode")
+        if any(isinstance(tool, dict) and str(tool.get("type")) not in _KINDS for tool in allowed):
+            self.native_only.add("tool_choice")
+            return {}
         names = {self._chosen(tool if isinstance(tool, dict) else {}) for tool in allowed}
         self._functions = {name: tool for name, tool in self._functions.items() if name in names}
         return {"tool_choice": mode}
@@ -166,8 +167,6 @@ class ResponseTools:
     def _chosen(self, tool: dict[str, Any]) -> str:
         """The function of a chosen tool."""
         kind, name, namespace = tool.get("type"), tool.get("name"), tool.get("namespace")
-        if kind not in _KINDS:
-            raise wrong("tool_choice", "allows a tool that only OpenAI's service has", "unsupported_field")
         name = ToolKind.SEARCH.value if kind == ToolKind.SEARCH.value else name
         function = function_name(name, namespace) if isinstance(name, str) else ""
         if function not in self._functions:
@@ -183,26 +182,17 @@ _READERS: Mapping[str, Callable[[ResponseTools, dict[str, Any], str | None], Non
 }
 """The types of tools that become functions."""
 
-_DROPPED: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
-    "web_search": lambda tool: tool.get("external_web_access") is False,
-}
-"""Hosted tools that are left out when the condition holds.
 
-Codex declares a search in OpenAI's index by default, for every provider. The model works without it. It is left out of
-requests to OpenAI too: a search costs money, and nothing limits the number of searches.
-"""
+def is_optional(tool: Mapping[str, Any]) -> bool:
+    """Whether a request can do without a hosted tool: Codex declares a search, with this field, for every provider."""
+    return tool.get("type") == "web_search" and "external_web_access" in tool
+
 
 _NESTED = ("function", "custom")
 """The types of tools in a namespace."""
 
 _UNUSED_FIELDS = ("allowed_callers", "async", "defer_loading", "output_schema")
 """Fields of a tool that no chat completion has."""
-
-
-def is_dropped(tool: Mapping[str, Any]) -> bool:
-    """Whether a tool is left out of every request."""
-    rule = _DROPPED.get(str(tool.get("type")))
-    return rule is not None and rule(tool)
 
 
 def function_name(name: str, namespace: object = None) -> str:

@@ -1,7 +1,7 @@
 """Anthropic's Messages API (https://docs.anthropic.com/en/api/messages, /en/api/messages-streaming)."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from batuta_cli.serve.backends.profile import Profile
@@ -21,7 +21,7 @@ _FINISH: dict[str, FinishReason] = {
     "refusal": "content_filter",
 }
 _SAME = ("temperature", "top_p", "top_k")
-OPTIONS = frozenset((*_SAME, "stop", "tools", "tool_choice"))
+OPTIONS = frozenset((*_SAME, "stop", "tools", "tool_choice", "parallel_tool_calls"))
 
 
 def outgoing(call: Call, _: Profile) -> Outgoing:
@@ -47,7 +47,7 @@ def outgoing(call: Call, _: Profile) -> Outgoing:
         body["stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
     if tools := call.options.get("tools"):
         body["tools"] = [_tool(tool["function"]) for tool in tools]
-        body |= _tool_choice(call.options.get("tool_choice"))
+        body |= _tool_choice(call.options)
     return Outgoing("messages", body)
 
 
@@ -70,7 +70,32 @@ def _append(messages: list[dict[str, Any]], message: ChatMessage) -> None:
             blocks.append({"type": "tool_use", "id": call.id, "name": call.name, "input": _arguments(call.arguments)})
         messages.append({"role": "assistant", "content": blocks})
     else:
-        messages.append({"role": str(message.role), "content": message.content})
+        content = [_part(part) for part in message.parts] if message.parts else message.content
+        messages.append({"role": str(message.role), "content": content})
+
+
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A content part as a block. Raises `BackendError` for one that Anthropic does not have."""
+    kind, inner = part.get("type"), part.get(str(part.get("type")))
+    if kind == "text":
+        return {"type": "text", "text": inner}
+    fields = inner if isinstance(inner, dict) else {"url": inner}
+    url = fields.get("url" if kind == "image_url" else "file_data")
+    if kind == "image_url" and isinstance(url, str):
+        return {"type": "image", "source": _inline(url) or {"type": "url", "url": url}}
+    if kind == "file" and isinstance(url, str) and (source := _inline(url)):
+        title = {"title": fields["filename"]} if fields.get("filename") else {}
+        return {"type": "document", "source": source, **title}
+    message = "the content has a part that Anthropic's API does not have"
+    raise BackendError(message, status=400, retryable=False, sent=False)
+
+
+def _inline(url: str) -> dict[str, str] | None:
+    """A `data:` URL as a source (RFC 2397); None for another URL."""
+    head, comma, data = url.partition(",")
+    if not comma or not head.lower().startswith("data:") or not head.endswith(";base64"):
+        return None
+    return {"type": "base64", "media_type": head[5:].split(";")[0], "data": data}
 
 
 def _arguments(text: str) -> dict[str, Any]:
@@ -86,11 +111,22 @@ def _tool(function: dict[str, Any]) -> dict[str, Any]:
     return tool | ({"description": function["description"]} if function.get("description") else {})
 
 
-def _tool_choice(choice: object) -> dict[str, Any]:
+_CHOICES = {"auto": "auto", "required": "any", "none": "none"}
+
+
+def _tool_choice(options: Mapping[str, Any]) -> dict[str, Any]:
+    choice, parallel = options.get("tool_choice"), options.get("parallel_tool_calls")
     if isinstance(choice, dict):
-        return {"tool_choice": {"type": "tool", "name": choice["function"]["name"]}}
-    kinds = {"auto": "auto", "required": "any", "none": "none"}
-    return {"tool_choice": {"type": kinds[choice]}} if isinstance(choice, str) and choice in kinds else {}
+        chosen = {"type": "tool", "name": choice["function"]["name"]}
+    elif isinstance(choice, str) and choice in _CHOICES:
+        chosen = {"type": _CHOICES[choice]}
+    elif parallel is False:
+        chosen = {"type": "auto"}
+    else:
+        return {}
+    if parallel is False and chosen["type"] != "none":
+        return {"tool_choice": {**chosen, "disable_parallel_tool_use": True}}
+    return {"tool_choice": chosen}
 
 
 class MessagesReader:
@@ -123,7 +159,8 @@ class MessagesReader:
         elif kind == "message_delta":
             reason = _table(document, "delta").get("stop_reason")
             self._usage.add(document.get("usage"))
-            yield Piece(finish_reason=_finish(reason), usage=self._usage.usage())
+            stop = _table(document, "delta").get("stop_sequence")
+            yield Piece(finish_reason=_finish(reason), usage=self._usage.usage(), stop=_string(stop))
         elif kind == "message_stop":
             self._complete = True
 
@@ -137,11 +174,14 @@ class MessagesReader:
                 yield from self._block(block, whole=True)
         self._complete = True
         self._usage.add(document.get("usage"))
-        yield Piece(finish_reason=_finish(document.get("stop_reason")), usage=self._usage.usage())
+        reason, stop = _finish(document.get("stop_reason")), _string(document.get("stop_sequence"))
+        yield Piece(finish_reason=reason, usage=self._usage.usage(), stop=stop)
 
     def _block(self, block: dict[str, Any], *, whole: bool) -> Iterator[Piece]:
         if block.get("type") == "text" and block.get("text"):
             yield Piece(str(block["text"]))
+        elif block.get("type") == "thinking" and block.get("thinking"):
+            yield Piece(delta={"reasoning_content": str(block["thinking"])})
         elif block.get("type") == "tool_use":
             self._tools += 1
             arguments = json.dumps(block.get("input") or {}, ensure_ascii=False) if whole else ""
@@ -162,6 +202,10 @@ class MessagesReader:
 
 def _finish(reason: object) -> FinishReason | None:
     return _FINISH.get(reason, "stop") if isinstance(reason, str) else None
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _table(document: dict[str, Any], name: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader
 from batuta_cli.serve.providers.formats.openai_chat import EXTRA, ChatReader, parsed
+from batuta_cli.serve.providers.ollama_reader import NativeOllamaReader
+from batuta_cli.serve.providers.responses_reader import KNOWN_EVENTS, ResponsesReader, is_known_item
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import Call, Outgoing, Piece, Reader
 
@@ -29,13 +31,22 @@ def outgoing(call: Call, profile: Profile) -> Outgoing:
     body = {name: value for name, value in native.document.items() if name not in withheld}
     body["model"] = call.model
     if call.max_tokens is not None:
-        limit = profile.output_limit if profile.output_limit in rules.limits else rules.limits[0]
-        if [(name, body[name]) for name in rules.limits if body.get(name) is not None] != [(limit, call.max_tokens)]:
-            body = {name: value for name, value in body.items() if name not in rules.limits}
-            body[limit] = call.max_tokens
+        if rules.limits_within:
+            inner = body.get(rules.limits_within) or {}
+            body[rules.limits_within] = _limited(inner, rules.limits, rules.limits[0], call.max_tokens)
+        else:
+            limit = profile.output_limit if profile.output_limit in rules.limits else rules.limits[0]
+            body = _limited(body, rules.limits, limit, call.max_tokens)
     if call.stream and rules.asks_usage:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return Outgoing(native.api.path, body, native.headers)
+
+
+def _limited(body: dict[str, Any], names: tuple[str, ...], name: str, tokens: int) -> dict[str, Any]:
+    """The fields with the output limit under one of its names, and unchanged where it is there already."""
+    if [(each, body[each]) for each in names if body.get(each) is not None] == [(name, tokens)]:
+        return body
+    return {**{key: value for key, value in body.items() if key not in names}, name: tokens}
 
 
 def reader(call: Call) -> Reader:
@@ -99,7 +110,7 @@ def _faithful(choices: Any, pieces: list[Piece], part: str) -> bool:
         )
         if not (said.has_content or said.finish_reason):
             continue
-        if not left or replace(left.pop(0), usage=None) != said or not _are_regular(extra.get("tool_calls")):
+        if not left or replace(left.pop(0), usage=None, stop=None) != said or not _are_regular(extra.get("tool_calls")):
             return False
     return not left
 
@@ -150,6 +161,27 @@ def _is_known_block(block: Any) -> bool:
     return isinstance(block, dict) and block.get("type") in _KNOWN_BLOCKS
 
 
+class NativeResponsesReader(ResponsesReader):
+    """Reads OpenAI's responses and keeps their events."""
+
+    def event(self, event: Event) -> Iterator[Piece]:
+        document = parsed(event.data)
+        piece = next(self.read(document), Piece())
+        yield replace(piece, raw=event, opaque=not piece.has_content and not _is_known_response_event(document))
+
+    def whole(self, document: Any) -> Iterator[Piece]:
+        first, *rest = super().whole(document)
+        opaque = not all(map(is_known_item, document["output"]))
+        yield replace(first, raw=document, opaque=opaque)
+        yield from rest
+
+
+def _is_known_response_event(document: Mapping[str, Any]) -> bool:
+    if document.get("type") == "response.output_item.added":
+        return is_known_item(document.get("item"))
+    return document.get("type") in KNOWN_EVENTS
+
+
 @dataclass(frozen=True)
 class _NativeApi:
     """What is changed in the requests of an API, and how its responses are read."""
@@ -157,6 +189,8 @@ class _NativeApi:
     limits: tuple[str, ...]
     """Names of the output limit; the first one is used where the backend's profile names none of them."""
     reader: Callable[[Call], Reader]
+    limits_within: str = ""
+    """The field whose object has the output limit; empty: the body itself."""
     asks_usage: bool = False
     """Whether a stream has its usage only when `stream_options` asks for it."""
 
@@ -167,5 +201,10 @@ _APIS: dict[ClientApi, _NativeApi] = {
         lambda call: NativeChatReader(call.options.get("n") or 1),
         asks_usage=True,
     ),
+    ClientApi.OPENAI_RESPONSES: _NativeApi(("max_output_tokens",), lambda _: NativeResponsesReader()),
     ClientApi.ANTHROPIC_MESSAGES: _NativeApi(("max_tokens",), lambda _: NativeMessagesReader()),
+    ClientApi.OLLAMA_CHAT: _NativeApi(
+        ("num_predict",), lambda _: NativeOllamaReader("message"), limits_within="options"
+    ),
+    ClientApi.OLLAMA_GENERATE: _NativeApi(("num_predict",), lambda _: NativeOllamaReader(), limits_within="options"),
 }

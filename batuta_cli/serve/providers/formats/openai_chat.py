@@ -28,7 +28,26 @@ _FINISH: dict[str, FinishReason] = {
 }
 _GIVEN_UP = frozenset(("abort", "error", "cancelled", "canceled", "insufficient_system_resource"))
 """Finish reasons of vLLM, SGLang and hosted services for a response that they aborted."""
+REASONING = ("reasoning_content", "reasoning")
+"""Fields of a message with the model's reasoning: the names of most servers, and of OpenRouter and newer vLLM."""
 OPTIONS = None
+SERVER_OPTIONS = frozenset((
+    "add_generation_prompt", "cache_prompt", "cache_salt", "chat_template", "chat_template_kwargs",
+    "continue_final_message", "documents", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
+    "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "enable_thinking", "grammar", "grammar_lazy",
+    "grammar_triggers", "guided_choice", "guided_decoding_backend", "guided_grammar", "guided_json",
+    "guided_regex", "guided_whitespace_pattern", "id_slot", "ignore_eos", "include_reasoning",
+    "include_stop_str_in_output", "json_schema", "length_penalty", "lora", "min_keep", "min_tokens", "mirostat",
+    "mirostat_eta", "mirostat_tau", "mm_processor_kwargs", "n_indent", "n_keep", "parse_tool_calls", "priority",
+    "reasoning", "reasoning_format", "repeat_last_n", "repeat_penalty", "repetition_penalty", "return_progress",
+    "return_token_ids", "samplers", "separate_reasoning", "skip_special_tokens",
+    "spaces_between_special_tokens", "stop_token_ids", "structured_outputs", "thinking", "thinking_budget_tokens",
+    "thinking_forced_open", "timings_per_token", "top_n_sigma", "truncate_prompt_tokens", "typical_p",
+    "xtc_probability", "xtc_threshold",
+))  # fmt: skip
+"""Options of llama.cpp, vLLM, SGLang and hosts of open models."""
+_EXTENSIONS = SERVER_OPTIONS | {"top_k", "min_p"}
+"""Options that OpenAI's API does not have."""
 _NOT_REQUESTED = "the backend answered with choices that were not requested"
 EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call")
 """Fields of a message, beside its text, that become a piece's `delta`."""
@@ -37,9 +56,12 @@ EXTRA = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_ca
 def outgoing(call: Call, profile: Profile) -> Outgoing:
     """The request; the profile has the output limit's name and the fields that continue a prefix."""
     messages = [m.to_dict() for m in call.messages]
+    options = {name: call.options[name] for name in call.options if name not in left_out(profile)}
+    if not profile.extensions:
+        messages = [{name: m[name] for name in m if name not in REASONING} for m in messages]
     if call.prefix:
         messages.append({"role": "assistant", "content": call.prefix})
-    body = {**call.options, "model": call.model, "messages": messages, "stream": call.stream}
+    body = {**options, "model": call.model, "messages": messages, "stream": call.stream}
     if call.max_tokens is not None:
         body[profile.output_limit] = call.max_tokens
     if call.stream:
@@ -47,6 +69,11 @@ def outgoing(call: Call, profile: Profile) -> Outgoing:
     if call.prefix and profile.continuation.method is ContinuationMethod.FIELDS:
         body |= profile.continuation.body
     return Outgoing("chat/completions", body)
+
+
+def left_out(profile: Profile) -> frozenset[str]:
+    """The options that a backend with this profile does not take."""
+    return frozenset() if profile.extensions else _EXTENSIONS
 
 
 def reader(call: Call) -> "ChatReader":
@@ -125,7 +152,10 @@ class ChatReader:
             extra = mended(extra)
         except RecursionError:
             raise BackendError("the backend answered with JSON that is nested too deeply") from None
-        return Piece(text, finish, None, extra or None, index, logprobs)
+        stop = choice.get("stop_reason")  # vLLM's name of the stop sequence, or the number of a token
+        return Piece(
+            text, finish, None, extra or None, index, logprobs, stop=stop if finish and isinstance(stop, str) else None
+        )
 
     def _joined(self, index: int, text: str, *, ended: bool) -> str:
         """The text so far; a high surrogate at its end is held back until the low one arrives."""

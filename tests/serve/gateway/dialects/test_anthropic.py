@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batuta_cli.serve.gateway.dialects.anthropic import MessageReply
+from batuta_cli.serve.gateway.dialects.anthropic_reply import MessageReply
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
 from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader
@@ -155,6 +155,7 @@ def test_a_conversation_with_tools_becomes_openais(tmp_path: Path) -> None:
         {
             "role": "assistant",
             "content": "I look.",
+            "reasoning_content": "hm",
             "tool_calls": [
                 {"id": "t1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Łódź"}'}},
                 {"id": "t2", "type": "function", "function": {"name": "time", "arguments": "{}"}},
@@ -193,7 +194,16 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no max_tokens": ({"max_tokens": None}, "max_tokens"),
     "no messages": ({"messages": []}, "messages"),
     "messages no list": ({"messages": "hi"}, "messages"),
-    "system role": ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
+    "tool role": ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+    "system turn with an image": ({"messages": [{"role": "system", "content": [{"type": "image"}]}]}, "messages"),
+    "image without data": (
+        {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64"}}]}]},
+        "messages",
+    ),
+    "user thinks": (
+        {"messages": [{"role": "user", "content": [{"type": "thinking", "thinking": "x"}]}]},
+        "messages",
+    ),
     "no role": ({"messages": [{"content": "x"}]}, "messages"),
     "no object": ({"messages": ["x"]}, "messages"),
     "content null": ({"messages": [{"role": "user", "content": None}]}, "messages"),
@@ -226,7 +236,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "stream": ({"stream": "yes"}, "stream"),
     "tools of text": ({"tools": ["x"]}, "tools"),
     "tool without schema": ({"tools": [{"name": "f"}]}, "tools"),
-    "tool of the service": ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools"),
+    "tool of an odd type": ({"tools": [{"type": 7, "name": "web_search"}]}, "tools"),
+    "output of an odd format": ({"output_config": {"format": {"type": "xml"}}}, "output_config"),
+    "fallbacks": ({"fallbacks": [{"model": "x"}]}, "fallbacks"),
+    "thread": ({"thread": {"type": "create"}}, "thread"),
     "choice": ({"tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "tool"}}, "tool_choice"),
     "stop": ({"stop_sequences": [1]}, "stop_sequences"),
     "temperature": ({"temperature": "hot"}, "temperature"),

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batuta_cli.serve.gateway.dialects.responses import Responses
 from batuta_cli.serve.gateway.http_errors import HttpError
@@ -12,6 +14,7 @@ from tests.serve.gateway.support import RESPONSES, Response, ask
 
 DATA = Path(__file__).resolve().parents[3] / "data"
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": True}
+SEARCH = {"type": "web_search", "external_web_access": False}
 PATCH = {"type": "custom", "name": "apply_patch", "description": "Edits files."}
 
 
@@ -120,7 +123,6 @@ def test_fields_of_local_servers_and_unknown_fields_are_sent_on() -> None:
         ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
         ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
         ({"context_management": [{"type": "compaction", "compact_threshold": 9}]}, "context_management"),
-        ({"tools": [{"type": "web_search", "external_web_access": False}]}, "tools.web_search"),
     ],
 )
 def test_what_a_translated_request_leaves_out_is_named(fields: dict[str, Any], dropped: str) -> None:
@@ -201,12 +203,23 @@ def test_a_wrong_field_is_an_error_about_it(fields: dict[str, Any], param: str) 
     assert refused(**fields).param == param
 
 
+@pytest.mark.parametrize(
+    "choice", [{"type": "web_search"}, {"type": "allowed_tools", "mode": "auto", "tools": [SEARCH]}]
+)
+def test_a_search_that_the_choice_of_tools_names_is_needed(choice: dict[str, Any]) -> None:
+    parsed = Responses().read(request(tools=[WEATHER, SEARCH], tool_choice=choice))
+    assert (parsed.native_only, parsed.without_optional) == (("tool_choice", "tools.web_search"), None)
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_first_request_of_codex_is_understood(tmp_path: Path, number: int) -> None:
     body = json.loads((DATA / "codex_0.169.0.json").read_text())[number]["body"]
     parsed = Responses().read(body)
-    assert {"client_metadata", "prompt_cache_key", "tools.web_search"} == set(parsed.dropped)
-    assert (parsed.native_only, parsed.unknown) == ((), ())
+    assert (set(parsed.dropped), parsed.native_only) == ({"client_metadata", "prompt_cache_key"}, ("tools.web_search",))
+    less = parsed.without_optional
+    assert less is not None
+    assert (set(less.dropped), less.native_only) == ({*parsed.dropped, "tools.web_search"}, ())
+    assert (parsed.unknown, less.options, less.messages) == ((), parsed.options, parsed.messages)
     assert [str(message.role) for message in parsed.messages] == ["system", "user", "user"]
     names = [tool["function"]["name"] for tool in (parsed.options or {})["tools"]]
     assert "exec_command" in names
@@ -217,6 +230,77 @@ def test_the_first_request_of_codex_is_understood(tmp_path: Path, number: int) -
     assert done.status == 200
     assert done.events[-1]["type"] == "response.completed"
     assert done.events[-1]["response"]["tools"] == body["tools"]
+
+
+PARTS: list[dict[str, Any]] = [
+    {"type": "input_text", "text": "x", "prompt_cache_breakpoint": {"mode": "explicit"}},
+    {"type": "input_image", "image_url": "data:image/png;base64,AA", "detail": "low"},
+    {"type": "input_file", "file_data": "data:,x", "filename": "a"},
+    {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}},
+]
+EVERYTHING: dict[str, Any] = {
+    "model": "echo",
+    "instructions": "x",
+    "input": [
+        {"role": "developer", "content": "x"},
+        {"type": "message", "role": "user", "content": PARTS},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}], "encrypted_content": "x"},
+        {"type": "function_call", "call_id": "a", "name": "weather", "arguments": "{}", "namespace": "n"},
+        {"type": "custom_tool_call", "call_id": "b", "name": "apply_patch", "input": "x"},
+        {"type": "tool_search_call", "call_id": "c", "execution": "client", "arguments": {"query": "x"}},
+        {"type": "function_call_output", "call_id": "a", "output": PARTS},
+        {"type": "custom_tool_call_output", "call_id": "b", "output": "x"},
+        {
+            "type": "tool_search_output",
+            "call_id": "c",
+            "tools": [{"type": "namespace", "name": "n", "tools": [WEATHER]}],
+        },
+        {"type": "additional_tools", "tools": [{"type": "custom", "name": "z"}]},
+        {"type": "mcp_call", "id": "x"},
+    ],
+    "tools": [
+        WEATHER,
+        {"type": "custom", "name": "apply_patch", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}},
+        {"type": "tool_search", "execution": "client", "parameters": {"type": "object"}},
+        {"type": "web_search", "external_web_access": True},
+        {"type": "mcp", "server_label": "x"},
+    ],
+    "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "weather"}]},
+    "text": {"format": {"type": "json_schema", "name": "x", "schema": {}}, "verbosity": "low"},
+    "reasoning": {"effort": "low", "summary": "auto"},
+    "include": ["reasoning.encrypted_content"],
+    "metadata": {"a": "b"},
+    "stream": True,
+}
+JUNK = [None, True, 0, -1, 1.5, "", "x", "\0", [], {}, [None], [[]], {"type": None}, {"type": "x"}, {"a": 1}]
+CHANGES = st.lists(st.tuples(st.integers(0, 500), st.none() | st.integers(0, len(JUNK) - 1)), min_size=1, max_size=3)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every place in a JSON value, as a container and a key."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
+    return [place for key in keys for place in [(value, key), *places(value[key])]]
+
+
+@settings(max_examples=300)
+@given(CHANGES)
+def test_a_request_with_anything_wrong_anywhere_is_read_or_refused_with_its_field(
+    changes: list[tuple[int, int | None]],
+) -> None:
+    body = json.loads(json.dumps(EVERYTHING))
+    for number, junk in changes:
+        found = places(body)
+        container, key = found[number % len(found)]
+        if junk is None:
+            del container[key]
+        else:
+            container[key] = json.loads(json.dumps(JUNK[junk]))
+    try:
+        parsed = Responses().read(body)
+    except HttpError as error:
+        assert (error.status, bool(error.param)) == (400, True)
+    else:
+        Responses().reply(parsed, "NAME", 0).begin()
 
 
 # Responses.

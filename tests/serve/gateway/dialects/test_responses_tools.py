@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.serve.gateway.dialects.responses_tools import DeclaredTool, ResponseTools, ToolKind
+from batuta_cli.serve.gateway.dialects.responses_tools import DeclaredTool, ResponseTools, ToolKind, is_optional
 from batuta_cli.serve.gateway.http_errors import HttpError
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -83,10 +83,11 @@ def test_a_search_for_tools_that_the_client_executes_is_a_function_and_another_i
     assert (hosted.functions, hosted.dropped) == ([], {"tools.tool_search"})
 
 
-def test_a_search_without_web_access_is_left_out_and_named() -> None:
-    found = tools(WEATHER, {"type": "web_search", "external_web_access": False})
-    assert len(found.functions) == 1
-    assert (found.dropped, found.native_only) == ({"tools.web_search"}, set())
+@pytest.mark.parametrize("access", [True, False])
+def test_a_request_can_do_without_the_search_that_codex_declares(access: bool) -> None:
+    assert is_optional({"type": "web_search", "external_web_access": access})
+    assert not is_optional({"type": "web_search"})
+    assert not is_optional(WEATHER | {"external_web_access": access})
 
 
 @pytest.mark.parametrize(
@@ -166,9 +167,16 @@ def test_allowed_tools_are_the_only_ones_that_are_left() -> None:
     assert [tool["function"]["name"] for tool in found.functions] == ["apply_patch"]
 
 
-def test_the_choice_of_a_hosted_tool_is_for_openais_own_backends() -> None:
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"type": "file_search"},
+        {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "weather"}, {"type": "mcp"}]},
+    ],
+)
+def test_the_choice_of_a_hosted_tool_is_for_openais_own_backends(choice: dict[str, Any]) -> None:
     found = tools(WEATHER)
-    assert found.choice({"type": "file_search"}) == {}
+    assert found.choice(choice) == {}
     assert found.native_only == {"tool_choice"}
 
 
@@ -182,7 +190,7 @@ def test_the_choice_of_a_hosted_tool_is_for_openais_own_backends() -> None:
         {"type": "function"},
         {"type": "allowed_tools", "mode": "none", "tools": [WEATHER]},
         {"type": "allowed_tools", "mode": "auto", "tools": []},
-        {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]},
+        {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "unknown"}]},
     ],
 )
 def test_another_choice_is_an_error_about_it(choice: Any) -> None:

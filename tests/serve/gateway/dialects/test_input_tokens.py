@@ -1,4 +1,4 @@
-"""Routes that count the tokens of a request."""
+"""`POST /v1/responses/input_tokens`: the tokens of a request that is only counted."""
 
 from pathlib import Path
 from typing import Any
