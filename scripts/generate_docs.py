@@ -1,4 +1,4 @@
-"""Write man pages, shell completions, docs/cli.md and docs/configuration.md from the commands and the configuration.
+"""Write man pages, shell completions, docs/cli.md, docs/configuration.md and docs/fields.md from the program's tables.
 
     python -m scripts.generate_docs            write what is stale
     python -m scripts.generate_docs --check    write nothing; exit 1 and name what is stale
@@ -15,6 +15,7 @@ from scripts.completion_bash import bash_completion
 from scripts.completion_fish import fish_completion
 from scripts.completion_zsh import zsh_completion
 from scripts.docs_tree import command_tree
+from scripts.field_page import field_page
 from scripts.man_pages import man_pages
 from scripts.markdown_pages import markdown_pages
 
@@ -32,6 +33,7 @@ def documents() -> dict[str, str]:
         "completions/batuta.bash": bash_completion(tree),
         "completions/_batuta": zsh_completion(tree),
         "completions/batuta.fish": fish_completion(tree),
+        "docs/fields.md": field_page(),
         **pages,
     }
 

@@ -56,8 +56,11 @@ class CacheWrites(IntEnum):
     HOUR = 2
 
 
+_BREAKPOINTS = ("prompt_cache_breakpoint", "prompt_cache_options")
+
+
 def cache_writes(request: object) -> CacheWrites:
-    """The cache writes that `cache_control` in a request's JSON may cause.
+    """The cache writes that `cache_control` in a request's JSON may cause, or OpenAI's `prompt_cache_breakpoint`.
 
     A lifetime other than `5m` counts as an hour, the dearest kind
     (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching).
@@ -69,6 +72,8 @@ def cache_writes(request: object) -> CacheWrites:
             if control := part.get("cache_control"):
                 lifetime = control.get("ttl") if isinstance(control, Mapping) else None
                 found = max(found, CacheWrites.MINUTES if lifetime in (None, "5m") else CacheWrites.HOUR)
+            if any(part.get(name) for name in _BREAKPOINTS):
+                found = max(found, CacheWrites.MINUTES)
             parts += part.values()
         elif isinstance(part, list | tuple):
             parts += part

@@ -1,7 +1,7 @@
 """The content of messages beside text, in OpenAI's form: what a backend must take, and what it counts as.
 
-Images count as the backend's profile says. Files, audio and video have no bound of their own, so they count as the
-model's whole context window. Parts of other types, and fields such as `reasoning_content`, count as their JSON text.
+Images count as the backend's profile says. Nothing bounds files, audio and video, so they count as the model's
+whole context window. Parts of other types, and fields such as `reasoning_content`, count as their JSON text.
 """
 
 import json

@@ -27,19 +27,19 @@ class ResponsesReader(EndingReader):
 
     def read(self, document: dict[str, Any]) -> Iterator[Piece]:
         """The pieces in the JSON object of one event. Raises `BackendError`."""
-        kind = document.get("type")
+        kind = str(document.get("type"))
         if kind == "error":
             raise reported({"error": document.get("error") or document})
         if kind == "response.failed":
             raise reported(document.get("response"))
         if kind in _ENDS:
             yield self._end(document.get("response"))
-        elif isinstance(kind, str) and (read := _EVENTS.get(kind)) and (piece := read(document)):
+        elif (read := _EVENTS.get(kind)) and (piece := read(document)):
             yield piece
 
     def whole(self, document: Any) -> Iterator[Piece]:
         """The pieces of a response that was not streamed: its text, what else it has, and its end."""
-        if not isinstance(document, dict) or document.get("error") or document.get("status") in _FAILED:
+        if not isinstance(document, dict) or document.get("error") or str(document.get("status")) in _FAILED:
             raise reported(document)
         output = document.get("output")
         if not isinstance(output, list):
@@ -81,7 +81,7 @@ def _text_delta(document: Mapping[str, Any]) -> Piece | None:
 def _added(document: Mapping[str, Any]) -> Piece | None:
     """A call, when one begins."""
     item = document.get("item")
-    if not isinstance(item, dict) or item.get("type") not in _CALLS:
+    if not isinstance(item, dict) or str(item.get("type")) not in _CALLS:
         return None
     return _call(document.get("output_index"), item.get("call_id"), item.get("name"), "")
 
@@ -99,6 +99,8 @@ def _call(index: object, id: object, name: object, arguments: str) -> Piece:
 
 _CALLS: Mapping[str, str] = {"function_call": "arguments", "custom_tool_call": "input"}
 """Items that are calls, and the field of their arguments."""
+
+_KNOWN_ITEMS = frozenset((*_CALLS, "message", "reasoning"))
 
 _EVENTS: Mapping[str, Callable[[Mapping[str, Any]], Piece | None]] = {
     "response.output_text.delta": _text_delta,
@@ -118,8 +120,8 @@ def _item_pieces(index: int, item: Mapping[str, Any]) -> Iterator[Piece]:
     if kind in _CALLS:
         yield _call(index, item.get("call_id"), item.get("name"), _text(item, _CALLS[kind]))
         return
-    parts = [*(item.get("content") or ()), *(item.get("summary") or ())]
-    for part in parts:
+    lists = (item.get("content"), item.get("summary"))
+    for part in (part for parts in lists if isinstance(parts, list) for part in parts):
         if not isinstance(part, dict):
             continue
         text = _text(part, "refusal") or _text(part, "text")
@@ -161,4 +163,4 @@ KNOWN_EVENTS = frozenset(
 
 def is_known_item(item: object) -> bool:
     """Whether the pieces of an item have its content."""
-    return isinstance(item, dict) and (item.get("type") in _CALLS or item.get("type") in ("message", "reasoning"))
+    return isinstance(item, dict) and str(item.get("type")) in _KNOWN_ITEMS

@@ -127,7 +127,7 @@ class Piece:
     """All embeddings of a response, in the order of the inputs: numbers, or base64 of little-endian floats."""
     raw: Event | Mapping[str, Any] | None = None
     """The backend's event, or its whole response, in the client's API: relayed unchanged in the place of the other
-    fields, which say the same as far as they are understood. None: there is none, and the other fields are written."""
+    fields, which say the same as far as they are understood. None: the other fields are written."""
     stop: str | None = None
     """The stop sequence that ended the text, if the backend names it."""
     opaque: bool = False

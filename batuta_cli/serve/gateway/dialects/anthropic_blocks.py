@@ -1,6 +1,6 @@
 """The content blocks of Anthropic's messages as OpenAI's messages and content parts (anthropic.types.*BlockParam).
 
-Results of tools become messages of their own, before the rest of their turn; images in a result follow as content of
+Results of tools become separate messages, before the rest of their turn; images in a result follow as content of
 the user, because OpenAI's tool messages have text only. A block without a counterpart makes Anthropic's API necessary.
 Malformed blocks are `InvalidInputError`, which names the message by its number.
 """

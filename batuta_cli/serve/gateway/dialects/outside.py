@@ -71,7 +71,7 @@ class _Found:
 
 
 def reach_of(document: Mapping[str, Any], *content: str) -> Reach:
-    """What a request reaches; `content`: its fields with messages. Raises `HttpError` for a URL that nobody may fetch.
+    """What a request reaches; `content`: its fields with messages. Raises `HttpError` for a URL of a refused form.
 
     A field counts unless its value is null, false or empty.
     """

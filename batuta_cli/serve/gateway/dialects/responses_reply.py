@@ -262,10 +262,14 @@ def _logprobs(logprobs: Any) -> list[dict[str, Any]]:
     """The log probabilities of a chat completion, which a response has with `bytes` in every place."""
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
     return [
-        {**_token(token), "top_logprobs": [_token(top) for top in token.get("top_logprobs") or ()]}
-        for token in tokens or ()
+        {**_token(token), "top_logprobs": [_token(top) for top in _objects(token.get("top_logprobs"))]}
+        for token in _objects(tokens)
     ]
 
 
 def _token(token: Mapping[str, Any]) -> dict[str, Any]:
     return {"token": token.get("token"), "logprob": token.get("logprob"), "bytes": token.get("bytes") or []}
+
+
+def _objects(values: object) -> list[dict[str, Any]]:
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []

@@ -71,6 +71,9 @@ class NativeChatReader(ChatReader):
             yield from super().event(event)
             return
         document = parsed(event.data)
+        if text := self._plain_text(document, event.type):
+            yield Piece(text, raw=event)
+            return
         pieces = list(self.chunk(document, event.type))
         choices = document.get("choices") or ()
         if len(choices) > 1 or not _faithful(choices, pieces, "delta"):
@@ -79,6 +82,21 @@ class NativeChatReader(ChatReader):
         piece = replace(pieces[0], usage=pieces[-1].usage) if pieces else Piece()
         yield replace(piece, raw=event, opaque=_is_opaque(choices, "delta"))
 
+    def _plain_text(self, document: dict[str, Any], kind: str) -> str:
+        """The text of an event that has nothing else, by far the most frequent one; else empty."""
+        choices = document.get("choices")
+        if self._halves or kind or document.get("usage") or "error" in document or type(choices) is not list:
+            return ""
+        choice = choices[0] if len(choices) == 1 else None
+        delta = choice.get("delta") if type(choice) is dict else None
+        if type(delta) is not dict or len(delta) != 1 or choice is None or choice.get("index") != 0:
+            return ""
+        text = delta.get("content")
+        if choice.get("finish_reason") or choice.get("logprobs") or type(text) is not str or not _is_whole(text):
+            return ""
+        self._seen.add(0)
+        return text
+
     def whole(self, document: Any) -> Iterator[Piece]:
         pieces = list(super().whole(document))
         choices = document["choices"]
@@ -86,6 +104,15 @@ class NativeChatReader(ChatReader):
             first = pieces[0] if pieces else Piece()
             pieces[:1] = [replace(first, raw=document, opaque=_is_opaque(choices, "message"))]
         yield from pieces
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text has no halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _faithful(choices: Any, pieces: list[Piece], part: str) -> bool:
@@ -131,6 +158,10 @@ class NativeMessagesReader(MessagesReader):
 
     def event(self, event: Event) -> Iterator[Piece]:
         document = parsed(event.data)
+        delta = document.get("delta")
+        if type(delta) is dict and delta.get("type") == "text_delta" and type(text := delta.get("text")) is str:
+            yield Piece(text, raw=event)  # by far the most frequent event
+            return
         piece = next(self.read(document), Piece())
         yield replace(piece, raw=event, opaque=not piece.has_content and not _is_known(document))
 
@@ -179,7 +210,7 @@ class NativeResponsesReader(ResponsesReader):
 def _is_known_response_event(document: Mapping[str, Any]) -> bool:
     if document.get("type") == "response.output_item.added":
         return is_known_item(document.get("item"))
-    return document.get("type") in KNOWN_EVENTS
+    return str(document.get("type")) in KNOWN_EVENTS
 
 
 @dataclass(frozen=True)

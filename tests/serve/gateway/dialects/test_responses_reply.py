@@ -172,6 +172,13 @@ def test_log_probabilities_are_in_the_events_and_in_the_text(tmp_path: Path) -> 
     assert events[-1]["response"]["output"][1]["content"][0]["logprobs"] == expected
 
 
+@pytest.mark.parametrize(
+    "logprobs", [7, {"content": "x"}, {"content": [None, 1]}, {"content": [{"token": "a", "top_logprobs": 1.5}]}]
+)
+def test_malformed_log_probabilities_do_not_stop_the_text(logprobs: Any) -> None:
+    assert b'"delta":"a"' in _reply().piece(Piece("a", logprobs=logprobs))
+
+
 def test_a_response_that_breaks_fails_visibly_and_completes_nothing(tmp_path: Path) -> None:
     done = streamed(tmp_path, "break")
     last = done.events[-1]
