@@ -28,6 +28,7 @@ CASES = [
     ("openai", "chat"),
     ("openai", "responses"),
     ("anthropic", "messages"),
+    ("ollama", "chat"),
     ("langchain", "chat"),
     ("langchain", "responses"),
     ("langchain", "messages"),
@@ -41,6 +42,7 @@ REAL_CASES = [
     ("openai", "chat"),
     ("openai", "responses"),
     ("anthropic", "messages"),
+    ("ollama", "chat"),
     ("langchain", "messages"),
     ("pydantic_ai", "chat"),
     ("openai_agents", "responses"),
@@ -132,4 +134,4 @@ def test_the_documentation_has_an_example_of_each_client_in_its_version() -> Non
     assert len(pinned) >= 6
     for name, version in pinned:
         assert version in document, f"{name} {version}"
-    assert len(SNIPPETS) == document.count("<!-- test: client -->") == 5
+    assert len(SNIPPETS) == document.count("<!-- test: client -->") == 6

@@ -100,10 +100,21 @@ class NativeChatReader(ChatReader):
     def whole(self, document: Any) -> Iterator[Piece]:
         pieces = list(super().whole(document))
         choices = document["choices"]
-        if _faithful(choices, pieces, "message"):
+        if _is_complete(document) and _faithful(choices, pieces, "message"):
             first = pieces[0] if pieces else Piece()
             pieces[:1] = [replace(first, raw=document, opaque=_is_opaque(choices, "message"))]
         yield from pieces
+
+
+_REQUIRED = {"id": str, "object": str, "created": int, "model": str}
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+def _is_complete(document: Mapping[str, Any]) -> bool:
+    """Whether a response has the fields that OpenAI's API requires; some clients refuse a response without them."""
+    usage = document.get("usage")
+    counted = usage is None or (isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS))
+    return counted and all(type(document.get(name)) is kind for name, kind in _REQUIRED.items())
 
 
 def _is_whole(text: str) -> bool:
