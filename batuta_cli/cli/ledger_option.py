@@ -17,7 +17,8 @@ LedgerOption = Annotated[
     typer.Option(
         "--ledger",
         metavar="URL",
-        help="The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.",
+        help="The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory,"
+        " redis://host:6379/0, rediss://host:6379/0 or memory:.",
     ),
 ]
 

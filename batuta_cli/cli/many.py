@@ -20,12 +20,12 @@ class Done:
 
 
 def for_each(
-    paths: Iterable[str], work: Callable[[str], Done], *, size: Callable[[str], int | None] | None = None
+    paths: Iterable[str], work: Callable[[str], Done], *, size: Callable[[str], console.WorkSize | None] | None = None
 ) -> console.CommandResult:
     """Run `work` on every path and combine the results.
 
     Of several paths each result and error is printed as soon as it is known, in order. Under `--json` all are in the
-    one document at the end. `size` returns the bytes of a path, for one progress bar over all paths.
+    one document at the end. `size` returns the bytes and files of a path, for one progress bar over all paths.
     """
     paths = list(paths)
     several = len(paths) > 1
@@ -58,11 +58,12 @@ def for_each(
     return console.CommandResult(results, text, final)
 
 
-def _total(paths: list[str], size: Callable[[str], int | None] | None) -> int | None:
-    """The bytes of all paths whose size is known; None when no bar is shown for them."""
+def _total(paths: list[str], size: Callable[[str], console.WorkSize | None] | None) -> console.WorkSize | None:
+    """The bytes and files of all paths whose size is known; None when no bar is shown for them."""
     if size is None or not sys.stderr.isatty():
         return None
-    return sum(size(path) or 0 for path in paths)
+    known = [found for path in paths if (found := size(path)) is not None]
+    return console.WorkSize(sum(one.bytes for one in known), sum(one.files for one in known))
 
 
 def _naming(path: str, error: BatutaError) -> BatutaError:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from batuta_cli.cli.console import WorkSize, shell_word, warn
 from batuta_cli.errors import BatutaError, InvalidInputError
 from batuta_cli.files import display, errors_named, open_regular
 
@@ -36,8 +37,6 @@ def is_stream(path: str) -> bool:
 
 def shell_path(path: str) -> str:
     """`path` as one shell word that is not read as an option."""
-    from batuta_cli.cli.console import shell_word
-
     return shell_word("./" + path if path.startswith("-") else path)
 
 
@@ -55,7 +54,6 @@ def warn_of_unmatched(path: str, model: str, ignore: Sequence[str], signature: S
 
     `signature` holds the path inside the model at which its signature will be written, which need not exist yet.
     """
-    from batuta_cli.cli.console import warn
     from batuta_cli.pacha.ignoring import expand_ignored, is_glob, matching_part
 
     for glob in expand_ignored(model, ignore).unmatched:
@@ -68,7 +66,6 @@ def warn_of_unmatched(path: str, model: str, ignore: Sequence[str], signature: S
 
 def warn_of_pointers(path: str, model: str, *, ignore: Sequence[str] = (), follow_symlinks: bool = False) -> None:
     """Warn of Git LFS pointers in `model`, which the user called `path`: the real files were not fetched."""
-    from batuta_cli.cli.console import warn
     from batuta_cli.pacha.ignoring import expand_ignored
     from batuta_cli.pacha.pointers import lfs_pointers
 
@@ -81,19 +78,20 @@ def warn_of_pointers(path: str, model: str, *, ignore: Sequence[str] = (), follo
         warn(f"{display(file)}: is a Git LFS pointer and not the file itself; fetch the file: git lfs pull")
 
 
-def total_size(path: str) -> int | None:
-    """Bytes to read, for the progress bar, or None when stderr is not a terminal."""
+def total_size(path: str) -> WorkSize | None:
+    """What is to be read, for the progress bar, or None when stderr is not a terminal."""
     from batuta_cli.pacha.hashing import scan
 
     if not sys.stderr.isatty():
         return None
     try:
-        return sum(entry.size for entry in scan(path, follow_symlinks=True, allow_empty=True))
+        entries = scan(path, follow_symlinks=True, allow_empty=True)
+        return WorkSize(sum(entry.size for entry in entries), len(entries))
     except BatutaError:
         return None  # the operation itself reports the error
 
 
-def located_size(path: str) -> int | None:
+def located_size(path: str) -> WorkSize | None:
     """`total_size` of what a PATH argument means: a file, a directory, or an object of the store."""
     from batuta_cli.pacha.locate import locate
 

@@ -390,7 +390,9 @@ def _config(ledger: str | None) -> "Config":
 def _breaker(configuration: "Config") -> "CostCircuitBreaker":
     from batuta_cli.serve.budget.breaker import CostCircuitBreaker
 
-    return CostCircuitBreaker.from_config(configuration.budget, on_alert=lambda alert: console.warn(alert.message))
+    return CostCircuitBreaker.from_config(
+        configuration.budget, configuration.redis, on_alert=lambda alert: console.warn(alert.message)
+    )
 
 
 def _dollars(nano: int) -> "Decimal":

@@ -91,7 +91,7 @@ def _warn_of_ledger(settings: "Config") -> None:
     """Warn at the start when the ledger cannot be used. Requests that cost nothing are served all the same."""
     from batuta_cli.serve.budget.breaker import CostCircuitBreaker
 
-    breaker = CostCircuitBreaker.from_config(settings.budget)
+    breaker = CostCircuitBreaker.from_config(settings.budget, settings.redis)
     try:
         breaker.status()
     except LedgerError as error:

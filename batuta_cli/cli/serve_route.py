@@ -184,7 +184,7 @@ def _snapshot(
     if not request.input_tokens or all(state.price is None or state.price.is_free for state in snapshot.backends):
         return snapshot, None  # the budget does not matter
     try:
-        seen = replace(seen, budget=CostCircuitBreaker.from_config(settings.budget).status())
+        seen = replace(seen, budget=CostCircuitBreaker.from_config(settings.budget, settings.redis).status())
     except LedgerError as error:
         return replace(snapshot, budget_remaining=0), error
     return take_snapshot(settings, backends, request, seen), None

@@ -37,6 +37,7 @@ from batuta_cli.config.schema import (
     Net,
     PachaSection,
     Privacy,
+    RedisSection,
     Router,
     Setting,
     TimeoutsSection,
@@ -63,6 +64,7 @@ __all__ = [
     "Origin",
     "PachaSection",
     "Privacy",
+    "RedisSection",
     "Router",
     "TimeoutsSection",
     "check_values",
@@ -114,6 +116,7 @@ class Config:
     failover: FailoverSection = field(default_factory=FailoverSection)
     audit: AuditSection = field(default_factory=AuditSection)
     network: Net = field(default_factory=Net)
+    redis: RedisSection = field(default_factory=RedisSection)
     gateway: GatewaySection = field(default_factory=GatewaySection)
     backends: Mapping[str, BackendSection] = field(default_factory=dict)
     models: Mapping[str, ModelSection] = field(default_factory=dict)

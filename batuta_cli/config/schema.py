@@ -86,7 +86,8 @@ class Budget:
         Key(
             LedgerUrlKind(),
             "The ledger that stores spending: sqlite (this user's file), sqlite:////absolute/path, sqlite:///relative/path\n"
-            "(relative to the current directory), or memory: (separate for each process, lost when it ends).",
+            "(relative to the current directory), redis://host:6379/0 or rediss://host:6379/0 (for all gateways;\n"
+            "see [redis]), or memory: (separate for each process, lost when it ends).",
         ),
     ] = "sqlite"
     reservation_wait: Annotated[
@@ -251,6 +252,24 @@ class Net:
             "Proxy variables of the environment are ignored.",
         ),
     ] = ""
+
+
+@dataclass(frozen=True)
+class RedisSection:
+    """`[redis]`: the Redis server of a ledger `redis://` or `rediss://`."""
+
+    username: Annotated[str, Key(Line("a Redis user"), "The user; empty for the default user.")] = ""
+    password_env: Annotated[str, Key(EnvName(), "The environment variable that contains the password.")] = ""
+    ca_file: Annotated[
+        str,
+        Key(Line("a file"), "Certificate authorities (PEM) for rediss://, instead of the system's; an absolute path."),
+    ] = ""
+    timeout: Annotated[
+        float,
+        Key(
+            Seconds(0.1, 60), "Seconds to wait for a connection and for each response; then paid requests are refused."
+        ),
+    ] = 2.0
 
 
 @dataclass(frozen=True)
@@ -419,6 +438,7 @@ TABLES: dict[str, type] = {
     "failover": FailoverSection,
     "audit": AuditSection,
     "network": Net,
+    "redis": RedisSection,
     "gateway": GatewaySection,
     BACKENDS: BackendSection,
     MODELS: ModelSection,
@@ -437,6 +457,7 @@ TABLE_DOCS = {
     "failover": "Retries and cooldowns after a backend's failure.",
     "audit": "The files of the audit log.",
     "network": "Connections to other machines.",
+    "redis": "The Redis server of a ledger redis:// or rediss://.",
     "gateway": "The server that batuta serve gateway runs.",
     BACKENDS: "Servers that run models: one table each, with a name of your choice.",
     MODELS: "Facts about models that batuta's tables lack: one table each, its name in quotes.",

@@ -27,6 +27,7 @@ from batuta_cli.files import (
     dangling,
     display,
     errors_named,
+    file_done,
     is_dangling,
     kind_of,
     open_regular,
@@ -331,6 +332,7 @@ def hash_entries(entries: Sequence[FileEntry], advance: Advance | None = None) -
             measured = hash_descriptor(descriptor, entry.path, advance)
         finally:
             os.close(descriptor)
+        file_done(advance)
         return Resource(entry.name, measured.size, measured.digest)
 
     return in_two_threads(entries, lambda entry: entry.size, one)

@@ -12,7 +12,6 @@ import re
 _QUOTES = (b'"', b"'")
 _BEGIN = b"-----BEGIN "
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s*([A-Za-z0-9+/=\s]+?)\s*-----END \1-----")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_=\s-]+")
 _LINE = 64  # characters, RFC 7468 section 2
 
 
@@ -35,11 +34,8 @@ def restored(data: bytes) -> bytes:
 
 
 def _decoded(text: bytes) -> bytes:
-    """The PEM that `text` holds in Base64; else `text`."""
-    if not _BASE64.fullmatch(text):
-        return text
+    """What `text` is the Base64 of; `text` when it is not Base64."""
     try:
-        found = base64.b64decode(b"".join(text.split()).replace(b"-", b"+").replace(b"_", b"/"), validate=True).strip()
-    except (binascii.Error, ValueError):
+        return base64.b64decode(b"".join(text.split()), validate=True).strip()
+    except binascii.Error:
         return text
-    return found if found.startswith(_BEGIN) else text

@@ -326,6 +326,14 @@ def _content(item: dict[str, Any], optional: bool, complete: bool) -> str:
     return "".join(texts)
 
 
+def _called(call: dict[str, Any]) -> object:
+    """The function of a call; a custom tool's free text becomes the one argument `input`."""
+    custom = call.get("custom")
+    if "function" in call or not isinstance(custom, dict) or not isinstance(custom.get("input"), str):
+        return call.get("function")
+    return {"name": custom.get("name"), "arguments": json.dumps({"input": custom["input"]}, ensure_ascii=False)}
+
+
 def _tool_calls(value: object) -> tuple[ToolCall, ...]:
     if value is None:
         return ()
@@ -333,7 +341,7 @@ def _tool_calls(value: object) -> tuple[ToolCall, ...]:
         raise InvalidInputError(f"tool_calls must be a list, not {_json_type(value)}")
     calls = []
     for call in value:
-        function = call.get("function") if isinstance(call, dict) else None
+        function = _called(call) if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(call.get("id"), str):
             raise InvalidInputError("a tool call needs an id and a function")
         name, arguments = function.get("name"), function.get("arguments", "{}")

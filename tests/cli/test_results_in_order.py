@@ -143,3 +143,18 @@ def test_progress_counts_all_inputs(environment: dict[str, str], work: Path, siz
     assert "hashing b (2 of 2)" in shown
     assert f"{float(sum(sizes))}/{float(sum(sizes))} MiB" in shown
     assert shown.count("blake3:") == 2
+
+
+def test_progress_counts_the_files_of_directories(environment: dict[str, str], work: Path) -> None:
+    for name in ("a/1", "a/2", "b/1"):
+        (work / name).parent.mkdir(exist_ok=True)
+        with open(work / name, "wb") as file:
+            file.truncate(30 << 20)
+    status, shown = on_a_terminal(["pacha", "hash", "a", "b"], environment | {"TERM": "xterm"}, work)
+    assert status == 0
+    assert "hashing a (1 of 2), 2 of 3 files" in shown
+    assert "hashing b (2 of 2), 3 of 3 files" in shown
+    status, shown = on_a_terminal(
+        ["pacha", "hash", "a", "b", "--follow-symlinks"], environment | {"TERM": "dumb"}, work
+    )
+    assert "files" not in shown

@@ -17,6 +17,7 @@ import pytest
 from batuta_cli.serve.budget.ledger import Moment, ReservationRow, Use, open_ledger
 from tests.cli.support import answer, hints, in_a_shell, names_in, on_a_terminal, result
 from tests.conftest import BATUTA, Run
+from tests.redis_server import redis_server
 
 
 @pytest.fixture
@@ -399,9 +400,21 @@ def test_on_a_full_disk_nothing_is_noted_and_the_command_fails(budget: Run, smal
     assert found["spent_usd"] == "2.00"
 
 
-def test_a_ledger_in_redis_is_said_to_be_missing(budget: Run) -> None:
-    done = budget("status", env={"BATUTA_BUDGET_LEDGER": "redis://localhost:6379/0"}, code=2)
-    assert "no Redis ledger" in done.stderr and "config set budget.ledger sqlite" in done.stderr
+def test_a_budget_in_redis_is_shared_by_hosts_and_refused_when_redis_is_away(budget: Run, tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        hosts = [
+            {"BATUTA_BUDGET_LEDGER": f"redis://127.0.0.1:{server.port}/0", "XDG_STATE_HOME": str(tmp_path / name)}
+            for name in "ab"
+        ]
+        budget("record", "--cost", "7.5", env=hosts[0], code=0)
+        assert result(budget("status", "--json", env=hosts[1], code=0))["spent_usd"] == "7.50"
+        assert budget("check", "--estimate", "0.9", env=hosts[1], code=0)
+        budget("record", "--cost", "2", env=hosts[1], code=0)
+        budget("check", "--estimate", "0.9", env=hosts[0], code=5)
+        with closing(server.client()) as client:
+            client.flushall()
+        assert "the ledger that was kept here is gone" in budget("status", env=hosts[0], code=1).stderr
+    assert "cannot reach Redis" in budget("status", env=hosts[1], code=1).stderr
 
 
 # Several at once, and start-up.

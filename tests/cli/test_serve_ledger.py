@@ -232,7 +232,7 @@ def test_no_command_accepts_or_repeats_a_url_with_a_password(
 @pytest.mark.parametrize(
     ("url", "rule"),
     [
-        ("redis://host:6379/0", "no Redis ledger"),
+        ("redis://host:6379/zero", "must be redis://host:6379/0"),
         ("sqlite://host/path", "sqlite:// takes no host; use sqlite:////absolute/path"),
         ("sqlite:///~/ledger", "~"),
         ("sqlite:////a?mode=memory", "query"),

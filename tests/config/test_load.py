@@ -174,8 +174,8 @@ MISTAKES = [
     ("[budget]\nledger = 'sqlite://host/x'", "sqlite:// takes no host; use sqlite:////absolute/path"),
     ("[budget]\nledger = 'sqlite:///~/x'", "2: budget.ledger is refused: a ledger URL must not have ~"),
     (
-        "[budget]\nledger = 'redis://h:6379/0'",
-        "2: budget.ledger is refused: this version of batuta has no Redis",
+        "[budget]\nledger = 'redis://h:6379/zero'",
+        "2: budget.ledger is refused: must be redis://host:6379/0",
     ),
     ("[budget]\nledger = 'redis://:hunter2@h/0'", "a ledger URL must not have a user or a password"),
     ("[pacha]\nallow_pacha1 = 'yes'", "2: pacha.allow_pacha1 must be true or false, not a string"),

@@ -241,3 +241,41 @@ def test_an_identity_that_climbs_finds_nothing_outside(data_home: Path) -> None:
     outside.write_bytes(BOB.signing.to_pem())
     with pytest.raises(BatutaError, match="no key of"):
         find_own("../evil")
+
+
+@pytest.mark.parametrize(
+    ("owner", "read_only", "told"),
+    [
+        (1000, False, "chmod 600 "),
+        (1001, False, "the mode cannot be changed here"),
+        (1000, True, "the mode cannot be changed here"),
+    ],
+    ids=["own file", "the file of another user", "a read-only file system, as of a mounted secret"],
+)
+def test_the_hint_on_a_key_that_others_can_read_can_be_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, read_only: bool, told: str
+) -> None:
+    path = tmp_path / "k.pem"
+    path.write_bytes(ALICE.signing.to_pem())
+    path.chmod(0o440)
+    stat, statvfs = os.fstat, os.fstatvfs
+
+    class OfOwner:
+        def __init__(self, found: os.stat_result) -> None:
+            self._found = found
+            self.st_uid = owner
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._found, name)
+
+    class Mounted:
+        f_flag = os.ST_RDONLY if read_only else statvfs(0).f_flag & ~os.ST_RDONLY
+
+    monkeypatch.setattr("batuta_cli.pacha.keyring.os.geteuid", lambda: 1000)
+    monkeypatch.setattr("batuta_cli.pacha.keyring.os.fstat", lambda descriptor: OfOwner(stat(descriptor)))
+    monkeypatch.setattr("batuta_cli.pacha.keyring.os.fstatvfs", lambda _: Mounted())
+    with pytest.raises(UnsafeFileError) as caught:
+        read_private_file(path)
+    hint = str(caught.value.hint)
+    assert told in hint
+    assert "--key -" in hint

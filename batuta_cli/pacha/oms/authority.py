@@ -66,7 +66,7 @@ class AuthorityCertificate:
         if len(found) != 1:
             raise InvalidInputError(
                 f"{source}: has {len(found)} certificates, and one authority is trusted at a time",
-                hint="put each certificate into a file of its own",
+                hint="put each certificate into a separate file",
             )
         return cls.from_der(found[0].public_bytes(Encoding.DER), source)
 

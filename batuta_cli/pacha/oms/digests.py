@@ -11,7 +11,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from batuta_cli.files import Advance, errors_named, open_regular
+from batuta_cli.files import Advance, errors_named, file_done, open_regular
 from batuta_cli.pacha.hashing import FileEntry, changed, hash_entries, in_two_threads
 
 HASHERS: dict[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "blake2b": hashlib.blake2b, "blake3": blake3}
@@ -59,6 +59,8 @@ def _digest(part: Part, algorithm: str, advance: Advance | None) -> bytes:
         _check_same(entry, descriptor)
     finally:
         os.close(descriptor)
+    if part.end == entry.size:
+        file_done(advance)
     return bytes(hasher.digest())
 
 

@@ -32,7 +32,7 @@ from batuta_cli.serve.budget.waiting import ReservationQueue
 from batuta_cli.serve.money import Usd, format_usd, to_nano, to_usd
 
 if TYPE_CHECKING:
-    from batuta_cli.config import Budget
+    from batuta_cli.config import Budget, RedisSection
 
 __all__ = [
     "Alert",
@@ -209,11 +209,17 @@ class CostCircuitBreaker:
         return cls()
 
     @classmethod
-    def from_config(cls, budget: "Budget", *, on_alert: Callable[[Alert], None] = log_alert) -> Self:
-        """A breaker with the limits and the ledger of the configuration."""
+    def from_config(
+        cls,
+        budget: "Budget",
+        redis: "RedisSection | None" = None,
+        *,
+        on_alert: Callable[[Alert], None] = log_alert,
+    ) -> Self:
+        """A breaker with the limits and the ledger of the configuration; `redis` is that of a Redis ledger."""
         from batuta_cli.serve.budget.ledger import open_ledger
 
-        ledger = open_ledger(budget.ledger, durability=budget.durability)
+        ledger = open_ledger(budget.ledger, durability=budget.durability, redis=redis)
         return cls(CircuitBreakerConfig.from_config(budget), ledger, on_alert=on_alert)
 
     def check(self, estimate: Usd) -> None:

@@ -81,7 +81,7 @@ class Pipeline:
         self.config = config = load_config() if config is None else config
         self.tier = PrivacyTier.parse(config.privacy.tier)
         """The tier of probes in the background, and of requests that name none."""
-        self.breaker = breaker or CostCircuitBreaker.from_config(config.budget)
+        self.breaker = breaker or CostCircuitBreaker.from_config(config.budget, config.redis)
         self.failover = failover or FailoverConfig.configured(config.failover)
         self.timeouts = timeouts or config.timeouts
         self.audit = audit or AuditLog(policy=AuditPolicy.from_config(config.audit))

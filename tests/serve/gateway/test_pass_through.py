@@ -302,6 +302,15 @@ def test_after_an_event_that_is_not_understood_no_other_backend_continues(tmp_pa
     assert not done.complete
 
 
+def test_a_request_that_only_its_own_api_can_express_is_not_continued_by_a_translation(tmp_path: Path) -> None:
+    first = [ANTHROPIC_STREAM[0], *(e.replace(b'"index": 1', b'"index": 0') for e in ANTHROPIC_STREAM[6:8])]
+    content = [{"type": "text", "text": "Say it."}, {"type": "of_next_year"}]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": content}], "max_tokens": 64, "stream": True}
+    done, requests = both(tmp_path, streams(first), speaker("Füchse 🦊 laufen."), MESSAGES, body)
+    assert requests == []
+    assert done.events[-1]["type"] == "error"
+
+
 @pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "501 Not Implemented"])
 def test_an_older_server_without_the_route_gets_the_request_translated(tmp_path: Path, status: str) -> None:
     def script(path: str, *_: Any) -> Any:

@@ -32,7 +32,7 @@ class MemoryLedger(RowLedger):
         return self.read(body)
 
 
-def opened(_path: str | None, _durability: str) -> MemoryLedger:
+def opened(_url: object, _options: object) -> MemoryLedger:
     """See `LedgerModule`."""
     return MemoryLedger()
 

@@ -16,9 +16,10 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from batuta_cli import paths
+from batuta_cli.config.ledger_url import LedgerUrl
 from batuta_cli.errors import LedgerError, OperationError
 from batuta_cli.files import display
 from batuta_cli.serve.budget.ledger import rules, sqlite_file, sqlite_place
@@ -29,6 +30,9 @@ from batuta_cli.serve.budget.ledger.memory import MemoryRows
 from batuta_cli.serve.budget.ledger.row_ledger import RowLedger
 from batuta_cli.serve.budget.ledger.rules import LedgerRows
 from batuta_cli.serve.budget.ledger.sqlite_rows import SqliteRows
+
+if TYPE_CHECKING:
+    from batuta_cli.serve.budget.ledger import LedgerOptions
 
 T = TypeVar("T")
 
@@ -265,6 +269,6 @@ def _copy(error: BaseException) -> BaseException:
     return duplicate
 
 
-def opened(path: str | None, durability: str) -> SqliteLedger:
+def opened(url: LedgerUrl, options: "LedgerOptions") -> SqliteLedger:
     """See `LedgerModule`."""
-    return SqliteLedger(path or str(paths.ledger_file()), durability=durability)
+    return SqliteLedger(url.path or str(paths.ledger_file()), durability=options.durability)

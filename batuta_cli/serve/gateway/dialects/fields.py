@@ -141,7 +141,14 @@ def _named(value: Any) -> bool:
     )
 
 
+def _typed(value: Any) -> bool:
+    return _object(value) and isinstance(value.get("type"), str)
+
+
 def _tool(value: Any) -> bool:
+    if _typed(value) and value["type"] != "function":  # a custom tool, or one that the service runs
+        custom = value.get("custom")
+        return value["type"] != "custom" or (isinstance(custom, dict) and isinstance(custom.get("name"), str))
     return (
         _named(value)
         and isinstance(value["function"].get("parameters") or {}, dict)
@@ -160,9 +167,13 @@ STOP = FieldType(
 )
 CHOICES = FieldType(f"a whole number from 1 to {MOST_CHOICES}", lambda v: _integer(v) and 1 <= v <= MOST_CHOICES)
 ENCODING = FieldType("float or base64", lambda v: v in ("float", "base64"))
-RESPONSE_FORMAT = FieldType("an object with a type", lambda v: _object(v) and isinstance(v.get("type"), str))
+RESPONSE_FORMAT = FieldType("an object with a type", _typed)
 TOOLS = FieldType(
-    "a list of functions, each with a name", lambda v: isinstance(v, list) and len(v) > 0 and all(map(_tool, v))
+    "a list of functions, each with a name, or of tools with another type",
+    lambda v: isinstance(v, list) and len(v) > 0 and all(map(_tool, v)),
 )
-TOOL_CHOICE = FieldType("none, auto, required or a function", lambda v: _named(v) or v in ("none", "auto", "required"))
+TOOL_CHOICE = FieldType(
+    "none, auto, required, a function, or an object with another type",
+    lambda v: v in ("none", "auto", "required") or (_typed(v) and (v["type"] != "function" or _named(v))),
+)
 OBJECTS = FieldType("a list of objects", lambda v: isinstance(v, list) and all(map(_object, v)))

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from batuta_cli.errors import InvalidInputError
+from batuta_cli.files import display
 from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.gateway.dialects.fields import (
     BOOLEAN,
@@ -66,7 +67,7 @@ class ChatCompletions:
             usage,
             fields.options,
             fields.dropped,
-            fields.native_only,
+            (*fields.native_only, *_other_tools(document)),
             fields.unknown,
             reach_of(document, "messages"),
         )
@@ -108,6 +109,14 @@ class Completions:
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
         return CompletionReply(parsed, f"cmpl-{name}", created)
+
+
+def _other_tools(document: dict[str, Any]) -> list[str]:
+    """The tools, and choices of tools, that only OpenAI's API has: all but functions."""
+    choice = document.get("tool_choice")
+    kinds = [tool["type"] for tool in document.get("tools") or ()]
+    kinds += [choice["type"]] if isinstance(choice, dict) else []
+    return list(dict.fromkeys(f"{display(kind[:60])} tools" for kind in kinds if kind != "function"))
 
 
 def _conversation(document: object) -> list[ChatMessage]:

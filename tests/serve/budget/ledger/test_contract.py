@@ -5,8 +5,10 @@ import datetime as dt
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import settings
@@ -15,20 +17,37 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from batuta_cli.errors import LedgerError
 from batuta_cli.serve.budget.ledger import LEASE, Ledger, Moment, ReservationRow, Use, open_ledger
-from batuta_cli.serve.budget.ledger.base import REMEMBERED
+from batuta_cli.serve.budget.ledger.base import GREATEST, REMEMBERED
 from batuta_cli.serve.budget.ledger.memory import MemoryLedger
+from batuta_cli.serve.budget.ledger.redis import GREATEST_IN_REDIS, RedisLedger
+from batuta_cli.serve.budget.ledger.redis_place import RedisPlace
 from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
+from tests.redis_server import Redis, redis_server
 from tests.serve.budget.ledger.support import START, at
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    made = open_ledger("memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/ledger")
+    made: Ledger
+    if request.param == "redis":
+        server: Redis = request.getfixturevalue("redis_for_all")
+        with closing(server.client()) as client:
+            client.flushall()
+        made = RedisLedger(server.server, RedisPlace("test", tmp_path), server_clock=False)
+    else:
+        made = open_ledger("memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/ledger")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def redis_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        Agreement.server = server
+        yield server
 
 
 def hold(ledger: Ledger, amount: int, time: int = START, *, id: str = "r", limit: int = 1000) -> None:
@@ -175,7 +194,8 @@ def test_somebody_is_told_to_warn_once_a_day(ledger: Ledger) -> None:
 
 
 def test_a_sum_that_no_integer_holds_is_refused_and_changes_nothing(ledger: Ledger) -> None:
-    ledger.record(at(START), 2**63 - 10, Use("m"))
+    most = GREATEST_IN_REDIS if isinstance(ledger, RedisLedger) else GREATEST
+    ledger.record(at(START), most - 9, Use("m"))
     hold(ledger, 5, limit=2**64)
     for attempt in (
         lambda: ledger.record(at(START), 10, Use("m")),
@@ -184,9 +204,9 @@ def test_a_sum_that_no_integer_holds_is_refused_and_changes_nothing(ledger: Ledg
         with pytest.raises(LedgerError, match="exceeds the ledger's largest number"):
             attempt()
     found = ledger.day_status(at(START))
-    assert (found.spent, found.reserved) == (2**63 - 10, 5)
+    assert (found.spent, found.reserved) == (most - 9, 5)
     (line,) = ledger.history(dt.date.min)
-    assert (line.requests, line.cost) == (1, 2**63 - 10)
+    assert (line.requests, line.cost) == (1, most - 9)
 
 
 def test_reading_makes_no_file(tmp_path: Path) -> None:
@@ -246,6 +266,7 @@ class Agreement(RuleBasedStateMachine):
     """All steps at all times; after each, the two ledgers and the model show the same, and the file is balanced."""
 
     ids = Bundle("ids")
+    server: ClassVar[Redis]
 
     def __init__(self) -> None:
         super().__init__()
@@ -253,13 +274,22 @@ class Agreement(RuleBasedStateMachine):
         self.path = f"{self.directory.name}/ledger"
         self.sqlite = SqliteLedger(self.path)
         self.memory = MemoryLedger()
+        with closing(self.server.client()) as client:
+            client.flushall()
+        self.place = RedisPlace("test", Path(self.directory.name))
+        self.redis = RedisLedger(self.server.server, self.place, server_clock=False)
         self.model = Model()
         self.time = START
         self.count = 0
 
     def teardown(self) -> None:
         self.sqlite.close()
+        self.redis.close()
         self.directory.cleanup()
+
+    @property
+    def ledgers(self) -> tuple[Ledger, ...]:
+        return self.sqlite, self.memory, self.redis
 
     @property
     def now(self) -> Moment:
@@ -284,7 +314,7 @@ class Agreement(RuleBasedStateMachine):
         id = f"r{self.count}"
         held = ReservationRow(id, amount, owner, f"model-{amount % 2}", "B")
         if self.model.ahead(self.now):
-            for ledger in (self.sqlite, self.memory):
+            for ledger in self.ledgers:
                 with pytest.raises(LedgerError, match="newest day"):
                     ledger.reserve(self.now, held, limit)
             return id
@@ -294,7 +324,7 @@ class Agreement(RuleBasedStateMachine):
         if fits:
             self.model.holds[id] = Reserved(day, amount, self.time + LEASE, owner)
             self.model.days.add(day)
-        for ledger in (self.sqlite, self.memory):
+        for ledger in self.ledgers:
             accepted, day_status = ledger.reserve(self.now, held, limit)
             assert accepted == fits
             assert day_status.spent + day_status.reserved <= limit or not fits
@@ -306,15 +336,15 @@ class Agreement(RuleBasedStateMachine):
         possible = held is not None and held.expires > self.time
         if held is not None and possible:
             held.dispatched, held.expires = True, self.time + LEASE
-        assert self.sqlite.dispatch(self.now, id) == self.memory.dispatch(self.now, id) == possible
+        assert [ledger.dispatch(self.now, id) for ledger in self.ledgers] == [possible] * 3
 
     @rule(owner=st.sampled_from("ab"))
     def renew(self, owner: str) -> None:
         for held in self.model.holds.values():
             if held.owner == owner:
                 held.expires = self.time + LEASE
-        self.sqlite.renew(self.now, owner)
-        self.memory.renew(self.now, owner)
+        for ledger in self.ledgers:
+            ledger.renew(self.now, owner)
 
     @rule(id=ids, cost=st.integers(0, 90))
     def settle(self, id: str, cost: int) -> None:
@@ -329,7 +359,7 @@ class Agreement(RuleBasedStateMachine):
                 self.model.charges[id] = (tombstone[0], min(cost, before), False)
                 self.model.charges[f"{id}+"] = (tombstone[0], max(0, cost - before), True)
         known = held is not None or tombstone is not None
-        for ledger in (self.sqlite, self.memory):
+        for ledger in self.ledgers:
             settled = ledger.settle(self.now, id, cost, Use(input_tokens=3, output_tokens=4))
             assert (settled is not None) == known
             assert settled is None or settled.late == (held is None)
@@ -340,7 +370,7 @@ class Agreement(RuleBasedStateMachine):
         day = self.model.today(self.now)
         self.model.days.add(day)
         self.model.charges[f"c{self.count}"] = (day, cost, True)
-        for ledger in (self.sqlite, self.memory):
+        for ledger in self.ledgers:
             ledger.record(self.now, cost, Use("model-0", "B", 1, 2))
 
     @rule()
@@ -358,21 +388,24 @@ class Agreement(RuleBasedStateMachine):
             id: (day if d in later else d, time) for id, (d, time) in self.model.tombstones.items()
         }
         self.model.days = (self.model.days - later) | {day}
-        for ledger in (self.sqlite, self.memory):
+        for ledger in self.ledgers:
             assert ledger.reset(self.now).forgiven == forgiven
 
     @rule()
     def the_process_starts_again(self) -> None:
         self.sqlite.close()
         self.sqlite = SqliteLedger(self.path)
+        self.redis.close()
+        self.redis = RedisLedger(self.server.server, self.place, server_clock=False)
 
     @invariant()
     def all_show_the_same(self) -> None:
-        for ledger in (self.sqlite, self.memory):
+        for ledger in self.ledgers:
             day_status = ledger.day_status(self.now)
             assert (day_status.day, day_status.spent, day_status.reserved) == self.model.seen(self.now)
             assert day_status.ahead == self.model.ahead(self.now)
-        assert self.sqlite.history(dt.date.min) == self.memory.history(dt.date.min)
+        histories = [ledger.history(dt.date.min) for ledger in self.ledgers]
+        assert histories[0] == histories[1] == histories[2]
         totals: dict[dt.date, int] = {}
         for day, cost, _ in self.model.charges.values():
             totals[day] = totals.get(day, 0) + cost
@@ -383,4 +416,4 @@ class Agreement(RuleBasedStateMachine):
 
 
 Agreement.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestAgreement = Agreement.TestCase
+TestAgreement = pytest.mark.usefixtures("redis_for_all")(Agreement.TestCase)

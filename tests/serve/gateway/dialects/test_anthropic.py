@@ -305,3 +305,53 @@ def test_a_call_that_goes_on_after_it_had_ended_breaks_the_stream() -> None:
         reply.piece(Piece(delta={"tool_calls": [{"index": index, "id": "c", "function": {"name": "f"}}]}))
     with pytest.raises(BackendError):
         reply.piece(Piece(delta={"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}))
+
+
+def finished() -> Summary:
+    return Summary(backend="b", input_tokens=5, output_tokens=6, exact=True, cost=0, budget_left=None, attempts=())
+
+
+def test_reasoning_becomes_a_thinking_block_before_the_text() -> None:
+    pieces = [
+        Piece(delta={"reasoning_content": "h", "reasoning": "h"}),
+        Piece(delta={"reasoning": "m"}),
+        Piece("Hi"),
+        Piece(finish_reason="stop"),
+    ]
+    reply = MessageReply(ParsedRequest("m", (), 1), "msg_x")
+    stream = reply.begin() + b"".join(map(reply.piece, pieces)) + reply.end(finished())
+    events = [json.loads(line[6:]) for line in stream.decode().split("\n") if line.startswith("data: ")]
+    assert [(e["type"], e.get("index")) for e in events[1:-2]] == [
+        ("content_block_start", 0),
+        ("content_block_delta", 0),
+        ("content_block_delta", 0),
+        ("content_block_stop", 0),
+        ("content_block_start", 1),
+        ("content_block_delta", 1),
+        ("content_block_stop", 1),
+    ]
+    assert events[1]["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}
+    assert [e["delta"]["thinking"] for e in events[2:4]] == ["h", "m"]
+    whole = json.loads(MessageReply(ParsedRequest("m", (), 1), "msg_x").whole(pieces[1:], finished()))
+    assert whole["content"] == [
+        {"type": "thinking", "thinking": "m", "signature": ""},
+        {"type": "text", "text": "Hi"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stop", "named"), [("END", ("stop_sequence", "END")), ("eos", ("end_turn", None)), (None, ("end_turn", None))]
+)
+def test_a_stop_sequence_of_the_request_is_named(stop: str | None, named: tuple[str, str | None]) -> None:
+    parsed = ParsedRequest("m", (), 1, options={"stop": ["END", "FIN"]})
+    pieces = [Piece("Hi"), Piece(finish_reason="stop", stop=stop)]
+    whole = json.loads(MessageReply(parsed, "msg_x").whole(pieces, finished()))
+    assert (whole["stop_reason"], whole["stop_sequence"]) == named
+    reply = MessageReply(parsed, "msg_x")
+    stream = b"".join(map(reply.piece, pieces)) + reply.end(finished())
+    (delta,) = [json.loads(line[6:])["delta"] for line in stream.decode().split("\n") if '"message_delta"' in line]
+    assert (delta["stop_reason"], delta["stop_sequence"]) == named
+
+
+def test_head_of_the_root_is_answered(tmp_path: Path) -> None:
+    assert ask(tmp_path, "/", method="HEAD").status == 200

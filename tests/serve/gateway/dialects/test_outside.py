@@ -101,6 +101,8 @@ def test_content_that_nests_without_an_end_is_refused() -> None:
         ("https://images.example.com.evil.net/a.png", False),
         ("https://images.example.com@evil.net/a.png", False),
         ("https://evil.net\\@images.example.com/a.png", False),
+        ("https://user:password@images.example.com/a.png", False),
+        ("https://evil.net\\.example.org/a.png", False),
         ("https://evil.net/#@images.example.com/", False),
         ("https://evil.net?@images.example.com/", False),
         ("https://[images.example.com/a.png", False),

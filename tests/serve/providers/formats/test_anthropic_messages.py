@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from batuta_cli.serve.backends import ServingBackend
-from batuta_cli.serve.messages import ChatMessage, ToolCall
+from batuta_cli.serve.messages import ChatMessage, Role, ToolCall
 from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader, outgoing
 from batuta_cli.serve.providers.sse import EventScanner
 from batuta_cli.serve.providers.wire import BackendError, Call, Piece, Usage
@@ -133,3 +133,51 @@ def test_a_conversation_becomes_the_messages_api_s() -> None:
             },
         ],
     }
+
+
+def sent(**about: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {"messages": (ChatMessage.user("Hi"),), "options": {}} | about
+    call = Call(model="m", max_tokens=9, stream=False, **fields)
+    return outgoing(call, ServingBackend.ANTHROPIC.profile).body
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+
+@pytest.mark.parametrize(
+    ("options", "choice"),
+    [
+        ({}, None),
+        ({"tool_choice": "required"}, {"type": "any"}),
+        ({"tool_choice": "none", "parallel_tool_calls": False}, {"type": "none"}),
+        ({"parallel_tool_calls": False}, {"type": "auto", "disable_parallel_tool_use": True}),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "f"}}, "parallel_tool_calls": False},
+            {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+        ),
+    ],
+)
+def test_the_choice_of_a_tool_and_parallel_calls_are_translated(options: dict[str, Any], choice: Any) -> None:
+    assert sent(options={"tools": TOOLS, **options}).get("tool_choice") == choice
+
+
+def test_content_parts_become_blocks() -> None:
+    parts = (
+        {"type": "text", "text": "What?"},
+        {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
+        {"type": "image_url", "image_url": "data:image/jpeg;base64,AAAA"},
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,BBBB"}},
+    )
+    assert sent(messages=(ChatMessage(Role.USER, "What?", parts=parts),))["messages"][0]["content"] == [
+        {"type": "text", "text": "What?"},
+        {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/jpeg", "data": "AAAA"}},
+        {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "BBBB"}},
+    ]
+
+
+@pytest.mark.parametrize("part", [{"type": "of_next_year"}, {"type": "file", "file": {"file_id": "f"}}])
+def test_a_part_without_a_block_is_the_requests_fault(part: dict[str, Any]) -> None:
+    with pytest.raises(BackendError) as raised:
+        sent(messages=(ChatMessage(Role.USER, "", parts=(part,)),))
+    assert (raised.value.status, raised.value.retryable, raised.value.sent) == (400, False, False)
