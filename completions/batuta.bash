@@ -194,7 +194,7 @@ _batuta_at() {
             options='-n --dry-run --json -q --quiet -h --help'
             ;;
         'batuta serve')
-            subcommands='template context backends route chat gateway audit budget keys'
+            subcommands='template context backends route chat gateway env launch audit budget keys'
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve template')
@@ -247,20 +247,51 @@ _batuta_at() {
                 --host | --port | --workers | --ledger | --set) value='' && return 0 ;;
             esac
             ;;
+        'batuta serve env')
+            options='--model --url --key-env --shell --json -q --quiet -h --help'
+            case ${2-} in
+                --model | --url | 1) value='' && return 0 ;;
+                --key-env) value='<variable>' && return 0 ;;
+                --shell) value='sh fish powershell' && return 0 ;;
+            esac
+            ;;
+        'batuta serve launch')
+            options='--model --url --key-env --json -q --quiet -h --help'
+            case ${2-} in
+                --model | --url | 1 | [1-9]*) value='' && return 0 ;;
+                --key-env) value='<variable>' && return 0 ;;
+            esac
+            ;;
         'batuta serve audit')
-            subcommands='verify head'
+            subcommands='verify head seal prove'
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve audit verify')
-            options='--head --json -q --quiet -h --help'
+            options='--head --sealed --key --identity --json -q --quiet -h --help'
             case ${2-} in
-                --head | [1-9]*) value='<file>' && return 0 ;;
+                --head | --sealed | --key | [1-9]*) value='<file>' && return 0 ;;
+                --identity) value='' && return 0 ;;
             esac
             ;;
         'batuta serve audit head')
             options='--json -q --quiet -h --help'
             case ${2-} in
                 [1-9]*) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta serve audit seal')
+            options='--identity --name --key --passphrase-env -o --output -f --force --json -q --quiet -h --help'
+            case ${2-} in
+                --identity | --name) value='' && return 0 ;;
+                --key | -o | --output | [1-9]*) value='<file>' && return 0 ;;
+                --passphrase-env) value='<variable>' && return 0 ;;
+            esac
+            ;;
+        'batuta serve audit prove')
+            options='--tier --since --sealed --key --identity --json -q --quiet -h --help'
+            case ${2-} in
+                --tier | --since | --identity) value='' && return 0 ;;
+                --sealed | --key | [1-9]*) value='<file>' && return 0 ;;
             esac
             ;;
         'batuta serve budget')
@@ -335,20 +366,20 @@ _batuta_at() {
         'batuta config get')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config set')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
                 [1-9]*) value='' && return 0 ;;
             esac
             ;;
         'batuta config unset')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config init')

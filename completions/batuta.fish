@@ -328,7 +328,9 @@ complete -c batuta -n '__batuta_at serve' -a context -d 'Count the tokens of a c
 complete -c batuta -n '__batuta_at serve' -a backends -d 'List the backends: tier, address, state; with --probe also queue depth and models.'
 complete -c batuta -n '__batuta_at serve' -a route -d 'Print the name of the backend that a request would go to. The request is not sent.'
 complete -c batuta -n '__batuta_at serve' -a chat -d 'Send one request to a model and print the response.'
-complete -c batuta -n '__batuta_at serve' -a gateway -d 'Start an HTTP server for clients of OpenAI and Anthropic, within the privacy tier and the budget.'
+complete -c batuta -n '__batuta_at serve' -a gateway -d 'Start an HTTP server for clients of OpenAI, Anthropic and Ollama, within the privacy tier and the budget.'
+complete -c batuta -n '__batuta_at serve' -a env -d 'Print the variables and options that point a client at the gateway, as commands of a shell.'
+complete -c batuta -n '__batuta_at serve' -a launch -d 'Start a client that uses the gateway; its exit status is that of this command.'
 complete -c batuta -n '__batuta_at serve' -a audit -d 'Verify the log of the privacy gate\'s decisions.'
 complete -c batuta -n '__batuta_at serve' -a budget -d 'Limit and show the daily spending.'
 complete -c batuta -n '__batuta_at serve' -a keys -d 'Create, list and revoke the client keys of the gateway.'
@@ -399,7 +401,7 @@ complete -c batuta -n '__batuta_in \'serve route\'' -l max-output-tokens -x -d '
 complete -c batuta -n '__batuta_in \'serve route\'' -s m -l messages -r -F -d 'The conversation as JSON: a list of {"role", "content"}, or an object with "messages"; - is stdin.'
 complete -c batuta -n '__batuta_in \'serve route\'' -l system -x -d 'The system message; - reads stdin.'
 complete -c batuta -n '__batuta_in \'serve route\'' -l user -x -d 'The user\'s message; - reads stdin.'
-complete -c batuta -n '__batuta_in \'serve route\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
+complete -c batuta -n '__batuta_in \'serve route\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory, redis://host:6379/0, rediss://host:6379/0 or memory:.'
 complete -c batuta -n '__batuta_in \'serve route\'' -l set -x -d 'Override a key of the configuration, such as timeouts.first_token=300.'
 complete -c batuta -n '__batuta_in \'serve route\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve route\'' -s q -l quiet -d 'Print errors only.'
@@ -415,7 +417,7 @@ complete -c batuta -n '__batuta_in \'serve chat\'' -l seed -x -d 'Sampling seed,
 complete -c batuta -n '__batuta_in \'serve chat\'' -l no-stream -l stream -d 'Stream the response (default, except with --json).'
 complete -c batuta -n '__batuta_in \'serve chat\'' -l privacy -x -a 'standard private sovereign' -d 'The privacy tier; by default the one in the configuration.'
 complete -c batuta -n '__batuta_in \'serve chat\'' -l backend -x -d 'Use only this backend.'
-complete -c batuta -n '__batuta_in \'serve chat\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
+complete -c batuta -n '__batuta_in \'serve chat\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory, redis://host:6379/0, rediss://host:6379/0 or memory:.'
 complete -c batuta -n '__batuta_in \'serve chat\'' -l set -x -d 'Override a key of the configuration, such as timeouts.first_token=300.'
 complete -c batuta -n '__batuta_in \'serve chat\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve chat\'' -s q -l quiet -d 'Print errors only.'
@@ -425,31 +427,75 @@ complete -c batuta -n '__batuta_in \'serve chat\'' -s h -l help -d 'Show this me
 complete -c batuta -n '__batuta_in \'serve gateway\'' -l host -x -d 'Address to listen on [127.0.0.1].'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -l port -x -d 'Port to listen on; 0 takes a free one [8484].'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -l workers -x -d 'Number of processes that share the port [1].'
-complete -c batuta -n '__batuta_in \'serve gateway\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
+complete -c batuta -n '__batuta_in \'serve gateway\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory, redis://host:6379/0, rediss://host:6379/0 or memory:.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -l set -x -d 'Override a key of the configuration, such as timeouts.first_token=300.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -s h -l help -d 'Show this message and exit.'
 
+# batuta serve env
+complete -c batuta -n '__batuta_in \'serve env\'' -l model -x -d 'The model; by default the only one in the configuration.'
+complete -c batuta -n '__batuta_in \'serve env\'' -l url -x -d 'The gateway\'s address; by default that of the configuration.'
+complete -c batuta -n '__batuta_in \'serve env\'' -l key-env -x -a '(set -nx)' -d 'The variable with the client key [BATUTA_CLIENT_KEY, if set].'
+complete -c batuta -n '__batuta_in \'serve env\'' -l shell -x -a 'sh fish powershell' -d 'The shell; by default that of $SHELL.'
+complete -c batuta -n '__batuta_in \'serve env\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve env\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve env\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve launch
+complete -c batuta -n '__batuta_in \'serve launch\'' -l model -x -d 'The model; by default the only one in the configuration.'
+complete -c batuta -n '__batuta_in \'serve launch\'' -l url -x -d 'The gateway\'s address; by default that of the configuration.'
+complete -c batuta -n '__batuta_in \'serve launch\'' -l key-env -x -a '(set -nx)' -d 'The variable with the client key [BATUTA_CLIENT_KEY, if set].'
+complete -c batuta -n '__batuta_in \'serve launch\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve launch\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve launch\'' -s h -l help -d 'Show this message and exit.'
+
 # batuta serve audit
 complete -c batuta -n '__batuta_at serve audit' -a verify -d 'Check that no decision was changed, removed, added or moved.'
 complete -c batuta -n '__batuta_at serve audit' -a head -d 'Print the heads to keep in another place: one of each file, and one of the whole log.'
+complete -c batuta -n '__batuta_at serve audit' -a seal -d 'Sign the heads of the audit log with an own key.'
+complete -c batuta -n '__batuta_at serve audit' -a prove -d 'List every connection of a tier, and say which left this machine.'
 complete -c batuta -n '__batuta_at serve audit' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at serve audit' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at serve audit' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve audit verify
 complete -c batuta -n '__batuta_in \'serve audit verify\'' -l head -r -F -d 'A hash that `audit head` printed, or a FILE with its output (- is stdin). Must be in the log.'
+complete -c batuta -n '__batuta_in \'serve audit verify\'' -l sealed -r -F -d 'A seal of `audit seal`, by a trusted key. Its heads must be in the log.'
+complete -c batuta -n '__batuta_in \'serve audit verify\'' -l key -r -F -d 'Accept seals of this public key only.'
+complete -c batuta -n '__batuta_in \'serve audit verify\'' -l identity -x -d 'Accept seals of this trusted signer only.'
 complete -c batuta -n '__batuta_in \'serve audit verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve audit verify\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve audit verify\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'serve audit verify\' 1+ --head' -F
+complete -c batuta -n '__batuta_in \'serve audit verify\' 1+ --head --sealed --key --identity' -F
 
 # batuta serve audit head
 complete -c batuta -n '__batuta_in \'serve audit head\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve audit head\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve audit head\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'serve audit head\' 1+' -F
+
+# batuta serve audit seal
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -l identity -l name -x -d 'The own key to sign with.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -l key -r -F -d 'A private key file, env:VAR, or - for stdin.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -l passphrase-env -x -a '(set -nx)' -d 'The environment variable with the key\'s passphrase.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -s o -l output -r -F -d 'Where to write the seal; - is stdout.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -s f -l force -d 'Replace an existing file.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve audit seal\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'serve audit seal\' 1+ --identity --name --key --passphrase-env -o --output' -F
+
+# batuta serve audit prove
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -l tier -x -d 'sovereign, private or standard.'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -l since -x -d 'List the connections from then on (UTC).'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -l sealed -r -F -d 'Seals whose heads must be in the log.'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -l key -r -F -d 'Accept seals of this public key only.'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -l identity -x -d 'Accept seals of this trusted signer only.'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve audit prove\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'serve audit prove\' 1+ --tier --since --sealed --key --identity' -F
 
 # batuta serve budget
 complete -c batuta -n '__batuta_at serve budget' -a status -d 'Show the spent, reserved and remaining amounts of the day, and when the next day begins.'
@@ -463,7 +509,7 @@ complete -c batuta -n '__batuta_at serve budget' -s q -l quiet -d 'Print errors 
 complete -c batuta -n '__batuta_at serve budget' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve budget status
-complete -c batuta -n '__batuta_in \'serve budget status\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
+complete -c batuta -n '__batuta_in \'serve budget status\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory, redis://host:6379/0, rediss://host:6379/0 or memory:.'
 complete -c batuta -n '__batuta_in \'serve budget status\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve budget status\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve budget status\'' -s h -l help -d 'Show this message and exit.'
@@ -475,7 +521,7 @@ complete -c batuta -n '__batuta_in \'serve budget check\'' -l backend -x -d 'The
 complete -c batuta -n '__batuta_in \'serve budget check\'' -l input-tokens -x -d 'Tokens of the prompt.'
 complete -c batuta -n '__batuta_in \'serve budget check\'' -l max-output-tokens -x -d 'Limit of the output tokens.'
 complete -c batuta -n '__batuta_in \'serve budget check\'' -l allow-unpriced -d 'Count a model of unknown price as free, with a warning.'
-complete -c batuta -n '__batuta_in \'serve budget check\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
+complete -c batuta -n '__batuta_in \'serve budget check\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory, redis://host:6379/0, rediss://host:6379/0 or memory:.'
 complete -c batuta -n '__batuta_in \'serve budget check\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve budget check\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve budget check\'' -s h -l help -d 'Show this message and exit.'
@@ -487,7 +533,7 @@ complete -c batuta -n '__batuta_in \'serve budget record\'' -l backend -x -d 'Th
 complete -c batuta -n '__batuta_in \'serve budget record\'' -l input-tokens -x -d 'Tokens of the prompt.'
 complete -c batuta -n '__batuta_in \'serve budget record\'' -l output-tokens -x -d 'Tokens of the response.'
 complete -c batuta -n '__batuta_in \'serve budget record\'' -l allow-unpriced -d 'Count a model of unknown price as free, with a warning.'
-complete -c batuta -n '__batuta_in \'serve budget record\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
+complete -c batuta -n '__batuta_in \'serve budget record\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory, redis://host:6379/0, rediss://host:6379/0 or memory:.'
 complete -c batuta -n '__batuta_in \'serve budget record\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve budget record\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve budget record\'' -s h -l help -d 'Show this message and exit.'
@@ -495,7 +541,7 @@ complete -c batuta -n '__batuta_in \'serve budget record\'' -s h -l help -d 'Sho
 # batuta serve budget history
 complete -c batuta -n '__batuta_in \'serve budget history\'' -l days -x -d 'Number of days, today included.'
 complete -c batuta -n '__batuta_in \'serve budget history\'' -l csv -d 'Print CSV with a line of headings, RFC 4180.'
-complete -c batuta -n '__batuta_in \'serve budget history\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
+complete -c batuta -n '__batuta_in \'serve budget history\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory, redis://host:6379/0, rediss://host:6379/0 or memory:.'
 complete -c batuta -n '__batuta_in \'serve budget history\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve budget history\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve budget history\'' -s h -l help -d 'Show this message and exit.'
@@ -505,14 +551,14 @@ complete -c batuta -n '__batuta_in \'serve budget set\'' -l daily-budget -x -d '
 complete -c batuta -n '__batuta_in \'serve budget set\'' -l max-request-cost -x -d 'The limit of one request.'
 complete -c batuta -n '__batuta_in \'serve budget set\'' -l warning-threshold -x -d 'The part of the daily budget, from 0 to 1, at which one warning is sent.'
 complete -c batuta -n '__batuta_in \'serve budget set\'' -l timezone -x -d 'The time zone whose midnight begins a day, such as Europe/Berlin.'
-complete -c batuta -n '__batuta_in \'serve budget set\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
+complete -c batuta -n '__batuta_in \'serve budget set\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory, redis://host:6379/0, rediss://host:6379/0 or memory:.'
 complete -c batuta -n '__batuta_in \'serve budget set\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve budget set\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve budget set\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve budget reset
 complete -c batuta -n '__batuta_in \'serve budget reset\'' -s y -l yes -d 'Do not ask.'
-complete -c batuta -n '__batuta_in \'serve budget reset\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory or memory:.'
+complete -c batuta -n '__batuta_in \'serve budget reset\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory, redis://host:6379/0, rediss://host:6379/0 or memory:.'
 complete -c batuta -n '__batuta_in \'serve budget reset\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve budget reset\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve budget reset\'' -s h -l help -d 'Show this message and exit.'
@@ -567,19 +613,19 @@ complete -c batuta -n '__batuta_in \'config show\'' -s h -l help -d 'Show this m
 complete -c batuta -n '__batuta_in \'config get\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config get\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config get\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config set
 complete -c batuta -n '__batuta_in \'config set\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config set\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config set\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config unset
 complete -c batuta -n '__batuta_in \'config unset\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
 
 # batuta config init
 complete -c batuta -n '__batuta_in \'config init\'' -s f -l force -d 'Replace an existing file.'

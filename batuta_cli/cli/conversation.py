@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from batuta_cli.errors import InvalidInputError, UsageError
-from batuta_cli.serve.messages import ChatInput, ChatMessage, Role, check_json, read_input, read_request
+from batuta_cli.serve.messages import ChatInput, ChatMessage, Role, check_json, read_input, read_messages, read_request
 
 MESSAGES_LIMIT = 256 * 1024 * 1024
 """Maximum bytes of a messages file: five times the text of a context window of ten million tokens."""
@@ -74,11 +74,11 @@ class ConversationSource:
         return any(value is not None for value in (self.messages, self.system, self.user))
 
     def read(self) -> list[ChatMessage]:
-        """Read the conversation for a backend: known roles, text content.
+        """Read the conversation for a backend: known roles, text content, and further fields such as the reasoning.
 
         Raises `UsageError` if the options conflict or are all missing.
         """
-        return self.read_request()[0]
+        return self._read(_read_texts)
 
     def read_request(self) -> tuple[list[ChatMessage], dict[str, Any]]:
         """Read the conversation, and the other fields of the JSON object, such as `tools`. Raises as `read` does."""
@@ -108,6 +108,11 @@ class ConversationSource:
             )
         parts = ((Role.SYSTEM, "--system", self.system), (Role.USER, "--user", self.user))
         return [_message(role, option, text) for role, option, text in parts if text is not None]
+
+
+def _read_texts(data: bytes) -> list[ChatMessage]:
+    read_messages(data)  # refuses other content than text
+    return [replace(message, parts=()) for message in read_input(data).messages]
 
 
 def parse_variables(values: Sequence[str]) -> dict[str, Any]:

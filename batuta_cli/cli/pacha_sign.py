@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +22,6 @@ from batuta_cli.cli.models import (
 )
 from batuta_cli.errors import UsageError
 from batuta_cli.files import display
-
-if TYPE_CHECKING:
-    from batuta_cli.pacha.keyring import OwnKey
 
 commands = typer.Typer()
 
@@ -107,7 +104,9 @@ def sign(
         )
     store, start = effective(), trust.now()
     if key is None:
-        own = _own_key(identity)
+        from batuta_cli.cli.own_key import own_key
+
+        own = own_key(identity)
         check_may_sign(own.public, store, start)  # before a passphrase is asked for
         signing_key = secrets.signing_key(str(own.path), passphrase_env=passphrase_env, identity=own.identity)
     else:
@@ -176,13 +175,3 @@ def place_inside(target: str, model: str, ignore: Sequence[str]) -> tuple[str, .
             hint=f"choose another --output, or leave it out of the model: --ignore {shell_path(escape(name))}",
         )
     return (covered,)
-
-
-def _own_key(identity: str | None) -> "OwnKey":
-    from batuta_cli.pacha import keyring
-
-    if identity is not None:
-        return keyring.find_own(identity)
-    from batuta_cli import config
-
-    return keyring.choose_own(config.load().pacha.default_key)

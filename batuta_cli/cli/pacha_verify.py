@@ -115,7 +115,7 @@ def verify(
         return for_each(paths, lambda path: _verify_digest(path, wanted), size=located_size)
     policy = Policy(
         effective(None if trust_file is None else _trust_file(trust_file)),
-        tuple(map(_public_key, key)) if key else None,
+        tuple(map(public_key, key)) if key else None,
         tuple(identity) if identity else None,
         name,
         allow_pacha1=allow_pacha1,
@@ -144,7 +144,8 @@ _TRANSPORTS = {
 """Files that transports add to a model's directory."""
 
 
-def _public_key(text: str) -> Any:
+def public_key(text: str) -> Any:
+    """The public key that --key names: a file, - for stdin, or TYPE:BASE64."""
     from batuta_cli.pacha.keyring import read_any_public_file
     from batuta_cli.pacha.keys import KEY_FILE_LIMIT
     from batuta_cli.pacha.oms.eckeys import is_inline, parse_public_key

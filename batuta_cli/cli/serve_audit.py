@@ -31,6 +31,7 @@ Paths = Annotated[
         "batuta serve audit verify",
         "batuta serve audit verify --head heads.txt",
         "batuta serve audit verify --head 2240d50197ad051db4509d0538a2ef12393817dd8e47677c1e231bf525d639a8",
+        "batuta serve audit verify --sealed 2026-11-26.seal --key auditor.pub",
         "batuta serve audit verify /backup/audit --json",
     ),
 )
@@ -43,31 +44,51 @@ def verify(
             help="A hash that `audit head` printed, or a FILE with its output (- is stdin). Must be in the log.",
         ),
     ] = None,
+    sealed: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="A seal of `audit seal`, by a trusted key. Its heads must be in the log."),
+    ] = None,
+    key: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Accept seals of this public key only.")] = None,
+    identity: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Accept seals of this trusted signer only.")
+    ] = None,
 ) -> console.CommandResult:
     """Check that no decision was changed, removed, added or moved.
 
     A file names the ends of the files before it, so their removal is found too, unless `[audit]` of the configuration
     pruned them. Only the end of the newest file can be cut off unseen; --head finds that, with an earlier output of
-    `audit head`. Exit 1 when the log is damaged or does not exist. An incomplete last line,
-    as a crash leaves it, is a warning.
+    `audit head`, and --sealed with a seal of `audit seal`, which cannot be forged without its key. Exit 1 when the log
+    is damaged or does not exist, 4 when a seal is not by an acceptable key. An incomplete last line, as a crash leaves
+    it, is a warning.
     """
     from batuta_cli.serve.privacy.audit_verification import verify_log
 
+    if (key or identity) and not sealed:
+        raise UsageError("--key and --identity say whose seals count; none was given", hint="--sealed FILE")
     heads = [found for given in head or [] for found in _heads(given)]
-    report = verify_log(_places(paths), heads)
+    signers: dict[str, None] = {}
+    if sealed:
+        from batuta_cli.cli.serve_audit_seal import sealed_heads
+
+        for found, signer in sealed_heads(sealed, key or [], identity or []):
+            heads.append(found)
+            signers[signer.name or f"the key {signer.key.key_id}"] = None
+    report = verify_log(places(paths), heads)
     for file in report.files:
         if file.incomplete:
             console.warn(
                 f"{display(file.name)}: the last line is incomplete: the process was killed, or the end was cut off"
             )
-    result = _described(report) | {"missing_heads": list(report.lost_heads)}
+    result = _described(report) | {"missing_heads": list(report.lost_heads), "sealed_by": list(signers)}
     if not report.ok:
-        return console.CommandResult(result, "", _error(report))
+        return console.CommandResult(result, "", log_error(report))
     text = f"{_count(report)}: every chain is unbroken"
     if report.pruned:
         text += f", {report.pruned} older file{'s' * (report.pruned != 1)} pruned"
     if heads:
         text += f", and {'the head is' if len(heads) == 1 else f'all {len(heads)} heads are'} in it"
+    if signers:
+        text += f"; sealed by {', '.join(map(display, signers))}"
     return console.CommandResult(result, text)
 
 
@@ -87,14 +108,15 @@ def head(paths: Paths = None) -> console.CommandResult:
     """
     from batuta_cli.serve.privacy.audit_verification import WHOLE, verify_log
 
-    report = verify_log(_places(paths))
+    report = verify_log(places(paths))
     result = _described(report)
     if not report.ok:
-        return console.CommandResult(result, "", _error(report))
+        return console.CommandResult(result, "", log_error(report))
     return console.CommandResult(result, f"{report.lines}{report.head}  {report.records}  {WHOLE}")
 
 
-def _places(paths: list[str] | None) -> list[Path] | None:
+def places(paths: list[str] | None) -> list[Path] | None:
+    """The places that `Paths` names."""
     return [Path(path) for path in paths] if paths else None
 
 
@@ -137,7 +159,8 @@ def _described(report: "LogReport") -> dict[str, Any]:
     }
 
 
-def _error(report: "LogReport") -> DamagedStateError:
+def log_error(report: "LogReport") -> DamagedStateError:
+    """The error for a damaged log, with its problems."""
     problems = [f"{display(file.name)}: {problem}" for file in report.files for problem in file.problems]
     problems += [f"no decision has the hash {head}: a file or its end was removed" for head in report.lost_heads]
     if (more := len(problems) - _PROBLEMS_SHOWN) > 0:

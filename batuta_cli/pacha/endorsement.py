@@ -5,9 +5,7 @@ nor the other way round. Reading one trusts nothing: `check_endorsement` judges 
 `trust add --endorsed-by` acts on the result.
 """
 
-import base64
 import datetime as dt
-import json
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,8 +18,9 @@ from batuta_cli.errors import (
     WrongSignerError,
 )
 from batuta_cli.files import display
-from batuta_cli.pacha.envelope import decode_base64, load_json, pre_authentication_encoding, text_field
+from batuta_cli.pacha.envelope import text_field
 from batuta_cli.pacha.keys import SigningKey, VerifyingKey, check_identity
+from batuta_cli.pacha.signed_document import SignedDocument
 from batuta_cli.pacha.signer import CLOCK_TOLERANCE
 from batuta_cli.pacha.statement import format_time, parse_time
 from batuta_cli.pacha.trust import TrustedKey, TrustStore
@@ -45,14 +44,7 @@ class Endorsement:
     def sign(self, key: SigningKey) -> bytes:
         """The content of an endorsement file, signed with the private half of `old_key`."""
         fields = (self.name, self.old_key.inline, self.new_key.inline, str(format_time(self.created)))
-        payload = json.dumps(dict(zip(_FIELDS, fields, strict=True))).encode()
-        value = key.sign(pre_authentication_encoding(payload, PAYLOAD_TYPE))
-        envelope = {
-            "payloadType": PAYLOAD_TYPE,
-            "payload": base64.b64encode(payload).decode(),
-            "signatures": [{"keyid": self.old_key.key_id, "sig": base64.b64encode(value).decode()}],
-        }
-        return json.dumps(envelope, indent=2).encode() + b"\n"
+        return SignedDocument.made(dict(zip(_FIELDS, fields, strict=True)), PAYLOAD_TYPE, key).to_json()
 
     @classmethod
     def parse(cls, data: bytes, source: str) -> Self:
@@ -69,18 +61,8 @@ class Endorsement:
 
     @classmethod
     def _parse(cls, data: bytes) -> Self:
-        document = load_json(data, "the file")
-        payload_type = text_field(document, "payloadType", "")
-        if payload_type != PAYLOAD_TYPE:
-            raise InvalidInputError(f"payloadType: {display(payload_type[:100])} is not {PAYLOAD_TYPE}")
-        payload = decode_base64(text_field(document, "payload", ""), "payload")
-        rows = document.get("signatures")
-        if not isinstance(rows, list) or len(rows) != 1 or not isinstance(rows[0], dict):
-            raise InvalidInputError("signatures: is not a list of one signature")
-        value = decode_base64(text_field(rows[0], "sig", "signatures[0]."), "signatures[0].sig")
-        fields = load_json(payload, "payload")
-        if set(fields) != set(_FIELDS):
-            raise InvalidInputError(f"payload: must have the fields {', '.join(_FIELDS)} and no others")
+        document = SignedDocument.parse(data, PAYLOAD_TYPE)
+        fields = document.fields(_FIELDS)
         name, old, new, created = (text_field(fields, field, "payload.") for field in _FIELDS)
         endorsement = cls(
             name=check_identity(name),
@@ -90,7 +72,7 @@ class Endorsement:
         )
         if endorsement.old_key == endorsement.new_key:
             raise InvalidInputError("payload: the old key and the new key are the same")
-        if not endorsement.old_key.verifies(value, pre_authentication_encoding(payload, PAYLOAD_TYPE)):
+        if not document.verified_by(endorsement.old_key, document.value):
             raise VerificationError("the signature is wrong: the old key did not make it")
         return endorsement
 

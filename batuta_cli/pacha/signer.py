@@ -177,7 +177,8 @@ def _judge_bundle(signed: SignedStatement | OmsSignature, policy: Policy) -> tup
     return tuple(signers), tuple(unknown)
 
 
-def _acceptable(policy: Policy) -> list[AnyKey]:
+def acceptable_keys(policy: Policy) -> list[AnyKey]:
+    """The keys given, else those of the trust store."""
     trusted = (entry.key for entry in policy.trust.keys)
     return list(policy.keys) or [key for key in trusted if not isinstance(key, AuthorityCertificate)]
 
@@ -193,14 +194,14 @@ def refuse_revoked(value: bytes, signed: _Signed, policy: Policy) -> None:
 
 
 def _key_that_verifies(signature: EnvelopeSignature, signed: _Signed, policy: Policy) -> AnyKey | None:
-    likely_first = sorted(_acceptable(policy), key=lambda key: key.key_id != signature.keyid)
+    likely_first = sorted(acceptable_keys(policy), key=lambda key: key.key_id != signature.keyid)
     return next((key for key in likely_first if signed.verified_by(key, signature.value)), None)
 
 
 def _named_key(signature: EnvelopeSignature, signed: SignedStatement | OmsSignature, policy: Policy) -> AnyKey | None:
     """The acceptable key that a signature names, in its `keyid` or (a single signature) in the bundle's hint."""
     alone = len(signed.envelope.signatures) == 1
-    for key in _acceptable(policy):
+    for key in acceptable_keys(policy):
         if signature.keyid == key.key_id:
             return key
         if alone and signed.envelope.hint == key.hint:
@@ -262,12 +263,13 @@ def _accept(key: AnyKey, stated: Statement | OmsManifest, policy: Policy) -> Sig
             f"signed by {display(name)} (key {key.key_id}), a name with invisible characters, which matches no other",
             hint=f"trust the key under a name without them, after batuta pacha trust remove {key.key_id}",
         )
-    _check_identity(name, key, policy)
+    check_identity_asked(name, key, policy)
     _check_times(stated, trusted, policy)  # a key given with --key that is retired here stays retired
     return Signer(key, name, claimed=bool(policy.keys) and name is not None)
 
 
-def _check_identity(name: str | None, key: AnyKey, policy: Policy) -> None:
+def check_identity_asked(name: str | None, key: AnyKey, policy: Policy) -> None:
+    """Raise `WrongSignerError` when another name was asked for."""
     if policy.identities and (name not in policy.identities or has_invisible(name)):
         who = display(name) if name else "a key without a name"
         raise WrongSignerError(f"signed by {who} (key {key.key_id}), not by {policy.wanted}")
@@ -308,15 +310,15 @@ def refuse_pacha1(signature: ModelSignature) -> None:
 
 def _judge_pacha1(signature: Pacha1Signature, policy: Policy) -> Signer:
     refuse_revoked(signature.value, signature, policy)
-    key = next((k for k in _acceptable(policy) if signature.verified_by(k, signature.value)), None)
+    key = next((k for k in acceptable_keys(policy) if signature.verified_by(k, signature.value)), None)
     if key is None:
         own = signature.verified_by(signature.signer_key, signature.value)
-        if signature.signer_key in _acceptable(policy) or not own:
+        if signature.signer_key in acceptable_keys(policy) or not own:
             raise VerificationError(f"the signature is wrong: it is not by the key {signature.signer_key.key_id}")
         _refuse_key(signature.signer_key, signature.signer_id, policy)
     trusted = policy.trust.find(key)
     name = None if policy.keys or trusted is None else trusted.name  # never the name in the file, which is unsigned
-    _check_identity(name, key, policy)
+    check_identity_asked(name, key, policy)
     if not policy.keys and trusted and (trusted.valid_from or trusted.valid_until):
         raise ExpiredSignatureError(
             f"the signature has no signed time, and the key of {display(trusted.name)} counts for a limited time only"

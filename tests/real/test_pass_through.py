@@ -29,7 +29,7 @@ def server(gguf: Path) -> Iterator[str]:
 
 def asked(tmp_path: Path, server: str, path: str, body: Any, **more: Any) -> Response:
     config = Config(backends={"llamacpp": BackendSection(base_url=server)}, privacy=Privacy(tier="sovereign"))
-    made = Pipeline(config, audit=AuditLog(tmp_path / "audit"))
+    made = Pipeline(config, audit=AuditLog(tmp_path / "audit"), watch=True)  # as the gateway does: probed at the start
     settings = GatewaySettings(PrivacyTier.SOVEREIGN)
     return ask(tmp_path, path, body, pipeline=made, settings=settings, **more)
 
@@ -82,6 +82,15 @@ def test_the_first_requests_of_claude_code_stream_and_are_counted_exactly(
     counted = asked(tmp_path, server, COUNT, {n: body[n] for n in body if n not in ("max_tokens", "stream")})
     assert counted.headers["x-batuta-count"] == "exact"
     assert counted.json["input_tokens"] == usage["input_tokens"] + usage.get("cache_read_input_tokens", 0)
+
+
+def test_an_image_for_a_model_without_eyes_is_refused_in_words_and_the_model_goes_on(
+    tmp_path: Path, server: str
+) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+    done = asked(tmp_path, server, MESSAGES, message(messages=[{"role": "user", "content": [image]}]))
+    assert (done.status, done.error["type"]) == (400, "invalid_request_error")
+    assert "its API has no images" in done.error["message"]
 
 
 def test_a_grammar_and_variables_of_the_template_reach_the_server(tmp_path: Path, server: str) -> None:

@@ -85,6 +85,8 @@ class Describe:
     path: str
     slots: str = ""
     context_length: str = ""
+    modalities: dict[str, str] = field(default_factory=dict)
+    """Content beside text, by the names of `Profile.carries`, and where the server says whether its model takes it."""
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,9 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
     tier = tier_for(connection.headers, state.settings.privacy)
     parsed = await read(dialect, await connection.body(), connection.headers)
     if parsed.ready is not None:
-        if parsed.model not in state.require_pipeline().models():
-            raise unknown_model()
+        models = state.require_pipeline().models()
+        if parsed.model not in models:
+            raise unknown_model(parsed.model, models)
         await connection.respond(200, orjson.dumps(parsed.ready))
         return
     reply = dialect.reply(parsed, connection.id, int(time.time()))
@@ -70,7 +71,11 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
                 connection.model = parsed.model
                 if parsed.stream:
                     state.metrics.first_token(parsed.model, connection.seconds)
-                connection.log_fields |= {"backend": backend, "tier": str(response.tier)}
+                connection.log_fields |= {
+                    "backend": backend,
+                    "tier": str(response.tier),
+                    "fallback": response.fallback or None,
+                }
                 if response.dropped:
                     connection.log_fields["dropped"] = list(response.dropped)
                 if stream is not None:
@@ -142,7 +147,7 @@ def refuse_unknown_model(pipeline: "Pipeline", request: ChatRequest) -> Iterator
     except (UsageError, NoBackendError) as error:
         models = pipeline.models()
         if type(error) in (UsageError, NoBackendError) and models and request.model not in models:
-            raise unknown_model() from None
+            raise unknown_model(request.model, models) from None
         raise
 
 
@@ -174,6 +179,7 @@ def _record_summary(state: GatewayState, connection: Connection, response: "Resp
     summary = response.summary
     if summary is None:
         raise RuntimeError("a response ended without a summary")
+    summary = replace(summary, fallback=response.fallback)
     state.metrics.completed(summary, connection.model or OTHER, connection.client)
     connection.log_fields |= {
         "backend": summary.backend,
@@ -186,7 +192,9 @@ def _record_summary(state: GatewayState, connection: Connection, response: "Resp
 
 
 def _headers(response: "Response") -> HeaderList:
+    fallback = [(b"x-batuta-fallback", _header_value(response.fallback))] if response.fallback else []
     return [
+        *fallback,
         (b"x-batuta-backend", _header_value(response.backend)),
         (b"x-batuta-tier", str(response.tier).encode()),
         (b"x-batuta-plan", _header_value(_plan_summary(response.plan))),

@@ -74,8 +74,9 @@ async def list_models(state: GatewayState, connection: Connection) -> None:
 async def show_model(state: GatewayState, connection: Connection) -> None:
     """`/v1/models/NAME`."""
     name = connection.path_rest
-    if name not in state.require_pipeline().models():
-        raise unknown_model()
+    models = state.require_pipeline().models()
+    if name not in models:
+        raise unknown_model(name, models)
     await connection.respond(200, orjson.dumps(_model(name)))
 
 

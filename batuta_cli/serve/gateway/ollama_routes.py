@@ -1,8 +1,8 @@
 """Ollama's routes that generate no text: `/`, `/api/tags`, `/api/show`, `/api/ps`, `/api/version`, and those that would
 change a server's models, which are refused and never forwarded.
 
-Sizes, digests, dates and details of models are not known here: they are left out or empty, as the official client's
-types allow (https://github.com/ollama/ollama/blob/main/docs/api.md).
+Sizes, digests, dates and details of a model are those that an Ollama server tells. Without one they are left out or
+empty, as the official client's types allow (https://github.com/ollama/ollama/blob/main/docs/api.md).
 """
 
 import orjson
@@ -41,9 +41,10 @@ async def greet(state: GatewayState, connection: Connection) -> None:
 
 async def list_tags(state: GatewayState, connection: Connection) -> None:
     """`/api/tags`: the models of the configured backends."""
+    pipeline = state.require_pipeline()
     models = [
-        {"name": name, "model": name, "digest": "", "details": _NO_DETAILS}
-        for name in state.require_pipeline().models()
+        {"name": name, "model": name, "digest": "", "details": _NO_DETAILS, **pipeline.model_facts(name).details}
+        for name in pipeline.models()
     ]
     await connection.respond(200, orjson.dumps({"models": models}))
 
@@ -66,12 +67,14 @@ async def show(state: GatewayState, connection: Connection) -> None:
     name = take(document, "name", TEXT)  # the older name of the field
     model = take_model({"model": name, **document} if name else document)
     pipeline = state.require_pipeline()
-    if model not in pipeline.models():
-        raise unknown_model()
+    models = pipeline.models()
+    if model not in models:
+        raise unknown_model(model, models)
     facts = pipeline.model_facts(model)
     window = {} if facts.window is None else {"general.context_length": facts.window}
     capabilities = ["completion", *(["tools"] if Need.TOOLS in facts.carries else [])]
-    known = {"details": _NO_DETAILS, "model_info": window, "capabilities": capabilities}
+    told = {name: facts.details[name] for name in ("details", "modified_at") if name in facts.details}
+    known = {"details": _NO_DETAILS, **told, "model_info": window, "capabilities": capabilities}
     await connection.respond(200, orjson.dumps(known))
 
 

@@ -15,12 +15,15 @@ from batuta_cli.serve.usage import CacheWrites, cache_writes
 
 _KINDS = {
     "image_url": Need.IMAGES,
+    "image": Need.IMAGES,
     "file": Need.FILES,
     "input_audio": Need.AUDIO,
     "audio_url": Need.AUDIO,
+    "audio": Need.AUDIO,
     "video_url": Need.VIDEO,
+    "video": Need.VIDEO,
 }
-"""Types of content parts in OpenAI's API and in vLLM's."""
+"""Types of content parts in OpenAI's API, in vLLM's, and in the templates of models."""
 
 _PROMPT_OPTIONS = ("chat_template_kwargs", "prediction")
 """Options beside those of `request_fields.py` whose text may become part of the prompt or of the bill."""

@@ -19,6 +19,7 @@ from batuta_cli.serve.models.pricing import FREE, TokenPricing
 from batuta_cli.serve.models.windows import LARGEST_RESERVE
 from batuta_cli.serve.names import normalised, unknown_name
 from batuta_cli.serve.pipeline import content, input_count
+from batuta_cli.serve.pipeline.needs import needs_of
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.privacy.gate import Basis
 from batuta_cli.serve.providers.server_count import ServerCount
@@ -26,7 +27,6 @@ from batuta_cli.serve.routing.errors import routing_error
 from batuta_cli.serve.routing.gates import (
     BackendState,
     GateName,
-    Need,
     PlanRequest,
     Snapshot,
     hands_out,
@@ -129,7 +129,12 @@ class Planner:
         if detail := hands_out(self._plan_request(request)):
             return PrivacyError(detail, hint="leave it out, or use the tier standard", result=planned.to_json())
         wait = self.retry_after(request, planned.suitable)
-        return routing_error(planned, retry_after=wait, max_request_cost=self._breaker.config.max_request_cost)
+        return routing_error(
+            planned,
+            retry_after=wait,
+            max_request_cost=self._breaker.config.max_request_cost,
+            known_models=self._monitor.models(),
+        )
 
     def retry_after(self, request: ChatRequest, backends: Collection[str]) -> int | None:
         """Whole seconds until one of these backends is expected to take the request; None without backends."""
@@ -158,15 +163,6 @@ class Planner:
         return ChatTemplateEngine.from_model(name).apply(request.messages, **given)
 
     def _plan_request(self, request: ChatRequest) -> PlanRequest:
-        options = request.options
-        kind = options.get("response_format")
-        needs = {
-            Need.STREAMING: request.stream,
-            Need.TOOLS: bool(options.get("tools")),
-            Need.JSON: isinstance(kind, dict) and kind.get("type") not in (None, "text"),
-            Need.CHOICES: (options.get("n") or 1) != 1,
-            Need.EMBEDDINGS: bool(request.inputs),
-        }
         counted, longest = input_count.bound_inputs(request) if request.inputs else (input_count.bound(request), None)
         return PlanRequest(
             privacy=request.privacy,
@@ -177,7 +173,7 @@ class Planner:
             longest_input=longest,
             max_output_tokens=0 if request.inputs else request.max_tokens,
             writes=content.cache_writes_of(request),
-            needs=content.needs_of(request) | {need for need, is_needed in needs.items() if is_needed},
+            needs=needs_of(request),
             demands=content.demands_of(request),
         )
 

@@ -124,6 +124,8 @@ class Summary:
     attempts: tuple[AttemptReport, ...]
     prompted: bool = False
     """Whether a backend received an instruction to continue, so that the splice may be visible."""
+    fallback: str = ""
+    """The model that answered in the place of the one that the client named; empty: no other one."""
     usage: Usage | None = None
     """The token counts by kind, where they were reported."""
 

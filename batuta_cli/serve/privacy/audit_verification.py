@@ -88,7 +88,7 @@ def verify_log(where: Sequence[Path] | None = None, heads: Iterable[str] = ()) -
     """
     wanted = {head.lower() for head in heads}
     missing = set(wanted)
-    files = _files(where)
+    files = files_of_log(where)
     directories = {path.parent for path in files} & {paths.audit_dir(), *(where or ())}
     references = _References(files, directories)
     reports = [_verify_file(path, missing, references) for path in files]
@@ -123,7 +123,8 @@ def is_head(text: str) -> bool:
     return re.fullmatch(r"[0-9A-Fa-f]{64}", text) is not None
 
 
-def _files(where: Sequence[Path] | None) -> list[Path]:
+def files_of_log(where: Sequence[Path] | None) -> list[Path]:
+    """The files of a log, the oldest of each directory first. Raises `NotFoundError` when nothing is there."""
     places = [paths.audit_dir()] if where is None else where
     for path in places:
         if not path.exists() or (where is None and not path.is_dir()):

@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
-from batuta_cli.serve.providers.formats.openai_chat import parsed, reported
+from batuta_cli.serve.providers.reported import reported_error
 from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.providers.tolerant_json import json_object
 from batuta_cli.serve.providers.wire import BackendError, EndingReader, FinishReason, Piece
 from batuta_cli.serve.usage import plain
 
@@ -26,7 +27,7 @@ class NativeOllamaReader(EndingReader):
         self._calls = 0
 
     def event(self, event: Event) -> Iterator[Piece]:
-        yield replace(self._piece(parsed(event.data)), raw=event)
+        yield replace(self._piece(json_object(event.data)), raw=event)
 
     def whole(self, document: Any) -> Iterator[Piece]:
         piece = self._piece(document)
@@ -36,7 +37,7 @@ class NativeOllamaReader(EndingReader):
 
     def _piece(self, document: Any) -> Piece:
         if not isinstance(document, dict) or document.get("error"):
-            raise reported(document)
+            raise reported_error(document)
         content = document.get(self._inside) if self._inside else document
         content = content if isinstance(content, dict) else {}
         text = content.get("content" if self._inside else "response")

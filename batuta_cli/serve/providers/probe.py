@@ -21,10 +21,13 @@ import aiohttp
 
 from batuta_cli.errors import PrivacyError, UsageError
 from batuta_cli.serve.backends import Backend, ServingBackend
+from batuta_cli.serve.backends.configured import no_address
 from batuta_cli.serve.backends.profile import Profile, ServerIdentity
+from batuta_cli.serve.backends.wire_formats import ClientApi, Need
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import NO_NETWORKS, Networks
 from batuta_cli.serve.providers.connect import GatedSession
+from batuta_cli.serve.providers.model_details import Details, model_details
 from batuta_cli.serve.tiers import PrivacyTier
 
 _LONGEST_BODY = 4 * 1024 * 1024  # bytes; the metrics of a busy vLLM are a tenth of it
@@ -55,8 +58,12 @@ class ProbeResult:
     """Models whose requests the server forwards to another server."""
     tells_remote: bool = True
     """False when a server that may forward requests does not list for which models."""
+    details: Mapping[str, Details] = field(default_factory=dict)
+    """What the server reports about its models, by their names."""
     context_length: int | None = None
     """The context window in tokens that the server reports."""
+    lacks: frozenset[Need] = frozenset()
+    """Content that the server says its model does not take."""
     error: str | None = None
     """Why the backend is not healthy."""
     may_recover: bool = False
@@ -141,7 +148,7 @@ class _Prober:
 
     async def backend(self, backend: Backend) -> ProbeResult:
         if backend.missing:
-            return ProbeResult(backend, error=f"{' and '.join(backend.missing)} must be set: its address depends on it")
+            return ProbeResult(backend, error=no_address(backend))
         if not backend.profile.health:
             return ProbeResult(backend, backend.base_urls[0], error="it has no health URL")
         if not backend.profile.is_local:
@@ -214,9 +221,13 @@ class _Prober:
             models=names,
             remote_models=_remote(profile, names, listed.json),
             tells_remote=not remote.path or isinstance(listed.json, dict),
+            details=model_details(_entries(listed.json, remote.entries))
+            if profile.takes(ClientApi.OLLAMA_CHAT)
+            else {},
             queue_depth=_busy(slots.json) if depth is None else depth,
             slots=_number(facts, describe.slots) if describe else None,
             context_length=_number(facts, describe.context_length) if describe else None,
+            lacks=_lacking(facts, describe.modalities) if describe else frozenset(),
         )
 
     async def _get(self, backend: Backend, base_url: str, path: str, headers: Mapping[str, str]) -> _ProbeResponse:
@@ -358,10 +369,21 @@ def _busy(slots: object) -> int | None:
 
 
 def _number(document: object, path: str) -> int | None:
-    """The positive integer at a dotted path, in which a number is an index of a list; None when missing or invalid."""
+    """The positive integer at a dotted path; None when missing or invalid."""
+    found = _at(document, path)
+    return found if type(found) is int and found > 0 else None
+
+
+def _lacking(document: object, modalities: Mapping[str, str]) -> frozenset[Need]:
+    """The kinds of content of which the server says false."""
+    return frozenset(Need(name) for name, path in modalities.items() if _at(document, path) is False)
+
+
+def _at(document: object, path: str) -> object:
+    """The value at a dotted path, in which a number is an index of a list; None when missing."""
     for name in path.split("."):
         if isinstance(document, list) and name.isdigit():
             document = document[int(name)] if int(name) < len(document) else None
         else:
             document = document.get(name) if isinstance(document, dict) else None
-    return document if type(document) is int and document > 0 else None
+    return document

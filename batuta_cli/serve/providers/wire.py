@@ -17,12 +17,26 @@ from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.usage import Usage as Usage
 
 
+@dataclass(frozen=True)
+class ReportedError:
+    """The error that a backend reports, in the fields of OpenAI's; empty where it has none."""
+
+    message: str = ""
+    code: str = ""
+    type: str = ""
+    param: str = ""
+    """The field of the request that is wrong."""
+    status: int | None = None
+    """The HTTP status within the report."""
+
+
 class BackendError(OperationError):
     """A backend could not be reached, or its response is an error, malformed or incomplete. Exit 1.
 
     `retryable`: another backend may succeed; False when the request itself is invalid. `retry_after`: seconds that the
     backend asked to wait. `sent`: the backend may have processed the request, so it may charge for it. `reached`: a
-    connection to the backend was made.
+    connection to the backend was made. `reported`: the backend's own error; its text is in the message, and may be
+    shown, once `redacted` is True.
     """
 
     kind = "backend_error"
@@ -37,6 +51,7 @@ class BackendError(OperationError):
         sent: bool = True,
         reached: bool = True,
         hint: str | None = None,
+        reported: ReportedError | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
@@ -44,6 +59,8 @@ class BackendError(OperationError):
         self.retry_after = retry_after
         self.sent = sent
         self.reached = reached
+        self.reported = reported
+        self.redacted = False
 
 
 _NO_ROUTE = frozenset((404, 405, 501))
@@ -146,6 +163,10 @@ class Reader(Protocol):
     def complete(self) -> bool:
         """Whether the end of the response was read; a stream that stops before is incomplete."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow: the mark of a stream's end was read. Some servers then keep the connection."""
+
     def event(self, event: Event) -> Iterator[Piece]:
         """The pieces in one event of a stream. Raises `BackendError`."""
 
@@ -158,11 +179,17 @@ class EndingReader:
 
     def __init__(self) -> None:
         self._complete = False
+        self._ended = False
 
     @property
     def complete(self) -> bool:
         """See `Reader`."""
         return self._complete
+
+    @property
+    def ended(self) -> bool:
+        """See `Reader`."""
+        return self._ended
 
 
 class FormatModule(Protocol):

@@ -81,6 +81,8 @@ class BackendState:
     """Only the request's model cools down there; other models of the backend may be used."""
     slots: int | None = None
     """Requests it can run at once; None: not known."""
+    lacks: frozenset[Need] = frozenset()
+    """Content beside text that its server says its model does not take."""
     counted: "TokenCount | None" = None
     """The server's own count of the request's prompt; None: it was not asked."""
 
@@ -245,7 +247,8 @@ def _lacking(request: PlanRequest, state: BackendState) -> list[str]:
         return list(demands.native_only)
     if not request.needs:
         return []
-    return [need for need in Need if need in request.needs - profile.carried(native=native)]
+    carried = profile.carried(native=native) - state.lacks
+    return [need for need in Need if need in request.needs - carried]
 
 
 def _context(request: PlanRequest, state: BackendState) -> GateResult:

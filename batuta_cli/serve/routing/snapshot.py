@@ -60,7 +60,7 @@ def usual_backends(config: "Config", request: PlanRequest, *, local: bool) -> "l
     """
     from batuta_cli.serve.backends import BackendSelector, default_backend
 
-    kinds = [kind for kind in ServingBackend if kind.is_local]
+    kinds = [kind for kind in ServingBackend if kind.is_local and kind.has_usual_address]
     if not local:
         kinds = BackendSelector(request.privacy, request.latency, request.throughput, request.cost).recommend()
         if not any(kind.is_local for kind in kinds):
@@ -141,6 +141,7 @@ class Observer:
             trouble="" if probe is None or probe.healthy else probe.error or "no response",
             cools_model=cooling is not None and cooling.of_model,
             slots=probe.slots if probe else None,
+            lacks=probe.lacks if probe else frozenset(),
         )
 
     def _look_up_window(self, model: str, served: int | None) -> tuple[int | None, int | None]:

@@ -1,4 +1,4 @@
-"""The profiles: twenty files of facts, and a loader that lets no misspelt one through."""
+"""The profiles: files of facts, and a loader that lets no misspelt one through."""
 
 import json
 import re
@@ -12,6 +12,7 @@ import pytest
 from batuta_cli.errors import ConfigError, UsageError
 from batuta_cli.serve.backends import ServingBackend, profile
 from batuta_cli.serve.backends.profile import ContinuationMethod, load, parse
+from batuta_cli.serve.backends.wire_formats import OF_SERVERS, WireFormat
 from batuta_cli.serve.tiers import PrivacyTier
 
 SMALLEST = """
@@ -33,6 +34,7 @@ FACTS = {
     "Vllm": ("http://127.0.0.1:8000/v1", "", "Authorization"),
     "Tgi": ("http://127.0.0.1:8080/v1", "", "Authorization"),
     "LocalAI": ("http://127.0.0.1:8080/v1", "", "Authorization"),
+    "Generic": (None, "", "Authorization"),
     "HuggingFace": ("https://router.huggingface.co/v1", "HF_TOKEN", "Authorization"),
     "Together": ("https://api.together.ai/v1", "TOGETHER_API_KEY", "Authorization"),
     "Replicate": ("https://api.replicate.com/v1", "REPLICATE_API_TOKEN", "Authorization"),
@@ -54,7 +56,7 @@ FACTS = {
         "Authorization",
     ),
 }
-LOCAL = {"Realizar", "Ollama", "LlamaCpp", "Llamafile", "Candle", "Vllm", "Tgi", "LocalAI"}
+LOCAL = {"Realizar", "Ollama", "LlamaCpp", "Llamafile", "Candle", "Vllm", "Tgi", "LocalAI", "Generic"}
 PRIVATE = {"AzureOpenAI", "AwsBedrock", "GoogleVertex"}
 
 
@@ -67,7 +69,7 @@ def test_each_kind_has_the_facts_of_its_project(backend: ServingBackend) -> None
     assert (found.auth.env, found.auth.header) == (variable, header)
 
 
-def test_there_are_twenty_kinds_and_a_file_for_each() -> None:
+def test_there_is_a_file_for_each_kind() -> None:
     assert {backend.value for backend in ServingBackend} == set(FACTS)
     files = [
         f.name for f in (resources.files("batuta_cli.serve.backends") / "profiles").iterdir() if f.name != "README.md"
@@ -98,7 +100,7 @@ def test_no_kind_claims_more_than_its_addresses_are_worth() -> None:
 
 def test_what_shares_a_port_tells_itself_apart() -> None:
     for backend in ServingBackend:
-        assert bool(backend.profile.identity) is backend.is_local
+        assert bool(backend.profile.identity) is (backend.is_local and backend != "Generic")
     identities = [identity for backend in ServingBackend for identity in backend.profile.identity]
     assert len(set(identities)) == len(identities)
 
@@ -159,9 +161,26 @@ def test_anthropics_models_continue_a_text_up_to_4_5_only(model: str, can: bool)
 
 def test_how_a_text_is_continued_is_never_guessed() -> None:
     can = {b.value for b in ServingBackend if b.profile.continuation.method is not ContinuationMethod.NONE}
-    assert can == LOCAL | {"Anthropic", "Groq"}
+    assert can == LOCAL - {"Generic"} | {"Anthropic", "Groq"}
     assert profile(ServingBackend.VLLM).continuation.body["continue_final_message"] is True
     assert profile(ServingBackend.OLLAMA).continuation.body == {"raw": True}
+
+
+def test_a_profile_names_only_content_that_there_is() -> None:
+    for backend in ServingBackend:
+        found = backend.profile
+        names = set(found.describe.modalities) if found.describe else set()
+        assert names <= {str(need) for need in found.carries}
+        assert set(found.carries) <= OF_SERVERS
+        assert not (found.carries and found.wire is WireFormat.REPLICATE)
+
+
+def test_only_the_providers_of_an_api_get_what_names_a_user() -> None:
+    found = {b.value: [api.value for api in b.profile.provides] for b in ServingBackend if b.profile.provides}
+    assert {name: "openai-chat" in apis or "anthropic-messages" in apis for name, apis in found.items()} == {
+        "OpenAI": True,
+        "Anthropic": True,
+    }
 
 
 def test_names_are_read_in_any_spelling() -> None:

@@ -42,6 +42,7 @@ class Plan:
 class Facts:
     window: int | None = 8192
     carries: frozenset[Need] = frozenset({Need.TOOLS})
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,7 @@ class Answer:
     """What a script says, and what became of it."""
 
     backend = "scripted"
+    fallback = ""
     plan: Plan | None = Plan()
     dropped: tuple[str, ...] = ()
 
@@ -378,7 +380,8 @@ class Pipeline:
         return list(self.known)
 
     def model_facts(self, model: str) -> Facts:
-        return Facts() if model == "echo" else Facts(None, frozenset())
+        told = {"size": 98_362_432, "digest": "00" * 32, "details": {"family": "llama"}} if model == "tools" else {}
+        return Facts() if model == "echo" else Facts(None, frozenset(), told)
 
     def ready(self) -> Ready:
         return self.state

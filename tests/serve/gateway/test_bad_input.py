@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batuta_cli.serve.gateway.connection import ConnectionLimits
-from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS
+from batuta_cli.serve.gateway.dialects.anthropic_fields import MESSAGE_FIELDS
+from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, SERVER_FIELDS
 from batuta_cli.serve.gateway.state import GatewaySettings
 from tests.serve.gateway.support import (
     CHAT,
@@ -167,7 +168,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = ["model", "messages", "max_tokens", "stream", "system", "tools", "prompt", "stop_sequences", *CHAT_FIELDS]
+FIELDS = sorted(
+    ({"prompt", "grammar", "of_next_year"} | CHAT_FIELDS.keys() | MESSAGE_FIELDS.keys()) - SERVER_FIELDS.keys()
+)
 FIELDS += ["input", "options", "format", "think", "keep_alive", "images", "dimensions", "encoding_format"]
 POSTS = [CHAT, COMPLETIONS, MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE, "/v1/embeddings", "/api/embed", "/api/embeddings"]
 

@@ -1,5 +1,6 @@
 """Content beside text, hosted tools and unknown fields: to a backend that has them and within a bound, or refused."""
 
+import json
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from batuta_cli.config import Budget, ModelSection
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from tests.serve.gateway.support import CHAT, MESSAGES
-from tests.serve.gateway.support_backends import HI, MESSAGE, answers, asked
+from tests.serve.gateway.support_backends import HI, MESSAGE, answers, asked, streams
 from tests.serve.support_pipeline import MODEL, servers
 
 HAIKU = "claude-3-haiku-20240307"
@@ -53,12 +54,34 @@ def test_a_message_with_an_image_is_translated_for_a_backend_that_takes_images(t
     ]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_fields_that_the_backends_api_does_not_have_are_named(tmp_path: Path, stream: bool) -> None:
+    turns = [{"role": "assistant", "content": "x", "reasoning_content": "hm"}, {"role": "user", "content": "Hi"}]
+    body = {"model": HAIKU, "max_tokens": 10, "messages": turns, "temperature": 0.5, "stream": stream}
+    body |= {"seed": 7, "user": "u", "grammar": "g", "logit_bias": {"1": 2}, "top_k": 3}
+    events = [b"event: message_start\ndata: " + json.dumps({"type": "message_start", "message": MESSAGE}).encode()]
+    delta = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}
+    events += [b"data: " + json.dumps(delta).encode(), b'data: {"type": "message_stop"}', b""]
+    with servers(streams([b"\n\n".join(events)]) if stream else answers(MESSAGE)) as [one]:
+        done = asked(tmp_path, "anthropic", one, CHAT, body)
+        sent = one.requests[0][2]
+    assert done.status == 200
+    assert done.headers["x-batuta-dropped"] == "grammar, logit_bias, reasoning_content, seed, user"
+    assert (sent["temperature"], sent["top_k"]) == (0.5, 3)
+    assert sent["messages"][0] == {"role": "assistant", "content": "x"}
+
+
 CUSTOM = {"type": "custom", "custom": {"name": "patch", "format": {"type": "text"}}}
 
 
 def test_a_custom_tool_goes_to_backends_of_openais_api_as_it_came_and_to_no_other(tmp_path: Path) -> None:
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [CUSTOM]}}
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "tools": [CUSTOM], "tool_choice": choice}
+    body: dict[str, Any] = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "tools": [CUSTOM],
+        "tool_choice": choice,
+    }
     call = {"id": "c1", "type": "custom", "custom": {"name": "patch", "input": "*** Begin Patch"}}
     body["messages"] += [
         {"role": "assistant", "content": None, "tool_calls": [call]},

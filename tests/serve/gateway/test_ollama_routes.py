@@ -20,8 +20,16 @@ def test_the_root_answers_the_text_that_clients_compare(tmp_path: Path, method: 
 def test_tags_list_the_models_and_invent_no_sizes_or_digests(tmp_path: Path) -> None:
     models = ask(tmp_path, "/api/tags").json["models"]
     assert [(m["name"], m["model"]) for m in models] == [(n, n) for n in ("echo", "tools", "org/model:q4")]
-    assert {tuple(sorted(m)) for m in models} == {("details", "digest", "model", "name")}
-    assert not any(m["digest"] or any(m["details"].values()) for m in models)
+    for model in (models[0], models[2]):
+        assert set(model) == {"details", "digest", "model", "name"}
+        assert not model["digest"]
+        assert not any(model["details"].values())
+
+
+def test_tags_and_show_have_what_an_ollama_server_tells(tmp_path: Path) -> None:
+    told = {"size": 98_362_432, "digest": "00" * 32, "details": {"family": "llama"}}
+    assert ask(tmp_path, "/api/tags").json["models"][1] == {"name": "tools", "model": "tools", **told}
+    assert ask(tmp_path, "/api/show", {"model": "tools"}).json["details"] == {"family": "llama"}
 
 
 def test_the_lists_need_the_client_key(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batuta_cli.config import ModelSection
+from batuta_cli.config import Config, ModelSection, Privacy
 from batuta_cli.errors import (
     ContextOverflowError,
     DailyBudgetExceeded,
@@ -18,13 +18,16 @@ from batuta_cli.errors import (
     UsageError,
 )
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
+from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.pipeline.request import ChatRequest
+from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.providers.wire import BackendError
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.support_backend import FaultServer, Script, response
 from tests.serve.support_pipeline import MODEL, ask, backends, pipeline, refuser
 
 SMALL = "text-embedding-3-small"
+SOVEREIGN = Privacy(tier="sovereign")
 PRICED = {MODEL: ModelSection(100_000, 64, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(9))}
 TEXTS = ("Hello world", "one two three")
 
@@ -144,6 +147,20 @@ def test_another_backend_of_the_same_model_is_tried_when_the_first_fails(tmp_pat
     assert (len(first.requests), response.backend) == (1, "llamacpp")
     assert second.requests[-1][2]["model"] == MODEL
     assert len(pieces[0].embeddings) == 2
+
+
+def test_a_fallback_to_another_model_never_answers_and_an_alias_does(tmp_path: Path) -> None:
+    """Vectors of two models cannot be compared."""
+    with FaultServer(refuser("503 Service Unavailable")) as down, FaultServer(embedder()) as up:
+        tables = backends(("big",), one=("llamacpp", down.base_url)) | backends(two=("llamacpp", up.base_url))
+        config = Config(backends=tables, fallbacks={"big": (MODEL,)}, aliases={"small": MODEL}, privacy=SOVEREIGN)
+        made = Pipeline(config, breaker=budget(), audit=AuditLog(tmp_path / "audit"))
+        with pytest.raises(BackendError):
+            ask(made, request(model="big"))
+        assert up.requests == []
+        made = Pipeline(config, breaker=budget(), audit=AuditLog(tmp_path / "audit"))
+        assert len(ask(made, request(model="small"))[1][0].embeddings) == 2
+    assert up.requests[0][2]["model"] == MODEL
 
 
 def test_each_text_must_fit_the_window_and_not_their_sum(tmp_path: Path) -> None:

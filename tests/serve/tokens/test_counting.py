@@ -1,6 +1,5 @@
 """Counting conversations: OpenAI's own numbers, rendered prompts, and estimates that say so."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -36,30 +35,6 @@ COUNTED = {
     "gpt-4o": 124,
     "gpt-4o-mini": 124,
 }
-
-
-@pytest.mark.parametrize("model", COUNTED)
-def test_openai_conversations_are_counted_as_the_api_counts_them(model: str) -> None:
-    count = count_messages(model, parse_messages(COOKBOOK))
-    assert (count.tokens, count.exact) == (COUNTED[model], True)
-
-
-@pytest.mark.parametrize(
-    ("model", "same_as"),
-    [("openai/gpt-4o", "gpt-4o"), ("GPT-4", "gpt-4"), ("gpt-4-turbo-2024-04-09", "gpt-4"),
-     ("gpt-4-1106-preview", "gpt-4"), ("gpt-4o-2024-08-06", "gpt-4o"), ("ft:gpt-4o-mini:acme::7", "gpt-4o"),
-     ("gpt-4.1-nano", "gpt-4o"),
-     ("gpt-35-turbo", "gpt-4"), ("chatgpt-4o-latest", "gpt-4o")],
-)  # fmt: skip
-def test_dates_sizes_and_fine_tunings_belong_to_their_family(model: str, same_as: str) -> None:
-    assert count_messages(model, parse_messages(COOKBOOK)) == count_messages(same_as, parse_messages(COOKBOOK))
-
-
-@pytest.mark.parametrize("model", ["gpt-5", "gpt-5.1-mini", "o1", "o3-mini", "o4-mini", "gpt-oss-20b"])
-def test_where_the_overhead_is_not_published_the_count_says_that_it_is_an_estimate(model: str) -> None:
-    count = count_messages(model, parse_messages(COOKBOOK))
-    assert count.tokens > COUNTED["gpt-4o"] and not count.exact
-    assert "o200k" in count.method
 
 
 @pytest.mark.parametrize(
@@ -107,15 +82,6 @@ def test_gpt_oss_is_counted_by_its_rendered_prompt() -> None:
     assert estimate.tokens > expected and not estimate.exact
 
 
-def test_every_model_that_tiktoken_knows_has_its_encoding() -> None:
-    names = dict(tiktoken.model.MODEL_TO_ENCODING)
-    for prefix, encoding in tiktoken.model.MODEL_PREFIX_TO_ENCODING.items():
-        names[f"{prefix}2026-11-01" if prefix.endswith("-") else prefix] = encoding
-    for name, encoding in names.items():
-        expected = "r50k_base" if encoding == "gpt2" else encoding  # the same ranks
-        assert tokenizer_for(name).name == f"tiktoken {expected}", name
-
-
 def test_a_named_tokenizer_comes_before_the_name_of_the_model(gguf: Path) -> None:
     counted = count_messages("gpt-4o", [ChatMessage.user("Hello")], tokenizer_path=gguf, render=lambda _: "Hello")
     assert counted == TokenCount(1, True, tokenizer_for(str(gguf)).name)
@@ -129,62 +95,3 @@ def test_a_longer_conversation_never_counts_less(texts: list[str], model: str) -
     messages = [ChatMessage.user(text) for text in texts]
     counts = [count_messages(model, messages[: n + 1]).tokens for n in range(len(messages))]
     assert counts == sorted(set(counts))
-
-
-WEATHER: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "The weather of a city.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-
-
-def agent_tools(number: int) -> list[dict[str, Any]]:
-    """Tools as coding agents send them: long descriptions in prose, a few parameters."""
-    prose = "Reads a file from the local file system. You may access any file directly by using this tool. " * 30
-    return [
-        {**WEATHER, "function": {**WEATHER["function"], "name": f"tool{n}", "description": prose}}
-        for n in range(number)
-    ]
-
-
-@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4"])
-def test_tools_are_counted_by_the_tokenizer_and_not_by_the_byte(model: str) -> None:
-    tools = agent_tools(20)
-    messages = [ChatMessage.user("Hello")]
-    plain, count = count_messages(model, messages), count_messages(model, messages, options={"tools": tools})
-    text = json.dumps(tools)
-    added = count.tokens - plain.tokens
-    assert not count.exact and "tools" in count.method
-    assert tokenizer_for(model).count(text) <= added < len(text) / 3
-
-
-def test_tools_without_a_known_tokenizer_are_bounded_from_above() -> None:
-    tools = agent_tools(20)
-    count = count_messages("claude-3-opus", [ChatMessage.user("Hello")], options={"tools": tools})
-    # Claude counts up to 1.4 tokens where cl100k counts one, and adds up to 530 for its instructions.
-    assert count.tokens > 1.4 * tokenizer_for("gpt-4").count(json.dumps(tools)) + 530
-
-
-@pytest.mark.parametrize("field", ["tools", "functions", "response_format", "documents"])
-def test_each_field_that_becomes_part_of_the_prompt_is_counted(field: str, gguf: Path) -> None:
-    messages = [ChatMessage.user("Hello")]
-    for arguments in ({"model": "gpt-4o"}, {"model": str(gguf), "render": lambda _: "Hello"}):
-        plain = count_messages(messages=messages, **arguments)
-        count = count_messages(messages=messages, options={field: [WEATHER], "temperature": 1}, **arguments)
-        assert plain.exact and not count.exact
-        assert count.tokens >= plain.tokens + tokenizer_for(str(arguments["model"])).count(json.dumps([WEATHER]))
-
-
-def test_options_that_are_not_part_of_the_prompt_leave_the_count_exact() -> None:
-    messages = [ChatMessage.user("Hello")]
-    options = {"temperature": 0.5, "tools": [], "response_format": None, "stop": ["a" * 1000]}
-    assert count_messages("gpt-4o", messages, options=options) == count_messages("gpt-4o", messages)
-
-
-def test_the_margin_covers_a_template_that_indents_the_json() -> None:
-    tools = [WEATHER] * 5
-    count = count_messages("gpt-4o", [ChatMessage.user("Hello")], options={"tools": tools})
-    assert count.tokens > tokenizer_for("gpt-4o").count(json.dumps(tools, indent=4)) + 600

@@ -1,7 +1,6 @@
 """The tokenizers of GGUF files, held against llama.cpp's own answers."""
 
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batuta_cli.errors import InvalidInputError, MissingDependencyError
-from batuta_cli.serve.models.gguf import read_metadata
+from batuta_cli.errors import InvalidInputError
 from batuta_cli.serve.tokens.bytepair import BytePairTokenizer
 from batuta_cli.serve.tokens.gguf_vocabulary import gguf_tokenizer, pretokenizers
 from batuta_cli.serve.tokens.tokenizer import Tokenizer
@@ -46,12 +44,6 @@ def test_tokens_of_the_users_own_kind_are_found_in_any_text(tokenizers: dict[str
     assert tokenizers["gpt-2"].encode("a<tool>b<|endoftext|>")[1] == 50257
     assert 50256 not in tokenizers["gpt-2"].encode("a<tool>b<|endoftext|>")
     assert tokenizers["gpt-2"].encode("a<tool>b<|endoftext|>", special=True) == [64, 50257, 65, 50256]
-
-
-def test_a_sentence_piece_control_token_is_text_in_a_message(tokenizers: dict[str, Tokenizer]) -> None:
-    # <s> is 1; "▁Hi" is 15359: each text after a control token begins with a blank of its own, as in llama.cpp.
-    assert tokenizers["mistral-v1"].encode("<s>Hi</s>", special=True) == [1, 15359, 2]
-    assert not {1, 2} & set(tokenizers["mistral-v1"].encode("<s>Hi</s>"))
 
 
 def spm_with(directory: Path, pieces: dict[str, int], **fields: Any) -> Tokenizer:
@@ -117,55 +109,6 @@ def test_a_file_without_a_tokenizer_is_an_error(tmp_path: Path) -> None:
         gguf_tokenizer(tmp_path / "m.gguf")
 
 
-def gemma4(directory: Path, **fields: Any) -> Path:
-    """A vocabulary whose merges are over characters."""
-    words = ["\u2581", "a", "b", "\n", "\n\n", "\u2581a", "ab", "\u2581ab", "\u3042"]
-    tokens = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *words, "<turn|>"]
-    content = {
-        "tokenizer.ggml.model": ("str", "gemma4"),
-        "tokenizer.ggml.tokens": ("[str]", tokens),
-        "tokenizer.ggml.token_type": ("[i32]", [2] + [6] * 256 + [1] * len(words) + [3]),
-        "tokenizer.ggml.merges": ("[str]", ["a b", "\u2581 ab", "\u2581 a"]),
-    }
-    path = directory / "gemma4.gguf"
-    path.write_bytes(gguf_bytes(content | fields))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("ab ab", ["ab", "\u2581ab"]),
-        ("a a  b", ["a", "\u2581a", "\u2581", "\u2581", "b"]),
-        ("a\n\nb\n", ["a", "\n\n", "b", "\n"]),
-        ("a\n\n\n", ["a", "\n", "\n", "\n"]),  # no token has three line breaks, and no merge makes two
-        ("\u3042\u3044", ["\u3042", "<0xE3>", "<0x81>", "<0x84>"]),
-        ("<turn|>", [*(f"<0x{byte:02X}>" for byte in b"<turn|>")]),
-        ("", []),
-    ],
-)
-def test_byte_pairs_over_characters(tmp_path: Path, text: str, names: list[str]) -> None:
-    path = gemma4(tmp_path)
-    tokens = [str(t) for t in read_metadata(path, arrays=["tokenizer.ggml.tokens"]).get("tokenizer.ggml.tokens") or ()]  # type: ignore[union-attr]
-    tokenizer = gguf_tokenizer(path)
-    assert [tokens[number] for number in tokenizer.encode(text)] == names and tokenizer.exact
-    assert tokenizer.encode("<turn|>", special=True) == [len(tokens) - 1]
-
-
-@pytest.mark.parametrize("merges", [["a c"], ["ab"], ["a a"]])
-def test_merges_over_characters_that_are_damaged_are_an_error(tmp_path: Path, merges: list[str]) -> None:
-    with pytest.raises(InvalidInputError, match=r"gemma4\.gguf.*damaged vocabulary: merge 0"):
-        gguf_tokenizer(gemma4(tmp_path, **{"tokenizer.ggml.merges": ("[str]", merges)}))
-
-
-def test_without_its_package_a_vocabulary_over_characters_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(MissingDependencyError, match=r"gemma4\.gguf"):
-        gguf_tokenizer(gemma4(tmp_path))
-
-
 GOOD: dict[str, tuple[str, Any]] = {
     "tokenizer.ggml.model": ("str", "gpt2"),
     "tokenizer.ggml.pre": ("str", "gpt-2"),
@@ -202,22 +145,6 @@ def test_a_damaged_vocabulary_is_an_error_that_names_the_file(
     path.write_bytes(gguf_bytes(base | {field: content}))
     with pytest.raises(InvalidInputError, match=r"m\.gguf"):
         gguf_tokenizer(path)
-
-
-def test_what_the_vocabulary_lacks_is_given_out_as_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "m.gguf"
-    path.write_bytes(gguf_bytes(GOOD | {"tokenizer.ggml.tokens": ("[str]", ["a", "b"])}))
-    assert gguf_tokenizer(path).encode("ab") == [0, 1]
-    assert gguf_tokenizer(path).count("abx") == 2  # llama.cpp loses a byte that has no token
-
-
-def test_without_its_package_a_sentence_piece_model_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(MissingDependencyError) as caught:
-        gguf_tokenizer(mistral_v1(tmp_path))
-    assert caught.value.hint == "pip install 'batuta-cli[tokenizers]'"
 
 
 def test_every_pattern_compiles_and_a_single_one_matches_every_character() -> None:

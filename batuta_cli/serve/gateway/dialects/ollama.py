@@ -28,11 +28,14 @@ from batuta_cli.serve.gateway.dialects.fields import (
 )
 from batuta_cli.serve.gateway.dialects.ollama_fields import CHAT_FIELDS, GENERATE_FIELDS, OPTIONS
 from batuta_cli.serve.gateway.dialects.ollama_replies import OllamaChatReply, OllamaGenerateReply, OllamaReply
+from batuta_cli.serve.gateway.dialects.openai_fields import with_chat_fields
 from batuta_cli.serve.gateway.dialects.replies import Reply
 from batuta_cli.serve.gateway.dialects.treatment import TreatedFields, treat
 from batuta_cli.serve.gateway.http_errors import ollama_error
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, check_tool_results
 
+_CHAT_ROWS, _GENERATE_ROWS = with_chat_fields(CHAT_FIELDS), with_chat_fields(GENERATE_FIELDS)
+_OPTION_ROWS = with_chat_fields(OPTIONS)
 _ROLES = {"system": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT, "tool": Role.TOOL}
 _IMAGE_TYPES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -53,7 +56,7 @@ class OllamaChat:
     personal = frozenset[str]()
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
-        fields = treat(document, CHAT_FIELDS)
+        fields = treat(document, _CHAT_ROWS)
         messages = checked_messages(lambda: _conversation(document.get("messages") or []))
         return _parsed(document, fields, messages, OllamaChatReply)
 
@@ -70,7 +73,7 @@ class OllamaGenerate:
     personal = frozenset[str]()
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
-        fields = treat(document, GENERATE_FIELDS)
+        fields = treat(document, _GENERATE_ROWS)
         return _parsed(document, fields, checked_messages(lambda: _prompt(document)), OllamaGenerateReply)
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
@@ -83,7 +86,7 @@ def _parsed(
     messages: tuple[ChatMessage, ...],
     kind: type[OllamaReply],
 ) -> ParsedRequest:
-    given = treat(take(document, "options", OBJECT) or {}, OPTIONS)
+    given = treat(take(document, "options", OBJECT) or {}, _OPTION_ROWS)
     limit = _whole(document, "num_predict")
     if limit is not None and limit > MOST_TOKENS:
         raise wrong("num_predict", f"must be at most {MOST_TOKENS}", "invalid_value")

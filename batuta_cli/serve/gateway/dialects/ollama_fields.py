@@ -54,7 +54,7 @@ _IMAGE_LIST = FieldType("a list of base64 strings", lambda v: isinstance(v, list
 _INPUT = FieldType("a string or a list of strings", lambda v: isinstance(v, str) or _IMAGE_LIST.holds(v))
 
 OPTIONS: Mapping[str, FieldRow] = {
-    "num_predict": mapped(_COUNT, "max_tokens; -1 and -2 mean no limit"),
+    "num_predict": mapped(_COUNT, "max_tokens"),
     "temperature": option(NUMBER, "temperature"),
     "top_p": option(NUMBER, "top_p"),
     "top_k": mapped(_COUNT, "top_k"),
@@ -84,10 +84,10 @@ OPTIONS: Mapping[str, FieldRow] = {
 
 _BOTH: dict[str, FieldRow] = {
     "model": mapped(TEXT, "model"),
-    "stream": mapped(BOOLEAN, "stream; true unless it is given"),
-    "options": mapped(OBJECT, "the fields of `options`"),
+    "stream": mapped(BOOLEAN, "stream"),
+    "options": mapped(OBJECT, "options"),
     "format": mapped(_FORMAT, "response_format"),
-    "think": mapped(_THINK, "chat_template_kwargs.enable_thinking, or reasoning_effort for a level"),
+    "think": mapped(_THINK, "chat_template_kwargs.enable_thinking, reasoning_effort"),
     "keep_alive": dropped(ANY, _LIFETIME),
     "logprobs": option(BOOLEAN, "logprobs"),
     "top_logprobs": option(_ALTERNATIVES, "top_logprobs"),
@@ -103,9 +103,9 @@ CHAT_FIELDS: Mapping[str, FieldRow] = _BOTH | {
 """`POST /api/chat`."""
 
 GENERATE_FIELDS: Mapping[str, FieldRow] = _BOTH | {
-    "prompt": mapped(TEXT, "a user message"),
-    "system": mapped(TEXT, "a system message"),
-    "images": mapped(_IMAGE_LIST, "the images of the user message"),
+    "prompt": mapped(TEXT, "messages"),
+    "system": mapped(TEXT, "messages"),
+    "images": mapped(_IMAGE_LIST, "messages"),
     "suffix": native_only(TEXT, "the text after the one to generate", ""),
     "template": native_only(TEXT, "a prompt template in Go's syntax", ""),
     "raw": native_only(BOOLEAN, "a prompt without a template", False),

@@ -18,8 +18,8 @@ from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
 from batuta_cli.serve.gateway.dialects.replies import Calls, choices_of, receipt_facts
 from batuta_cli.serve.gateway.http_errors import HttpError, error_body, ollama_error
 from batuta_cli.serve.pipeline.request import Summary
-from batuta_cli.serve.providers.formats.openai_chat import parsed as parsed_event
 from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.providers.tolerant_json import encoded, json_object
 from batuta_cli.serve.providers.wire import BackendError, Piece
 
 _DONE_REASONS = {"tool_calls": "stop"}
@@ -91,12 +91,12 @@ class OllamaReply(ABC):
         """The backend's own object; the last one is kept, because the cost is added to it."""
         if not ends:
             return line.data + b"\n"
-        self._relayed_end = parsed_event(line.data)
+        self._relayed_end = json_object(line.data)
         return b""
 
     def end(self, summary: Summary) -> bytes:
         if self._relayed_end is not None:
-            return orjson.dumps(self._relayed_end | {"batuta": receipt_facts(summary)}) + b"\n"
+            return encoded(self._relayed_end | {"batuta": receipt_facts(summary)}) + b"\n"
         calls = _called(self._calls.calls)
         lines = self._line({**self.content("", "", calls), "done": False}) if calls else b""
         last = self.content("", "", []) | self._last(self._reason, summary) | {"batuta": receipt_facts(summary)}
@@ -112,7 +112,7 @@ class OllamaReply(ABC):
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
         if raw is not None:
-            return orjson.dumps(raw)
+            return encoded(raw)
         choice = choices_of(pieces)[0]
         content = self.content(choice.text, _thinking(choice.more), _called(choice.calls.calls))
         last = self._last(choice.finish_reason, summary)

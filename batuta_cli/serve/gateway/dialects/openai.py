@@ -24,21 +24,23 @@ from batuta_cli.serve.gateway.dialects.fields import (
     take_model,
     wrong,
 )
-from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS
+from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS, with_chat_fields
 from batuta_cli.serve.gateway.dialects.outside import reach_of
 from batuta_cli.serve.gateway.dialects.replies import EventStreamReply, Reply, ReplyChoice, choices_of
 from batuta_cli.serve.gateway.dialects.treatment import personal_fields, treat
 from batuta_cli.serve.gateway.http_errors import HttpError, error_body, openai_error
 from batuta_cli.serve.messages import ChatMessage, Role, parse_messages
 from batuta_cli.serve.pipeline.request import Summary
-from batuta_cli.serve.providers.formats.openai_chat import mended
-from batuta_cli.serve.providers.formats.openai_chat import parsed as parsed_event
 from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.providers.tolerant_json import encoded, json_object, mended
 from batuta_cli.serve.providers.wire import Piece
 from batuta_cli.serve.usage import to_openai
 
 DONE = b"data: [DONE]\n\n"
 _NO_USAGE = b',"usage":null}'
+
+
+_COMPLETION_ROWS = with_chat_fields(COMPLETION_FIELDS)
 
 
 class ChatCompletions:
@@ -86,7 +88,7 @@ class Completions:
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         model = take_model(document)
-        fields = treat(document, COMPLETION_FIELDS)
+        fields = treat(document, _COMPLETION_ROWS)
         prompt = document.get("prompt")
         if isinstance(prompt, list) and len(prompt) == 1:
             prompt = prompt[0]
@@ -231,15 +233,15 @@ class ChatReply(_Reply):
         elif data.endswith(_NO_USAGE):
             data = data.removesuffix(_NO_USAGE) + b"}"
         elif b'"usage"' in data:
-            document = mended(parsed_event(data))
+            document = mended(json_object(data))
             if document.pop("usage", None) is not None and not document.get("choices"):
                 return b""
-            data = orjson.dumps(document)
+            data = encoded(document)
         return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
 
     def _opened(self, data: bytes) -> bytes:
         """The first event, with the fields of the frame and the role that it lacks: clients take both from it."""
-        first = parsed_event(data)
+        first = mended(json_object(data))
         frame = self._frame | {"object": self.chunk}
         lacking = {name: value for name, value in frame.items() if first.get(name) is None}
         self._set_frame(frame | {name: first[name] for name in frame.keys() - lacking.keys()})
@@ -248,7 +250,7 @@ class ChatReply(_Reply):
         without_role = isinstance(delta, dict) and not delta.get("role")
         if without_role:
             delta["role"] = "assistant"
-        return orjson.dumps(mended(first | lacking)) if lacking or without_role else data
+        return encoded(first | lacking) if lacking or without_role else data
 
     def end(self, summary: Summary) -> bytes:
         self._with_usage = self._with_usage and not self._usage_told
@@ -256,7 +258,7 @@ class ChatReply(_Reply):
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
-        return super().whole(pieces, summary) if raw is None else orjson.dumps(raw)
+        return super().whole(pieces, summary) if raw is None else encoded(raw)
 
     def begin(self) -> bytes:
         return self._role(0)

@@ -21,7 +21,9 @@ from batuta_cli.serve.gateway.dialects.fields import (
 from batuta_cli.serve.gateway.dialects.treatment import (
     ANY,
     FieldRow,
+    FieldTable,
     carried,
+    dropped,
     mapped,
     option,
     personal,
@@ -48,7 +50,7 @@ SAMPLING: dict[str, FieldRow] = {
 
 EMBEDDING_FIELDS: dict[str, FieldRow] = {
     "model": mapped(TEXT, "model"),
-    "input": mapped(ANY, "the texts"),
+    "input": mapped(ANY, "input"),
     "dimensions": option(INTEGER, "dimensions"),
     "encoding_format": option(ENCODING, "encoding_format"),
     "user": personal(TEXT, _NAMES_A_USER),
@@ -106,4 +108,20 @@ COMPLETION_FIELDS: dict[str, FieldRow] = {
     "echo": refused("is not supported", False),
     "logprobs": refused("is not supported; chat completions have it", 0),
     "best_of": refused("is not supported; use n", 1),
+}
+
+
+def with_chat_fields(table: FieldTable) -> FieldTable:
+    """The table of another API, and rows for the fields that chat completions have beside it.
+
+    Without a row such a field would reach a backend unchecked, because the gateway's own request has the form of chat
+    completions: a second output limit or `n` would exceed the reservation, and `store` would make a provider keep the
+    conversation. Options and fields of local servers are checked as in chat completions; the others are dropped.
+    """
+    return {**_OF_CHAT, **table}
+
+
+_OF_CHAT: dict[str, FieldRow] = {
+    name: row if row.copied or name in SERVER_FIELDS else dropped(ANY, "a field of OpenAI's chat completions")
+    for name, row in CHAT_FIELDS.items()
 }

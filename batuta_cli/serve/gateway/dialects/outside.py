@@ -12,6 +12,7 @@ Only content is searched: the arguments of a tool call or the text of a message 
 fetches.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -57,11 +58,17 @@ CALL_COST: Mapping[str, int] = {"web_search": 10_000_000}
 """Nano-dollars for one use, by the beginning of the tool's type
 (https://docs.anthropic.com/en/docs/about-claude/pricing#web-search-tool)."""
 
-_URL_KEYS = frozenset(("image_url", "video_url", "audio_url", "file_url", "input_image", "url_source"))
-"""Keys of a content part whose value is a URL, or an object with one."""
+_URL_KEY = re.compile(r"\w+_?ur[il]", re.IGNORECASE)
+"""Keys of a content part whose value is a URL, or an object with one: `image_url`, `file_uri`, `imageUrl`, …"""
+_DATA_KEYS = frozenset(("audio", "data", "file_data", "image", "video"))
+"""Keys whose value is data, and a URL for some servers."""
+_MEDIA_TYPE = re.compile(r"url|(\w*_)?(image|video|audio|file|document)(_\w*)?")
+"""Types of parts in which `url` and `path` are where the content is, as transformers and SGLang have them. In other
+parts, such as the results of a search, they are facts."""
 _ID_KEYS = frozenset(("file_id", "container_id"))
 _NESTED_KEYS = frozenset(("content", "source", "file", "input_audio", "output"))
 _DEEPEST = 16
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31}):")  # RFC 3986, section 3.1; base64 has no colon
 
 
 @dataclass
@@ -130,19 +137,22 @@ def _search(value: Any, found: _Found, depth: int) -> None:
     if not isinstance(value, dict):
         return
     for name, inner in value.items():
-        if name in _URL_KEYS:
+        if _URL_KEY.fullmatch(name):
             _add_url(inner, found)
         elif name in _ID_KEYS and isinstance(inner, str):
             found.ids.append(name)
-        elif name in ("url", "data", "file_data") and isinstance(inner, str) and _is_media(name, value, inner):
+        elif isinstance(inner, str) and _is_url(name, value, inner):
             _add_url(inner, found)
         elif name in _NESTED_KEYS:
             _search(inner, found, depth + 1)
 
 
-def _is_media(name: str, part: Mapping[str, Any], value: str) -> bool:
-    """Whether a string beside others is a URL that is fetched: a source, or data that has a scheme."""
-    return part.get("type") == "url" if name == "url" else "://" in value[:64]
+def _is_url(name: str, part: Mapping[str, Any], value: str) -> bool:
+    """Whether a text field of a part says where the content is."""
+    if name in ("url", "path"):
+        kind = part.get("type")
+        return isinstance(kind, str) and _MEDIA_TYPE.fullmatch(kind) is not None
+    return name in _DATA_KEYS and _SCHEME.match(value) is not None
 
 
 def _add_url(value: Any, found: _Found) -> None:
@@ -152,7 +162,8 @@ def _add_url(value: Any, found: _Found) -> None:
 
 
 def _check_url(url: str) -> None:
-    scheme = urlsplit(url[:64].strip()).scheme if _is_plain(url[:64]) else ""
+    found = _SCHEME.match(url) if _is_plain(url[:64]) else None
+    scheme = found[1].lower() if found else ""
     if scheme == "file":
         raise wrong("messages", "must not have file: URLs", "unsupported_url")
     if not scheme:

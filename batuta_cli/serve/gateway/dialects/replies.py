@@ -69,7 +69,8 @@ class EventStreamReply:
 
 def receipt_facts(summary: Summary) -> dict[str, Any]:
     """What a client is told at the end of a stream, because headers are sent before it."""
-    return {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "attempts": len(summary.attempts)}
+    facts = {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "attempts": len(summary.attempts)}
+    return facts | ({"fallback": summary.fallback} if summary.fallback else {})
 
 
 class RequestDialect(Protocol):
@@ -153,6 +154,7 @@ class Calls:
             if index == len(self.calls):
                 self.calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
             call = self.calls[index]
+            call |= {name: value for name, value in part.items() if name not in ("index", *call)}
             function = part.get("function")
             function = function if isinstance(function, dict) else {}
             call["id"] = call["id"] or part.get("id") or ""

@@ -4,6 +4,8 @@ A test compares the tables with the types of the package `openai`. `client_metad
 is sent by Codex.
 """
 
+from typing import Any
+
 from batuta_cli.serve.gateway.dialects.fields import BOOLEAN, INTEGER, NUMBER, OBJECT, OBJECTS, TEXT, FieldType
 from batuta_cli.serve.gateway.dialects.openai_fields import SAMPLING, SERVER_FIELDS
 from batuta_cli.serve.gateway.dialects.treatment import (
@@ -25,6 +27,11 @@ _STATELESS = "is not supported, because batuta keeps no responses; send the whol
 
 _TEXTS = FieldType("a list of strings", lambda value: isinstance(value, list) and all(map(TEXT.holds, value)))
 
+
+def _dropped(kind: FieldType, why: str, harmless: Any) -> FieldRow:
+    return FieldRow(Treatment.DROPPED, kind, why, harmless=(harmless,))
+
+
 RESPONSE_FIELDS: dict[str, FieldRow] = {
     **SAMPLING,
     **SERVER_FIELDS,
@@ -33,17 +40,15 @@ RESPONSE_FIELDS: dict[str, FieldRow] = {
     "instructions": mapped(TEXT, "messages"),
     "max_output_tokens": mapped(ANY, "max_tokens"),
     "stream": mapped(BOOLEAN, "stream"),
-    "stream_options": mapped(OBJECT, "nothing: its only field asks for padding against eavesdroppers"),
     "temperature": option(NUMBER, "temperature"),
     "top_p": option(NUMBER, "top_p"),
     "text": mapped(OBJECT, "response_format, verbosity"),
     "reasoning": mapped(OBJECT, "reasoning_effort"),
-    "include": mapped(_TEXTS, "logprobs, and the encrypted content of reasoning"),
+    "include": mapped(_TEXTS, "logprobs"),
     "top_logprobs": mapped(INTEGER, "logprobs, top_logprobs"),
     "tools": mapped(OBJECTS, "tools"),
     "tool_choice": mapped(ANY, "tool_choice"),
     "parallel_tool_calls": mapped(BOOLEAN, "parallel_tool_calls"),
-    "store": mapped(BOOLEAN, "nothing: it is sent as false, and the response says false"),
     "prompt_cache_options": carried(OBJECT, _CACHE),
     "prompt_cache_retention": carried(TEXT, _CACHE),
     "service_tier": carried(TEXT, "the service's speed, which may change the price"),
@@ -57,9 +62,9 @@ RESPONSE_FIELDS: dict[str, FieldRow] = {
     "metadata": personal(OBJECT, _NAMES_A_USER),
     "prompt_cache_key": personal(TEXT, _NAMES_A_USER),
     "safety_identifier": personal(TEXT, _NAMES_A_USER),
-    "truncation": FieldRow(
-        Treatment.DROPPED, TEXT, "OpenAI's service leaves out items with it", harmless=("disabled",)
-    ),
+    "store": _dropped(BOOLEAN, "batuta keeps no responses, and every backend gets false", False),
+    "stream_options": dropped(OBJECT, "asks for padding of the events"),
+    "truncation": _dropped(TEXT, "OpenAI's service leaves out items of a long input with it", "disabled"),
     "user": personal(TEXT, _NAMES_A_USER),
     "background": refused(_STATELESS, False),
     "conversation": refused(_STATELESS),

@@ -26,8 +26,8 @@ from batuta_cli.serve.gateway.dialects.responses_output import (
 from batuta_cli.serve.gateway.dialects.responses_tools import ResponseTools
 from batuta_cli.serve.gateway.http_errors import HttpError
 from batuta_cli.serve.pipeline.request import Summary
-from batuta_cli.serve.providers.formats.openai_chat import parsed
 from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.providers.tolerant_json import encoded, json_object
 from batuta_cli.serve.providers.wire import BackendError, FinishReason, Piece
 from batuta_cli.serve.usage import to_responses
 
@@ -107,7 +107,7 @@ class ResponseReply(EventStreamReply):
             self._open.note(piece.text)
             self._numbers.take()
         else:
-            document = parsed(event.data)
+            document = json_object(event.data)
             if note := _RELAYED.get(str(document.get("type"))):
                 note(self, document)
             self._numbers.pass_by(document.get("sequence_number"))
@@ -159,7 +159,7 @@ class ResponseReply(EventStreamReply):
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
         if raw is not None:
-            return orjson.dumps(raw)
+            return encoded(raw)
         for piece in pieces:
             self.piece(piece)
         self.end(summary)

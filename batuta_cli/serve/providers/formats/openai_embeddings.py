@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from batuta_cli.serve.backends.profile import Profile
-from batuta_cli.serve.providers.formats.openai_chat import reported
+from batuta_cli.serve.providers.reported import reported_error
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.providers.wire import BackendError, Call, EndingReader, Outgoing, Piece
 from batuta_cli.serve.usage import plain
@@ -36,7 +36,7 @@ class EmbeddingsReader(EndingReader):
 
     def whole(self, document: Any) -> Iterator[Piece]:
         if not isinstance(document, dict) or document.get("error"):
-            raise reported(document)
+            raise reported_error(document)
         found = _by_index(document.get("data"))
         if sorted(found) != list(range(self._inputs)):
             raise BackendError(f"the backend answered with {len(found):,} embeddings for {self._inputs:,} inputs")

@@ -37,6 +37,10 @@ PLACES: dict[str, Any] = {
     "responses file": {"type": "input_file", "file_url": URL},
     "anthropic image": {"type": "image", "source": {"type": "url", "url": URL}},
     "anthropic document": {"type": "document", "source": {"type": "url", "url": URL}},
+    "document of other services": {"type": "document_url", "document_url": URL},
+    "image of a template": {"type": "image", "image": URL},
+    "image with a URL beside its type": {"type": "image", "url": URL},
+    "part of a type of next year": {"type": "hologram", "hologramUri": URL},
     "in a document": {
         "type": "document",
         "source": {"type": "content", "content": [{"type": "image", "source": {"type": "url", "url": URL}}]},
@@ -59,8 +63,9 @@ def test_what_no_backend_fetches_is_no_url() -> None:
     call = {"type": "tool_use", "id": "t", "name": "fetch", "input": {"url": URL, "image_url": URL}}
     found = {"type": "web_search_tool_result", "content": [{"type": "web_search_result", "url": URL, "title": "x"}]}
     function = {"function": {"name": "fetch", "arguments": json.dumps({"image_url": URL})}}
+    tab = {"type": "browser_state", "tabs": [], "content": [{"type": "tab_entry", "url": URL}]}
     inline = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    document = chat_of(text(), call, found, inline)
+    document = chat_of(text(), call, found, tab, inline, {"type": "image", "image": "/9j/4AAQ"})
     document["messages"].append({"role": "assistant", "content": None, "tool_calls": [function]})
     assert reach_of(document, "messages").urls == ()
 
@@ -80,6 +85,25 @@ def test_a_file_and_what_is_no_url_is_refused_in_every_tier(tmp_path: Path, url:
         done = asked(tmp_path, "vllm", one, CHAT, chat_of(text(), part), tier=tier, media_hosts=("*",))
         assert (done.status, one.requests) == (400, [])
     assert "passwd" not in done.body.decode()
+
+
+def test_a_path_on_the_backends_machine_is_refused() -> None:
+    with pytest.raises(HttpError):
+        reach_of(chat_of({"type": "image", "path": "/etc/passwd"}), "messages")
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://[::1"])
+def test_a_url_that_is_not_well_formed_is_never_fetched_from_inside(url: str) -> None:
+    assert reach_of(chat_of({"type": "image_url", "image_url": {"url": url}}), "messages").urls == (url,)
+    assert not may_fetch((url,), ("*",))
+
+
+@pytest.mark.parametrize("url", ["file:/etc/passwd", "File:///etc/passwd"])
+@pytest.mark.parametrize("part", [{"type": "file", "file": {}}, {"type": "input_audio", "input_audio": {}}])
+def test_data_that_is_a_file_url_is_refused(url: str, part: Any) -> None:
+    inner = {"file_data": url, "data": url}
+    with pytest.raises(HttpError):
+        reach_of(chat_of({"type": part["type"], part["type"]: inner}), "messages")
 
 
 def test_content_that_nests_without_an_end_is_refused() -> None:

@@ -272,7 +272,7 @@ EVERYTHING: dict[str, Any] = {
     "metadata": {"a": "b"},
     "stream": True,
 }
-JUNK = [None, True, 0, -1, 1.5, "", "x", "\0", [], {}, [None], [[]], {"type": None}, {"type": "x"}, {"a": 1}]
+JUNK: list[Any] = [None, True, 0, -1, 1.5, "", "x", "\0", [], {}, [None], [[]], {"type": None}, {"type": "x"}, {"a": 1}]
 CHANGES = st.lists(st.tuples(st.integers(0, 500), st.none() | st.integers(0, len(JUNK) - 1)), min_size=1, max_size=3)
 
 

@@ -12,7 +12,7 @@ from batuta_cli.config import Budget, ModelSection, Router
 from batuta_cli.serve.gateway.state import GatewaySettings
 from batuta_cli.serve.tiers import PrivacyTier
 from tests.serve.gateway.support import RESPONSES, Asking, Response, run
-from tests.serve.support_backend import FaultServer, Script, response, stream_head
+from tests.serve.support_backend import FaultServer, Script, chat_answer, response, stream_head
 from tests.serve.support_pipeline import MODEL, backends, pipeline, servers, speaker
 
 TEXT = "Zażółć gęślą jaźń, said the backend."
@@ -292,3 +292,20 @@ def test_openai_counts_its_own_input_tokens(tmp_path: Path) -> None:
         (sent_body,) = [each for path, _, each in one.requests if path.endswith("/input_tokens")]
     assert (done.json["input_tokens"], done.headers["x-batuta-count"]) == (11, "exact")
     assert sent_body == {"model": MODEL, "input": "Say it.", "instructions": "Be brief.", "tools": [PATCH]}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_server_without_the_route_is_asked_for_a_chat_completion(tmp_path: Path, streamed: bool) -> None:
+    def script(path: str, headers: dict[str, str], body: Any) -> Script:
+        if path.endswith("/responses"):
+            return [response(b'{"error": {"message": "no such route"}}', status="404 Not Found")]
+        if not path.endswith("/completions"):
+            return [response(b'{"data": []}')]
+        return speaker(TEXT)(path, headers, body) if streamed else [response(chat_answer(TEXT))]
+
+    with servers(script) as [one]:
+        done, _ = ask(tmp_path, backends(one=("openai", one.base_url)), {"stream": streamed})
+        assert done.status == 200, done.body
+        assert [path for path, _, _ in one.requests][-1] == "/v1/chat/completions"
+    answer = done.events[-1]["response"] if streamed else done.json
+    assert answer["output"][0]["content"][0]["text"] == TEXT
