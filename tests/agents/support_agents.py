@@ -1,7 +1,7 @@
 """Agents behind a gateway: a home of their own, no keys, a scripted backend, and a proxy that lets nothing out.
 
-The agents and the AI SDK come from npm (package.json beside this file), node from PyPI; `make .venv/.agents` installs
-both. Nothing is downloaded when a test runs: the proxy that the agents are told to use answers 502 and records what
+The agents and the AI SDK come from npm (package.json beside this file), node and llm from PyPI; `make .venv/.agents`
+installs them. Nothing is downloaded when a test runs: the proxy that the agents are told to use answers 502 and records what
 they asked for. Codex runs commands without its sandbox, which needs namespaces that a container may not have.
 """
 
@@ -18,7 +18,7 @@ from tests.serve.support_backend import FaultServer, response
 
 VENV = Path(sys.prefix)
 MODULES = VENV / "agents" / "node_modules"
-PATHS = (MODULES / ".bin", VENV / "node" / "bin", VENV / "bin", "/usr/bin", "/bin")
+PATHS = (MODULES / ".bin", VENV / "llm" / "bin", VENV / "node" / "bin", VENV / "bin", "/usr/bin", "/bin")
 
 
 class World:
@@ -54,6 +54,7 @@ class World:
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
             "TERM": "dumb",
+            "BATUTA_GATEWAY_PORT": self.gateway.url.rpartition(":")[2],
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
@@ -78,6 +79,6 @@ def world(folder: Path) -> Iterator[World]:
     with (
         FaultServer(converse) as backend,
         FaultServer(lambda *_: [refusal]) as outside,
-        real(configured(folder, "llamafile", backend.base_url)) as gateway,
+        real(configured(folder, "mine", backend.base_url)) as gateway,
     ):
         yield World(folder, backend, outside, gateway)

@@ -1,4 +1,4 @@
-"""Claude Code, Codex, opencode and the AI SDK, unchanged, behind a gateway: each asks, streams, and runs one tool.
+"""Claude Code, Codex, opencode, llm and the AI SDK behind a gateway: each asks, streams, and runs one tool.
 
 The commands are those of docs/clients.md, run as they stand there.
 """
@@ -41,11 +41,12 @@ def output(block: str) -> str:
 def test_an_agent_gives_the_output_of_the_documentation_streams_and_runs_a_tool(agent: str, behind: World) -> None:
     done = behind.run(commands(AGENTS[agent]))
     assert (done.returncode, done.stdout) == (0, output(AGENTS[agent])), done.stderr
-    assert done.stdout == f"{GREETING}\n{USED}{NOTE}\n"
+    assert done.stdout.splitlines()[-1] == USED + NOTE
+    assert done.stdout.splitlines()[0] == GREETING or agent.endswith("_launch")
     assert {body["stream"] for body in behind.asked} == {True}
     told = list(results(behind.asked))
     assert len(told) == 1 and NOTE in told[0]
-    assert set(behind.outside) <= ({OPENCODE_PLUGIN} if agent == "opencode" else set())
+    assert set(behind.outside) <= ({OPENCODE_PLUGIN} if agent.startswith("opencode") else set())
 
 
 def test_codex_uses_a_free_form_tool(behind: World) -> None:
@@ -83,5 +84,5 @@ def test_the_example_of_the_ai_sdk_prints_what_the_documentation_shows(behind: W
 def test_the_documentation_names_the_versions_that_are_run() -> None:
     pinned = json.loads(Path(__file__).with_name("package.json").read_text())["dependencies"]
     for package in ("@anthropic-ai/claude-code", "@openai/codex", "opencode-ai", "ai"):
-        assert f"| {pinned[package]} |" in DOCUMENT, package
+        assert f" | {pinned[package]} | " in DOCUMENT, package
         assert json.loads((MODULES / package / "package.json").read_text())["version"] == pinned[package]

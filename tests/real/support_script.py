@@ -50,7 +50,7 @@ _MODELS = [{"id": name, "object": "model"} for name in (MODEL, CODEX_MODEL)]
 def converse(path: str, headers: Mapping[str, str], body: Any) -> Script:
     """The script: what is answered to a request."""
     if path == "/health":
-        return [response(b"", "text/plain", "200 OK", "Server: llamafile")]
+        return [response(b"", "text/plain")]
     if path.endswith("/models"):
         return [response(json.dumps({"object": "list", "data": _MODELS}).encode())]
     if not path.endswith("/chat/completions"):
@@ -74,11 +74,11 @@ def results(bodies: Iterable[Mapping[str, Any]]) -> Iterator[str]:
                 yield _text(message["content"])
 
 
-def configured(folder: Path, profile: str, base_url: str) -> dict[str, str]:
-    """The environment of a gateway with one backend, under the tier sovereign."""
+def configured(folder: Path, backend: str, base_url: str) -> dict[str, str]:
+    """The environment of a gateway with one backend under the tier sovereign. A profile's name gives it that profile."""
     file = folder / "config" / "batuta" / "config.toml"
     file.parent.mkdir(parents=True)
-    file.write_text(f'[backends.{profile}]\nbase_url = "{base_url}"\n[privacy]\ntier = "sovereign"\n')
+    file.write_text(f'[backends.{backend}]\nbase_url = "{base_url}"\n[privacy]\ntier = "sovereign"\n')
     places = {f"XDG_{name.upper()}_HOME": str(folder / name) for name in ("config", "state", "data", "cache")}
     return {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(folder)} | places
 

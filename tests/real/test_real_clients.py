@@ -72,7 +72,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Fa
     """The address of a gateway, and the backend behind it."""
     with (
         FaultServer(converse) as backend,
-        real(configured(tmp_path_factory.mktemp("scripted"), "llamafile", backend.base_url)) as gateway,
+        real(configured(tmp_path_factory.mktemp("scripted"), "mine", backend.base_url)) as gateway,
     ):
         yield gateway.url, backend
 

@@ -17,7 +17,7 @@ from batuta_cli import config
 from batuta_cli.config import ModelSection
 from batuta_cli.errors import ConfigError
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
-from batuta_cli.serve.gateway.dialects.anthropic import MessageReply
+from batuta_cli.serve.gateway.dialects.anthropic_reply import MessageReply
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
 from batuta_cli.serve.gateway.dialects.openai import ChatReply
 from batuta_cli.serve.models.pricing import KindPrices, PriceTier, TokenPricing, own_prices, price_for

@@ -355,7 +355,7 @@ def test_an_event_that_has_to_be_mended_is_written_anew_under_the_first_id(tmp_p
     assert end == "[DONE]"
     assert {chunk["id"] for chunk in chunks} == {"chatcmpl-up"}
     assert chunks[1] == json.loads(OPENAI_STREAM[1][6:])
-    assert [c["choices"][0]["finish_reason"] for c in chunks][-1] == "stop"
+    assert [c["choices"][0]["finish_reason"] for c in chunks][-1] == "tool_calls"
 
 
 def test_fields_that_no_table_knows_are_in_the_log_by_name_only(tmp_path: Path) -> None:
