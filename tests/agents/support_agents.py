@@ -1,8 +1,8 @@
 """Agents behind a gateway: a home of their own, no keys, a scripted backend, and a proxy that lets nothing out.
 
 The agents and the AI SDK come from npm (package.json beside this file), node and llm from PyPI; `make .venv/.agents`
-installs them. Nothing is downloaded when a test runs: the proxy that the agents are told to use answers 502 and records what
-they asked for. Codex runs commands without its sandbox, which needs namespaces that a container may not have.
+installs them. Nothing is downloaded when a test runs: the proxy that the agents are told to use answers 502 and records
+what they asked for. Codex runs commands without its sandbox, which needs namespaces that a container may not have.
 """
 
 import subprocess

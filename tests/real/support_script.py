@@ -75,7 +75,7 @@ def results(bodies: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def configured(folder: Path, backend: str, base_url: str) -> dict[str, str]:
-    """The environment of a gateway with one backend under the tier sovereign. A profile's name gives it that profile."""
+    """The environment of a gateway with one backend, under the tier sovereign."""
     file = folder / "config" / "batuta" / "config.toml"
     file.parent.mkdir(parents=True)
     file.write_text(f'[backends.{backend}]\nbase_url = "{base_url}"\n[privacy]\ntier = "sovereign"\n')
