@@ -12,7 +12,7 @@ _batuta_at() {
             options='-V --version --json -q --quiet -h --help'
             ;;
         'batuta pacha')
-            subcommands='keygen sign verify hash encrypt decrypt inspect keys trust store'
+            subcommands='keygen sign verify run hash encrypt decrypt inspect keys trust store'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha keygen')
@@ -33,10 +33,19 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha verify')
-            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --json -q --quiet -h --help'
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --report --json -q --quiet -h --help'
             case ${2-} in
                 --signature | --key | --trust | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
-                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned) value='' && return 0 ;;
+                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned | --report) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha run')
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --password-env --password-file --allow-kdf-memory --max-memory --allow-swap --json -q --quiet -h --help'
+            case ${2-} in
+                2) value='<program>' && return 0 ;;
+                --signature | --key | --trust | --ca | --trusted-root | --password-file | 1 | [1-9]*) value='<file>' && return 0 ;;
+                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned | --allow-kdf-memory | --max-memory) value='' && return 0 ;;
+                --password-env) value='<variable>' && return 0 ;;
             esac
             ;;
         'batuta pacha hash')
@@ -400,6 +409,10 @@ _batuta_offer() {  # $1 stands before each of the words
                 compopt -o filenames 2>/dev/null
                 mapfile -t COMPREPLY < <(compgen -P "$1" -f -- "$cur")
             fi
+            ;;
+        '<program>')
+            compopt -o bashdefault -o default 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -c -- "$cur")
             ;;
         '<variable>') mapfile -t COMPREPLY < <(compgen -P "$1" -e -- "$cur") ;;
         *) mapfile -t COMPREPLY < <(compgen -P "$1" -W "$value" -- "$cur") ;;

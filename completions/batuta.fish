@@ -68,6 +68,7 @@ complete -c batuta -n '__batuta_at' -s h -l help -d 'Show this message and exit.
 complete -c batuta -n '__batuta_at pacha' -a keygen -d 'Make a new Ed25519 key pair and trust its public key.'
 complete -c batuta -n '__batuta_at pacha' -a sign -d 'Sign models; the signature is written beside each as PATH.sig.'
 complete -c batuta -n '__batuta_at pacha' -a verify -d 'Verify models: exit 0 only when the content is intact and the signer is trusted.'
+complete -c batuta -n '__batuta_at pacha' -a run -d 'Verify a model in sealed memory, and start a program that reads it there.'
 complete -c batuta -n '__batuta_at pacha' -a hash -d 'Print content addresses (BLAKE3): blake3:<hex>  PATH.'
 complete -c batuta -n '__batuta_at pacha' -a encrypt -d 'Encrypt a file under a password, as PATH.enc.'
 complete -c batuta -n '__batuta_at pacha' -a decrypt -d 'Decrypt a file: the original, or nothing.'
@@ -119,10 +120,37 @@ complete -c batuta -n '__batuta_in \'pacha verify\'' -l issuer -x -d 'The OpenID
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l at -x -d 'Judge certificates and expiry at this time, not now (UTC).'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-unsigned -x -d 'Accept unsigned files of these names, and list them.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l report -x -d 'Print annotations of a GitHub Actions job, and add to its summary.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned' -F
+complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --report' -F
+
+# batuta pacha run
+complete -c batuta -n '__batuta_in \'pacha run\'' -l signature -r -F -d 'The signature, if it is not PATH.sig; - is stdin.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l key -r -F -d 'Accept this public key instead of the trust store\'s: Ed25519 or ECDSA, a file or TYPE:BASE64. Of several, any is accepted.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l identity -x -d 'The signer that is required. Of several, any is accepted.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l digest -x -d 'The content must have this address or digest.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l name -x -d 'The name it must have been signed under.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l require -x -d 'How many distinct trusted keys must have signed.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l trust -r -F -d 'Accept the keys of this file instead of the trust store\'s: one of trust export, or allowed_signers.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l ca -r -F -d 'Accept certificates that this authority (PEM) issued to --identity, instead of the trust store\'s.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l trusted-root -r -F -d 'Accept keyless Sigstore signatures under this trusted_root.json.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l issuer -x -d 'The OpenID Connect issuer of --identity in a keyless signature.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l at -x -d 'Judge certificates and expiry at this time, not now (UTC).'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-unsigned -x -d 'Accept unsigned files of these names, and list them.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l password-file -r -F -d 'The file that holds it; one trailing newline (LF or CRLF) is dropped.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-kdf-memory -x -d 'Largest memory that a file may request to derive its key.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l max-memory -x -d 'Largest memory for the model, such as 8G. By default what is available here, at most what the control group has left.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-swap -d 'Start also when the memory cannot be locked and the machine has swap.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha run\' 1 --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --password-env --password-file --allow-kdf-memory --max-memory' -F
+complete -c batuta -n '__batuta_in \'pacha run\' 2 --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --password-env --password-file --allow-kdf-memory --max-memory' -a '(__fish_complete_command)'
+complete -c batuta -n '__batuta_in \'pacha run\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --password-env --password-file --allow-kdf-memory --max-memory' -F
 
 # batuta pacha hash
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'

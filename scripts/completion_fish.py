@@ -74,6 +74,8 @@ def _command(command: Command) -> str:
     lines += [_line(here, _option(option), option.help) for option in command.options]
     valued = [name for option in command.options if option.value for name in option.names]
     for number, argument in enumerate(command.arguments, start=1):
+        if argument.value.kind is Kind.PROGRAM:
+            lines.append(_line(" ".join((here, str(number), *valued)), "-a '(__fish_complete_command)'", ""))
         place = "1+" if argument.repeatable else number
         offered = _offer(argument.value)
         if offered:
@@ -97,6 +99,7 @@ def _option(option: Option) -> str:
 def _offer(value: Value) -> str:
     return {
         Kind.FILE: "-F",
+        Kind.PROGRAM: "-F",
         Kind.VARIABLE: "-a '(set -nx)'",
         Kind.CHOICE: f"-a '{' '.join(value.choices)}'",
         Kind.FREE: "",

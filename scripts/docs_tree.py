@@ -17,6 +17,7 @@ class Kind(Enum):
 
     FILE = "file"
     VARIABLE = "environment variable"
+    PROGRAM = "a program, then its arguments"
     CHOICE = "one of a few words"
     FREE = "anything"
 
@@ -137,7 +138,9 @@ def _value(metavar: str, path: tuple[str, ...]) -> Value:
     if word == "KEY" and "config" in path:
         return Value(metavar, Kind.CHOICE, _config_keys())
     alternatives = word.split("|")
-    if not {"FILE", "PATH", "KEY"}.isdisjoint(alternatives):
+    if word == "-- PROGRAM":
+        return Value(metavar, Kind.PROGRAM)
+    if not {"FILE", "PATH", "KEY"}.isdisjoint(alternatives) or (word == "MODEL" and "pacha" in path):
         return Value(metavar, Kind.FILE)
     if word == "VAR":
         return Value(metavar, Kind.VARIABLE)

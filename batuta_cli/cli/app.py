@@ -128,6 +128,8 @@ def run(arguments: list[str]) -> int:
         return console.fail(_internal_error(error))
     if isinstance(outcome, console.CommandResult):
         return console.finish(outcome)
+    if isinstance(outcome, console.ProgramStatus):
+        return outcome.code
     if outcome == INTERRUPTED:
         return console.fail(_Interrupted("interrupted"))
     return outcome if isinstance(outcome, int) else 0

@@ -68,16 +68,28 @@ class ModelContent:
     progress: Advance | None = None
     _hashed: dict[FileEntry, Resource] = field(default_factory=dict)
 
+    def scan(
+        self, *, ignore: Sequence[str] = (), follow_symlinks: bool = False, unusable: list[str] | None = None
+    ) -> list[FileEntry]:
+        """The files of the model; see `hashing.scan`. A directory without files is an empty list."""
+        return scan(self.path, ignore=ignore, follow_symlinks=follow_symlinks, allow_empty=True, unusable=unusable)
+
+    def check_unchanged(
+        self, entries: Sequence[FileEntry], *, ignore: Sequence[str] = (), follow_symlinks: bool = False
+    ) -> None:
+        """Raise `ChangedWhileReadError` unless a new scan finds the same files."""
+        check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow_symlinks)
+
     def differences(self, statement: Statement) -> Differences:
         """Compare with a statement. Raises as `hashing.hash_model`."""
         ignore, follow = statement.ignore_paths, statement.allow_symlinks
         unusable: list[str] = []
-        entries = scan(self.path, ignore=ignore, follow_symlinks=follow, allow_empty=True, unusable=unusable)
+        entries = self.scan(ignore=ignore, follow_symlinks=follow, unusable=unusable)
         single = len(entries) == 1 and entries[0].name == "."
         if single != statement.is_single_file:
             return Differences(other_kind=IS_FILE if single else IS_DIRECTORY)
         differences = self._compare({e.name: e for e in entries}, {r.name: r for r in statement.resources})
-        check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow)
+        self.check_unchanged(entries, ignore=ignore, follow_symlinks=follow)
         return differences.with_unusable(unusable, {r.name for r in statement.resources})
 
     def left_out(self, stated: "Statement | OmsManifest") -> tuple[str, ...]:
@@ -86,11 +98,11 @@ class ModelContent:
 
     def single_file(self) -> Resource | None:
         """The model hashed as one file; None when it is a directory. Raises as `differences`."""
-        entries = scan(self.path, allow_empty=True)
+        entries = self.scan()
         if len(entries) != 1 or entries[0].name != ".":
             return None
         self._hash(entries)
-        check_unchanged(self.path, entries)
+        self.check_unchanged(entries)
         return self._hashed[entries[0]]
 
     def _compare(self, found: dict[str, FileEntry], signed: dict[str, Resource]) -> Differences:

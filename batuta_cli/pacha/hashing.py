@@ -190,6 +190,11 @@ def _wait_for(descriptor: int) -> None:
     poll.poll()
 
 
+def start_hashing_threads() -> None:
+    """Start the threads that hash large files, which live as long as the process."""
+    blake3(max_threads=blake3_threads()).update(bytes(_BUFFER))
+
+
 def changed(name: StrPath) -> ChangedWhileReadError:
     """The error for a file that was written to while it was read."""
     return ChangedWhileReadError(

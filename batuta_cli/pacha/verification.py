@@ -192,7 +192,7 @@ def _pacha1_differences(model: _Comparable, signature: Pacha1Signature) -> Diffe
 def _oms_differences(model: _Comparable, manifest: OmsManifest) -> Differences:
     if isinstance(model, HashedModel):
         return model.compared[manifest]
-    return differences_from(model.path, manifest, model.progress)
+    return differences_from(model, manifest)
 
 
 _SHOWN = 10  # names of each kind in a message; the JSON has all

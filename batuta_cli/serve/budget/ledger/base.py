@@ -153,7 +153,8 @@ class Ledger(Protocol):
     """
 
     def day_status(self, moment: Moment) -> DayStatus:
-        """The sums of the current day: the later of the clock's day and the ledger's newest day. Writes nothing.
+        """The sums of the current day: the later of the clock's day and the ledger's newest day. Changes no
+        sums.
 
         Raises `LedgerError` also when the ledger cannot be written, or counts days in another time zone.
         """
