@@ -18,6 +18,8 @@
         InjectionError              2
       VerificationError             3
       DecryptionError               3
+      TemplateFaultsError           3
+      TemplatesDifferError          3
       SignerError                   4
         UnknownSignerError          4
         RevokedSignerError          4
@@ -137,6 +139,20 @@ class DecryptionError(BatutaError):
 
     exit_code = 3
     kind = "decryption_failed"
+
+
+class TemplateFaultsError(BatutaError):
+    """A chat template has faults. Exit 3."""
+
+    exit_code = 3
+    kind = "template_faults"
+
+
+class TemplatesDifferError(BatutaError):
+    """Two chat templates write different prompts. Exit 3."""
+
+    exit_code = 3
+    kind = "templates_differ"
 
 
 class SignerError(BatutaError):

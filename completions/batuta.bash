@@ -207,6 +207,7 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve template')
+            subcommands='lint diff'
             options='--model --format --template --bos --eos -m --messages --system --user --no-generation-prompt --continue --var --system-fallback --on-injection --date --count --strict --list --detect --json -q --quiet -h --help'
             case ${2-} in
                 --model | --format | --bos | --eos | --system | --user | --var | --date) value='' && return 0 ;;
@@ -215,10 +216,23 @@ _batuta_at() {
                 --on-injection) value='warn error escape strip' && return 0 ;;
             esac
             ;;
-        'batuta serve context')
-            options='--model -m --messages --system --user --strategy --window --reserve --tokenizer --system-fallback --backend --privacy --json -q --quiet -h --help'
+        'batuta serve template lint')
+            options='--ignore --tokenizer --sarif --json -q --quiet -h --help'
             case ${2-} in
-                --model | --system | --user | --window | --reserve | --backend) value='' && return 0 ;;
+                --ignore) value='' && return 0 ;;
+                --tokenizer | 1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta serve template diff')
+            options='-m --messages --tokenizer --json -q --quiet -h --help'
+            case ${2-} in
+                -m | --messages | --tokenizer | 1 | 2) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta serve context')
+            options='--model -m --messages --system --user --strategy --window --reserve --tokenizer --var --system-fallback --backend --privacy --json -q --quiet -h --help'
+            case ${2-} in
+                --model | --system | --user | --window | --reserve | --var | --backend) value='' && return 0 ;;
                 -m | --messages | --tokenizer) value='<file>' && return 0 ;;
                 --strategy) value='sliding-window middle-out error' && return 0 ;;
                 --system-fallback) value='error merge drop' && return 0 ;;

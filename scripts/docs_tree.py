@@ -77,6 +77,8 @@ class Command:
     arguments: tuple[Argument, ...]
     examples: tuple[str, ...]
     commands: tuple["Command", ...]
+    runs: bool
+    """Whether it does something by itself; False for a group that needs one of its commands."""
 
     @property
     def name(self) -> str:
@@ -108,6 +110,7 @@ def _command(command: Any, name: str, parent: Any) -> Command:
         arguments=tuple(_argument(p, path, context) for p in shown if p.param_type_name == "argument"),
         examples=tuple(help.examples_of(command)),
         commands=tuple(_command(child, child_name, context) for child_name, child in children),
+        runs=not help.is_group(command) or command.invoke_without_command,
     )
 
 

@@ -23,7 +23,7 @@ EXIT_STATUS = {
     2: "Wrong usage or an invalid input: a malformed signature, header, key, template, configuration or conversation, "
     "an existing output, or a private key that other users can read.",
     3: "Verification failed: the content changed, there is no signature or it is wrong, the password is wrong or the "
-    "ciphertext damaged.",
+    "ciphertext damaged. `serve template lint` found a fault, or `serve template diff` a difference.",
     4: "The signer is unknown, revoked, expired, not yet valid, or not the one asked for.",
     5: "The budget refuses, or the price is unknown.",
     6: "The privacy tier refuses.",

@@ -74,14 +74,14 @@ def _cli_page(tree: Command) -> str:
         _table(("variable", "meaning"), ((f"`{name}`", text) for name, text in man_facts.ENVIRONMENT)),
     ]
     for command in tree.walk():
-        if not command.commands:
+        if command.runs:
             parts += _command(command)
     return "\n\n".join(parts) + "\n"
 
 
 def _contents(tree: Command) -> Iterator[str]:
     for command in tree.walk():
-        if not command.commands:
+        if command.runs:
             name = " ".join(command.path)
             yield f"* [`{name}`](#{name.replace(' ', '-')}): {_escape(command.summary)}"
 

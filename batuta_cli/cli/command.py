@@ -96,6 +96,34 @@ class Group(TyperGroup):
         help.write_help(self, ctx, formatter)
 
 
+class CommandGroup(Group):
+    """A command that has further commands: it runs itself when none of them is named.
+
+    Its callback takes the context, and returns at once when `context.invoked_subcommand` is set.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return TyperGroup.parse_args(self, ctx, args)
+        except typer.TyperException as error:
+            _say_where(error, ctx)
+            raise
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]", "[COMMAND]"]
+
+    def invoke(self, ctx: Any) -> Any:
+        if not ctx._protected_args:
+            console.settings.command = ctx.command_path.partition(" ")[2]
+            given.check((parameter, ctx.params.get(parameter.name)) for parameter in self.params)
+        else:
+            for parameter in self.params:
+                value = ctx.params.get(parameter.name)
+                if value and value != parameter.get_default(ctx):
+                    ctx.fail(f"{parameter.opts[0]} is an option of `{ctx.command_path}`, not of its commands")
+        return super().invoke(ctx)
+
+
 _SYNONYMS = {
     "rm": "remove",
     "del": "remove",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from batuta_cli.config import Privacy
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from tests.serve.gateway.support import CHAT, MESSAGES, Asking, Response, ask, run, text_of
 from tests.serve.gateway.support_backends import HI, answers, asked, streams
@@ -293,6 +294,39 @@ def test_a_message_stream_that_breaks_is_continued_in_its_open_block(tmp_path: P
     assert "".join(texts) == "Füchse 🦊 laufen."
     assert {event["index"] for event in done.events if "index" in event} == {0}
     assert done.complete
+
+
+def test_each_attempt_is_charged_once_and_the_client_reads_one_usage(tmp_path: Path) -> None:
+    """Claude 3 continues a text by a trailing message of the assistant."""
+    first = [ANTHROPIC_STREAM[0], *(e.replace(b'"index": 1', b'"index": 0') for e in ANTHROPIC_STREAM[6:8])]
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}}
+    rest = [
+        anthropic_event("message_start", message={"usage": {"input_tokens": 30, "output_tokens": 1}}),
+        anthropic_event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        anthropic_event("content_block_delta", index=0, delta={"type": "text_delta", "text": " laufen."}),
+        anthropic_event("content_block_stop", index=0),
+        anthropic_event("message_delta", delta=end["delta"], usage=end["usage"]),
+        anthropic_event("message_stop"),
+    ]
+    body = ANTHROPIC_BODY | {"stream": True, "messages": [{"role": "user", "content": "Say it."}]}
+    with servers(streams(first), streams(rest)) as [one, two]:
+        tables = backends((body["model"],), one=("anthropic", one.base_url), two=("anthropic", two.base_url))
+        breaker = CostCircuitBreaker(CircuitBreakerConfig())
+        made = pipeline(tmp_path, tables, breaker=breaker, privacy=Privacy(tier="standard"))
+        done = ask(tmp_path, MESSAGES, body, pipeline=made)
+        sent = two.requests[0][2]
+    texts = [e["delta"]["text"] for e in done.events if e["type"] == "content_block_delta"]
+    assert "".join(texts) == "Füchse 🦊 laufen."
+    assert sent["messages"][-1] == {"role": "assistant", "content": "Füchse 🦊"}
+    assert [e["message"]["id"] for e in done.events if e["type"] == "message_start"] == ["msg_upstream"]
+    assert len([e for e in done.events if e["type"] == "message_delta"]) == 1
+    comment = json.loads(done.body.rsplit(b": batuta ", 1)[1])
+    assert comment["attempts"] == 2
+    # The second: 30 tokens at 0.25 and 7 at 1.25 dollars a million; the first had no report, so its bounds count.
+    assert Decimal(comment["cost_usd"]) > Decimal("0.00001625")
+    status = breaker.status()
+    assert status.reserved == 0
+    assert status.spent == int(Decimal(comment["cost_usd"]) * 10**9)
 
 
 def test_before_content_has_reached_the_client_another_backend_starts_over_and_nothing_of_the_first_is_seen(
