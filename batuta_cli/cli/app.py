@@ -10,7 +10,7 @@ import typer
 
 from batuta_cli import __version__
 from batuta_cli.cli import console, given
-from batuta_cli.cli.command import LazyGroup, examples
+from batuta_cli.cli.command import LazyChild, LazyGroup, examples
 from batuta_cli.errors import BatutaError, UsageError
 from batuta_cli.faults import as_typed
 from batuta_cli.files import os_error
@@ -22,10 +22,14 @@ _EXTRA = "got unexpected extra argument"
 
 
 class _Root(LazyGroup):
-    groups = {  # noqa: RUF012 - typer instantiates the class
-        "pacha": "batuta_cli.cli.pacha",
-        "serve": "batuta_cli.cli.serve",
-        "config": "batuta_cli.cli.config",
+    children = {  # noqa: RUF012 - typer instantiates the class
+        "pacha": LazyChild(
+            "batuta_cli.cli.pacha", "app", "Make model files trustworthy: sign, verify, encrypt, hash, store."
+        ),
+        "serve": LazyChild("batuta_cli.cli.serve", "app", "Make model requests correct, private and within budget."),
+        "config": LazyChild(
+            "batuta_cli.cli.config", "app", "Show and change the configuration: path, show, get, set, unset, init."
+        ),
     }
 
 
@@ -61,7 +65,7 @@ def root(
 
 
 def main() -> NoReturn:
-    """The `batuta` command."""
+    """Run the command line of this process."""
     _use_utf8()
     _replace_closed_streams()
     try:

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -89,11 +88,6 @@ class ConversationSource:
         Raises `UsageError` if the options conflict or are all missing.
         """
         return self._read(_read_texts)
-
-    def read_request(self, *, complete: bool = False) -> tuple[list[ChatMessage], dict[str, Any]]:
-        """Read the conversation, and the other fields of the JSON object, such as `tools`. Raises as `read` does."""
-        parsed = self._read(partial(read_request, complete=complete))
-        return parsed if isinstance(parsed, tuple) else (parsed, {})
 
     def read_template_request(self, variables: Sequence[str] = ()) -> tuple[list[ChatMessage], dict[str, Any]]:
         """Read the messages with all their fields, and the other fields of the JSON object.

@@ -47,7 +47,7 @@ def _sections(command: Any, context: Any) -> Iterator[tuple[str, list[tuple[str,
     if arguments:
         yield "Arguments", [(metavar(p), _description(p, context)) for p in arguments]
     if is_group(command):
-        yield "Commands", [(name, summary_of(child)) for name, child in children_of(command, context)]
+        yield "Commands", list(_summaries(command, context))
     options = [p for p in parameters if isinstance(p, TyperOption)]
     for heading in dict.fromkeys(sorted(map(section_of, options), key=SHARED.__eq__)):
         yield heading, [(_spelling(p), _description(p, context)) for p in options if section_of(p) == heading]
@@ -64,6 +64,17 @@ def children_of(group: Any, context: Any) -> Iterator[tuple[str, Any]]:
         child = group.get_command(context, name)
         if child is not None and not child.hidden:
             yield name, child
+
+
+def _summaries(group: Any, context: Any) -> Iterator[tuple[str, str]]:
+    """The visible commands of a group with their descriptions; a lazy child that has one is not imported for it."""
+    lazy = getattr(group, "children", {})
+    described = {name: child.summary for name, child in lazy.items() if child.summary is not None}
+    if len(described) == len(lazy) > 0:
+        yield from described.items()
+        return
+    for name, child in children_of(group, context):
+        yield name, summary_of(child)
 
 
 def text_of(command: Any) -> str:

@@ -7,6 +7,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli import verify_options as options
+from batuta_cli.cli.cached import Cached, open_cache, told
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
 from batuta_cli.cli.models import located_size, total_size, warn_of_pointers
@@ -47,6 +48,7 @@ def verify(
     at: options.At = None,
     allow_unsigned: options.AllowUnsigned = None,
     allow_pacha1: options.AllowPacha1 = False,
+    cached: Cached = False,
     report: Annotated[
         str | None,
         typer.Option(metavar="github", help="Print annotations of a GitHub Actions job, and add to its summary."),
@@ -77,12 +79,14 @@ def verify(
         allow_pacha1=allow_pacha1,
     )
     policy = checks.policy
+    if cached and policy is None:
+        raise UsageError("--cached is for signatures, and --digest alone reads the content", hint="leave it out")
 
     def one(path: str) -> Done:
         if policy is None:
             return _verify_digest(path, checks.digest)
         try:
-            return _verify_signature(path, policy, checks)
+            return _verify_signature(path, policy, checks, cached=cached)
         except VerificationError:
             warn_of_pointers(path, path, follow_symlinks=True)
             raise
@@ -125,29 +129,32 @@ def _verify_digest(path: str, wanted: Any) -> Done:
     return Done({kind: str(found), "signers": [], "binds": ["content"]}, text)
 
 
-def _verify_signature(path: str, policy: "Policy", checks: Checks) -> Done:
+def _verify_signature(path: str, policy: "Policy", checks: Checks, *, cached: bool) -> Done:
     from batuta_cli.pacha.content import ModelContent
     from batuta_cli.pacha.hashing import ContentAddress
     from batuta_cli.pacha.locate import inside_model, locate
-    from batuta_cli.pacha.sha256 import Sha256Digest, check_digest, sha256_of
     from batuta_cli.pacha.verification import read_stream, verify_all, whole_address
 
     files, wanted, require = checks.signatures, checks.digest, checks.require
-    is_sha256 = isinstance(wanted, Sha256Digest)
+    is_sha256 = wanted is not None and not isinstance(wanted, ContentAddress)
+    cache = None
     if path == "-":
+        if cached:
+            raise UsageError("--cached is for files, and stdin is read whole", hint="leave it out")
         if not files:
             raise UsageError("the signature of stdin must be named", hint="--signature FILE")
         signatures, policy = load_all(files, policy)
         sha256 = hashlib.sha256()
         hashed = read_stream(0, "stdin", signatures, also=[sha256.update] if is_sha256 else [])
         verified = verify_all(hashed, signatures, policy, label="-", actual_name=None, require=require)
-        whole: Any = Sha256Digest(sha256.digest()) if is_sha256 else ContentAddress(hashed.resource.digest)
+        whole: Any = type(wanted)(sha256.digest()) if is_sha256 else ContentAddress(hashed.resource.digest)
     else:
         found = locate(path)
         files = files or [existing_signature(path, found.path, found.signatures)]
         signatures, policy = load_all(files, policy)
         with console.progress(f"verifying {path}", total_size(found.path)) as advance:
-            model = ModelContent(found.path, advance)
+            cache = open_cache(path, found.path) if cached else None
+            model = ModelContent(found.path, advance, cache)
             verified = verify_all(
                 model,
                 signatures,
@@ -159,15 +166,22 @@ def _verify_signature(path: str, policy: "Policy", checks: Checks) -> Done:
             )
             whole = None
             if is_sha256:
+                from batuta_cli.pacha.sha256 import sha256_of
+
                 whole = sha256_of(found.path, advance)
             elif wanted is not None:
                 whole = whole_address(found.path, verified, advance)
             stored = None if found.address is None else whole_address(found.path, verified, advance)
         if found.address is not None and stored is not None:
+            from batuta_cli.pacha.sha256 import check_digest
+
             check_digest(path, stored, found.address)
     if wanted is not None:
+        from batuta_cli.pacha.sha256 import check_digest
+
         check_digest(path, whole, wanted)
     for warning in verified.warnings:
         console.warn(f"{display(path)}: {warning}")
-    text = verified_text(path, verified, console.paint("verified", "good"))
-    return Done(verified.as_dict() | {"signature": files}, text)
+    of_cache, line = told(path, cache) if cached else ({}, "")
+    text = verified_text(path, verified, console.paint("verified", "good")) + line
+    return Done(verified.as_dict() | {"signature": files} | of_cache, text)

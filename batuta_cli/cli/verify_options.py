@@ -124,10 +124,8 @@ class Checks:
 
         Raises `UsageError`, `InvalidInputError`, and the errors of reading those files.
         """
-        from batuta_cli.cli.pacha_trust import parse_date
         from batuta_cli.pacha import trust
         from batuta_cli.pacha.ignoring import check_globs
-        from batuta_cli.pacha.sha256 import parse_digest
         from batuta_cli.pacha.signer import Policy
         from batuta_cli.pacha.trust_sources import effective
 
@@ -137,7 +135,7 @@ class Checks:
             from batuta_cli.pacha.keys import refuse_invisible
 
             refuse_invisible(wanted_name)
-        wanted = None if digest is None else parse_digest(digest)
+        wanted = None if digest is None else _digest(digest)
         # An empty text counts as given: an unset shell variable must not switch a check off.
         asked = (key, identity, trust_file, name, require, ca, trusted_root, issuer)
         if wanted is not None and not signature and all(option is None for option in asked):
@@ -148,7 +146,7 @@ class Checks:
             tuple(identity) if identity else None,
             name,
             allow_pacha1=allow_pacha1,
-            at=trust.now() if at is None else parse_date(at, "--at"),
+            at=trust.now() if at is None else _date(at),
             authorities=_authorities(ca or []),
             trusted_root=trusted_root,
             issuer=issuer,
@@ -156,6 +154,18 @@ class Checks:
         tolerated = [glob for given in allow_unsigned or [] for glob in _TRANSPORTS.get(given, (given,))]
         check_globs(tolerated)
         return cls(policy, wanted, signature or [], require, tolerated)
+
+
+def _digest(text: str) -> Any:
+    from batuta_cli.pacha.sha256 import parse_digest
+
+    return parse_digest(text)
+
+
+def _date(text: str) -> Any:
+    from batuta_cli.cli.pacha_trust import parse_date
+
+    return parse_date(text, "--at")
 
 
 _TRANSPORTS = {

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from batuta_cli.errors import UsageError, VerificationError
 from batuta_cli.files import Advance, StrPath, display
-from batuta_cli.pacha.hashing import ContentAddress, PrefixedDigest, hash_stream_counting, scan
+from batuta_cli.pacha.hashing import ContentAddress, PrefixedDigest, hash_stream_counting
 from batuta_cli.pacha.oms.digests import Part, digest_parts
+from batuta_cli.pacha.scanning import scan
 
 
 @dataclass(frozen=True)

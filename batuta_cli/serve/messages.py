@@ -11,7 +11,7 @@ text at NUL, and a lone surrogate has no UTF-8 encoding.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Self
 
 from batuta_cli.errors import InvalidInputError
@@ -57,6 +57,7 @@ class ChatMessage:
     """A `Role`, or another name that the model's own template knows."""
     content: str
     """The text; of content parts the texts, joined."""
+    _: KW_ONLY
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     """Only with the role assistant; the content may then be empty."""
@@ -95,7 +96,7 @@ class ChatMessage:
     @classmethod
     def user(cls, content: str, name: str | None = None) -> Self:
         """A message of the user."""
-        return cls(Role.USER, content, name)
+        return cls(Role.USER, content, name=name)
 
     @classmethod
     def assistant(cls, content: str, tool_calls: Sequence[ToolCall] = ()) -> Self:
@@ -105,7 +106,7 @@ class ChatMessage:
     @classmethod
     def tool(cls, content: str, tool_call_id: str, name: str | None = None) -> Self:
         """The result of a tool call."""
-        return cls(Role.TOOL, content, name, tool_call_id=tool_call_id)
+        return cls(Role.TOOL, content, name=name, tool_call_id=tool_call_id)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the message in the form of OpenAI's API."""
@@ -298,7 +299,15 @@ def _message(item: object, complete: bool) -> ChatMessage:
     optional = bool(calls) or any(value is not None for value in fields.values())
     content = item.get("content")
     parts = tuple(content) if complete and isinstance(content, list) else ()
-    return ChatMessage(role, _content(item, optional, complete), name, calls, call_id, parts, fields)
+    return ChatMessage(
+        role,
+        _content(item, optional, complete),
+        name=name,
+        tool_calls=calls,
+        tool_call_id=call_id,
+        parts=parts,
+        fields=fields,
+    )
 
 
 def _role(value: object, *, known: bool) -> Role | str:

@@ -115,9 +115,8 @@ def _whole_call(name: str, arguments: str) -> bytes:
     call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     document: dict[str, Any] = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
-    return response(
-        json.dumps(document | {"usage": {"prompt_tokens": _USAGE[0], "completion_tokens": _USAGE[1]}}).encode()
-    )
+    document |= {"usage": {"prompt_tokens": _USAGE[0], "completion_tokens": _USAGE[1]}}
+    return response(json.dumps(document).encode())
 
 
 def _streamed_call(name: str, arguments: str) -> Script:

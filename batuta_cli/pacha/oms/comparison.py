@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from batuta_cli.files import Advance
 from batuta_cli.pacha.content import IS_DIRECTORY, IS_FILE, Differences, ModelContent
-from batuta_cli.pacha.hashing import FileEntry
 from batuta_cli.pacha.oms.digests import Part, StreamDigests, digest_parts
 from batuta_cli.pacha.oms.manifest import OmsManifest, SignedFile
+from batuta_cli.pacha.scanning import FileEntry
 
 
 def differences_from(model: ModelContent, manifest: OmsManifest) -> Differences:

@@ -19,11 +19,12 @@ from batuta_cli.pacha.encryption.kdf import DEFAULT_MEMORY_LIMIT_KIB
 from batuta_cli.pacha.encryption.passwords import Password
 from batuta_cli.pacha.encryption.transfer import decrypt_into
 from batuta_cli.pacha.encryption.v1 import wrong_or_damaged
-from batuta_cli.pacha.hashing import ContentAddress, FileEntry, address_of, scan
+from batuta_cli.pacha.hashing import ContentAddress, address_of
 from batuta_cli.pacha.ignoring import is_beneath, topmost
 from batuta_cli.pacha.locate import Located
 from batuta_cli.pacha.oms.signature import OmsSignature
 from batuta_cli.pacha.pacha1 import Pacha1Signature
+from batuta_cli.pacha.scanning import FileEntry, scan
 from batuta_cli.pacha.sealed import capacity
 from batuta_cli.pacha.sealed.memfd import MemoryFile, MemoryFileSink, check_supported, copy_from
 from batuta_cli.pacha.signing import ModelSignature, SignedStatement
@@ -73,8 +74,9 @@ class SealedContent(ModelContent):
 
     def check_unchanged(
         self, entries: Sequence[FileEntry], *, ignore: Sequence[str] = (), follow_symlinks: bool = False
-    ) -> None:
+    ) -> list[FileEntry]:
         """Nothing to check: sealed memory does not change, and files on disk are not handed on."""
+        return list(entries)
 
     def address(self) -> ContentAddress:
         """The content address of a model that was sealed with `everything`.

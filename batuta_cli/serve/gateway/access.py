@@ -142,7 +142,9 @@ def tier_for(headers: Mapping[bytes, bytes], default: PrivacyTier) -> PrivacyTie
         tier = PrivacyTier.parse(value.decode("latin-1").strip())
     except UsageError:
         tiers = ", ".join(PrivacyTier)
-        raise HttpError(400, "invalid_value", f"X-Batuta-Privacy must be one of {tiers}", "X-Batuta-Privacy") from None
+        raise HttpError(
+            400, "invalid_value", f"X-Batuta-Privacy must be one of {tiers}", param="X-Batuta-Privacy"
+        ) from None
     if not default.admits(tier):
         raise HttpError(403, "privacy", f"X-Batuta-Privacy must not be looser than the configured tier, {default}")
     return tier

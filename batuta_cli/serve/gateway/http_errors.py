@@ -9,7 +9,7 @@ configuration name files of the operator: they go to the log, and the client get
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import orjson
@@ -60,6 +60,7 @@ class HttpError(Exception):
     status: int
     code: str
     message: str
+    _: KW_ONLY
     param: str | None = None
     """The field of the request that is wrong."""
     retry_after: float | None = None
@@ -159,7 +160,7 @@ def _backend(error: BackendError) -> HttpError:
         status,
         reported.code or fallback,
         message,
-        reported.param or None,
+        param=reported.param or None,
         retry_after=retry_after,
         reported_type=reported.type if status != 502 else "",
     )
@@ -210,4 +211,4 @@ def check_method(method: str, allowed: tuple[str, ...]) -> None:
 def unknown_model(model: str, known: Collection[str]) -> HttpError:
     """The error for a model that no backend has; it suggests the nearest known one."""
     message = f"no backend has this model{did_you_mean(model, known) or ';'} GET /v1/models lists them"
-    return HttpError(404, "model_not_found", message, "model")
+    return HttpError(404, "model_not_found", message, param="model")

@@ -52,9 +52,9 @@ class NativeOllamaReader(EndingReader):
             finish = "tool_calls" if self._calls else "length" if document.get("done_reason") == "length" else "stop"
         return Piece(
             mended(text) if isinstance(text, str) else "",
-            finish,
-            plain(document.get("prompt_eval_count"), document.get("eval_count")),
-            delta or None,
+            finish_reason=finish,
+            usage=plain(document.get("prompt_eval_count"), document.get("eval_count")),
+            delta=delta or None,
             logprobs=logprobs,
             opaque=bool(self._inside) and any(content[name] for name in content.keys() - _OLLAMA_MESSAGE),
         )

@@ -34,7 +34,7 @@ def excerpt(prompt: str, at: int) -> str:
     return f'{"…" * (start > 0)}"{shown}"{"…" * (end < len(prompt))}'
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class Difference:
     """The first difference of two prompts."""
 
@@ -59,7 +59,13 @@ def difference(
         return None
     at = common_length(first, second)
     token = None if tokenize is None else common_length(tokenize(first), tokenize(second))
-    return Difference(_kind(first, second, texts, bos), at, token, excerpt(first, at), excerpt(second, at))
+    return Difference(
+        kind=_kind(first, second, texts, bos),
+        offset=at,
+        token=token,
+        first=excerpt(first, at),
+        second=excerpt(second, at),
+    )
 
 
 def _kind(first: str, second: str, texts: Collection[str], bos: tuple[str, str]) -> str:

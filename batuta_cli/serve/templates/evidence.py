@@ -33,7 +33,7 @@ _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 _SNAPSHOT = re.compile(r"models--(?:.+--)?([^/]+)/snapshots/[^/]+$")
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class ModelFiles:
     """Template and special tokens of a model; None where the files contain none."""
 
@@ -62,7 +62,7 @@ def _of_directory(path: Path) -> ModelFiles:
     models = _models_in(path)
     if len(models) == 1:
         return _of_gguf(models[0])
-    return ModelFiles(display(path), None, None, None, _names_of(path))
+    return ModelFiles(source=display(path), template=None, bos_token=None, eos_token=None, names=_names_of(path))
 
 
 def _has_template(path: Path) -> bool:
@@ -130,7 +130,14 @@ def _of_template_file(path: Path, names: tuple[str, ...]) -> ModelFiles:
             found = _tokens_in(neighbour, beside)
             tokens = {key: found[key] if value is None else value for key, value in tokens.items()}
             adds_bos = _adds_bos(neighbour) if adds_bos is None else adds_bos
-    return ModelFiles(f"{part}{display(path)}", template, tokens["bos_token"], tokens["eos_token"], names, adds_bos)
+    return ModelFiles(
+        source=f"{part}{display(path)}",
+        template=template,
+        bos_token=tokens["bos_token"],
+        eos_token=tokens["eos_token"],
+        names=names,
+        adds_bos=adds_bos,
+    )
 
 
 def _adds_bos(document: Mapping[str, Any]) -> bool | None:

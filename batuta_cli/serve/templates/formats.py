@@ -48,7 +48,7 @@ class SystemPlace(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class NamedFormat:
     """One format: a family, or a variant of it."""
 

@@ -62,16 +62,16 @@ class ChatCompletions:
             raise wrong("max_tokens", "and max_completion_tokens differ; send one of them", "invalid_value")
         stream, usage = _streaming(document)
         return ParsedRequest(
-            model,
-            messages,
-            old_limit if limit is None else limit,
-            stream,
-            usage,
-            fields.options,
-            fields.dropped,
-            (*fields.native_only, *_other_tools(document)),
-            fields.unknown,
-            reach_of(document, "messages"),
+            model=model,
+            messages=messages,
+            max_tokens=old_limit if limit is None else limit,
+            stream=stream,
+            include_usage=usage,
+            options=fields.options,
+            dropped=fields.dropped,
+            native_only=(*fields.native_only, *_other_tools(document)),
+            unknown=fields.unknown,
+            reach=reach_of(document, "messages"),
         )
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
@@ -97,16 +97,16 @@ class Completions:
         messages = checked_messages(lambda: [ChatMessage.user(prompt)])
         stream, usage = _streaming(document)
         return ParsedRequest(
-            model,
-            messages,
-            take_limit(document, "max_tokens"),
-            stream,
-            usage,
-            fields.options,
-            fields.dropped,
-            fields.native_only,
-            fields.unknown,
-            reach_of(document, "prompt"),
+            model=model,
+            messages=messages,
+            max_tokens=take_limit(document, "max_tokens"),
+            stream=stream,
+            include_usage=usage,
+            options=fields.options,
+            dropped=fields.dropped,
+            native_only=fields.native_only,
+            unknown=fields.unknown,
+            reach=reach_of(document, "prompt"),
         )
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
