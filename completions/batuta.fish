@@ -328,7 +328,9 @@ complete -c batuta -n '__batuta_at serve' -a context -d 'Count the tokens of a c
 complete -c batuta -n '__batuta_at serve' -a backends -d 'List the backends: tier, address, state; with --probe also queue depth and models.'
 complete -c batuta -n '__batuta_at serve' -a route -d 'Print the name of the backend that a request would go to. The request is not sent.'
 complete -c batuta -n '__batuta_at serve' -a chat -d 'Send one request to a model and print the response.'
-complete -c batuta -n '__batuta_at serve' -a gateway -d 'Start an HTTP server for clients of OpenAI and Anthropic, within the privacy tier and the budget.'
+complete -c batuta -n '__batuta_at serve' -a gateway -d 'Start an HTTP server for clients of OpenAI, Anthropic and Ollama, within the privacy tier and the budget.'
+complete -c batuta -n '__batuta_at serve' -a env -d 'Print the variables and options that point a client at the gateway, as commands of a shell.'
+complete -c batuta -n '__batuta_at serve' -a launch -d 'Start a client that uses the gateway; its exit status is that of this command.'
 complete -c batuta -n '__batuta_at serve' -a audit -d 'Verify the log of the privacy gate\'s decisions.'
 complete -c batuta -n '__batuta_at serve' -a budget -d 'Limit and show the daily spending.'
 complete -c batuta -n '__batuta_at serve' -a keys -d 'Create, list and revoke the client keys of the gateway.'
@@ -430,6 +432,23 @@ complete -c batuta -n '__batuta_in \'serve gateway\'' -l set -x -d 'Override a k
 complete -c batuta -n '__batuta_in \'serve gateway\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve gateway\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve env
+complete -c batuta -n '__batuta_in \'serve env\'' -l model -x -d 'The model; by default the only one in the configuration.'
+complete -c batuta -n '__batuta_in \'serve env\'' -l url -x -d 'The gateway\'s address; by default that of the configuration.'
+complete -c batuta -n '__batuta_in \'serve env\'' -l key-env -x -a '(set -nx)' -d 'The variable with the client key [BATUTA_CLIENT_KEY, if set].'
+complete -c batuta -n '__batuta_in \'serve env\'' -l shell -x -a 'sh fish powershell' -d 'The shell; by default that of $SHELL.'
+complete -c batuta -n '__batuta_in \'serve env\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve env\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve env\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve launch
+complete -c batuta -n '__batuta_in \'serve launch\'' -l model -x -d 'The model; by default the only one in the configuration.'
+complete -c batuta -n '__batuta_in \'serve launch\'' -l url -x -d 'The gateway\'s address; by default that of the configuration.'
+complete -c batuta -n '__batuta_in \'serve launch\'' -l key-env -x -a '(set -nx)' -d 'The variable with the client key [BATUTA_CLIENT_KEY, if set].'
+complete -c batuta -n '__batuta_in \'serve launch\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve launch\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve launch\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve audit
 complete -c batuta -n '__batuta_at serve audit' -a verify -d 'Check that no decision was changed, removed, added or moved.'

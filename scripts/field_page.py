@@ -3,17 +3,30 @@
 from collections.abc import Mapping
 
 from batuta_cli.serve.gateway.dialects.anthropic_fields import COUNT_FIELDS, MESSAGE_FIELDS
-from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS, SERVER_FIELDS
+from batuta_cli.serve.gateway.dialects.ollama_fields import CHAT_FIELDS as OLLAMA_CHAT_FIELDS
+from batuta_cli.serve.gateway.dialects.ollama_fields import EMBED_FIELDS, EMBEDDINGS_FIELDS, GENERATE_FIELDS, OPTIONS
+from batuta_cli.serve.gateway.dialects.openai_fields import (
+    CHAT_FIELDS,
+    COMPLETION_FIELDS,
+    EMBEDDING_FIELDS,
+    SERVER_FIELDS,
+)
 from batuta_cli.serve.gateway.dialects.responses_fields import INPUT_TOKEN_FIELDS, RESPONSE_FIELDS
 from batuta_cli.serve.gateway.dialects.treatment import FieldRow, FieldTable, Treatment
 
 TABLES: Mapping[str, FieldTable] = {
     "POST /v1/chat/completions": CHAT_FIELDS,
     "POST /v1/completions": COMPLETION_FIELDS,
+    "POST /v1/embeddings": EMBEDDING_FIELDS,
     "POST /v1/responses": RESPONSE_FIELDS,
     "POST /v1/responses/input_tokens": INPUT_TOKEN_FIELDS,
     "POST /v1/messages": MESSAGE_FIELDS,
     "POST /v1/messages/count_tokens": COUNT_FIELDS,
+    "POST /api/chat": OLLAMA_CHAT_FIELDS,
+    "POST /api/generate": GENERATE_FIELDS,
+    "POST /api/chat, options": OPTIONS,
+    "POST /api/embed": EMBED_FIELDS,
+    "POST /api/embeddings": EMBEDDINGS_FIELDS,
 }
 """The routes, with their tables."""
 

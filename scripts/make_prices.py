@@ -8,8 +8,8 @@ tools such as web search, images.
 
 The same version of genai-prices gives the same file: `as_of` changes only with the rest.
 
-A model without a price for input and output, or with one that is zero, is kept without prices: it must still hide the
-models after it, whose rules might be broader.
+A model with a price for input alone makes embeddings: its output price is null. A model without a price, or with one
+that is zero, is kept without prices: it must still hide the models after it, whose rules might be broader.
 
 `--check` compares the table, as batuta reads it, with genai-prices itself, name by name and day by day.
 """
@@ -136,8 +136,10 @@ def price(listed: Any, model: str) -> list[Any] | None:
     """`[input, output, request, tiers, kinds, unasked]` of the table, or None for a price that cannot be relied on."""
     inputs = [p for p in (listed.input_mtok, listed.input_text_mtok) if p is not None]
     outputs = [p for p in (listed.output_mtok, *(getattr(listed, kind) for kind in OUTPUT_KINDS)) if p is not None]
-    if not listed.input_mtok or not listed.output_mtok:
+    input_only = not outputs
+    if not listed.input_mtok or not (listed.output_mtok or input_only):
         return None
+    outputs = outputs or inputs
     kinds = {kind: p for kind, name in KINDS.items() if (p := getattr(listed, name)) is not None}
     everything = (*inputs, *outputs, *kinds.values())
     starts = sorted({tier.start for p in everything if hasattr(p, "tiers") for tier in p.tiers})
@@ -151,7 +153,8 @@ def price(listed: Any, model: str) -> list[Any] | None:
     for start in starts:
         tier = [start, plain(at(inputs, start + 1)), plain(at(outputs, start + 1)), kinds_at(kinds, start + 1)]
         tiers.append(tier if tier[-1] else tier[:-1])
-    return [plain(at(inputs, 0)), plain(at(outputs, 0)), plain(per_request), tiers, kinds_at(kinds, 0), unasked]
+    output = None if input_only else plain(at(outputs, 0))
+    return [plain(at(inputs, 0)), output, plain(per_request), tiers, kinds_at(kinds, 0), unasked]
 
 
 def kinds_at(kinds: dict[str, Any], tokens: int) -> dict[str, str]:
@@ -177,7 +180,7 @@ def dearest(rows: list[list[Any] | None]) -> list[Any] | None:
     kinds = {kind: max((row[4][kind] for row in known if kind in row[4]), key=Decimal) for kind in known[0][4]}
     if any(set(row[4]) != set(kinds) for row in known):
         raise ValueError("prices by the hour that have other kinds of tokens: teach this script how")
-    worst = [max((row[i] for row in known), key=Decimal) for i in range(3)]
+    worst = [max((row[i] for row in known), key=Decimal) if known[0][i] is not None else None for i in range(3)]
     worst += [known[0][3], kinds, any(row[5] for row in known)]
     while len(worst) > 2 and worst[-1] in ("0", [], {}, False):
         worst.pop()
@@ -220,7 +223,7 @@ def check() -> None:
             if ours is None or theirs is None or ours.id != theirs.id:
                 wrong.append(f"{provider} {name}: {ours and ours.id} here, {theirs and theirs.id} there")
                 continue
-            usage = some_usage(rng)
+            usage = some_usage(rng, sells_output=listed.output is not None)
             counts_there = {"cache_read_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens}
             counts_there |= {"cache_write_1h_tokens": usage.cache_write_1h_tokens}
             counts_there |= {"output_reasoning_tokens": usage.reasoning_tokens}
@@ -239,11 +242,11 @@ def check() -> None:
         sys.exit("\n".join(wrong))
 
 
-def some_usage(rng: random.Random) -> Any:
+def some_usage(rng: random.Random, *, sells_output: bool) -> Any:
     """Counts of every kind of text token, on both sides of the usual tiers."""
     from batuta_cli.serve.usage import Usage
 
-    input, output = rng.choice((1, 1000, 100_001, 200_001, 272_001, 1_000_000)), rng.choice((0, 1, 5000))
+    input, output = rng.choice((1, 1000, 100_001, 200_001, 272_001, 1_000_000)), rng.choice((0, 1, 5000)) * sells_output
     cached = rng.choice((0, rng.randint(0, input)))
     written = rng.choice((0, rng.randint(0, input - cached)))
     hour = rng.choice((0, written // 2))

@@ -5,7 +5,7 @@ INTERRUPTED = 130
 DESCRIPTION = """\
 batuta pacha signs, verifies, encrypts and stores model files: GGUF, safetensors, or directories of any size. batuta \
 serve renders prompts, counts tokens, chooses backends within a privacy tier and a daily budget, and serves the \
-clients of OpenAI and Anthropic over HTTP. Only the commands that talk to a backend use the network. Without a \
+clients of OpenAI, Anthropic and Ollama over HTTP. Only the commands that talk to a backend use the network. Without a \
 terminal nothing prompts.
 
 Results go to stdout; progress, notes and errors go to stderr. With --json exactly one JSON document is printed on \

@@ -40,6 +40,7 @@ _VALUES: dict[type[kinds.ValueKind[Any]], Callable[[Any], str]] = {
     kinds.Money: lambda kind: "US dollars",
     kinds.Names: lambda kind: f"list of {kind.of or 'names'}",
     kinds.NetworksKind: lambda kind: "list of networks in CIDR notation",
+    kinds.ModelName: lambda kind: "model",
     kinds.OptionalMoney: lambda kind: "US dollars, or empty",
     kinds.Origins: lambda kind: "list of web origins",
     kinds.TimeZone: lambda kind: "IANA time zone",
@@ -134,6 +135,12 @@ def _configuration_page() -> str:
         parts.append(_table(("key", "value", "default", "meaning"), rows))
         first = next(iter(settings))
         parts.append(f"Environment variables: `{schema.variable((*path, first))}` and so on.")
+    for table, entry_table in schema.ENTRY_TABLES.items():
+        parts += [f"## {table}", f"`[{table}]` {_row_text(entry_table.doc)}"]
+        value = _VALUES[type(entry_table.kind)](entry_table.kind)
+        example = entry_table.example
+        parts.append(_table(("key", "value", "meaning"), [("a model's name", value, _row_text(entry_table.key))]))
+        parts.append(f"An example: `{example}`. Environment variables cannot set these keys.")
     return "\n\n".join(parts) + "\n"
 
 

@@ -39,7 +39,7 @@ def named_backend(name: str, backends: "Sequence[Backend]", *, configured: bool 
         if normalised(backend.name) == normalised(name):
             return backend
     kind = next((kind for kind in ServingBackend if normalised(kind) == normalised(name)), None)
-    if kind is not None and not configured:
+    if kind is not None and kind.has_usual_address and not configured:
         return default_backend(kind)
     known = [backend.name for backend in backends]
     raise unknown_name("backend", name, known if configured else dict.fromkeys([*known, *ServingBackend]))

@@ -59,7 +59,7 @@ def backends(
         console.note(f"no backend is configured; {shown} listed. To add one: batuta config init")
     if everything or not (settings.backends or probe):
         kinds = {backend.kind for backend in known}
-        known += tuple(default_backend(kind) for kind in ServingBackend if kind not in kinds)
+        known += tuple(default_backend(kind) for kind in ServingBackend if kind not in kinds and kind.has_usual_address)
     verdicts = {backend.name: _verdict(backend, tier, networks) for backend in known}
     found: dict[str, ProbeResult] = {}
     if probe:

@@ -189,6 +189,7 @@ def _outcome(response: "Response", text: str) -> console.CommandResult:
     result = {
         "text": text,
         "model": response.request.model,
+        "fallback": bool(response.fallback),
         "backend": summary.backend,
         "finish_reason": response.finish_reason,
         "input_tokens": summary.input_tokens,
@@ -208,6 +209,8 @@ def _outcome(response: "Response", text: str) -> console.CommandResult:
     )
     cost = f"${format_usd(summary.cost)}" if summary.cost else "free"
     parts = [summary.backend, tokens, cost, *([f"${left} left today"] if left else [])]
+    if response.fallback:
+        parts.append(f"{display(response.fallback)} answered, because the model that was named cannot be reached")
     failed = [attempt.backend for attempt in summary.attempts if attempt.failed]
     if failed:
         parts.append(

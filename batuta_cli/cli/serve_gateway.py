@@ -1,4 +1,4 @@
-"""`batuta serve gateway`: start the HTTP server for clients of OpenAI and Anthropic."""
+"""`batuta serve gateway`: start the HTTP server for clients of OpenAI, Anthropic and Ollama."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +37,7 @@ def gateway(
     ledger: LedgerOption = None,
     overrides: SetOption = None,
 ) -> console.CommandResult | int:
-    """Start an HTTP server for clients of OpenAI and Anthropic, within the privacy tier and the budget.
+    """Start an HTTP server for clients of OpenAI, Anthropic and Ollama, within the privacy tier and the budget.
 
     Set a client's base URL to http://127.0.0.1:8484/v1 (OpenAI) or http://127.0.0.1:8484 (Anthropic). Without a client
     key only this machine is served. SIGTERM waits for requests in progress; SIGHUP reloads the configuration. The log

@@ -23,6 +23,7 @@ from batuta_cli.config.document import KeyPath, table_name
 from batuta_cli.config.kinds import RefusedValueError, did_you_mean
 from batuta_cli.config.schema import (
     BACKENDS,
+    ENTRY_TABLES,
     MODELS,
     NAMED,
     SETTINGS,
@@ -120,6 +121,10 @@ class Config:
     gateway: GatewaySection = field(default_factory=GatewaySection)
     backends: Mapping[str, BackendSection] = field(default_factory=dict)
     models: Mapping[str, ModelSection] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """`[aliases]`: other names for models."""
+    fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """`[fallbacks]`: the models that may answer in the place of another one."""
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
     """The origins of the values that are not defaults, by `table.key`."""
 
@@ -137,6 +142,10 @@ class Config:
                 path, value = (*prefix, name), getattr(table, name)
                 origin = self.origins.get(".".join(path), Origin())
                 yield ConfigEntry(path, value, setting.kind.toml(value), origin)
+        for table_key, entry_table in ENTRY_TABLES.items():
+            for name, value in getattr(self, table_key).items():
+                origin = self.origins.get(f"{table_key}.{name}", Origin())
+                yield ConfigEntry((table_key, name), value, entry_table.kind.toml(value), origin)
 
     def entry(self, key: str) -> ConfigEntry:
         """The entry of `table.key`. Raises `ConfigError` for an unknown key or backend."""
@@ -146,9 +155,13 @@ class Config:
                 return entry
         near = did_you_mean(path[1], getattr(self, path[0]))
         raise ConfigError(
-            f"no {NAMED[path[0]].one} {path[1]} is configured{near}",
+            f"no {_word(path[0])} {path[1]} is configured{near}",
             hint=f"batuta config set {key} VALUE configures it",
         )
+
+
+def _word(table: str) -> str:
+    return NAMED[table].one if table in NAMED else ENTRY_TABLES[table].one
 
 
 @dataclass(frozen=True)
@@ -178,7 +191,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, ove
     tables = {table: declared(**found.of((table,))) for table, declared in TABLES.items() if table not in NAMED}
     backends = {name: BackendSection(**found.of((BACKENDS, name))) for name in found.named[BACKENDS]}
     models = {name: ModelSection(**found.of((MODELS, name))) for name in found.named[MODELS]}
-    return Config(**tables, backends=backends, models=models, origins=found.origins)
+    entries: dict[str, Any] = {table: found.of((table,)) for table in ENTRY_TABLES}
+    return Config(**tables, **entries, backends=backends, models=models, origins=found.origins)
 
 
 def set_value(key: str, text: str, path: Path | None = None) -> Change:
@@ -297,4 +311,7 @@ def documented() -> str:
             default = toml.literal(setting.kind.toml(setting.default))
             lines += [""] * (number > 0) + [f"# {line}" for line in setting.doc.split("\n")]
             lines.append(f"# {setting.name} = {default}")
+    for table, entry_table in ENTRY_TABLES.items():
+        doc = [f"# {line}" for line in entry_table.doc.split("\n")]
+        lines += ["", *doc, f"[{table}]", f"# {entry_table.example}"]
     return "\n".join(lines) + "\n"

@@ -10,7 +10,19 @@ from typing import Any, Literal
 
 from batuta_cli.config.document import Document, KeyPath
 from batuta_cli.config.kinds import RefusedValueError, did_you_mean, names_a_secret, nearest
-from batuta_cli.config.schema import BACKENDS, NAMED, SETTINGS, TABLES, Setting, find, is_name, split, variable
+from batuta_cli.config.schema import (
+    BACKENDS,
+    ENTRY_TABLES,
+    MODELS,
+    NAMED,
+    SETTINGS,
+    TABLES,
+    Setting,
+    find,
+    is_name,
+    split,
+    variable,
+)
 from batuta_cli.errors import ConfigError
 from batuta_cli.files import display
 from batuta_cli.secrecy import hide_tokens
@@ -18,6 +30,7 @@ from batuta_cli.secrecy import hide_tokens
 _ERRORS_SHOWN = 10
 _NAME_LENGTH = 64
 
+_ALL_TABLES = (*TABLES, *ENTRY_TABLES)
 _TABLE_OF = {name: table for table, settings in SETTINGS.items() if table not in NAMED for name in settings}
 
 
@@ -104,7 +117,7 @@ def from_document(document: Document) -> Found:
 def _leaves(data: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
     """The values of all keys; also values in the place of a table, and the named tables."""
     for table, content in data.items():
-        if table not in TABLES or not isinstance(content, dict):
+        if table not in _ALL_TABLES or not isinstance(content, dict):
             yield (table,), content
         elif table not in NAMED:
             yield from (((table, key), value) for key, value in content.items())
@@ -117,18 +130,33 @@ def _leaves(data: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
 
 def _unknown(path: KeyPath, value: object = None) -> tuple[str, str | None]:
     """The message and the hint for an unknown key."""
+    if path[0] in ENTRY_TABLES:
+        return _unknown_entry(path, value)
     name, known = _shown(path), SETTINGS.get(path[0])
     if names_a_secret(path[-1]) and not isinstance(value, dict):
         return _secret_named(path, name)
     if known is None:
         if not isinstance(value, dict) and (near := nearest(path[-1], _TABLE_OF)):
             return f"unknown key {name}, did you mean {_TABLE_OF[near]}.{near}?", None
-        return f"unknown {'table' if isinstance(value, dict) else 'key'} {name}{did_you_mean(path[0], TABLES)}", None
+        return (
+            f"unknown {'table' if isinstance(value, dict) else 'key'} {name}{did_you_mean(path[0], _ALL_TABLES)}",
+            None,
+        )
     if path[0] in NAMED:
         return _unknown_in_named(path, name, value)
     if len(path) == 1:
         return f"{name} must be a table", f"write [{path[0]}] on a separate line, and its keys below"
     return f"unknown key {name}{did_you_mean(path[1], known)}", None
+
+
+def _unknown_entry(path: KeyPath, value: object) -> tuple[str, str]:
+    table = ENTRY_TABLES[path[0]]
+    hint = f"its lines are like {table.example}"
+    if len(path) == 1:
+        return f"{path[0]} must be a table", hint
+    if len(path) > 2 or isinstance(value, dict):
+        return f"{_shown(path)} is a table", f"put a name with dots in quotes: {table.example}"
+    return f"{_shown(path)}: a model's name {NAMED[MODELS].rule}", hint
 
 
 def _unknown_in_named(path: KeyPath, name: str, value: object) -> tuple[str, str | None]:
@@ -165,6 +193,9 @@ def parse_key(key: str) -> tuple[KeyPath, Setting]:
     if setting is not None:
         return path, setting
     hint = "batuta config show lists them"
+    if len(path) == 1 and path[0] in ENTRY_TABLES:
+        entry_table = ENTRY_TABLES[path[0]]
+        raise ConfigError(f"{path[0]} is a table, not a key", hint=f"its lines are like {entry_table.example}")
     if len(path) == 1 and path[0] in TABLES:
         keys = ", ".join(SETTINGS[path[0]])
         raise ConfigError(f"{path[0]} is a table, not a key", hint=f"its keys: {keys}")
@@ -185,8 +216,12 @@ def add_environment(found: Found, environ: Mapping[str, str]) -> None:
     """Let environment variables override the values. Raises `ConfigError` with all errors."""
     problems = _Problems()
     for name in sorted(environ):
-        table = next((t for t in TABLES if name.startswith(variable((t, "")))), None)
+        table = next((t for t in _ALL_TABLES if name.startswith(variable((t, "")))), None)
         if table is None:
+            continue
+        if table in ENTRY_TABLES:
+            hint = f"write them into the file: batuta config set {table}.NAME VALUE; unset or rename the variable"
+            problems.add(0, f"{_shown((name,))}: variables cannot set {table}", hint)
             continue
         path = _variable_path(table, name, found.named)
         setting = find(path) if path else None

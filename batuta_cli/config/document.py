@@ -205,7 +205,7 @@ def _in_place(document: Document, path: KeyPath, value: str) -> Edit:
             old = text[statement.value : statement.end]
             return Edit(text[: statement.value] + value + text[statement.end :], "\n" in old and "#" in old)
 
-    assignment = f"{path[-1]} = {value}"
+    assignment = f"{table_name(path[-1:])} = {value}"
     headers = [n for n, s in enumerate(statements) if s.header and s.path == path[:-1]]
     if not headers:
         gap = "" if not text.strip() else newline if text.endswith("\n") else newline * 2

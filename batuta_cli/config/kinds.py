@@ -387,6 +387,17 @@ class Names(_List[str]):
 
 
 @dataclass(frozen=True)
+class ModelName(ValueKind[str]):
+    """The name of a model."""
+
+    def check(self, value: object) -> str:
+        text = plain_text(value, "must be the name of a model")
+        if not text or text != text.strip() or len(text) > 200:
+            raise RefusedValueError("must be the name of a model, of at most 200 characters")
+        return text
+
+
+@dataclass(frozen=True)
 class Origins(_List[str]):
     """Origins of web pages as browsers send them: scheme, host in lower case, port unless it is the default port."""
 

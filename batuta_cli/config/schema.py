@@ -19,6 +19,7 @@ from batuta_cli.config.kinds import (
     Integer,
     LedgerUrlKind,
     Line,
+    ModelName,
     Money,
     Names,
     Network,
@@ -429,6 +430,42 @@ NAMED = {
 }
 """The tables that contain tables with names of the user's choice."""
 
+
+@dataclass(frozen=True)
+class EntryTable:
+    """A table whose keys are names of the user's choice, with a value each."""
+
+    one: str
+    """The word for one of its entries."""
+    kind: ValueKind[Any]
+    default: Any
+    doc: str
+    key: str
+    """The word for what its keys name."""
+    example: str
+
+
+ENTRY_TABLES = {
+    "aliases": EntryTable(
+        "alias",
+        ModelName(),
+        "",
+        "Other names for models. An alias is followed once, and never hides a model that a backend has.",
+        "The model that answers requests for this name.",
+        '"gpt-4o-mini" = "smollm2-135m"',
+    ),
+    "fallbacks": EntryTable(
+        "fallback",
+        Names("models"),
+        (),
+        "Models that answer in the place of another one that is down, cooling down, not found (404) or busy (429),\n"
+        "or whose backends fail (5xx), before the first byte. Each is judged by its own tier, window and budget.",
+        "The models that are tried, in this order.",
+        '"llama-3.3-70b" = ["qwen3-32b"]',
+    ),
+}
+"""The tables whose keys are names of models."""
+
 TABLES: dict[str, type] = {
     "pacha": PachaSection,
     "budget": Budget,
@@ -471,6 +508,10 @@ def is_name(table: str, name: str) -> bool:
 
 def find(path: Sequence[str]) -> Setting | None:
     """The setting at a path: (table, key), or (table, name, key) when the table is in `NAMED`."""
+    if len(path) == 2 and path[0] in ENTRY_TABLES:
+        table = ENTRY_TABLES[path[0]]
+        known = NAMED[MODELS].pattern.fullmatch(path[1])
+        return Setting(path[0], path[1], table.kind, table.key, table.default) if known else None
     if len(path) == 2 and path[0] not in NAMED:
         return SETTINGS.get(path[0], {}).get(path[1])
     if len(path) == 3 and path[0] in NAMED and is_name(path[0], path[1]):
@@ -479,11 +520,13 @@ def find(path: Sequence[str]) -> Setting | None:
 
 
 def split(key: str) -> tuple[str, ...]:
-    """The path of a dotted key: `table.key`, `models.llama-3.3-70b.context_window`."""
+    """The path of a dotted key: `table.key`, `models.llama-3.3-70b.context_window`, `aliases.gpt-4.1`."""
     table, _, rest = key.partition(".")
     if table in NAMED and rest.count(".") > 1:
         name, _, last = rest.rpartition(".")
         return table, name, last
+    if table in ENTRY_TABLES and rest:
+        return table, rest
     return tuple(key.split("."))
 
 

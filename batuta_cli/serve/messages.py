@@ -29,6 +29,9 @@ class Role(NameEnum):
     TOOL = "tool"
 
 
+EmbeddingText = str | tuple[int, ...]
+"""A text to embed, or its token ids in the model's own vocabulary."""
+
 _ROLES = {role.value: role for role in Role}
 _READ_FIELDS = frozenset(("role", "content", "name", "tool_calls", "tool_call_id"))
 _MAX_ROLE = 100  # characters

@@ -5,8 +5,8 @@ that a kind was not reported, which differs from 0.
 
 A backend's report is untrusted. These rules make it consistent; `settlement.py` bounds its cost:
 
-* A count is a JSON whole number from 0 to 10^9. Anything else (null, a boolean, text, a float, a negative or larger
-  number) counts as not reported.
+* A count is a whole number from 0 to 10^9, also as text of digits or as a float without a fraction. Anything else
+  (null, a boolean, other text, a fraction, a negative or larger number) counts as not reported.
 * A report without a count of the input or of the output is ignored.
 * `total_tokens` above the sum of input and output: the difference is output (xAI and Gemini leave reasoning out of
   `completion_tokens`). A total below the sum is ignored.
@@ -22,6 +22,7 @@ from typing import Any
 
 MOST = 10**9
 """The largest accepted count, a hundred times the largest context window."""
+_MOST_DIGITS = len(str(MOST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,9 @@ def cache_writes(request: object) -> CacheWrites:
 
 def number(value: object) -> int | None:
     """A reported count; None unless it is a whole number from 0 to `MOST`."""
+    digits = type(value) is str and len(value) <= _MOST_DIGITS and value.isascii() and value.isdecimal()
+    if digits or (type(value) is float and value.is_integer()):
+        value = int(value)  # type: ignore[call-overload]
     return value if type(value) is int and 0 <= value <= MOST else None
 
 

@@ -387,3 +387,91 @@ def test_route_and_chat_agree_on_the_exit_code(
     line = ("--model", model, "--messages", "chat.json")
     route, chat = batuta("serve", "route", *line, code=code), batuta("serve", "chat", *line, code=code)
     assert route.stderr and chat.stderr
+
+
+ROUTED = """
+[backends.mine]
+base_url = "http://127.0.0.1:9/v1"
+models = ["big"]
+[backends.empty]
+[backends.claude]
+profile = "anthropic"
+models = ["claude", "small"]
+[aliases]
+"gpt-4.1" = "big"
+[fallbacks]
+big = ["none", "small"]
+[models.small]
+input_usd_per_million = "1"
+output_usd_per_million = "1"
+[models.claude]
+input_usd_per_million = "1"
+output_usd_per_million = "1"
+"""
+
+
+def test_an_alias_is_followed_and_told(batuta: Run, home: Path) -> None:
+    configure(home, ROUTED)
+    done = batuta("serve", "route", "--model", "gpt-4.1", "--queue-depth", "0", "--explain", code=0)
+    assert done.stdout.startswith("mine\n\ngpt-4.1 is an alias of big\n")
+    assert "gpt-4.1 is an alias of big" in done.stderr
+    found = result(batuta("serve", "route", "--model", "gpt-4.1", "--queue-depth", "0", "--json", code=0))
+    assert (found["backend"], found["model"], found["alias"], found["instead_of"]) == ("mine", "big", "gpt-4.1", None)
+
+
+def test_a_fallback_is_planned_where_the_model_s_backend_is_down(
+    batuta: Run, home: Path, llamacpp: tuple[str, type[LlamaCpp]]
+) -> None:
+    """The server that is up has no profile: it is any server with OpenAI's API."""
+    up = f'[backends.up]\nbase_url = "{llamacpp[0]}"\n'
+    configure(home, ROUTED.replace('"small"]', '"smollm2-135m"]') + up)
+    done = batuta("serve", "route", "--model", "gpt-4.1", "--explain", code=0)
+    assert done.stdout.startswith("up\n")
+    assert "gpt-4.1 is an alias of big\nsmollm2-135m answers, because big cannot be reached" in done.stdout
+    found = result(batuta("serve", "route", "--model", "big", "--json", code=0))
+    assert (found["backend"], found["alias"], found["instead_of"]) == ("up", None, "big")
+    assert found["model"] == "smollm2-135m"
+
+
+def test_an_empty_table_stops_nothing_and_says_what_it_lacks(
+    batuta: Run, home: Path, llamacpp: tuple[str, type[LlamaCpp]]
+) -> None:
+    configure(home, f'[backends.empty]\n[backends.up]\nbase_url = "{llamacpp[0]}"\n')
+    done = batuta("serve", "route", "--model", "smollm2-135m", code=0)
+    assert done.stdout == "up\n"
+    assert "backends.empty.base_url must be set" in done.stderr
+
+
+def test_a_misspelt_model_gets_the_nearest_name(batuta: Run, home: Path) -> None:
+    configure(home, ROUTED.replace("[backends.empty]", ""))
+    done = batuta("serve", "route", "--model", "clade", "--queue-depth", "0", code=7)
+    assert "hint: did you mean claude?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fields", "lacking"),
+    [
+        ({"response_format": {"type": "json_object"}}, "JSON output"),
+        ({"n": 2}, "several choices"),
+        ({"tools": []}, ""),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, ""),
+    ],
+)
+def test_the_needs_of_a_body_are_those_of_the_request(
+    batuta: Run, home: Path, tmp_path: Path, fields: dict[str, Any], lacking: str
+) -> None:
+    configure(home, ROUTED)
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"messages": [{"role": "user", "content": "Hi"}], **fields}))
+    arguments = ("serve", "route", "--model", "claude", "--backend", "claude", "--messages", str(body))
+    done = batuta(*arguments, code=7 if lacking else 0)
+    assert f"its API has no {lacking}" in done.stderr if lacking else done.stdout == "claude\n"
+
+
+def test_a_need_for_tools_excludes_a_backend_without_them(batuta: Run, home: Path, tmp_path: Path) -> None:
+    configure(home, ROUTED.replace('profile = "anthropic"', 'profile = "replicate"'))
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"messages": [{"role": "user", "content": "Hi"}], "tools": tools}))
+    done = batuta("serve", "route", "--model", "claude", "--backend", "claude", "--messages", str(body), code=7)
+    assert "its API has no tools" in done.stderr

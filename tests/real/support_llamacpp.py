@@ -19,6 +19,9 @@ import sys, threading, xllamacpp
 parameters = xllamacpp.CommonParams()
 parameters.model.path, parameters.hostnames, parameters.port = sys.argv[1], ["127.0.0.1"], int(sys.argv[2])
 parameters.n_ctx, parameters.n_parallel, parameters.cpuparams.n_threads, parameters.warmup = 512, 1, 1, False
+if sys.argv[3:] == ["embeddings"]:
+    parameters.embedding = True
+    parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
 server = xllamacpp.Server(parameters)
 print(server.listening_address, flush=True)
 threading.Event().wait()
@@ -71,12 +74,12 @@ class LlamaCpp:
 
 
 @contextlib.contextmanager
-def llama_cpp(model: Path) -> Iterator[LlamaCpp]:
-    """The server of a model file, gone after the block."""
+def llama_cpp(model: Path, *, embeddings: bool = False) -> Iterator[LlamaCpp]:
+    """The server of a model file, gone after the block; with `embeddings` it makes nothing else."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(model), str(port)],
+        [sys.executable, "-c", SERVER, str(model), str(port), *(["embeddings"] if embeddings else [])],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

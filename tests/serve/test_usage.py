@@ -102,7 +102,7 @@ def test_the_kinds_of_anthropics_usage_are_read() -> None:
         ({}, {"output_tokens": 3}, None),  # a prompt of no tokens is no report
         ({"input_tokens": 3}, {}, None),
         ({"input_tokens": -3}, {"output_tokens": 3}, None),
-        ({"input_tokens": 3, "cache_read_input_tokens": "9"}, {"output_tokens": 3}, Usage(3, 3)),
+        ({"input_tokens": 3, "cache_read_input_tokens": "9.5"}, {"output_tokens": 3}, Usage(3, 3)),
         (
             {"input_tokens": 3, "cache_creation_input_tokens": 5, "cache_creation": {"ephemeral_1h_input_tokens": 9}},
             {"output_tokens": 3},

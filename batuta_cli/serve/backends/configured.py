@@ -1,5 +1,7 @@
 """The backends of the configuration: each `[backends.NAME]` combined with the profile called NAME or `profile`.
 
+A table with a `base_url` and neither of them is any server with OpenAI's API (`Generic`). Without a `base_url` too, it
+has no address; requests go to the other backends.
 Without configured backends, the local kinds at their default addresses are used. Raises `ConfigError` for an unknown
 profile, and for an environment variable with an invalid address.
 
@@ -40,7 +42,7 @@ class Backend:
     env_headers: tuple[tuple[str, str], ...] = ()
     """Headers, and the variables that contain their values."""
     missing: tuple[str, ...] = ()
-    """Environment variables that must be set before it has an address."""
+    """Environment variables, or a key of the configuration, that must be set before it has an address."""
     configured: bool = True
     """False for a default backend."""
 
@@ -76,6 +78,11 @@ class Backend:
         return {**headers, **own}
 
 
+def no_address(backend: Backend) -> str:
+    """Why a backend with `missing` settings cannot be reached."""
+    return f"{' and '.join(backend.missing)} must be set: its address depends on it"
+
+
 def _secret(variable: str, environ: Mapping[str, str]) -> str | None:
     key = environ.get(variable, "").strip() if variable else ""  # $(cat file) may leave a line feed
     if not re.fullmatch(r"[!-~]*", key):
@@ -90,7 +97,7 @@ def configured_backends(config: Config, environ: Mapping[str, str] | None = None
     environ = os.environ if environ is None else environ
     if config.backends:
         return tuple(_configured(name, table, environ) for name, table in config.backends.items())
-    return tuple(default_backend(kind, environ) for kind in ServingBackend if kind.is_local)
+    return tuple(default_backend(kind, environ) for kind in ServingBackend if kind.is_local and kind.has_usual_address)
 
 
 def default_backend(kind: ServingBackend, environ: Mapping[str, str] | None = None) -> Backend:
@@ -122,8 +129,7 @@ def _kind(name: str, profile: str) -> ServingBackend:
     except UsageError as error:
         if profile:
             raise ConfigError(f"backends.{name}.profile: {error.message}", hint=error.hint) from None
-        hint = f"set its kind: batuta config set backends.{name}.profile LlamaCpp; {error.hint}"
-        raise ConfigError(f"backends.{name}: {error.message}", hint=hint) from None
+        return ServingBackend.GENERIC
 
 
 def _is_own(base_url: str, profile: Profile) -> bool:
@@ -149,13 +155,15 @@ def _at_its_place(
         urls: tuple[str, ...] = (_from_variable(variable, environ[variable.name]),)
         missing: tuple[str, ...] = ()
     else:
-        missing = tuple(_missing(profile, environ))
+        missing = tuple(_missing(name, profile, environ))
         urls = () if missing else tuple(_filled(url, profile, environ) for url in profile.base_urls)
     headers = tuple(profile.auth.env_headers.items())
     return Backend(name, kind, urls, models, api_key_env or profile.auth.env, headers, missing, configured)
 
 
-def _missing(profile: Profile, environ: Mapping[str, str]) -> Iterator[str]:
+def _missing(name: str, profile: Profile, environ: Mapping[str, str]) -> Iterator[str]:
+    if not profile.base_urls and not profile.address_env:
+        yield f"backends.{name}.base_url"
     if not profile.base_urls and profile.address_env:
         yield profile.address_env.name
     for variables in profile.placeholders.values():

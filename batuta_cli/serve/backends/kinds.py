@@ -18,6 +18,7 @@ class ServingBackend(NameEnum):
     VLLM = "Vllm"
     TGI = "Tgi"
     LOCAL_AI = "LocalAI"
+    GENERIC = "Generic"
     HUGGING_FACE = "HuggingFace"
     TOGETHER = "Together"
     REPLICATE = "Replicate"
@@ -44,6 +45,11 @@ class ServingBackend(NameEnum):
     def is_local(self) -> bool:
         """Whether it usually runs on the user's machine."""
         return self.profile.is_local
+
+    @property
+    def has_usual_address(self) -> bool:
+        """Whether it has an address without a `base_url` in the configuration."""
+        return bool(self.profile.base_urls or self.profile.address_env)
 
     @property
     def tier(self) -> PrivacyTier:

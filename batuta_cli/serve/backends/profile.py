@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from batuta_cli.errors import ConfigError
 from batuta_cli.files import display
-from batuta_cli.serve.backends.wire_formats import ClientApi, Need, WireFormat
+from batuta_cli.serve.backends.wire_formats import OF_SERVERS, ClientApi, Need, WireFormat
 from batuta_cli.serve.tiers import PrivacyTier, ThroughputTier
 
 T = TypeVar("T")
@@ -189,8 +189,8 @@ class Profile:
     """Client APIs whose provider it is: fields that name a user go only there."""
     carries: tuple[Need, ...] = ()
     """Content beside text that its servers take, and hosted tools. Whether a model takes them is not known here."""
-    reasoning_turns: bool = True
-    """Whether it takes `reasoning_content` in messages of OpenAI's API, which OpenAI itself refuses."""
+    extensions: bool = True
+    """Whether it takes what local servers add to OpenAI's API: options such as `top_k`, reasoning of earlier turns."""
     image_tokens: int = 16_384
     """The most tokens of one image. The default is that of Qwen2-VL, the highest of the open models."""
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -219,6 +219,11 @@ class Profile:
     def takes(self, api: ClientApi | None) -> bool:
         """Whether its servers take requests in a client API as they are."""
         return api is not None and (api is self.wire.api or api in self.speaks)
+
+    def carried(self, *, native: bool = False) -> frozenset[Need]:
+        """What a request to it may have beside text. `native`: a request in a client API that its servers speak."""
+        format_has = frozenset(Need) if native else self.wire.carries
+        return (format_has - OF_SERVERS) | (format_has & frozenset(self.carries))
 
     @property
     def is_local(self) -> bool:

@@ -23,9 +23,10 @@ class Need(NameEnum):
     AUDIO = "audio input"
     VIDEO = "video input"
     HOSTED_TOOLS = "hosted tools"
+    EMBEDDINGS = "embeddings"
 
 
-OF_SERVERS = frozenset((Need.IMAGES, Need.FILES, Need.AUDIO, Need.VIDEO, Need.HOSTED_TOOLS))
+OF_SERVERS = frozenset((Need.IMAGES, Need.FILES, Need.AUDIO, Need.VIDEO, Need.HOSTED_TOOLS, Need.EMBEDDINGS))
 """Needs that depend on the server, not on the format: the profile of a backend says which of them it takes."""
 
 
@@ -35,6 +36,8 @@ class ClientApi(Enum):
     OPENAI_CHAT = "openai-chat", "chat/completions"
     OPENAI_RESPONSES = "openai-responses", "responses"
     ANTHROPIC_MESSAGES = "anthropic-messages", "messages"
+    OLLAMA_CHAT = "ollama-chat", "/api/chat"
+    OLLAMA_GENERATE = "ollama-generate", "/api/generate"
 
     path: str
     """Of its requests, below the base URL; from the root when it begins with a slash."""
@@ -58,6 +61,7 @@ class WireFormat(Enum):
     REPLICATE = "replicate", "replicate", _RAW, True, None
     COMPLETIONS = "completions", "completions", _RAW, True, None
     OLLAMA_GENERATE = "ollama-generate", "ollama_generate", _RAW, False, None
+    EMBEDDINGS = "openai-embeddings", "openai_embeddings", frozenset({Need.EMBEDDINGS}), False, None
 
     module: str
     """Its module in `serve/providers/formats/`."""

@@ -1,4 +1,4 @@
-"""The gateway: an HTTP server with the APIs of OpenAI and Anthropic, in front of the pipeline.
+"""The gateway: an HTTP server with the APIs of OpenAI, Anthropic and Ollama, in front of the pipeline.
 
 `application` makes the ASGI application, for any ASGI server. `server.serve` is what `batuta serve gateway` runs.
 Importing this package does not import the packages of the `serve` extra.

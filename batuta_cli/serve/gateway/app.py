@@ -2,9 +2,8 @@
 
     app = Gateway(open_pipeline, settings)      # runs under any ASGI server that supports the lifespan protocol
 
-A request passes the access check (`access`), then its route: `generation` for POST requests, `info_routes` for the
-rest. `http_errors` maps an error to its status. `/health` and `/ready` need no client key; every other path does,
-unknown paths included.
+A request passes the access check (`access`), then the route that `route_table` finds for its path; `http_errors` maps
+errors to statuses. `/health` and `/ready` need no client key; every other path does, unknown paths included.
 
 A stream that cannot be completed ends with an error event, and its HTTP message is left incomplete, so that no client
 takes it for a complete one. An internal error is logged by its type; the client gets "internal error".
@@ -13,30 +12,16 @@ takes it for a complete one. An internal error is logged by its type; the client
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from batuta_cli.serve.gateway import METRICS_DIRECTORY, info_routes, logs
 from batuta_cli.serve.gateway.access import AccessCheck, read_headers
 from batuta_cli.serve.gateway.connection import ClientLeftError, Connection, Receive, Scope, Send
-from batuta_cli.serve.gateway.dialects.anthropic import CountTokens, Messages
-from batuta_cli.serve.gateway.dialects.openai import ChatCompletions, Completions
-from batuta_cli.serve.gateway.dialects.replies import CountDialect, Dialect
-from batuta_cli.serve.gateway.dialects.responses import InputTokens, Responses
-from batuta_cli.serve.gateway.generation import generate
-from batuta_cli.serve.gateway.http_errors import (
-    ErrorFormat,
-    HttpError,
-    anthropic_error,
-    check_method,
-    error_body,
-    http_error_for,
-    no_stored_response,
-    openai_error,
-)
+from batuta_cli.serve.gateway.http_errors import HttpError, check_method, error_body, http_error_for
 from batuta_cli.serve.gateway.keys import ClientKeys
+from batuta_cli.serve.gateway.route_table import error_format, find_route
 from batuta_cli.serve.gateway.state import GatewaySettings, GatewayState
-from batuta_cli.serve.gateway.token_counts import count_tokens
 
 if TYPE_CHECKING:
     from batuta_cli.serve.gateway.reload import Reconfigured
@@ -44,25 +29,6 @@ if TYPE_CHECKING:
 
 CLIENT_LEFT = 499
 """The status, in log and metrics, of a request whose client has disconnected. nginx uses the same number."""
-
-_MODELS = "/v1/models"
-_RESPONSES = "/v1/responses"
-
-_POST_ROUTES: dict[str, Dialect] = {
-    "/v1/chat/completions": ChatCompletions(),
-    "/v1/completions": Completions(),
-    "/v1/messages": Messages(),
-    _RESPONSES: Responses(),
-}
-_COUNT_ROUTES: dict[str, CountDialect] = {
-    "/v1/messages/count_tokens": CountTokens(),
-    "/v1/responses/input_tokens": InputTokens(),
-}
-_GET_ROUTES: dict[str, Callable[[GatewayState, Connection], Awaitable[None]]] = {
-    "/": info_routes.root,
-    _MODELS: info_routes.list_models,
-    "/metrics": info_routes.show_metrics,
-}
 
 
 class Gateway:
@@ -231,7 +197,7 @@ class Gateway:
                 # The message is left incomplete: the server then closes the connection, which clients see as an error.
                 await connection.last_part(connection.reply.broken(http_error))
             else:
-                body = error_body(_error_format(connection), http_error, connection.shown_id)
+                body = error_body(error_format(connection), http_error, connection.shown_id)
                 await connection.respond(http_error.status, body, headers=http_error.all_headers)
 
     async def _route(self, connection: Connection) -> None:
@@ -249,31 +215,10 @@ class Gateway:
             return
         client = state.access.admit(scope.get("client"), connection.headers)
         connection.client, connection.admin = client.name, client.admin
-        if path in _POST_ROUTES:
-            connection.route = path
-            check_method(method, ("POST",))
-            await generate(state, connection, _POST_ROUTES[path])
-        elif path in _COUNT_ROUTES:
-            connection.route = path
-            check_method(method, ("POST",))
-            await count_tokens(state, connection, _COUNT_ROUTES[path])
-        elif path in _GET_ROUTES:
-            connection.route = path
-            check_method(method, ("GET", "HEAD"))
-            await _GET_ROUTES[path](state, connection)
-        elif path.startswith(_MODELS + "/"):
-            connection.route = _MODELS
-            check_method(method, ("GET", "HEAD"))
-            await info_routes.show_model(state, connection, path.removeprefix(_MODELS + "/"))
-        elif path.startswith(_RESPONSES + "/"):
-            connection.route = _RESPONSES
-            raise no_stored_response()
-        else:
+        found = find_route(path)
+        if found is None:
             raise HttpError(404, "not_found", "there is no such route")
-
-
-def _error_format(connection: Connection) -> ErrorFormat:
-    dialect = _POST_ROUTES.get(connection.route) or _COUNT_ROUTES.get(connection.route)
-    if dialect is not None:
-        return dialect.error
-    return anthropic_error if b"anthropic-version" in connection.headers else openai_error
+        connection.route, connection.path_rest, route = found
+        if route.methods:
+            check_method(method, route.methods)
+        await route.serve(state, connection)

@@ -24,14 +24,13 @@ Send = Callable[[Message], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
-EVENTS = b"text/event-stream; charset=utf-8"
 
 _WATCH_AFTER = 0.02
 """Seconds of a request before the disconnect watcher starts."""
 
 COMMENT_SECONDS = 15.0
-"""Seconds without an event after which a streaming client gets a comment. Proxies often close a connection after 60
-seconds of silence, and clients ignore comments (WHATWG HTML, section 9.2.6)."""
+"""Seconds without an event after which a streaming client gets `Reply.waiting`, a comment or an empty part. Proxies
+often close a connection after 60 seconds of silence."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -94,6 +93,8 @@ class Connection:
         self.more_headers: HeaderList = []
         """Response headers that do not depend on the route."""
         self.route = "other"
+        self.path_rest = ""
+        """The part of the path behind the route's name, such as the name of a model."""
         self.status = 0
         self.client = ""
         """Name of the client key, empty without one."""
@@ -202,15 +203,15 @@ class Connection:
         self._last_write = time.perf_counter()
         self._tick_later(COMMENT_SECONDS)
 
-    async def begin_stream(self, headers: HeaderList) -> None:
-        """Send the status and the headers of a stream of events, unless a comment was sent before."""
+    async def begin_stream(self, headers: HeaderList, kind: bytes) -> None:
+        """Send the status and the headers of a stream of the content type `kind`, unless a comment was sent before."""
         if self.started:
             if self._comment is not None:
                 await asyncio.wait((self._comment,))
             return
         self.status = 200
         start = [
-            (b"content-type", EVENTS),
+            (b"content-type", kind),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),  # keeps nginx from buffering events
             (b"x-request-id", self.shown_id.encode()),
@@ -246,16 +247,16 @@ class Connection:
             self._tick_later(self._limits.client_seconds - waited)
             return
         remaining = self._last_write + COMMENT_SECONDS - now
-        if remaining <= 0 and not self.ended:
+        if remaining <= 0 and not self.ended and self.reply is not None:
             self._last_write, remaining = now, COMMENT_SECONDS
-            self._comment = loop.create_task(self._send_comment())
+            self._comment = loop.create_task(self._send_comment(self.reply))
         self._tick_later(remaining)
 
-    async def _send_comment(self) -> None:
+    async def _send_comment(self, reply: Reply) -> None:
         try:
             if not self.started:
-                await self.begin_stream(self._early_headers)
-            await self.part(b": waiting for the backend\n\n")
+                await self.begin_stream(self._early_headers, reply.stream_type)
+            await self.part(reply.waiting())
         except ClientLeftError as left:
             self._leave(left)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import orjson
 
@@ -18,7 +18,7 @@ from batuta_cli.serve.gateway.access import check_json, tier_for
 from batuta_cli.serve.gateway.connection import Connection, HeaderList
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
 from batuta_cli.serve.gateway.dialects.outside import may_fetch
-from batuta_cli.serve.gateway.dialects.replies import Dialect, Reply, read
+from batuta_cli.serve.gateway.dialects.replies import Dialect, Reply, WholeReply, read
 from batuta_cli.serve.gateway.http_errors import HttpError, unknown_model
 from batuta_cli.serve.gateway.metrics import OTHER
 from batuta_cli.serve.gateway.state import GatewayState
@@ -48,8 +48,15 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
         raise HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1, headers=close)
     tier = tier_for(connection.headers, state.settings.privacy)
     parsed = await read(dialect, await connection.body(), connection.headers)
+    if parsed.ready is not None:
+        models = state.require_pipeline().models()
+        if parsed.model not in models:
+            raise unknown_model(parsed.model, models)
+        await connection.respond(200, orjson.dumps(parsed.ready))
+        return
     reply = dialect.reply(parsed, connection.id, int(time.time()))
-    connection.reply = reply if parsed.stream else None
+    stream = cast(Reply, reply) if parsed.stream else None
+    connection.reply = stream
     request = chat_request(state, connection, parsed, tier)
     connection.model = OTHER
     with state.open_request(connection) as pipeline:
@@ -64,11 +71,17 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
                 connection.model = parsed.model
                 if parsed.stream:
                     state.metrics.first_token(parsed.model, connection.seconds)
-                connection.log_fields |= {"backend": backend, "tier": str(response.tier)}
+                connection.log_fields |= {
+                    "backend": backend,
+                    "tier": str(response.tier),
+                    "fallback": response.fallback or None,
+                }
                 if response.dropped:
                     connection.log_fields["dropped"] = list(response.dropped)
-                write = _write_stream if parsed.stream else _write_whole
-                await write(state, connection, response, reply)
+                if stream is not None:
+                    await _write_stream(state, connection, response, stream)
+                else:
+                    await _write_whole(state, connection, response, reply)
         finally:
             if response is None and parsed.model in pipeline.models():
                 connection.model = parsed.model
@@ -92,6 +105,7 @@ def chat_request(state: GatewayState, connection: Connection, parsed: ParsedRequ
         max_tokens=parsed.max_tokens,
         stream=parsed.stream,
         options=parsed.options or {},
+        inputs=parsed.inputs,
         native=parsed.native,
         native_only=parsed.native_only,
         reach=parsed.reach,
@@ -133,12 +147,12 @@ def refuse_unknown_model(pipeline: "Pipeline", request: ChatRequest) -> Iterator
     except (UsageError, NoBackendError) as error:
         models = pipeline.models()
         if type(error) in (UsageError, NoBackendError) and models and request.model not in models:
-            raise unknown_model() from None
+            raise unknown_model(request.model, models) from None
         raise
 
 
 async def _write_stream(state: GatewayState, connection: Connection, response: "Response", reply: Reply) -> None:
-    await connection.begin_stream(_headers(response))
+    await connection.begin_stream(_headers(response), reply.stream_type)
     data, begun = b"", False
     while pieces := await response.more():
         if not begun:
@@ -149,10 +163,10 @@ async def _write_stream(state: GatewayState, connection: Connection, response: "
             await connection.part(data)
             data = b""
     summary = _record_summary(state, connection, response)
-    await connection.end_stream(data + reply.end(summary) + _cost_comment(summary))
+    await connection.end_stream(data + reply.end(summary) + reply.receipt(summary))
 
 
-async def _write_whole(state: GatewayState, connection: Connection, response: "Response", reply: Reply) -> None:
+async def _write_whole(state: GatewayState, connection: Connection, response: "Response", reply: WholeReply) -> None:
     all_pieces: list[Piece] = []
     while pieces := await response.more():
         all_pieces += pieces
@@ -165,6 +179,7 @@ def _record_summary(state: GatewayState, connection: Connection, response: "Resp
     summary = response.summary
     if summary is None:
         raise RuntimeError("a response ended without a summary")
+    summary = replace(summary, fallback=response.fallback)
     state.metrics.completed(summary, connection.model or OTHER, connection.client)
     connection.log_fields |= {
         "backend": summary.backend,
@@ -177,7 +192,9 @@ def _record_summary(state: GatewayState, connection: Connection, response: "Resp
 
 
 def _headers(response: "Response") -> HeaderList:
+    fallback = [(b"x-batuta-fallback", _header_value(response.fallback))] if response.fallback else []
     return [
+        *fallback,
         (b"x-batuta-backend", _header_value(response.backend)),
         (b"x-batuta-tier", str(response.tier).encode()),
         (b"x-batuta-plan", _header_value(_plan_summary(response.plan))),
@@ -197,9 +214,3 @@ def _header_value(text: str) -> bytes:
     if not (text.isascii() and text.isprintable()):
         text = "".join(c if " " <= c <= "~" else "?" for c in text)
     return text[:_HEADER_LIMIT].encode()
-
-
-def _cost_comment(summary: Summary) -> bytes:
-    """The cost of a stream as an SSE comment, which clients ignore (WHATWG HTML, section 9.2.6)."""
-    facts = {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "attempts": len(summary.attempts)}
-    return b": batuta %s\n\n" % orjson.dumps(facts)

@@ -1,4 +1,5 @@
-"""HTTP errors: the status, headers and body that a client gets, in the format of OpenAI or of Anthropic.
+"""HTTP errors: the status, headers and body that a client gets, in the format of OpenAI, Anthropic or
+Ollama.
 
 `RULES` maps each error class to a status. Refusals by the budget are 402 and by privacy 403, because the official
 clients retry 408, 409, 429 and 5xx, and a retry changes neither. Money that running requests have reserved is 429,
@@ -7,12 +8,13 @@ configuration name files of the operator: they go to the log, and the client get
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from batuta_cli.config.kinds import did_you_mean
 from batuta_cli.errors import (
     AuditError,
     BatutaError,
@@ -33,7 +35,7 @@ from batuta_cli.errors import (
     UsageError,
 )
 from batuta_cli.serve.pipeline.splice import SpliceError
-from batuta_cli.serve.providers.wire import BackendError
+from batuta_cli.serve.providers.wire import BackendError, ReportedError
 
 _TYPES = {
     400: "invalid_request_error",
@@ -63,10 +65,12 @@ class HttpError(Exception):
     retry_after: float | None = None
     """Seconds for the header `Retry-After`."""
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    reported_type: str = ""
+    """The error type that a backend reports."""
 
     @property
     def type(self) -> str:
-        """The error type, as both services name it."""
+        """The error type by the status, as both services name it."""
         return _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
 
     @property
@@ -129,12 +133,34 @@ def http_error_for(error: Exception) -> HttpError:
     )
 
 
+_OWN_ACCOUNT = frozenset((401, 402, 403, 407))
+"""Statuses about the operator's key or account at a backend; a client would take them for its own at the gateway."""
+
+_CODES = {404: "model_not_found", 429: "backend_busy"}
+
+
 def _backend(error: BackendError) -> HttpError:
-    if not error.retryable and error.status is not None:
-        return HttpError(400, "refused_by_backend", error.message)
-    if error.status == 429:
-        return HttpError(429, "backend_busy", error.message, retry_after=error.retry_after or _RETRY_AFTER)
-    return HttpError(502, "backend_error", error.message, retry_after=error.retry_after)
+    """An upstream's 4xx keeps its status, and its message, code, type and field without keys and quotations."""
+    reported = error.reported if error.redacted and error.reported else ReportedError()
+    status = error.status if error.status and 400 <= error.status < 500 else 502
+    if status in _OWN_ACCOUNT:
+        status = 502
+    retry_after = error.retry_after
+    if status == 429:
+        retry_after = retry_after or _RETRY_AFTER
+    elif not error.retryable:
+        retry_after = None
+    fallback = "backend_error" if status == 502 else _CODES.get(status, "refused_by_backend")
+    # The backend's own words alone, because clients recognise some of them, such as "maximum context length".
+    message = error.message if status == 502 else reported.message or error.message
+    return HttpError(
+        status,
+        reported.code or fallback,
+        message,
+        reported.param or None,
+        retry_after=retry_after,
+        reported_type=reported.type if status != 502 else "",
+    )
 
 
 ErrorFormat = Callable[[HttpError, str], dict[str, Any]]
@@ -146,7 +172,7 @@ def openai_error(error: HttpError, request_id: str) -> dict[str, Any]:
     return {
         "error": {
             "message": error.message,
-            "type": error.type,
+            "type": error.reported_type or error.type,
             "param": error.param,
             "code": error.code,
         }
@@ -157,6 +183,11 @@ def anthropic_error(error: HttpError, request_id: str) -> dict[str, Any]:
     """The body in Anthropic's format, with `code` added."""
     details = {"type": error.type, "message": error.message, "code": error.code}
     return {"type": "error", "error": details, "request_id": request_id}
+
+
+def ollama_error(error: HttpError, request_id: str) -> dict[str, Any]:
+    """The body in Ollama's format."""
+    return {"error": error.message}
 
 
 def error_body(error_format: ErrorFormat, error: HttpError, request_id: str) -> bytes:
@@ -172,15 +203,7 @@ def check_method(method: str, allowed: tuple[str, ...]) -> None:
         )
 
 
-def unknown_model() -> HttpError:
-    """The error for a model that no backend has."""
-    return HttpError(404, "model_not_found", "no backend has this model; GET /v1/models lists them", "model")
-
-
-def no_stored_response() -> HttpError:
-    """The error for the routes of a stored response: get, delete, cancel, compact, list its input."""
-    return HttpError(
-        404,
-        "no_stored_responses",
-        "batuta keeps no responses, also with store: true; send the whole conversation to POST /v1/responses",
-    )
+def unknown_model(model: str, known: Collection[str]) -> HttpError:
+    """The error for a model that no backend has; it suggests the nearest known one."""
+    message = f"no backend has this model{did_you_mean(model, known) or ';'} GET /v1/models lists them"
+    return HttpError(404, "model_not_found", message, "model")

@@ -56,11 +56,6 @@ async def preflight(connection: Connection) -> None:
     await connection.respond(200, b"{}", headers=headers)
 
 
-async def root(state: GatewayState, connection: Connection) -> None:
-    """`/`: Claude Code asks for it with HEAD to learn whether the server is there."""
-    await connection.respond(200, b'{"name":"batuta"}')
-
-
 async def show_metrics(state: GatewayState, connection: Connection) -> None:
     """`/metrics`. Raises `HttpError` 403 for a client beyond the loopback whose key is not an admin key."""
     if not connection.admin:
@@ -76,11 +71,25 @@ async def list_models(state: GatewayState, connection: Connection) -> None:
     await connection.respond(200, orjson.dumps({"object": "list", "data": models, "has_more": False, **ends}))
 
 
-async def show_model(state: GatewayState, connection: Connection, name: str) -> None:
+async def show_model(state: GatewayState, connection: Connection) -> None:
     """`/v1/models/NAME`."""
-    if name not in state.require_pipeline().models():
-        raise unknown_model()
+    name = connection.path_rest
+    models = state.require_pipeline().models()
+    if name not in models:
+        raise unknown_model(name, models)
     await connection.respond(200, orjson.dumps(_model(name)))
+
+
+async def refuse_stored_response(state: GatewayState, connection: Connection) -> None:
+    """The routes below `/v1/responses/` of a stored response: get, delete, cancel, compact, list its input.
+
+    Raises `HttpError`: batuta stores none.
+    """
+    raise HttpError(
+        404,
+        "no_stored_responses",
+        "batuta keeps no responses, also with store: true; send the whole conversation to POST /v1/responses",
+    )
 
 
 def _model(name: str) -> dict[str, object]:

@@ -40,7 +40,8 @@ class ListPrice:
 
     since: str
     input: str
-    output: str
+    output: str | None
+    """None: the model has no output, it makes embeddings."""
     request: str
     tiers: tuple[tuple[int, str, str, Kinds], ...]
     """(more prompt tokens than, input, output, kinds), ascending."""
@@ -219,7 +220,13 @@ def read(data: dict[str, Any]) -> Catalogue:
 
 
 def _list_price(
-    since: str, input: str, output: str, request: str = "0", tiers: Any = (), kinds: Any = (), unasked: bool = False
+    since: str,
+    input: str,
+    output: str | None,
+    request: str = "0",
+    tiers: Any = (),
+    kinds: Any = (),
+    unasked: bool = False,
 ) -> ListPrice:
     return ListPrice(since, input, output, request, tuple(_list_tier(*tier) for tier in tiers), _pairs(kinds), unasked)
 

@@ -227,9 +227,17 @@ FREE = TokenPricing(0, 0)
 
 
 def price_for(
-    model: str, *, local: bool, own: Mapping[str, TokenPricing] = {}, provider: str | None = None, at: dt.date
+    model: str,
+    *,
+    local: bool,
+    own: Mapping[str, TokenPricing] = {},
+    provider: str | None = None,
+    at: dt.date,
+    embeddings: bool = False,
 ) -> TokenPricing:
     """The price of `model` at `provider` on the UTC date `at`.
+
+    `embeddings`: the request has no output, so a model that has a price for input alone has a price.
 
     `local`: the backend runs on the user's machines and is free. `own` has the configured prices by model (see
     `own_prices`). `provider` is the name of a backend such as `Groq`, or an id of genai-prices such as `openrouter`.
@@ -243,7 +251,7 @@ def price_for(
         return own[model]
     hosted = catalogue().find(model, provider)
     listed = hosted.price(at) if hosted else None
-    if listed is not None:
+    if listed is not None and (embeddings or listed.output is not None):
         return pricing(listed)
     where = f" at {display(provider)}" if provider else ""
     raise UnknownPriceError(f"the price of {display(model)}{where} is not known", hint=_hint(model, provider))
@@ -292,7 +300,7 @@ def pricing(listed: ListPrice) -> TokenPricing:
     )
     return TokenPricing(
         to_nano(listed.input),
-        to_nano(listed.output),
+        to_nano(listed.input if listed.output is None else listed.output),
         to_nano(listed.request),
         tuple(tiers),
         _kinds(listed.kinds),

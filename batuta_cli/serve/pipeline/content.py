@@ -82,6 +82,8 @@ def other_texts(request: ChatRequest) -> Iterator[str]:
     for name in (*_PROMPT_OPTIONS, *request.unknown_fields):
         if value := request.options.get(name):
             yield _json(value)
+    if request.native is not None:  # such as the end of a text to complete, or tokens of an earlier response
+        yield from (_json(value) for name in request.native_only if (value := request.native.document.get(name)))
 
 
 def _media(request: ChatRequest) -> _Media:

@@ -8,19 +8,22 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from batuta_cli.config import ModelSection
 from batuta_cli.errors import InvalidInputError, PrivacyError, UsageError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.context.manager import prompt_counter
+from batuta_cli.serve.messages import EmbeddingText
 from batuta_cli.serve.pipeline.content import other_texts
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.pipeline.settlement import least_tokens
 from batuta_cli.serve.providers.connect import GatedSession
-from batuta_cli.serve.providers.server_count import ServerCount, native_count, server_count
+from batuta_cli.serve.providers.server_count import ServerCount, native_count, server_count, server_text_count
 from batuta_cli.serve.providers.wire import BackendError
 from batuta_cli.serve.routing.gates import BackendState
 from batuta_cli.serve.tokens import count_messages, tokenizer_for
+from batuta_cli.serve.tokens.openai_models import openai_model
 from batuta_cli.serve.tokens.request_fields import field_texts
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 
@@ -38,6 +41,7 @@ _REMEMBERED = 256
 """Counts in memory. A request is planned again for each failover."""
 
 _BYTES = 4  # of a character in UTF-8, at most
+_ENDS = 2  # tokens that a model adds to a text that it embeds, at most
 _MESSAGE = 32  # tokens around a message, a call or a result, at most
 
 
@@ -77,6 +81,40 @@ def count(request: ChatRequest, models: Mapping[str, ModelSection]) -> TokenCoun
         return bound(request)
 
 
+def bound_inputs(request: ChatRequest) -> tuple[TokenCount, TokenCount]:
+    """As `bound`, for texts to embed: of all of them, and of the longest, since each must fit the window."""
+    return _sum_and_longest([_most(each) for each in request.inputs], False, "one token a byte")
+
+
+def count_inputs(request: ChatRequest, models: Mapping[str, ModelSection]) -> tuple[TokenCount, TokenCount]:
+    """As `count`, for texts to embed: of all of them, and of the longest.
+
+    OpenAI's models add no tokens to a text; others may add one at each end.
+    """
+    own = models.get(request.model)
+    name = model_name(request.model)
+    try:
+        tokenizer = tokenizer_for(name, tokenizer_path=own.tokenizer if own else None)
+        exact = tokenizer.exact and not (own and own.tokenizer) and openai_model(name) is not None
+        ends = 0 if exact else _ENDS
+        counts = [(tokenizer.count(each) if isinstance(each, str) else len(each)) + ends for each in request.inputs]
+    except (UsageError, InvalidInputError):
+        return bound_inputs(request)
+    return _sum_and_longest(counts, exact, tokenizer.name)
+
+
+def _sum_and_longest(counts: list[int], exact: bool, method: str) -> tuple[TokenCount, TokenCount]:
+    return TokenCount(sum(counts), exact, method), TokenCount(max(counts), exact, method)
+
+
+def _most(text: EmbeddingText) -> int:
+    return len(text) * (_BYTES if isinstance(text, str) else 1) + _ENDS
+
+
+def _least(text: EmbeddingText) -> int:
+    return max(1, least_tokens(text)) if isinstance(text, str) else len(text)
+
+
 def least(request: ChatRequest, counted: TokenCount | None, models: Mapping[str, ModelSection]) -> int:
     """A lower bound of the input tokens: the count where it is exact, otherwise the fewest of any tokenizer.
 
@@ -85,6 +123,8 @@ def least(request: ChatRequest, counted: TokenCount | None, models: Mapping[str,
     own = models.get(request.model)
     if counted is not None and counted.exact and not (own and own.tokenizer):
         return counted.tokens
+    if request.inputs:
+        return sum(map(_least, request.inputs))
     return sum(max(1, least_tokens(message.content)) for message in request.messages)
 
 
@@ -128,6 +168,20 @@ async def counted_by(session: GatedSession, backend: Backend, base_url: str, req
     return found.count if found else None
 
 
+async def _server_count(
+    session: GatedSession, backend: Backend, base_url: str, request: ChatRequest
+) -> ServerCount | None:
+    """The count of the messages, or of the longest text to embed; None for token ids, which need no server."""
+    limits: dict[str, Any] = {"timeout": _SERVER_TIMEOUT, "request_id": request.request_id}
+    model = request.model
+    if not request.inputs:
+        return await server_count(session, backend, base_url, model, request.messages, request.options, **limits)
+    longest = max(request.inputs, key=_most)
+    if isinstance(longest, str):
+        return await server_text_count(session, backend, base_url, model, longest, **limits)
+    return None
+
+
 class ServerCounts:
     """Asks servers for their counts, each once for a request."""
 
@@ -146,16 +200,7 @@ class ServerCounts:
         key = request.request_id, backend.name
         if key not in self._counts:
             try:
-                self._counts[key] = await server_count(
-                    session,
-                    backend,
-                    base_url,
-                    request.model,
-                    request.messages,
-                    request.options,
-                    timeout=_SERVER_TIMEOUT,
-                    request_id=request.request_id,
-                )
+                self._counts[key] = await _server_count(session, backend, base_url, request)
             except (BackendError, PrivacyError):
                 self._counts[key] = None
             while len(self._counts) > _REMEMBERED:

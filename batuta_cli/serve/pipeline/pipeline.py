@@ -10,14 +10,15 @@ complete; an incomplete one raises.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from batuta_cli.config import Config
 from batuta_cli.config import load as load_config
-from batuta_cli.errors import UsageError
+from batuta_cli.errors import BatutaError, UsageError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.pipeline.planner import Planner
@@ -25,9 +26,12 @@ from batuta_cli.serve.pipeline.request import ChatRequest, Completion
 from batuta_cli.serve.pipeline.response import Response
 from batuta_cli.serve.privacy.audit import AuditLog, AuditPolicy
 from batuta_cli.serve.providers.client import Timeouts
+from batuta_cli.serve.providers.model_details import Details
 from batuta_cli.serve.retry import FailoverConfig
+from batuta_cli.serve.routing.gates import Need, PlanRequest
 from batuta_cli.serve.routing.monitor import BackendMonitor
 from batuta_cli.serve.routing.planning import Plan
+from batuta_cli.serve.routing.substitution import ModelNames, may_fall_back
 from batuta_cli.serve.tiers import PrivacyTier
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 
@@ -49,6 +53,18 @@ class Readiness:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class ServedModel:
+    """What is known of a model."""
+
+    window: int | None
+    """Tokens of prompt and output together, at the backend with the smallest window; None: not known."""
+    carries: frozenset[Need]
+    """What can be sent beside text, to one of its backends."""
+    details: Details
+    """What an Ollama server reports about it; empty without one."""
+
+
 class Pipeline:
     """Sends the requests of one process. An asynchronous context manager; use it in one event loop.
 
@@ -68,6 +84,7 @@ class Pipeline:
     ) -> None:
         """`config`: the user's configuration by default. `watch`: probe the backends in the background."""
         self.config = config = load_config() if config is None else config
+        self.names = ModelNames(config)
         self.tier = PrivacyTier.parse(config.privacy.tier)
         """The tier of probes in the background, and of requests that name none."""
         self.breaker = breaker or CostCircuitBreaker.from_config(config.budget, config.redis)
@@ -97,9 +114,37 @@ class Pipeline:
     async def start(self, request: ChatRequest) -> Response:
         """Send a request; returns with the first piece of its response.
 
-        Raises `PrivacyError`, `CostError`, `NoBackendError`, `ContextOverflowError`, `BackendError`, `AuditError`,
+        An alias is replaced by its model; where the model cannot be reached, its fallbacks are tried. Raises
+        `PrivacyError`, `CostError`, `NoBackendError`, `ContextOverflowError`, `BackendError`, `AuditError`,
         `LedgerError`, and `UsageError` for a backend that is not configured.
         """
+        resolved = await self._resolved(request)
+        response = await self._answered(resolved)
+        response.alias = request.model if resolved.model != request.model else ""
+        return response
+
+    async def _answered(self, request: ChatRequest) -> Response:
+        """The response of the request's model, or of a fallback. Vectors of another model would mean something else."""
+        try:
+            return await self._open(request)
+        except BatutaError as error:
+            if request.inputs or not may_fall_back(error):
+                raise
+            for model in self.names.fallbacks(request.model):
+                with contextlib.suppress(BatutaError):  # the client gets the error of the model that it named
+                    response = await self._open(replace(request, model=model))
+                    response.fallback = model
+                    return response
+            raise
+
+    async def _resolved(self, request: ChatRequest) -> ChatRequest:
+        """The request with the model that its alias stands for."""
+        if not self.names.is_alias(request.model):
+            return request
+        await self.monitor.probe_unlisted(request.privacy)
+        return replace(request, model=self.names.resolve(request.model, self.monitor.models()))
+
+    async def _open(self, request: ChatRequest) -> Response:
         response = Response(request, self.planner, self.monitor, self.breaker, self.failover, self.timeouts)
         try:
             await response.open()
@@ -131,22 +176,35 @@ class Pipeline:
             return Completion(text, response.finish_reason, response.summary)
 
     async def explain(self, request: ChatRequest) -> Plan:
-        """The plan of a request, which is not sent."""
-        return (await self.planner.targets(request, frozenset()))[0]
+        """The plan of a request, which is not sent; of its alias's model, or of a fallback that would answer."""
+        request = await self._resolved(request)
+        planned = (await self.planner.targets(request, frozenset()))[0]
+        if planned.backend is None and not request.inputs and may_fall_back(self.planner.error(request, planned)):
+            for model in self.names.fallbacks(request.model):
+                other = (await self.planner.targets(replace(request, model=model), frozenset()))[0]
+                if other.backend is not None:
+                    return other
+        return planned
 
     async def count(self, request: ChatRequest) -> TokenCount:
         """The input tokens of a request, which is not sent. Raises as `start`."""
         return await self.planner.count(request)
 
     def models(self) -> list[str]:
-        """The models that are configured for the backends, or that the backends list."""
+        """The models that are configured for the backends, or that the backends list, and aliases of these."""
+        return self.names.listed(self.monitor.models())
+
+    def model_facts(self, model: str) -> ServedModel:
+        """What is known of a model, or of the model of an alias, at the backends that have it."""
+        model = self.names.resolve(model, self.monitor.models()) if self.names.is_alias(model) else model
+        request = PlanRequest(privacy=self.tier, model=model)
+        states = self.monitor.snapshot(request, None, frozenset()).backends
+        having = [state for state in states if state.models is None or model in state.models]
+        windows = [state.window for state in having if state.window is not None]
+        carries = frozenset[Need]().union(*(state.kind.profile.carried() - state.lacks for state in having))
         probes = self.monitor.probes
-        names = [
-            name
-            for backend in self.monitor.backends
-            for name in backend.models or (probes[backend.name].models if backend.name in probes else ())
-        ]
-        return sorted(set(names))
+        told = [probes[s.name].details.get(model) for s in having if s.name in probes]
+        return ServedModel(min(windows, default=None), carries, next(filter(None, told), {}))
 
     def ready(self) -> Readiness:
         """Whether some backend would take a request now."""

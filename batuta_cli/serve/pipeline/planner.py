@@ -19,6 +19,7 @@ from batuta_cli.serve.models.pricing import FREE, TokenPricing
 from batuta_cli.serve.models.windows import LARGEST_RESERVE
 from batuta_cli.serve.names import normalised, unknown_name
 from batuta_cli.serve.pipeline import content, input_count
+from batuta_cli.serve.pipeline.needs import needs_of
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.privacy.gate import Basis
 from batuta_cli.serve.providers.server_count import ServerCount
@@ -26,7 +27,6 @@ from batuta_cli.serve.routing.errors import routing_error
 from batuta_cli.serve.routing.gates import (
     BackendState,
     GateName,
-    Need,
     PlanRequest,
     Snapshot,
     hands_out,
@@ -93,8 +93,8 @@ class Planner:
         planned = plan(plan_request, snapshot)
         chosen = planned.routing.backend
         if chosen is None or planned.warnings or _state(snapshot, chosen).price is not FREE:
-            counted = await _in_thread(lambda: input_count.count(request, self._config.models))
-            plan_request = replace(plan_request, input_tokens=counted)
+            counted, longest = await _in_thread(lambda: self._counts(request))
+            plan_request = replace(plan_request, input_tokens=counted, longest_input=longest)
             snapshot = self._monitor.snapshot(plan_request, await self.budget(), without)
             planned = plan(plan_request, snapshot)
             if planned.warnings:  # only an estimate exceeds the window
@@ -129,7 +129,12 @@ class Planner:
         if detail := hands_out(self._plan_request(request)):
             return PrivacyError(detail, hint="leave it out, or use the tier standard", result=planned.to_json())
         wait = self.retry_after(request, planned.suitable)
-        return routing_error(planned, retry_after=wait, max_request_cost=self._breaker.config.max_request_cost)
+        return routing_error(
+            planned,
+            retry_after=wait,
+            max_request_cost=self._breaker.config.max_request_cost,
+            known_models=self._monitor.models(),
+        )
 
     def retry_after(self, request: ChatRequest, backends: Collection[str]) -> int | None:
         """Whole seconds until one of these backends is expected to take the request; None without backends."""
@@ -158,23 +163,17 @@ class Planner:
         return ChatTemplateEngine.from_model(name).apply(request.messages, **given)
 
     def _plan_request(self, request: ChatRequest) -> PlanRequest:
-        options = request.options
-        kind = options.get("response_format")
-        needs = {
-            Need.STREAMING: request.stream,
-            Need.TOOLS: bool(options.get("tools")),
-            Need.JSON: isinstance(kind, dict) and kind.get("type") not in (None, "text"),
-            Need.CHOICES: (options.get("n") or 1) != 1,
-        }
+        counted, longest = input_count.bound_inputs(request) if request.inputs else (input_count.bound(request), None)
         return PlanRequest(
             privacy=request.privacy,
             model=request.model,
             backend=self._backend_name(request.backend) if request.backend else "",
             latency=request.latency,
-            input_tokens=input_count.bound(request),
-            max_output_tokens=request.max_tokens,
+            input_tokens=counted,
+            longest_input=longest,
+            max_output_tokens=0 if request.inputs else request.max_tokens,
             writes=content.cache_writes_of(request),
-            needs=content.needs_of(request) | {need for need, is_needed in needs.items() if is_needed},
+            needs=needs_of(request),
             demands=content.demands_of(request),
         )
 
@@ -186,6 +185,12 @@ class Planner:
         found = dict(zip((backend.name for backend in backends), counts, strict=True))
         states = tuple(input_count.with_count(state, found.get(state.name)) for state in snapshot.backends)
         return replace(snapshot, backends=states)
+
+    def _counts(self, request: ChatRequest) -> tuple[TokenCount, TokenCount | None]:
+        models = self._config.models
+        return (
+            input_count.count_inputs(request, models) if request.inputs else (input_count.count(request, models), None)
+        )
 
     def _least(self, request: ChatRequest, plan_request: PlanRequest) -> int:
         return input_count.least(request, plan_request.input_tokens, self._config.models)
@@ -209,7 +214,7 @@ class Planner:
         backend = next(backend for backend in self._monitor.backends if backend.name == name)
         is_paid = state.price is not None and not state.price.is_free
         usual = state.reserve or LARGEST_RESERVE
-        needs_limit = is_paid or backend.profile.wire.needs_limit
+        needs_limit = bool(request.messages) and (is_paid or backend.profile.wire.needs_limit)
         return Target(
             backend=backend,
             base_url=self._base_url(backend),

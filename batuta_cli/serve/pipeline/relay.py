@@ -48,8 +48,8 @@ class Relay:
                 self._unwritten[piece.index] = Piece(
                     finish_reason=piece.finish_reason, index=piece.index, stop=piece.stop
                 )
-            if text or piece.delta or piece.logprobs:
-                self._send(Piece(text, None, None, piece.delta, piece.index, piece.logprobs), new)
+            if text or piece.delta or piece.logprobs or piece.embeddings:
+                self._send(Piece(text, None, None, piece.delta, piece.index, piece.logprobs, piece.embeddings), new)
 
     def _feed_raw(self, piece: Piece, new: list[Piece]) -> None:
         if piece.finish_reason or (self.ends and not piece.has_content):

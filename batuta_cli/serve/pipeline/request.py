@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batuta_cli.errors import UsageError
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.messages import ChatMessage, EmbeddingText
 from batuta_cli.serve.providers.wire import NativeRequest
 from batuta_cli.serve.routing.demands import NO_REACH, Reach
 from batuta_cli.serve.tiers import LatencyTier, PrivacyTier
@@ -23,17 +23,21 @@ class ChatRequest:
 
         ChatRequest(model="smollm2-135m", messages=[ChatMessage.user("Hello")], privacy="sovereign")
 
-    Raises `UsageError` for an unknown tier, no messages, or `max_tokens` below 1.
+    With `inputs` it is a request for embeddings, which has no messages and is never streamed.
+
+    Raises `UsageError` for an unknown tier, neither messages nor inputs, or `max_tokens` below 1.
     """
 
     model: str
-    messages: tuple[ChatMessage, ...]
+    messages: tuple[ChatMessage, ...] = ()
     privacy: PrivacyTier
     max_tokens: int | None = None
     """The output limit in tokens; None for the model's usual reserve."""
     stream: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of OpenAI's chat request (temperature, stop, tools, response_format, n, …), sent unchanged."""
+    inputs: tuple[EmbeddingText, ...] = ()
+    """The texts to embed. `options` has the further fields of OpenAI's embeddings request."""
     latency: LatencyTier = LatencyTier.INTERACTIVE
     backend: str | None = None
     """The only backend that may take the request; None for any."""
@@ -58,11 +62,12 @@ class ChatRequest:
             self,
             *,
             model: str,
-            messages: Iterable[ChatMessage],
+            messages: Iterable[ChatMessage] = (),
             privacy: PrivacyTier | str,
             max_tokens: int | None = None,
             stream: bool = False,
             options: Mapping[str, Any] = ...,
+            inputs: tuple[EmbeddingText, ...] = (),
             latency: LatencyTier | str = ...,
             backend: str | None = None,
             native: NativeRequest | None = None,
@@ -81,8 +86,12 @@ class ChatRequest:
             object.__setattr__(self, "privacy", PrivacyTier.parse(self.privacy))
         if type(self.latency) is not LatencyTier:
             object.__setattr__(self, "latency", LatencyTier.parse(self.latency))
-        if not self.messages:
+        if not self.messages and not self.inputs:
             raise UsageError("messages must not be empty")
+        if self.messages and self.inputs:
+            raise UsageError("a request has messages or inputs, not both")
+        if self.inputs and self.stream:
+            raise UsageError("embeddings cannot be streamed")
         if self.max_tokens is not None and self.max_tokens < 1:  # the reserved amount depends on it
             raise UsageError("max_tokens must be at least 1")
 
@@ -115,6 +124,8 @@ class Summary:
     attempts: tuple[AttemptReport, ...]
     prompted: bool = False
     """Whether a backend received an instruction to continue, so that the splice may be visible."""
+    fallback: str = ""
+    """The model that answered in the place of the one that the client named; empty: no other one."""
     usage: Usage | None = None
     """The token counts by kind, where they were reported."""
 

@@ -21,11 +21,13 @@ from batuta_cli.serve.pipeline.attempt import Attempt
 from batuta_cli.serve.pipeline.failover import FailoverState, Obstacle, Takeover, continuation
 from batuta_cli.serve.pipeline.planner import Planner, Target
 from batuta_cli.serve.pipeline.relay import Relay
+from batuta_cli.serve.pipeline.renaming import renamed
 from batuta_cli.serve.pipeline.request import ChatRequest, Summary
 from batuta_cli.serve.pipeline.splice import Echo, Splice, SpliceError, remaining_tokens
 from batuta_cli.serve.providers.client import Timeouts
+from batuta_cli.serve.providers.content_parts import REASONING_NAMES
 from batuta_cli.serve.providers.formats import format_module
-from batuta_cli.serve.providers.formats.openai_chat import REASONING
+from batuta_cli.serve.providers.formats.openai_chat import left_out
 from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Piece
 from batuta_cli.serve.retry import FailoverConfig
 from batuta_cli.serve.routing.monitor import BackendMonitor
@@ -79,6 +81,10 @@ class Response:
         """Fields of the request that the current backend did not get."""
         self.max_tokens: int | None = None
         """The output limit sent to the backend; None: no limit was sent."""
+        self.alias = ""
+        """The name that the client asked for, when it is an alias: what is relayed carries it."""
+        self.fallback = ""
+        """The model that answers in the place of the one that the client named; empty: no other one."""
         self._planner = planner
         self._monitor = monitor
         self._breaker = breaker
@@ -102,10 +108,9 @@ class Response:
 
     async def more(self) -> list[Piece]:
         """The pieces of the next read; empty when the response is complete."""
-        if self._first:
-            first, self._first = self._first, []
-            return first
-        return await anext(self._pieces, [])
+        pieces, self._first = self._first, []
+        pieces = pieces or await anext(self._pieces, [])
+        return [renamed(piece, self.alias) for piece in pieces] if self.alias else pieces
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         while pieces := await self.more():
@@ -222,6 +227,7 @@ class Response:
                 max_tokens=target.max_tokens,
                 stream=request.stream,
                 options=request.options,
+                inputs=request.inputs,
             )
             speaks = request.native is not None and target.backend.profile.takes(request.native.api)
             if target.backend.name in self._translated:
@@ -324,8 +330,10 @@ def _dropped(request: ChatRequest, step: _Step) -> tuple[str, ...]:
     wire = profile.continuation.format if step.call.prompt else profile.wire
     options = format_module(wire).OPTIONS
     dropped = {*request.dropped, *(() if options is None else request.options.keys() - options)}
-    if wire is not WireFormat.OPENAI or not profile.reasoning_turns:
-        dropped |= {name for message in request.messages for name in message.fields if name in REASONING}
+    if wire is WireFormat.OPENAI:
+        dropped |= request.options.keys() & left_out(profile)
+    if wire is not WireFormat.OPENAI or not profile.extensions:
+        dropped |= {name for message in request.messages for name in message.fields if name in REASONING_NAMES}
     return tuple(sorted(dropped))
 
 

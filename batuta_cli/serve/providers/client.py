@@ -6,6 +6,7 @@ tells the backend to stop.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ import orjson
 
 from batuta_cli.config import TimeoutsSection
 from batuta_cli.errors import InvalidInputError, OperationError, PrivacyError
-from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.backends.wire_formats import WireFormat
@@ -25,16 +25,23 @@ from batuta_cli.serve.deadline import Deadline
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.providers.connector import Delivery
 from batuta_cli.serve.providers.formats import format_module, native_module
-from batuta_cli.serve.providers.sse import EventScanner, LineScanner
+from batuta_cli.serve.providers.framing import UnnamedScanner, check_size, scanner_for, whole_pieces
+from batuta_cli.serve.providers.reported import BODY_LIMIT, Redaction, read_error_body
+from batuta_cli.serve.providers.tolerant_json import json_value
 from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader
 from batuta_cli.serve.retry import read_retry_after
 
 Timeouts = TimeoutsSection
 """How long a backend may take, in seconds: `[timeouts]` of the configuration."""
 
-RESPONSE_LIMIT = 64 * 1024 * 1024
-"""The largest response that is not streamed, in bytes."""
+AFTER_END = 0.25
+"""Seconds to wait for the end of the HTTP message after the mark of a stream's end. Some servers keep the connection
+open; a connection whose message has ended is used again."""
 
+AFTER_COMPLETE = 5.0
+"""Seconds without data, after a finish reason, in which the usage and the mark of the end may follow."""
+
+_ERROR_SECONDS = 5.0  # to read the body of an error
 _LOST_BEHIND = frozenset((502, 504, 520, 524))
 """Statuses of a gateway that got no valid response from the server behind it, which may have processed the request
 (RFC 9110, sections 15.6.3 and 15.6.5; https://developers.cloudflare.com/support/troubleshooting/http-status-codes/)."""
@@ -80,10 +87,14 @@ async def send_call(
                         yield pieces
                         if any(piece.has_content for piece in pieces):
                             allowed = timeouts.idle
+                    if reader.complete:
+                        allowed = AFTER_END if reader.ended else min(timeouts.idle, AFTER_COMPLETE)
         else:
             with Deadline(min(timeouts.total, allowed)):
                 pieces = await sender.whole(url, outgoing, reader)
             yield pieces
+    except BackendError as error:
+        raise _redaction(backend, call).apply(error) from None
     except (TimeoutError, aiohttp.ClientError) as error:
         if not reader.complete:
             # The cause is dropped, because its text may quote the messages.
@@ -106,23 +117,23 @@ class _Sender:
     async def whole(self, url: str, outgoing: Outgoing, reader: Reader) -> list[Piece]:
         """The pieces of a response that is not streamed."""
         async with self._send("POST", url, outgoing, Accept="application/json") as response:
-            _check_status(response)
-            return list(reader.whole(_document(await _body(response))))
+            await _check_status(response)
+            return whole_pieces(await _body(response), reader)
 
     async def streamed(self, url: str, outgoing: Outgoing, reader: Reader) -> AsyncGenerator[list[Piece], None]:
         """The pieces of a streamed response, one list for each read; empty for a read without a piece."""
         if outgoing.events_url:
             async with self._send("POST", url, outgoing) as response:
-                _check_status(response)
-                url = outgoing.events_url(_document(await _body(response)))
+                await _check_status(response)
+                url = outgoing.events_url(json_value(await _body(response)))
             sent = self._send("GET", url, None, Accept="text/event-stream")
         else:
             sent = self._send("POST", url, outgoing, Accept="text/event-stream")
         try:
             async with sent as response:
-                _check_status(response)
+                await _check_status(response)
                 yield []  # the head of the response counts as data
-                scanner = _scanner(response.content_type)
+                scanner = scanner_for(response.content_type)
                 async for data in response.content.iter_any():
                     pieces: list[Piece] = []
                     failure: BackendError | None = None
@@ -137,7 +148,10 @@ class _Sender:
                         yield pieces
                     if failure:
                         raise failure
-                if last := [piece for event in scanner.end() for piece in reader.event(event)]:
+                last = [piece for event in scanner.end() for piece in reader.event(event)]
+                if isinstance(scanner, UnnamedScanner) and scanner.document is not None:
+                    last += whole_pieces(bytes(scanner.document), reader, stream=True)
+                if last:
                     yield last
         except (BackendError, PrivacyError, aiohttp.ClientConnectorError):
             if outgoing.events_url:  # the first request was accepted and may be charged
@@ -169,6 +183,8 @@ def _client_timeout(connect: float) -> aiohttp.ClientTimeout:
 
 def _format(profile: Profile, call: Call) -> WireFormat:
     """The wire format of a call: the raw one for a rendered prompt."""
+    if call.inputs:
+        return WireFormat.EMBEDDINGS
     return profile.continuation.format if call.prompt else profile.wire
 
 
@@ -179,38 +195,50 @@ def _url(base_url: str, path: str) -> str:
     return f"{scheme}://{rest.partition('/')[0]}{path}"
 
 
-def _check_status(response: aiohttp.ClientResponse) -> None:
+async def _check_status(response: aiohttp.ClientResponse) -> None:
     if response.status in (200, 201):  # 201: Replicate has created a prediction
         return
     status = response.status
     redirect = 300 <= status < 400
+    reported = None if redirect else read_error_body(await _error_body(response))
+    code = f" ({reported.code})" if reported and reported.code else ""
     raise BackendError(
         f"the backend answered with a redirect (HTTP {status}); batuta does not follow redirects"
         if redirect
-        else f"the backend answered with HTTP {status}",
+        else f"the backend answered with HTTP {status}{code}",
         status=status,
         retryable=status not in _OWN_FAULT,
         retry_after=read_retry_after(response.headers.get("Retry-After", ""), response.headers.get("Date", "")),
         sent=status in _LOST_BEHIND,
+        reported=reported,
     )
 
 
-def _scanner(kind: str) -> "EventScanner | LineScanner":
-    if kind == "application/x-ndjson":
-        return LineScanner()
-    if kind == "text/event-stream":
-        return EventScanner()
-    raise BackendError(
-        f"the backend answered with the content type {display(kind[:60]) or '(missing)'}, not with an event stream"
-    )
+async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+    """The first bytes of the body of an error; what cannot be read in time is left out."""
+    body = bytearray()
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError), Deadline(_ERROR_SECONDS):
+        async for data in response.content.iter_any():
+            body += data
+            if len(body) > BODY_LIMIT:
+                break
+    return bytes(body[:BODY_LIMIT])
+
+
+def _redaction(backend: Backend, call: Call) -> Redaction:
+    known = backend.profile.auth.headers
+    keys = [value.rpartition(" ")[2] for name, value in backend.auth_headers().items() if name not in known]
+    texts = [message.content for message in call.messages]
+    texts += [each.arguments for message in call.messages for each in message.tool_calls]
+    texts += [each for each in call.inputs if isinstance(each, str)]
+    return Redaction(keys, [*texts, call.prefix, call.prompt])
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for data in response.content.iter_any():
         body += data
-        if len(body) > RESPONSE_LIMIT:
-            raise BackendError(f"the backend's response has more than {RESPONSE_LIMIT:,} bytes")
+        check_size(body)
     return bytes(body)
 
 
@@ -219,13 +247,6 @@ def _encoded(body: dict[str, Any]) -> bytes:
         return orjson.dumps(body)
     except TypeError:  # the error's text may quote the body
         raise InvalidInputError("the request has a value that JSON cannot represent") from None
-
-
-def _document(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise BackendError("the backend's response is not JSON") from None
 
 
 def _failure(error: Exception, allowed: float, delivery: Delivery) -> BackendError:

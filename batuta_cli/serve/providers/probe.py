@@ -21,11 +21,13 @@ import aiohttp
 
 from batuta_cli.errors import PrivacyError, UsageError
 from batuta_cli.serve.backends import Backend, ServingBackend
+from batuta_cli.serve.backends.configured import no_address
 from batuta_cli.serve.backends.profile import Profile, ServerIdentity
-from batuta_cli.serve.backends.wire_formats import Need
+from batuta_cli.serve.backends.wire_formats import ClientApi, Need
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import NO_NETWORKS, Networks
 from batuta_cli.serve.providers.connect import GatedSession
+from batuta_cli.serve.providers.model_details import Details, model_details
 from batuta_cli.serve.tiers import PrivacyTier
 
 _LONGEST_BODY = 4 * 1024 * 1024  # bytes; the metrics of a busy vLLM are a tenth of it
@@ -56,6 +58,8 @@ class ProbeResult:
     """Models whose requests the server forwards to another server."""
     tells_remote: bool = True
     """False when a server that may forward requests does not list for which models."""
+    details: Mapping[str, Details] = field(default_factory=dict)
+    """What the server reports about its models, by their names."""
     context_length: int | None = None
     """The context window in tokens that the server reports."""
     lacks: frozenset[Need] = frozenset()
@@ -66,6 +70,10 @@ class ProbeResult:
     """It is not healthy, and may become so without its user: there is no connection, or an HTTP status 5xx."""
     latency_ms: float | None = None
     """Milliseconds until the health response."""
+
+
+GATEWAY_HEADER = "x-batuta-version"
+"""A response header of batuta's gateway."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,7 @@ class _Prober:
 
     async def backend(self, backend: Backend) -> ProbeResult:
         if backend.missing:
-            return ProbeResult(backend, error=f"{' and '.join(backend.missing)} must be set: its address depends on it")
+            return ProbeResult(backend, error=no_address(backend))
         if not backend.profile.health:
             return ProbeResult(backend, backend.base_urls[0], error="it has no health URL")
         if not backend.profile.is_local:
@@ -213,6 +221,9 @@ class _Prober:
             models=names,
             remote_models=_remote(profile, names, listed.json),
             tells_remote=not remote.path or isinstance(listed.json, dict),
+            details=model_details(_entries(listed.json, remote.entries))
+            if profile.takes(ClientApi.OLLAMA_CHAT)
+            else {},
             queue_depth=_busy(slots.json) if depth is None else depth,
             slots=_number(facts, describe.slots) if describe else None,
             context_length=_number(facts, describe.context_length) if describe else None,
@@ -256,7 +267,12 @@ def _url(base_url: str, path: str) -> str:
 
 
 def _shows(identity: ServerIdentity, answer: _ProbeResponse) -> bool:
-    """Whether a response matches an identity."""
+    """Whether a response matches an identity.
+
+    A gateway of batuta greets as Ollama does, for Ollama's clients. It must not take itself for its own backend.
+    """
+    if GATEWAY_HEADER in answer.headers:
+        return False
     if identity.header:
         return answer.headers.get(identity.header.lower(), "").startswith(identity.begins)
     if identity.begins:

@@ -9,8 +9,10 @@ Source: https://platform.openai.com/docs/api-reference/responses-streaming.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from batuta_cli.serve.providers.formats.openai_chat import parsed, reported
+from batuta_cli.serve.providers.formats.openai_chat import is_done, is_empty
+from batuta_cli.serve.providers.reported import reported_error
 from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.providers.tolerant_json import json_object, mended
 from batuta_cli.serve.providers.wire import BackendError, EndingReader, FinishReason, Piece
 from batuta_cli.serve.usage import from_responses
 
@@ -23,15 +25,16 @@ class ResponsesReader(EndingReader):
     """Reads a `response`, whole or as events."""
 
     def event(self, event: Event) -> Iterator[Piece]:
-        yield from self.read(parsed(event.data))
+        if not (is_empty(event) or is_done(event)):
+            yield from self.read(json_object(event.data))
 
     def read(self, document: dict[str, Any]) -> Iterator[Piece]:
         """The pieces in the JSON object of one event. Raises `BackendError`."""
         kind = str(document.get("type"))
         if kind == "error":
-            raise reported({"error": document.get("error") or document})
+            raise reported_error({"error": document.get("error") or document})
         if kind == "response.failed":
-            raise reported(document.get("response"))
+            raise reported_error(document.get("response"))
         if kind in _ENDS:
             yield self._end(document.get("response"))
         elif (read := _EVENTS.get(kind)) and (piece := read(document)):
@@ -40,7 +43,7 @@ class ResponsesReader(EndingReader):
     def whole(self, document: Any) -> Iterator[Piece]:
         """The pieces of a response that was not streamed: its text, what else it has, and its end."""
         if not isinstance(document, dict) or document.get("error") or str(document.get("status")) in _FAILED:
-            raise reported(document)
+            raise reported_error(document)
         output = document.get("output")
         if not isinstance(output, list):
             raise BackendError("the backend answered without an output")
@@ -53,14 +56,14 @@ class ResponsesReader(EndingReader):
         response = response if isinstance(response, dict) else {}
         details = response.get("incomplete_details")
         reason = details.get("reason") if isinstance(details, dict) else None
-        self._complete = True
+        self._complete = self._ended = True
         finish = _INCOMPLETE.get(str(reason), "length") if response.get("status") == "incomplete" else "stop"
         return Piece(finish_reason=finish, usage=from_responses(response.get("usage")))
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:
     value = document.get(name)
-    return value if isinstance(value, str) else ""
+    return str(mended(value)) if isinstance(value, str) else ""
 
 
 def _delta(field: str) -> Callable[[Mapping[str, Any]], Piece | None]:

@@ -18,6 +18,7 @@ import aiohttp
 from batuta_cli.errors import NoBackendError, UsageError
 from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend, ServingBackend
+from batuta_cli.serve.backends.profile import CountRoutes
 from batuta_cli.serve.messages import ChatMessage
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import NO_NETWORKS, Networks
@@ -60,9 +61,7 @@ async def server_count(
     Raises `UsageError` for a backend that cannot count, `BackendError` when the server does not count (it fails, it
     takes longer than `timeout`, or its template refuses the messages), and `PrivacyError` and `AuditError` as the gate.
     """
-    about = backend.profile.count
-    if about is None:
-        raise _cannot_count(backend)
+    about = _count_routes(backend)
     root = base_url.removesuffix("/v1")
     caller = _Caller(session, backend, timeout, request_id)
     chat = {"messages": [message.to_dict() for message in messages]}
@@ -75,6 +74,36 @@ async def server_count(
         body: dict[str, Any] = {"content": prompt, "add_special": True, "parse_special": True}
     else:
         body = {**chat, "model": model, "add_generation_prompt": True}
+    return await _counted(caller, root, body, about.render)
+
+
+async def server_text_count(
+    session: GatedSession,
+    backend: Backend,
+    base_url: str,
+    model: str,
+    text: str,
+    *,
+    timeout: float,
+    request_id: str = "",
+) -> ServerCount:
+    """The tokens of a text to embed, with those that the model adds at its ends. Raises as `server_count`."""
+    about = _count_routes(backend)
+    caller = _Caller(session, backend, timeout, request_id)
+    body: dict[str, Any] = {"content": text, "add_special": True, "parse_special": True}
+    if not about.render:
+        body = {"model": model, "prompt": text, "add_special_tokens": True}
+    return await _counted(caller, base_url.removesuffix("/v1"), body)
+
+
+def _count_routes(backend: Backend) -> CountRoutes:
+    if backend.profile.count is None:
+        raise _cannot_count(backend)
+    return backend.profile.count
+
+
+async def _counted(caller: "_Caller", root: str, body: dict[str, Any], render: str = "") -> ServerCount:
+    about = _count_routes(caller.backend)
     answer = await caller.post(root + about.tokenize, body)
     tokens = answer.get("count")
     if tokens is None and isinstance(answer.get("tokens"), list):
@@ -82,8 +111,8 @@ async def server_count(
     if type(tokens) is not int or tokens < 0:
         raise BackendError(f"{about.tokenize} returned no number of tokens")
     window = answer.get("max_model_len")
-    routes = " and ".join(filter(None, (about.render, about.tokenize)))
-    method = f"counted by {backend.name} at {root} ({routes})"
+    routes = " and ".join(filter(None, (render, about.tokenize)))
+    method = f"counted by {caller.backend.name} at {root} ({routes})"
     return ServerCount(TokenCount(tokens, True, method), window if type(window) is int and window > 0 else None)
 
 

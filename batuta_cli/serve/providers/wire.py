@@ -12,9 +12,22 @@ from typing import Any, Literal, Protocol
 from batuta_cli.errors import OperationError
 from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.backends.wire_formats import ClientApi
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.messages import ChatMessage, EmbeddingText
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.usage import Usage as Usage
+
+
+@dataclass(frozen=True)
+class ReportedError:
+    """The error that a backend reports, in the fields of OpenAI's; empty where it has none."""
+
+    message: str = ""
+    code: str = ""
+    type: str = ""
+    param: str = ""
+    """The field of the request that is wrong."""
+    status: int | None = None
+    """The HTTP status within the report."""
 
 
 class BackendError(OperationError):
@@ -22,7 +35,8 @@ class BackendError(OperationError):
 
     `retryable`: another backend may succeed; False when the request itself is invalid. `retry_after`: seconds that the
     backend asked to wait. `sent`: the backend may have processed the request, so it may charge for it. `reached`: a
-    connection to the backend was made.
+    connection to the backend was made. `reported`: the backend's own error; its text is in the message, and may be
+    shown, once `redacted` is True.
     """
 
     kind = "backend_error"
@@ -37,6 +51,7 @@ class BackendError(OperationError):
         sent: bool = True,
         reached: bool = True,
         hint: str | None = None,
+        reported: ReportedError | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
@@ -44,6 +59,8 @@ class BackendError(OperationError):
         self.retry_after = retry_after
         self.sent = sent
         self.reached = reached
+        self.reported = reported
+        self.redacted = False
 
 
 _NO_ROUTE = frozenset((404, 405, 501))
@@ -84,6 +101,8 @@ class Call:
     """The text so far, when another backend failed during the response."""
     prompt: str = ""
     """The rendered prompt, for raw completion."""
+    inputs: tuple[EmbeddingText, ...] = ()
+    """The texts to embed; empty for a request for text."""
     native: NativeRequest | None = None
     """The client's own request, which is sent in the place of `messages` and `options`."""
 
@@ -121,6 +140,8 @@ class Piece:
     index: int = 0
     """The choice, when `n` is more than one."""
     logprobs: Any = None
+    embeddings: tuple[list[float] | str, ...] = ()
+    """All embeddings of a response, in the order of the inputs: numbers, or base64 of little-endian floats."""
     raw: Event | Mapping[str, Any] | None = None
     """The backend's event, or its whole response, in the client's API: relayed unchanged in the place of the other
     fields, which say the same as far as they are understood. None: the other fields are written."""
@@ -132,7 +153,7 @@ class Piece:
     @property
     def has_content(self) -> bool:
         """Whether a part of the response is in it, beside its end and the usage."""
-        return bool(self.text or self.delta or self.logprobs or self.opaque)
+        return bool(self.text or self.delta or self.logprobs or self.embeddings or self.opaque)
 
 
 class Reader(Protocol):
@@ -141,6 +162,10 @@ class Reader(Protocol):
     @property
     def complete(self) -> bool:
         """Whether the end of the response was read; a stream that stops before is incomplete."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow: the mark of a stream's end was read. Some servers then keep the connection."""
 
     def event(self, event: Event) -> Iterator[Piece]:
         """The pieces in one event of a stream. Raises `BackendError`."""
@@ -154,11 +179,17 @@ class EndingReader:
 
     def __init__(self) -> None:
         self._complete = False
+        self._ended = False
 
     @property
     def complete(self) -> bool:
         """See `Reader`."""
         return self._complete
+
+    @property
+    def ended(self) -> bool:
+        """See `Reader`."""
+        return self._ended
 
 
 class FormatModule(Protocol):

@@ -4,6 +4,9 @@
 the context window, which matter only for a request that is to be sent.
 """
 
+from collections.abc import Collection
+
+from batuta_cli.config.kinds import did_you_mean
 from batuta_cli.errors import (
     BatutaError,
     ContextOverflowError,
@@ -20,11 +23,13 @@ from batuta_cli.serve.routing.planning import Plan
 from batuta_cli.serve.routing.router import Reason
 
 
-def routing_error(plan: Plan, *, retry_after: int | None, max_request_cost: int) -> BatutaError:
+def routing_error(
+    plan: Plan, *, retry_after: int | None, max_request_cost: int, known_models: Collection[str] = ()
+) -> BatutaError:
     """The error for a plan that rejects its request.
 
     A cause that passes with time comes first, then a cause that the caller can change. `retry_after`: seconds, None
-    when waiting does not help. `max_request_cost`: nano-dollars.
+    when waiting does not help. `max_request_cost`: nano-dollars. `known_models`: for the suggestion of another name.
     """
     error = plan.error() or NoBackendError("no backend is left that may take the request")
     if isinstance(error, NoBackendError):
@@ -42,6 +47,8 @@ def routing_error(plan: Plan, *, retry_after: int | None, max_request_cost: int)
         details = "; ".join(f"{display(candidate.backend)}: {gate.detail}" for candidate, gate in lacking)
         hint = "leave it out, or use a model whose backend has it"
         return InvalidInputError(f"no backend can take the request: {details}", hint=hint, result=plan.to_json())
+    if plan.model and plan.model not in known_models and (near := did_you_mean(plan.model, known_models)):
+        error.hint = near.removeprefix(", ") + f" {error.hint}"
     return error
 
 

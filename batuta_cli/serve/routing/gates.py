@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batuta_cli.serve.backends import ServingBackend
-from batuta_cli.serve.backends.wire_formats import OF_SERVERS
 from batuta_cli.serve.backends.wire_formats import Need as Need
 from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.names import NameEnum
@@ -38,6 +37,8 @@ class PlanRequest:
     throughput: ThroughputTier = ThroughputTier.MEDIUM
     cost: CostTier = CostTier.BALANCED
     input_tokens: "TokenCount | None" = None
+    longest_input: "TokenCount | None" = None
+    """Of several separate inputs, each of which must fit the window; None: `input_tokens` is one prompt."""
     max_output_tokens: int | None = None
     needs: frozenset[Need] = frozenset()
     allow_unpriced: bool = False
@@ -246,13 +247,12 @@ def _lacking(request: PlanRequest, state: BackendState) -> list[str]:
         return list(demands.native_only)
     if not request.needs:
         return []
-    format_has = frozenset(Need) if native else profile.wire.carries
-    carried = (format_has - OF_SERVERS) | (format_has & frozenset(profile.carries))
-    return [need for need in Need if need in request.needs - (carried - state.lacks)]
+    carried = profile.carried(native=native) - state.lacks
+    return [need for need in Need if need in request.needs - carried]
 
 
 def _context(request: PlanRequest, state: BackendState) -> GateResult:
-    count = state.counted or request.input_tokens
+    count = state.counted or request.longest_input or request.input_tokens
     if count is None:
         return GateResult(GateName.CONTEXT, True, "the prompt's tokens are not known")
     output = _output_limit(request, state) or 0

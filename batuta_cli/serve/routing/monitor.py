@@ -19,6 +19,7 @@ from batuta_cli.config import Config
 from batuta_cli.errors import BatutaError
 from batuta_cli.faults import as_typed
 from batuta_cli.serve.backends import Backend, configured_backends
+from batuta_cli.serve.backends.configured import no_address
 from batuta_cli.serve.budget.breaker import BudgetStatus
 from batuta_cli.serve.privacy.audit import AuditLog
 from batuta_cli.serve.privacy.gate import Networks
@@ -62,7 +63,11 @@ class BackendMonitor:
         self.networks = Networks.configured(config)
         self._audit = audit
         self._observer = Observer(config, self.backends)
-        self._probes: dict[str, ProbeResult] = {}
+        self._probes: dict[str, ProbeResult] = {
+            backend.name: ProbeResult(backend, error=no_address(backend))
+            for backend in self.backends
+            if backend.missing
+        }
         self._probed_at: dict[str, float] = {}
         """When the latest probe of a backend ended, in monotonic seconds."""
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -110,6 +115,21 @@ class BackendMonitor:
         ]
         if unknown:
             await self._probe(unknown, tier)
+
+    async def probe_unlisted(self, tier: PrivacyTier) -> None:
+        """Probe the backends whose models are not known, each once. Raises `AuditError`."""
+        unknown = [b for b in self.backends if not b.models and not b.missing and b.name not in self._probes]
+        if unknown:
+            await self._probe(unknown, tier)
+
+    def models(self) -> frozenset[str]:
+        """The models that are configured for the backends, or that the backends list."""
+        probes = self._probes
+        return frozenset(
+            name
+            for backend in self.backends
+            for name in backend.models or (probes[backend.name].models if backend.name in probes else ())
+        )
 
     async def probe_unhealthy(self, names: Collection[str], tier: PrivacyTier) -> bool:
         """Probe those of these backends that are unhealthy, for a request that would be refused for that.

@@ -50,6 +50,8 @@ class Plan:
     """Backends that may take the request over, in this order."""
     suitable: tuple[str, ...]
     """Backends that may take it once they are healthy and their queue is not full: waiting helps for these."""
+    model: str = ""
+    """The model of the request."""
     unhealthy: tuple[str, ...] = ()
     """Of a rejected request: the suitable backends that only their health keeps from taking it."""
 
@@ -135,6 +137,7 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
         candidates=candidates,
         fallbacks=_fallbacks(routing, may),
         suitable=suitable,
+        model=request.model,
         unhealthy=unhealthy,
     )
 

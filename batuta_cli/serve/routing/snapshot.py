@@ -19,7 +19,7 @@ from batuta_cli.serve.models.pricing import FREE, TokenPricing, own_prices, pric
 from batuta_cli.serve.models.windows import default_reserve, known_model
 from batuta_cli.serve.names import normalised, unknown_name
 from batuta_cli.serve.privacy.gate import Basis, Networks, Verdict, foresee, is_private_host
-from batuta_cli.serve.routing.gates import BackendState, PlanRequest, Snapshot
+from batuta_cli.serve.routing.gates import BackendState, Need, PlanRequest, Snapshot
 from batuta_cli.serve.routing.health import BackendHealth
 from batuta_cli.serve.routing.router import Limits, RouterConfig
 from batuta_cli.serve.tiers import PrivacyTier
@@ -60,7 +60,7 @@ def usual_backends(config: "Config", request: PlanRequest, *, local: bool) -> "l
     """
     from batuta_cli.serve.backends import BackendSelector, default_backend
 
-    kinds = [kind for kind in ServingBackend if kind.is_local]
+    kinds = [kind for kind in ServingBackend if kind.is_local and kind.has_usual_address]
     if not local:
         kinds = BackendSelector(request.privacy, request.latency, request.throughput, request.cost).recommend()
         if not any(kind.is_local for kind in kinds):
@@ -97,7 +97,7 @@ class Observer:
         """The snapshot for one request."""
         budget = seen.budget
         return Snapshot(
-            backends=tuple(self._state(backend, request.model, seen) for backend in self._backends),
+            backends=tuple(self._state(backend, request, seen) for backend in self._backends),
             limits=self._limits,
             spilling=seen.spilling,
             queue_depth=seen.queue_depth,
@@ -109,7 +109,8 @@ class Observer:
             refuse_unknown_fields=self._config.budget.unknown_fields == "refuse",
         )
 
-    def _state(self, backend: "Backend", model: str, seen: Seen) -> BackendState:
+    def _state(self, backend: "Backend", request: PlanRequest, seen: Seen) -> BackendState:
+        model, embeddings = request.model, Need.EMBEDDINGS in request.needs
         probe = seen.probes.get(backend.name)
         expected = self._tier[backend.name](probe.base_url if probe else "")
         window, reserve = self._window(model, probe.context_length if probe else None)
@@ -134,7 +135,7 @@ class Observer:
             tells_remote=probe.tells_remote if probe else True,
             window=window,
             reserve=reserve,
-            price=FREE if free else self._price(model, backend.kind, seen.day),
+            price=FREE if free else self._price(model, backend.kind, seen.day, embeddings),
             depth=max((depth for depth in (reported, counted) if depth is not None), default=None),
             cooldown=cooling.seconds if cooling else None,
             trouble="" if probe is None or probe.healthy else probe.error or "no response",
@@ -152,11 +153,12 @@ class Observer:
             return info.context_window, info.output_reserve
         return served, min(info.output_reserve, default_reserve(served))
 
-    def _look_up_price(self, model: str, kind: ServingBackend, day: dt.date) -> TokenPricing | None:
+    def _look_up_price(self, model: str, kind: ServingBackend, day: dt.date, embeddings: bool) -> TokenPricing | None:
         if not model:
             return None
         try:
-            return price_for(model, local=False, own=self._own_prices, provider=kind, at=day)
+            own = self._own_prices
+            return price_for(model, local=False, own=own, provider=kind, at=day, embeddings=embeddings)
         except UnknownPriceError:
             return None
 

@@ -9,6 +9,7 @@ from batuta_cli.config import BackendSection as Table
 from batuta_cli.config import Config
 from batuta_cli.errors import ConfigError
 from batuta_cli.serve.backends import Backend, ServingBackend, configured_backends, default_backend
+from batuta_cli.serve.backends.wire_formats import WireFormat
 
 SECRET = "gsk-a-key-that-must-not-be-seen"
 
@@ -37,10 +38,24 @@ def test_a_configured_set_is_the_whole_set_in_its_order() -> None:
     assert groq.configured and box.configured
 
 
-def test_a_name_that_is_no_kind_needs_a_profile_and_the_hint_says_how() -> None:
-    with pytest.raises(ConfigError, match=r"backends.box: unknown backend box") as caught:
-        configured(name="box", base_url="http://10.1.2.3/v1")
-    assert "batuta config set backends.box.profile" in str(caught.value.hint)
+def test_a_name_that_is_no_kind_is_any_server_with_openais_api() -> None:
+    box = configured(name="box", base_url="http://10.1.2.3/v1/", models=("m",))
+    assert (box.kind, box.base_urls, box.models, box.missing) == ("Generic", ("http://10.1.2.3/v1",), ("m",), ())
+    assert (box.profile.wire, box.profile.models, box.auth_headers({})) == (WireFormat.OPENAI, "models", {})
+
+
+def test_an_empty_table_has_no_address_and_stops_nothing() -> None:
+    config = Config(backends={"box": Table(), "gpu": Table(profile="vllm")})
+    box, gpu = configured_backends(config, {})
+    assert (box.kind, box.base_urls, box.missing) == ("Generic", (), ("backends.box.base_url",))
+    assert gpu.base_urls == ("http://127.0.0.1:8000/v1",)
+
+
+def test_the_generic_kind_is_none_of_the_usual_servers() -> None:
+    assert "Generic" not in {backend.name for backend in configured_backends(Config(), {})}
+
+
+def test_a_misspelt_profile_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"backends.box.profile: unknown backend vlm, did you mean Vllm"):
         configured(name="box", profile="vlm")
 

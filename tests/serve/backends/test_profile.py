@@ -1,4 +1,4 @@
-"""The profiles: twenty files of facts, and a loader that lets no misspelt one through."""
+"""The profiles: files of facts, and a loader that lets no misspelt one through."""
 
 import json
 import re
@@ -34,6 +34,7 @@ FACTS = {
     "Vllm": ("http://127.0.0.1:8000/v1", "", "Authorization"),
     "Tgi": ("http://127.0.0.1:8080/v1", "", "Authorization"),
     "LocalAI": ("http://127.0.0.1:8080/v1", "", "Authorization"),
+    "Generic": (None, "", "Authorization"),
     "HuggingFace": ("https://router.huggingface.co/v1", "HF_TOKEN", "Authorization"),
     "Together": ("https://api.together.ai/v1", "TOGETHER_API_KEY", "Authorization"),
     "Replicate": ("https://api.replicate.com/v1", "REPLICATE_API_TOKEN", "Authorization"),
@@ -55,7 +56,7 @@ FACTS = {
         "Authorization",
     ),
 }
-LOCAL = {"Realizar", "Ollama", "LlamaCpp", "Llamafile", "Candle", "Vllm", "Tgi", "LocalAI"}
+LOCAL = {"Realizar", "Ollama", "LlamaCpp", "Llamafile", "Candle", "Vllm", "Tgi", "LocalAI", "Generic"}
 PRIVATE = {"AzureOpenAI", "AwsBedrock", "GoogleVertex"}
 
 
@@ -68,7 +69,7 @@ def test_each_kind_has_the_facts_of_its_project(backend: ServingBackend) -> None
     assert (found.auth.env, found.auth.header) == (variable, header)
 
 
-def test_there_are_twenty_kinds_and_a_file_for_each() -> None:
+def test_there_is_a_file_for_each_kind() -> None:
     assert {backend.value for backend in ServingBackend} == set(FACTS)
     files = [
         f.name for f in (resources.files("batuta_cli.serve.backends") / "profiles").iterdir() if f.name != "README.md"
@@ -99,7 +100,7 @@ def test_no_kind_claims_more_than_its_addresses_are_worth() -> None:
 
 def test_what_shares_a_port_tells_itself_apart() -> None:
     for backend in ServingBackend:
-        assert bool(backend.profile.identity) is backend.is_local
+        assert bool(backend.profile.identity) is (backend.is_local and backend != "Generic")
     identities = [identity for backend in ServingBackend for identity in backend.profile.identity]
     assert len(set(identities)) == len(identities)
 
@@ -160,7 +161,7 @@ def test_anthropics_models_continue_a_text_up_to_4_5_only(model: str, can: bool)
 
 def test_how_a_text_is_continued_is_never_guessed() -> None:
     can = {b.value for b in ServingBackend if b.profile.continuation.method is not ContinuationMethod.NONE}
-    assert can == LOCAL | {"Anthropic", "Groq"}
+    assert can == LOCAL - {"Generic"} | {"Anthropic", "Groq"}
     assert profile(ServingBackend.VLLM).continuation.body["continue_final_message"] is True
     assert profile(ServingBackend.OLLAMA).continuation.body == {"raw": True}
 

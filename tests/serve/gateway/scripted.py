@@ -7,9 +7,11 @@ and names it in CONTROL: the models `gated` and `hang` connect to it, say what h
 """
 
 import asyncio
+import base64
 import datetime as dt
 import logging
 import os
+import struct
 import sys
 import threading
 import types
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from batuta_cli import errors
+from batuta_cli.serve.backends.wire_formats import Need
 from batuta_cli.serve.budget.breaker import BudgetStatus
 from batuta_cli.serve.pipeline.request import AttemptReport, ChatRequest, Summary
 from batuta_cli.serve.providers.wire import BackendError, Piece, Usage
@@ -33,6 +36,13 @@ class Plan:
     decision: str = "spillover"
     reason: str = "local_busy"
     fallbacks: tuple[str, ...] = ("second", "third")
+
+
+@dataclass(frozen=True)
+class Facts:
+    window: int | None = 8192
+    carries: frozenset[Need] = frozenset({Need.TOOLS})
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,8 @@ def _call(index: int, id: str | None, name: str | None, arguments: str) -> Piece
 
 
 def _echo(request: ChatRequest) -> list[Step]:
+    if request.inputs:
+        return _vectors(request)
     words = request.messages[-1].content.split(" ")
     texts = [word + " " for word in words[:-1]] + [words[-1]]
     return [*(Piece(text) for text in texts if text), Piece(finish_reason="stop")]
@@ -168,17 +180,31 @@ def _more(request: ChatRequest) -> list[Step]:
     ]
 
 
+def _vectors(request: ChatRequest) -> list[Step]:
+    return [Piece(embeddings=tuple([float(i), 0.5] for i, _ in enumerate(request.inputs)))]
+
+
+def _packed(request: ChatRequest) -> list[Step]:
+    texts = tuple(base64.b64encode(struct.pack("<2f", i, 0.5)).decode() for i, _ in enumerate(request.inputs))
+    return [Piece(embeddings=texts)]
+
+
 SCRIPTS: dict[str, Callable[[ChatRequest], list[Step]]] = {
     "echo": _echo,
     "tools": _tools,
     "whole-tools": _whole_tools,
     "bad-tools": lambda request: [_call(0, "call_1", "f", "{not json"), Piece(finish_reason="tool_calls")],
     "choices": _choices,
+    "vectors": _vectors,
+    "packed": _packed,
+    "no-vectors": lambda request: [Piece(embeddings=("not base64!",))],
+    "words": lambda request: [Piece(embeddings=(["one"],))],  # type: ignore[list-item]
     "custom": _custom,
     "thinking": _thinking,
     "refuses": _refuses,
     "cut-call": lambda request: [_call(0, "call_1", "apply_patch", '{"input": "half'), BackendError("it ended")],
     "more": _more,
+    "json": lambda request: [Piece('{"age": 22}'), Piece(finish_reason="stop")],
     "long": lambda request: [*(Piece("0123456789abcdef" * 64) for _ in range(20_000)), Piece(finish_reason="stop")],
     "unfinished": lambda request: [Piece("all of it")],
     "filtered": lambda request: [Piece(finish_reason="content_filter")],
@@ -221,6 +247,7 @@ class Answer:
     """What a script says, and what became of it."""
 
     backend = "scripted"
+    fallback = ""
     plan: Plan | None = Plan()
     dropped: tuple[str, ...] = ()
 
@@ -257,7 +284,7 @@ class Answer:
             self._output += bool(piece.text)
             return [piece]
         attempts = (AttemptReport("first", 0, "backend_error"), AttemptReport("scripted", COST))
-        words = sum(len(m.content.split()) for m in self._request.messages)
+        words = sum(len(m.content.split()) for m in self._request.messages) + len(self._request.inputs)
         self.summary = Summary(
             backend="scripted",
             input_tokens=words,
@@ -351,6 +378,10 @@ class Pipeline:
 
     def models(self) -> list[str]:
         return list(self.known)
+
+    def model_facts(self, model: str) -> Facts:
+        told = {"size": 98_362_432, "digest": "00" * 32, "details": {"family": "llama"}} if model == "tools" else {}
+        return Facts() if model == "echo" else Facts(None, frozenset(), told)
 
     def ready(self) -> Ready:
         return self.state

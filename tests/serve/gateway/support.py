@@ -21,6 +21,8 @@ REMOTE = ("203.0.113.7", 50000)
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 MESSAGES = "/v1/messages"
+OLLAMA_CHAT = "/api/chat"
+OLLAMA_GENERATE = "/api/generate"
 RESPONSES = "/v1/responses"
 
 
@@ -40,6 +42,11 @@ class Response:
     @property
     def error(self) -> Any:
         return self.json["error"]
+
+    @property
+    def lines(self) -> list[Any]:
+        """The objects of a stream of JSON lines."""
+        return [json.loads(line) for line in self.body.splitlines()]
 
     @property
     def events(self) -> list[Any]:

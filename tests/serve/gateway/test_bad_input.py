@@ -12,7 +12,18 @@ from batuta_cli.serve.gateway.connection import ConnectionLimits
 from batuta_cli.serve.gateway.dialects.anthropic_fields import MESSAGE_FIELDS
 from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, SERVER_FIELDS
 from batuta_cli.serve.gateway.state import GatewaySettings
-from tests.serve.gateway.support import CHAT, COMPLETIONS, MESSAGES, Asking, ask, chat, message, run
+from tests.serve.gateway.support import (
+    CHAT,
+    COMPLETIONS,
+    MESSAGES,
+    OLLAMA_CHAT,
+    OLLAMA_GENERATE,
+    Asking,
+    ask,
+    chat,
+    message,
+    run,
+)
 
 SECRET = "xyzzy-secret"
 
@@ -160,14 +171,16 @@ JSON = st.recursive(
 FIELDS = sorted(
     ({"prompt", "grammar", "of_next_year"} | CHAT_FIELDS.keys() | MESSAGE_FIELDS.keys()) - SERVER_FIELDS.keys()
 )
+FIELDS += ["input", "options", "format", "think", "keep_alive", "images", "dimensions", "encoding_format"]
+POSTS = [CHAT, COMPLETIONS, MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE, "/v1/embeddings", "/api/embed", "/api/embeddings"]
 
 
-@settings(max_examples=150)
-@given(st.sampled_from([CHAT, COMPLETIONS, MESSAGES]), st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))
+@settings(max_examples=300)
+@given(st.sampled_from(POSTS), st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))
 def test_no_json_makes_anything_but_an_answer_or_a_refusal(
     tmp_path_factory: pytest.TempPathFactory, path: str, change: dict[str, Any]
 ) -> None:
-    body = message(prompt="x") | change
+    body = message(prompt="x", input="x") | change
     done = ask(tmp_path_factory.getbasetemp(), path, body)
     assert done.status in (200, 400, 404)
 
@@ -232,7 +245,7 @@ def test_json_is_declared_in_any_spelling(tmp_path: Path, kind: str) -> None:
 
 
 def test_an_unknown_address_and_a_wrong_method_are_told_in_openais_shape(tmp_path: Path) -> None:
-    for path in ("/nothing", "/v1/embeddings", "/v1/chat/completions/", "/v2/x"):
+    for path in ("/v1", "/v1/nothing", "/v2/x"):
         done = ask(tmp_path, path, chat())
         assert (done.status, done.error["code"]) == (404, "not_found")
     for path, method, allow in ((CHAT, "GET", "POST"), ("/v1/models", "POST", "GET, HEAD"), ("/health", "POST", "GET")):

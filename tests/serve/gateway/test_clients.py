@@ -1,4 +1,4 @@
-"""The official `openai` and `anthropic` clients, unchanged, against a running gateway."""
+"""The official `openai`, `anthropic` and `ollama` clients, unchanged, against a running gateway."""
 
 import json
 import subprocess
@@ -46,6 +46,11 @@ def anthropic(gateway: Live) -> Any:
 
 
 @pytest.fixture(scope="module")
+def ollama(gateway: Live) -> Any:
+    return used("with_ollama.py", gateway)
+
+
+@pytest.fixture(scope="module")
 def responses(gateway: Live) -> Any:
     return used("with_responses.py", gateway)
 
@@ -75,6 +80,10 @@ def test_openai_gets_several_choices_completions_and_models(openai: Any) -> None
     assert openai["completions"] == ["Once upon", 4, "Once upon"]
     assert openai["models"] == [["echo", "tools", "org/model:q4"], "org/model:q4"]
     assert openai["tighter"] == "sovereign"
+
+
+def test_openai_gets_embeddings_which_it_asks_for_as_base64(openai: Any) -> None:
+    assert openai["embeddings"] == [[[0.0, 0.5], [1.0, 0.5]], 2, [0.0, 0.5]]
 
 
 def test_openai_raises_the_class_that_each_refusal_is(openai: Any) -> None:
@@ -141,6 +150,59 @@ def test_anthropic_raises_the_class_that_each_refusal_is(anthropic: Any) -> None
 
 def test_anthropic_raises_where_a_stream_breaks(anthropic: Any) -> None:
     assert anthropic["broken"] == {"text": "half of ", "error": True}
+
+
+def test_ollama_gets_an_answer_with_counts_from_the_sync_and_the_async_client(ollama: Any) -> None:
+    answer = {"text": TEXT, "done": True, "reason": "stop", "counts": [3, 3], "timed": True}
+    assert ollama["chat"] == [answer, answer]
+    assert ollama["generate"] == {"text": TEXT, "thinking": "hmm yes"}
+
+
+def test_ollama_reads_a_stream_to_its_end(ollama: Any) -> None:
+    answer = {"text": TEXT, "ends": [True], "counts": [3, 3]}
+    assert ollama["stream"] == [answer, answer]
+
+
+def test_ollama_calls_tools_and_sends_their_results(ollama: Any) -> None:
+    assert ollama["tools"] == {
+        "text": "Let me look. ",
+        "calls": [["weather", {"city": "Łódź"}], ["time", {}]],
+        "streamed": [["weather", {"city": "Łódź"}], ["time", {}]],
+        "then": "rain",
+    }
+
+
+def test_ollama_gets_structured_output_thinking_and_logprobs(ollama: Any) -> None:
+    assert ollama["structured"] == {"age": 22}
+    assert ollama["thinking"] == {"thinking": "hmm yes", "text": "ab", "logprobs": [["a", -0.5]], "reason": "length"}
+
+
+def test_ollama_gets_embeddings(ollama: Any) -> None:
+    assert ollama["embeddings"] == [[[0.0, 0.5], [1.0, 0.5]], 2, [0.0, 0.5]]
+
+
+def test_ollama_lists_and_shows_models(ollama: Any) -> None:
+    assert ollama["models"] == {
+        "list": ["echo", "tools", "org/model:q4"],
+        "window": [8192],
+        "capabilities": ["completion", "tools"],
+        "running": [],
+    }
+
+
+def test_ollama_raises_each_refusal_with_its_status(ollama: Any) -> None:
+    assert ollama["errors"] == {
+        "over-budget": [402, "the budget of the day is spent"],
+        "private": [403, "the tier forbids it"],
+        "overflow": [400, "the conversation does not fit"],
+        "no-such-model": [404, "no backend has this model; GET /v1/models lists them"],
+        "pull": [403, "batuta does not change a server's models; ask the Ollama server itself for that"],
+        "delete": [403, "batuta does not change a server's models; ask the Ollama server itself for that"],
+    }
+
+
+def test_ollama_raises_where_a_stream_breaks(ollama: Any) -> None:
+    assert ollama["broken"] == {"text": "half of ", "error": "the backend's stream ended"}
 
 
 def test_the_responses_client_gets_a_response_that_its_types_accept(responses: Any) -> None:

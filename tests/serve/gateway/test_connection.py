@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 
 from batuta_cli.serve.gateway import connection
-from tests.serve.gateway.support import CHAT, LOCAL, Asking, chat, run
+from tests.serve.gateway.support import CHAT, LOCAL, OLLAMA_CHAT, Asking, chat, run
 
 
 class SlowStream:
     """A streamed request in process, whose messages the test reads one by one."""
 
-    def __init__(self, asking: Asking, body: Any) -> None:
+    def __init__(self, asking: Asking, body: Any, path: str = CHAT) -> None:
         self._sent: asyncio.Queue[Any] = asyncio.Queue()
         self._received: asyncio.Queue[Any] = asyncio.Queue()
         self._received.put_nowait({"type": "http.request", "body": json.dumps(body).encode(), "more_body": False})
         scope = {
             "type": "http",
             "method": "POST",
-            "path": CHAT,
+            "path": path,
             "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
             "client": LOCAL,
         }
@@ -54,6 +54,24 @@ def test_a_client_that_waits_for_the_first_event_gets_the_status_and_comments(tm
         stream.leave()
         await stream.task
         assert asking.log[-1]["status"] == 499
+
+    run(tmp_path, scenario)
+
+
+def test_a_client_of_ollamas_gets_objects_without_text_and_an_error_line(tmp_path: Path) -> None:
+    async def scenario(asking: Asking) -> None:
+        stream = SlowStream(asking, chat("hang"), OLLAMA_CHAT)
+        assert dict((await stream.message())["headers"])[b"content-type"] == b"application/x-ndjson"
+        for _ in range(2):
+            line = (await stream.message())["body"]
+            waiting = json.loads(line)
+            assert line.endswith(b"\n")
+            assert (waiting["message"], waiting["done"]) == ({"role": "assistant", "content": ""}, False)
+        await asking.gateway.drain(0)
+        await stream.task
+        while "error" not in (last := json.loads((await stream.message())["body"])):
+            pass
+        assert last == {"error": "the gateway is shutting down"}
 
     run(tmp_path, scenario)
 

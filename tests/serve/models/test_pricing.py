@@ -100,6 +100,18 @@ def test_what_is_not_known_is_refused_and_the_hint_says_where_to_write_it(model:
     assert "input_usd_per_million" in (caught.value.hint or "") and "--allow-unpriced" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("model", "input"),
+    [("text-embedding-3-small", "0.02"), ("text-embedding-3-large", "0.13"), ("text-embedding-ada-002", "0.10")],
+)
+def test_a_model_that_only_embeds_has_a_price_for_embeddings_and_none_for_text(model: str, input: str) -> None:
+    """https://platform.openai.com/docs/pricing"""
+    price = price_for(model, local=False, provider="OpenAI", at=TODAY, embeddings=True)
+    assert price.cost(1_000_000, 0) == Decimal(input) * 10**9
+    with pytest.raises(UnknownPriceError):
+        price_for(model, local=False, provider="OpenAI", at=TODAY)
+
+
 def test_a_model_the_table_has_for_nothing_is_unknown_not_free() -> None:
     free = [offer for provider in catalogue().providers.values() for offer in provider.models if not offer.prices]
     assert any(":free" in offer.id for offer in free)
@@ -107,7 +119,7 @@ def test_a_model_the_table_has_for_nothing_is_unknown_not_free() -> None:
         with pytest.raises(UnknownPriceError):
             price_for(offer.id, local=False, provider=offer.provider, at=TODAY)
     priced = [price for p in catalogue().providers.values() for offer in p.models for price in offer.prices]
-    assert all(Decimal(price.input) > 0 and Decimal(price.output) > 0 for price in priced)
+    assert all(Decimal(price.input) > 0 and Decimal(price.output or 1) > 0 for price in priced)
 
 
 def test_a_local_backend_costs_nothing_whatever_it_runs() -> None:

@@ -100,7 +100,7 @@ def test_a_stream_that_is_cut_off_is_charged_for_what_it_counted_itself(tmp_path
     "said",
     [
         {"reasoning_content": "thought "},
-        {"tool_calls": [{"index": 0, "function": {"arguments": "thought "}}]},
+        {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "thought "}}]},
     ],
 )
 def test_reasoning_and_calls_of_tools_are_paid_for_as_text_is(tmp_path: Path, said: dict[str, Any]) -> None:

@@ -54,6 +54,10 @@ def test_the_data_of_an_image_is_not_counted_as_text() -> None:
         {"options": {"chat_template_kwargs": {"x": "word " * 500}}},
         {"options": {"prediction": {"content": "word " * 500}}},
         {"options": {"of_next_year": "word " * 500}, "unknown_fields": ("of_next_year",)},
+        {
+            "native": NativeRequest(api=ClientApi.OLLAMA_GENERATE, document={"context": list(range(600))}),
+            "native_only": ("context",),
+        },
     ],
 )
 def test_what_may_become_part_of_the_prompt_counts(more: dict[str, Any]) -> None:

@@ -208,7 +208,7 @@ def test_the_arguments_of_a_tool_are_paid_for_though_no_tokens_are_reported(tmp_
     parts = [f"word{number} " for number in range(20)]
     calls = [{"index": 0, "id": "call one two three", "function": {"name": "f", "arguments": part}} for part in parts]
     said = [
-        delta(function_call={"arguments": part}) if old else delta(tool_calls=[call])
+        delta(function_call={"name": "f", "arguments": part}) if old else delta(tool_calls=[call])
         for part, call in zip(parts, calls, strict=True)
     ]
     body = b"".join(said) + END + chunk(usage=(0, 0)) + DONE

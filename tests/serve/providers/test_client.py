@@ -114,14 +114,14 @@ def test_a_stream_that_is_cut_anywhere_is_an_error_or_complete_and_never_a_part_
     ("script", "message", "retryable"),
     [
         ([response(b"<html>", "text/html")], "content type text/html", True),
-        ([response(b"oops", "text/plain", "500 Internal Server Error")], "HTTP 500", True),
+        ([response(b"oops", "text/plain", "500 Internal Server Error")], "HTTP 500: oops", True),
         ([response(b"{}", status="404 Not Found")], "HTTP 404", True),
-        ([response(b'{"error": {"message": "bad"}}', status="400 Bad Request")], "HTTP 400", False),
+        ([response(b'{"error": {"message": "bad"}}', status="400 Bad Request")], "HTTP 400: bad", False),
         ([response(b"", "text/html", "302 Found", "Location: http://example.com/")], "does not follow redirects", True),
-        ([response(b'{"error": {"message": "x", "code": "overloaded"}}')], "content type application/json", True),
+        ([response(b'{"error": {"message": "x", "code": "overloaded"}}')], "an error .overloaded.: x", True),
         (
             [stream_head(), b'data: {"error": {"message": "x", "code": "overloaded"}}\n\n'],
-            "an error .overloaded.",
+            "an error .overloaded.: x",
             True,
         ),
         ([stream_head(), b"data: {oops\n\n"], "not a JSON object", True),

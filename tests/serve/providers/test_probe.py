@@ -123,7 +123,7 @@ def test_the_real_llamacpp_counts_a_request_that_it_works_on(llamacpp: str, log:
 
 def test_a_llamacpp_on_a_shared_port_is_not_taken_for_anything_else(llamacpp: str, log: AuditLog) -> None:
     here = llamacpp.removesuffix("/v1")
-    local = [usual(kind, here) for kind in ServingBackend if kind.is_local]
+    local = [usual(kind, here) for kind in ServingBackend if kind.is_local and kind.has_usual_address]
     results = probe(local, SOVEREIGN, audit=log, timeout=10)
     assert [r.backend.kind for r in results if r.healthy] == [ServingBackend.LLAMA_CPP]
     assert {r.identified_as for r in results} == {ServingBackend.LLAMA_CPP}
@@ -163,10 +163,18 @@ def test_a_server_that_answers_everything_with_a_page_is_nobodys(status: int, bo
     paths = "/ /health /v1/models /metrics /props /slots /info /system /readyz /api/version /realize/model /api/tags"
     with serving(dict.fromkeys(paths.split(), page)) as server:
         for kind in ServingBackend:
-            if kind.is_local:
+            if kind.is_local and kind.has_usual_address:
                 result = ask(usual(kind, server.url), log)
                 assert (result.reachable, result.healthy, result.identified_as) == (True, False, None)
                 assert result.error == f"the server at this address is not {kind.profile.title}"
+
+
+def test_a_gateway_that_greets_as_ollama_does_is_not_taken_for_ollama(log: AuditLog) -> None:
+    greeting = (200, {"X-Batuta-Version": "0.1.0"}, b"Ollama is running")
+    with serving({"/": greeting, "/api/version": (200, {}, b"{}")}) as server:
+        found = ask(usual(ServingBackend.OLLAMA, server.url), log)
+    assert (found.healthy, found.identified_as) == (False, None)
+    assert found.error == "the server at this address is not Ollama"
 
 
 def test_a_server_that_its_owner_vouches_for_may_hide_whose_it_is(log: AuditLog) -> None:
@@ -221,6 +229,20 @@ def test_models_that_ollama_sends_to_a_cloud_are_named(log: AuditLog) -> None:
         result = ask(at(server.url, "ollama"), log)
     assert result.models == ("qwen3:8b", "gpt-oss:120b-cloud", "glm:cloud")
     assert set(result.remote_models) == {"gpt-oss:120b-cloud", "glm:cloud", "mine"}
+
+
+def test_what_ollama_tells_of_its_models_is_kept(log: AuditLog) -> None:
+    told = {
+        "size": 5_200_000_000,
+        "digest": "500a1f067a9f",
+        "modified_at": "2026-11-01T12:00:00Z",
+        "details": {"family": "qwen3", "families": ["qwen3"], "quantization_level": "Q4_K_M"},
+    }
+    tags = {
+        "models": [{"name": "qwen3:8b", "model": "qwen3:8b", "expires": 1, **told}, {"name": "mine", "size": "big"}]
+    }
+    with serving(OLLAMA | {"/api/tags": json_reply(json.dumps(tags))}) as server:
+        assert ask(at(server.url, "ollama"), log).details == {"qwen3:8b": told, "mine": {}}
 
 
 @pytest.mark.parametrize("answer", [(500, {}, b""), (200, {}, b"<html>"), (200, {}, b"[]")])

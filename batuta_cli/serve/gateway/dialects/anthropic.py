@@ -26,6 +26,7 @@ from batuta_cli.serve.gateway.dialects.fields import (
     take_model,
     wrong,
 )
+from batuta_cli.serve.gateway.dialects.openai_fields import with_chat_fields
 from batuta_cli.serve.gateway.dialects.outside import is_of_client, reach_of
 from batuta_cli.serve.gateway.dialects.replies import Reply
 from batuta_cli.serve.gateway.dialects.treatment import FieldTable, personal_fields, treat
@@ -35,6 +36,8 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _EFFORTS = {"high": None, "max": "xhigh"}
 """Anthropic's names of efforts that OpenAI names differently. `high` is Anthropic's default, so it asks for nothing
 (https://docs.anthropic.com/en/docs/build-with-claude/effort)."""
+
+_MESSAGE_ROWS, _COUNT_ROWS = with_chat_fields(MESSAGE_FIELDS), with_chat_fields(COUNT_FIELDS)
 
 
 class Messages:
@@ -46,7 +49,7 @@ class Messages:
     personal = personal_fields(MESSAGE_FIELDS)
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
-        parsed = _parsed(document, MESSAGE_FIELDS)
+        parsed = _parsed(document, _MESSAGE_ROWS)
         if parsed.max_tokens is None:
             raise wrong("max_tokens", "is missing", "missing_field")
         return parsed
@@ -64,7 +67,7 @@ class CountTokens:
     personal = personal_fields(COUNT_FIELDS)
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
-        return _parsed(document, COUNT_FIELDS)
+        return _parsed(document, _COUNT_ROWS)
 
     def counted(self, tokens: int) -> bytes:
         return orjson.dumps({"input_tokens": tokens})

@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
-from batuta_cli.serve.gateway.dialects.replies import choices_of
+from batuta_cli.serve.gateway.dialects.replies import EventStreamReply, choices_of
 from batuta_cli.serve.gateway.http_errors import HttpError, anthropic_error, error_body
 from batuta_cli.serve.pipeline.request import Summary
-from batuta_cli.serve.providers.formats.openai_chat import parsed as parsed_event
 from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.providers.tolerant_json import encoded, json_object
 from batuta_cli.serve.providers.wire import BackendError, FinishReason, Piece
 from batuta_cli.serve.usage import to_anthropic
 
@@ -36,7 +36,7 @@ def _event(kind: str, **fields: Any) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps({"type": kind, **fields}))
 
 
-class MessageReply:
+class MessageReply(EventStreamReply):
     """Writes a `message` or the events of its stream."""
 
     def __init__(self, parsed: ParsedRequest, name: str) -> None:
@@ -97,7 +97,7 @@ class MessageReply:
         event = piece.raw if isinstance(piece.raw, Event) else Event("", b"")
         name = event.type
         if name != "content_block_delta":
-            document = parsed_event(event.data)
+            document = json_object(event.data)
             kind = document.get("type")
             if not name and isinstance(kind, str) and kind.isidentifier():
                 name = kind
@@ -150,7 +150,7 @@ class MessageReply:
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
         if raw is not None:
-            return orjson.dumps(raw)
+            return encoded(raw)
         choice = choices_of(pieces)[0]
         content: list[dict[str, Any]] = []
         if thought := next((choice.more[name] for name in _REASONING if choice.more.get(name)), ""):

@@ -12,7 +12,7 @@ import orjson
 
 from batuta_cli.errors import BatutaError
 from batuta_cli.serve.gateway.http_errors import HttpError
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.messages import ChatMessage, EmbeddingText
 from batuta_cli.serve.providers.wire import NativeRequest
 from batuta_cli.serve.routing.demands import NO_REACH, Reach
 
@@ -49,6 +49,10 @@ class ParsedRequest:
     """What the client sent and `document` does not have."""
     native: NativeRequest | None = None
     """The request as it came, for backends that speak its dialect."""
+    inputs: tuple[EmbeddingText, ...] = ()
+    """The texts of a request for embeddings, which has no messages."""
+    ready: Mapping[str, Any] | None = None
+    """The response to a request that needs no backend."""
     without_optional: "ParsedRequest | None" = None
     """The same request without what it can do without, for the case that no backend may take it as it is."""
 
@@ -162,6 +166,7 @@ STOP = FieldType(
     lambda v: isinstance(v, str) or (_texts(v) and len(v) <= _MOST_STOPS),
 )
 CHOICES = FieldType(f"a whole number from 1 to {MOST_CHOICES}", lambda v: _integer(v) and 1 <= v <= MOST_CHOICES)
+ENCODING = FieldType("float or base64", lambda v: v in ("float", "base64"))
 RESPONSE_FORMAT = FieldType("an object with a type", _typed)
 TOOLS = FieldType(
     "a list of functions, each with a name, or of tools with another type",

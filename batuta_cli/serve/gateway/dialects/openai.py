@@ -24,21 +24,23 @@ from batuta_cli.serve.gateway.dialects.fields import (
     take_model,
     wrong,
 )
-from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS
+from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, COMPLETION_FIELDS, with_chat_fields
 from batuta_cli.serve.gateway.dialects.outside import reach_of
-from batuta_cli.serve.gateway.dialects.replies import Reply, ReplyChoice, choices_of
+from batuta_cli.serve.gateway.dialects.replies import EventStreamReply, Reply, ReplyChoice, choices_of
 from batuta_cli.serve.gateway.dialects.treatment import personal_fields, treat
 from batuta_cli.serve.gateway.http_errors import HttpError, error_body, openai_error
 from batuta_cli.serve.messages import ChatMessage, Role, parse_messages
 from batuta_cli.serve.pipeline.request import Summary
-from batuta_cli.serve.providers.formats.openai_chat import mended
-from batuta_cli.serve.providers.formats.openai_chat import parsed as parsed_event
 from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.providers.tolerant_json import encoded, json_object, mended
 from batuta_cli.serve.providers.wire import Piece
 from batuta_cli.serve.usage import to_openai
 
 DONE = b"data: [DONE]\n\n"
 _NO_USAGE = b',"usage":null}'
+
+
+_COMPLETION_ROWS = with_chat_fields(COMPLETION_FIELDS)
 
 
 class ChatCompletions:
@@ -86,7 +88,7 @@ class Completions:
 
     def read(self, document: dict[str, Any]) -> ParsedRequest:
         model = take_model(document)
-        fields = treat(document, COMPLETION_FIELDS)
+        fields = treat(document, _COMPLETION_ROWS)
         prompt = document.get("prompt")
         if isinstance(prompt, list) and len(prompt) == 1:
             prompt = prompt[0]
@@ -143,7 +145,7 @@ def _usage(summary: Summary) -> dict[str, Any]:
     return to_openai(summary.tokens)
 
 
-class _Reply(ABC):
+class _Reply(EventStreamReply, ABC):
     """Shared by both APIs: the frame of a chunk and the end of a stream."""
 
     object: str
@@ -223,8 +225,9 @@ class ChatReply(_Reply):
         data = piece.raw.data if isinstance(piece.raw, Event) else b""
         if not self._relays:
             self._relays = True
-            first = parsed_event(data)
-            self._set_frame(self._frame | {name: first[name] for name in ("id", "created", "model") if name in first})
+            first = json_object(data)
+            known = {name: mended(first[name]) for name in ("id", "created", "model") if name in first}
+            self._set_frame(self._frame | known)
         self._begun.add(piece.index)
         self._finished = self._finished or (piece.finish_reason is not None and piece.index == 0)
         if self._with_usage:
@@ -232,10 +235,10 @@ class ChatReply(_Reply):
         elif data.endswith(_NO_USAGE):
             data = data.removesuffix(_NO_USAGE) + b"}"
         elif b'"usage"' in data:
-            document = mended(parsed_event(data))
+            document = mended(json_object(data))
             if document.pop("usage", None) is not None and not document.get("choices"):
                 return b""
-            data = orjson.dumps(document)
+            data = encoded(document)
         return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
 
     def end(self, summary: Summary) -> bytes:
@@ -244,7 +247,7 @@ class ChatReply(_Reply):
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
-        return super().whole(pieces, summary) if raw is None else orjson.dumps(raw)
+        return super().whole(pieces, summary) if raw is None else encoded(raw)
 
     def begin(self) -> bytes:
         return self._role(0)

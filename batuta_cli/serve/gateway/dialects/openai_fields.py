@@ -8,6 +8,7 @@ tables with the types of the package `openai`.
 from batuta_cli.serve.gateway.dialects.fields import (
     BOOLEAN,
     CHOICES,
+    ENCODING,
     INTEGER,
     NUMBER,
     OBJECT,
@@ -20,12 +21,15 @@ from batuta_cli.serve.gateway.dialects.fields import (
 from batuta_cli.serve.gateway.dialects.treatment import (
     ANY,
     FieldRow,
+    FieldTable,
     carried,
+    dropped,
     mapped,
     option,
     personal,
     refused,
 )
+from batuta_cli.serve.providers.formats.openai_chat import SERVER_OPTIONS
 
 _NAMES_A_USER = "names a user or a conversation; only OpenAI itself gets it"
 _CACHE = "setting of OpenAI's prompt cache"
@@ -44,23 +48,16 @@ SAMPLING: dict[str, FieldRow] = {
     "stop": option(STOP, "stop"),
 }
 
-SERVER_FIELDS: dict[str, FieldRow] = {
-    name: carried(ANY, _SERVER)
-    for name in (
-        "add_generation_prompt", "cache_prompt", "cache_salt", "chat_template", "chat_template_kwargs",
-        "continue_final_message", "documents", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
-        "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "enable_thinking", "grammar", "grammar_lazy",
-        "grammar_triggers", "guided_choice", "guided_decoding_backend", "guided_grammar", "guided_json",
-        "guided_regex", "guided_whitespace_pattern", "id_slot", "ignore_eos", "include_reasoning",
-        "include_stop_str_in_output", "json_schema", "length_penalty", "lora", "min_keep", "min_tokens", "mirostat",
-        "mirostat_eta", "mirostat_tau", "mm_processor_kwargs", "n_indent", "n_keep", "parse_tool_calls", "priority",
-        "reasoning", "reasoning_format", "repeat_last_n", "repeat_penalty", "repetition_penalty", "return_progress",
-        "return_token_ids", "samplers", "separate_reasoning", "skip_special_tokens",
-        "spaces_between_special_tokens", "stop_token_ids", "structured_outputs", "thinking", "thinking_budget_tokens",
-        "thinking_forced_open", "timings_per_token", "top_n_sigma", "truncate_prompt_tokens", "typical_p",
-        "xtc_probability", "xtc_threshold",
-    )
-}  # fmt: skip
+EMBEDDING_FIELDS: dict[str, FieldRow] = {
+    "model": mapped(TEXT, "model"),
+    "input": mapped(ANY, "input"),
+    "dimensions": option(INTEGER, "dimensions"),
+    "encoding_format": option(ENCODING, "encoding_format"),
+    "user": personal(TEXT, _NAMES_A_USER),
+}
+"""`POST /v1/embeddings` (https://platform.openai.com/docs/api-reference/embeddings/create)."""
+
+SERVER_FIELDS: dict[str, FieldRow] = {name: carried(ANY, _SERVER) for name in sorted(SERVER_OPTIONS)}
 """Fields of llama.cpp, vLLM, SGLang and hosts of open models that change the text and not its price."""
 
 CHAT_FIELDS: dict[str, FieldRow] = {
@@ -111,4 +108,20 @@ COMPLETION_FIELDS: dict[str, FieldRow] = {
     "echo": refused("is not supported", False),
     "logprobs": refused("is not supported; chat completions have it", 0),
     "best_of": refused("is not supported; use n", 1),
+}
+
+
+def with_chat_fields(table: FieldTable) -> FieldTable:
+    """The table of another API, and rows for the fields that chat completions have beside it.
+
+    Without a row such a field would reach a backend unchecked, because the gateway's own request has the form of chat
+    completions: a second output limit or `n` would exceed the reservation, and `store` would make a provider keep the
+    conversation. Options and fields of local servers are checked as in chat completions; the others are dropped.
+    """
+    return {**_OF_CHAT, **table}
+
+
+_OF_CHAT: dict[str, FieldRow] = {
+    name: row if row.copied or name in SERVER_FIELDS else dropped(ANY, "a field of OpenAI's chat completions")
+    for name, row in CHAT_FIELDS.items()
 }

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import orjson
+
 from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest, parse_object
 from batuta_cli.serve.gateway.http_errors import ErrorFormat, HttpError
+from batuta_cli.serve.money import format_usd
 from batuta_cli.serve.pipeline.request import Summary
 from batuta_cli.serve.providers.wire import FinishReason, NativeRequest, Piece
 
@@ -17,8 +20,22 @@ _SHORT = 64 * 1024
 """Largest body, in bytes, that is parsed on the event loop: it takes about a millisecond."""
 
 
-class Reply(Protocol):
+class WholeReply(Protocol):
+    """Writes one response in a dialect that does not stream."""
+
+    def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
+        """The JSON of a response that is not streamed."""
+
+
+class Reply(WholeReply, Protocol):
     """Writes one response in a dialect. A stream is `begin`, each `piece`, then `end`, or `broken` after an error."""
+
+    @property
+    def stream_type(self) -> bytes:
+        """The content type of a stream."""
+
+    def waiting(self) -> bytes:
+        """What a client ignores; sent while the backend has sent nothing, so that proxies keep the connection."""
 
     def begin(self) -> bytes:
         """The events before the first piece."""
@@ -29,11 +46,31 @@ class Reply(Protocol):
     def end(self, summary: Summary) -> bytes:
         """The events after the last piece."""
 
+    def receipt(self, summary: Summary) -> bytes:
+        """The cost of a stream, after `end`; empty where `end` has it."""
+
     def broken(self, error: HttpError) -> bytes:
         """The error event of a stream that cannot be completed."""
 
-    def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
-        """The JSON of a response that is not streamed."""
+
+class EventStreamReply:
+    """The part of a `Reply` with a stream of server-sent events, whose comments clients ignore (WHATWG HTML, 9.2.6)."""
+
+    stream_type = b"text/event-stream; charset=utf-8"
+
+    def waiting(self) -> bytes:
+        """See `Reply`."""
+        return b": waiting for the backend\n\n"
+
+    def receipt(self, summary: Summary) -> bytes:
+        """See `Reply`."""
+        return b": batuta %s\n\n" % orjson.dumps(receipt_facts(summary))
+
+
+def receipt_facts(summary: Summary) -> dict[str, Any]:
+    """What a client is told at the end of a stream, because headers are sent before it."""
+    facts = {"backend": summary.backend, "cost_usd": format_usd(summary.cost), "attempts": len(summary.attempts)}
+    return facts | ({"fallback": summary.fallback} if summary.fallback else {})
 
 
 class RequestDialect(Protocol):
@@ -62,8 +99,8 @@ class RequestDialect(Protocol):
 class Dialect(RequestDialect, Protocol):
     """A client API: parses its requests and writes its responses."""
 
-    def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
-        """The writer of one response. `name` is unique; `created` is in Unix seconds."""
+    def reply(self, parsed: ParsedRequest, name: str, created: int) -> WholeReply:
+        """The writer of one response; a `Reply` for a stream. `name` is unique; `created` is in Unix seconds."""
 
 
 class CountDialect(RequestDialect, Protocol):
@@ -117,6 +154,7 @@ class Calls:
             if index == len(self.calls):
                 self.calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
             call = self.calls[index]
+            call |= {name: value for name, value in part.items() if name not in ("index", *call)}
             function = part.get("function")
             function = function if isinstance(function, dict) else {}
             call["id"] = call["id"] or part.get("id") or ""

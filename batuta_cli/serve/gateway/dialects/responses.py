@@ -21,6 +21,7 @@ from batuta_cli.serve.gateway.dialects.fields import (
     take_model,
     wrong,
 )
+from batuta_cli.serve.gateway.dialects.openai_fields import with_chat_fields
 from batuta_cli.serve.gateway.dialects.outside import reach_of
 from batuta_cli.serve.gateway.dialects.replies import Reply
 from batuta_cli.serve.gateway.dialects.responses_fields import INPUT_TOKEN_FIELDS, RESPONSE_FIELDS
@@ -52,7 +53,7 @@ class Responses:
     api: ClientApi | None = ClientApi.OPENAI_RESPONSES
     headers = frozenset((b"openai-beta",))
     personal = personal_fields(RESPONSE_FIELDS)
-    table: FieldTable = RESPONSE_FIELDS
+    table: FieldTable = with_chat_fields(RESPONSE_FIELDS)
 
     def read(self, document: dict[str, Any]) -> ParsedResponseRequest:
         parsed = self._parsed(document)
@@ -109,7 +110,7 @@ class Responses:
 class InputTokens(Responses):
     """`POST /v1/responses/input_tokens`."""
 
-    table = INPUT_TOKEN_FIELDS
+    table = with_chat_fields(INPUT_TOKEN_FIELDS)
 
     def body(self, document: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in document.items() if name != "store"}

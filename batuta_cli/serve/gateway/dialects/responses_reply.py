@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from batuta_cli.serve.gateway.dialects.replies import EventStreamReply
 from batuta_cli.serve.gateway.dialects.responses_output import (
     CALL_ITEMS,
     COMPLETED,
@@ -25,8 +26,8 @@ from batuta_cli.serve.gateway.dialects.responses_output import (
 from batuta_cli.serve.gateway.dialects.responses_tools import ResponseTools
 from batuta_cli.serve.gateway.http_errors import HttpError
 from batuta_cli.serve.pipeline.request import Summary
-from batuta_cli.serve.providers.formats.openai_chat import parsed
 from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.providers.tolerant_json import encoded, json_object
 from batuta_cli.serve.providers.wire import BackendError, FinishReason, Piece
 from batuta_cli.serve.usage import to_responses
 
@@ -52,7 +53,7 @@ class ResponseEcho:
     """Whether reasoning has `encrypted_content`."""
 
 
-class ResponseReply:
+class ResponseReply(EventStreamReply):
     """Writes a `response`."""
 
     def __init__(self, model: str, echo: ResponseEcho, name: str, created: int) -> None:
@@ -106,7 +107,7 @@ class ResponseReply:
             self._open.note(piece.text)
             self._numbers.take()
         else:
-            document = parsed(event.data)
+            document = json_object(event.data)
             if note := _RELAYED.get(str(document.get("type"))):
                 note(self, document)
             self._numbers.pass_by(document.get("sequence_number"))
@@ -158,7 +159,7 @@ class ResponseReply:
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
         if raw is not None:
-            return orjson.dumps(raw)
+            return encoded(raw)
         for piece in pieces:
             self.piece(piece)
         self.end(summary)

@@ -6,9 +6,12 @@ from typing import Any
 
 from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.messages import ChatMessage, Role
-from batuta_cli.serve.providers.formats.openai_chat import parsed, reported
+from batuta_cli.serve.providers.formats.openai_chat import is_done, is_empty, missing
+from batuta_cli.serve.providers.reported import reported_error
 from batuta_cli.serve.providers.sse import Event
-from batuta_cli.serve.providers.wire import BackendError, Call, FinishReason, Outgoing, Piece
+from batuta_cli.serve.providers.tolerant_json import TextJoiner, json_object
+from batuta_cli.serve.providers.tool_calls import ToolCallReader
+from batuta_cli.serve.providers.wire import BackendError, Call, EndingReader, FinishReason, Outgoing, Piece
 from batuta_cli.serve.usage import AnthropicUsage
 
 _FINISH: dict[str, FinishReason] = {
@@ -19,6 +22,9 @@ _FINISH: dict[str, FinishReason] = {
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
+    "length": "length",  # OpenAI's names, as some servers of this API send them
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
 }
 _SAME = ("temperature", "top_p", "top_k")
 OPTIONS = frozenset((*_SAME, "stop", "tools", "tool_choice", "parallel_tool_calls"))
@@ -129,79 +135,144 @@ def _tool_choice(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"tool_choice": chosen}
 
 
-class MessagesReader:
-    """Reads a message, or the events of its stream."""
+class MessagesReader(EndingReader):
+    """Reads a message, or the events of its stream. Complete after `message_stop`."""
 
     def __init__(self) -> None:
-        self._complete = False
+        super().__init__()
         self._usage = AnthropicUsage()
-        self._tools = -1
-
-    @property
-    def complete(self) -> bool:
-        """After `message_stop`."""
-        return self._complete
+        self._calls = ToolCallReader()
+        self._inputs: dict[int, object] = {}
+        """Inputs of tools that a server sent whole at the start of their blocks, by the index of the block."""
+        self._block_index = 0
+        self._text, self._thinking = TextJoiner(), TextJoiner()
+        self._begun = self._finished = False
 
     def event(self, event: Event) -> Iterator[Piece]:
-        yield from self.read(parsed(event.data))
+        if self._ended or is_empty(event):
+            return
+        if is_done(event):  # a proxy that writes the end of OpenAI's format
+            yield from self._stop()
+            return
+        document = json_object(event.data)
+        yield from self.read({"type": event.type} | document)
 
     def read(self, document: dict[str, Any]) -> Iterator[Piece]:
         """The pieces in the JSON object of one event. Raises `BackendError`."""
         kind = document.get("type")
         if kind == "error":
-            raise reported(document)
+            raise reported_error(document)
         if kind == "message_start":
+            self._begun = True
             self._usage.add(_table(document, "message").get("usage"))
         elif kind == "content_block_start":
-            yield from self._block(_table(document, "content_block"), whole=False)
+            self._block_index = _index(document, self._block_index + 1)
+            yield from self._block(_table(document, "content_block"), self._block_index, whole=False)
         elif kind == "content_block_delta":
-            yield from self._delta(_table(document, "delta"))
+            yield from self._delta(_table(document, "delta"), _index(document, self._block_index))
         elif kind == "message_delta":
-            reason = _table(document, "delta").get("stop_reason")
             self._usage.add(document.get("usage"))
-            stop = _table(document, "delta").get("stop_sequence")
-            yield Piece(finish_reason=_finish(reason), usage=self._usage.usage(), stop=_string(stop))
+            delta = _table(document, "delta")
+            if reason := delta.get("stop_reason"):
+                yield self._end(reason, delta.get("stop_sequence"))
+            else:
+                yield Piece(usage=self._usage.usage())
         elif kind == "message_stop":
-            self._complete = True
+            yield from self._stop()
 
     def whole(self, document: Any) -> Iterator[Piece]:
-        if not isinstance(document, dict) or document.get("type") == "error":
-            raise reported(document)
-        if not isinstance(document.get("content"), list):
-            raise BackendError("the backend answered without content")
-        for block in document["content"]:
+        if not isinstance(document, dict) or document.get("type") == "error" or document.get("error"):
+            raise reported_error(document)
+        content = document.get("content")
+        if not isinstance(content, list | str):
+            raise missing(document, "the backend answered without content")
+        for index, block in enumerate([{"type": "text", "text": content}] if isinstance(content, str) else content):
             if isinstance(block, dict):
-                yield from self._block(block, whole=True)
-        self._complete = True
+                yield from self._block(block, index, whole=True)
+        self._begun = True
         self._usage.add(document.get("usage"))
-        reason, stop = _finish(document.get("stop_reason")), _string(document.get("stop_sequence"))
-        yield Piece(finish_reason=reason, usage=self._usage.usage(), stop=stop)
+        yield self._end(document.get("stop_reason"), document.get("stop_sequence"))
+        self._complete = True
 
-    def _block(self, block: dict[str, Any], *, whole: bool) -> Iterator[Piece]:
-        if block.get("type") == "text" and block.get("text"):
-            yield Piece(str(block["text"]))
-        elif block.get("type") == "thinking" and block.get("thinking"):
-            yield Piece(delta={"reasoning_content": str(block["thinking"])})
-        elif block.get("type") == "tool_use":
-            self._tools += 1
-            arguments = json.dumps(block.get("input") or {}, ensure_ascii=False) if whole else ""
-            function = {"name": block.get("name"), "arguments": arguments}
-            yield self._call({"id": block.get("id"), "type": "function", "function": function})
+    def _stop(self) -> Iterator[Piece]:
+        if not self._begun:
+            raise BackendError("the backend answered without a message")
+        if not self._finished:
+            yield self._end(None, None)
+        self._complete = self._ended = True
 
-    def _delta(self, delta: dict[str, Any]) -> Iterator[Piece]:
-        if delta.get("type") == "text_delta":
-            yield Piece(str(delta.get("text", "")))
-        elif delta.get("type") == "input_json_delta":
-            yield self._call({"function": {"arguments": delta.get("partial_json", "")}})
-        elif delta.get("type") == "thinking_delta":
-            yield Piece(delta={"reasoning_content": delta.get("thinking", "")})
+    def _end(self, reason: object, stop: object) -> Piece:
+        """The finish reason and the usage, after the rest of the tool calls."""
+        rest = [part for index, value in self._inputs.items() for part in self._input(index, value)]
+        self._inputs.clear()
+        calls = rest + self._calls.end()
+        finish = read_stop_reason(reason) or "stop"
+        if finish == "stop" and self._calls.any:
+            finish = "tool_calls"
+        text, thinking = self._text.add("", ended=True), self._thinking.add("", ended=True)
+        delta: dict[str, Any] = {"reasoning_content": thinking} if thinking else {}
+        if calls:
+            delta["tool_calls"] = calls
+        self._finished = True
+        return Piece(text, finish, self._usage.usage(), delta or None, stop=_string(stop))
 
-    def _call(self, call: dict[str, Any]) -> Piece:
-        return Piece(delta={"tool_calls": [{"index": self._tools, **call}]})
+    def _block(self, block: dict[str, Any], index: int, *, whole: bool) -> Iterator[Piece]:
+        self._begun = True
+        kind = block.get("type")
+        if kind == "text":
+            yield from self._texts(block.get("text"))
+        elif kind == "thinking":
+            yield from self._thoughts(block.get("thinking"))
+        elif kind == "tool_use":
+            given = block.get("input")
+            if given and not whole:
+                self._inputs[index], given = given, None
+            function = {"name": block.get("name"), "arguments": given or ("{}" if whole else None)}
+            yield from self._called(self._calls.parts({"index": index, "id": block.get("id"), "function": function}))
+
+    def _delta(self, delta: dict[str, Any], index: int) -> Iterator[Piece]:
+        self._begun = True
+        kind = delta.get("type")
+        if kind == "text_delta":
+            yield from self._texts(delta.get("text"))
+        elif kind == "input_json_delta":
+            arguments = delta.get("partial_json")
+            if arguments:  # Anthropic's first one is empty
+                self._inputs.pop(index, None)
+            yield from self._called(self._calls.parts({"index": index, "function": {"arguments": arguments}}))
+        elif kind == "thinking_delta":
+            yield from self._thoughts(delta.get("thinking"))
+
+    def _texts(self, value: object) -> Iterator[Piece]:
+        if text := self._text.add(_checked_text(value)):
+            yield Piece(text)
+
+    def _thoughts(self, value: object) -> Iterator[Piece]:
+        if text := self._thinking.add(_checked_text(value)):
+            yield Piece(delta={"reasoning_content": text})
+
+    def _called(self, parts: list[dict[str, Any]]) -> Iterator[Piece]:
+        if parts:
+            yield Piece(delta={"tool_calls": parts})
+
+    def _input(self, index: int, value: object) -> list[dict[str, Any]]:
+        return self._calls.parts({"index": index, "function": {"arguments": value}})
 
 
-def _finish(reason: object) -> FinishReason | None:
-    return _FINISH.get(reason, "stop") if isinstance(reason, str) else None
+def read_stop_reason(reason: object) -> FinishReason | None:
+    """The finish reason of a `stop_reason`; None without one."""
+    return _FINISH.get(reason, "stop") if isinstance(reason, str) and reason else None
+
+
+def _checked_text(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise BackendError("the backend answered with a text that is not text")
+
+
+def _index(document: dict[str, Any], otherwise: int) -> int:
+    index = document.get("index")
+    return index if isinstance(index, int) and not isinstance(index, bool) else otherwise
 
 
 def _string(value: object) -> str | None:

@@ -14,11 +14,14 @@ from typing import Any
 
 from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.backends.wire_formats import ClientApi
-from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader
-from batuta_cli.serve.providers.formats.openai_chat import EXTRA, ChatReader, parsed
+from batuta_cli.serve.providers.content_parts import REASONING_NAMES, read_content
+from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader, read_stop_reason
+from batuta_cli.serve.providers.formats.openai_chat import ChatReader
+from batuta_cli.serve.providers.ollama_reader import NativeOllamaReader
 from batuta_cli.serve.providers.responses_reader import KNOWN_EVENTS, ResponsesReader, is_known_item
 from batuta_cli.serve.providers.sse import Event
-from batuta_cli.serve.providers.wire import Call, Outgoing, Piece, Reader
+from batuta_cli.serve.providers.tolerant_json import json_object
+from batuta_cli.serve.providers.wire import BackendError, Call, Outgoing, Piece, Reader
 
 OPTIONS = None
 
@@ -30,13 +33,22 @@ def outgoing(call: Call, profile: Profile) -> Outgoing:
     body = {name: value for name, value in native.document.items() if name not in withheld}
     body["model"] = call.model
     if call.max_tokens is not None:
-        limit = profile.output_limit if profile.output_limit in rules.limits else rules.limits[0]
-        if [(name, body[name]) for name in rules.limits if body.get(name) is not None] != [(limit, call.max_tokens)]:
-            body = {name: value for name, value in body.items() if name not in rules.limits}
-            body[limit] = call.max_tokens
+        if rules.limits_within:
+            inner = body.get(rules.limits_within) or {}
+            body[rules.limits_within] = _limited(inner, rules.limits, rules.limits[0], call.max_tokens)
+        else:
+            limit = profile.output_limit if profile.output_limit in rules.limits else rules.limits[0]
+            body = _limited(body, rules.limits, limit, call.max_tokens)
     if call.stream and rules.asks_usage:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return Outgoing(native.api.path, body, native.headers)
+
+
+def _limited(body: dict[str, Any], names: tuple[str, ...], name: str, tokens: int) -> dict[str, Any]:
+    """The fields with the output limit under one of its names, and unchanged where it is there already."""
+    if [(each, body[each]) for each in names if body.get(each) is not None] == [(name, tokens)]:
+        return body
+    return {**{key: value for key, value in body.items() if key not in names}, name: tokens}
 
 
 def reader(call: Call) -> Reader:
@@ -50,23 +62,28 @@ def _native(call: Call) -> Any:
     return call.native
 
 
-_MESSAGE_FIELDS = frozenset(("role", "content", *EXTRA))
+_MESSAGE_FIELDS = frozenset(("role", "content", "tool_calls", "refusal", "function_call", *REASONING_NAMES))
 
 
 class NativeChatReader(ChatReader):
     """Reads OpenAI's chat completions and keeps their events."""
 
     def event(self, event: Event) -> Iterator[Piece]:
-        if event.data.strip() == b"[DONE]":
+        if self._ended or event.data[:1] != b"{":
             yield from super().event(event)
             return
-        document = parsed(event.data)
+        document = json_object(event.data)
         if text := self._plain_text(document, event.type):
             yield Piece(text, raw=event)
             return
         pieces = list(self.chunk(document, event.type))
         choices = document.get("choices") or ()
-        if len(choices) > 1 or not _faithful(choices, pieces, "delta"):
+        if (
+            not isinstance(choices, list | tuple)
+            or len(choices) > 1
+            or not _faithful(choices, pieces, "delta")
+            or not _is_usage(document.get("usage"))
+        ):
             yield from pieces
             return
         piece = replace(pieces[0], usage=pieces[-1].usage) if pieces else Piece()
@@ -75,7 +92,7 @@ class NativeChatReader(ChatReader):
     def _plain_text(self, document: dict[str, Any], kind: str) -> str:
         """The text of an event that has nothing else, by far the most frequent one; else empty."""
         choices = document.get("choices")
-        if self._halves or kind or document.get("usage") or "error" in document or type(choices) is not list:
+        if kind or document.get("usage") or document.get("error") or type(choices) is not list:
             return ""
         choice = choices[0] if len(choices) == 1 else None
         delta = choice.get("delta") if type(choice) is dict else None
@@ -84,13 +101,12 @@ class NativeChatReader(ChatReader):
         text = delta.get("content")
         if choice.get("finish_reason") or choice.get("logprobs") or type(text) is not str or not _is_whole(text):
             return ""
-        self._seen.add(0)
-        return text
+        return text if self.note_text() else ""
 
     def whole(self, document: Any) -> Iterator[Piece]:
         pieces = list(super().whole(document))
         choices = document["choices"]
-        if _faithful(choices, pieces, "message"):
+        if _is_complete(document) and _faithful(choices, pieces, "message"):
             first = pieces[0] if pieces else Piece()
             pieces[:1] = [replace(first, raw=document, opaque=_is_opaque(choices, "message"))]
         yield from pieces
@@ -113,23 +129,54 @@ def _faithful(choices: Any, pieces: list[Piece], part: str) -> bool:
     for place, choice in enumerate(choices):
         if not isinstance(choice, dict):
             return False
-        content = choice.get(part) or {}
+        content = choice.get(part)
         if not isinstance(content, dict):
             return False
-        extra = {name: content[name] for name in EXTRA if content.get(name)}
+        if content.get("function_call") or not isinstance(content.get("content"), str | None):
+            return False
+        texts = read_content(content)
+        extra = {"reasoning_content": texts.reasoning, "refusal": texts.refusal}
         said = Piece(
-            content.get("content") or "",
+            texts.text,
             choice.get("finish_reason") or None,
             None,
-            extra or None,
+            {name: value for name, value in extra.items() if value} or None,
             choice.get("index", place),
             choice.get("logprobs") or None,
         )
-        if not (said.has_content or said.finish_reason):
+        calls = content.get("tool_calls") or []
+        if not (said.has_content or said.finish_reason or calls):
             continue
-        if not left or replace(left.pop(0), usage=None, stop=None) != said or not _are_regular(extra.get("tool_calls")):
+        piece = left.pop(0) if left else Piece()
+        delta = dict(piece.delta or {})
+        if _bare(delta.pop("tool_calls", [])) != _bare(calls) or not _are_regular(calls):
+            return False
+        if replace(piece, usage=None, stop=None, delta=delta or None) != said:
             return False
     return not left
+
+
+_REQUIRED = {"id": str, "object": str, "created": int, "model": str}
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+def _is_complete(document: Mapping[str, Any]) -> bool:
+    """Whether a response has the fields that OpenAI's API requires; some clients refuse a response without them."""
+    usage = document.get("usage")
+    counted = usage is None or (isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS))
+    return counted and all(type(document.get(name)) is kind for name, kind in _REQUIRED.items())
+
+
+def _is_usage(usage: object) -> bool:
+    """Whether the usage of an event, if it has one, has numbers, as clients expect them."""
+    return usage is None or (isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS[:2]))
+
+
+def _bare(calls: Any) -> Any:
+    """Tool calls without what servers leave out or write as null: the type, and fields that a part lacks."""
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        return None
+    return [{name: value for name, value in call.items() if value is not None and name != "type"} for call in calls]
 
 
 def _are_regular(calls: Any) -> bool:
@@ -147,19 +194,73 @@ class NativeMessagesReader(MessagesReader):
     """Reads Anthropic's messages and keeps their events."""
 
     def event(self, event: Event) -> Iterator[Piece]:
-        document = parsed(event.data)
+        if self._ended or event.data[:1] != b"{":
+            yield from super().event(event)
+            return
+        document = json_object(event.data)
         delta = document.get("delta")
-        if type(delta) is dict and delta.get("type") == "text_delta" and type(text := delta.get("text")) is str:
+        text = delta.get("text") if type(delta) is dict and delta.get("type") == "text_delta" else None
+        if type(text) is str and self._text.is_empty and _is_whole(text):
+            self._begun = True
             yield Piece(text, raw=event)  # by far the most frequent event
             return
-        piece = next(self.read(document), Piece())
+        _check_parts(document)
+        pieces = list(self.read({"type": event.type} | document))
+        if _is_mended(document, pieces):
+            yield from pieces
+            return
+        piece = pieces[0] if pieces else Piece()
         yield replace(piece, raw=event, opaque=not piece.has_content and not _is_known(document))
 
     def whole(self, document: Any) -> Iterator[Piece]:
-        first, *rest = super().whole(document)
-        opaque = not all(_is_known_block(block) for block in document["content"])
-        yield replace(first, raw=document, opaque=opaque)
-        yield from rest
+        pieces = list(super().whole(document))
+        if _is_message(document) and not _is_mended(document, pieces):
+            opaque = not all(_is_known_block(block) for block in document["content"])
+            pieces[0] = replace(pieces[0], raw=document, opaque=opaque)
+        yield from pieces
+
+
+_PARTS = {
+    "message_start": "message",
+    "content_block_start": "content_block",
+    "content_block_delta": "delta",
+    "message_delta": "delta",
+}
+"""Events that a client joins to a message, and the object that each has."""
+
+
+def _check_parts(document: Mapping[str, Any]) -> None:
+    """Raise `BackendError` for an event that no client can join to a message."""
+    kind = document.get("type")
+    if not isinstance(kind, str) or kind not in _PARTS:
+        return
+    numbered = not kind.startswith("content_block") or type(document.get("index")) is int
+    if not isinstance(document.get(_PARTS[kind]), dict) or not numbered:
+        raise BackendError(f"the backend sent a malformed event of the type {kind}")
+
+
+def _is_message(document: Mapping[str, Any]) -> bool:
+    """Whether a response has what Anthropic's client needs: blocks, each with a type, and counts of tokens."""
+    blocks, usage = document.get("content"), document.get("usage")
+    typed = isinstance(blocks, list) and all(isinstance(b, dict) and isinstance(b.get("type"), str) for b in blocks)
+    counted = isinstance(usage, dict) and all(type(usage.get(n)) is int for n in ("input_tokens", "output_tokens"))
+    return typed and counted and document.get("type") == "message"
+
+
+def _is_mended(document: Mapping[str, Any], pieces: list[Piece]) -> bool:
+    """Whether the pieces say something else than the document: another end, other ids, other names of calls."""
+    if "type" not in document:
+        return bool(pieces)
+    delta = document.get("delta")
+    ended = delta if document["type"] == "message_delta" and isinstance(delta, dict) else document
+    reasons = [piece.finish_reason for piece in pieces if piece.finish_reason]
+    if reasons and reasons != [read_stop_reason(ended.get("stop_reason"))]:
+        return True
+    block, blocks = document.get("content_block"), document.get("content")
+    given = [block] if isinstance(block, dict) else blocks if isinstance(blocks, list) else []
+    uses = [each for each in given if isinstance(each, dict) and each.get("type") == "tool_use"]
+    calls = [call for piece in pieces for call in (piece.delta or {}).get("tool_calls", ()) if "id" in call]
+    return [(use.get("id"), use.get("name")) for use in uses] != [(c["id"], c["function"]["name"]) for c in calls]
 
 
 _KNOWN_EVENTS = frozenset(("message_start", "content_block_stop", "message_delta", "message_stop", "ping"))
@@ -174,19 +275,22 @@ def _is_known(document: Mapping[str, Any]) -> bool:
         return _is_known_block(document.get("content_block"))
     if kind == "content_block_delta":
         delta = document.get("delta")
-        return isinstance(delta, dict) and delta.get("type") in _KNOWN_DELTAS
-    return kind in _KNOWN_EVENTS
+        return isinstance(delta, dict) and isinstance(known := delta.get("type"), str) and known in _KNOWN_DELTAS
+    return isinstance(kind, str) and kind in _KNOWN_EVENTS
 
 
 def _is_known_block(block: Any) -> bool:
-    return isinstance(block, dict) and block.get("type") in _KNOWN_BLOCKS
+    return isinstance(block, dict) and isinstance(kind := block.get("type"), str) and kind in _KNOWN_BLOCKS
 
 
 class NativeResponsesReader(ResponsesReader):
     """Reads OpenAI's responses and keeps their events."""
 
     def event(self, event: Event) -> Iterator[Piece]:
-        document = parsed(event.data)
+        if event.data[:1] != b"{":
+            yield from super().event(event)
+            return
+        document = json_object(event.data)
         piece = next(self.read(document), Piece())
         yield replace(piece, raw=event, opaque=not piece.has_content and not _is_known_response_event(document))
 
@@ -210,6 +314,8 @@ class _NativeApi:
     limits: tuple[str, ...]
     """Names of the output limit; the first one is used where the backend's profile names none of them."""
     reader: Callable[[Call], Reader]
+    limits_within: str = ""
+    """The field whose object has the output limit; empty: the body itself."""
     asks_usage: bool = False
     """Whether a stream has its usage only when `stream_options` asks for it."""
 
@@ -222,4 +328,8 @@ _APIS: dict[ClientApi, _NativeApi] = {
     ),
     ClientApi.OPENAI_RESPONSES: _NativeApi(("max_output_tokens",), lambda _: NativeResponsesReader()),
     ClientApi.ANTHROPIC_MESSAGES: _NativeApi(("max_tokens",), lambda _: NativeMessagesReader()),
+    ClientApi.OLLAMA_CHAT: _NativeApi(
+        ("num_predict",), lambda _: NativeOllamaReader("message"), limits_within="options"
+    ),
+    ClientApi.OLLAMA_GENERATE: _NativeApi(("num_predict",), lambda _: NativeOllamaReader(), limits_within="options"),
 }

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from batuta_cli.serve.backends.profile import Profile
 from batuta_cli.serve.messages import ChatMessage, Role
-from batuta_cli.serve.providers.formats.openai_chat import reported
+from batuta_cli.serve.providers.reported import read_error_body, reported_error
 from batuta_cli.serve.providers.sse import Event
+from batuta_cli.serve.providers.tolerant_json import mended
 from batuta_cli.serve.providers.wire import BackendError, Call, EndingReader, Outgoing, Piece
 from batuta_cli.serve.usage import plain
 
@@ -54,7 +55,7 @@ def stream_url(document: Any) -> str:
     urls = document.get("urls") if isinstance(document, dict) else None
     url = urls.get("stream") if isinstance(urls, dict) else None
     if not isinstance(url, str):
-        raise reported(document)
+        raise reported_error(document)
     parts = urlsplit(url)
     if parts.scheme != "https" or not (parts.hostname or "").endswith(".replicate.com"):
         raise BackendError("the backend names a stream URL on a host that is not Replicate's")
@@ -65,23 +66,34 @@ class PredictionReader(EndingReader):
     """Reads a prediction, or the events of its stream. The end is `done`, or a prediction that succeeded."""
 
     def event(self, event: Event) -> Iterator[Piece]:
+        if self._ended:
+            return
         if event.type == "output":
             yield Piece(event.data.decode(errors="replace"))
         elif event.type == "error":
-            raise BackendError("the backend reports an error")
+            raise BackendError("the backend reports an error", reported=read_error_body(event.data))
         elif event.type == "done":
             if b'"reason"' in event.data:  # canceled, or error
                 raise BackendError("the backend aborted its response")
-            self._complete = True
+            self._complete = self._ended = True
             yield Piece(finish_reason="stop")
 
     def whole(self, document: Any) -> Iterator[Piece]:
         if not isinstance(document, dict) or document.get("status") != "succeeded":
-            raise reported(document)
-        output = document.get("output")
-        text = "".join(str(part) for part in output) if isinstance(output, list) else str(output or "")
+            raise reported_error(document)
         metrics = document.get("metrics")
         metrics = metrics if isinstance(metrics, dict) else {}
         usage = plain(metrics.get("input_token_count"), metrics.get("output_token_count"))
+        text = _output(document.get("output"))
         self._complete = True
         yield Piece(text, "stop", usage)
+
+
+def _output(output: object) -> str:
+    """The text of a prediction. Raises `BackendError` for an output of another kind, such as a file."""
+    text = ""
+    for part in output if isinstance(output, list) else [output]:
+        if part is not None and not isinstance(part, str):
+            raise BackendError("the backend answered with an output that is not text")
+        text += part or ""
+    return str(mended(text))

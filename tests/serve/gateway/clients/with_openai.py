@@ -71,6 +71,12 @@ def completions() -> Any:
     return [done.choices[0].text, done.usage.total_tokens, "".join(p.choices[0].text for p in parts)]
 
 
+def embeddings() -> Any:
+    done = client.embeddings.create(model="vectors", input=["one", "two"])
+    packed = client.embeddings.create(model="packed", input="one", encoding_format="float")
+    return [[each.embedding for each in done.data], done.usage.total_tokens, packed.data[0].embedding]
+
+
 def models() -> Any:
     return [[m.id for m in client.models.list()], client.models.retrieve("org/model:q4").id]
 
@@ -123,7 +129,7 @@ def tighter() -> Any:
 
 
 SCENARIOS: list[Callable[[], Any]] = [
-    chat, stream, helper, tools, several, completions, models, errors, retries, broken, tighter,
+    chat, stream, helper, tools, several, completions, embeddings, models, errors, retries, broken, tighter,
 ]  # fmt: skip
 
 if __name__ == "__main__":

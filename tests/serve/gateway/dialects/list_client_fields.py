@@ -16,6 +16,12 @@ TYPES: dict[str, list[str]] = {
         "anthropic.types.message_create_params.MessageCreateParams",
         "anthropic.types.beta.message_create_params.MessageCreateParams",
     ],
+    "embeddings": ["openai.types.embedding_create_params.EmbeddingCreateParams"],
+    "ollama_chat": ["ollama._types.ChatRequest"],
+    "ollama_generate": ["ollama._types.GenerateRequest"],
+    "ollama_options": ["ollama._types.Options"],
+    "ollama_embed": ["ollama._types.EmbedRequest"],
+    "ollama_embeddings": ["ollama._types.EmbeddingsRequest"],
     "count_tokens": [
         "anthropic.types.message_count_tokens_params.MessageCountTokensParams",
         "anthropic.types.beta.message_count_tokens_params.MessageCountTokensParams",
@@ -28,7 +34,7 @@ def fields(path: str) -> set[str]:
     module, _, name = path.rpartition(".")
     kind = getattr(import_module(module), name)
     members = getattr(kind, "__args__", (kind,))
-    return {field for member in members for field in get_type_hints(member)}
+    return {field for member in members for field in getattr(member, "model_fields", None) or get_type_hints(member)}
 
 
 print(json.dumps({name: sorted(set().union(*map(fields, paths))) for name, paths in TYPES.items()}))

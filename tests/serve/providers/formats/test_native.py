@@ -156,7 +156,8 @@ def test_an_event_of_messages_is_kept_whether_it_is_understood_or_not(document: 
 
 
 def test_a_whole_response_is_kept_beside_what_is_read_of_it() -> None:
-    document = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}], "x": 1}
+    document: dict[str, Any] = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}], "x": 1}
+    document |= {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m"}
     reader = native.reader(call())
     pieces = list(reader.whole(document))
     assert (pieces[0].text, pieces[0].raw) == ("Hi", document)
