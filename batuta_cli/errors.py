@@ -16,6 +16,7 @@
         MissingDependencyError      2
         TemplateError               2
         InjectionError              2
+        ModelNotAllowedError        2
       VerificationError             3
       DecryptionError               3
       SignerError                   4
@@ -251,6 +252,12 @@ class PrivacyError(BatutaError):
 
     exit_code = 6
     kind = "privacy"
+
+
+class ModelNotAllowedError(UsageError):
+    """The client key may not use the model. Exit 2."""
+
+    kind = "model_not_allowed"
 
 
 class NoBackendError(BatutaError):

@@ -133,7 +133,7 @@ class Planner:
             planned,
             retry_after=wait,
             max_request_cost=self._breaker.config.max_request_cost,
-            known_models=self._monitor.models(),
+            known_models=[name for name in self._monitor.models() if request.client.may_use(name)],
         )
 
     def retry_after(self, request: ChatRequest, backends: Collection[str]) -> int | None:
