@@ -20,7 +20,7 @@ from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBre
 from batuta_cli.serve.budget.ledger import Ledger, Moment, ReservationRow, Use, open_ledger
 from batuta_cli.serve.budget.ledger.memory import MemoryLedger
 from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
-from tests.serve.budget.ledger.support import change, rows
+from tests.serve.budget.ledger.support import become_version_2, change, rows
 
 EAST = "Pacific/Kiritimati"  # UTC+14
 WEST = "Etc/GMT+12"  # UTC-12
@@ -246,6 +246,7 @@ def accepted(ledger: Ledger, time: float, zone: str) -> bool:
 
 def first_version(path: Path) -> None:
     """Turn a ledger into one of the first version, which kept no zone."""
+    become_version_2(path)
     change(path, "DROP TABLE zone", "PRAGMA user_version = 1")
 
 
