@@ -1,4 +1,4 @@
-"""The limits of a client key: when it expires, its privacy tier, its models, its requests a minute and at a time.
+"""The limits of a client key: when it expires, its privacy tier, models, daily budget, requests a minute and at a time.
 
 They are stored beside the key in `keys.toml`. A key without a limit may do all that the configuration allows.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 from batuta_cli.errors import InvalidInputError, UsageError
 from batuta_cli.serve.client_account import ClientAccount
+from batuta_cli.serve.money import format_usd, to_nano
 from batuta_cli.serve.tiers import PrivacyTier
 
 MOST_A_MINUTE = 1_000_000
@@ -35,6 +36,8 @@ class KeyLimits:
     requests_per_minute: int | None = None
     concurrent: int | None = None
     """Requests at a time."""
+    daily_budget: int | None = None
+    """Nano-dollars that its requests of a day may cost together."""
 
     def __post_init__(self) -> None:
         if self.expires is not None and self.expires.tzinfo is None:
@@ -58,7 +61,7 @@ class KeyLimits:
 
     def account(self, name: str) -> ClientAccount:
         """The limits that the pipeline enforces, of the key called `name`."""
-        return ClientAccount(name, self.models)
+        return ClientAccount(name, self.models, self.daily_budget)
 
     def to_toml(self) -> dict[str, Any]:
         """The fields of the limits that are set, for `keys.toml`."""
@@ -68,6 +71,7 @@ class KeyLimits:
             "models": list(self.models) or None,
             "requests_per_minute": self.requests_per_minute,
             "concurrent": self.concurrent,
+            "daily_budget_usd": None if self.daily_budget is None else format_usd(self.daily_budget),
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -82,16 +86,20 @@ class KeyLimits:
         privacy = fields.get("privacy")
         if privacy is not None and not isinstance(privacy, str):
             raise TypeError("the field privacy of a key is not the name of a tier")
+        budget = fields.get("daily_budget_usd")
+        if budget is not None and not isinstance(budget, str):
+            raise TypeError("the field daily_budget_usd of a key is not an amount in quotes")
         return cls(
             expires=expires,
             privacy=None if privacy is None else PrivacyTier.parse(privacy),
             models=tuple(models),
             requests_per_minute=fields.get("requests_per_minute"),
             concurrent=fields.get("concurrent"),
+            daily_budget=None if budget is None else to_nano(budget, "daily_budget_usd"),
         )
 
 
-LIMIT_FIELDS = frozenset(("expires", "privacy", "models", "requests_per_minute", "concurrent"))
+LIMIT_FIELDS = frozenset(("expires", "privacy", "models", "requests_per_minute", "concurrent", "daily_budget_usd"))
 """The names of all fields of `KeyLimits.to_toml`."""
 
 

@@ -198,9 +198,11 @@ class RedisLedger:
         """See `Ledger`."""
         [rows] = self._step("history", None, since=since.toordinal())
         entries = []
-        for day, names, *counts in rows:
+        for ordinal, names, *counts in rows:
             model, backend, *clients = names.decode().split("\0")
-            entries.append(LedgerEntry(date.fromordinal(int(day)), model, backend, *map(int, counts), *clients))
+            requests, tokens_in, tokens_out, cost = map(int, counts)
+            day = date.fromordinal(int(ordinal))
+            entries.append(LedgerEntry(day, model, backend, requests, tokens_in, tokens_out, cost, *clients))
         return sorted(sorted(entries, key=lambda e: (e.model, e.backend, e.client)), key=lambda e: e.day, reverse=True)
 
     def reset(self, moment: Moment) -> Reset:
