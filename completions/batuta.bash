@@ -299,9 +299,9 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve budget status')
-            options='--ledger --json -q --quiet -h --help'
+            options='--key --ledger --json -q --quiet -h --help'
             case ${2-} in
-                --ledger) value='' && return 0 ;;
+                --key | --ledger) value='' && return 0 ;;
             esac
             ;;
         'batuta serve budget check')
@@ -317,9 +317,10 @@ _batuta_at() {
             esac
             ;;
         'batuta serve budget history')
-            options='--days --csv --ledger --json -q --quiet -h --help'
+            options='--days --by --csv --ledger --json -q --quiet -h --help'
             case ${2-} in
                 --days | --ledger) value='' && return 0 ;;
+                --by) value='model key' && return 0 ;;
             esac
             ;;
         'batuta serve budget set')
@@ -339,13 +340,16 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve keys create')
-            options='--admin --privacy --models --requests-per-minute --concurrent --expires --json -q --quiet -h --help'
+            options='--admin --daily-budget --privacy --models --requests-per-minute --concurrent --expires --json -q --quiet -h --help'
             case ${2-} in
-                --privacy | --models | --requests-per-minute | --concurrent | --expires | 1) value='' && return 0 ;;
+                --daily-budget | --privacy | --models | --requests-per-minute | --concurrent | --expires | 1) value='' && return 0 ;;
             esac
             ;;
         'batuta serve keys list')
-            options='--json -q --quiet -h --help'
+            options='--ledger --json -q --quiet -h --help'
+            case ${2-} in
+                --ledger) value='' && return 0 ;;
+            esac
             ;;
         'batuta serve keys revoke')
             options='--json -q --quiet -h --help'

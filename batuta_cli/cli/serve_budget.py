@@ -112,7 +112,7 @@ def _drawn_key(found: "BudgetStatus", key: "ClientStatus") -> str:
 
     from batuta_cli.serve.money import format_usd
 
-    bars, left = [], "no budget of its own"
+    bars, left = [], "no separate budget"
     if key.daily_budget is not None and key.remaining is not None:
         budget = key.daily_budget
         bars = [_bar(replace(found, spent=key.spent, reserved=key.reserved, daily_budget=budget, warn_at=budget))]

@@ -14,7 +14,7 @@ class ClientAccount:
     models: tuple[str, ...] = ()
     """Globs of the models that it may use (`*`, `?` and `[…]`, case-sensitive); empty: all."""
     daily_budget: int | None = None
-    """Nano-dollars that its requests of a day may cost together; None: no limit of its own."""
+    """Nano-dollars that its requests of a day may cost together; None: no separate limit."""
 
     def may_use(self, model: str) -> bool:
         """Whether it may use a model; judged for the model that answers, not for an alias of it."""

@@ -37,10 +37,11 @@ def test_no_key_is_made_that_nobody_would_see(batuta: Run, home: Path) -> None:
 
 def test_json_has_the_key_when_it_is_made_and_never_after(batuta: Run) -> None:
     made = result(batuta("serve", "keys", "create", "ci", "--json", code=0))
-    limits = {"expires", "privacy", "models", "requests_per_minute", "concurrent"}
+    limits = {"expires", "privacy", "models", "requests_per_minute", "concurrent", "daily_budget_usd"}
     assert set(made) == {"name", "sha256", "created", "revoked", "admin", "key", *limits}
     assert made["key"].startswith("btk_")
     (listed,) = result(batuta("serve", "keys", "list", "--json", code=0))
+    assert listed.pop("today")["spent_usd"] == "0.00"
     assert listed == {name: value for name, value in made.items() if name != "key"}
 
 
@@ -115,8 +116,23 @@ def test_an_expired_key_is_listed_as_expired(batuta: Run, home: Path) -> None:
         ("--requests-per-minute", "0"),
         ("--concurrent", "-1"),
         ("--expires", "90"),
+        ("--daily-budget", "$5"),
     ],
 )
 def test_a_limit_that_is_wrong_makes_no_key(batuta: Run, home: Path, option: str, value: str) -> None:
     refused = batuta("serve", "keys", "create", "app", option, value, code=2)
     assert refused.stdout == "" and not keys_file(home).exists()
+
+
+def test_a_daily_budget_is_listed_and_survives_the_list_without_a_ledger(batuta: Run, home: Path) -> None:
+    assert result(batuta("serve", "keys", "create", "app", "--daily-budget", "5", "--json", code=0))[
+        "daily_budget_usd"
+    ] == ("5.00")
+    assert "$5.00 a day" in batuta("serve", "keys", "list", code=0, env={"COLUMNS": "300"}).stdout
+    ledger = home / "state" / "batuta" / "ledger.sqlite3"
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    ledger.write_text("damaged")
+    listed = batuta("serve", "keys", "list", "--json", code=0)
+    assert "the spending is not known" in listed.stderr
+    assert result(listed)[0]["today"] is None
+    assert batuta("serve", "budget", "status", "--key", "nobody", code=1).stderr.startswith("error: no client key")

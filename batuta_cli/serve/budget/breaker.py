@@ -208,7 +208,7 @@ class ClientStatus:
     spent: int
     reserved: int
     daily_budget: int | None
-    """None: no budget of its own."""
+    """None: no separate budget."""
 
     @property
     def unspent(self) -> int | None:

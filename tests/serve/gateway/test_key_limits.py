@@ -16,8 +16,13 @@ from tests.serve.gateway.support import CHAT, MESSAGES, Asking, ask, chat, messa
 NOW = dt.datetime(2026, 11, 26, 6, tzinfo=dt.UTC)
 SOVEREIGN, PRIVATE, STANDARD = PrivacyTier.SOVEREIGN, PrivacyTier.PRIVATE, PrivacyTier.STANDARD
 ALL = KeyLimits(
-    expires=NOW, privacy=PRIVATE, models=("qwen*", "llama-3*"), requests_per_minute=60, concurrent=4
-)  # fmt: skip
+    expires=NOW,
+    privacy=PRIVATE,
+    models=("qwen*", "llama-3*"),
+    requests_per_minute=60,
+    concurrent=4,
+    daily_budget=5 * 10**9 + 1,
+)
 
 
 def made(tmp_path: Path, name: str = "ci", **limits: Any) -> dict[str, str]:
@@ -48,6 +53,8 @@ def test_limits_are_kept_beside_the_key(tmp_path: Path) -> None:
         "requests_per_minute = 1.5",
         "requests_per_minute = true",
         'concurrent = "4"',
+        "daily_budget_usd = 5",
+        'daily_budget_usd = "-5"',
         "tokens_per_minute = 5",
     ],
 )
