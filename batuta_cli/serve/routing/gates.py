@@ -109,7 +109,7 @@ class Snapshot:
     budget_remaining: int | None = None
     """The unspent part of the day's budget; None: not known."""
     budget_owner: str = "the day"
-    """Whose budget it is: the day's, or that of the client key, whichever has less left."""
+    """Whose budget it is: the day's, or that of the client key when less is left of it."""
     max_request_cost: int | None = None
     allow_unbounded_tools: bool = False
     refuse_unknown_fields: bool = False
