@@ -19,6 +19,8 @@
         ModelNotAllowedError        2
       VerificationError             3
       DecryptionError               3
+      TemplateFaultsError           3
+      TemplatesDifferError          3
       SignerError                   4
         UnknownSignerError          4
         RevokedSignerError          4
@@ -34,6 +36,8 @@
       NoBackendError                7
         QueueFullError              7
       ContextOverflowError          8
+      ProgramNotStartedError        126
+      ProgramNotFoundError          127
 
 Core modules raise them; only `cli/` and `serve/gateway/` turn them into text, JSON, exit codes and HTTP statuses.
 Scripts depend on the exit codes, so the exit code of a class never changes. Messages are lower case, end without a full
@@ -138,6 +142,20 @@ class DecryptionError(BatutaError):
     kind = "decryption_failed"
 
 
+class TemplateFaultsError(BatutaError):
+    """A chat template has faults. Exit 3."""
+
+    exit_code = 3
+    kind = "template_faults"
+
+
+class TemplatesDifferError(BatutaError):
+    """Two chat templates write different prompts. Exit 3."""
+
+    exit_code = 3
+    kind = "templates_differ"
+
+
 class SignerError(BatutaError):
     """The signature verifies, but its signer is not accepted. Exit 4."""
 
@@ -194,7 +212,11 @@ class LedgerError(DamagedStateError):
 
 
 class MissingLedgerError(LedgerError):
-    """The ledger's file is missing, but its marker exists. Exit 1."""
+    """The ledger that was used here is gone: its file, or its rows in Redis. Exit 1."""
+
+
+class OtherLedgerError(MissingLedgerError):
+    """The ledger in Redis is not the one that was used here, or has lost writes. Exit 1."""
 
 
 class AuditError(OperationError):
@@ -296,6 +318,20 @@ class ContextOverflowError(BatutaError):
 
     exit_code = 8
     kind = "context_overflow"
+
+
+class ProgramNotStartedError(BatutaError):
+    """The program that was to be started exists and cannot be executed. Exit 126, as of shells and env(1)."""
+
+    exit_code = 126
+    kind = "program_not_started"
+
+
+class ProgramNotFoundError(BatutaError):
+    """The program that was to be started does not exist. Exit 127, as of shells and env(1)."""
+
+    exit_code = 127
+    kind = "program_not_found"
 
 
 def worst(errors: Iterable[BatutaError]) -> BatutaError:

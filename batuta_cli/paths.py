@@ -24,7 +24,7 @@ class NoHomeError(OperationError):
 
 
 def _in_home(kind: str) -> Path:
-    """The user's base directory of a kind: `config`, `data` or `state`."""
+    """The user's base directory of a kind: `config`, `data`, `state` or `cache`."""
     try:
         path = Path(getattr(_DIRS, f"user_{kind}_dir"))
     except RuntimeError:  # what pathlib raises when it cannot expand ~
@@ -90,6 +90,16 @@ def private_dir(path: Path) -> Path:
     except OSError as error:
         raise OperationError(f"cannot create the directory {path}: {error.strerror}") from error
     return path
+
+
+def digests_dir() -> Path:
+    """The digest cache of `--cached`, one file a model. It may be deleted at any time."""
+    return _in_home("cache") / "digests"
+
+
+def digest_key_file() -> Path:
+    """The key that authenticates the digest cache; not in the cache's directory, which CI systems save and restore."""
+    return state_dir() / "digest-cache.key"
 
 
 def client_keys_file() -> Path:

@@ -43,7 +43,7 @@ class Result:
 def batuta(path: Path, durability: Durability) -> Callable[[], Iterator[Step]]:
     """Reserve and settle through one breaker, as the gateway does."""
     ledger = SqliteLedger(str(path), durability=durability, patience=60)
-    breaker = CostCircuitBreaker(CircuitBreakerConfig(_BUDGET), ledger)
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd=_BUDGET), ledger)
 
     def steps() -> Iterator[Step]:
         reservations: list[Reservation] = []

@@ -1,6 +1,7 @@
-"""Claim: with the conversion of messages and all checks, prompts of a modern template (Qwen 3's) come out at least 0.8
-times as fast as from Jinja2's sandbox alone, which transformers uses. Simple templates, texts of megabytes, untrusted
-templates and the first prompt of a template are measured for reference.
+"""Claim: with the conversion of messages and all checks, one core renders at least 15,000 prompts/s of four messages in
+a modern named format (Qwen 3's) and 4,000 of an untrusted template, and messages of 1 MB in a named format are at least
+0.8 times as fast as from Jinja2's sandbox alone, which transformers uses. Simple templates, long conversations and the
+first prompt of a template are measured for reference.
 
     python -m benchmarks.bench_templates [--seconds 0.5] [--runs 5] [--json]
 
@@ -27,10 +28,18 @@ from benchmarks.compare import BenchmarkError, Report, Spread, benchmark, parser
 from benchmarks.programs import Programs
 
 FORMATS = ("chatml", "llama2", "qwen3")
-AIMED = ("qwen3, 4 messages", "qwen3, 200 messages of 1 KB")
-"""The tables that the claim is about."""
+RATES = {"qwen3, 4 messages": {"batuta": 15_000, "batuta, an untrusted template": 4_000}}
+"""Prompts a second that the claim promises, by table and contestant."""
 
-AIM = 0.8
+RATIOS = {
+    "qwen3, 4 messages": 0.8,
+    "qwen3, 200 messages of 1 KB": 0.8,
+    "chatml, 2 messages of 1 MB": 0.8,
+    "llama2, 2 messages of 1 MB": 0.8,
+    "qwen3, 2 messages of 1 MB": 0.8,
+}
+"""How many times as fast as Jinja2's sandbox a named format has to be, by table."""
+
 CONVERSATIONS = {"4 messages": (4, 100), "200 messages of 1 KB": (200, 1000), "2 messages of 1 MB": (2, 1_000_000)}
 """How many messages, and bytes in each."""
 
@@ -106,9 +115,15 @@ def _report(report: Report, title: str, samples: dict[str, list[float]]) -> None
         )
         table["contestants"].append({"name": name, "prompts_per_second": prompts.as_dict(), "ratio": ratio.as_dict()})
     report.table(["", "prompts/s", "range", "times jinja2"], rows)
-    if title in AIMED:
-        table["aim"] = {"times_faster": AIM, "met": table["contestants"][0]["ratio"]["median"] >= AIM}
-        report.say(f"  the aim is at least {AIM:g} times: {'met' if table['aim']['met'] else 'MISSED'}")
+    for row in table["contestants"]:
+        if wanted := RATES.get(title, {}).get(row["name"]):
+            row["aim"] = {"prompts_per_second": wanted, "met": row["prompts_per_second"]["median"] >= wanted}
+            verdict = "met" if row["aim"]["met"] else "MISSED"
+            report.say(f"  {row['name']}: the aim is at least {wanted:,} prompts/s: {verdict}")
+    if title in RATIOS:
+        least = RATIOS[title]
+        table["aim"] = {"times_faster": least, "met": table["contestants"][0]["ratio"]["median"] >= least}
+        report.say(f"  the aim is at least {least:g} times: {'met' if table['aim']['met'] else 'MISSED'}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

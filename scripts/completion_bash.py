@@ -2,7 +2,7 @@
 
 from scripts.docs_tree import Command, Kind, Value
 
-_SPECIAL = {Kind.FILE: "<file>", Kind.VARIABLE: "<variable>", Kind.FREE: ""}
+_SPECIAL = {Kind.FILE: "<file>", Kind.VARIABLE: "<variable>", Kind.PROGRAM: "<program>", Kind.FREE: ""}
 
 _HEAD = """\
 # bash completion for batuta
@@ -34,6 +34,10 @@ _batuta_offer() {  # $1 stands before each of the words
                 compopt -o filenames 2>/dev/null
                 mapfile -t COMPREPLY < <(compgen -P "$1" -f -- "$cur")
             fi
+            ;;
+        '<program>')
+            compopt -o bashdefault -o default 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -c -- "$cur")
             ;;
         '<variable>') mapfile -t COMPREPLY < <(compgen -P "$1" -e -- "$cur") ;;
         *) mapfile -t COMPREPLY < <(compgen -P "$1" -W "$value" -- "$cur") ;;
@@ -139,11 +143,15 @@ def _case(command: Command) -> str:
 def _values(command: Command) -> dict[str, list[str]]:
     """What the values may be, each with the options, or the numbers of the arguments, that take it."""
     found: dict[str, list[str]] = {}
+    for number, argument in enumerate(command.arguments, start=1):
+        if argument.value.kind is Kind.PROGRAM:  # before the pattern of its arguments
+            found[_SPECIAL[Kind.PROGRAM]] = [str(number)]
     for option in command.options:
         if option.value:
             found.setdefault(_words(option.value), []).extend(option.names)
     for number, argument in enumerate(command.arguments, start=1):
-        found.setdefault(_words(argument.value), []).append("[1-9]*" if argument.repeatable else str(number))
+        words = _SPECIAL[Kind.FILE] if argument.value.kind is Kind.PROGRAM else _words(argument.value)
+        found.setdefault(words, []).append("[1-9]*" if argument.repeatable else str(number))
     return found
 
 

@@ -68,12 +68,16 @@ def fish_completion(tree: Command) -> str:
 
 def _command(command: Command) -> str:
     words = " ".join(command.path[1:])
+    valued = [name for option in command.options if option.value for name in option.names]
     here = f"__batuta_at {words}".strip() if command.commands else f"__batuta_in {_quote(words)}"
+    if command.commands and command.runs:  # its commands stand in the place of a first argument
+        here = " ".join(("__batuta_in", _quote(words), "1", *valued))
     lines = [f"# {' '.join(command.path)}"]
     lines += [_line(here, f"-a {child.name}", child.summary) for child in command.commands]
     lines += [_line(here, _option(option), option.help) for option in command.options]
-    valued = [name for option in command.options if option.value for name in option.names]
     for number, argument in enumerate(command.arguments, start=1):
+        if argument.value.kind is Kind.PROGRAM:
+            lines.append(_line(" ".join((here, str(number), *valued)), "-a '(__fish_complete_command)'", ""))
         place = "1+" if argument.repeatable else number
         offered = _offer(argument.value)
         if offered:
@@ -97,6 +101,7 @@ def _option(option: Option) -> str:
 def _offer(value: Value) -> str:
     return {
         Kind.FILE: "-F",
+        Kind.PROGRAM: "-F",
         Kind.VARIABLE: "-a '(set -nx)'",
         Kind.CHOICE: f"-a '{' '.join(value.choices)}'",
         Kind.FREE: "",

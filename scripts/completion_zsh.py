@@ -8,6 +8,17 @@ _HEAD = """\
 # zsh completion for batuta. Generated from the commands by `make docs`. It is static: batuta is not run at TAB.
 """
 
+# After -- comes a command line that zsh completes as any other.
+_PROGRAM = """\
+    local -i separator=${words[(i)--]}
+    if ((separator < CURRENT)); then
+        shift $separator words
+        ((CURRENT -= separator))
+        _normal
+        return
+    fi
+""".splitlines()
+
 _TAIL = """\
 if [[ ${funcstack[1]} == _batuta ]]; then
     _batuta "$@" # zsh loads this file as the function
@@ -27,7 +38,8 @@ def _function(command: Command) -> str:
     if command.commands:
         return _group(command, specs)
     specs += [_argument(argument, number) for number, argument in enumerate(command.arguments, start=1)]
-    return "\n".join((f"{_name(command)}() {{", f"    _arguments -s -S {_lines(specs)}", "}", ""))
+    program = _PROGRAM if any(argument.value.kind is Kind.PROGRAM for argument in command.arguments) else []
+    return "\n".join((f"{_name(command)}() {{", *program, f"    _arguments -s -S {_lines(specs)}", "}", ""))
 
 
 def _group(command: Command, specs: list[str]) -> str:
@@ -96,10 +108,11 @@ def _value(value: Value) -> str:
     actions = {
         Kind.FILE: "_files",
         Kind.VARIABLE: '_parameters -g "*export*"',
+        Kind.PROGRAM: "_files",
         Kind.CHOICE: f"({' '.join(value.choices)})",
         Kind.FREE: " ",
     }
-    return f":{_escape(value.metavar.removesuffix('...'))}:{actions[value.kind]}"
+    return f":{_escape(value.metavar.removeprefix('-- ').removesuffix('...'))}:{actions[value.kind]}"
 
 
 def _escape(text: str) -> str:

@@ -17,6 +17,7 @@ class Kind(Enum):
 
     FILE = "file"
     VARIABLE = "environment variable"
+    PROGRAM = "a program, then its arguments"
     CHOICE = "one of a few words"
     FREE = "anything"
 
@@ -76,6 +77,8 @@ class Command:
     arguments: tuple[Argument, ...]
     examples: tuple[str, ...]
     commands: tuple["Command", ...]
+    runs: bool
+    """Whether it does something by itself; False for a group that needs one of its commands."""
 
     @property
     def name(self) -> str:
@@ -107,6 +110,7 @@ def _command(command: Any, name: str, parent: Any) -> Command:
         arguments=tuple(_argument(p, path, context) for p in shown if p.param_type_name == "argument"),
         examples=tuple(help.examples_of(command)),
         commands=tuple(_command(child, child_name, context) for child_name, child in children),
+        runs=not help.is_group(command) or command.invoke_without_command,
     )
 
 
@@ -137,7 +141,9 @@ def _value(metavar: str, path: tuple[str, ...]) -> Value:
     if word == "KEY" and "config" in path:
         return Value(metavar, Kind.CHOICE, _config_keys())
     alternatives = word.split("|")
-    if not {"FILE", "PATH", "KEY"}.isdisjoint(alternatives):
+    if word == "-- PROGRAM":
+        return Value(metavar, Kind.PROGRAM)
+    if not {"FILE", "PATH", "KEY"}.isdisjoint(alternatives) or (word == "MODEL" and "pacha" in path):
         return Value(metavar, Kind.FILE)
     if word == "VAR":
         return Value(metavar, Kind.VARIABLE)

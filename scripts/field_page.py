@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from batuta_cli.serve.gateway.dialects.anthropic_fields import COUNT_FIELDS, MESSAGE_FIELDS
+from batuta_cli.serve.gateway.dialects.anthropic_fields import BLOCKS, COUNT_FIELDS, MESSAGE_FIELDS
 from batuta_cli.serve.gateway.dialects.ollama_fields import CHAT_FIELDS as OLLAMA_CHAT_FIELDS
 from batuta_cli.serve.gateway.dialects.ollama_fields import EMBED_FIELDS, EMBEDDINGS_FIELDS, GENERATE_FIELDS, OPTIONS
 from batuta_cli.serve.gateway.dialects.openai_fields import (
@@ -63,6 +63,9 @@ def field_page() -> str:
         parts.append(
             f"## `{route}`\n\n| field | treatment | target or reason |\n|---|---|---|\n" + "\n".join(rows) + "\n"
         )
+    rows = [_row(f"`{name}`", row) for name, row in BLOCKS.items()]
+    head = "## Content blocks of `POST /v1/messages`\n\nA type that is not in the table is native.\n\n"
+    parts.append(head + "| block | treatment | target or reason |\n|---|---|---|\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
 
 

@@ -9,8 +9,9 @@ clients of OpenAI, Anthropic and Ollama over HTTP. Only the commands that talk t
 terminal nothing prompts.
 
 Results go to stdout; progress, notes and errors go to stderr. With --json exactly one JSON document is printed on \
-stdout, also on failure: ok, command, result, and error with its kind, message, hint and exit_code. The name - is \
-stdin or stdout. An existing output is replaced only with --force. An output file appears complete or not at all.
+stdout, also on failure: ok, command, result, and error with its kind, message, hint and exit_code; pacha run prints \
+it only when it starts no program. The name - is stdin or stdout. An existing output is replaced only with --force. \
+An output file appears complete or not at all.
 
 Passwords and keys are read from files, environment variables, stdin or a prompt, never from arguments. Logs and \
 errors never contain the content of messages."""
@@ -22,12 +23,14 @@ EXIT_STATUS = {
     2: "Wrong usage or an invalid input: a malformed signature, header, key, template, configuration or conversation, "
     "an existing output, or a private key that other users can read.",
     3: "Verification failed: the content changed, there is no signature or it is wrong, the password is wrong or the "
-    "ciphertext damaged.",
+    "ciphertext damaged. `serve template lint` found a fault, or `serve template diff` a difference.",
     4: "The signer is unknown, revoked, expired, not yet valid, or not the one asked for.",
     5: "The budget refuses, or the price is unknown.",
     6: "The privacy tier refuses.",
     7: "No backend is available: none answers, or the queue is full.",
     8: "The messages do not fit the context window.",
+    126: "pacha run: the program exists and cannot be executed.",
+    127: "pacha run: the program does not exist.",
     INTERRUPTED: "Interrupted.",
 }
 
@@ -49,7 +52,7 @@ ENVIRONMENT = (
         "Directories to use instead of ~/.config, ~/.local/share and ~/.local/state.",
     ),
     ("BATUTA_TABLE_KEY", "Overrides a key of the configuration, for example BATUTA_PACHA_DEFAULT_KEY."),
-    ("MODEL_KEY", "The password of encrypt and decrypt, unless an option names another."),
+    ("MODEL_KEY", "The password of encrypt, decrypt and run, unless an option names another."),
     (
         "OPENAI_API_KEY, GROQ_API_KEY, OLLAMA_HOST, ...",
         "API keys and addresses of backends, under the names that each service documents.",

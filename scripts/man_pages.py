@@ -40,7 +40,7 @@ def _root_page(tree: Command) -> str:
 
 
 def _group_page(tree: Command, group: Command) -> str:
-    commands = [command for command in group.walk() if not command.commands]
+    commands = [command for command in group.walk() if command.runs]
     shared = [option for option in group.options if option.shared]
     others = [_page(other) for other in tree.commands if other is not group]
     return _join(
@@ -67,7 +67,9 @@ def _command(command: Command) -> str:
 
 def _synopsis(command: Command) -> list[str]:
     words = [bold(" ".join(command.path)), f"[{italic('OPTIONS')}]"]
-    if command.commands:
+    if command.runs and command.commands:
+        words.append(f"[{italic('COMMAND')}]")
+    elif command.commands:
         words += [italic("COMMAND"), f"[{italic('ARGUMENTS')}]"]
     words += [italic(a.value.metavar) if a.required else f"[{italic(a.value.metavar)}]" for a in command.arguments]
     return [".PP", " ".join(words)]
@@ -77,7 +79,7 @@ def _contents(tree: Command) -> Iterable[str]:
     for group in tree.commands:
         yield from (subsection(" ".join(group.path)), f"In full in {bold(_page(group))}(1).")
         for command in group.walk():
-            if not command.commands:
+            if command.runs:
                 yield tagged(bold(" ".join(command.path[2:])), escape(command.summary))
 
 

@@ -34,6 +34,9 @@ TOURS = (ROOT / "docs" / "tour-pacha.md", ROOT / "docs" / "tour-serve.md")
 _OTHER_TOOLS = (ROOT / ".venv/peers/bin", ROOT / ".venv/rh-peers/bin")
 """Where `make .venv/.peers` installs `model_signing` and `rh_model_signing`, which docs/oms.md signs with."""
 
+_UNPACKED = ("redis-server", "redis-cli")
+"""Programs of docs/fleet.md that may have been unpacked without their libraries being installed."""
+
 _GATEWAY = "127.0.0.1:8484"  # where `batuta serve gateway` listens unless it is told otherwise
 
 _FENCE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -108,15 +111,17 @@ class Shell:
     """One bash in which the commands run, with the exit status of each kept for the next (`echo $?`)."""
 
     def __init__(self, folder: Path) -> None:
-        work, home = folder / "work", folder / "home"
+        work, home, programs = folder / "work", folder / "home", folder / "programs"
         work.mkdir()
+        programs.mkdir()
+        _wrap_unpacked(programs)
         home.mkdir(mode=0o700)
         shutil.copy(model(), work / "model.gguf")
         port = _free_port()
         self._gateway = f"127.0.0.1:{port}"
         environment = {
             "PATH": os.pathsep.join(
-                map(str, (Path(sys.executable).parent, ROOT / "scripts", os.environ["PATH"], *_OTHER_TOOLS))
+                map(str, (programs, Path(sys.executable).parent, ROOT / "scripts", os.environ["PATH"], *_OTHER_TOOLS))
             ),
             "HOME": str(home),
             "LANG": "C.UTF-8",
@@ -163,6 +168,7 @@ class Shell:
             .replace("/home/alice/config", "/home/alice/.config")
             .replace("/home/alice/data", "/home/alice/.local/share")
             .replace("/home/alice/state", "/home/alice/.local/state")
+            .replace("/home/alice/cache", "/home/alice/.cache")
         )
 
     def close(self) -> None:
@@ -173,6 +179,17 @@ class Shell:
         with contextlib.suppress(ProcessLookupError):  # the servers that were started in it
             os.killpg(self._bash.pid, signal.SIGTERM)
         self._bash.stdout.close()
+
+
+def _wrap_unpacked(folder: Path) -> None:
+    """Programs that `scripts/debian-tools` unpacked, with the libraries that it unpacked for them."""
+    libraries = ":".join(map(str, (ROOT / ".venv/debian").glob("usr/lib/*-linux-*")))
+    for name in _UNPACKED:
+        program = ROOT / ".venv/debian/usr/bin" / name
+        if program.exists():
+            wrapper = folder / name
+            wrapper.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {program} "$@"\n')
+            wrapper.chmod(0o755)
 
 
 def normalise(output: str) -> str:

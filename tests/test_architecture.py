@@ -97,6 +97,7 @@ def test_modules_import_from_the_module_that_defines_a_name_and_not_from_the_pub
 # What only the commands do.
 
 _OWN_PROCESSES = {
+    ("batuta_cli/pacha/run.py", "os._exit"),  # how the child of a fork ends when it cannot become the program
     ("batuta_cli/serve/templates/worker.py", "sys.stdin"),  # JSON over pipes, in the sandboxed worker process
     ("batuta_cli/serve/templates/worker.py", "sys.stdout"),
     ("batuta_cli/serve/gateway/server.py", "os._exit"),  # how a forked worker ends without its parent's clean-up

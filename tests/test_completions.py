@@ -135,6 +135,8 @@ def test_bash_offers_the_choices_of_a_value(bash_offers: Offers, words: tuple[st
         ("pacha", "encrypt", "-oout", ""),
         ("pacha", "keys", "export", ">", ""),
         ("pacha", "keys", "export", "--format", "pem", "2>", ""),
+        ("pacha", "run", "mo"),
+        ("pacha", "run", "model.gguf", "--", "cat", "mo"),
     ],
 )
 def test_bash_leaves_file_names_to_readline(bash_offers: Offers, words: tuple[str, ...]) -> None:
@@ -248,9 +250,15 @@ LINES = [
     ("batuta pacha keys export --format=open\t", ["pacha", "keys", "export", "--format=openssh"]),
     ("batuta pacha trust add alice oth\t", ["pacha", "trust", "add", "alice", "other.gguf"]),
     ("batuta pacha sign -- oth\t", ["pacha", "sign", "--", "other.gguf"]),
+    ("batuta pacha run oth\t-- cat my\t", ["pacha", "run", "other.gguf", "--", "cat", "my model.gguf"]),
     ("batuta pacha sign -- --follow\t", ["pacha", "sign", "--", "--follow"]),
     ("batuta config set pacha.def\tx", ["config", "set", "pacha.default_key", "x"]),
 ]
+
+
+def test_bash_offers_programs_after_the_model_that_one_is_run_on(bash_offers: Offers) -> None:
+    offered = bash_offers("batuta", "pacha", "run", "model.gguf", "--key", "a.pub", "--", "mktem")
+    assert set(offered) == {"FILES", "mktemp"}
 
 
 @pytest.mark.parametrize(("line", "arguments"), LINES)
@@ -319,6 +327,8 @@ def test_fish_offers_commands_with_what_they_do(fish_offers: Offers) -> None:
         ("batuta pacha trust list ", set()),
         ("batuta pacha no-such-command oth", set()),
         ("batuta pacha encrypt x --password-env SECRET_", {"SECRET_VARIABLE"}),
+        ("batuta pacha run oth", {"other.gguf"}),
+        ("batuta pacha run other.gguf -- cat oth", {"other.gguf"}),
     ],
 )
 def test_fish_offers_what_can_stand_there(fish_offers: Offers, line: str, words: set[str]) -> None:

@@ -156,7 +156,7 @@ def invocations(line: str) -> Iterator[tuple[Command, list[str]]]:
             found = {child.name: child for child in command.commands}
             assert rest[0] in found, line
             command = found[rest.pop(0)]
-        yield command, rest
+        yield command, rest[: rest.index("--")] if command.path == ("batuta", "pacha", "run") else rest
 
 
 @pytest.mark.parametrize("name", COMMANDS)

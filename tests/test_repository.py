@@ -34,9 +34,13 @@ def _yaml(path: Path) -> Any:
 # Continuous integration, templates.
 
 
-def test_ci_calls_make_test_on_every_supported_python() -> None:
+def test_ci_calls_make_test_and_make_test_agents_on_every_supported_python() -> None:
     (job,) = _yaml(ROOT / ".github/workflows/ci.yml")["jobs"].values()
-    assert any(step.get("run", "").startswith("make test") for step in job["steps"])
+    runs = [step.get("run", "") for step in job["steps"]]
+    local = (ROOT / ".ci/run").read_text()
+    for target in ("make test", "make test-agents"):
+        assert any(run.split(" PYTHON=")[0] == target for run in runs), target
+        assert re.search(rf"^(exec )?{target}$", local, re.MULTILINE), target
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     classified = [c.rpartition(" ")[2] for c in project["classifiers"] if re.search(r":: 3\.\d+$", c)]
     assert job["strategy"]["matrix"]["python"] == classified
@@ -143,6 +147,109 @@ def test_the_verify_hook_refuses_a_commit_with_a_model_or_a_signature_that_does_
     (work / "unsigned.safetensors").write_bytes(b"weights")
     git("add", ".")
     assert git("commit", "-m", "an unsigned model").returncode == 1
+
+
+# action.yml
+
+
+class _Job:
+    """A GitHub Actions job as far as a shell can be one: it runs the steps of action.yml."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.document = _yaml(ROOT / "action.yml")
+        self.temp = folder / "runner-temp"
+        (self.temp / "batuta" / "bin").mkdir(parents=True)
+        (self.temp / "batuta" / "bin" / "batuta").symlink_to(BATUTA)
+        self._folder = folder
+        self._environment = environment | {"RUNNER_TEMP": str(self.temp), "GITHUB_WORKSPACE": str(folder)}
+
+    def run(self, step: int, given: dict[str, str], **more: str) -> "subprocess.CompletedProcess[str]":
+        """Run one step as the runner does, with `bash --noprofile --norc -eo pipefail`."""
+        inputs = {name: str(facts.get("default", "")) for name, facts in self.document["inputs"].items()} | given
+        (settings,) = [self.document["runs"]["steps"][step]]
+        variables = {name: _expanded(text, inputs) for name, text in settings["env"].items()}
+        assert "${{" not in settings["run"]  # an input there would be executed
+        return subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", settings["run"]],
+            env=self._environment | variables | more,
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+        )
+
+
+def _expanded(text: str, inputs: dict[str, str]) -> str:
+    values = {f"inputs.{name}": value for name, value in inputs.items()} | {"github.action_path": str(ROOT)}
+    return re.sub(r"\$\{\{ (\S+) \}\}", lambda match: values[match[1]], text)
+
+
+def test_the_action_has_what_github_requires_and_each_input_is_used_once() -> None:
+    """https://docs.github.com/en/actions/reference/workflows-and-actions/metadata-syntax"""
+    document = _yaml(ROOT / "action.yml")
+    assert document["name"] and document["description"]
+    assert document["runs"]["using"] == "composite"
+    used = [value for step in document["runs"]["steps"] for value in step["env"].values()]
+    assert all(step["shell"] == "bash" for step in document["runs"]["steps"])
+    assert sorted(used) == sorted(
+        ["${{ github.action_path }}", *(f"${{{{ inputs.{name} }}}}" for name in document["inputs"])]
+    )
+
+
+def test_the_tour_uses_the_action_with_inputs_that_it_has() -> None:
+    tour = (ROOT / "docs/tour-pacha.md").read_text()
+    (example,) = re.findall(r"<!-- test: action -->\n```yaml\n(.*?)```", tour, re.DOTALL)
+    (step,) = yaml.safe_load(example)
+    inputs = _yaml(ROOT / "action.yml")["inputs"]
+    assert set(step["with"]) <= set(inputs)
+    assert {name for name, facts in inputs.items() if facts.get("required")} <= set(step["with"])
+
+
+def test_the_action_installs_its_own_checkout_into_an_environment_of_its_own(
+    work: Path, environment: dict[str, str]
+) -> None:
+    job = _Job(work, environment)
+    fake = work / "python"
+    pip = "#!/bin/sh\\necho pip \\$*"
+    fake.write_text(
+        f'#!/bin/sh\necho "python $*"\nmkdir -p "$3/bin"\nprintf "{pip}" >"$3/bin/pip"\nchmod +x "$3/bin/pip"\n'
+    )
+    fake.chmod(0o755)
+    done = job.run(0, {"python": str(fake)})
+    assert done.stdout.splitlines() == [
+        f"python -m venv {job.temp}/batuta",
+        f"pip install --quiet --disable-pip-version-check {ROOT}",
+    ]
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_action_verifies_each_model_and_annotates(batuta: Run, work: Path, environment: dict[str, str]) -> None:
+    job = _Job(work, environment)
+    batuta("pacha", "keygen", "--output", "release.key", "--identity", "release@example.com", code=0)
+    for name in ("a model.gguf", "-b.gguf"):
+        (work / name).write_bytes(b"a model")
+        batuta("pacha", "sign", "--key", "release.key", "--identity", "release@example.com", "--", name, code=0)
+    given = {"paths": "a model.gguf\n-b.gguf\n", "key": "release.pub", "identity": "other\nrelease@example.com\n"}
+    good = job.run(1, given, GITHUB_STEP_SUMMARY=str(work / "summary"))
+    assert (good.returncode, good.stdout.count("::notice file=")) == (0, 2), good.stderr
+    assert (work / "summary").read_text().count("| verified |") == 2
+    (work / "-b.gguf").write_bytes(b"another model")
+    bad = job.run(1, given)
+    assert (bad.returncode, bad.stdout.count("::error file=-b.gguf,")) == (3, 1)
+    assert job.run(1, given | {"identity": "other"}).returncode == 3
+    assert job.run(1, {"paths": "a model.gguf", "key": "release.pub", "require": "2"}).returncode == 4
+
+
+def test_the_action_refuses_to_run_without_a_key_and_executes_no_input(
+    batuta: Run, work: Path, environment: dict[str, str]
+) -> None:
+    job = _Job(work, environment)
+    (work / "model").write_bytes(b"a model")
+    without = job.run(1, {"paths": "model"})
+    assert (without.returncode, without.stdout[:14]) == (2, "::error title=")
+    hostile = "$(touch executed)`touch executed`; touch executed"
+    for name in ("paths", "key", "identity", "trust", "allow-unsigned", "require"):
+        assert job.run(1, {"paths": "model", "key": "k"} | {name: hostile}).returncode != 0
+    assert not (work / "executed").exists()
 
 
 # examples/
@@ -274,6 +381,67 @@ def test_the_gateway_of_the_compose_file_needs_a_key_and_serves_the_model_of_its
     with _gateway([str(BATUTA), *service["command"][1:]], environment | given, work) as url:
         assert _status(url, "/v1/models", {}) == 401
         assert _status(url, "/v1/models", {"Authorization": f"Bearer {key}"}) == 200
+
+
+def _server_of(name: str) -> tuple[list[str], Any]:
+    """The command line of the server in an example that uses `pacha run`, and the document."""
+    document = _yaml(EXAMPLES / name)
+    if name.startswith("compose"):
+        service = document["services"]["llamacpp"]
+        entry = json.loads(service["build"]["dockerfile_inline"].partition("ENTRYPOINT ")[2])
+        return [*entry, *service["command"]], document
+    (container,) = document["spec"]["containers"]
+    return [*container["command"], *container["args"]], document
+
+
+@pytest.mark.parametrize("name", ["compose-run.yaml", "kubernetes-run.yaml"])
+def test_the_server_of_an_example_gets_the_verified_plaintext_and_is_not_started_on_another(
+    batuta: Run, work: Path, name: str
+) -> None:
+    words, _ = _server_of(name)
+    assert words[0] == "/opt/batuta/bin/batuta"
+    assert words[words.index("--") + 1] == "/app/llama-server"
+    (work / "model.gguf").write_bytes(b"a model")
+    (work / "password").write_text("correct horse")
+    batuta("pacha", "keygen", "--output", "release.key", code=0)
+    batuta("pacha", "sign", "model.gguf", "--key", "release.key", code=0)
+    batuta("pacha", "encrypt", "model.gguf", "--password-file", "password", code=0)
+    (work / "model.gguf").unlink()
+    server = work / "server"
+    server.write_text('#!/bin/sh\ncat "$2"; shift 2; echo " $*"\n')
+    server.chmod(0o755)
+    places = {"/models/": f"{work}/", "/etc/batuta/": f"{work}/", "/app/llama-server": str(server)}
+    places |= {"/run/secrets/model_key": f"{work}/password", "/run/secrets/model-key/": f"{work}/"}
+    command = words[1:]
+    for inside, outside in places.items():
+        command = [word.replace(inside, outside) for word in command]
+    assert batuta(*command, code=0).stdout == "a model --alias=local --host=0.0.0.0 --port=8080\n"
+    (work / "other").write_bytes(b"another model")
+    batuta("pacha", "encrypt", "other", "--password-file", "password", "--output", "model.gguf.enc", "--force", code=0)
+    assert batuta(*command, code=3).stdout == ""
+
+
+def test_the_pod_mounts_what_it_defines_and_only_the_server_has_key_and_password() -> None:
+    _, document = _server_of("kubernetes-run.yaml")
+    pod = document["spec"]
+    (fetch,), (server,) = pod["initContainers"], pod["containers"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert {mount["name"] for each in (fetch, server) for mount in each["volumeMounts"]} == set(volumes)
+    assert [mount["name"] for mount in fetch["volumeMounts"]] == ["models"]
+    for container in (fetch, server):
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+    writable = [mount["name"] for mount in server["volumeMounts"] if not mount.get("readOnly")]
+    assert [volumes[name]["emptyDir"]["medium"] for name in writable] == ["Memory"]
+    assert server["resources"]["limits"] == server["resources"]["requests"]  # Guaranteed: no swap
+
+
+def test_the_compose_file_of_a_run_has_no_place_on_a_disk_to_write_to() -> None:
+    _, document = _server_of("compose-run.yaml")
+    service = document["services"]["llamacpp"]
+    assert service["read_only"]
+    assert all(volume.endswith(":ro") for volume in service["volumes"])
+    assert set(service["secrets"]) == set(document["secrets"])
+    assert (EXAMPLES / service["build"]["context"]).resolve() == ROOT
 
 
 # How to add a backend, a chat format: what the guides say is done in a copy of the package.

@@ -10,7 +10,7 @@ import typer
 
 from batuta_cli import __version__
 from batuta_cli.cli import console, given
-from batuta_cli.cli.command import LazyGroup, examples
+from batuta_cli.cli.command import LazyChild, LazyGroup, examples
 from batuta_cli.errors import BatutaError, UsageError
 from batuta_cli.faults import as_typed
 from batuta_cli.files import os_error
@@ -22,10 +22,14 @@ _EXTRA = "got unexpected extra argument"
 
 
 class _Root(LazyGroup):
-    groups = {  # noqa: RUF012 - typer instantiates the class
-        "pacha": "batuta_cli.cli.pacha",
-        "serve": "batuta_cli.cli.serve",
-        "config": "batuta_cli.cli.config",
+    children = {  # noqa: RUF012 - typer instantiates the class
+        "pacha": LazyChild(
+            "batuta_cli.cli.pacha", "app", "Make model files trustworthy: sign, verify, encrypt, hash, store."
+        ),
+        "serve": LazyChild("batuta_cli.cli.serve", "app", "Make model requests correct, private and within budget."),
+        "config": LazyChild(
+            "batuta_cli.cli.config", "app", "Show and change the configuration: path, show, get, set, unset, init."
+        ),
     }
 
 
@@ -35,7 +39,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # its tracebacks show the values of variables
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Inherited by all commands. Lines over 100 columns are hard to read.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
@@ -61,7 +66,7 @@ def root(
 
 
 def main() -> NoReturn:
-    """The `batuta` command."""
+    """Run the command line of this process."""
     _use_utf8()
     _replace_closed_streams()
     try:
@@ -128,6 +133,8 @@ def run(arguments: list[str]) -> int:
         return console.fail(_internal_error(error))
     if isinstance(outcome, console.CommandResult):
         return console.finish(outcome)
+    if isinstance(outcome, console.ProgramStatus):
+        return outcome.code
     if outcome == INTERRUPTED:
         return console.fail(_Interrupted("interrupted"))
     return outcome if isinstance(outcome, int) else 0

@@ -5,9 +5,9 @@ parameters, so that a new command needs no code for that.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -96,6 +96,34 @@ class Group(TyperGroup):
         help.write_help(self, ctx, formatter)
 
 
+class CommandGroup(Group):
+    """A command that has further commands: it runs itself when none of them is named.
+
+    Its callback takes the context, and returns at once when `context.invoked_subcommand` is set.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return TyperGroup.parse_args(self, ctx, args)
+        except typer.TyperException as error:
+            _say_where(error, ctx)
+            raise
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]", "[COMMAND]"]
+
+    def invoke(self, ctx: Any) -> Any:
+        if not ctx._protected_args:
+            console.settings.command = ctx.command_path.partition(" ")[2]
+            given.check((parameter, ctx.params.get(parameter.name)) for parameter in self.params)
+        else:
+            for parameter in self.params:
+                value = ctx.params.get(parameter.name)
+                if value and value != parameter.get_default(ctx):
+                    ctx.fail(f"{parameter.opts[0]} is an option of `{ctx.command_path}`, not of its commands")
+        return super().invoke(ctx)
+
+
 _SYNONYMS = {
     "rm": "remove",
     "del": "remove",
@@ -147,23 +175,38 @@ def _say_where(error: Any, context: Any) -> None:
         error.ctx = context
 
 
+def _name_of(info: Any) -> str:
+    return info.name or typer.main.get_command_name(info.callback.__name__)
+
+
+class LazyChild(NamedTuple):
+    """Where a command or group of commands is: it is imported when it is used."""
+
+    module: str
+    attribute: str
+    summary: str | None = None
+    """Its help in one line; None: the help of its group imports it."""
+
+
 class LazyGroup(Group):
-    """The root group: imports the module of a command group when it is used, or when help lists the groups."""
+    """A group that imports the module of a command when it is used."""
 
-    groups: dict[str, str]
-    """The name of each group, and the module that has its `app`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.context_settings = {**help.CONTEXT, **self.context_settings}
+    children: Mapping[str, LazyChild]
+    """In the order of the help."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.groups)
+        return list(self.children)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in self.groups:
+        if cmd_name not in self.children:
             return None
-        return typer.main.get_command(import_module(self.groups[cmd_name]).app)
+        place = self.children[cmd_name]
+        topic: typer.Typer = getattr(import_module(place.module), place.attribute)
+        if topic.info.name == cmd_name or topic.registered_callback:
+            return typer.main.get_command(topic)
+        # Only the one command is built, not the others of its module.
+        found = (info for info in topic.registered_commands if cmd_name == _name_of(info))
+        return typer.main.get_command_from_info(next(found), pretty_exceptions_short=False, rich_markup_mode=None)
 
 
 def examples(*lines: str) -> str:
@@ -171,6 +214,6 @@ def examples(*lines: str) -> str:
     return "\n".join(lines)
 
 
-def command_group(name: str, help: str) -> typer.Typer:
+def command_group(name: str, help: str, cls: type[Group] = Group) -> typer.Typer:
     """A new command group with the shared behaviour."""
-    return typer.Typer(name=name, help=help, cls=Group, add_completion=False, rich_markup_mode=None)
+    return typer.Typer(name=name, help=help, cls=cls, add_completion=False, rich_markup_mode=None)

@@ -73,6 +73,13 @@ class CommandResult:
     """Bytes for stdout in place of `text`."""
 
 
+@dataclass(frozen=True)
+class ProgramStatus:
+    """The outcome of a command that started a program: its exit status, and nothing to print."""
+
+    code: int
+
+
 @dataclass
 class OutputSettings:
     """The values of the options that all commands share."""
@@ -122,12 +129,14 @@ def warn(message: str) -> None:
         _to_stderr(f"{paint('warning:', 'warn', stream=sys.stderr)} {_escape_lines(message)}")
 
 
-def emit(text: str) -> None:
-    """Print one of several results as soon as it is known; nothing under `--json` or `--quiet`.
+def emit(text: str, *, always: bool = False) -> None:
+    """Print one of several results as soon as it is known.
+
+    Prints nothing under `--json`, and nothing under `--quiet` unless it is to be printed `always`.
 
     A failure to print is kept for `finish`, so that the remaining inputs still decide the exit status.
     """
-    if settings.json or settings.quiet or not text:
+    if settings.json or (settings.quiet and not always) or not text:
         return
     try:
         with settings.bar.hidden() if settings.bar else contextlib.nullcontext():

@@ -9,7 +9,16 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from batuta_cli.errors import InvalidInputError, UsageError
-from batuta_cli.serve.messages import ChatInput, ChatMessage, Role, check_json, read_input, read_messages, read_request
+from batuta_cli.serve.messages import (
+    ChatInput,
+    ChatMessage,
+    Role,
+    check_json,
+    read_input,
+    read_messages,
+    read_request,
+    template_input_of,
+)
 
 MESSAGES_LIMIT = 256 * 1024 * 1024
 """Maximum bytes of a messages file: five times the text of a context window of ten million tokens."""
@@ -80,19 +89,25 @@ class ConversationSource:
         """
         return self._read(_read_texts)
 
-    def read_request(self) -> tuple[list[ChatMessage], dict[str, Any]]:
-        """Read the conversation, and the other fields of the JSON object, such as `tools`. Raises as `read` does."""
-        parsed = self._read(read_request)
-        return parsed if isinstance(parsed, tuple) else (parsed, {})
+    def read_template_request(self, variables: Sequence[str] = ()) -> tuple[list[ChatMessage], dict[str, Any]]:
+        """Read the messages with all their fields, and the other fields of the JSON object.
+
+        `variables` are values of `--var`; they become part of `chat_template_kwargs`. Raises as `read`.
+        """
+        parsed = self._read(lambda data: read_request(data, complete=True))
+        messages, fields = parsed if isinstance(parsed, tuple) else (parsed, {})
+        template_input_of(fields)  # raises if one of them is malformed
+        if given := parse_variables(variables):
+            fields = {**fields, "chat_template_kwargs": {**(fields.get("chat_template_kwargs") or {}), **given}}
+        return messages, fields
 
     def read_input(self, variables: Sequence[str] = ()) -> ChatInput:
         """Read all that a chat template may use; `variables` are values of `--var`, which override the file's.
 
         Raises `UsageError` if the options conflict or are all missing.
         """
-        parsed = self._read(read_input)
-        chat = parsed if isinstance(parsed, ChatInput) else ChatInput(parsed)
-        return replace(chat, variables={**chat.variables, **parse_variables(variables)})
+        messages, fields = self.read_template_request(variables)
+        return replace(template_input_of(fields), messages=messages)
 
     def _read(self, parse: Callable[[bytes], _Parsed]) -> "_Parsed | list[ChatMessage]":
         if [self.messages, self.system, self.user].count("-") > 1:
@@ -100,7 +115,7 @@ class ConversationSource:
         if self.messages is not None:
             if self.system is not None or self.user is not None:
                 raise UsageError("--messages cannot be combined with --system or --user")
-            return parse(_read(self.messages))
+            return parse(read_messages_file(self.messages))
         if not self.given:
             raise UsageError(
                 "no messages were given",
@@ -146,12 +161,13 @@ def _text(value: str) -> str:
     if value != "-":
         return value
     try:
-        return _read("-").decode()
+        return read_messages_file("-").decode()
     except UnicodeDecodeError:
         raise InvalidInputError("stdin is not UTF-8 text") from None
 
 
-def _read(path: str) -> bytes:
+def read_messages_file(path: str) -> bytes:
+    """Read a file of `--messages`; `-` is stdin. Raises `InvalidInputError` above `MESSAGES_LIMIT`."""
     from batuta_cli.cli.models import read_stdin
     from batuta_cli.files import display, errors_named, open_stream
 

@@ -16,9 +16,6 @@ from batuta_cli.cli import console
 SHARED = "Options of every command"
 """The heading of `--json`, `--quiet` and `--help`."""
 
-CONTEXT = {"max_content_width": 100}
-"""Settings of the root's context, inherited by all commands. Lines over 100 columns are hard to read."""
-
 
 def write_help(command: Any, context: Any, formatter: Any) -> None:
     """Write the help of a command or group into typer's formatter."""
@@ -47,7 +44,7 @@ def _sections(command: Any, context: Any) -> Iterator[tuple[str, list[tuple[str,
     if arguments:
         yield "Arguments", [(metavar(p), _description(p, context)) for p in arguments]
     if is_group(command):
-        yield "Commands", [(name, summary_of(child)) for name, child in children_of(command, context)]
+        yield "Commands", list(_summaries(command, context))
     options = [p for p in parameters if isinstance(p, TyperOption)]
     for heading in dict.fromkeys(sorted(map(section_of, options), key=SHARED.__eq__)):
         yield heading, [(_spelling(p), _description(p, context)) for p in options if section_of(p) == heading]
@@ -64,6 +61,17 @@ def children_of(group: Any, context: Any) -> Iterator[tuple[str, Any]]:
         child = group.get_command(context, name)
         if child is not None and not child.hidden:
             yield name, child
+
+
+def _summaries(group: Any, context: Any) -> Iterator[tuple[str, str]]:
+    """The visible commands of a group with their descriptions; a lazy child that has one is not imported for it."""
+    lazy = getattr(group, "children", {})
+    described = {name: child.summary for name, child in lazy.items() if child.summary is not None}
+    if len(described) == len(lazy) > 0:
+        yield from described.items()
+        return
+    for name, child in children_of(group, context):
+        yield name, summary_of(child)
 
 
 def text_of(command: Any) -> str:

@@ -80,7 +80,7 @@ def warn_of_pointers(path: str, model: str, *, ignore: Sequence[str] = (), follo
 
 def total_size(path: str) -> WorkSize | None:
     """What is to be read, for the progress bar, or None when stderr is not a terminal."""
-    from batuta_cli.pacha.hashing import scan
+    from batuta_cli.pacha.scanning import scan
 
     if not sys.stderr.isatty():
         return None

@@ -64,7 +64,7 @@ def encrypt(
     if format not in encryption.FORMATS:
         raise UsageError(f"no such format: {format}", hint="1 or 2")
     ends = _Ends.of(path, _encrypted_name(path) if output is None else output, force)
-    password = _password(path, password_file, password_env, confirm=True)
+    password = read_password(path, password_file, password_env, confirm=True)
     done = ends.process("encrypting", encryption.encrypt_path, encryption.encrypt_stream, password, format=format)
     return ends.outcome(done, "encrypted")
 
@@ -97,7 +97,7 @@ def decrypt(
 
     limit = allow_kdf_memory * 1024
     ends = _Ends.of(path, _decrypted_name(path) if output is None else output, force)
-    password = _password(path, password_file, password_env, confirm=False)
+    password = read_password(path, password_file, password_env, confirm=False)
     done = ends.process(
         "decrypting", encryption.decrypt_path, encryption.decrypt_stream, password, allow_kdf_memory_kib=limit
     )
@@ -118,7 +118,7 @@ def _decrypted_name(path: str) -> str:
     return path.removesuffix(_SUFFIX)
 
 
-def _password(path: str, file: str | None, variable: str | None, *, confirm: bool) -> bytes:
+def read_password(path: str, file: str | None, variable: str | None, *, confirm: bool) -> bytes:
     """The password, from the first place that was named (docs/formats.md#passwords)."""
     from batuta_cli.pacha import encryption
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from batuta_cli.cli import console
+from batuta_cli.cli.cached import Cached, open_cache, told
 from batuta_cli.cli.command import Command, examples
 from batuta_cli.cli.many import Done, for_each
 from batuta_cli.cli.models import (
@@ -66,6 +67,7 @@ def sign(
             help="Sign with this ECDSA key for model_signing and other OpenSSF tools, as PATH.oms.sig.",
         ),
     ] = None,
+    cached: Cached = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing signature.")] = False,
 ) -> console.CommandResult:
     """Sign models; the signature is written beside each as PATH.sig."""
@@ -87,6 +89,8 @@ def sign(
     if "-" in paths:
         raise UsageError("stdin cannot be signed, it has no name", hint="write it to a file first")
     if oms_key is not None:
+        if cached:
+            raise UsageError("--cached has BLAKE3 digests, and --oms-key signs SHA-256 digests", hint="leave one out")
         from batuta_cli.cli.pacha_oms import sign_all
 
         other = None if format == "bundle" else format
@@ -126,6 +130,8 @@ def sign(
             "follow_symlinks": follow_symlinks,
             "format": format,
         }
+        cache = open_cache(path, found.path) if cached else None
+        options["cache"] = cache
         with console.progress(f"signing {path}", total_size(found.path)) as advance:
             if target == "-":
                 signature = signing.sign_path(found.path, signing_key, name=found.name, progress=advance, **options)
@@ -146,11 +152,13 @@ def sign(
             "key_id": public.key_id,
             "format": format,
         }
+        of_cache, line = told(path, cache) if cached else ({}, "")
+        result |= of_cache
         if target == "-":
             text = signature.raw.decode()
             return Done(result | {"text": text}, text.rstrip("\n"))
         who = f"{display(signing_key.identity or 'a key without a name')} (key {public.key_id})"
-        return Done(result, f"{display(path)}: signed by {who}, signature in {display(target)}")
+        return Done(result, f"{display(path)}: signed by {who}, signature in {display(target)}{line}")
 
     return for_each(paths, one, size=located_size)
 

@@ -1,5 +1,6 @@
 """`batuta pacha store`: models kept once, read-only, under the address of their content."""
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, command_group, examples
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import warn_of_pointers
+from batuta_cli.cli.models import FollowSymlinks, warn_of_pointers
 from batuta_cli.errors import BatutaError, DamagedStateError, UsageError, VerificationError
 from batuta_cli.files import display
 
@@ -30,7 +31,10 @@ One = Annotated[str, typer.Argument(metavar="NAME|ADDRESS", help="NAME[:TAG], or
 )
 def add(
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Files; - is stdin; an object of the store to name it again.")
+        list[str],
+        typer.Argument(
+            metavar="PATH...", help="Files and directories; - is stdin; an object of the store to name it again."
+        ),
     ],
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME[:TAG]", help="What to call it; TAG is latest by default.")
@@ -43,11 +47,12 @@ def add(
             " and editing it in place damages the object.",
         ),
     ] = False,
+    follow_symlinks: FollowSymlinks = False,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Move the name from another object; replace another signature.")
     ] = False,
 ) -> console.CommandResult:
-    """Add files, each with its PATH.sig, and print their addresses.
+    """Add files and directories, each with its PATH.sig, and print their addresses.
 
     The object shares blocks with the file where the file system can (btrfs, XFS); else the file is copied. The next
     `gc` deletes objects without a name.
@@ -57,26 +62,31 @@ def add(
     if name is not None and len(paths) > 1:
         raise UsageError("--name takes one PATH", hint="add them one by one")
     wanted = None if name is None else StoreName.parse(name)
-    outcome = for_each(paths, lambda path: _add(path, wanted, link=link, force=force, several=len(paths) > 1))
+    several = len(paths) > 1
+    outcome = for_each(
+        paths, lambda path: _add(path, wanted, link=link, force=force, follow=follow_symlinks, several=several)
+    )
     if wanted is None and any(row["ok"] and not row["names"] for row in outcome.result):
         console.note("without a name it is deleted by the next `batuta pacha store gc`; --name NAME gives it one")
     return outcome
 
 
-def _add(path: str, name: "StoreName | None", *, link: bool, force: bool, several: bool) -> Done:
+def _add(path: str, name: "StoreName | None", *, link: bool, force: bool, follow: bool, several: bool) -> Done:
     from batuta_cli.pacha.locate import locate
-    from batuta_cli.pacha.store import Store, add, add_stored, add_stream
+    from batuta_cli.pacha.store import Store, add, add_directory, add_stored, add_stream
 
     store = Store.default()
     found = None if path == "-" else locate(path)
     if found is not None and found.address is None:
-        warn_of_pointers(path, found.path)
-    if link and (found is None or found.address is not None):
+        warn_of_pointers(path, found.path, follow_symlinks=follow)
+    if link and (found is None or found.address is not None or os.path.isdir(path)):
         raise UsageError(f"{display(path)}: only a file can be linked", hint="leave --link out")
     if found is None:
         added = add_stream(store, 0, "stdin", name=name, force=force, progress=console.progress)
     elif found.address is not None:
         added = add_stored(store, found.address, name=name, force=force, progress=console.progress)
+    elif os.path.isdir(path):
+        added = add_directory(store, path, name=name, force=force, follow_symlinks=follow, progress=console.progress)
     else:
         added = add(store, path, name=name, force=force, link=link, progress=console.progress)
     if added.replaced:
@@ -122,16 +132,48 @@ def path(reference: One) -> console.CommandResult:
 
 
 @app.command(
+    cls=Command,
+    epilog=examples("batuta pacha store get llama:8b ./model.gguf", "batuta pacha store get tiny ./tiny"),
+)
+def get(
+    reference: One,
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="A path where nothing is yet.")],
+) -> console.CommandResult:
+    """Copy a file or directory out of the store, with its signature as DEST.sig; every byte is hashed on its way."""
+    from batuta_cli.pacha.store import Store, parse_reference, retrieve
+
+    got = retrieve(Store.default(), parse_reference(reference), destination, progress=console.progress)
+    result = {
+        "path": got.path,
+        "address": str(got.address),
+        "kind": got.kind,
+        "files": got.files,
+        "size": got.size,
+        "signature": got.signature,
+    }
+    what = f"{got.files:,} file{'' if got.files == 1 else 's'}, {got.size:,} bytes"
+    signed = f", signature in {display(got.signature)}" if got.signature else ""
+    return console.CommandResult(result, f"{display(destination)}: {what}{signed}")
+
+
+@app.command(
     "list", cls=Command, epilog=examples("batuta pacha store list", "batuta pacha store list --json | jq .result")
 )
 def list_objects() -> console.CommandResult:
-    """List the objects: names, addresses, sizes in bytes, when they were added (a linked file: last changed)."""
+    """List the objects: names, addresses, sizes in bytes, when they were added (a linked file: last changed).
+
+    A directory is shown as NAME:TAG/ with the size of its files; its objects are listed by --json only.
+    """
     from batuta_cli.pacha.store import Store
 
     store = Store.default()
+    names = sorted(store.names().items(), key=lambda item: item[0])
+    directories = [(name, entry) for name, entry in names if entry.directory]
     objects = store.objects()
+    within = {member for _, entry in directories for member in _members(store, entry.address)}
     present = {found.address for found in objects}
-    missing = [(n, e) for n, e in sorted(store.names().items(), key=lambda i: i[0]) if e.address not in present]
+    present |= {e.address for _, e in directories if os.path.lexists(store.manifest_path(e.address))}
+    missing = [(name, entry) for name, entry in names if entry.address not in present]
     result = {
         "objects": [
             {
@@ -141,21 +183,36 @@ def list_objects() -> console.CommandResult:
                 "added": f"{found.added:%Y-%m-%dT%H:%M:%SZ}",
                 "path": found.path,
                 "signature": found.has_signature,
+                "in_a_directory": found.address in within,
             }
             for found in objects
+        ],
+        "directories": [
+            {"name": str(name), "address": str(entry.address), "size": entry.size} for name, entry in directories
         ],
         "missing": [{"name": str(name), "address": str(entry.address)} for name, entry in missing],
     }
     rows = [
         (str(name), str(found.address), f"{found.size:,}", f"{found.added:%Y-%m-%d %H:%M}Z")
         for found in objects
-        for name in (found.names or ("-",))
+        for name in (found.names or (() if found.address in within else ("-",)))
     ]
+    rows += [(f"{name}/", str(e.address), f"{e.size:,}", "-") for name, e in directories if (name, e) not in missing]
     rows += [(str(name), str(entry.address), "missing", "-") for name, entry in missing]
     if not rows:
         console.note("the store is empty; batuta pacha store add PATH --name NAME")
     rows.sort(key=lambda row: (row[0] == "-", row))
     return console.CommandResult(result, console.Table(("NAME", "ADDRESS", "BYTES", "ADDED"), rows))
+
+
+def _members(store: "Store", address: Any) -> tuple[Any, ...]:
+    """The objects of a directory; none when its manifest is damaged, which `store verify` reports."""
+    from batuta_cli.pacha.store.directories import members
+
+    try:
+        return members(store, address)
+    except DamagedStateError:
+        return ()
 
 
 @app.command(cls=Command, epilog=examples("batuta pacha store verify", "batuta pacha store verify llama:8b"))
@@ -255,15 +312,19 @@ def remove(
     return for_each(references, one)
 
 
-@app.command(cls=Command, epilog=examples("batuta pacha store gc --dry-run", "batuta pacha store gc"))
+@app.command(
+    cls=Command,
+    epilog=examples("batuta pacha store gc --dry-run", "batuta pacha store gc", "batuta pacha store gc --damaged"),
+)
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only print what would be deleted.")] = False,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Delete also the damaged objects set aside.")] = False,
 ) -> console.CommandResult:
-    """Delete objects without a name, their signatures, and leftovers of interrupted `store add`s."""
+    """Delete objects that no name needs, their signatures, and leftovers of interrupted `store add`s."""
     from batuta_cli.pacha.store import Store, collect
 
     store = Store.default()
-    done = collect(store, dry_run=dry_run)
+    done = collect(store, dry_run=dry_run, damaged=damaged)
     result = {
         "dry_run": dry_run,
         "objects": [{"address": str(address), "size": size} for address, size in done.objects],
@@ -271,12 +332,17 @@ def gc(
         "temporaries": done.temporaries,
         "freed": done.freed,
         "set_aside": done.set_aside,
+        "cleared": done.cleared,
+        "directories": [str(address) for address in done.directories],
     }
     if done.set_aside:
         where = display(store.root / "damaged")
-        console.note(f"{done.set_aside:,} bytes of damaged objects are kept in {where}; inspect and delete them")
+        console.note(f"{done.set_aside:,} bytes of damaged objects are kept in {where}; gc --damaged deletes them")
     verb = "would delete" if dry_run else "deleted"
-    lines = [f"{verb} {address}, {size:,} bytes" for address, size in done.objects]
+    lines = [f"{verb} the directory {address}" for address in done.directories]
+    lines += [f"{verb} {address}, {size:,} bytes" for address, size in done.objects]
+    if done.cleared:
+        lines.append(f"{verb} {done.cleared:,} bytes of damaged objects")
     count = len(done.objects)
     summary = f"{verb} {count:,} object{'' if count == 1 else 's'}, {done.freed:,} bytes"
     return console.CommandResult(result, "\n".join((*lines, summary)))

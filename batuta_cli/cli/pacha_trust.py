@@ -69,7 +69,7 @@ def add(
     OpenSSF Model Signing tools, for the signers that `verify --identity` names.
     """
     from batuta_cli.pacha import trust
-    from batuta_cli.pacha.oms.authority import AUTHORITY_TYPE
+    from batuta_cli.pacha.keys import AUTHORITY_TYPE
     from batuta_cli.pacha.trust_sources import update
 
     if key == endorsed_by == "-":
@@ -149,7 +149,7 @@ def _entry(entry: Any) -> dict[str, Any]:
 def list_trusted() -> console.CommandResult:
     """List trusted and revoked keys, those of /etc/batuta/trust.toml included."""
     from batuta_cli.pacha import trust, trust_sources
-    from batuta_cli.pacha.oms.authority import AUTHORITY_TYPE
+    from batuta_cli.pacha.keys import AUTHORITY_TYPE
     from batuta_cli.pacha.statement import format_time
 
     own, system = trust.load(), trust_sources.load_system()

@@ -111,7 +111,7 @@ def sealed_heads(files: Sequence[str], keys: Sequence[str], identities: Sequence
 
     Raises `SignerError` for a seal by another key, `InvalidInputError` for a file that is not a seal.
     """
-    from batuta_cli.cli.pacha_verify import public_key
+    from batuta_cli.cli.verify_options import public_key
     from batuta_cli.files import read_limited
     from batuta_cli.pacha.signed_document import SignedDocument, signer_of
     from batuta_cli.pacha.signer import Policy

@@ -12,6 +12,7 @@ from batuta_cli.errors import (
     MissingLedgerError,
     NotFoundError,
     OperationError,
+    OtherLedgerError,
     UnknownPriceError,
     UsageError,
 )
@@ -421,6 +422,8 @@ def reset(
     breaker = _breaker(_config(ledger))
     try:
         found = breaker.status()
+    except OtherLedgerError:
+        return _use_other(breaker, yes)
     except MissingLedgerError:
         return _begin_anew(breaker, yes)
     if not found.spent and not found.ahead:
@@ -444,6 +447,19 @@ def _begin_anew(breaker: "CostCircuitBreaker", yes: bool) -> console.CommandResu
     done = breaker.reset()
     text = "created a new, empty ledger; restart a running gateway, so that it uses the new one"
     return console.CommandResult(_reset(done.day.isoformat(), "0.00", []), text)
+
+
+def _use_other(breaker: "CostCircuitBreaker", yes: bool) -> console.CommandResult:
+    """Use a ledger in Redis that is not the one that was used here."""
+    from batuta_cli.serve.money import format_usd
+
+    question = "the ledger is not the one that was used here; use it, and forgive the spending of the day in it?"
+    if not yes and not console.confirm(question, hint="--yes answers it"):
+        raise OperationError("nothing was changed")
+    done = breaker.reset()
+    text = f"uses this ledger, and forgave ${format_usd(done.forgiven)}; restart a gateway that still refuses it"
+    moved = [day.isoformat() for day in done.moved]
+    return console.CommandResult(_reset(done.day.isoformat(), format_usd(done.forgiven), moved), text)
 
 
 def _reset(day: str, forgiven: str, moved: list[str]) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 import contextlib
 import functools
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.conversation import ConversationSource, Fallback, Messages, System, User
+from batuta_cli.cli.conversation import ConversationSource, Fallback, Messages, System, User, Variables
 from batuta_cli.errors import ContextOverflowError, UsageError
 from batuta_cli.files import display
 
@@ -30,6 +31,7 @@ commands = typer.Typer()
     epilog=examples(
         "batuta serve context --model llama-2-70b --messages chat.json",
         "batuta serve context --model gpt-4 --messages chat.json --strategy sliding-window > short.json",
+        "batuta serve context --model qwen3-8b --messages chat.json --var enable_thinking=false",
         "batuta serve context --model smollm2-135m --backend llamacpp --messages chat.json",
         "batuta serve context --model ./model.gguf --window 16384 --reserve 1024 --messages - --quiet < chat.json",
     ),
@@ -57,6 +59,7 @@ def context(
         str | None,
         typer.Option(metavar="FILE", help="Count with this GGUF file, tokenizer.json or model folder."),
     ] = None,
+    var: Variables = None,
     system_fallback: Fallback = "error",
     backend: Annotated[
         str | None,
@@ -76,7 +79,9 @@ def context(
     """Count the tokens of a conversation, as the model's template renders it, and check whether they fit.
 
     With --strategy the messages that fit are printed to stdout as JSON. System messages, the last user message and tool
-    calls with their results are always kept. The tools and the response format of a request body are counted as well.
+    calls with their results are always kept. Of a request body the tools, documents, chat_template_kwargs and
+    reasoning_effort are counted as the template writes them, and the response format as its JSON text. What the
+    template does not read is reported as a warning.
     Exit 8 when the conversation, or the part that must be kept, does not fit by an exact count. When only an estimate
     exceeds the limit, a warning says so. With --backend the messages are sent to that server, which counts exactly.
     """
@@ -90,7 +95,7 @@ def context(
         raise UsageError("--tokenizer and --backend were both given; give one of them")
     if privacy is not None and backend is None:
         raise UsageError("--privacy is for --backend; without it nothing is sent")
-    conversation, fields = ConversationSource(messages, system, user).read_request()
+    conversation, fields = ConversationSource(messages, system, user).read_template_request(var or ())
     settings = config.load()
     with contextlib.ExitStack() as stack:
         manager = ContextManager.for_model(
@@ -102,7 +107,11 @@ def context(
             models=settings.models,
             server=None if backend is None else _server(stack, backend, model, privacy, settings),
         )
-        return _outcome(model, manager, chosen, conversation, fields)
+        outcome = _outcome(model, manager, chosen, conversation, fields)
+        warnings = manager.unread(conversation, fields)
+        for warning in warnings:
+            console.warn(warning)
+        return replace(outcome, result={**outcome.result, "warnings": warnings})
 
 
 def _server(stack: contextlib.ExitStack, name: str, model: str, privacy: str | None, settings: "Config") -> "Server":

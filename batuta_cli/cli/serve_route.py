@@ -175,7 +175,7 @@ class _RoutePlanner:
         self._probes = probes
         self._queue_depth = queue_depth
         self._tokens = tokens
-        self._messages, self._fields = source.read_request() if source.given else ([], {})
+        self._messages, self._fields = source.read_template_request() if source.given else ([], {})
 
     def plan(self, request: "PlanRequest") -> _Routed:
         """The plan of a request, or of the fallback that would answer."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batuta_cli.cli import console
-from batuta_cli.cli.command import Command, examples
+from batuta_cli.cli import console, serve_template_faults
+from batuta_cli.cli.command import CommandGroup, examples
 from batuta_cli.cli.conversation import ConversationSource, Fallback, Messages, System, User, Variables
 from batuta_cli.errors import InvalidInputError, TemplateError, UsageError
 from batuta_cli.files import display, is_control, read_limited
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from batuta_cli.serve.templates.detection import Detection
     from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
-commands = typer.Typer()
+group = typer.Typer(name="template", cls=CommandGroup, add_completion=False, rich_markup_mode=None)
+group.add_typer(serve_template_faults.commands)
 
 _TEMPLATE_LIMIT = (
     4 * 1024 * 1024
@@ -28,8 +29,8 @@ _TEMPLATE_LIMIT = (
 _WARNED = 20  # control tokens listed on stderr
 
 
-@commands.command(
-    cls=Command,
+@group.callback(
+    invoke_without_command=True,
     epilog=examples(
         'batuta serve template --model llama-2-70b --system "Be brief." --user "Hello"',
         "batuta serve template --model ./model.gguf --messages chat.json | llama-cli -no-cnv -f /dev/stdin",
@@ -41,6 +42,7 @@ _WARNED = 20  # control tokens listed on stderr
     ),
 )
 def template(
+    context: typer.Context,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="The model's name, its GGUF file or its folder.")
     ] = None,
@@ -87,7 +89,7 @@ def template(
             help="Print what is known of --model: format, context window, tokenizer and price, with sources.",
         ),
     ] = False,
-) -> console.CommandResult:
+) -> console.CommandResult | None:
     """Render messages as the prompt a model was trained on, byte for byte.
 
     A pipe or file receives exactly the prompt, without a newline. The prompt contains its special tokens: do not let a
@@ -96,6 +98,8 @@ def template(
     express is an error. The object of --messages may also have tools, documents, chat_template_kwargs and
     reasoning_effort; what the template does not read is reported as a warning.
     """
+    if context.invoked_subcommand is not None:
+        return None
     if show_list:
         return _formats()
     if [model, format, template].count(None) != 2:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from batuta_cli.pacha.hashing import ContentAddress, content_address
     from batuta_cli.pacha.keys import SigningKey, VerifyingKey, generate_keypair
+    from batuta_cli.pacha.sealed.opening import open_verified, verified_directory
     from batuta_cli.pacha.signer import Policy, Signer
     from batuta_cli.pacha.signing import ModelSignature, sign_model, sign_path
     from batuta_cli.pacha.trust import TrustStore
@@ -35,6 +36,7 @@ _HOMES = {
     ),
     "hashing": ("ContentAddress", "content_address"),
     "keys": ("SigningKey", "VerifyingKey", "generate_keypair"),
+    "sealed.opening": ("open_verified", "verified_directory"),
     "signer": ("Policy", "Signer"),
     "signing": ("ModelSignature", "sign_model", "sign_path"),
     "trust": ("TrustStore",),
@@ -59,8 +61,10 @@ __all__ = [
     "generate_keypair",
     "is_encrypted",
     "open_encrypted",
+    "open_verified",
     "sign_model",
     "sign_path",
+    "verified_directory",
     "verify_model",
     "verify_path",
 ]

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from batuta_cli.files import Advance, StrPath
-from batuta_cli.pacha.hashing import FileEntry, Resource, check_unchanged, hash_entries, scan
+from batuta_cli.pacha.hashing import Resource, hash_unknown
 from batuta_cli.pacha.ignoring import files_left_out, matching_part
+from batuta_cli.pacha.scanning import FileEntry, check_unchanged, scan
 from batuta_cli.pacha.statement import Statement
 
 if TYPE_CHECKING:
+    from batuta_cli.pacha.digest_cache import DigestCache
     from batuta_cli.pacha.oms.manifest import OmsManifest
 
 IS_FILE = "a file, and a directory was signed"
@@ -66,18 +68,31 @@ class ModelContent:
 
     path: StrPath
     progress: Advance | None = None
+    cache: "DigestCache | None" = None
     _hashed: dict[FileEntry, Resource] = field(default_factory=dict)
+
+    def scan(
+        self, *, ignore: Sequence[str] = (), follow_symlinks: bool = False, unusable: list[str] | None = None
+    ) -> list[FileEntry]:
+        """The files of the model; see `hashing.scan`. A directory without files is an empty list."""
+        return scan(self.path, ignore=ignore, follow_symlinks=follow_symlinks, allow_empty=True, unusable=unusable)
+
+    def check_unchanged(
+        self, entries: Sequence[FileEntry], *, ignore: Sequence[str] = (), follow_symlinks: bool = False
+    ) -> list[FileEntry]:
+        """Scan again. Raises `ChangedWhileReadError` unless the same files are found."""
+        return check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow_symlinks)
 
     def differences(self, statement: Statement) -> Differences:
         """Compare with a statement. Raises as `hashing.hash_model`."""
         ignore, follow = statement.ignore_paths, statement.allow_symlinks
         unusable: list[str] = []
-        entries = scan(self.path, ignore=ignore, follow_symlinks=follow, allow_empty=True, unusable=unusable)
+        entries = self.scan(ignore=ignore, follow_symlinks=follow, unusable=unusable)
         single = len(entries) == 1 and entries[0].name == "."
         if single != statement.is_single_file:
             return Differences(other_kind=IS_FILE if single else IS_DIRECTORY)
         differences = self._compare({e.name: e for e in entries}, {r.name: r for r in statement.resources})
-        check_unchanged(self.path, entries, ignore=ignore, follow_symlinks=follow)
+        self._check_unchanged(entries, ignore, follow)
         return differences.with_unusable(unusable, {r.name for r in statement.resources})
 
     def left_out(self, stated: "Statement | OmsManifest") -> tuple[str, ...]:
@@ -86,11 +101,11 @@ class ModelContent:
 
     def single_file(self) -> Resource | None:
         """The model hashed as one file; None when it is a directory. Raises as `differences`."""
-        entries = scan(self.path, allow_empty=True)
+        entries = self.scan()
         if len(entries) != 1 or entries[0].name != ".":
             return None
         self._hash(entries)
-        check_unchanged(self.path, entries)
+        self._check_unchanged(entries, (), False)
         return self._hashed[entries[0]]
 
     def _compare(self, found: dict[str, FileEntry], signed: dict[str, Resource]) -> Differences:
@@ -122,8 +137,14 @@ class ModelContent:
 
     def _hash(self, entries: Sequence[FileEntry]) -> None:
         fresh = [entry for entry in entries if entry not in self._hashed]
-        for entry, resource in zip(fresh, hash_entries(fresh, self.progress), strict=True):
-            self._hashed[entry] = resource
+        self._hashed |= hash_unknown(fresh, self.cache, self.progress)
+
+    def _check_unchanged(self, entries: Sequence[FileEntry], ignore: Sequence[str], follow: bool) -> None:
+        if self.cache is not None and not self.cache.read:
+            return  # nothing was read, so nothing can have changed meanwhile
+        after = self.check_unchanged(entries, ignore=ignore, follow_symlinks=follow)
+        if self.cache is not None:
+            self.cache.record(entries, after, self._hashed)
 
     def _is(self, entry: FileEntry, signed: Resource) -> bool:
         resource = self._hashed.get(entry)

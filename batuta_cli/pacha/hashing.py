@@ -16,35 +16,30 @@ import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self, TypeVar
+from operator import itemgetter
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, TypeVar
 
 from blake3 import blake3
 
-from batuta_cli.errors import ChangedWhileReadError, InvalidInputError
-from batuta_cli.files import (
-    Advance,
-    StrPath,
-    dangling,
-    display,
-    errors_named,
-    file_done,
-    is_dangling,
-    kind_of,
-    open_regular,
-    same_content_expected,
-    utf8_name,
-)
+from batuta_cli.errors import InvalidInputError
+from batuta_cli.files import OPEN_FLAGS, Advance, StrPath, display, errors_named, file_done, same_content_expected
 from batuta_cli.limits import can_start, native_pool_starts
 from batuta_cli.pacha.ignoring import expand_ignored
+from batuta_cli.pacha.scanning import FileEntry, changed, check_unchanged, scan
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.digest_cache import DigestCache
 
 PREFIX = "blake3:"
 
 _MAPPING = 128 * 1024 * 1024  # each takes time to set up and to take down
 _WINDOW = 32 * 1024 * 1024  # small enough that a file that shrinks is noticed before the next window is touched
 _BUFFER = 1024 * 1024
+_SMALL = 128 * 1024  # a read(2) of a regular file this short gives all of it
 _BATCH_BYTES = 4 * 1024 * 1024  # a few milliseconds of work
 _BATCH_ITEMS = 64
 _DIRECTORY_CONTEXT = "batuta pacha 2026-11-23 directory v1"
+_LENGTH, _SIZE = struct.Struct(">I").pack, struct.Struct(">Q").pack
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -67,7 +62,8 @@ class PrefixedDigest:
     @property
     def hex(self) -> str:
         """The digest as 64 lower-case hexadecimal digits."""
-        return self.digest.hex()
+        digest: bytes = self.digest
+        return digest.hex()
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -91,8 +87,7 @@ class ContentAddress(PrefixedDigest):
             raise ValueError("a BLAKE3-256 digest has 32 bytes")
 
 
-@dataclass(frozen=True)
-class Resource:
+class Resource(NamedTuple):
     """One file of a model: its `/`-separated name inside the model, its size in bytes, its BLAKE3 digest."""
 
     name: str
@@ -190,11 +185,9 @@ def _wait_for(descriptor: int) -> None:
     poll.poll()
 
 
-def changed(name: StrPath) -> ChangedWhileReadError:
-    """The error for a file that was written to while it was read."""
-    return ChangedWhileReadError(
-        f"{display(name)}: changed while it was being read", hint="try again when nothing writes to it"
-    )
+def start_hashing_threads() -> None:
+    """Start the threads that hash large files, which live as long as the process."""
+    blake3(max_threads=blake3_threads()).update(bytes(_BUFFER))
 
 
 def hash_stream(descriptor: int, name: StrPath, advance: Advance | None = None) -> ContentAddress:
@@ -215,107 +208,6 @@ def hash_stream_counting(
     return size, ContentAddress(hasher.digest())
 
 
-@dataclass(frozen=True)
-class FileEntry:
-    """A file found in a model: its name inside the model, its path, its size, and what shows a later change."""
-
-    name: str
-    path: str
-    size: int
-    inode: int
-    modified: int
-    """Nanoseconds."""
-
-    @classmethod
-    def of(cls, name: str, path: str, status: os.stat_result) -> Self:
-        """The entry for a file whose `stat` is known."""
-        return cls(name, path, status.st_size, status.st_ino, status.st_mtime_ns)
-
-
-def scan(
-    path: StrPath,
-    *,
-    ignore: Sequence[str] = (),
-    follow_symlinks: bool = False,
-    allow_empty: bool = False,
-    unusable: list[str] | None = None,
-) -> list[FileEntry]:
-    """The files of a model in the order in which they are hashed: by code points of their names.
-
-    Args:
-        path: a regular file, or a directory.
-        ignore: relative paths (never globs) from the model's root. Each leaves out what has exactly that name, and
-            when it is a directory all that lies beneath it.
-        follow_symlinks: read symbolic links to regular files instead of refusing them.
-        allow_empty: return an empty list for a directory without files instead of refusing it.
-        unusable: a list that takes the names of what cannot be part of a model (links, special files, names that are
-            not UTF-8) instead of an error; a verifier reports them together with all other differences.
-
-    Raises:
-        NotFoundError, OperationError: it is missing or cannot be read.
-        InvalidInputError: a special file, a symbolic link, a name that is not UTF-8, an empty directory.
-    """
-    with errors_named(path):
-        status = os.stat(path)
-    if not stat.S_ISDIR(status.st_mode):
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidInputError(f"{display(path)}: is {kind_of(status.st_mode)}, not a file or a directory")
-        return [FileEntry.of(".", os.fspath(path), status)]
-    entries = sorted(_walk(os.fspath(path), frozenset(ignore), follow_symlinks, unusable), key=lambda entry: entry.name)
-    if not entries and not allow_empty:
-        besides = " besides the ignored ones" if ignore else ""
-        raise InvalidInputError(f"{display(path)}: the directory has no file in it{besides}")
-    return entries
-
-
-def _walk(root: str, ignore: frozenset[str], follow_symlinks: bool, unusable: list[str] | None) -> Iterator[FileEntry]:
-    directories = [(root, "")]
-    while directories:
-        directory, prefix = directories.pop()
-        with errors_named(directory):
-            found = list(os.scandir(directory))
-        for item in found:
-            name = prefix + utf8_name(item.name)
-            if name in ignore:
-                continue
-            try:
-                status = _judge(item, follow_symlinks)
-            except InvalidInputError:
-                if unusable is None:
-                    raise
-                unusable.append(name)
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                directories.append((item.path, name + "/"))
-            else:
-                yield FileEntry.of(name, item.path, status)
-
-
-def _judge(item: os.DirEntry[str], follow_symlinks: bool) -> os.stat_result:
-    """The `stat` of a directory entry that can be part of a model; raises for all others."""
-    try:
-        utf8_name(item.name).encode()
-    except UnicodeEncodeError:
-        raise InvalidInputError(f"{display(item.path)}: the name is not UTF-8, so it cannot be signed") from None
-    with errors_named(item.path):
-        linked = item.is_symlink()
-        if linked and is_dangling(item.path):
-            raise InvalidInputError(
-                f"{display(item.path)}: {dangling(item.path)}", hint="remove it, or leave it out: --ignore GLOB"
-            )
-        if linked and not follow_symlinks:
-            raise InvalidInputError(
-                f"{display(item.path)}: is a symbolic link", hint="--follow-symlinks reads what it points to"
-            )
-        status = item.stat(follow_symlinks=linked)
-    if stat.S_ISREG(status.st_mode) or (stat.S_ISDIR(status.st_mode) and not linked):
-        return status
-    raise InvalidInputError(
-        f"{display(item.path)}: is {'a symbolic link to ' * linked}{kind_of(status.st_mode)}, not a regular file",
-        hint="--ignore GLOB leaves it out",
-    )
-
-
 def hash_entries(entries: Sequence[FileEntry], advance: Advance | None = None) -> list[Resource]:
     """Hash scanned files, two at a time, keeping their order; `advance` is called from both threads.
 
@@ -325,15 +217,25 @@ def hash_entries(entries: Sequence[FileEntry], advance: Advance | None = None) -
     """
 
     def one(entry: FileEntry) -> Resource:
-        descriptor = open_regular(entry.path)
-        try:
-            if FileEntry.of(entry.name, entry.path, os.fstat(descriptor)) != entry:
-                raise changed(entry.path)
-            measured = hash_descriptor(descriptor, entry.path, advance)
-        finally:
-            os.close(descriptor)
+        with errors_named(entry.path):
+            descriptor = os.open(entry.path, OPEN_FLAGS)
+            try:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode) or not entry.is_same(status):
+                    raise changed(entry.path)
+                if entry.size >= _SMALL:
+                    digest = hash_descriptor(descriptor, entry.path, advance).digest
+                else:  # fewer calls, which are most of the time of a small file
+                    data = os.read(descriptor, entry.size + 1)
+                    if len(data) != entry.size or not entry.is_same(os.fstat(descriptor)):
+                        raise changed(entry.path)
+                    digest = blake3(data).digest()
+                    if advance:
+                        advance(entry.size)
+            finally:
+                os.close(descriptor)
         file_done(advance)
-        return Resource(entry.name, measured.size, measured.digest)
+        return Resource(entry.name, entry.size, digest)
 
     return in_two_threads(entries, lambda entry: entry.size, one)
 
@@ -368,36 +270,58 @@ def _batches(items: Sequence[_Item], size: Callable[[_Item], int]) -> Iterator[S
     yield items[start:]
 
 
-def check_unchanged(
-    path: StrPath, entries: Sequence[FileEntry], *, ignore: Sequence[str] = (), follow_symlinks: bool = False
-) -> None:
-    """Raise `ChangedWhileReadError` unless a new scan finds what `entries` say; see `scan` for the arguments."""
-    again = scan(path, ignore=ignore, follow_symlinks=follow_symlinks, allow_empty=True, unusable=[])
-    if again != list(entries):
-        different = sorted(set(again) ^ set(entries), key=lambda entry: entry.name)
-        raise changed(different[0].path)
+def hash_unknown(
+    entries: Sequence[FileEntry], cache: "DigestCache | None", advance: Advance | None = None
+) -> dict[FileEntry, Resource]:
+    """The resources of files: those that a cache knows, and the others hashed. Raises as `hash_entries`."""
+    known: dict[FileEntry, Resource] = {} if cache is None else cache.lookup(entries)
+    unknown = [entry for entry in entries if entry not in known]
+    if advance is not None:
+        for entry in known:
+            advance(entry.size)
+            file_done(advance)
+    if cache is not None and unknown:
+        cache.begin_reading(len(unknown))
+    return known | dict(zip(unknown, hash_entries(unknown, advance), strict=True))
 
 
 def hash_model(
-    path: StrPath, *, ignore: Sequence[str] = (), follow_symlinks: bool = False, advance: Advance | None = None
+    path: StrPath,
+    *,
+    ignore: Sequence[str] = (),
+    follow_symlinks: bool = False,
+    advance: Advance | None = None,
+    cache: "DigestCache | None" = None,
 ) -> list[Resource]:
     """The files of a model with their digests; see `scan` for the arguments and errors.
 
     Raises `ChangedWhileReadError` too, when a file changed, was added or was removed in the meantime.
     """
     entries = scan(path, ignore=ignore, follow_symlinks=follow_symlinks)
-    resources = hash_entries(entries, advance)
-    check_unchanged(path, entries, ignore=ignore, follow_symlinks=follow_symlinks)
-    return resources
+    digests = hash_unknown(entries, cache, advance)
+    after = check_unchanged(path, entries, ignore=ignore, follow_symlinks=follow_symlinks)
+    if cache is not None:
+        cache.record(entries, after, digests)
+    return [digests[entry] for entry in entries]
+
+
+def directory_bytes(resources: Sequence[Resource]) -> bytes:
+    """What a directory's address is the digest of (docs/formats.md#content-address), from its files in any order."""
+    parts: list[bytes] = []
+    for text, size, digest in sorted(resources, key=itemgetter(0)):
+        name = text.encode()
+        parts += (_LENGTH(len(name)), name, _SIZE(size), digest)
+    return b"".join(parts)
+
+
+def address_of_directory_bytes(data: bytes) -> ContentAddress:
+    """The address of a directory from its `directory_bytes`."""
+    return ContentAddress(blake3(data, derive_key_context=_DIRECTORY_CONTEXT).digest())
 
 
 def directory_address(resources: Sequence[Resource]) -> ContentAddress:
     """The address of a directory from its files; the order given does not matter."""
-    hasher = blake3(derive_key_context=_DIRECTORY_CONTEXT)
-    for resource in sorted(resources, key=lambda r: r.name):
-        name = resource.name.encode()
-        hasher.update(struct.pack(">I", len(name)) + name + struct.pack(">Q", resource.size) + resource.digest)
-    return ContentAddress(hasher.digest())
+    return address_of_directory_bytes(directory_bytes(resources))
 
 
 def address_of(resources: Sequence[Resource]) -> ContentAddress:

@@ -26,6 +26,8 @@ DEFAULT_IDENTITY = "default"
 KEY_SIZE = 32  # bytes of a raw Ed25519 private or public key, RFC 8032 section 5.1.5
 KEY_FILE_LIMIT = 64 * 1024  # bytes; no key file comes near it
 INLINE_PREFIX = "ed25519:"
+AUTHORITY_TYPE = "certificate"
+"""The `key_type` of a certificate authority in a trust store; see `oms/authority.py`."""
 
 _IDENTITY_LIMIT = 200  # bytes
 _SSH_NAMES = (b"ssh-", b"ecdsa-", b"sk-")  # how the lines of OpenSSH public keys begin

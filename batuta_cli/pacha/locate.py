@@ -7,7 +7,9 @@ program; else it may be the name of an object, `NAME[:TAG]`.
 """
 
 import contextlib
+import glob
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from batuta_cli.errors import InvalidInputError, NotFoundError, UsageError
@@ -58,6 +60,13 @@ class Located:
 
         beside = (self.signature, oms_signature_path(self.path))
         return (*beside, os.path.join(self.path, INSIDE)) if os.path.isdir(self.path) else beside
+
+
+def inside_model(files: Sequence[str], model: StrPath) -> list[str]:
+    """Globs of the signature files that are inside the model, which they cannot be over themselves."""
+    root = os.path.join(os.path.realpath(model), "")
+    places = [os.path.realpath(file) for file in files if file != "-"]
+    return [glob.escape(place.removeprefix(root)) for place in places if place.startswith(root)]
 
 
 def locate(text: StrPath) -> Located:

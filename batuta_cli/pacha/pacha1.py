@@ -7,13 +7,15 @@ signed, so they are claims that can be edited without invalidating the signature
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batuta_cli.errors import InvalidInputError
 from batuta_cli.pacha.envelope import text_field
 from batuta_cli.pacha.hashing import ContentAddress
 from batuta_cli.pacha.keys import SigningKey, VerifyingKey
-from batuta_cli.pacha.oms.eckeys import AnyKey
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.oms.eckeys import AnyKey
 
 ALGORITHM = "ed25519-blake3"
 
@@ -32,7 +34,7 @@ class Pacha1Signature:
         """The bytes that are signed."""
         return self.content.hex.encode()
 
-    def verified_by(self, key: AnyKey, value: bytes) -> bool:
+    def verified_by(self, key: "AnyKey", value: bytes) -> bool:
         """Whether `value` is a signature by `key`; the format knows Ed25519 keys only."""
         return isinstance(key, VerifyingKey) and key.verifies(value, self.signed_bytes())
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from batuta_cli.errors import BatutaError
 from batuta_cli.files import StrPath, open_regular
-from batuta_cli.pacha.hashing import scan
+from batuta_cli.pacha.scanning import scan
 
 _LIMIT = 1024  # bytes; a pointer is smaller
 _FIRST_LINES = (

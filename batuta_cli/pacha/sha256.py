@@ -7,10 +7,11 @@ import hashlib
 import os
 from dataclasses import dataclass
 
-from batuta_cli.errors import UsageError
+from batuta_cli.errors import UsageError, VerificationError
 from batuta_cli.files import Advance, StrPath, display
-from batuta_cli.pacha.hashing import ContentAddress, PrefixedDigest, hash_stream_counting, scan
+from batuta_cli.pacha.hashing import ContentAddress, PrefixedDigest, hash_stream_counting
 from batuta_cli.pacha.oms.digests import Part, digest_parts
+from batuta_cli.pacha.scanning import scan
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,24 @@ def sha256_of(path: StrPath, progress: Advance | None = None) -> Sha256Digest:
     Raises `UsageError` for a directory, and as `hashing.hash_model`.
     """
     if os.path.isdir(path):
-        raise UsageError(
-            f"{display(path)}: a directory has no SHA-256 digest, only files have",
-            hint="the default, BLAKE3, has one for directories",
-        )
+        raise directory_without_digest(path)
     [entry] = scan(path)
     return Sha256Digest(digest_parts([Part(entry, 0, entry.size)], "sha256", progress)[0])
+
+
+def directory_without_digest(path: StrPath) -> UsageError:
+    """The error for the SHA-256 of a directory."""
+    return UsageError(
+        f"{display(path)}: a directory has no SHA-256 digest, only files have",
+        hint="the default, BLAKE3, has one for directories",
+    )
+
+
+def check_digest(label: str, actual: ContentAddress | Sha256Digest, wanted: ContentAddress | Sha256Digest) -> None:
+    """Raise `VerificationError` unless the address or digest of the model `label` is the one that is wanted."""
+    if actual != wanted:
+        kind = "address" if isinstance(wanted, ContentAddress) else "digest"
+        raise VerificationError(f"{display(label)}: the content is {actual}, not {wanted}", result={kind: str(actual)})
 
 
 def sha256_of_stream(descriptor: int, name: StrPath, progress: Advance | None = None) -> Sha256Digest:

@@ -21,12 +21,7 @@ from batuta_cli.errors import (
 )
 from batuta_cli.files import StrPath, display
 from batuta_cli.pacha.envelope import EnvelopeSignature
-from batuta_cli.pacha.keys import has_invisible
-from batuta_cli.pacha.oms.authority import AuthorityCertificate
-from batuta_cli.pacha.oms.eckeys import AnyKey
-from batuta_cli.pacha.oms.manifest import OmsManifest
-from batuta_cli.pacha.oms.material import old_public_key
-from batuta_cli.pacha.oms.signature import OmsSignature
+from batuta_cli.pacha.keys import AUTHORITY_TYPE, has_invisible
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.signing import ModelSignature, SignedStatement
 from batuta_cli.pacha.statement import Statement, format_time
@@ -36,15 +31,18 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from batuta_cli.pacha.oms.certificates import CertificateFacts
+    from batuta_cli.pacha.oms.eckeys import AnyKey
+    from batuta_cli.pacha.oms.manifest import OmsManifest
+    from batuta_cli.pacha.oms.signature import OmsSignature
+
+    class _Signed(Protocol):
+        def verified_by(self, key: "AnyKey", value: bytes) -> bool: ...
+
 
 CLOCK_TOLERANCE = dt.timedelta(minutes=10)
 """How far ahead of the verifier's clock a signature may be dated."""
 
 _USE_ANOTHER_KEY = "sign with another key, or make one: batuta pacha keygen --identity NAME"
-
-
-class _Signed(Protocol):
-    def verified_by(self, key: AnyKey, value: bytes) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Policy:
     """
 
     trust: TrustStore = field(default_factory=TrustStore)
-    key: AnyKey | Sequence[AnyKey] | None = None
+    key: "AnyKey | Sequence[AnyKey] | None" = None
     identity: str | Sequence[str] | None = None
     """The required name of the signer; of several, any is accepted."""
     name: str | None = None
@@ -79,7 +77,7 @@ class Policy:
                 raise UsageError(f"{name} is an empty sequence, which would accept any {name}")
 
     @property
-    def keys(self) -> tuple[AnyKey, ...]:
+    def keys(self) -> "tuple[AnyKey, ...]":
         """The keys given; empty when those of the trust store are accepted."""
         return () if self.key is None else tuple(self.key) if isinstance(self.key, Sequence) else (self.key,)
 
@@ -98,6 +96,8 @@ class Policy:
         """The authorities given, else those of the trust store whose period of validity includes `at`."""
         if self.authorities or self.keys:
             return self.authorities
+        from batuta_cli.pacha.oms.authority import AuthorityCertificate
+
         return tuple(
             entry.key.certificate
             for entry in self.trust.keys
@@ -116,7 +116,7 @@ class Policy:
 class Signer:
     """Who signed: a key that verified, and the name it is known by (None when only a key was given)."""
 
-    key: AnyKey
+    key: "AnyKey"
     name: str | None
     claimed: bool = False
     """The name is the signer's own claim, because the key was given without a name."""
@@ -142,14 +142,16 @@ def judge_signer(signature: ModelSignature, policy: Policy) -> tuple[tuple[Signe
         if not policy.allow_pacha1:
             refuse_pacha1(signature)
         return (_judge_pacha1(signature.body, policy),), ()
-    if isinstance(signature.body, OmsSignature) and signature.body.material.method != "key":
+    if not isinstance(signature.body, SignedStatement) and signature.body.material.method != "key":
         from batuta_cli.pacha.oms.judgement import judge_certificate  # loads much that keys do without
 
         return (judge_certificate(signature.body, signature.raw, policy),), ()
     return _judge_bundle(signature.body, policy)
 
 
-def _judge_bundle(signed: SignedStatement | OmsSignature, policy: Policy) -> tuple[tuple[Signer, ...], tuple[str, ...]]:
+def _judge_bundle(
+    signed: "SignedStatement | OmsSignature", policy: Policy
+) -> tuple[tuple[Signer, ...], tuple[str, ...]]:
     verified: dict[AnyKey, None] = {}  # in the order of the signatures
     unknown: list[str] = []
     for value in signed.envelope.signatures:
@@ -177,13 +179,13 @@ def _judge_bundle(signed: SignedStatement | OmsSignature, policy: Policy) -> tup
     return tuple(signers), tuple(unknown)
 
 
-def acceptable_keys(policy: Policy) -> list[AnyKey]:
+def acceptable_keys(policy: Policy) -> "list[AnyKey]":
     """The keys given, else those of the trust store."""
     trusted = (entry.key for entry in policy.trust.keys)
-    return list(policy.keys) or [key for key in trusted if not isinstance(key, AuthorityCertificate)]
+    return list(policy.keys) or [key for key in trusted if key.key_type != AUTHORITY_TYPE]
 
 
-def refuse_revoked(value: bytes, signed: _Signed, policy: Policy) -> None:
+def refuse_revoked(value: bytes, signed: "_Signed", policy: Policy) -> None:
     """Raise `RevokedSignerError` when a revoked key made the signature `value`."""
     for revocation in policy.trust.revoked:
         if signed.verified_by(revocation.key, value):
@@ -193,12 +195,14 @@ def refuse_revoked(value: bytes, signed: _Signed, policy: Policy) -> None:
             )
 
 
-def _key_that_verifies(signature: EnvelopeSignature, signed: _Signed, policy: Policy) -> AnyKey | None:
+def _key_that_verifies(signature: EnvelopeSignature, signed: "_Signed", policy: Policy) -> "AnyKey | None":
     likely_first = sorted(acceptable_keys(policy), key=lambda key: key.key_id != signature.keyid)
     return next((key for key in likely_first if signed.verified_by(key, signature.value)), None)
 
 
-def _named_key(signature: EnvelopeSignature, signed: SignedStatement | OmsSignature, policy: Policy) -> AnyKey | None:
+def _named_key(
+    signature: EnvelopeSignature, signed: "SignedStatement | OmsSignature", policy: Policy
+) -> "AnyKey | None":
     """The acceptable key that a signature names, in its `keyid` or (a single signature) in the bundle's hint."""
     alone = len(signed.envelope.signatures) == 1
     for key in acceptable_keys(policy):
@@ -209,15 +213,17 @@ def _named_key(signature: EnvelopeSignature, signed: SignedStatement | OmsSignat
     return None
 
 
-def _refuse_unknown(signed: SignedStatement | OmsSignature, policy: Policy) -> NoReturn:
+def _refuse_unknown(signed: "SignedStatement | OmsSignature", policy: Policy) -> NoReturn:
     claimed: AnyKey | None = signed.statement.public_key
-    if isinstance(signed, OmsSignature):
+    if not isinstance(signed, SignedStatement):
+        from batuta_cli.pacha.oms.material import old_public_key
+
         claimed = old_public_key(signed.material)
     if claimed is None:
         if policy.keys:
             given = ", ".join(key.key_id for key in policy.keys)
             raise WrongSignerError(f"signed by another key than {_given(policy)}, {given}")
-        if isinstance(signed, OmsSignature):
+        if not isinstance(signed, SignedStatement):
             raise UnknownSignerError(
                 "no trusted key made this signature, and it does not say which key did",
                 hint="ask the publisher for the public key:\n  --key FILE accepts it once,"
@@ -229,7 +235,7 @@ def _refuse_unknown(signed: SignedStatement | OmsSignature, policy: Policy) -> N
     _refuse_key(claimed, signed.statement.identity, policy)
 
 
-def _refuse_key(claimed: AnyKey, identity: str | None, policy: Policy) -> NoReturn:
+def _refuse_key(claimed: "AnyKey", identity: str | None, policy: Policy) -> NoReturn:
     """The error for a valid signature by a key that is not acceptable; the hint trusts that key."""
     calling = f", which calls itself {display(identity)}" if identity else ""
     if policy.keys:
@@ -248,7 +254,7 @@ def _given(policy: Policy) -> str:
     return "the one given" if len(policy.keys) == 1 else "those given"
 
 
-def _accept(key: AnyKey, stated: Statement | OmsManifest, policy: Policy) -> Signer:
+def _accept(key: "AnyKey", stated: "Statement | OmsManifest", policy: Policy) -> Signer:
     """The signer when name and times are in order; raises `SignerError` otherwise."""
     trusted = policy.trust.find(key)
     name = stated.identity if policy.keys else trusted.name if trusted else None
@@ -268,14 +274,14 @@ def _accept(key: AnyKey, stated: Statement | OmsManifest, policy: Policy) -> Sig
     return Signer(key, name, claimed=bool(policy.keys) and name is not None)
 
 
-def check_identity_asked(name: str | None, key: AnyKey, policy: Policy) -> None:
+def check_identity_asked(name: str | None, key: "AnyKey", policy: Policy) -> None:
     """Raise `WrongSignerError` when another name was asked for."""
     if policy.identities and (name not in policy.identities or has_invisible(name)):
         who = display(name) if name else "a key without a name"
         raise WrongSignerError(f"signed by {who} (key {key.key_id}), not by {policy.wanted}")
 
 
-def _check_times(stated: Statement | OmsManifest, trusted: TrustedKey | None, policy: Policy) -> None:
+def _check_times(stated: "Statement | OmsManifest", trusted: TrustedKey | None, policy: Policy) -> None:
     created = stated.created
     if created and created > policy.at + CLOCK_TOLERANCE:
         raise ExpiredSignatureError(
@@ -326,7 +332,7 @@ def _judge_pacha1(signature: Pacha1Signature, policy: Policy) -> Signer:
     return Signer(key, name)
 
 
-def check_may_sign(key: AnyKey, store: TrustStore, at: dt.datetime) -> None:
+def check_may_sign(key: "AnyKey", store: TrustStore, at: dt.datetime) -> None:
     """Raise `SignerError` when this trust store would refuse a signature that `key` makes at `at`.
 
     A revoked key never signs. A key that is trusted for a limited time signs from `valid_from` on, until `valid_until`:
@@ -357,7 +363,7 @@ def check_may_sign(key: AnyKey, store: TrustStore, at: dt.datetime) -> None:
 def check_own_signature(signature: ModelSignature) -> None:
     """Raise `VerificationError` unless the signature verifies under the key that the file names."""
     body = signature.body
-    if isinstance(body, OmsSignature):
+    if not isinstance(body, SignedStatement | Pacha1Signature):
         raise UsageError("another tool made the signature, and the file has no key in it: pass trust= or key=")
     if isinstance(body, Pacha1Signature):
         good = body.verified_by(body.signer_key, body.value)

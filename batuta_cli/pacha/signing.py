@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from batuta_cli.errors import InvalidInputError, UsageError
 from batuta_cli.files import Advance, StrPath, display, read_limited, utf8_name, write_file
@@ -26,10 +26,13 @@ from batuta_cli.pacha.envelope import (
 from batuta_cli.pacha.hashing import ContentAddress, Resource, address_of, address_of_bytes, hash_model
 from batuta_cli.pacha.ignoring import check_globs, expand_ignored, topmost
 from batuta_cli.pacha.keys import SigningKey
-from batuta_cli.pacha.oms.eckeys import AnyKey
-from batuta_cli.pacha.oms.signature import OmsSignature, read_oms
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.statement import Statement
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.digest_cache import DigestCache
+    from batuta_cli.pacha.oms.eckeys import AnyKey
+    from batuta_cli.pacha.oms.signature import OmsSignature
 
 SignatureFormat = Literal["bundle", "pacha1"]
 
@@ -43,7 +46,7 @@ class SignedStatement:
     envelope: Envelope
     statement: Statement
 
-    def verified_by(self, key: AnyKey, value: bytes) -> bool:
+    def verified_by(self, key: "AnyKey", value: bytes) -> bool:
         """Whether `value` is a signature by `key` over this statement."""
         return key.verifies(value, self._signed_bytes)
 
@@ -57,14 +60,14 @@ class ModelSignature:
     """The content of a `.sig` file; parsing it proves nothing, `verify_model` and `verify_path` do."""
 
     raw: bytes
-    body: SignedStatement | Pacha1Signature | OmsSignature
+    body: "SignedStatement | Pacha1Signature | OmsSignature"
 
     @property
     def address(self) -> ContentAddress | None:
         """The content address of the model that was signed; None when another tool signed it by other digests."""
-        if isinstance(self.body, OmsSignature):
-            return None
-        return self.body.content if isinstance(self.body, Pacha1Signature) else self.body.statement.address
+        if isinstance(self.body, Pacha1Signature):
+            return self.body.content
+        return self.body.statement.address if isinstance(self.body, SignedStatement) else None
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
@@ -81,6 +84,8 @@ class ModelSignature:
         stated = load_json(envelope.payload, "the statement")
         if statement.is_own(stated):
             return cls(raw, SignedStatement(envelope, statement.parse_document(stated)))
+        from batuta_cli.pacha.oms.signature import read_oms  # not needed for batuta's own signatures
+
         return cls(raw, read_oms(document, envelope, stated))
 
     @classmethod
@@ -128,6 +133,7 @@ def sign_path(
     follow_symlinks: bool = False,
     format: SignatureFormat = "bundle",
     progress: Advance | None = None,
+    cache: "DigestCache | None" = None,
 ) -> ModelSignature:
     """Sign a file or a directory of any size, in constant memory; the signature is returned, not written.
 
@@ -140,6 +146,7 @@ def sign_path(
             signature, when that is inside the model.
         follow_symlinks: read symbolic links to regular files; this is signed as well.
         format: "bundle", or "pacha1" for the Rust crate, which takes single files and binds their content only.
+        cache: the digests of files that were read before; only other files are read.
 
     Raises:
         NotFoundError, OperationError, ChangedWhileReadError: the model cannot be read.
@@ -150,7 +157,7 @@ def sign_path(
         raise _not_in_pacha1(path)
     paths = topmost([*expand_ignored(path, ignore).paths, *ignore_paths])
     statement.check_ignored(paths)
-    resources = hash_model(path, ignore=paths, follow_symlinks=follow_symlinks, advance=progress)
+    resources = hash_model(path, ignore=paths, follow_symlinks=follow_symlinks, advance=progress, cache=cache)
     return sign_resources(
         resources,
         model_name(path) if name is None else name,

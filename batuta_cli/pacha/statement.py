@@ -33,6 +33,8 @@ MAX_IGNORED = 1_000_000
 SINGLE = "."
 """The name of the only resource of a single-file model, as model_signing has it."""
 _IN = "predicate.serialization."
+_DIGEST = re.compile("[0-9a-f]{64}")
+_OUTSIDE = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)|\0")  # a part of a path that is empty, . or .., or a NUL
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -249,9 +251,10 @@ def _resource(row: Any, index: int) -> Resource:
         raise InvalidInputError(f"{where[:-1]}: is not an object")
     name = text_field(row, "name", where)
     check_resource_name(name, where)
-    expect(text_field(row, "algorithm", where), "blake3", f"{where}algorithm")
+    if row.get("algorithm") != "blake3":
+        expect(text_field(row, "algorithm", where), "blake3", f"{where}algorithm")
     digest = text_field(row, "digest", where)
-    if not re.fullmatch("[0-9a-f]{64}", digest):
+    if not _DIGEST.fullmatch(digest):
         raise InvalidInputError(f"{where}digest: is not 64 lower-case hexadecimal digits")
     notes = row.get("annotations")
     size = notes.get("size") if isinstance(notes, dict) else None
@@ -264,9 +267,10 @@ def check_resource_name(name: str, where: str) -> None:
     """Raise `InvalidInputError` unless `name` is a path inside the model."""
     if name == SINGLE:
         return
-    parts = name.split("/")
-    if "" in parts or "." in parts or ".." in parts or "\0" in name:
+    if _OUTSIDE.search(name):
         raise InvalidInputError(f"{where}name: {display(name[:200])!r} is not a name inside the model")
+    if name.isascii():
+        return
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -286,6 +290,8 @@ def check_ignored(paths: Sequence[str], where: str = "the ignored paths") -> Non
 
 
 def _check_apart(paths: Sequence[str], resources: Sequence[Resource], where: str) -> None:
+    if not paths:
+        return
     ignored = frozenset(paths)
     both = next((r.name for r in resources if r.name in ignored or is_beneath(r.name, ignored)), None)
     if both is not None:

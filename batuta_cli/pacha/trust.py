@@ -21,7 +21,7 @@ import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batuta_cli import paths
 from batuta_cli.errors import (
@@ -34,8 +34,10 @@ from batuta_cli.errors import (
     UsageError,
 )
 from batuta_cli.files import display, locked, read_limited, write_file
-from batuta_cli.pacha.keys import check_identity, check_recorded_identity
-from batuta_cli.pacha.oms.eckeys import KEY_READERS, AnyKey
+from batuta_cli.pacha.keys import VerifyingKey, check_identity, check_recorded_identity
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.oms.eckeys import AnyKey
 
 _ED25519 = "ed25519"
 _LIMIT = 64 * 1024 * 1024
@@ -51,7 +53,7 @@ class TrustedKey:
     """
 
     name: str
-    key: AnyKey
+    key: "AnyKey"
     added: dt.datetime
     valid_from: dt.datetime | None = None
     valid_until: dt.datetime | None = None
@@ -61,7 +63,7 @@ class TrustedKey:
 class Revocation:
     """A public key that verifies nothing any more, since when, and why."""
 
-    key: AnyKey
+    key: "AnyKey"
     at: dt.datetime
     reason: str
 
@@ -73,11 +75,11 @@ class TrustStore:
     keys: tuple[TrustedKey, ...] = ()
     revoked: tuple[Revocation, ...] = ()
 
-    def revocation_of(self, key: AnyKey) -> Revocation | None:
+    def revocation_of(self, key: "AnyKey") -> Revocation | None:
         """The revocation of a key, if there is one; a key and a certificate of it are revoked together."""
         return next((r for r in self.revoked if r.key.spki == key.spki), None)
 
-    def find(self, key: AnyKey) -> TrustedKey | None:
+    def find(self, key: "AnyKey") -> TrustedKey | None:
         """The entry of a key, if it is trusted."""
         return next((t for t in self.keys if t.key == key), None)
 
@@ -118,7 +120,7 @@ class TrustStore:
             raise InvalidInputError("the key's validity ends before it begins")
         return replace(self, keys=(*(t for t in self.keys if t.key != trusted.key), trusted))
 
-    def without_key(self, key: AnyKey) -> "TrustStore":
+    def without_key(self, key: "AnyKey") -> "TrustStore":
         """Remove a key from the trusted ones; a revocation stays."""
         return replace(self, keys=tuple(t for t in self.keys if t.key != key))
 
@@ -252,9 +254,13 @@ def _trusted(entry: dict[str, Any]) -> TrustedKey:
     )
 
 
-def _public_key(entry: dict[str, Any]) -> AnyKey:
+def _public_key(entry: dict[str, Any]) -> "AnyKey":
     """The key of an entry: Ed25519 unless it has a `key_type`."""
     text, key_type = _text(entry, "public_key"), entry.get("key_type", _ED25519)
+    if key_type == _ED25519:
+        return VerifyingKey.from_base64(text)
+    from batuta_cli.pacha.oms.eckeys import KEY_READERS  # not needed for Ed25519
+
     if key_type not in KEY_READERS:
         raise ValueError(f"unknown key_type {key_type!r}")
     return KEY_READERS[key_type](text)

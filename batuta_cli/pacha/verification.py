@@ -7,7 +7,7 @@ is refused, because a changed file is the more serious finding.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batuta_cli.errors import (
     BatutaError,
@@ -27,15 +27,17 @@ from batuta_cli.pacha.hashing import (
     hash_stream_counting,
 )
 from batuta_cli.pacha.ignoring import check_globs, is_glob
-from batuta_cli.pacha.oms.comparison import StreamComparison, differences_from
-from batuta_cli.pacha.oms.eckeys import AnyKey
-from batuta_cli.pacha.oms.manifest import OmsManifest
-from batuta_cli.pacha.oms.signature import OmsSignature
 from batuta_cli.pacha.pacha1 import Pacha1Signature
 from batuta_cli.pacha.signer import Policy, Signer, check_own_signature, judge_signer, refuse_pacha1
 from batuta_cli.pacha.signing import ModelSignature, SignedStatement, model_name
 from batuta_cli.pacha.statement import Statement, format_time
 from batuta_cli.pacha.trust import TrustStore
+
+if TYPE_CHECKING:
+    from batuta_cli.pacha.digest_cache import DigestCache
+    from batuta_cli.pacha.oms.comparison import StreamComparison
+    from batuta_cli.pacha.oms.eckeys import AnyKey
+    from batuta_cli.pacha.oms.manifest import OmsManifest
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Verification:
     """What all the signatures cover: content, and for bundles name, identity and time too."""
     statement: Statement | None = None
     """The statement of the first accepted bundle that batuta made."""
-    manifest: OmsManifest | None = None
+    manifest: "OmsManifest | None" = None
     """The manifest of the first accepted bundle of another tool."""
     ignored: tuple[str, ...] = ()
     """Names of the files in the model that one accepted signature or another does not cover."""
@@ -135,12 +137,22 @@ def hashed_bytes(data: bytes, signatures: Sequence[ModelSignature]) -> HashedMod
     return _hashed(len(data), address_of_bytes(data), comparisons)
 
 
-def _comparisons(signatures: Sequence[ModelSignature]) -> dict[OmsManifest, StreamComparison]:
+def _comparisons(signatures: Sequence[ModelSignature]) -> "dict[OmsManifest, StreamComparison]":
+    manifests = _manifests(signatures)
+    if not manifests:
+        return {}
+    from batuta_cli.pacha.oms.comparison import StreamComparison
+
+    return {manifest: StreamComparison(manifest) for manifest in manifests}
+
+
+def _manifests(signatures: Sequence[ModelSignature]) -> "list[OmsManifest]":
+    """The manifests of the signatures that other tools made."""
     bodies = [signature.body for signature in signatures]
-    return {body.statement: StreamComparison(body.statement) for body in bodies if isinstance(body, OmsSignature)}
+    return [body.statement for body in bodies if not isinstance(body, SignedStatement | Pacha1Signature)]
 
 
-def _hashed(size: int, address: ContentAddress, comparisons: Mapping[OmsManifest, StreamComparison]) -> HashedModel:
+def _hashed(size: int, address: ContentAddress, comparisons: "Mapping[OmsManifest, StreamComparison]") -> HashedModel:
     compared = {manifest: comparison.differences() for manifest, comparison in comparisons.items()}
     return HashedModel(Resource(".", size, address.digest), compared)
 
@@ -155,10 +167,10 @@ def check_content(
     body = signature.body
     if isinstance(body, Pacha1Signature):
         differences = _pacha1_differences(model, body)
-    elif isinstance(body, OmsSignature):
-        differences = _oms_differences(model, body.statement)
-    else:
+    elif isinstance(body, SignedStatement):
         differences = model.differences(body.statement)
+    else:
+        differences = _oms_differences(model, body.statement)
     differences, unsigned = differences.without_unsigned(allow_unsigned)
     if not differences:
         return unsigned
@@ -189,10 +201,12 @@ def _pacha1_differences(model: _Comparable, signature: Pacha1Signature) -> Diffe
     return Differences() if resource.digest == signature.content.digest else Differences(changed=(".",))
 
 
-def _oms_differences(model: _Comparable, manifest: OmsManifest) -> Differences:
+def _oms_differences(model: _Comparable, manifest: "OmsManifest") -> Differences:
     if isinstance(model, HashedModel):
         return model.compared[manifest]
-    return differences_from(model.path, manifest, model.progress)
+    from batuta_cli.pacha.oms.comparison import differences_from
+
+    return differences_from(model, manifest)
 
 
 _SHOWN = 10  # names of each kind in a message; the JSON has all
@@ -231,7 +245,7 @@ def _check_name(signature: ModelSignature, actual: str | None, policy: Policy) -
         return ()
     if policy.name is not None and stated.name != policy.name:
         raise VerificationError(f"signed as {display(stated.name)}, not as {display(policy.name)}")
-    single = stated.single() is not None if isinstance(stated, OmsManifest) else stated.is_single_file
+    single = stated.is_single_file if isinstance(stated, Statement) else stated.single() is not None
     if policy.name is None and single and actual is not None and actual != stated.name:
         return (f"{display(actual)} was signed under another name, {display(stated.name)}",)
     return ()
@@ -299,7 +313,7 @@ def _verified(
     warnings: list[str],
 ) -> Verification:
     statements = [s.body.statement for s in accepted if isinstance(s.body, SignedStatement)]
-    manifests = [s.body.statement for s in accepted if isinstance(s.body, OmsSignature)]
+    manifests = _manifests(accepted)
     stated: list[Statement | OmsManifest] = [*statements, *manifests]
     return Verification(
         next((s.address for s in accepted if s.address is not None), None),
@@ -346,6 +360,7 @@ def verify_path(
     actual_name: str | None = None,
     allow_unsigned: Sequence[str] = (),
     progress: Advance | None = None,
+    cache: "DigestCache | None" = None,
 ) -> Verification:
     """Verify a file or directory of any size against its signature or signatures.
 
@@ -356,6 +371,7 @@ def verify_path(
             signature given must be by an acceptable signer.
         actual_name: the model's own name, when `path` does not show it (an object of the store).
         allow_unsigned: globs of files that may be there without being signed; see `ignoring` for their rules.
+        cache: the digests of files that were read before; only other files are read.
 
     Raises:
         VerificationError: the content is not what was signed, or a signature is wrong. `result` lists what.
@@ -365,7 +381,7 @@ def verify_path(
     many = [signatures] if isinstance(signatures, ModelSignature) else list(signatures)
     name = model_name(path) if actual_name is None else actual_name
     return verify_all(
-        ModelContent(path, progress),
+        ModelContent(path, progress, cache),
         many,
         policy,
         label=label or path,
@@ -380,7 +396,7 @@ def verify_model(
     signature: ModelSignature,
     *,
     trust: TrustStore | None = None,
-    key: AnyKey | Sequence[AnyKey] | None = None,
+    key: "AnyKey | Sequence[AnyKey] | None" = None,
     identity: str | Sequence[str] | None = None,
     allow_pacha1: bool = False,
 ) -> Verification:

@@ -4,13 +4,14 @@
 from 1, and never quote it.
 
 By default content parts of type `text` are joined, other parts and unknown roles are refused, and unknown fields are
-ignored. `read_input` keeps all of them for a chat template, with tools, documents and template variables. NUL and lone
-surrogates are refused: backends written in C cut a text at NUL, and a lone surrogate has no UTF-8 encoding.
+ignored. `read_input` keeps all of them for a chat template, with tools, documents and template variables. The top-level
+`system` of Anthropic's API becomes the first message. NUL and lone surrogates are refused: backends written in C cut a
+text at NUL, and a lone surrogate has no UTF-8 encoding.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Self
 
 from batuta_cli.errors import InvalidInputError
@@ -34,6 +35,7 @@ EmbeddingText = str | tuple[int, ...]
 
 _ROLES = {role.value: role for role in Role}
 _READ_FIELDS = frozenset(("role", "content", "name", "tool_calls", "tool_call_id"))
+_VARIABLES = ("reasoning_effort", "functions")  # fields of OpenAI's request that are variables of templates
 _MAX_ROLE = 100  # characters
 _MAX_DEPTH = 100  # levels of nested lists and objects in a JSON value
 
@@ -55,6 +57,7 @@ class ChatMessage:
     """A `Role`, or another name that the model's own template knows."""
     content: str
     """The text; of content parts the texts, joined."""
+    _: KW_ONLY
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     """Only with the role assistant; the content may then be empty."""
@@ -93,7 +96,7 @@ class ChatMessage:
     @classmethod
     def user(cls, content: str, name: str | None = None) -> Self:
         """A message of the user."""
-        return cls(Role.USER, content, name)
+        return cls(Role.USER, content, name=name)
 
     @classmethod
     def assistant(cls, content: str, tool_calls: Sequence[ToolCall] = ()) -> Self:
@@ -103,7 +106,7 @@ class ChatMessage:
     @classmethod
     def tool(cls, content: str, tool_call_id: str, name: str | None = None) -> Self:
         """The result of a tool call."""
-        return cls(Role.TOOL, content, name, tool_call_id=tool_call_id)
+        return cls(Role.TOOL, content, name=name, tool_call_id=tool_call_id)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the message in the form of OpenAI's API."""
@@ -130,11 +133,12 @@ class ChatInput:
     tools: list[Any] | None = None
     documents: list[Any] | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
-    """Template variables: `chat_template_kwargs` of vLLM and llama.cpp, and OpenAI's `reasoning_effort`."""
+    """Template variables: `chat_template_kwargs` of vLLM and llama.cpp, OpenAI's `reasoning_effort` and `functions`."""
 
     def arguments(self) -> dict[str, Any]:
         """Return all but the messages, as keyword arguments of `ChatTemplateEngine.apply`."""
-        return {**self.variables, "tools": self.tools, "documents": self.documents}
+        lists = {"tools": self.tools, "documents": self.documents}
+        return {**self.variables, **{name: value for name, value in lists.items() if value is not None}}
 
 
 def read_messages(data: bytes | str) -> list[ChatMessage]:
@@ -145,14 +149,14 @@ def read_messages(data: bytes | str) -> list[ChatMessage]:
     return read_request(data)[0]
 
 
-def read_request(data: bytes | str) -> tuple[list[ChatMessage], dict[str, Any]]:
+def read_request(data: bytes | str, *, complete: bool = False) -> tuple[list[ChatMessage], dict[str, Any]]:
     """Parse a JSON document as `read_messages`; return the other fields of the object too, such as `tools`.
 
-    Raises `InvalidInputError`.
+    With `complete`, keep unknown roles and fields and all content parts. Raises `InvalidInputError`.
     """
     document = _document(data)
-    fields = {name: value for name, value in document.items() if name != "messages"}
-    return parse_messages(document.get("messages")), fields
+    fields = {name: value for name, value in document.items() if name not in ("messages", "system")}
+    return parse_messages(_with_system(document), complete=complete), fields
 
 
 def read_input(data: bytes | str) -> ChatInput:
@@ -160,8 +164,8 @@ def read_input(data: bytes | str) -> ChatInput:
 
     Raises `InvalidInputError`.
     """
-    document = _document(data)
-    return replace(template_input_of(document), messages=parse_messages(document.get("messages"), complete=True))
+    messages, fields = read_request(data, complete=True)
+    return replace(template_input_of(fields), messages=messages)
 
 
 def template_input_of(request: Mapping[str, Any]) -> ChatInput:
@@ -169,8 +173,7 @@ def template_input_of(request: Mapping[str, Any]) -> ChatInput:
     variables = request.get("chat_template_kwargs") or {}
     if not isinstance(variables, dict):
         raise InvalidInputError(f"chat_template_kwargs must be an object, not {_json_type(variables)}")
-    if request.get("reasoning_effort") is not None:
-        variables = {"reasoning_effort": request["reasoning_effort"], **variables}
+    variables = {name: request[name] for name in _VARIABLES if request.get(name) is not None} | variables
     for name, value in variables.items():
         check_json(value, name)
     return ChatInput([], _json_list(request, "tools"), _json_list(request, "documents"), variables)
@@ -230,6 +233,17 @@ def _document(data: bytes | str) -> dict[str, Any]:
     return document
 
 
+def _with_system(document: Mapping[str, Any]) -> object:
+    """The messages, after the text of Anthropic's `system` (https://docs.anthropic.com/en/api/messages)."""
+    messages, system = document.get("messages"), document.get("system")
+    if not system or not isinstance(messages, list):
+        return messages
+    texts = system if isinstance(system, list) else [{"type": "text", "text": system}]
+    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in texts):
+        raise InvalidInputError("system must be text or a list of text parts", hint=_HINT)
+    return [{"role": "system", "content": "".join(part["text"] for part in texts)}, *messages]
+
+
 def parse_messages(document: object, *, complete: bool = False) -> list[ChatMessage]:
     """Validate parsed JSON. With `complete`, keep unknown roles and fields and all content parts.
 
@@ -285,7 +299,15 @@ def _message(item: object, complete: bool) -> ChatMessage:
     optional = bool(calls) or any(value is not None for value in fields.values())
     content = item.get("content")
     parts = tuple(content) if complete and isinstance(content, list) else ()
-    return ChatMessage(role, _content(item, optional, complete), name, calls, call_id, parts, fields)
+    return ChatMessage(
+        role,
+        _content(item, optional, complete),
+        name=name,
+        tool_calls=calls,
+        tool_call_id=call_id,
+        parts=parts,
+        fields=fields,
+    )
 
 
 def _role(value: object, *, known: bool) -> Role | str:

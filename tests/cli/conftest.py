@@ -1,6 +1,7 @@
 """Places and moments that the tests of the commands need: a small disk, a model that is being read."""
 
 import contextlib
+import ctypes
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,6 +23,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
     yield path
     subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@pytest.fixture
+def without_capabilities() -> Callable[[], None]:
+    """A `preexec_fn` that takes away what root may do to other processes, their memory and files: only modes count."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def drop() -> None:
+        if os.getuid() == 0:
+            # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_IPC_LOCK, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON
+            for capability in (1, 2, 14, 19, 21, 38):
+                if libc.prctl(24, capability, 0, 0, 0) != 0:  # PR_CAPBSET_DROP; takes effect with exec
+                    raise OSError(ctypes.get_errno(), "prctl")
+
+    return drop
 
 
 @pytest.fixture

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+import batuta_cli
 from batuta_cli.cli import app
 from tests.conftest import BATUTA, Run
 
@@ -244,3 +247,52 @@ def test_an_error_that_cannot_be_reported_shows_its_type_alone(
         app.main()
     assert ended.value.code == 1
     assert capfd.readouterr().err == "error: the error could not be reported: ValueError\n"
+
+
+def test_the_root_s_help_describes_each_group_as_the_group_does(batuta: Run) -> None:
+    """The descriptions are written a second time, so that `batuta --help` imports no group."""
+    from batuta_cli.cli import help
+
+    context = typer.main.get_command(app.app).make_context("batuta", [], resilient_parsing=True)
+    root: Any = context.command
+    assert {name: child.summary for name, child in root.children.items()} == {
+        name: help.summary_of(child) for name, child in help.children_of(root, context)
+    }
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("-V",)])
+def test_the_version_alone_is_printed_without_importing_the_parser(
+    batuta: Run, environment: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    done = batuta(*arguments, code=0, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.stdout == f"batuta {batuta_cli.__version__}\n"
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "batuta_cli.cli.start" in imported
+    assert {"typer", "batuta_cli.cli.app", "dataclasses"}.isdisjoint(imported)
+    full = batuta(*arguments, "--quiet", code=0)
+    assert full.stdout == ""
+
+
+def test_a_version_that_cannot_be_printed_is_an_error(batuta: Run, environment: dict[str, str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [BATUTA, "--version"], env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert (done.returncode, "no space left" in done.stderr) == (1, True)
+
+
+def test_one_command_imports_no_other_command_and_no_rich(environment: dict[str, str], work: Path) -> None:
+    (work / "small").write_bytes(b"weights")
+    script = "import sys; from batuta_cli.cli import app; app.run(sys.argv[1:]); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "pacha", "hash", "small"],
+        env=environment,
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = set(done.stdout.splitlines()[-1].split())
+    commands = {name for name in imported if name.startswith(("batuta_cli.cli.pacha_", "batuta_cli.cli.serve"))}
+    assert commands == {"batuta_cli.cli.pacha_hash"}
+    assert {"rich", "cryptography", "batuta_cli.pacha.signer"}.isdisjoint(imported)

@@ -280,3 +280,34 @@ def test_a_backend_that_cannot_count_is_an_error_with_its_own_exit_code(
         '[backends.dead]\nprofile = "llamacpp"\nbase_url = "http://127.0.0.1:1/v1"\n'
     )
     assert message in batuta("serve", "context", "--model", "gpt-4", "--user", "hi", *options, code=code).stderr
+
+
+def test_template_variables_and_thoughts_reach_the_template(batuta: Run, work: Path) -> None:
+    talk = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi", "reasoning_content": "A " * 50},
+    ]
+    (work / "chat.json").write_text(json.dumps([*talk, {"role": "user", "content": "More"}]))
+    line = ("serve", "context", "--model", "qwen3-8b", "--messages", "chat.json", "--json")
+    thinking = result(batuta(*line, code=0))
+    done = batuta(*line, "--var", "enable_thinking=false", "--var", "mood=1", code=0)
+    without = result(done)
+    # Qwen 3 writes an empty thought, "<think>\n\n</think>\n\n", where thinking is off.
+    assert 4 <= without["tokens"] - thinking["tokens"] <= 40
+    assert thinking["warnings"] == [] and without["warnings"] == ["the template does not read mood"]
+    assert "warning: the template does not read mood" in done.stderr
+
+
+def test_thoughts_and_the_system_field_come_out_of_a_strategy(batuta: Run, work: Path) -> None:
+    talk = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi", "reasoning_content": "So."}]
+    talk.append({"role": "user", "content": "More"})
+    (work / "chat.json").write_text(json.dumps({"system": "Be brief.", "messages": talk}))
+    line = ("serve", "context", "--model", "qwen3-8b", "--messages", "chat.json", "--strategy", "error")
+    assert json.loads(batuta(*line, code=0).stdout) == [{"role": "system", "content": "Be brief."}, *talk]
+
+
+def test_an_image_is_refused_in_words(batuta: Run, work: Path) -> None:
+    part = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.png"}}
+    (work / "chat.json").write_text(json.dumps([{"role": "user", "content": [part]}]))
+    failed = batuta("serve", "context", "--model", "gpt-4o", "--messages", "chat.json", code=2)
+    assert "message 1: has a content part of type image_url" in failed.stderr and "--backend" in failed.stderr

@@ -464,8 +464,18 @@ def test_the_needs_of_a_body_are_those_of_the_request(
     body = tmp_path / "body.json"
     body.write_text(json.dumps({"messages": [{"role": "user", "content": "Hi"}], **fields}))
     arguments = ("serve", "route", "--model", "claude", "--backend", "claude", "--messages", str(body))
-    done = batuta(*arguments, code=7 if lacking else 0)
+    done = batuta(*arguments, code=2 if lacking else 0)
     assert f"its API has no {lacking}" in done.stderr if lacking else done.stdout == "claude\n"
+
+
+def test_an_image_needs_a_backend_that_takes_images(batuta: Run, home: Path, tmp_path: Path) -> None:
+    configure(home, ROUTED.replace('profile = "anthropic"', 'profile = "replicate"'))
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"messages": [{"role": "user", "content": [image]}]}))
+    arguments = ("serve", "route", "--queue-depth", "0", "--messages", str(body))
+    assert batuta(*arguments, "--model", "big", code=0).stdout == "mine\n"
+    assert "images" in batuta(*arguments, "--model", "claude", "--backend", "claude", code=2).stderr
 
 
 def test_a_need_for_tools_excludes_a_backend_without_them(batuta: Run, home: Path, tmp_path: Path) -> None:
@@ -473,5 +483,5 @@ def test_a_need_for_tools_excludes_a_backend_without_them(batuta: Run, home: Pat
     tools = [{"type": "function", "function": {"name": "f"}}]
     body = tmp_path / "body.json"
     body.write_text(json.dumps({"messages": [{"role": "user", "content": "Hi"}], "tools": tools}))
-    done = batuta("serve", "route", "--model", "claude", "--backend", "claude", "--messages", str(body), code=7)
+    done = batuta("serve", "route", "--model", "claude", "--backend", "claude", "--messages", str(body), code=2)
     assert "its API has no tools" in done.stderr

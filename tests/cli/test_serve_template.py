@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from batuta_cli.serve.templates.formats import named_formats
 from tests.cli.support import answer, on_a_terminal, result
 from tests.conftest import Run
 
@@ -89,7 +90,9 @@ def test_tokens_are_counted_exactly_where_the_tokenizer_is_known(batuta: Run, gg
 def test_the_list_has_every_format_with_what_it_can_express(batuta: Run) -> None:
     listed = {row["name"]: row for row in result(batuta("serve", "template", "--list", "--json", code=0))}
     templates = {path.stem for path in (ROOT / "batuta_cli" / "serve" / "templates").glob("*.jinja")}
-    assert set(listed) == templates >= set(PROMPTS["formats"])
+    formats = named_formats()
+    assert list(listed) == list(formats) and set(listed) >= set(PROMPTS["formats"])
+    assert {format.file or format.name for format in formats.values()} == templates  # some formats share a template
     assert listed["gemma"]["system"] == "none" and listed["llama3.1"]["tools"] is True
     plain = batuta("serve", "template", "--list", code=0).stdout.splitlines()
     assert plain[0].split() == ["NAME", "FAMILY", "SYSTEM", "ORDER", "TOOLS", "STOP"]

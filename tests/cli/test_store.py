@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from batuta_cli.pacha.hashing import address_of_bytes
+from tests.cli.support import own_key
 from tests.conftest import BATUTA, Run
 
 ADDRESS = str(address_of_bytes(b"a model"))
@@ -120,14 +121,87 @@ def test_a_bad_name_is_refused_before_anything_is_done(batuta: Run, model: Path,
     assert not root.exists()
 
 
-def test_a_directory_is_refused(batuta: Run, work: Path) -> None:
-    assert "the store keeps single files" in batuta("pacha", "store", "add", work, code=2).stderr
+@pytest.fixture
+def directory(work: Path, home: Path, batuta: Run) -> Path:
+    """A signed directory of three files, two of them alike, in the store as tiny:1b."""
+    own_key(home)
+    path = work / "tiny"
+    for name, content in (("a", b"same"), ("sub/b", b"same"), ("c", b"other")):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    batuta("pacha", "sign", "tiny", code=0)
+    batuta("pacha", "store", "add", "tiny", "--name", "tiny:1b", code=0)
+    return path
+
+
+def test_a_directory_comes_back_as_it_was_with_its_signature(batuta: Run, directory: Path, work: Path) -> None:
+    address = batuta("pacha", "hash", "tiny", code=0).stdout.split()[0]
+    assert batuta("pacha", "store", "list", code=0).stdout.splitlines()[1].split()[:3] == ["tiny:1b/", address, "13"]
+    done = batuta("pacha", "store", "get", "tiny:1b", "copy", code=0)
+    assert done.stdout == f"copy: 3 files, 13 bytes, signature in {work / 'copy.sig'}\n"
+    batuta("pacha", "verify", "copy", code=0)
+    assert batuta("pacha", "hash", "copy", code=0).stdout.split()[0] == address
+    assert "copy: already exists" in batuta("pacha", "store", "get", address, "copy", code=2).stderr
+    assert answer(batuta("pacha", "store", "get", address, "again", "--json", code=0))["result"]["files"] == 3
+
+
+def test_a_directory_has_no_single_path_and_the_hint_says_how_to_get_it(batuta: Run, directory: Path) -> None:
+    for command in (("store", "path", "tiny:1b"), ("verify", "tiny:1b")):
+        assert "hint: batuta pacha store get tiny:1b DEST" in batuta("pacha", *command, code=2).stderr
+
+
+def test_gc_keeps_the_files_of_a_directory_until_its_name_is_removed(batuta: Run, directory: Path) -> None:
+    assert batuta("pacha", "store", "gc", code=0).stdout == "deleted 0 objects, 0 bytes\n"
+    assert batuta("pacha", "store", "verify", "tiny:1b", code=0).stdout.endswith("3 objects are intact\n")
+    batuta("pacha", "store", "remove", "tiny:1b", code=0)
+    assert batuta("pacha", "store", "gc", code=0).stdout.endswith("deleted 2 objects, 9 bytes\n")
+
+
+def test_a_damaged_file_of_a_directory_is_exit_3_names_it_and_leaves_nothing(
+    batuta: Run, directory: Path, root: Path, work: Path
+) -> None:
+    other = object_path(root, str(address_of_bytes(b"other")))
+    damage(other)
+    done = batuta("pacha", "store", "get", "tiny:1b", "copy", code=3)
+    assert "the object is damaged, and has been set aside" in done.stderr
+    assert sorted(path.name for path in work.iterdir()) == ["tiny", "tiny.sig"]
+    assert "tiny:1b: the object" in batuta("pacha", "store", "verify", code=1).stderr
+    batuta("pacha", "store", "add", "tiny", "--name", "tiny:1b", code=0)
+    batuta("pacha", "store", "get", "tiny:1b", "copy", code=0)
+
+
+def test_gc_damaged_deletes_what_was_set_aside(batuta: Run, model: Path, root: Path) -> None:
+    batuta("pacha", "store", "add", model, "--name", "llama", code=0)
+    damage(object_path(root))
+    batuta("pacha", "store", "verify", code=3)
+    assert "gc --damaged deletes them" in batuta("pacha", "store", "gc", code=0).stderr
+    plan = batuta("pacha", "store", "gc", "--damaged", "--dry-run", code=0).stdout
+    assert plan.startswith("would delete 7 bytes of damaged objects\n")
+    assert len(list((root / "damaged").iterdir())) == 1
+    done = batuta("pacha", "store", "gc", "--damaged", "--json", code=0)
+    assert (answer(done)["result"]["cleared"], answer(done)["result"]["set_aside"]) == (7, 0)
+    assert list((root / "damaged").iterdir()) == []
+
+
+def test_a_snapshot_of_links_is_added_with_follow_symlinks(batuta: Run, work: Path) -> None:
+    (work / "blob").write_bytes(b"weights")
+    (work / "snapshot").mkdir()
+    (work / "snapshot/model.bin").symlink_to("../blob")
+    assert "is a symbolic link" in batuta("pacha", "store", "add", "snapshot", code=2).stderr
+    batuta("pacha", "store", "add", "snapshot", "--follow-symlinks", "--name", "links", code=0)
+    batuta("pacha", "store", "get", "links", "copy", code=0)
+    assert (work / "copy/model.bin").read_bytes() == b"weights"
+    assert not (work / "copy/model.bin").is_symlink()
 
 
 def test_an_empty_store(batuta: Run, root: Path) -> None:
     done = batuta("pacha", "store", "list", code=0)
     assert done.stdout == "" and "empty" in done.stderr
-    assert answer(batuta("pacha", "store", "list", "--json", code=0))["result"] == {"objects": [], "missing": []}
+    assert answer(batuta("pacha", "store", "list", "--json", code=0))["result"] == {
+        "objects": [],
+        "directories": [],
+        "missing": [],
+    }
     assert batuta("pacha", "store", "verify", code=0).stdout == "0 objects are intact\n"
     assert batuta("pacha", "store", "gc", code=0).stdout == "deleted 0 objects, 0 bytes\n"
     assert not root.exists()

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batuta_cli.errors import ChangedWhileReadError, NotFoundError
-from batuta_cli.pacha import content
+from batuta_cli.pacha import hashing
 from batuta_cli.pacha.content import Differences, HashedModel, ModelContent
-from batuta_cli.pacha.hashing import FileEntry, Resource, hash_entries
+from batuta_cli.pacha.hashing import Resource, hash_entries
+from batuta_cli.pacha.scanning import FileEntry
 from batuta_cli.pacha.statement import Statement, parse
 from tests.pacha.forge import statement, write_model
 
@@ -186,7 +187,7 @@ def test_each_file_is_read_once_however_many_statements_it_is_compared_with(
         read.extend(entry.name for entry in entries)
         return hash_entries(entries, advance)
 
-    monkeypatch.setattr(content, "hash_entries", counting)
+    monkeypatch.setattr(hashing, "hash_entries", counting)
     model = ModelContent(write_model(tmp_path / "m", SIGNED))
     for _ in range(3):
         assert not model.differences(stated(SIGNED))

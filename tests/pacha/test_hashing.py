@@ -27,9 +27,9 @@ from batuta_cli.pacha.hashing import (
     hash_entries,
     hash_stream,
     hash_stream_counting,
-    scan,
 )
 from batuta_cli.pacha.ignoring import expand_ignored
+from batuta_cli.pacha.scanning import scan
 from tests.conftest import NOBODY
 from tests.pacha import forge
 

@@ -32,6 +32,26 @@ _WIDTH = 32
 
 def tiny_model(path: Path, vocabulary: Mapping[str, tuple[str, Any]]) -> Path:
     """A model of one layer and no sense, which llama.cpp loads for the sake of its vocabulary."""
+    _write(path, _fields(vocabulary), _tensors(vocabulary))
+    return path
+
+
+def tiny_shards(folder: Path, vocabulary: Mapping[str, tuple[str, Any]]) -> list[Path]:
+    """The same model as two files, named and marked as gguf-split of llama.cpp does; llama.cpp is given the first."""
+    tensors = _tensors(vocabulary)
+    halves = (dict(list(tensors.items())[:5]), dict(list(tensors.items())[5:]))
+    paths = [folder / f"tiny-{number:05}-of-00002.gguf" for number in (1, 2)]
+    for number, (path, half) in enumerate(zip(paths, halves, strict=True)):
+        marks = {
+            "split.no": ("u16", number),
+            "split.count": ("u16", 2),
+            "split.tensors.count": ("i32", len(tensors)),
+        }
+        _write(path, marks | (_fields(vocabulary) if number == 0 else {}), half)
+    return paths
+
+
+def _fields(vocabulary: Mapping[str, tuple[str, Any]]) -> dict[str, tuple[str, Any]]:
     size = len(vocabulary["tokenizer.ggml.tokens"][1])
     numbers = {
         "block_count": 1, "context_length": 512, "embedding_length": _WIDTH, "feed_forward_length": _WIDTH,
@@ -39,12 +59,19 @@ def tiny_model(path: Path, vocabulary: Mapping[str, tuple[str, Any]]) -> Path:
     }  # fmt: skip
     fields: dict[str, tuple[str, Any]] = {"general.architecture": ("str", "llama")}
     fields |= {f"llama.{name}": ("u32", number) for name, number in numbers.items()}
-    fields |= {"llama.attention.layer_norm_rms_epsilon": ("f32", 1e-5)} | dict(vocabulary)
+    return fields | {"llama.attention.layer_norm_rms_epsilon": ("f32", 1e-5)} | dict(vocabulary)
+
+
+def _tensors(vocabulary: Mapping[str, tuple[str, Any]]) -> dict[str, tuple[int, ...]]:
+    size = len(vocabulary["tokenizer.ggml.tokens"][1])
     square, line, table = (_WIDTH, _WIDTH), (_WIDTH,), (_WIDTH, size)
     tensors: dict[str, tuple[int, ...]] = {"token_embd": table, "output_norm": line, "output": table}
     layer: dict[str, tuple[int, ...]] = {"attn_norm": line, "ffn_norm": line}
     layer |= dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"), square)
-    tensors |= {f"blk.0.{name}": shape for name, shape in layer.items()}
+    return tensors | {f"blk.0.{name}": shape for name, shape in layer.items()}
+
+
+def _write(path: Path, fields: Mapping[str, tuple[str, Any]], tensors: Mapping[str, tuple[int, ...]]) -> None:
     content, offset = bytearray(gguf(fields)), 0
     content[8:16] = struct.pack("<Q", len(tensors))
     for name, shape in tensors.items():
@@ -55,7 +82,6 @@ def tiny_model(path: Path, vocabulary: Mapping[str, tuple[str, Any]]) -> Path:
     content += bytes(-len(content) % 32)
     path.write_bytes(content)
     os.truncate(path, len(content) + offset)
-    return path
 
 
 class LlamaCpp:

@@ -79,7 +79,10 @@ def ask(made: Pipeline, asked: ChatRequest | None = None) -> tuple[Response, lis
             answer = await made.start(asked or request())
             return answer, [piece async for piece in answer]
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    finally:
+        made.audit.close()  # hundreds of tests share one process
 
 
 def text_of(pieces: list[Piece]) -> str:

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batuta_cli.errors import InvalidInputError
-from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, parse_messages, read_messages
+from batuta_cli.serve.messages import (
+    ChatMessage,
+    Role,
+    ToolCall,
+    parse_messages,
+    read_input,
+    read_messages,
+    read_request,
+)
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
 
@@ -18,6 +26,26 @@ def test_a_list_and_an_object_with_messages_are_the_same_conversation() -> None:
     expected = [ChatMessage.system("Be brief."), ChatMessage.user("Hé", name="ana")]
     assert read_messages(json.dumps(conversation)) == expected
     assert read_messages(json.dumps({"model": "m", "messages": conversation}).encode()) == expected
+
+
+@pytest.mark.parametrize("system", ["Be brief.", [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]])
+def test_the_system_field_of_an_anthropic_body_is_the_first_message(system: Any) -> None:
+    body = json.dumps({"model": "m", "system": system, "messages": [{"role": "user", "content": "Hello"}]})
+    expected = [ChatMessage.system("Be brief."), ChatMessage.user("Hello")]
+    assert read_messages(body) == read_input(body).messages == expected
+    assert read_request(body) == (expected, {"model": "m"})
+
+
+@pytest.mark.parametrize("system", ["", [], None])
+def test_an_empty_system_field_is_no_message(system: Any) -> None:
+    body = json.dumps({"system": system, "messages": [{"role": "user", "content": "Hello"}]})
+    assert read_messages(body) == [ChatMessage.user("Hello")]
+
+
+@pytest.mark.parametrize("system", [3, {"text": "x"}, ["Be brief."], [{"type": "image", "source": {}}]])
+def test_a_system_field_that_is_not_text_is_refused(system: Any) -> None:
+    with pytest.raises(InvalidInputError, match="system must be text"):
+        read_messages(json.dumps({"system": system, "messages": [{"role": "user", "content": "Hello"}]}))
 
 
 def test_text_parts_are_joined() -> None:

@@ -17,7 +17,7 @@ from batuta_cli import config
 from batuta_cli.config import ModelSection
 from batuta_cli.errors import ConfigError
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
-from batuta_cli.serve.gateway.dialects.anthropic import MessageReply
+from batuta_cli.serve.gateway.dialects.anthropic_reply import MessageReply
 from batuta_cli.serve.gateway.dialects.fields import ParsedRequest
 from batuta_cli.serve.gateway.dialects.openai import ChatReply
 from batuta_cli.serve.models.pricing import KindPrices, PriceTier, TokenPricing, own_prices, price_for
@@ -176,7 +176,9 @@ def test_gpt_4o_charges_half_for_what_was_cached() -> None:
 
 
 def test_reasoning_and_audio_have_their_own_prices_where_they_are_known() -> None:
-    price = TokenPricing(10, 20, kinds=KindPrices(reasoning=5, input_audio=100, output_audio=200))
+    price = TokenPricing(
+        input_per_million=10, output_per_million=20, kinds=KindPrices(reasoning=5, input_audio=100, output_audio=200)
+    )
     usage = Usage(10**6, 10**6, reasoning_tokens=10**6, input_audio_tokens=10**6)
     assert price.charge(usage) == 5 + 100
     assert price.charge(replace(usage, reasoning_tokens=None, output_audio_tokens=10**6)) == 100 + 200
@@ -253,7 +255,14 @@ KINDS = st.builds(
 def test_no_report_within_the_counts_costs_more_than_its_reservation(
     input: int, output: int, kinds: KindPrices, tiers: list[PriceTier], n: list[int], writes: CacheWrites, unasked: bool
 ) -> None:
-    price = TokenPricing(input, output, 3, tuple(tiers), kinds, unasked)
+    price = TokenPricing(
+        input_per_million=input,
+        output_per_million=output,
+        per_request=3,
+        tiers=tuple(tiers),
+        kinds=kinds,
+        writes_unasked=unasked,
+    )
     written = n[2] if writes is not CacheWrites.NONE or unasked else 0
     hour = min(n[3], written) if writes is CacheWrites.HOUR else 0
     usage = Usage(
@@ -324,7 +333,7 @@ def test_clients_of_openais_shape_get_the_kinds() -> None:
         "prompt_tokens_details": {"cached_tokens": 100, "cache_write_tokens": 20},
         "completion_tokens_details": {"reasoning_tokens": 7},
     }
-    reply = ChatReply(ParsedRequest("m", ()), "x", 0)
+    reply = ChatReply(ParsedRequest(model="m", messages=()), "x", 0)
     assert json.loads(reply.whole([], SUMMARY))["usage"] == wanted
     last = [json.loads(line[6:]) for line in reply.end(SUMMARY).split(b"\n\n") if line.startswith(b"data: {")][-1]
     assert last["usage"] == wanted
@@ -339,7 +348,7 @@ def test_clients_of_anthropics_shape_get_the_kinds() -> None:
         "output_tokens": 9,
         "output_tokens_details": {"thinking_tokens": 7},
     }
-    reply = MessageReply(ParsedRequest("m", ()), "x")
+    reply = MessageReply(ParsedRequest(model="m", messages=()), "x")
     assert json.loads(reply.whole([], SUMMARY))["usage"] == wanted
     events = [json.loads(line[6:]) for line in reply.end(SUMMARY).split(b"\n") if line.startswith(b"data: {")]
     assert next(event for event in events if event["type"] == "message_delta")["usage"] == wanted

@@ -12,7 +12,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from batuta_cli.errors import ChangedWhileReadError
@@ -31,7 +31,7 @@ from batuta_cli.pacha.encryption import v1, v2
 from batuta_cli.pacha.encryption.header import TAG_SIZE, Header, SingleMessageHeader, read_header
 from batuta_cli.pacha.encryption.kdf import DEFAULT_MEMORY_LIMIT_KIB
 from batuta_cli.pacha.encryption.passwords import Password, normalise
-from batuta_cli.pacha.encryption.sink import FileSink, StreamSink
+from batuta_cli.pacha.encryption.sink import FileSink, Sink, StreamSink
 from batuta_cli.pacha.encryption.source import RangeSource, StreamSource, pread_into
 from batuta_cli.pacha.encryption.unlock import DEFAULT_FORMAT, chunk_cipher, new_header, password_key
 
@@ -54,15 +54,17 @@ class Job:
 
     source: int
     source_name: StrPath
-    output: Output
+    output: Output | Sink
     output_name: StrPath
     secret: bytes
     progress: Advance
 
-    def sink(self, largest: int) -> FileSink | StreamSink:
+    def sink(self, largest: int) -> AbstractContextManager[Sink]:
         """Where the result goes, in pieces of at most `largest` bytes."""
         if isinstance(self.output, int):
             return StreamSink(self.output, self.output_name)
+        if not isinstance(self.output, AtomicOutput):
+            return nullcontext(self.output)
         if self.output.through:
             return StreamSink(self.output.fd, self.output_name)
         return FileSink(self.output.fd, self.output_name, largest)
@@ -194,6 +196,23 @@ def decrypt_stream(
     """
     job = Job(source, source_name, output, output_name, normalise(password), progress or _ignore)
     return decrypt(job, allow_kdf_memory_kib, in_place=False)
+
+
+def decrypt_into(
+    source: int,
+    sink: Sink,
+    password: Password,
+    *,
+    allow_kdf_memory_kib: int = DEFAULT_MEMORY_LIMIT_KIB,
+    progress: Advance | None = None,
+    source_name: StrPath,
+) -> EncryptedFile:
+    """Decrypt the regular file `source`, from its current position, into `sink`; as `decrypt_path`.
+
+    On an error the caller must discard what `sink` received.
+    """
+    job = Job(source, source_name, sink, source_name, normalise(password), progress or _ignore)
+    return decrypt(job, allow_kdf_memory_kib, in_place=True)
 
 
 def decrypt(job: Job, memory_limit_kib: int, *, in_place: bool) -> EncryptedFile:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Self
 from blake3 import blake3
 
 from batuta_cli.errors import InvalidInputError
+from batuta_cli.pacha.keys import AUTHORITY_TYPE
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-AUTHORITY_TYPE = "certificate"
-"""The `key_type` of an authority in a trust store."""
 PEM_LINE = b"-----BEGIN CERTIFICATE-----"
 
 

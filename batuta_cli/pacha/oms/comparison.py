@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 
-from batuta_cli.files import Advance, StrPath
-from batuta_cli.pacha.content import IS_DIRECTORY, IS_FILE, Differences
-from batuta_cli.pacha.hashing import FileEntry, check_unchanged, scan
+from batuta_cli.files import Advance
+from batuta_cli.pacha.content import IS_DIRECTORY, IS_FILE, Differences, ModelContent
 from batuta_cli.pacha.oms.digests import Part, StreamDigests, digest_parts
 from batuta_cli.pacha.oms.manifest import OmsManifest, SignedFile
+from batuta_cli.pacha.scanning import FileEntry
 
 
-def differences_from(path: StrPath, manifest: OmsManifest, advance: Advance | None = None) -> Differences:
-    """Compare the model at `path` with a manifest. Raises as `hashing.hash_model`."""
+def differences_from(model: ModelContent, manifest: OmsManifest) -> Differences:
+    """Compare a model with a manifest. Raises as `hashing.hash_model`."""
+    advance = model.progress
     ignore, follow = manifest.ignore_paths, manifest.allow_symlinks
     unusable: list[str] = []
-    entries = scan(path, ignore=ignore, follow_symlinks=follow, allow_empty=True, unusable=unusable)
+    entries = model.scan(ignore=ignore, follow_symlinks=follow, unusable=unusable)
     if [entry.name for entry in entries] == ["."]:
         file = manifest.single()
         if file is None:
@@ -27,7 +28,7 @@ def differences_from(path: StrPath, manifest: OmsManifest, advance: Advance | No
         signed = {file.name: file for file in manifest.files}
         differences = _compare({entry.name: entry for entry in entries}, signed, manifest.algorithm, advance)
         differences = differences.with_unusable(unusable, signed)
-    check_unchanged(path, entries, ignore=ignore, follow_symlinks=follow)
+    model.check_unchanged(entries, ignore=ignore, follow_symlinks=follow)
     return differences
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from blake3 import blake3
 
 from batuta_cli.files import Advance, errors_named, file_done, open_regular
-from batuta_cli.pacha.hashing import FileEntry, changed, hash_entries, in_two_threads
+from batuta_cli.pacha.hashing import hash_entries, in_two_threads
+from batuta_cli.pacha.scanning import FileEntry, changed
 
 HASHERS: dict[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "blake2b": hashlib.blake2b, "blake3": blake3}
 """Hash functions of model-signing-spec's algorithm registry, with their default digest sizes."""
@@ -65,7 +66,7 @@ def _digest(part: Part, algorithm: str, advance: Advance | None) -> bytes:
 
 
 def _check_same(entry: FileEntry, descriptor: int) -> None:
-    if FileEntry.of(entry.name, entry.path, os.fstat(descriptor)) != entry:
+    if not entry.is_same(os.fstat(descriptor)):
         raise changed(entry.path)
 
 

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from batuta_cli.errors import DecryptionError, InvalidInputError, UsageError
-from batuta_cli.pacha.keys import VerifyingKey, is_encrypted_key
-from batuta_cli.pacha.oms.authority import AUTHORITY_TYPE, PEM_LINE, AuthorityCertificate
+from batuta_cli.pacha.keys import AUTHORITY_TYPE, VerifyingKey, is_encrypted_key
+from batuta_cli.pacha.oms.authority import PEM_LINE, AuthorityCertificate
 from batuta_cli.pacha.pem import restored
 
 CURVES: dict[str, tuple[str, type[hashes.HashAlgorithm]]] = {

@@ -16,10 +16,10 @@ from batuta_cli.pacha.envelope import (
     EnvelopeSignature,
     pre_authentication_encoding,
 )
-from batuta_cli.pacha.hashing import FileEntry, check_unchanged, scan
 from batuta_cli.pacha.ignoring import expand_ignored, topmost
 from batuta_cli.pacha.oms.digests import Part, digest_parts
 from batuta_cli.pacha.oms.eckeys import EcSigningKey
+from batuta_cli.pacha.scanning import FileEntry, check_unchanged, scan
 from batuta_cli.pacha.statement import MAX_RESOURCES, PREDICATE_TYPE, STATEMENT_TYPE
 
 GIT_PATHS = (".git", ".gitattributes", ".github", ".gitignore")

@@ -14,13 +14,15 @@ Where the file system can (btrfs, XFS, bcachefs), an object shares its blocks wi
 nothing; everywhere else it is a copy. It is a hard link only when asked for (`link=True`, `--link`), because then the
 object *is* the user's file: that file turns read-only, and an edit in place damages the object.
 
-The store keeps single files. A directory is refused: its address (docs/formats.md#content-address) is not the digest of
-any single sequence of bytes.
+A directory is a manifest of objects under its own address (docs/formats.md#content-address); `retrieve` copies it, or a
+single file, out of the store.
 """
 
 from batuta_cli.pacha.store.addition import Added, add, add_stored, add_stream
+from batuta_cli.pacha.store.directories import add_directory, read_manifest
 from batuta_cli.pacha.store.layout import Progress, Store, StoredObject
 from batuta_cli.pacha.store.names import Reference, StoredName, StoreName, parse_reference
+from batuta_cli.pacha.store.retrieval import Retrieved, retrieve
 from batuta_cli.pacha.store.upkeep import Collected, Damaged, Report, collect, verify
 
 __all__ = [
@@ -30,14 +32,18 @@ __all__ = [
     "Progress",
     "Reference",
     "Report",
+    "Retrieved",
     "Store",
     "StoreName",
     "StoredName",
     "StoredObject",
     "add",
+    "add_directory",
     "add_stored",
     "add_stream",
     "collect",
     "parse_reference",
+    "read_manifest",
+    "retrieve",
     "verify",
 ]

@@ -69,8 +69,8 @@ class Added:
 
 
 @dataclass(frozen=True)
-class _Order:
-    """What the caller wants: the name, what else to keep, what may be replaced."""
+class AddOrder:
+    """What the caller of `add` wants: the name, what else to keep, what may be replaced."""
 
     store: Store
     name: StoreName | None
@@ -90,7 +90,7 @@ def add(
     link: bool = False,
     progress: Progress = silent,
 ) -> Added:
-    """Add a file of any size, in constant memory, with its `PATH.sig`.
+    """Add a file of any size, in constant memory, or a directory, with its `PATH.sig`.
 
     Args:
         name: what to call it. Without a name the next `collect` deletes it again.
@@ -101,17 +101,19 @@ def add(
     Raises:
         NotFoundError, OperationError: it cannot be read, or the store cannot be written; nothing is left behind.
         ChangedWhileReadError: the file changed under the reader.
-        InvalidInputError, UsageError: a directory; `link` for something that is not a file.
+        InvalidInputError, UsageError: a directory that cannot be a model; `link` for something that is not a file.
         OutputExistsError: the name or the signature is another one, and `force` is false.
     """
     if os.path.isdir(path):
-        raise InvalidInputError(
-            f"{display(path)}: is a directory, and the store keeps single files", hint="add the files in it one by one"
-        )
+        if link:
+            raise UsageError(f"{display(path)}: only a regular file can be linked", hint="leave --link out")
+        from batuta_cli.pacha.store.directories import add_directory
+
+        return add_directory(store, path, name=name, force=force, progress=progress)
     descriptor = open_stream(path)
     try:
         file = os.path.basename(os.path.abspath(path))
-        order = _Order(store, name, force, os.fspath(path), _if_utf8(file), _signature_beside(path), progress)
+        order = AddOrder(store, name, force, os.fspath(path), if_utf8(file), signature_beside(path), progress)
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISCHR(mode) and not os.isatty(descriptor):
             raise InvalidInputError(f"{display(path)}: is {kind_of(mode)}, which may never end")
@@ -119,7 +121,7 @@ def add(
             return _add_file(order, descriptor, link=link)
         if link:
             raise UsageError(f"{display(path)}: only a regular file can be linked", hint="leave --link out")
-        return _add_copy(order, descriptor)
+        return add_copy(order, descriptor)
     finally:
         os.close(descriptor)
 
@@ -134,7 +136,7 @@ def add_stream(
     progress: Progress = silent,
 ) -> Added:
     """Add what can be read from a descriptor, from its position to the end. Arguments and errors as `add`."""
-    return _add_copy(_Order(store, name, force, label, None, None, progress), descriptor)
+    return add_copy(AddOrder(store, name, force, label, None, None, progress), descriptor)
 
 
 def add_stored(
@@ -151,7 +153,7 @@ def add_stored(
     `add`.
     """
     file = next((entry.file for entry in store.names().values() if entry.address == address), None)
-    order = _Order(store, name, force, str(address), file, None, progress)
+    order = AddOrder(store, name, force, str(address), file, None, progress)
     size = os.lstat(store.lookup(address)[1]).st_size
     try:
         return _place(order, address, size, "present", None)
@@ -164,7 +166,8 @@ def add_stored(
         ) from None
 
 
-def _if_utf8(name: str) -> str | None:
+def if_utf8(name: str) -> str | None:
+    """`name`, unless it cannot be recorded."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -172,7 +175,8 @@ def _if_utf8(name: str) -> str | None:
     return name
 
 
-def _signature_beside(path: StrPath) -> bytes | None:
+def signature_beside(path: StrPath) -> bytes | None:
+    """The content of `PATH.sig`, if there is one."""
     from batuta_cli.pacha.signing import signature_path
 
     try:
@@ -181,7 +185,7 @@ def _signature_beside(path: StrPath) -> bytes | None:
         return None
 
 
-def _add_file(order: _Order, descriptor: int, *, link: bool) -> Added:
+def _add_file(order: AddOrder, descriptor: int, *, link: bool) -> Added:
     size = os.fstat(descriptor).st_size
     if link or _worth_hashing_first(order, size):
         with order.progress(f"hashing {order.label}", size) as advance:
@@ -193,17 +197,17 @@ def _add_file(order: _Order, descriptor: int, *, link: bool) -> Added:
             return _place(order, address, size, "present", None)
         except _Absent as absent:
             os.lseek(descriptor, 0, os.SEEK_SET)
-            return _add_copy(order, descriptor, absent.replaced)
-    return _add_copy(order, descriptor)
+            return add_copy(order, descriptor, absent.replaced)
+    return add_copy(order, descriptor)
 
 
-def _worth_hashing_first(order: _Order, size: int) -> bool:
+def _worth_hashing_first(order: AddOrder, size: int) -> bool:
     """Whether the file may be in the store already, or its name be refused: then 40 GB need not be copied for that."""
     taken = order.name is not None and not order.force and order.name in order.store.names()
     return taken or any(item.size == size for item in order.store.objects())
 
 
-def _add_copy(order: _Order, source: int, replaced: str | None = None) -> Added:
+def add_copy(order: AddOrder, source: int, replaced: str | None = None) -> Added:
     """Read `source` into an unnamed file and place that."""
     status = os.fstat(source)
     regular = stat.S_ISREG(status.st_mode)
@@ -226,14 +230,14 @@ def _unlink_if_there(path: StrPath) -> None:
         os.unlink(path)
 
 
-def _fill(order: _Order, source: int, target: int) -> tuple[ContentAddress, int, Sharing]:
+def _fill(order: AddOrder, source: int, target: int) -> tuple[ContentAddress, int, Sharing]:
     before = os.fstat(source)
     regular = stat.S_ISREG(before.st_mode)
     start = os.lseek(source, 0, os.SEEK_CUR) if regular else 0  # stdin may have been read from already
     expected = max(before.st_size - start, 0) if regular else None
     with order.progress(f"storing {order.label}", expected) as advance:
         sharing: Sharing = "copy"
-        if regular and start == 0 and _clone(source, target):
+        if regular and start == 0 and clone(source, target):
             resource = hash_descriptor(target, order.label, advance)
             address, count, sharing = ContentAddress(resource.digest), resource.size, "reflink"
         else:
@@ -243,7 +247,8 @@ def _fill(order: _Order, source: int, target: int) -> tuple[ContentAddress, int,
     return address, count, sharing
 
 
-def _clone(source: int, target: int) -> bool:
+def clone(source: int, target: int) -> bool:
+    """Let an empty file share the blocks of another; False where the file system cannot."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError:  # not on this file system, or across two; the copy will report a full disk
@@ -252,7 +257,7 @@ def _clone(source: int, target: int) -> bool:
 
 
 def _copy(
-    order: _Order, source: int, target: int, expected: int | None, advance: Advance | None
+    order: AddOrder, source: int, target: int, expected: int | None, advance: Advance | None
 ) -> tuple[ContentAddress, int]:
     """Write what can be read, hashing the very bytes that are written; returns their number as well."""
     hasher = blake3(max_threads=blake3_threads())
@@ -280,7 +285,7 @@ def _copy(
                 advance(count)
 
 
-def _link(order: _Order, descriptor: int, hashed: os.stat_result, target: str) -> None:
+def _link(order: AddOrder, descriptor: int, hashed: os.stat_result, target: str) -> None:
     """Make the source itself the object, by a second name for the very file that was hashed."""
     mode = stat.S_IMODE(hashed.st_mode)
     try:
@@ -301,7 +306,7 @@ def _link(order: _Order, descriptor: int, hashed: os.stat_result, target: str) -
         raise _changed(order)
 
 
-def _changed(order: _Order) -> ChangedWhileReadError:
+def _changed(order: AddOrder) -> ChangedWhileReadError:
     return ChangedWhileReadError(
         f"{display(order.label)}: changed while it was being read", hint="try again when nothing writes to it"
     )
@@ -316,7 +321,7 @@ class _Absent(Exception):
 
 
 def _place(
-    order: _Order,
+    order: AddOrder,
     address: ContentAddress,
     size: int,
     sharing: Sharing,
@@ -333,7 +338,7 @@ def _place(
     while True:
         with store.locked(), errors_named(target):
             names = store.names()
-            _check_replaced(order, names, address)
+            check_replaced(order, names, address)
             present = _identity(target)
             if present is None and put is None:
                 raise _Absent(replaced)
@@ -353,7 +358,7 @@ def _place(
         intact, replaced = examined.identity, examined.set_aside or replaced
 
 
-def _check_replaced(order: _Order, names: names_file.Names, address: ContentAddress) -> None:
+def check_replaced(order: AddOrder, names: names_file.Names, address: ContentAddress) -> None:
     """Raise `OutputExistsError` when an existing name or signature would be replaced without `force`."""
     if order.force:
         return

@@ -2,6 +2,7 @@
 
 store/blake3/<2 hex>/<62 hex>   objects: read-only
 store/names.toml                the object of each name
+store/directories/<hex>         manifests of directories: the names, sizes and objects of their files
 store/signatures/<hex>.sig      the signature that came with an object, or was made for it here
 store/damaged/<hex>-<time>      damaged objects: their content no longer has their address; never served
 store/incoming/                 objects that are complete and wait for the lock
@@ -29,7 +30,7 @@ Progress = Callable[[str, int | None], contextlib.AbstractContextManager[Advance
 
 _WRITABLE = 0o222
 _HEX = frozenset("0123456789abcdef")
-_OWN = frozenset({"blake3", "names.toml", "signatures", "damaged", "incoming", "lock"})
+_OWN = frozenset({"blake3", "directories", "names.toml", "signatures", "damaged", "incoming", "lock"})
 
 
 @contextlib.contextmanager
@@ -81,10 +82,11 @@ class Examined:
 
 @dataclass(frozen=True)
 class Contents:
-    """The files in the store's tree: objects by address, and all other files."""
+    """The files in the store's tree: objects by address, addresses of directories, and all other files."""
 
     objects: dict[ContentAddress, str]
     foreign: tuple[str, ...]
+    manifests: tuple[ContentAddress, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ class Store:
         """The path of an object's signature, existing or not."""
         return os.path.abspath(self.root / "signatures" / f"{address.hex}.sig")
 
+    def manifest_path(self, address: ContentAddress) -> str:
+        """The path of a directory's manifest, existing or not."""
+        return os.path.abspath(self.root / "directories" / address.hex)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the store's lock, and create the store if it does not exist.
@@ -127,7 +133,7 @@ class Store:
             # The names first: objects without a names.toml mean that it was lost.
             if not os.path.lexists(self.root / "blake3") and not os.path.lexists(self.names_path):
                 names_file.save(self.names_path, {})
-            for directory in ("blake3", "signatures", "incoming"):
+            for directory in ("blake3", "directories", "signatures", "incoming"):
                 paths.private_dir(self.root / directory)
             yield
 
@@ -151,6 +157,7 @@ class Store:
 
         Raises:
             NotFoundError: there is no such object or name.
+            UsageError: it is a directory, which has no single path.
             DamagedStateError: the file at that path cannot be the object.
         """
         names = self.names()
@@ -163,6 +170,11 @@ class Store:
             address = reference
             entry = next((e for _, e in sorted(names.items(), key=lambda i: i[0]) if e.address == address), None)
         path = self.object_path(address)
+        if (entry is not None and entry.directory) or os.path.lexists(self.manifest_path(address)):
+            raise UsageError(
+                f"{reference}: is a directory in the store, which has no single path",
+                hint=f"batuta pacha store get {reference} DEST",
+            )
         try:
             status = os.lstat(path)
         except FileNotFoundError:
@@ -207,10 +219,16 @@ class Store:
                     objects[ContentAddress(bytes.fromhex(shard.name + item.name))] = item.path
                 else:
                     foreign.append(item.path)
+        manifests = []
+        for item in _entries(self.root / "directories"):
+            if _is_hex(item.name, 64):
+                manifests.append(ContentAddress(bytes.fromhex(item.name)))
+            elif not is_temporary(item.name):
+                foreign.append(item.path)
         for item in _entries(self.root / "signatures"):
             if signed_address(item.name) is None and not is_temporary(item.name):
                 foreign.append(item.path)
-        return Contents(dict(sorted(objects.items())), tuple(sorted(foreign)))
+        return Contents(dict(sorted(objects.items())), tuple(sorted(foreign)), tuple(manifests))
 
     def objects(self) -> list[StoredObject]:
         """All objects in the order of their addresses. Raises `DamagedStateError`, `OperationError`."""
@@ -245,7 +263,7 @@ class Store:
         except FileNotFoundError:
             return Examined()
         if not stat.S_ISREG(before.st_mode):
-            return self._set_aside(address, FileIdentity.of(before), f"is {kind_of(before.st_mode)}")
+            return self.set_aside(path, address, FileIdentity.of(before), f"is {kind_of(before.st_mode)}")
         try:
             descriptor = open_regular(path, follow_symlinks=False)
         except NotFoundError:
@@ -260,11 +278,12 @@ class Store:
         finally:
             os.close(descriptor)
         if found.digest != address.digest:
-            return self._set_aside(address, FileIdentity.of(status), f"the content is blake3:{found.digest.hex()}")
+            reason = f"the content is blake3:{found.digest.hex()}"
+            return self.set_aside(path, address, FileIdentity.of(status), reason)
         return Examined(FileIdentity.of(status), made_read_only=writable)
 
-    def _set_aside(self, address: ContentAddress, seen: FileIdentity, reason: str) -> Examined:
-        path = self.object_path(address)
+    def set_aside(self, path: str, address: ContentAddress, seen: FileIdentity, reason: str) -> Examined:
+        """Move a damaged object or manifest to `damaged/`, unless another process has replaced it since it was seen."""
         with self.locked(), errors_named(path):
             paths.private_dir(self.root / "damaged")
             try:
@@ -305,7 +324,8 @@ class Store:
                     f"{reference}: in use as {', '.join(map(str, using))}",
                     hint="--force removes the object and these names; or batuta pacha store remove NAME",
                 )
-            if not using and not os.path.lexists(self.object_path(reference)):
+            present = map(os.path.lexists, (self.object_path(reference), self.manifest_path(reference)))
+            if not using and not any(present):
                 raise self._absent(reference, reference)
             if using:
                 names_file.save(self.names_path, {n: e for n, e in names.items() if n not in using})
@@ -313,8 +333,8 @@ class Store:
             return using
 
     def delete(self, address: ContentAddress) -> None:
-        """Delete an object and its signature. The caller holds the lock and has looked at the names."""
-        for path in (self.object_path(address), self.signature_path(address)):
+        """Delete an object or a manifest, and its signature. The caller holds the lock and has looked at the names."""
+        for path in (self.object_path(address), self.manifest_path(address), self.signature_path(address)):
             with errors_named(path), contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
                 sync_directory(os.path.dirname(path))

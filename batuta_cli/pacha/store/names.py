@@ -70,11 +70,13 @@ def parse_reference(text: str) -> Reference:
 
 @dataclass(frozen=True)
 class StoredName:
-    """What a name means: the object's address, its size in bytes, and the name of the file it was added from."""
+    """What a name means: an address, its size in bytes, and the name of the file or directory it was added from."""
 
     address: ContentAddress
     size: int
     file: str | None = None
+    directory: bool = False
+    """The address is that of a directory, which has a manifest; its size is that of all its files together."""
 
 
 Names = Mapping[StoreName, StoredName]
@@ -103,7 +105,7 @@ def save(path: Path, names: Names) -> None:
 
 def _row(entry: StoredName) -> dict[str, Any]:
     row: dict[str, Any] = {"address": str(entry.address), "size": entry.size}
-    return row if entry.file is None else row | {"file": entry.file}
+    return row | ({} if entry.file is None else {"file": entry.file}) | ({"directory": True} if entry.directory else {})
 
 
 def _parse(document: dict[str, Any]) -> dict[StoreName, StoredName]:
@@ -121,11 +123,13 @@ def _parse(document: dict[str, Any]) -> dict[StoreName, StoredName]:
 def _entry(row: Any) -> StoredName:
     if not isinstance(row, dict):
         raise TypeError("an entry is not a table")
-    _only(row, {"address", "size", "file"})
-    address, size, file = row["address"], row["size"], row.get("file")
+    _only(row, {"address", "size", "file", "directory"})
+    address, size, file, directory = row["address"], row["size"], row.get("file"), row.get("directory", False)
     if not isinstance(address, str) or type(size) is not int or size < 0 or not isinstance(file, str | None):
         raise TypeError("an entry is not address, size and file")
-    return StoredName(ContentAddress.parse(address), size, file)
+    if not isinstance(directory, bool):
+        raise TypeError("directory is not true or false")
+    return StoredName(ContentAddress.parse(address), size, file, directory)
 
 
 def _only(table: dict[str, Any], allowed: set[str]) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from batuta_cli.errors import BatutaError
+from batuta_cli.errors import BatutaError, DamagedStateError
 from batuta_cli.files import Advance, errors_named, is_locked
 from batuta_cli.pacha.hashing import ContentAddress
-from batuta_cli.pacha.store.layout import Progress, Store, is_temporary, signed_address, silent
+from batuta_cli.pacha.store.directories import members
+from batuta_cli.pacha.store.layout import FileIdentity, Progress, Store, is_temporary, signed_address, silent
 from batuta_cli.pacha.store.names import Reference, StoreName
 
 
@@ -48,7 +49,11 @@ class Collected:
     freed: int = 0
     """Bytes; an object that is a hard link to a user's file frees none, shared blocks cannot be told and count."""
     set_aside: int = 0
-    """Bytes in `store/damaged`, which are kept until the user deletes them."""
+    """Bytes in `store/damaged` that are kept there."""
+    cleared: int = 0
+    """Bytes of `store/damaged` that were deleted because the caller asked for it."""
+    directories: tuple[ContentAddress, ...] = ()
+    """Directories whose manifest was deleted."""
 
 
 def _ignore(count: int, report: Report) -> None:
@@ -76,15 +81,27 @@ def verify(
     for name, entry in sorted(names.items(), key=lambda item: item[0]):
         named.setdefault(entry.address, []).append(name)
     if references is None:
-        wanted = list(dict.fromkeys([*contents.objects, *named]))
+        wanted = list(dict.fromkeys([*contents.objects, *named, *contents.manifests]))
     else:
         # A name that is not in names.toml is the caller's error; a missing object is reported.
         wanted = list(dict.fromkeys(_address_of(store, r) for r in references))
+    directories = {*contents.manifests, *(entry.address for entry in names.values() if entry.directory)}
     reports: list[Report] = []
+    within: list[ContentAddress] = []
+    for address in [address for address in wanted if address in directories]:
+        report, inside = _examined_manifest(store, address, named.get(address, []))
+        reports.append(report)
+        within += inside
+        for member in inside:  # damage of an object is damage of the directories that have it
+            named.setdefault(member, []).extend(named.get(address, []))
+    wanted = [address for address in dict.fromkeys([*wanted, *within]) if address not in directories]
+    total = len(reports) + len(wanted)
+    for report in reports:
+        known(total, report)
     with progress("verifying the store", sum(_size(store.object_path(address)) for address in wanted)) as advance:
         for address in wanted:
             reports.append(_examined(store, address, named.get(address, []), references is not None, advance))
-            known(len(wanted), reports[-1])
+            known(total, reports[-1])
     return Report(
         tuple(address for one in reports for address in one.intact),
         tuple(damaged for one in reports for damaged in one.damaged),
@@ -112,6 +129,25 @@ def _examined(
     return Report(missing=tuple((name, address) for name in names) or ((None, address),))
 
 
+def _examined_manifest(
+    store: Store, address: ContentAddress, names: list[StoreName]
+) -> tuple[Report, tuple[ContentAddress, ...]]:
+    """The report on a directory's manifest, and the objects of the directory."""
+    path = store.manifest_path(address)
+    try:
+        seen = FileIdentity.of(os.lstat(path))
+    except FileNotFoundError:
+        return Report(missing=tuple((name, address) for name in names) or ((None, address),)), ()
+    try:
+        return Report(intact=(address,)), members(store, address)
+    except DamagedStateError as error:
+        moved = store.set_aside(path, address, seen, error.message)
+        where = moved.set_aside or path
+        return Report(damaged=(Damaged(address, "its manifest is damaged", where, tuple(names)),)), ()
+    except BatutaError as error:
+        return Report(unreadable=((address, error),)), ()
+
+
 def _size(path: str) -> int:
     try:
         return os.lstat(path).st_size
@@ -126,22 +162,30 @@ def _address_of(store: Store, reference: Reference) -> ContentAddress:
     return entry.address if entry is not None else store.lookup(reference)[0]
 
 
-def collect(store: Store, *, dry_run: bool = False) -> Collected:
-    """Delete the objects without a name, their signatures, and leftovers of interrupted additions.
+def collect(store: Store, *, dry_run: bool = False, damaged: bool = False) -> Collected:
+    """Delete the objects that no name needs, their signatures, and leftovers of interrupted additions.
+
+    `damaged` deletes also what was set aside in `store/damaged`.
 
     Works under the store's lock, under which additions write object and name together.
     An addition in progress is not deleted.
 
-    Raises `DamagedStateError` when the names are damaged: nothing is deleted then.
+    Raises `DamagedStateError` when the names or the manifest of a named directory are damaged or missing: nothing is
+    deleted then.
     """
     if not os.path.lexists(store.root):
         return Collected()
     with store.locked():
         names = store.names()
         needed = {entry.address for entry in names.values()}
+        for name, entry in names.items():
+            if entry.directory:
+                needed.update(_needed_by(store, name, entry.address))
+        contents = store.contents()
+        manifests = tuple(address for address in contents.manifests if address not in needed)
         objects: list[tuple[ContentAddress, int]] = []
         freed = 0
-        for address, path in store.contents().objects.items():
+        for address, path in contents.objects.items():
             if address not in needed:
                 with errors_named(path):
                     status = os.lstat(path)
@@ -154,11 +198,25 @@ def collect(store: Store, *, dry_run: bool = False) -> Collected:
         ]
         temporaries = _abandoned(store)
         if not dry_run:
-            for address, _ in objects:
+            for address in [*manifests, *(address for address, _ in objects)]:
                 store.delete(address)
             _unlink([*signatures, *temporaries])
-        set_aside = sum(item.stat(follow_symlinks=False).st_size for item in _files(store.root / "damaged"))
-        return Collected(tuple(objects), len(signatures), len(temporaries), freed, set_aside)
+        aside = [(item.path, item.stat(follow_symlinks=False).st_size) for item in _files(store.root / "damaged")]
+        if damaged and not dry_run:
+            _unlink([path for path, _ in aside])
+        held = sum(size for _, size in aside)
+        kept, cleared = (0, held) if damaged else (held, 0)
+        return Collected(tuple(objects), len(signatures), len(temporaries), freed, kept, cleared, manifests)
+
+
+def _needed_by(store: Store, name: StoreName, address: ContentAddress) -> tuple[ContentAddress, ...]:
+    needed = members(store, address)
+    if not needed:
+        raise DamagedStateError(
+            f"{name}: the manifest of the directory is missing, so its objects are not known",
+            hint=f"add the directory again, or give it up: batuta pacha store remove {name}",
+        )
+    return needed
 
 
 def _files(directory: Path) -> list[os.DirEntry[str]]:
@@ -173,7 +231,7 @@ def _files(directory: Path) -> list[os.DirEntry[str]]:
 def _abandoned(store: Store) -> list[str]:
     """Temporaries without a living writer; a writer holds a lock on its file."""
     found = [item.path for item in _files(store.incoming)]
-    for directory in (store.root, store.root / "signatures"):
+    for directory in (store.root, store.root / "signatures", store.root / "directories"):
         found += [item.path for item in _files(directory) if is_temporary(item.name)]
     return [path for path in found if _is_free(path)]
 

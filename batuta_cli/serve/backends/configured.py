@@ -27,7 +27,7 @@ from batuta_cli.serve.backends.profile import AddressVariable, Profile
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")  # a label of a host name
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class Backend:
     """A backend that requests may be sent to."""
 
@@ -112,12 +112,12 @@ def _configured(name: str, table: Table, environ: Mapping[str, str]) -> Backend:
     base_url = table.base_url.rstrip("/")
     own = _is_own(base_url, kind.profile)
     return Backend(
-        name,
-        kind,
-        (base_url,),
-        table.models,
-        table.api_key_env or (kind.profile.auth.env if own else ""),
-        tuple(kind.profile.auth.env_headers.items()) if own else (),
+        name=name,
+        kind=kind,
+        base_urls=(base_url,),
+        models=table.models,
+        api_key_env=table.api_key_env or (kind.profile.auth.env if own else ""),
+        env_headers=tuple(kind.profile.auth.env_headers.items()) if own else (),
     )
 
 
@@ -158,7 +158,16 @@ def _at_its_place(
         missing = tuple(_missing(name, profile, environ))
         urls = () if missing else tuple(_filled(url, profile, environ) for url in profile.base_urls)
     headers = tuple(profile.auth.env_headers.items())
-    return Backend(name, kind, urls, models, api_key_env or profile.auth.env, headers, missing, configured)
+    return Backend(
+        name=name,
+        kind=kind,
+        base_urls=urls,
+        models=models,
+        api_key_env=api_key_env or profile.auth.env,
+        env_headers=headers,
+        missing=missing,
+        configured=configured,
+    )
 
 
 def _missing(name: str, profile: Profile, environ: Mapping[str, str]) -> Iterator[str]:

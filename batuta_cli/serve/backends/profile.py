@@ -34,7 +34,7 @@ class AddressVariable:
     """Used when the address has neither scheme nor port; 0 when it must be a URL."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class Auth:
     """The authentication headers."""
 
@@ -49,7 +49,7 @@ class Auth:
     """Other headers, and the environment variables with their values."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class ServerIdentity:
     """A test that identifies the server: GET `path`, then every given condition must hold.
 
@@ -111,7 +111,7 @@ class NativeCount:
     (https://docs.anthropic.com/en/docs/build-with-claude/token-counting)."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class RemoteModels:
     """The signs that the server sends a model's requests to another host; one of them suffices."""
 
@@ -145,7 +145,7 @@ class ContinuationMethod(Enum):
     NONE = "none"
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class Continuation:
     """Whether and how the backend continues a text exactly."""
 
@@ -162,7 +162,7 @@ class Continuation:
     """The response may repeat the prefix, which the splice removes."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(kw_only=True, frozen=True, eq=False)
 class Profile:
     """The facts about a kind of backend."""
 

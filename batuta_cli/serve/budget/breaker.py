@@ -55,7 +55,7 @@ _KEY_HINT = """see the spending of the keys: batuta serve budget history --by ke
 a key with a higher budget: batuta serve keys create NAME --daily-budget USD"""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class CircuitBreakerConfig:
     """Limits of spending. Raises `UsageError` if an amount, the threshold or the time zone is invalid."""
 
@@ -83,11 +83,11 @@ class CircuitBreakerConfig:
     def from_config(cls, budget: "Budget") -> Self:
         """The limits of the configuration's `[budget]` table."""
         return cls(
-            budget.daily_budget_usd,
-            budget.warning_threshold,
-            budget.max_request_cost_usd,
-            budget.timezone,
-            budget.reservation_wait,
+            daily_budget_usd=budget.daily_budget_usd,
+            warning_threshold=budget.warning_threshold,
+            max_request_cost_usd=budget.max_request_cost_usd,
+            timezone=budget.timezone,
+            reservation_wait=budget.reservation_wait,
         )
 
     @cached_property
@@ -109,7 +109,7 @@ class CircuitBreakerConfig:
         return int((part * self.daily_budget).to_integral_value(ROUND_CEILING))
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class BudgetStatus:
     """The sums and limits of a day, in nano-dollars; properties named `*_usd` are in dollars."""
 

@@ -11,13 +11,13 @@ upper estimate and marked as such. `truncation` has the rules for what is kept.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from batuta_cli.errors import UsageError
+from batuta_cli.errors import InvalidInputError, UsageError
+from batuta_cli.files import display
 from batuta_cli.serve.context.truncation import Truncation, TruncationStrategy, truncate
-from batuta_cli.serve.messages import ChatMessage
+from batuta_cli.serve.messages import ChatMessage, template_input_of
 
 if TYPE_CHECKING:
     from batuta_cli.config import ModelSection
@@ -143,13 +143,23 @@ class ContextManager:
     def count(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] = NO_OPTIONS) -> "TokenCount":
         """The tokens of the prompt for these messages. `options` has further fields of the request, such as `tools`.
 
-        Raises `TemplateError` when the template cannot render the messages.
+        Raises `TemplateError` when the template cannot render the messages, and `InvalidInputError` for a content part
+        that is not text: only a running server knows its tokens.
         """
+        if isinstance(self.counter, PromptCounter):
+            _check_parts(messages)
         return self.counter(messages, options)
 
     def fits(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] = NO_OPTIONS) -> bool:
         """Whether the prompt leaves the reserve for the output. Where the count is an estimate, False may be wrong."""
         return self.count(messages, options).tokens <= self.size.limit
+
+    def unread(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] = NO_OPTIONS) -> list[str]:
+        """Describe the parts of the input that the model's template does not read; one sentence each.
+
+        A running server reads them or not; nothing is known of it here. Raises `TemplateError` as `count`.
+        """
+        return self.counter.unread(messages, options) if isinstance(self.counter, PromptCounter) else []
 
     def truncate(
         self,
@@ -162,26 +172,67 @@ class ContextManager:
         Raises `ContextOverflowError` when the messages that must be kept are too long by an exact count.
         """
         chosen = TruncationStrategy.SLIDING_WINDOW if strategy is None else TruncationStrategy(strategy)
-        return truncate(messages, lambda kept: self.counter(kept, options), self.size.limit, chosen)
+        return truncate(messages, lambda kept: self.count(kept, options), self.size.limit, chosen)
 
 
-def prompt_counter(model: str, tokenizer: str = "", template: str = "", system_fallback: str = "error") -> Counter:
+def _check_parts(messages: Sequence[ChatMessage]) -> None:
+    for number, message in enumerate(messages, 1):
+        for part in message.parts:
+            if part.get("type") != "text":
+                kind = display(str(part.get("type"))[:40])
+                raise InvalidInputError(
+                    f"message {number}: has a content part of type {kind}, whose tokens only the server can count",
+                    hint="--backend NAME lets a running llama.cpp or vLLM count",
+                )
+
+
+@dataclass(frozen=True)
+class PromptCounter:
+    """Counts the prompts of one model: a `Counter`."""
+
+    model: str
+    engine: "ChatTemplateEngine | None"
+    """None where the template is not known."""
+    tokenizer: str = ""
+    """The file to count with; empty: the model's own tokenizer."""
+    system_fallback: str = "error"
+
+    def __call__(self, messages: Sequence[ChatMessage], options: Mapping[str, Any]) -> "TokenCount":
+        """Count a prompt; `options` has further fields of the request, such as `tools`."""
+        from batuta_cli.serve.tokens import count_messages
+
+        render = None if self.engine is None else self._render
+        return count_messages(
+            self.model, messages, tokenizer_path=self.tokenizer or None, render=render, options=options
+        )
+
+    def unread(self, messages: Sequence[ChatMessage], options: Mapping[str, Any]) -> list[str]:
+        """Describe the parts of the input that the template does not read. Raises `TemplateError`."""
+        given = template_input_of(options)
+        if self.engine is not None:
+            arguments = given.arguments()
+            prompt = self._render(messages, **arguments) if given.tools else None
+            return self.engine.unread(messages, prompt=prompt, **arguments)
+        unknown = f"the template of {display(self.model)} is not known"
+        return [f"{unknown}; {display(name)} is not counted" for name in options.get("chat_template_kwargs") or ()]
+
+    def _render(self, messages: Sequence[ChatMessage], /, **template_input: Any) -> str:
+        assert self.engine is not None  # noqa: S101 - the callers have checked it
+        return self.engine.apply(messages, system_fallback=self.system_fallback, **template_input)
+
+
+def prompt_counter(
+    model: str, tokenizer: str = "", template: str = "", system_fallback: str = "error"
+) -> PromptCounter:
     """The counter of a model's name or file. `tokenizer` and `template` are files that override those of the model.
 
     Raises the errors of `ChatTemplateEngine` for files that it cannot read.
     """
-    from batuta_cli.serve.tokens import count_messages
     from batuta_cli.serve.tokens.openai_models import openai_model
 
-    render = None
     hosted = openai_model(model)
-    if template or hosted is None or hosted.rendered:
-        engine = _engine(model, tokenizer, template)
-        if engine is not None:
-            render = partial(engine.apply, system_fallback=system_fallback)
-    return lambda messages, options: count_messages(
-        model, messages, tokenizer_path=tokenizer or None, render=render, options=options
-    )
+    rendered = template or hosted is None or hosted.rendered
+    return PromptCounter(model, _engine(model, tokenizer, template) if rendered else None, tokenizer, system_fallback)
 
 
 def _engine(model: str, tokenizer: str, template: str) -> "ChatTemplateEngine | None":

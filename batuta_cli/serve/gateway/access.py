@@ -161,7 +161,9 @@ def tier_for(headers: Mapping[bytes, bytes], configured: PrivacyTier, limits: Ke
         tier = PrivacyTier.parse(value.decode("latin-1").strip())
     except UsageError:
         tiers = ", ".join(PrivacyTier)
-        raise HttpError(400, "invalid_value", f"X-Batuta-Privacy must be one of {tiers}", "X-Batuta-Privacy") from None
+        raise HttpError(
+            400, "invalid_value", f"X-Batuta-Privacy must be one of {tiers}", param="X-Batuta-Privacy"
+        ) from None
     if not default.admits(tier):
         whose = "the configured tier" if default is configured else "the tier of this key"
         raise HttpError(403, "privacy", f"X-Batuta-Privacy must not be looser than {whose}, {default}")

@@ -53,7 +53,7 @@ _LLM_MODELS = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class ClientProgram:
     """A program that speaks one of the gateway's APIs."""
 
@@ -80,9 +80,9 @@ _OPENAI_CLEARED = ("OPENAI_API_BASE", "OPENAI_BASE_URL", "OPENAI_ORGANIZATION", 
 
 PROGRAMS: tuple[ClientProgram, ...] = (
     ClientProgram(
-        "claude",
-        "npm install -g @anthropic-ai/claude-code",
-        {
+        name="claude",
+        install="npm install -g @anthropic-ai/claude-code",
+        variables={
             "ANTHROPIC_BASE_URL": "$URL",
             "ANTHROPIC_AUTH_TOKEN": "$KEY",
             # Without these it asks for models of Anthropic's, in the background and for subagents.
@@ -112,10 +112,10 @@ PROGRAMS: tuple[ClientProgram, ...] = (
         ),
     ),
     ClientProgram(
-        "codex",
-        "npm install -g @openai/codex",
-        {},
-        _codex_options(
+        name="codex",
+        install="npm install -g @openai/codex",
+        variables={},
+        arguments=_codex_options(
             'model="$MODEL"',
             'model_provider="batuta"',
             'model_providers.batuta.name="batuta"',
@@ -124,13 +124,13 @@ PROGRAMS: tuple[ClientProgram, ...] = (
             "features.plugins=false",
             "check_for_update_on_startup=false",
         ),
-        _codex_options('model_providers.batuta.env_key="$NAME"'),
-        ("CODEX_API_KEY", "CODEX_ACCESS_TOKEN", "OPENAI_API_KEY", *_OPENAI_CLEARED),
+        key_arguments=_codex_options('model_providers.batuta.env_key="$NAME"'),
+        cleared=("CODEX_API_KEY", "CODEX_ACCESS_TOKEN", "OPENAI_API_KEY", *_OPENAI_CLEARED),
     ),
     ClientProgram(
-        "opencode",
-        "npm install -g opencode-ai",
-        {
+        name="opencode",
+        install="npm install -g opencode-ai",
+        variables={
             "OPENCODE_CONFIG_CONTENT": json.dumps(_OPENCODE, separators=(",", ":")),
             "OPENCODE_DISABLE_AUTOUPDATE": "1",
             "OPENCODE_DISABLE_MODELS_FETCH": "1",
@@ -139,9 +139,9 @@ PROGRAMS: tuple[ClientProgram, ...] = (
         cleared=("OPENCODE_API_KEY", "OPENCODE_AUTH_CONTENT", "OPENCODE_AUTO_SHARE", "OPENCODE_CONSOLE_TOKEN"),
     ),
     ClientProgram(
-        "aider",
-        "pip install aider-chat",
-        {
+        name="aider",
+        install="pip install aider-chat",
+        variables={
             "OPENAI_API_BASE": "$URL/v1",
             "OPENAI_API_KEY": "$KEY",
             "AIDER_MODEL": "openai/$MODEL",
@@ -156,9 +156,9 @@ PROGRAMS: tuple[ClientProgram, ...] = (
         cleared=("AIDER_API_KEY", "AIDER_OPENAI_API_BASE", "AIDER_OPENAI_API_KEY", *_OPENAI_CLEARED[1:]),
     ),
     ClientProgram(
-        "llm",
-        "pip install llm",
-        {"LLM_USER_PATH": "$DIRECTORY", "LLM_MODEL": "$MODEL", "OPENAI_API_KEY": "$KEY"},
+        name="llm",
+        install="pip install llm",
+        variables={"LLM_USER_PATH": "$DIRECTORY", "LLM_MODEL": "$MODEL", "OPENAI_API_KEY": "$KEY"},
         cleared=_OPENAI_CLEARED,
         file=("extra-openai-models.yaml", json.dumps(_LLM_MODELS, indent=1) + "\n"),  # JSON is YAML 1.2
     ),
@@ -172,7 +172,7 @@ _OTHER_PROVIDER_KEYS = (
 """Variables with keys of services that are no backend of their own name here."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class ClientSettings:
     """The settings of one client for one gateway and model."""
 
@@ -236,12 +236,12 @@ def settings_for(
     if not key_variable:
         variables |= dict.fromkeys(keyed, NO_KEY)
     return ClientSettings(
-        program,
-        variables,
-        keyed if key_variable else (),
-        tuple(map(filled, arguments)),
-        (program.file[0], filled(program.file[1])) if program.file else None,
-        key_variable,
+        program=program,
+        variables=variables,
+        key_variables=keyed if key_variable else (),
+        arguments=tuple(map(filled, arguments)),
+        file=(program.file[0], filled(program.file[1])) if program.file else None,
+        key_variable=key_variable,
     )
 
 

@@ -9,7 +9,7 @@ configuration name files of the operator: they go to the log, and the client get
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import orjson
@@ -61,11 +61,14 @@ class HttpError(Exception):
     status: int
     code: str
     message: str
+    _: KW_ONLY
     param: str | None = None
     """The field of the request that is wrong."""
     retry_after: float | None = None
     """Seconds for the header `Retry-After`."""
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    details: Mapping[str, Any] | None = None
+    """What Anthropic's clients read by program, such as `error_code`."""
     reported_type: str = ""
     """The error type that a backend reports."""
 
@@ -159,7 +162,7 @@ def _backend(error: BackendError) -> HttpError:
         status,
         reported.code or fallback,
         message,
-        reported.param or None,
+        param=reported.param or None,
         retry_after=retry_after,
         reported_type=reported.type if status != 502 else "",
     )
@@ -183,8 +186,10 @@ def openai_error(error: HttpError, request_id: str) -> dict[str, Any]:
 
 def anthropic_error(error: HttpError, request_id: str) -> dict[str, Any]:
     """The body in Anthropic's format, with `code` added."""
-    details = {"type": error.type, "message": error.message, "code": error.code}
-    return {"type": "error", "error": details, "request_id": request_id}
+    body: dict[str, Any] = {"type": error.type, "message": error.message, "code": error.code}
+    if error.details is not None:
+        body["details"] = dict(error.details)
+    return {"type": "error", "error": body, "request_id": request_id}
 
 
 def ollama_error(error: HttpError, request_id: str) -> dict[str, Any]:
@@ -208,4 +213,4 @@ def check_method(method: str, allowed: tuple[str, ...]) -> None:
 def unknown_model(model: str, known: Collection[str]) -> HttpError:
     """The error for a model that no backend has; it suggests the nearest known one."""
     message = f"no backend has this model{did_you_mean(model, known) or ';'} GET /v1/models lists them"
-    return HttpError(404, "model_not_found", message, "model")
+    return HttpError(404, "model_not_found", message, param="model")

@@ -43,7 +43,7 @@ _OTHER_DESCRIPTORS = 200
 MakeGateway = Callable[[Log], "Gateway"]
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class Hosting:
     """How the gateway is run."""
 

@@ -34,7 +34,7 @@ _FREE_TAIL = re.compile(r"^ft:|\.ft-")  # the end of a fine-tuned model's name i
 _COMPACT_DATE = re.compile(r"-(20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)")
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class ListPrice:
     """Prices valid from a date on (UTC), in dollars for a million tokens, as decimal text."""
 
@@ -51,7 +51,7 @@ class ListPrice:
     """The provider writes prompts to its cache, at a price above that of input, without a request for it."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class HostedModel:
     """A model at a provider. One without prices is free or not sold by the token; its price counts as unknown."""
 
@@ -212,7 +212,13 @@ def read(data: dict[str, Any]) -> Catalogue:
     providers = {}
     for identifier, row in data["providers"].items():
         models = tuple(
-            HostedModel(identifier, name, match, window, tuple(_list_price(*price) for price in prices))
+            HostedModel(
+                provider=identifier,
+                id=name,
+                match=match,
+                window=window,
+                prices=tuple(_list_price(*price) for price in prices),
+            )
             for name, match, window, prices in row["models"]
         )
         providers[identifier] = Provider(identifier, row["match"], tuple(row["fallback"]), models)
@@ -228,7 +234,15 @@ def _list_price(
     kinds: Any = (),
     unasked: bool = False,
 ) -> ListPrice:
-    return ListPrice(since, input, output, request, tuple(_list_tier(*tier) for tier in tiers), _pairs(kinds), unasked)
+    return ListPrice(
+        since=since,
+        input=input,
+        output=output,
+        request=request,
+        tiers=tuple(_list_tier(*tier) for tier in tiers),
+        kinds=_pairs(kinds),
+        writes_unasked=unasked,
+    )
 
 
 def _list_tier(above: int, input: str, output: str, kinds: Any = ()) -> tuple[int, str, str, Kinds]:

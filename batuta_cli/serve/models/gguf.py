@@ -73,6 +73,13 @@ class GgufMetadata:
             raise self._wrong(key, "text")
         return value
 
+    def flag(self, key: str) -> bool | None:
+        """A field that is true or false, or None."""
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise self._wrong(key, "true or false")
+        return value
+
     def integer(self, key: str) -> int | None:
         """A field that is a whole number, or None."""
         value = self.values.get(key)

@@ -70,7 +70,7 @@ class _Rates:
     output_audio: int
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class TokenPricing:
     """Nano-dollars for a million tokens of input and of output, and for the request itself.
 
@@ -96,7 +96,10 @@ class TokenPricing:
     @classmethod
     def usd(cls, *, input: Usd, output: Usd) -> Self:
         """Prices in dollars for a million tokens. Raises `UsageError` for an invalid amount."""
-        return cls(to_nano(input, "the price of input"), to_nano(output, "the price of output"))
+        return cls(
+            input_per_million=to_nano(input, "the price of input"),
+            output_per_million=to_nano(output, "the price of output"),
+        )
 
     @classmethod
     def for_model(cls, model: str, *, provider: str | None = None, at: dt.date | None = None) -> "TokenPricing":
@@ -222,7 +225,7 @@ def _known(price: int | None, otherwise: int) -> int:
     return otherwise if price is None else price
 
 
-FREE = TokenPricing(0, 0)
+FREE = TokenPricing(input_per_million=0, output_per_million=0)
 """The price of a local backend."""
 
 
@@ -299,12 +302,12 @@ def pricing(listed: ListPrice) -> TokenPricing:
         PriceTier(above, to_nano(input), to_nano(output), _kinds(kinds)) for above, input, output, kinds in listed.tiers
     )
     return TokenPricing(
-        to_nano(listed.input),
-        to_nano(listed.input if listed.output is None else listed.output),
-        to_nano(listed.request),
-        tuple(tiers),
-        _kinds(listed.kinds),
-        listed.writes_unasked,
+        input_per_million=to_nano(listed.input),
+        output_per_million=to_nano(listed.input if listed.output is None else listed.output),
+        per_request=to_nano(listed.request),
+        tiers=tuple(tiers),
+        kinds=_kinds(listed.kinds),
+        writes_unasked=listed.writes_unasked,
     )
 
 

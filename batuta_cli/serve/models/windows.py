@@ -36,7 +36,7 @@ LARGEST_RESERVE = 4096
 """The reserve of large windows, in tokens."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class ModelInfo:
     """The window and the reserve of a model in tokens, with their source."""
 
@@ -65,7 +65,7 @@ def known_model(name: str, models: Mapping[str, "ModelSection"] = {}, *, files: 
     if own is None or not own.context_window:
         return found and _with_reserve(found, own.output_reserve if own else 0)
     reserve = own.output_reserve or default_reserve(own.context_window)
-    return ModelInfo(name, own.context_window, reserve, "the config")
+    return ModelInfo(name=name, context_window=own.context_window, output_reserve=reserve, source="the config")
 
 
 def require_model(name: str, models: Mapping[str, "ModelSection"] = {}) -> ModelInfo:
@@ -80,14 +80,28 @@ def require_model(name: str, models: Mapping[str, "ModelSection"] = {}) -> Model
 
 
 def _with_reserve(info: ModelInfo, reserve: int) -> ModelInfo:
-    return ModelInfo(info.name, info.context_window, reserve, info.source, info.as_of) if reserve else info
+    return (
+        ModelInfo(
+            name=info.name,
+            context_window=info.context_window,
+            output_reserve=reserve,
+            source=info.source,
+            as_of=info.as_of,
+        )
+        if reserve
+        else info
+    )
 
 
 def _from_file(name: str) -> ModelInfo | None:
     folder = os.path.join(name, "config.json")
     if os.path.isfile(folder):
         window = _position_embeddings(folder)
-        return ModelInfo(name, window, default_reserve(window), folder) if window else None
+        return (
+            ModelInfo(name=name, context_window=window, output_reserve=default_reserve(window), source=folder)
+            if window
+            else None
+        )
     if not os.path.isfile(name):
         return None
     from batuta_cli.serve.models.gguf import read_metadata
@@ -97,7 +111,11 @@ def _from_file(name: str) -> ModelInfo | None:
     if not is_gguf and not name.lower().endswith(".gguf"):
         return None
     window = read_metadata(name).context_length or 0
-    return ModelInfo(name, window, default_reserve(window), name) if window else None
+    return (
+        ModelInfo(name=name, context_window=window, output_reserve=default_reserve(window), source=name)
+        if window
+        else None
+    )
 
 
 def _position_embeddings(path: str) -> int:
@@ -117,7 +135,13 @@ def _from_table(name: str) -> ModelInfo | None:
     plain = _plain(name)
     for row in _table()["model"]:
         if re.fullmatch(row["pattern"], plain):
-            return ModelInfo(row["name"], row["window"], row["reserve"], row["source"], AS_OF)
+            return ModelInfo(
+                name=row["name"],
+                context_window=row["window"],
+                output_reserve=row["reserve"],
+                source=row["source"],
+                as_of=AS_OF,
+            )
     return None
 
 
@@ -130,7 +154,13 @@ def _from_catalogue(name: str) -> ModelInfo | None:
     # A host may allow less than the model's window, so without an entry of the maker the smallest counts.
     model = maker if maker and maker.window else min(hosted, key=lambda model: model.window or 0)
     window = model.window or 0
-    return ModelInfo(model.id, window, default_reserve(window), table.source, table.as_of)
+    return ModelInfo(
+        name=model.id,
+        context_window=window,
+        output_reserve=default_reserve(window),
+        source=table.source,
+        as_of=table.as_of,
+    )
 
 
 def _plain(name: str) -> str:

@@ -74,11 +74,14 @@ def cache_writes_of(request: ChatRequest) -> CacheWrites:
     return cache_writes([request.options, parts, request.native.document if request.native else None])
 
 
-def other_texts(request: ChatRequest) -> Iterator[str]:
-    """The JSON texts that may become part of the prompt beside the messages' texts, tools and formats."""
+def other_texts(request: ChatRequest, *, fields: bool = True) -> Iterator[str]:
+    """The JSON texts that may become part of the prompt beside the messages' texts, tools and formats.
+
+    Without `fields`, the further fields of messages are left out, which `count_messages` counts itself.
+    """
     for message in request.messages:
         yield from (_json(part) for part in message.parts if part.get("type") != "text" and not _kind(part))
-        yield from (_json(value) for value in message.fields.values() if value)
+        yield from (_json(value) for value in message.fields.values() if value and fields)
     for name in (*_PROMPT_OPTIONS, *request.unknown_fields):
         if value := request.options.get(name):
             yield _json(value)

@@ -72,7 +72,7 @@ def count(request: ChatRequest, models: Mapping[str, ModelSection]) -> TokenCoun
             found = count_prompt(request.messages, request.options)
         else:
             found = count_messages(model_name(request.model), request.messages, options=request.options)
-        if texts := list(other_texts(request)):
+        if texts := list(other_texts(request, fields=False)):
             tokenizer = tokenizer_for(tokenizer_name(request.model, models))
             more = sum(tokenizer.count(text) + _MESSAGE for text in texts)
             found = replace(found, tokens=found.tokens + more, exact=False)

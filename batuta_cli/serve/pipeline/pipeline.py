@@ -130,7 +130,7 @@ class Pipeline:
         try:
             return await self._open(request)
         except BatutaError as error:
-            if request.inputs or not may_fall_back(error):
+            if request.inputs or not may_fall_back(error):  # vectors of another model mean something else
                 raise
             for model in filter(request.client.may_use, self.names.fallbacks(request.model)):
                 with contextlib.suppress(BatutaError):  # the client gets the error of the model that it named

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from batuta_cli.config import Config
 from batuta_cli.errors import BatutaError, PrivacyError
+from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
 from batuta_cli.serve.client_account import ANY_CLIENT, ClientAccount
@@ -155,13 +156,26 @@ class Planner:
         return count
 
     async def render(self, request: ChatRequest) -> str:
-        """The prompt for raw completion. Raises `UsageError` for a model whose format is not known."""
+        """The prompt for raw completion. Logs what the template does not read.
+
+        Raises `UsageError` for a model whose format is not known, and the errors of `ChatTemplateEngine.apply`.
+        """
         from batuta_cli.serve.templates.engine import ChatTemplateEngine
 
         own = self._config.models.get(request.model)
-        name = own.template if own and own.template else input_count.model_name(request.model)
-        given = template_input_of(request.options).arguments()
-        return ChatTemplateEngine.from_model(name).apply(request.messages, **given)
+
+        def work() -> str:
+            if own and own.template:
+                engine = ChatTemplateEngine(own.template)
+            else:
+                engine = ChatTemplateEngine.from_model(input_count.model_name(request.model))
+            given = template_input_of(request.options).arguments()
+            prompt = engine.apply(request.messages, **given)
+            for line in engine.unread(request.messages, prompt=prompt, **given):
+                logging.getLogger("batuta").warning("raw completion of %s: %s", display(request.model), line)
+            return prompt
+
+        return await _in_thread(work)
 
     def _plan_request(self, request: ChatRequest) -> PlanRequest:
         counted, longest = input_count.bound_inputs(request) if request.inputs else (input_count.bound(request), None)

@@ -49,7 +49,18 @@ class Relay:
                     finish_reason=piece.finish_reason, index=piece.index, stop=piece.stop
                 )
             if text or piece.delta or piece.logprobs or piece.embeddings:
-                self._send(Piece(text, None, None, piece.delta, piece.index, piece.logprobs, piece.embeddings), new)
+                self._send(
+                    Piece(
+                        text,
+                        finish_reason=None,
+                        usage=None,
+                        delta=piece.delta,
+                        index=piece.index,
+                        logprobs=piece.logprobs,
+                        embeddings=piece.embeddings,
+                    ),
+                    new,
+                )
 
     def _feed_raw(self, piece: Piece, new: list[Piece]) -> None:
         if piece.finish_reason or (self.ends and not piece.has_content):

@@ -1,6 +1,6 @@
 """The model's name in what is relayed as it came: a client that asked for an alias gets the alias as the name.
 
-`model` stands in the document, or within its `message` (Anthropic's `message_start`) or `response` (OpenAI's
+The field `model` is part of the document, or of its `message` (Anthropic's `message_start`) or `response` (OpenAI's
 responses). Events of other content are not read.
 """
 

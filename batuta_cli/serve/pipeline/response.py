@@ -323,6 +323,7 @@ class Response:
             budget_left=await self._budget_left() if cost else None,
             attempts=tuple(attempt.report(failed) for attempt, failed in reports),
             prompted=self._prompted,
+            fallback=self.fallback,
             usage=usage,
         )
         return usage

@@ -32,7 +32,7 @@ from batuta_cli.serve.privacy.audit_format import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class FileReport:
     """The verification of one file of the log."""
 
@@ -185,7 +185,7 @@ def _verify_file(path: Path, missing: set[str], references: _References) -> File
     try:
         descriptor = open_regular(path)
     except (InvalidInputError, NotFoundError):  # it exists, and is a directory, a link to nothing or a device
-        return FileReport(path.name, 0, NO_HASH, ("is not a regular file",))
+        return FileReport(name=path.name, records=0, head=NO_HASH, problems=("is not a regular file",))
     with os.fdopen(descriptor, "rb") as file, errors_named(path):
         for number, line in enumerate(lines_of(file), 1):
             if is_torn(line):
@@ -211,4 +211,4 @@ def _verify_file(path: Path, missing: set[str], references: _References) -> File
                     heads = heads_in(record) or ()
                     missing.difference_update(head.head for head in heads)
                     references.pruned.update((path.parent, head.name) for head in heads)
-    return FileReport(path.name, records, previous, tuple(problems), incomplete)
+    return FileReport(name=path.name, records=records, head=previous, problems=tuple(problems), incomplete=incomplete)

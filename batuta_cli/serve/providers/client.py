@@ -67,7 +67,9 @@ async def send_call(
     `BackendError`, `InvalidInputError` for options that JSON cannot represent, `PrivacyError`, `AuditError`.
     """
     delivery = delivery or Delivery()
-    sender = _Sender(session, backend, request_id, timeouts, paid, delivery)
+    sender = _Sender(
+        session=session, backend=backend, request_id=request_id, timeouts=timeouts, paid=paid, delivery=delivery
+    )
     wire = native_module() if call.native else format_module(_format(backend.profile, call))
     outgoing, reader = wire.outgoing(call, backend.profile), wire.reader(call)
     url = _url(base_url, outgoing.path)
@@ -103,7 +105,7 @@ async def send_call(
         raise BackendError("the backend's stream ended before its response was complete")
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class _Sender:
     """Sends one request to one backend."""
 

@@ -102,7 +102,9 @@ class GatedSession:
             aiohttp.ClientError, TimeoutError: it failed.
         """
         options = {"headers": headers, "data": data, "timeout": timeout or _NO_TIMEOUT}
-        attempt = ConnectionAttempt(request_id, backend, delivery or Delivery(), once=once, repeated=repeated)
+        attempt = ConnectionAttempt(
+            request_id=request_id, backend=backend, delivery=delivery or Delivery(), once=once, repeated=repeated
+        )
         return _Request(self._sent(method, url, attempt, options))
 
     async def _sent(
@@ -127,7 +129,11 @@ class GatedSession:
                 if attempt.once or not attempt.reused or time.monotonic() - began > _CLOSED_BEFORE:
                     raise
                 attempt = ConnectionAttempt(
-                    first.request_id, first.backend, first.delivery, fresh=True, repeated=first.repeated
+                    request_id=first.request_id,
+                    backend=first.backend,
+                    delivery=first.delivery,
+                    fresh=True,
+                    repeated=first.repeated,
                 )
             except Exception:
                 if attempt.refusal is not None:

@@ -33,7 +33,7 @@ class Delivery:
     """A connection is open and the request is being written, so the backend may have read it."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ConnectionAttempt:
     """One request that needs a connection."""
 

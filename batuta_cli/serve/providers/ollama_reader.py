@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
+from batuta_cli.serve.providers.formats.openai_chat import is_empty, read_logprobs
 from batuta_cli.serve.providers.reported import reported_error
 from batuta_cli.serve.providers.sse import Event
-from batuta_cli.serve.providers.tolerant_json import json_object
+from batuta_cli.serve.providers.tolerant_json import encoded, json_object, mended
 from batuta_cli.serve.providers.wire import BackendError, EndingReader, FinishReason, Piece
 from batuta_cli.serve.usage import plain
 
@@ -27,7 +26,8 @@ class NativeOllamaReader(EndingReader):
         self._calls = 0
 
     def event(self, event: Event) -> Iterator[Piece]:
-        yield replace(self._piece(json_object(event.data)), raw=event)
+        if not is_empty(event):
+            yield replace(self._piece(json_object(event.data)), raw=event)
 
     def whole(self, document: Any) -> Iterator[Piece]:
         piece = self._piece(document)
@@ -41,20 +41,20 @@ class NativeOllamaReader(EndingReader):
         content = document.get(self._inside) if self._inside else document
         content = content if isinstance(content, dict) else {}
         text = content.get("content" if self._inside else "response")
-        delta = {"reasoning_content": content["thinking"]} if isinstance(content.get("thinking"), str) else {}
+        delta = {"reasoning_content": mended(content["thinking"])} if isinstance(content.get("thinking"), str) else {}
         delta = {name: value for name, value in delta.items() if value}
         if isinstance(calls := content.get("tool_calls"), list) and calls:
             delta["tool_calls"] = list(map(self._call, calls))
-        logprobs = {"content": document["logprobs"]} if document.get("logprobs") else None
+        logprobs = read_logprobs({"content": document.get("logprobs")})
         finish: FinishReason | None = None
         if document.get("done"):
-            self._complete = True
+            self._complete = self._ended = True
             finish = "tool_calls" if self._calls else "length" if document.get("done_reason") == "length" else "stop"
         return Piece(
-            text if isinstance(text, str) else "",
-            finish,
-            plain(document.get("prompt_eval_count"), document.get("eval_count")),
-            delta or None,
+            mended(text) if isinstance(text, str) else "",
+            finish_reason=finish,
+            usage=plain(document.get("prompt_eval_count"), document.get("eval_count")),
+            delta=delta or None,
             logprobs=logprobs,
             opaque=bool(self._inside) and any(content[name] for name in content.keys() - _OLLAMA_MESSAGE),
         )
@@ -64,5 +64,5 @@ class NativeOllamaReader(EndingReader):
         if not isinstance(function, dict):
             raise BackendError("the backend answered with a tool call without a function")
         index, self._calls = self._calls, self._calls + 1
-        arguments = orjson.dumps(function.get("arguments") or {}).decode()
+        arguments = encoded(mended(function.get("arguments") or {})).decode()
         return {"index": index, "function": {"name": function.get("name"), "arguments": arguments}}

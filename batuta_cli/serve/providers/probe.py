@@ -34,7 +34,7 @@ _LONGEST_BODY = 4 * 1024 * 1024  # bytes; the metrics of a busy vLLM are a tenth
 _VALUE = r"(?:\{[^}\n]*\})?[ \t]+([-+0-9.eE]+|NaN)"  # https://prometheus.io/docs/instrumenting/exposition_formats/
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class ProbeResult:
     """The state of one backend."""
 
@@ -76,7 +76,7 @@ GATEWAY_HEADER = "x-batuta-version"
 """A response header of batuta's gateway."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class _ProbeResponse:
     """One HTTP response, or the `error` in its place. Header names are in lower case."""
 
@@ -148,13 +148,15 @@ class _Prober:
 
     async def backend(self, backend: Backend) -> ProbeResult:
         if backend.missing:
-            return ProbeResult(backend, error=no_address(backend))
+            return ProbeResult(backend=backend, error=no_address(backend))
         if not backend.profile.health:
-            return ProbeResult(backend, backend.base_urls[0], error="it has no health URL")
+            return ProbeResult(backend=backend, base_url=backend.base_urls[0], error="it has no health URL")
         if not backend.profile.is_local:
             lacking = backend.api_key_env and not backend.api_key(self._environ)
             if lacking:
-                return ProbeResult(backend, backend.base_urls[0], error=f"{backend.api_key_env} is not set")
+                return ProbeResult(
+                    backend=backend, base_url=backend.base_urls[0], error=f"{backend.api_key_env} is not set"
+                )
         tried: list[ProbeResult] = []
         for base_url in backend.base_urls:
             tried.append(await self._at(backend, base_url))
@@ -167,7 +169,7 @@ class _Prober:
         headers = backend.auth_headers(self._environ)
         # A server on a shared port is identified before a key is sent to it.
         health = await self._get(backend, base_url, profile.health, headers if not profile.identity else {})
-        found = ProbeResult(backend, base_url, latency_ms=health.latency_ms)
+        found = ProbeResult(backend=backend, base_url=base_url, latency_ms=health.latency_ms)
         if not health.status:
             reachable = None if health.refused else False
             return replace(
@@ -249,7 +251,7 @@ class _Prober:
                     body += more
                 elapsed = (time.monotonic() - began) * 1000
                 names = {name.lower(): value for name, value in got.headers.items()}
-                return _ProbeResponse(got.status, names, body, latency_ms=elapsed)
+                return _ProbeResponse(status=got.status, headers=names, body=body, latency_ms=elapsed)
         except (PrivacyError, UsageError) as error:
             return _ProbeResponse(error=error.message, refused=True)
         except TimeoutError:

@@ -63,7 +63,7 @@ async def server_count(
     """
     about = _count_routes(backend)
     root = base_url.removesuffix("/v1")
-    caller = _Caller(session, backend, timeout, request_id)
+    caller = _Caller(session=session, backend=backend, timeout=timeout, request_id=request_id)
     chat = {"messages": [message.to_dict() for message in messages]}
     chat |= {name: options[name] for name in PROMPT_FIELDS if options.get(name)}
     if about.render:
@@ -89,7 +89,7 @@ async def server_text_count(
 ) -> ServerCount:
     """The tokens of a text to embed, with those that the model adds at its ends. Raises as `server_count`."""
     about = _count_routes(backend)
-    caller = _Caller(session, backend, timeout, request_id)
+    caller = _Caller(session=session, backend=backend, timeout=timeout, request_id=request_id)
     body: dict[str, Any] = {"content": text, "add_special": True, "parse_special": True}
     if not about.render:
         body = {"model": model, "prompt": text, "add_special_tokens": True}
@@ -136,14 +136,16 @@ async def native_count(
     withheld = native.withheld(backend.profile)
     body = {name: value for name, value in native.document.items() if name not in withheld} | {"model": model}
     url = f"{base_url}/{about.path}"
-    answer = await _Caller(session, backend, timeout, request_id, native.headers).post(url, body)
+    answer = await _Caller(
+        session=session, backend=backend, timeout=timeout, request_id=request_id, headers=native.headers
+    ).post(url, body)
     tokens = answer.get("input_tokens")
     if type(tokens) is not int or tokens < 0:
         raise BackendError(f"{about.path} returned no number of tokens")
     return TokenCount(tokens, about.exact, f"counted by {backend.name} ({about.path})")
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class _Caller:
     session: GatedSession
     backend: Backend

@@ -26,7 +26,7 @@ _NAMELESS = "the backend answered with a tool call without a name"
 _READ = frozenset(("index", "id", "type", "function", "name", "arguments"))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Begun:
     """One call, as far as it was read."""
 
@@ -129,7 +129,7 @@ class ToolCallReader:
             return known
         if len(self._calls) >= MOST_CALLS:
             raise BackendError(f"the backend answered with more than {MOST_CALLS:,} tool calls")
-        self._calls.append(_Begun(index, self._own(call_id)))
+        self._calls.append(_Begun(index=index, id=self._own(call_id)))
         return self._calls[-1]
 
     def _own(self, call_id: str) -> str:

@@ -6,7 +6,7 @@ response into `Piece`s. Formats do no I/O; `client.py` sends. An error that a ba
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, Protocol
 
 from batuta_cli.errors import OperationError
@@ -17,7 +17,7 @@ from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.usage import Usage as Usage
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class ReportedError:
     """The error that a backend reports, in the fields of OpenAI's; empty where it has none."""
 
@@ -133,6 +133,7 @@ class Piece:
     """A part of a response; most have only text."""
 
     text: str = ""
+    _: KW_ONLY
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     delta: Mapping[str, Any] | None = None

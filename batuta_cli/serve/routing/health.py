@@ -70,7 +70,7 @@ class Cooling(NamedTuple):
     """Only the model cools down at this backend, not the backend."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _State:
     in_flight: int = 0
     reported: int = 0

@@ -64,7 +64,7 @@ class BackendMonitor:
         self._audit = audit
         self._observer = Observer(config, self.backends)
         self._probes: dict[str, ProbeResult] = {
-            backend.name: ProbeResult(backend, error=no_address(backend))
+            backend.name: ProbeResult(backend=backend, error=no_address(backend))
             for backend in self.backends
             if backend.missing
         }

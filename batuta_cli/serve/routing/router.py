@@ -121,7 +121,7 @@ class Limits:
         return depth >= (back if before else self.spillover_threshold)
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class RouterConfig:
     """The configuration of a `SpilloverRouter`. Backends and tiers may be given by name.
 

@@ -38,7 +38,7 @@ class Injection(NameEnum):
     STRIP = "strip"
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class Finding:
     """A control token in the text of a user or a tool."""
 
@@ -142,7 +142,7 @@ def _findings(messages: Iterable[ChatMessage], tokens: tuple[str, ...]) -> Itera
         if message.role not in _TRUSTED:
             for field, text in (("content", message.content), ("name", message.name or "")):
                 for match in pattern.finditer(text):
-                    yield Finding(number, message.role, field, match.start(), match[0])
+                    yield Finding(message=number, role=message.role, field=field, offset=match.start(), token=match[0])
 
 
 def _changed(message: ChatMessage, change: Callable[[str, Collection[str]], str], tokens: Sequence[str]) -> ChatMessage:

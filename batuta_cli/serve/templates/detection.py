@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SHOWN = 100  # characters of a name shown in a message
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class Detection:
     """The chat format of a model."""
 

@@ -140,7 +140,7 @@ class ChatTemplateEngine:
         conversation = numbered(messages)
         if not isinstance(system_fallback, SystemFallback):
             system_fallback = SystemFallback.parse(system_fallback)
-        options = _options(tools, documents, variables)
+        options = template_options(tools, documents, variables)
         options["add_generation_prompt"] = add_generation_prompt and not continue_final_message
         now = dt.datetime.now()  # local time, as in transformers
         if date is not None:
@@ -191,7 +191,7 @@ class ChatTemplateEngine:
         self._template.close()
 
 
-def _options(
+def template_options(
     tools: Sequence[Any] | None, documents: Sequence[Any] | None, variables: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the variables for a template. Raises `UsageError` and `InvalidInputError`."""

@@ -33,7 +33,7 @@ _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 _SNAPSHOT = re.compile(r"models--(?:.+--)?([^/]+)/snapshots/[^/]+$")
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class ModelFiles:
     """Template and special tokens of a model; None where the files contain none."""
 
@@ -44,6 +44,8 @@ class ModelFiles:
     eos_token: str | None
     names: tuple[str, ...]
     """Names of the model, the most likely first; used if there is no template."""
+    adds_bos: bool | None = None
+    """Whether the tokenizer puts a BOS before a text; None where the files do not say so."""
 
 
 def read_model_files(path: Path) -> ModelFiles:
@@ -60,7 +62,7 @@ def _of_directory(path: Path) -> ModelFiles:
     models = _models_in(path)
     if len(models) == 1:
         return _of_gguf(models[0])
-    return ModelFiles(display(path), None, None, None, _names_of(path))
+    return ModelFiles(source=display(path), template=None, bos_token=None, eos_token=None, names=_names_of(path))
 
 
 def _has_template(path: Path) -> bool:
@@ -108,6 +110,7 @@ def _of_gguf(path: Path) -> ModelFiles:
         bos_token=_checked_token(metadata.token("bos"), "bos_token", path),
         eos_token=_checked_token(metadata.token("eos"), "eos_token", path),
         names=(path.name, name) if name else (path.name,),
+        adds_bos=metadata.flag("tokenizer.ggml.add_bos_token"),
     )
 
 
@@ -120,12 +123,26 @@ def _of_template_file(path: Path, names: tuple[str, ...]) -> ModelFiles:
         document, part = {}, ""
         template = _text(path, MAX_TEMPLATE)
         _check_template(template, path)
-    tokens = _tokens_in(document, path)
+    tokens, adds_bos = _tokens_in(document, path), _adds_bos(document)
     for beside in (path.with_name(_CONFIG), path.with_name(_TOKENS)):
-        if None in tokens.values() and beside != path and os.path.lexists(beside):
-            found = _tokens_in(_json_object(beside), beside)
+        if (None in tokens.values() or adds_bos is None) and beside != path and os.path.lexists(beside):
+            neighbour = _json_object(beside)
+            found = _tokens_in(neighbour, beside)
             tokens = {key: found[key] if value is None else value for key, value in tokens.items()}
-    return ModelFiles(f"{part}{display(path)}", template, tokens["bos_token"], tokens["eos_token"], names)
+            adds_bos = _adds_bos(neighbour) if adds_bos is None else adds_bos
+    return ModelFiles(
+        source=f"{part}{display(path)}",
+        template=template,
+        bos_token=tokens["bos_token"],
+        eos_token=tokens["eos_token"],
+        names=names,
+        adds_bos=adds_bos,
+    )
+
+
+def _adds_bos(document: Mapping[str, Any]) -> bool | None:
+    flag = document.get("add_bos_token")
+    return flag if isinstance(flag, bool) else None
 
 
 def _names_of(path: Path) -> tuple[str, ...]:

@@ -68,6 +68,7 @@ class ForeignTemplate:
         self._variables: dict[str, Any] = {"bos_token": bos_token, "eos_token": eos_token, **absent}
         self._developer = "developer" in text
         self._forms: dict[object, Form] = {}
+        self._names: frozenset[str] = frozenset()
 
     def render(
         self, conversation: Conversation, fallback: SystemFallback, now: dt.datetime, options: Mapping[str, Any]
@@ -77,9 +78,7 @@ class ForeignTemplate:
         allowance = Allowance.of(3 * size, 3 * count)  # rendered twice, and once more after an error
 
         def run(turns: Conversation, form: Form, **changed: Any) -> str:
-            messages = as_context(turns, developer=self._developer, form=form)
-            context = {**self._variables, **options, **changed, "messages": messages}
-            return self._isolated.render(context, now=now, allowance=allowance)
+            return self.render_as_given(turns, form, now, {**options, **changed}, allowance)
 
         conversation, form = self._expressed(conversation, fallback, run, _key(options))
         try:
@@ -87,9 +86,24 @@ class ForeignTemplate:
         except RenderError as error:
             raise TemplateError(_failed(error)) from None
 
+    def render_as_given(
+        self,
+        conversation: Conversation,
+        form: Form,
+        now: dt.datetime,
+        options: Mapping[str, Any],
+        allowance: Allowance | None = None,
+    ) -> str:
+        """Return the prompt in this form; a message that the template leaves out is left out. Raises `RenderError`."""
+        messages = as_context(conversation, developer=self._developer, form=form)
+        context = {**self._variables, **options, "messages": messages}
+        return self._isolated.render(context, now=now, allowance=allowance or Allowance.of(*size_of(conversation)))
+
     def names(self) -> frozenset[str]:
         """Return the names of variables, attributes and keys that the template reads."""
-        return self._isolated.names(Allowance.of(0, 0))
+        if not self._names:  # not known yet
+            self._names = self._isolated.names(Allowance.of(0, 0))
+        return self._names
 
     def close(self) -> None:
         """End the worker process, which would otherwise end with this object."""

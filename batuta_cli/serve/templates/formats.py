@@ -4,11 +4,14 @@ The data is `formats.toml`; each template is a `.jinja` file in the same folder.
 them as `--format NAME`.
 """
 
+import json
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from batuta_cli.serve.names import NameEnum, normalised, unknown_name
 
@@ -33,6 +36,8 @@ class TemplateFormat(NameEnum):
     KIMI = "Kimi"
     GLM = "GLM"
     EXAONE = "EXAONE"
+    GRANITE = "Granite"
+    NEMOTRON = "Nemotron"
 
 
 class SystemPlace(StrEnum):
@@ -43,7 +48,7 @@ class SystemPlace(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class NamedFormat:
     """One format: a family, or a variant of it."""
 
@@ -67,11 +72,17 @@ class NamedFormat:
     """Tool calls per message: 0 (then no tool results either), 1, or infinity."""
     plain: bool
     """Whether the family's plain name selects this format."""
+    defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Values of template variables, where formats share a template."""
+    file: str = ""
+    """The template's file, where it is not the name's own."""
 
     @property
     def template(self) -> str:
         """The Jinja text of the format."""
-        return (files(__package__) / f"{self.name}.jinja").read_text(encoding="utf-8")
+        text = (files(__package__) / f"{self.file or self.name}.jinja").read_text(encoding="utf-8")
+        values = {name: json.dumps(value, ensure_ascii=False) for name, value in self.defaults.items()}
+        return "".join(f"{{%- set {name} = {name} | default({value}) -%}}\n" for name, value in values.items()) + text
 
 
 @cache
@@ -93,6 +104,8 @@ def named_formats() -> dict[str, NamedFormat]:
             joins=row.get("joins"),
             tool_calls=float(row.get("tool_calls", 0)),
             plain=row.get("plain", False),
+            defaults=row.get("defaults", {}),
+            file=row.get("template", ""),
         )
         for name, row in table.items()
     }

@@ -120,13 +120,13 @@ class Isolated:
         kind, data = self._request({"context": context, "now": now.isoformat()}, allowance)
         if kind != PROMPT:
             raise RenderError("the worker process sent an unexpected response")
-        return data.decode()
+        return str(data, "utf-8")
 
     def names(self, allowance: Allowance) -> frozenset[str]:
         """Return `Renderer.names` of the template; empty if the template cannot be compiled."""
         try:
             kind, data = self._request({"context": None}, allowance)
-            return frozenset(map(str, json.loads(data))) if kind == NAMES else frozenset()
+            return frozenset(map(str, json.loads(bytes(data)))) if kind == NAMES else frozenset()
         except RenderError:
             return frozenset()
 
@@ -146,7 +146,7 @@ class Isolated:
         finally:
             self._lock.release()
 
-    def _request(self, request: dict[str, Any], allowance: Allowance) -> tuple[bytes, bytes]:
+    def _request(self, request: dict[str, Any], allowance: Allowance) -> tuple[bytes, memoryview]:
         request["seconds"] = max(allowance.seconds, _LEAST)
         with self._lock:
             deadline = _PATIENCE * max(allowance.seconds, 1.0)
@@ -156,11 +156,12 @@ class Isolated:
                 _WORKERS.used(self)
         allowance.seconds -= max(seconds, 0.0)
         if kind == FAILURE:
-            failure = json.loads(data)
-            raise RenderError(str(failure["reason"]), refused=bool(failure["refused"]))
+            failure = json.loads(bytes(data))
+            refused, exhausted = bool(failure["refused"]), bool(failure["exhausted"])
+            raise RenderError(str(failure["reason"]), refused=refused, exhausted=exhausted)
         return kind, data
 
-    def _ask(self, request: dict[str, Any], patience: float) -> tuple[bytes, float, bytes]:
+    def _ask(self, request: dict[str, Any], patience: float) -> tuple[bytes, float, memoryview]:
         if self._process is not None and self._process.poll() is not None:  # it was killed while it was idle
             self._end(patience=0)
         process = self._process
@@ -173,8 +174,8 @@ class Isolated:
             late = isinstance(error, TimeoutError)
             status = self._end(patience=0 if late else 0.1)  # the exit status shows which limit ended it
             if late or -status in (signal.SIGPROF, signal.SIGXCPU):
-                raise RenderError("it takes too long") from None
-            raise RenderError("it needs too much memory, or nests too deeply") from None
+                raise RenderError("it takes too long", exhausted=True) from None
+            raise RenderError("it needs too much memory, or nests too deeply", exhausted=True) from None
         except BaseException:  # Ctrl-C: the next request must not read this response
             self._end(patience=0)
             raise
@@ -231,34 +232,44 @@ def _kill(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
-def _exchange(process: subprocess.Popen[bytes], data: bytes, deadline: float) -> tuple[bytes, float, bytes]:
+def _exchange(process: subprocess.Popen[bytes], data: bytes, deadline: float) -> tuple[bytes, float, memoryview]:
     """Send a request and read the response: kind, seconds and data. Raises `TimeoutError` at the deadline."""
     stdin, stdout = _pipes(process)
     limit = _RESPONSE + _GROWTH * len(data)
-    unsent = memoryview(len(data).to_bytes(8, "big") + data)
-    received, length = bytearray(), HEAD.size
+    head, body = memoryview(len(data).to_bytes(8, "big")), memoryview(data)
+    received, at, length = memoryview(b""), 0, HEAD.size
     with selectors.DefaultSelector() as selector:
         selector.register(stdin, selectors.EVENT_WRITE)
         selector.register(stdout, selectors.EVENT_READ)
-        while len(received) < length:
+        while at < length:
             ready = selector.select(max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise TimeoutError
             for key, _ in ready:
                 if key.fileobj is stdin:
-                    unsent = unsent[os.write(key.fd, unsent[:_PIECE]) :]
-                    if not unsent:
+                    sent = os.writev(key.fd, [head, body[:_PIECE]])
+                    head, body = head[sent:], body[max(sent - len(head), 0) :]
+                    if not body:
                         selector.unregister(stdin)
-                elif piece := os.read(key.fd, _PIECE):
-                    received += piece
+                    continue
+                if at >= HEAD.size:  # the buffer has its final size, so that a large response is copied once
+                    count = os.readv(key.fd, [received[at:]])
                 else:
+                    received = memoryview(bytes(received) + (piece := os.read(key.fd, _PIECE)))
+                    count = len(piece)
+                if not count:
                     raise EOFError
-            if len(received) >= 8:
-                length = 8 + int.from_bytes(received[:8], "big")
-                if not HEAD.size <= length <= limit:
-                    raise EOFError
+                if at < HEAD.size <= at + count:
+                    length = 8 + int.from_bytes(received[:8], "big")
+                    if not HEAD.size <= length <= limit:
+                        raise EOFError
+                    if len(received) < length:
+                        whole = memoryview(bytearray(length))
+                        whole[: len(received)] = received
+                        received = whole
+                at += count
     _, kind, seconds = HEAD.unpack_from(received)
-    return kind, seconds, bytes(memoryview(received)[HEAD.size : length])
+    return kind, seconds, received[HEAD.size : length]
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

@@ -51,18 +51,25 @@ def recognise(template: str, bos_token: str | None, eos_token: str | None) -> tu
         return _family(template), ""
     try:
         prompts = tuple(_prompt(engine, conversation) for conversation in _DECIDE)
+        written = "".join(prompt for prompt in prompts if prompt)
         found = [
-            named for named in named_formats().values() if _same(prompts, _references(named.name, _DECIDE), named, bos)
+            named
+            for named in named_formats().values()
+            if _may_write(named, written) and _same(prompts, _references(named.name, _DECIDE), named, bos)
         ]
         if not found:
-            written = "".join(prompt for prompt in prompts if prompt)
             return _family(written.replace(_EOS, "</s>") or template), ""
         if len(found) > 1:
             further = tuple(_prompt(engine, conversation) for conversation in _PREFER)
-            found.sort(key=lambda named: (-_agreements(further, named, bos), not named.plain))
+            found.sort(key=lambda n: (-_agreements(further, n, bos), n.bos_token != bos, not n.plain))
         return found[0].family, found[0].name
     finally:
         engine.close()
+
+
+def _may_write(named: NamedFormat, written: str) -> bool:
+    """Whether a text has a token or mark of a format; compiling the templates of all formats takes a second."""
+    return any(token in written for token in (*named.control_tokens, *named.marks))
 
 
 def _same(prompts: Sequence[str | None], references: Sequence[str | None], named: NamedFormat, bos: str) -> bool:

@@ -33,7 +33,7 @@ HEAD = struct.Struct(">Qcd")
 """The head of a response: bytes that follow the length, the kind, the processor seconds of the request."""
 
 PROMPT, FAILURE, NAMES = b"p", b"f", b"n"
-"""Kinds of responses: UTF-8 text; JSON `{"reason", "refused"}`; a JSON list."""
+"""Kinds of responses: UTF-8 text; JSON `{"reason", "refused", "exhausted"}`; a JSON list."""
 
 
 _LATER = ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "textwrap")
@@ -57,11 +57,14 @@ def main() -> None:
             renderer = renderer or Renderer(source)
             kind, data = _response(renderer, request)
         except RenderError as error:
-            kind, data = FAILURE, _failure(error.reason, error.refused)
+            kind, data = FAILURE, _failure(error)
         except MemoryError:
-            kind, data = FAILURE, _failure("it needs too much memory", False)
+            kind, data = FAILURE, _failure(RenderError("it needs too much memory", exhausted=True))
         except UnicodeEncodeError:
-            kind, data = FAILURE, _failure("the prompt contains a lone surrogate, which is not Unicode text", False)
+            kind, data = (
+                FAILURE,
+                _failure(RenderError("the prompt contains a lone surrogate, which is not Unicode text")),
+            )
         left, _ = signal.setitimer(signal.ITIMER_PROF, 0)
         respond(sys.stdout.buffer, kind, data, request["seconds"] - left)
 
@@ -73,8 +76,9 @@ def _response(renderer: Renderer, request: dict[str, Any]) -> tuple[bytes, bytes
     return PROMPT, renderer.render(request["context"], now=now).encode()
 
 
-def _failure(reason: str, refused: bool) -> bytes:
-    return json.dumps({"reason": reason, "refused": refused}).encode()
+def _failure(error: RenderError) -> bytes:
+    fields = {"reason": error.reason, "refused": error.refused, "exhausted": error.exhausted}
+    return json.dumps(fields).encode()
 
 
 def respond(stream: BinaryIO, kind: bytes, data: bytes, seconds: float) -> None:

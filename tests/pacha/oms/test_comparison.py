@@ -7,7 +7,7 @@ import pytest
 
 from batuta_cli.errors import ChangedWhileReadError
 from batuta_cli.pacha import ModelSignature
-from batuta_cli.pacha.content import IS_DIRECTORY, IS_FILE, Differences
+from batuta_cli.pacha.content import IS_DIRECTORY, IS_FILE, Differences, ModelContent
 from batuta_cli.pacha.oms.comparison import differences_from
 from batuta_cli.pacha.oms.manifest import OmsManifest
 from batuta_cli.pacha.oms.signature import OmsSignature
@@ -48,9 +48,9 @@ def test_a_model_that_changes_while_it_is_read_is_not_judged(model: Path, change
         if not done:
             done.append(change(model))
 
-    assert differences_from(model, manifest()) == Differences()
+    assert differences_from(ModelContent(model), manifest()) == Differences()
     with pytest.raises(ChangedWhileReadError):
-        differences_from(model, manifest(), during)
+        differences_from(ModelContent(model, during), manifest())
 
 
 def test_an_ignored_path_leaves_out_what_is_beneath_it_and_nothing_of_a_similar_name(model: Path) -> None:
@@ -58,7 +58,7 @@ def test_an_ignored_path_leaves_out_what_is_beneath_it_and_nothing_of_a_similar_
         path = model / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    found = differences_from(model, manifest("logs"))
+    found = differences_from(ModelContent(model), manifest("logs"))
     assert (set(found.added), found.changed, found.missing) == (
         {"logs2/new", "deep/logs/new", "keep/logs/new"},
         (),
@@ -70,6 +70,6 @@ def test_a_file_and_a_directory_are_never_taken_for_each_other(model: Path) -> N
     signed = statement(resources({".": FILES["a"]}), "a")
     body = ModelSignature.parse(bundle(signed, Signatory())).body
     assert isinstance(body, OmsSignature)
-    assert differences_from(model / "a", body.statement) == Differences()
-    assert differences_from(model, body.statement) == Differences(other_kind=IS_DIRECTORY)
-    assert differences_from(model / "a", manifest()) == Differences(other_kind=IS_FILE)
+    assert differences_from(ModelContent(model / "a"), body.statement) == Differences()
+    assert differences_from(ModelContent(model), body.statement) == Differences(other_kind=IS_DIRECTORY)
+    assert differences_from(ModelContent(model / "a"), manifest()) == Differences(other_kind=IS_FILE)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batuta_cli.errors import ChangedWhileReadError
-from batuta_cli.pacha.hashing import FileEntry, scan
 from batuta_cli.pacha.oms.digests import Part, StreamDigests, digest_parts
+from batuta_cli.pacha.scanning import FileEntry, scan
 
 
 def of(algorithm: str, data: bytes) -> bytes:

@@ -100,10 +100,12 @@ def test_a_file_name_that_is_not_utf8(store: Store, tmp_path: Path) -> None:
     assert store.names()[LLAMA].file is None
 
 
-def test_a_directory_is_refused(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="the store keeps single files") as caught:
-        add(store, tmp_path)
-    assert caught.value.hint
+def test_a_directory_cannot_be_linked_and_an_empty_one_is_refused(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with pytest.raises(InvalidInputError, match="no file in it"):
+        add(store, tmp_path / "model")
+    with pytest.raises(UsageError, match="only a regular file can be linked"):
+        add(store, tmp_path / "model", link=True)
     assert not store.root.exists()
 
 

@@ -6,11 +6,11 @@ from batuta_cli.errors import BatutaError
 from batuta_cli.serve import PrivacyTier, ServingBackend
 from batuta_cli.serve.backends.kinds import private_hosts, profile
 
-LOCAL = {"Realizar", "Ollama", "LlamaCpp", "Llamafile", "Candle", "Vllm", "Tgi", "LocalAI"}
+LOCAL = {"Realizar", "Ollama", "LlamaCpp", "Llamafile", "Candle", "Vllm", "Tgi", "LocalAI", "Generic"}
 PRIVATE = {"AzureOpenAI", "AwsBedrock", "GoogleVertex"}
 
 
-def test_eight_kinds_are_local_and_three_are_private_clouds() -> None:
+def test_nine_kinds_are_local_and_three_are_private_clouds() -> None:
     named = {backend for backend in ServingBackend if backend.profile.base_urls or backend.tier}
     assert {str(backend) for backend in named if backend.tier is PrivacyTier.SOVEREIGN} == LOCAL
     assert {str(backend) for backend in named if backend.tier is PrivacyTier.PRIVATE} == PRIVATE

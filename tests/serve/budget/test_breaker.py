@@ -113,7 +113,9 @@ def test_limits_come_from_the_configuration(tmp_path: Path) -> None:
         'timezone = "Asia/Tokyo"\n'
     )
     limits = CircuitBreakerConfig.from_config(config.load(tmp_path / "config.toml", {}).budget)
-    assert limits == CircuitBreakerConfig("2.5", 0.5, "0.25", "Asia/Tokyo")
+    assert limits == CircuitBreakerConfig(
+        daily_budget_usd="2.5", warning_threshold=0.5, max_request_cost_usd="0.25", timezone="Asia/Tokyo"
+    )
 
 
 @pytest.mark.parametrize(("durability", "level"), [("normal", 1), ("full", 2)])
@@ -406,7 +408,7 @@ def test_one_warning_a_day_whoever_spends(tmp_path: Path) -> None:
 @example(Decimal("0.5"), Decimal("3e-9"), Decimal("1e-9"))
 def test_the_warning_comes_at_the_threshold_exactly(part: Decimal, budget: Decimal, spent: Decimal) -> None:
     heard: list[Alert] = []
-    limits = CircuitBreakerConfig(budget, float(part))
+    limits = CircuitBreakerConfig(daily_budget_usd=budget, warning_threshold=float(part))
     made = CostCircuitBreaker(limits, on_alert=heard.append)
     made.record(spent)
     due = spent > 0 and Fraction(spent) >= Fraction(part) * Fraction(budget)

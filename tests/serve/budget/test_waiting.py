@@ -13,7 +13,7 @@ from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
 
 
 def breaker(budget: str, wait: float, path: Path | None = None) -> CostCircuitBreaker:
-    config = CircuitBreakerConfig(budget, max_request_cost_usd=1, reservation_wait=wait)
+    config = CircuitBreakerConfig(daily_budget_usd=budget, max_request_cost_usd=1, reservation_wait=wait)
     return CostCircuitBreaker(config, SqliteLedger(str(path)) if path else None)
 
 

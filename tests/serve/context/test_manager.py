@@ -1,6 +1,8 @@
 """`ContextWindow` and `ContextManager`: the windows, the counts and the defaults behind `batuta serve context`."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +10,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from batuta_cli.config import ModelSection
-from batuta_cli.errors import ContextOverflowError, TemplateError, UsageError
+from batuta_cli.errors import ContextOverflowError, InvalidInputError, TemplateError, UsageError
 from batuta_cli.serve import ChatMessage, ContextManager, ContextWindow, TruncationStrategy
-from batuta_cli.serve.messages import Role
+from batuta_cli.serve.context.manager import PromptCounter
+from batuta_cli.serve.messages import Role, parse_messages
+from batuta_cli.serve.templates.engine import ChatTemplateEngine
+from batuta_cli.serve.tokens import tokenizer_for
 from batuta_cli.serve.tokens.tokenizer import TokenCount
 
 
@@ -130,3 +135,69 @@ def test_a_template_that_forbids_the_conversation_is_an_error_before_anything_is
     twice = [ChatMessage.user("one"), ChatMessage.user("two")]
     with pytest.raises(TemplateError, match="message 2"):
         ContextManager.for_model("llama-2-70b", window=30, reserve=1).truncate(twice)
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "description": "The weather of a city."}}
+BROAD = (
+    "{% for tool in tools or [] %}[{{ tool.function.name }}: {{ tool.function.description }}]{% endfor %}"
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}({{ m.reasoning_content }}){% endfor %}{{ mood }}"
+)
+"""A template that reads tools, thoughts and a variable."""
+
+
+def with_template(text: str, gguf: Path) -> ContextManager:
+    counter = PromptCounter("mine", ChatTemplateEngine.from_template(text), str(gguf))
+    return ContextManager(ContextWindow(4096, 100), counter)
+
+
+def test_tools_and_fields_and_variables_are_counted_as_the_template_writes_them(gguf: Path) -> None:
+    manager = with_template(BROAD, gguf)
+    (message,) = parse_messages([{"role": "boss", "content": "Hi", "reasoning_content": "Why?"}], complete=True)
+    options = {"tools": [TOOL], "chat_template_kwargs": {"mood": " good"}, "temperature": 0}
+    prompt = "[weather: The weather of a city.]boss: Hi(Why?) good"
+    expected = TokenCount(tokenizer_for(str(gguf)).count(prompt), True, tokenizer_for(str(gguf)).name)
+    assert manager.count([message], options) == expected
+    assert manager.unread([message], options) == []
+
+
+def test_what_the_template_does_not_read_is_reported_and_bounded_from_above(gguf: Path) -> None:
+    manager = with_template("{% for m in messages %}{{ m.content }}{% endfor %}", gguf)
+    (message,) = parse_messages([{"role": "user", "content": "Hi", "reasoning_content": "Why?"}], complete=True)
+    options = {"tools": [TOOL], "chat_template_kwargs": {"mood": "good"}}
+    tokenizer = tokenizer_for(str(gguf))
+    count = manager.count([message], options)
+    assert not count.exact and count.tokens > tokenizer.count("Hi") + tokenizer.count(json.dumps([TOOL]))
+    assert manager.unread([message], options) == [
+        "the template does not read tools",
+        "the template does not read mood",
+        "the template does not read reasoning_content (first in message 1)",
+    ]
+
+
+def test_variables_of_a_model_without_a_known_template_are_reported() -> None:
+    manager = ContextManager.for_model("gpt-4o")
+    options = {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "low"}
+    assert manager.unread([ChatMessage.user("Hi")], options) == [
+        "the template of gpt-4o is not known; enable_thinking is not counted"
+    ]
+
+
+def test_further_fields_of_a_message_are_bounded_where_no_template_is_known() -> None:
+    manager = ContextManager.for_model("gpt-4o")
+    text = "Because the sky is blue. " * 20
+    plain: dict[str, Any] = {"role": "assistant", "content": "Hi", "refusal": None, "annotations": []}
+    (given,) = parse_messages([{**plain, "reasoning_content": text}], complete=True)
+    (without,) = parse_messages([plain], complete=True)
+    assert manager.count([without]).exact
+    count = manager.count([given])
+    assert not count.exact
+    assert count.tokens >= manager.count([without]).tokens + tokenizer_for("gpt-4o").count(text)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "qwen3-8b", "claude-3-opus"])
+def test_an_image_is_not_counted_by_guess(model: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    messages = parse_messages([{"role": "user", "content": [part]}], complete=True)
+    with pytest.raises(InvalidInputError, match="message 1: has a content part of type image_url") as caught:
+        ContextManager.for_model(model).count(messages)
+    assert "--backend" in (caught.value.hint or "")

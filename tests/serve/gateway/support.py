@@ -14,6 +14,7 @@ from batuta_cli.serve.gateway.app import Gateway
 from batuta_cli.serve.gateway.keys import ClientKeys
 from batuta_cli.serve.gateway.logs import Log
 from batuta_cli.serve.gateway.state import GatewaySettings
+from batuta_cli.serve.pipeline.pipeline import Pipeline as RealPipeline
 from tests.serve.gateway.scripted import Pipeline
 
 LOCAL = ("127.0.0.1", 50000)
@@ -142,6 +143,8 @@ async def running(
     to_app.put_nowait({"type": "lifespan.shutdown"})
     assert (await from_app.get())["type"] == "lifespan.shutdown.complete"
     await life
+    if isinstance(pipeline, RealPipeline):
+        pipeline.audit.close()  # hundreds of tests share one process
 
 
 def run(

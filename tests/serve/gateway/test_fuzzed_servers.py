@@ -71,6 +71,7 @@ STREAMS: dict[WireFormat, list[Any]] = {
         {"response": "", "done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 5},
     ],
     WireFormat.REPLICATE: ["Hi", {}],
+    WireFormat.EMBEDDINGS: [{}],
 }
 WHOLE: dict[WireFormat, Any] = {
     WireFormat.OPENAI: {"choices": [chat_choice("message", finish_reason="stop")], "usage": USAGE, "error": None},
@@ -86,6 +87,7 @@ WHOLE: dict[WireFormat, Any] = {
     },
     WireFormat.COMPLETIONS: {"choices": [{"index": 0, "text": "Hi", "finish_reason": "stop"}], "usage": USAGE},
     WireFormat.OLLAMA_GENERATE: {"response": "Hi", "done": True, "prompt_eval_count": 7, "eval_count": 5},
+    WireFormat.EMBEDDINGS: {"data": [{"index": 0, "embedding": [0.5, 1]}], "usage": {"prompt_tokens": 7}},
     WireFormat.REPLICATE: {"status": "succeeded", "output": ["H", "i"], "metrics": {"input_token_count": 7}},
 }
 PROFILES = {WireFormat.OPENAI: "generic", WireFormat.ANTHROPIC: "anthropic"}
@@ -144,7 +146,7 @@ def stream_of(events: Any) -> bytes:
     return b"".join(b"data: %s\n\n" % (b"[DONE]" if item == "[DONE]" else encoded(item)) for item in items)
 
 
-RESPONSES = "/v1/responses"
+RESPONSES, OLLAMA = "/v1/responses", "/api/chat"
 
 BOUND = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -155,7 +157,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield request.param, running
 
 
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, MESSAGES, RESPONSES])
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, MESSAGES, RESPONSES, OLLAMA])
 @pytest.mark.parametrize("stream", [False, True])
 @BOUND
 @given(data=st.data())
@@ -168,6 +170,8 @@ def test_the_gateway_mends_or_reports_but_has_no_internal_error(
     body = message(MODEL, prompt="Say it.", stream=stream) | ({} if path == MESSAGES else {"logprobs": True})
     if path == COMPLETIONS:
         body.pop("logprobs")
+    if path == OLLAMA:
+        body = {"model": MODEL, "messages": body["messages"], "stream": stream}
     if path == RESPONSES:
         body = {"model": MODEL, "input": "Say it.", "stream": stream}
     done = upstream.ask(path, body, *answer)
@@ -176,8 +180,31 @@ def test_the_gateway_mends_or_reports_but_has_no_internal_error(
     if done.status == 200 and stream:
         assert done.complete or b'"error"' in done.body, done.body
     elif done.status == 200:
-        assert done.json["usage"]
+        assert done.json.get("usage") or (path == OLLAMA and done.json["done"])
 
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    with Upstream(tmp_path_factory.mktemp("upstream")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/api/embed", "/api/embeddings"])
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+@BOUND
+@given(document=spoilt(WHOLE[WireFormat.EMBEDDINGS]))
+def test_embeddings_are_mended_or_reported_too(upstream: Upstream, path: str, encoding: str, document: Any) -> None:
+    body = {"model": MODEL, "input": "Say it.", "prompt": "Say it.", "encoding_format": encoding}
+    body = {name: body[name] for name in _EMBEDDING_FIELDS[path]}
+    done = upstream.ask(path, body, response(encoded(document)))
+    assert done.status in (200, 502), (document, done.body)
+
+
+_EMBEDDING_FIELDS = {
+    "/v1/embeddings": ("model", "input", "encoding_format"),
+    "/api/embed": ("model", "input"),
+    "/api/embeddings": ("model", "prompt"),
+}
 
 REPLIES: dict[str, Any] = {"chat": ChatCompletions(), "completions": Completions(), "messages": Messages()}
 
@@ -189,7 +216,14 @@ REPLIES: dict[str, Any] = {"chat": ChatCompletions(), "completions": Completions
 def test_every_format_gives_pieces_that_every_dialect_can_write(
     wire: WireFormat, stream: bool, data: st.DataObject
 ) -> None:
-    call = Call(model="o/m", messages=(ChatMessage.user("Say it."),), max_tokens=9, stream=stream, prompt="p")
+    call = Call(
+        model="o/m",
+        messages=(ChatMessage.user("Say it."),),
+        max_tokens=9,
+        stream=stream,
+        prompt="p",
+        inputs=("Say it.",),
+    )
     reader = format_module(wire).reader(call)
     document = data.draw(spoilt(STREAMS[wire] if stream else WHOLE[wire]))
     pieces: list[Piece] = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from batuta_cli.config import Privacy
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from tests.serve.gateway.support import CHAT, MESSAGES, Asking, Response, ask, run, text_of
 from tests.serve.gateway.support_backends import HI, answers, asked, streams
@@ -137,6 +138,7 @@ def test_a_whole_chat_completion_comes_back_as_it_is(tmp_path: Path) -> None:
     document = {
         "id": "chatcmpl-up",
         "object": "chat.completion",
+        "created": 1_795_000_000,
         "model": "m-2026",
         "choices": [
             {
@@ -160,6 +162,16 @@ def test_a_chat_stream_comes_back_event_by_event_and_usage_is_asked_for(tmp_path
         done = asked(tmp_path, "vllm", one, CHAT, body)
     assert without_comments(done) == b"".join([*OPENAI_STREAM, USAGE_EVENT, DONE])
     assert one.requests[0][2] == body
+
+
+def test_the_first_event_of_a_stream_gets_the_fields_that_it_lacks(tmp_path: Path) -> None:
+    """The official client makes its message of them, and a message without a role is refused in the next request."""
+    events = [b'data: {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": null}], "x": 1}\n\n']
+    with servers(streams([*events, *OPENAI_STREAM[-1:], DONE])) as [one]:
+        first, *_ = asked(tmp_path, "vllm", one, CHAT, OPENAI_BODY | {"stream": True}).events
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "Hi"}
+    assert (first["object"], first["model"], first["x"]) == ("chat.completion.chunk", MODEL, 1)
+    assert first["id"].startswith("chatcmpl-") and type(first["created"]) is int
 
 
 def test_usage_that_the_client_did_not_ask_for_is_asked_for_and_hidden(tmp_path: Path) -> None:
@@ -284,6 +296,39 @@ def test_a_message_stream_that_breaks_is_continued_in_its_open_block(tmp_path: P
     assert done.complete
 
 
+def test_each_attempt_is_charged_once_and_the_client_reads_one_usage(tmp_path: Path) -> None:
+    """Claude 3 continues a text by a trailing message of the assistant."""
+    first = [ANTHROPIC_STREAM[0], *(e.replace(b'"index": 1', b'"index": 0') for e in ANTHROPIC_STREAM[6:8])]
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}}
+    rest = [
+        anthropic_event("message_start", message={"usage": {"input_tokens": 30, "output_tokens": 1}}),
+        anthropic_event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        anthropic_event("content_block_delta", index=0, delta={"type": "text_delta", "text": " laufen."}),
+        anthropic_event("content_block_stop", index=0),
+        anthropic_event("message_delta", delta=end["delta"], usage=end["usage"]),
+        anthropic_event("message_stop"),
+    ]
+    body = ANTHROPIC_BODY | {"stream": True, "messages": [{"role": "user", "content": "Say it."}]}
+    with servers(streams(first), streams(rest)) as [one, two]:
+        tables = backends((body["model"],), one=("anthropic", one.base_url), two=("anthropic", two.base_url))
+        breaker = CostCircuitBreaker(CircuitBreakerConfig())
+        made = pipeline(tmp_path, tables, breaker=breaker, privacy=Privacy(tier="standard"))
+        done = ask(tmp_path, MESSAGES, body, pipeline=made)
+        sent = two.requests[0][2]
+    texts = [e["delta"]["text"] for e in done.events if e["type"] == "content_block_delta"]
+    assert "".join(texts) == "Füchse 🦊 laufen."
+    assert sent["messages"][-1] == {"role": "assistant", "content": "Füchse 🦊"}
+    assert [e["message"]["id"] for e in done.events if e["type"] == "message_start"] == ["msg_upstream"]
+    assert len([e for e in done.events if e["type"] == "message_delta"]) == 1
+    comment = json.loads(done.body.rsplit(b": batuta ", 1)[1])
+    assert comment["attempts"] == 2
+    # The second: 30 tokens at 0.25 and 7 at 1.25 dollars a million; the first had no report, so its bounds count.
+    assert Decimal(comment["cost_usd"]) > Decimal("0.00001625")
+    status = breaker.status()
+    assert status.reserved == 0
+    assert status.spent == int(Decimal(comment["cost_usd"]) * 10**9)
+
+
 def test_before_content_has_reached_the_client_another_backend_starts_over_and_nothing_of_the_first_is_seen(
     tmp_path: Path,
 ) -> None:
@@ -337,14 +382,14 @@ def test_what_cannot_be_translated_is_not_sent_to_an_older_server_again(tmp_path
 
 def test_an_event_that_has_to_be_mended_is_written_anew_under_the_first_id(tmp_path: Path) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    events = [OPENAI_STREAM[1], openai_delta(tool_calls=[call]), openai_delta("eos"), DONE]
+    events = [*OPENAI_STREAM[:2], openai_delta(tool_calls=[call]), openai_delta("eos"), DONE]
     with servers(streams(events)) as [one]:
         done = asked(tmp_path, "vllm", one, CHAT, OPENAI_BODY | {"stream": True})
     *chunks, end = done.events
     assert end == "[DONE]"
     assert {chunk["id"] for chunk in chunks} == {"chatcmpl-up"}
-    assert chunks[0] == json.loads(OPENAI_STREAM[1][6:])
-    assert [c["choices"][0]["finish_reason"] for c in chunks][-1] == "stop"
+    assert chunks[1] == json.loads(OPENAI_STREAM[1][6:])
+    assert [c["choices"][0]["finish_reason"] for c in chunks][-1] == "tool_calls"
 
 
 def test_fields_that_no_table_knows_are_in_the_log_by_name_only(tmp_path: Path) -> None:

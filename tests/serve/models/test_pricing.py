@@ -158,7 +158,7 @@ def test_the_config_that_the_hint_asks_for_gives_the_price(tmp_path: Any) -> Non
 
 @given(PRICES, PRICES, COUNTS, COUNTS)
 def test_each_side_is_rounded_up_to_whole_nano_dollars(input: int, output: int, prompt: int, answer: int) -> None:
-    cost = TokenPricing(input, output).cost(prompt, answer)
+    cost = TokenPricing(input_per_million=input, output_per_million=output).cost(prompt, answer)
     assert cost == ceil(Fraction(input * prompt, 10**6)) + ceil(Fraction(output * answer, 10**6))
 
 
@@ -169,9 +169,9 @@ def test_the_cost_in_dollars_is_what_the_breaker_takes_to_the_nano_dollar() -> N
 
 
 def test_one_token_of_the_cheapest_model_is_not_free() -> None:
-    assert TokenPricing(1, 1).cost(1, 0) == 1
-    assert TokenPricing(1, 1).cost(0, 1) == 1
-    assert TokenPricing(0, 0, per_request=7).cost(0, 0) == 7
+    assert TokenPricing(input_per_million=1, output_per_million=1).cost(1, 0) == 1
+    assert TokenPricing(input_per_million=1, output_per_million=1).cost(0, 1) == 1
+    assert TokenPricing(input_per_million=0, output_per_million=0, per_request=7).cost(0, 0) == 7
 
 
 @given(
@@ -184,7 +184,7 @@ def test_one_token_of_the_cheapest_model_is_not_free() -> None:
 def test_more_tokens_never_cost_less(
     input: int, output: int, tiers: list[PriceTier], one: tuple[int, int], other: tuple[int, int]
 ) -> None:
-    price = TokenPricing(input, output, 5, tuple(tiers))
+    price = TokenPricing(input_per_million=input, output_per_million=output, per_request=5, tiers=tuple(tiers))
     larger = max(one[0], other[0]), max(one[1], other[1])
     assert price.cost(*larger) >= price.cost(*one)
 
@@ -206,7 +206,7 @@ def test_a_negative_count_is_refused(counts: tuple[int, int]) -> None:
 def test_nano_dollars_that_are_no_whole_number_are_refused(amount: Any) -> None:
     for prices in ((amount, 0), (0, amount), (0, 0, amount)):
         with pytest.raises(UsageError, match="nano-dollars"):
-            TokenPricing(*prices)
+            TokenPricing(**dict(zip(("input_per_million", "output_per_million", "per_request"), prices, strict=False)))
 
 
 @pytest.mark.parametrize("amount", ["ten", "-1", "nan", "inf", 1e10])

@@ -204,7 +204,7 @@ def test_an_event_that_never_ends_is_left_for_another_backend(tmp_path: Path) ->
 
 def test_a_line_of_ollama_may_be_long_and_must_not_be_endless(tmp_path: Path) -> None:
     async def generated(url: str) -> str:
-        backend = Backend("ollama", ServingBackend.OLLAMA, (url,))
+        backend = Backend(name="ollama", kind=ServingBackend.OLLAMA, base_urls=(url,))
         call = Call(model=MODEL, messages=(ChatMessage.user("Say it."),), max_tokens=10, stream=True, prompt="Say it.")
         async with GatedSession(PrivacyTier.SOVEREIGN, AuditLog(tmp_path)) as session:
             pieces = send_call(session, backend, url, call, request_id="r", timeouts=Timeouts())

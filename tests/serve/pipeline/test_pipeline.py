@@ -200,7 +200,7 @@ def test_a_client_that_leaves_frees_the_backend(tmp_path: Path) -> None:
 def paying(
     tmp_path: Path, script: Callable[..., Any], *, budget: str = "10", most: str = "1", price: str = "1"
 ) -> tuple[CostCircuitBreaker, Any]:
-    breaker = CostCircuitBreaker(CircuitBreakerConfig(budget, max_request_cost_usd=most))
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd=budget, max_request_cost_usd=most))
     with servers(script) as [one]:
         made = pipeline(
             tmp_path, backends(one=("openai", one.base_url)), breaker=breaker, models={MODEL: _priced(price)}
@@ -257,7 +257,7 @@ def test_a_price_that_is_not_known_is_refused(tmp_path: Path) -> None:
 
 def test_two_hundred_at_once_never_overspend_and_none_is_refused_wrongly(tmp_path: Path) -> None:
     # Each is bounded at 10,000 + 20 nano-dollars a token; the budget has room for all when they are settled in turn.
-    breaker = CostCircuitBreaker(CircuitBreakerConfig("2.1"))
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd="2.1"))
 
     async def run(made: Any) -> list[Any]:
         async with made:
@@ -279,7 +279,7 @@ def test_two_hundred_at_once_never_overspend_and_none_is_refused_wrongly(tmp_pat
 
 
 def test_a_small_budget_is_never_overspent_by_many_at_once(tmp_path: Path) -> None:
-    breaker = CostCircuitBreaker(CircuitBreakerConfig("0.055"))  # room for five bounds of a cent each
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd="0.055"))  # room for five bounds of a cent each
 
     async def run(made: Any) -> list[Any]:
         async with made:
@@ -407,7 +407,7 @@ def test_the_tier_of_the_configuration_is_the_default(tmp_path: Path) -> None:
 
 
 def test_several_choices_are_bounded_together(tmp_path: Path) -> None:
-    breaker = CostCircuitBreaker(CircuitBreakerConfig("10", max_request_cost_usd="0.025"))
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd="10", max_request_cost_usd="0.025"))
     with servers(lambda *_: [stream_head(), chat_stream(["Hi"])]) as [one]:
         tables = backends(one=("openai", one.base_url))
         for n, kind in ((2, None), (3, RequestTooExpensive)):  # a cent each

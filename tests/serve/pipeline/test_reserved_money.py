@@ -23,7 +23,7 @@ def sixteen_tokens(*_: object) -> Script:
 
 
 def test_200_clients_of_one_process_get_all_the_answers_that_the_budget_pays_for(tmp_path: Path) -> None:
-    breaker = CostCircuitBreaker(CircuitBreakerConfig(1, max_request_cost_usd=1, reservation_wait=60))
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd=1, max_request_cost_usd=1, reservation_wait=60))
 
     async def client(made: Pipeline, number: int) -> str:
         try:
@@ -46,7 +46,9 @@ def test_200_clients_of_one_process_get_all_the_answers_that_the_budget_pays_for
 
 
 def test_a_request_that_waited_in_vain_is_429_with_the_time_to_try_again_and_is_not_sent(tmp_path: Path) -> None:
-    breaker = CostCircuitBreaker(CircuitBreakerConfig(1, max_request_cost_usd=1, reservation_wait=0.05))
+    breaker = CostCircuitBreaker(
+        CircuitBreakerConfig(daily_budget_usd=1, max_request_cost_usd=1, reservation_wait=0.05)
+    )
     other = breaker.reserve("0.90")
 
     async def run(made: Pipeline) -> str:

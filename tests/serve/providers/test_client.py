@@ -200,7 +200,7 @@ def test_ollama_continues_a_rendered_prompt_on_its_own_route(tmp_path: Path) -> 
     lines = b'{"response": "fo"}\n{"response": "ur", "done": true, "prompt_eval_count": 3, "eval_count": 2}\n'
     asked = call(prompt="<user>count<assistant>", prefix="one two three ")
     pieces, server = run(tmp_path, [stream_head("application/x-ndjson"), lines], asked, profile="ollama")
-    assert pieces == [Piece("fo"), Piece("ur", "stop", Usage(3, 2))]
+    assert pieces == [Piece("fo"), Piece("ur", finish_reason="stop", usage=Usage(3, 2))]
     path, _, body = server.requests[0]
     assert path == "/api/generate"
     assert (body["raw"], body["prompt"]) == (True, "<user>count<assistant>one two three ")

@@ -82,7 +82,7 @@ def at(url: str, kind: str, *, name: str = "box", **table: Any) -> Backend:
 def usual(kind: ServingBackend, *urls: str) -> Backend:
     """A backend that stands in because nothing is configured, its usual addresses replaced."""
     usually = default_backend(kind, {})
-    return Backend(usually.name, kind, tuple(f"{url}/v1" for url in urls), configured=False)
+    return Backend(name=usually.name, kind=kind, base_urls=tuple(f"{url}/v1" for url in urls), configured=False)
 
 
 def ask(

@@ -92,7 +92,7 @@ def test_a_public_service_is_never_near_whatever_networks_are_declared() -> None
 
 
 def test_of_several_addresses_the_farthest_counts_until_one_is_used() -> None:
-    backend = Backend("b", ServingBackend.LLAMA_CPP, (LOCAL, "http://192.0.2.1/v1"))
+    backend = Backend(name="b", kind=ServingBackend.LLAMA_CPP, base_urls=(LOCAL, "http://192.0.2.1/v1"))
     assert expected_tier(config(), backend).tier is STANDARD
     assert expected_tier(config(), backend, LOCAL).tier is SOVEREIGN
 
@@ -110,7 +110,9 @@ def test_a_local_backend_is_free_and_a_public_one_of_the_same_kind_is_not() -> N
 def test_a_model_that_a_local_server_sends_elsewhere_is_not_free() -> None:
     settings = config(ollama=Table())
     (backend,) = configured_backends(settings, {})
-    probe = ProbeResult(backend, LOCAL, healthy=True, models=("big:cloud",), remote_models=("big:cloud",))
+    probe = ProbeResult(
+        backend=backend, base_url=LOCAL, healthy=True, models=("big:cloud",), remote_models=("big:cloud",)
+    )
     found = only(snapshot(settings, model="big:cloud", probes={"ollama": probe}))
     assert found.price is None and found.remote_models == {"big:cloud"}
 
@@ -127,7 +129,7 @@ def test_the_window_is_the_model_s_or_the_server_s_when_that_is_smaller() -> Non
     (backend,) = configured_backends(settings, {})
 
     def found(model: str, served: int | None) -> tuple[int | None, int | None]:
-        probe = ProbeResult(backend, LOCAL, healthy=True, context_length=served)
+        probe = ProbeResult(backend=backend, base_url=LOCAL, healthy=True, context_length=served)
         state = only(snapshot(settings, model=model, probes={"llamacpp": probe}))
         return state.window, state.reserve
 
@@ -142,9 +144,11 @@ def test_what_was_seen_is_in_it() -> None:
     settings = config(llamacpp=Table(models=("mine",)), vllm=Table(), tgi=Table())
     backends = {b.name: b for b in configured_backends(settings, {})}
     probes = {
-        "llamacpp": ProbeResult(backends["llamacpp"], LOCAL, healthy=True, queue_depth=3, models=("theirs",)),
-        "vllm": ProbeResult(backends["vllm"], LOCAL, healthy=True, queue_depth=1, models=("theirs",)),
-        "tgi": ProbeResult(backends["tgi"], LOCAL, error="connection refused"),
+        "llamacpp": ProbeResult(
+            backend=backends["llamacpp"], base_url=LOCAL, healthy=True, queue_depth=3, models=("theirs",)
+        ),
+        "vllm": ProbeResult(backend=backends["vllm"], base_url=LOCAL, healthy=True, queue_depth=1, models=("theirs",)),
+        "tgi": ProbeResult(backend=backends["tgi"], base_url=LOCAL, error="connection refused"),
     }
     health = BackendHealth()
     for _ in range(2):
@@ -167,7 +171,7 @@ def test_an_observer_remembers_the_tables_and_not_the_state_of_the_backends() ->
     assert only(observer.snapshot(request, seen)).depth == 0
     health.start("llamacpp", 0.0)
     assert only(observer.snapshot(request, seen)).depth == 1
-    far = ProbeResult(backends[0], "http://192.0.2.1/v1", healthy=True, context_length=4096)
+    far = ProbeResult(backend=backends[0], base_url="http://192.0.2.1/v1", healthy=True, context_length=4096)
     found = only(observer.snapshot(request, replace(seen, probes={"llamacpp": far})))
     assert (found.tier, found.window) == (STANDARD, 4096)
     assert found.price is not None and not found.price.is_free
@@ -222,7 +226,9 @@ def test_when_nothing_is_configured_there_is_always_a_local_backend_to_decide_fo
 def test_a_model_that_the_server_sends_elsewhere_is_known_by_all_its_names(model: str) -> None:
     settings = config(ollama=Table(base_url="http://127.0.0.1:11434/v1", models=(model,)))
     (backend,) = configured_backends(settings, {})
-    probe = ProbeResult(backend, LOCAL, healthy=True, models=("mine:latest",), remote_models=("mine:latest",))
+    probe = ProbeResult(
+        backend=backend, base_url=LOCAL, healthy=True, models=("mine:latest",), remote_models=("mine:latest",)
+    )
     found = only(snapshot(settings, model=model, probes={"ollama": probe}))
     assert model in found.remote_models
     assert found.price is None

@@ -181,7 +181,7 @@ def test_templates_of_strangers_are_never_rendered_in_this_process(monkeypatch: 
     class RenderedHere(BaseException):
         """No error of a template."""
 
-    def refuse() -> None:
+    def refuse(*, trusted: bool = False) -> None:
         raise RenderedHere
 
     monkeypatch.setattr(render, "environment", refuse)
@@ -189,6 +189,16 @@ def test_templates_of_strangers_are_never_rendered_in_this_process(monkeypatch: 
     assert ChatTemplateEngine.from_template("{{ messages[0].content }}").apply(HELLO) == "Hello"
     with pytest.raises(RenderedHere):
         ChatTemplateEngine("chatml").apply(HELLO)
+
+
+def test_a_template_is_rendered_in_the_sandbox_unless_it_is_one_of_this_package() -> None:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from batuta_cli.serve.templates.render import Renderer, RenderError, environment
+
+    assert type(environment()) is ImmutableSandboxedEnvironment
+    with pytest.raises(RenderError, match="internals of Python"):
+        Renderer("{{ ''.__class__.__mro__ }}").render({}, now=dt.datetime(2026, 11, 23))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from batuta_cli.serve.messages import ChatMessage, parse_messages
 from batuta_cli.serve.templates.detection import detect_format
 from batuta_cli.serve.templates.engine import ChatTemplateEngine
 from batuta_cli.serve.templates.formats import NamedFormat, SystemPlace, TemplateFormat, named_format, named_formats
+from batuta_cli.serve.templates.render import Renderer
+from batuta_cli.serve.templates.template_input import as_own_context, numbered
 from tests.serve.templates.conversations import TEXT, conversations
 from tests.serve.templates.references import REFERENCES
 from tests.serve.templates.test_families import PUBLISHED
@@ -29,6 +31,22 @@ CASES = [(name, case) for name, format in PROMPTS["formats"].items() for case in
 
 def _day(name: str) -> dt.date | None:
     return DAY if name == "gpt-oss" else None  # the others' references leave their dates alone
+
+
+@pytest.mark.parametrize("name", sorted(named_formats()))
+def test_without_the_sandbox_a_format_writes_the_same(name: str) -> None:
+    format, thought = named_format(name), ChatMessage.assistant("<think>\na\n</think>\n\nHi")
+    messages = as_own_context(numbered([ChatMessage.user(" Hello {{ x }} "), thought, ChatMessage.user("")]))
+    context: dict[str, Any] = {
+        "messages": messages,
+        "bos_token": format.bos_token,
+        "eos_token": format.eos_token,
+        "tools": None,
+    }
+    context |= {"documents": None, "add_generation_prompt": True}
+    now = dt.datetime(2026, 11, 23)
+    outside = Renderer(format.template, trusted=True).render(context, now=now)
+    assert outside == Renderer(format.template).render(context, now=now)
 
 
 @pytest.mark.parametrize(

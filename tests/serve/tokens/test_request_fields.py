@@ -49,7 +49,7 @@ def test_tools_without_a_known_tokenizer_are_bounded_from_above() -> None:
 @pytest.mark.parametrize("field", ["tools", "functions", "response_format", "documents"])
 def test_each_field_that_becomes_part_of_the_prompt_is_counted(field: str, gguf: Path) -> None:
     messages = [ChatMessage.user("Hello")]
-    for arguments in ({"model": "gpt-4o"}, {"model": str(gguf), "render": lambda _: "Hello"}):
+    for arguments in ({"model": "gpt-4o"}, {"model": str(gguf), "render": lambda _, **__: "Hello"}):
         plain = count_messages(messages=messages, **arguments)
         count = count_messages(messages=messages, options={field: [WEATHER], "temperature": 1}, **arguments)
         assert plain.exact and not count.exact

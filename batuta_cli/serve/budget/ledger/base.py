@@ -164,7 +164,7 @@ class Ledger(Protocol):
     """
 
     def day_status(self, moment: Moment, client: str = "") -> DayStatus:
-        """The sums of the current day, and those of `client`. Writes nothing.
+        """The sums of the current day, and those of `client`. Changes no sums.
 
         The current day is the later of the clock's day and the ledger's newest day.
 

@@ -6,9 +6,9 @@ below 2⁵³ nano-dollars, about nine million dollars, because Lua counts in flo
 
 A Redis that cannot be used is a `LedgerError`, and paid requests are refused: it is away, slow, read-only, out of
 memory, or not the ledger that this process knows. The latter is noticed by two values. The *epoch* is random and made
-with the ledger; it is remembered in this process and, for later ones, in a file (`redis_place.py`). The *counter* grows
-with every write, so that a smaller one shows that writes were lost: in a failover to a replica that was behind, or a
-restart without persistence.
+with the ledger, by its first use, also a reading one. It is remembered in this process and, for later ones, in a file
+(`redis_place.py`). The *counter* grows with every write, so that a smaller one shows that writes were lost: in a
+failover to a replica that was behind, or a restart without persistence.
 
 A step whose response is lost may have been done. A reservation that may exist is released with the next step. A
 settlement is sent again, and when Redis no longer knows the reservation, it has been done.
@@ -26,7 +26,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from batuta_cli.config.ledger_url import LedgerUrl
-from batuta_cli.errors import LedgerError, MissingDependencyError, UsageError
+from batuta_cli.errors import LedgerError, MissingDependencyError, MissingLedgerError, OtherLedgerError, UsageError
 from batuta_cli.serve.budget.budget_day import day_after, day_at, time_zone
 from batuta_cli.serve.budget.ledger.base import (
     LEASE,
@@ -320,8 +320,8 @@ class RedisLedger:
             return other_zone(values[0], zone)
         if kind == "ahead":
             return ahead(_date(values[0]), _date(values[1]))
-        message = _REFUSALS[kind]
-        return self._error(message, hint=None if kind == "too-large" else _REPAIR_HINT)
+        error, message = _REFUSALS[kind]
+        return self._error(message, hint=None if kind == "too-large" else _REPAIR_HINT, kind=error)
 
     def _explained(self, error: "redis.RedisError") -> LedgerError:
         """The error for a failure of the connection or the server. The server's text may quote arguments."""
@@ -330,13 +330,13 @@ class RedisLedger:
         for kind, message, hint in _failures():
             if isinstance(error, kind):
                 lost = isinstance(error, redis.ConnectionError | redis.TimeoutError)
-                return self._error(message.format(timeout=self.server.timeout), hint=hint, lost=lost)
+                text = message.format(timeout=self.server.timeout)
+                return self._error(text, hint=hint, kind=_LostResponseError if lost else LedgerError)
         code = str(error).split(" ", 1)[0][:20]
         message, hint = _CODES.get(code, ("answered with an error", None))
         return self._error(f"{message} ({code})" if code.isupper() else message, hint=hint)
 
-    def _error(self, message: str, *, hint: str | None = None, lost: bool = False) -> LedgerError:
-        kind = _LostResponseError if lost else LedgerError
+    def _error(self, message: str, *, hint: str | None = None, kind: type[LedgerError] = LedgerError) -> LedgerError:
         return kind(f"{self.server.url}: {message}; paid requests are refused", hint=hint)
 
 
@@ -345,11 +345,11 @@ class _LostResponseError(LedgerError):
 
 
 _REPAIR_HINT = f"if this is right, begin again with the sums that Redis has: {REPAIR}"
-_REFUSALS = {
-    "lost": "the ledger that was kept here is gone (flushed, or restarted without persistence)",
-    "replaced": "another ledger is in the place of the one that was kept here",
-    "rolled-back": "the ledger has lost writes (a failover, or an older copy)",
-    "too-large": "the sum of a day's spending exceeds the ledger's largest number; nothing was written",
+_REFUSALS: dict[str, tuple[type[LedgerError], str]] = {
+    "lost": (MissingLedgerError, "the ledger that was kept here is gone (flushed, or restarted without persistence)"),
+    "replaced": (OtherLedgerError, "another ledger is in the place of the one that was kept here"),
+    "rolled-back": (OtherLedgerError, "the ledger has lost writes (a failover, or an older copy)"),
+    "too-large": (LedgerError, "the sum of a day's spending exceeds the ledger's largest number; nothing was written"),
 }
 _CODES = {
     "OOM": ("Redis is full", "raise maxmemory; the ledger's keys must not be evicted (maxmemory-policy noeviction)"),

@@ -230,7 +230,7 @@ local function settle(id, cost, tokens_in, tokens_out, requests)
   return row, tombstone.amount, true, change_client(tombstone.day, tombstone.client, change, pardon, 0)
 end
 
--- Steps: each returns the values of its answer. Those of READS write nothing.
+-- Steps: each returns the values of its answer. Those of READS change no sums.
 
 local READS = { status = true, history = true }
 local steps = {}
@@ -414,15 +414,21 @@ local function run()
     if epoch and args.epoch ~= '' and args.epoch ~= epoch then refuse('replaced') end
     if epoch and args.epoch == epoch and counter < args.counter then refuse('rolled-back') end
   end
-  if READS[step] then return { 'ok', epoch or '', text(counter), unpack(steps[step]()) } end
+  local function begin()
+    epoch = args.new_epoch
+    redis.call('HSET', META, 'epoch', epoch, 'version', '1')
+  end
+  if READS[step] then
+    local result = steps[step]()
+    -- A gateway asks for the status when it starts. So it knows the ledger before its first paid request.
+    if not epoch then begin() end
+    return { 'ok', epoch, text(counter), unpack(result) }
+  end
   if epoch then
     for _, id in ipairs(args.release) do settle(id, 0, 0, 0, 0) end
   end
   local result = steps[step]()
-  if not epoch then
-    epoch = args.new_epoch
-    redis.call('HSET', META, 'epoch', epoch, 'version', '1')
-  end
+  if not epoch then begin() end
   -- A repair passes all counters that clients may remember.
   counter = redis.call('HINCRBY', META, 'counter', repairs and 1000000000 or 1)
   return { 'ok', epoch, text(counter), unpack(result) }

@@ -12,7 +12,9 @@ from typing import Any
 import orjson
 
 from batuta_cli.errors import InvalidInputError
+from batuta_cli.serve.gateway.dialects.anthropic_fields import BLOCKS
 from batuta_cli.serve.gateway.dialects.fields import OBJECT
+from batuta_cli.serve.gateway.dialects.treatment import Treatment
 from batuta_cli.serve.messages import ChatMessage, Role, ToolCall, check_tool_results
 
 Block = dict[str, Any]
@@ -28,9 +30,6 @@ _BLOCK_FIELDS: Mapping[str, frozenset[str]] = {
     "tool_result": frozenset(("tool_use_id", "content")),
 }
 """The fields of each type of block that are translated. Its other fields are dropped."""
-
-_DROPPED_BLOCKS = frozenset(("redacted_thinking",))
-"""Blocks that only Anthropic's models can read, and whose absence changes no text."""
 
 
 @dataclass
@@ -82,7 +81,7 @@ class Conversation:
                 texts.append(_string(block, "text"))
             elif kind == "tool_result":
                 raise InvalidInputError("a tool_result block belongs to the user")
-            elif kind in _DROPPED_BLOCKS:
+            elif _is_dropped(kind):
                 self.dropped.add(kind)
             else:
                 self._only_native(kind)
@@ -123,7 +122,7 @@ class Conversation:
         read = _CONTENT.get(block["type"])
         if read is not None:
             return read(self, block)
-        if block["type"] in _DROPPED_BLOCKS:
+        if _is_dropped(block["type"]):
             self.dropped.add(block["type"])
             return []
         self._only_native(block["type"])
@@ -206,6 +205,11 @@ def _message(role: Role, parts: list[Part]) -> ChatMessage:
 
 def _text(text: str) -> Part:
     return {"type": "text", "text": text}
+
+
+def _is_dropped(kind: str) -> bool:
+    row = BLOCKS.get(kind)
+    return row is not None and row.treatment is Treatment.DROPPED
 
 
 def _block(block: object) -> Block:

@@ -88,8 +88,8 @@ def _parsed(
     options: Mapping[str, Any] | None = None,
 ) -> ParsedRequest:
     return ParsedRequest(
-        take_model(document),
-        (),
+        model=take_model(document),
+        messages=(),
         options={**fields.options, **(options or {})},
         inputs=inputs,
         dropped=fields.dropped,

@@ -24,7 +24,7 @@ _LONGEST_MODEL = 200
 _MOST_STOPS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(kw_only=True, frozen=True, slots=True)
 class ParsedRequest:
     """A client's request, independent of its dialect."""
 
@@ -66,7 +66,7 @@ class FieldType(NamedTuple):
 
 def wrong(param: str, message: str, code: str = "invalid_type") -> HttpError:
     """The error for a wrong field."""
-    return HttpError(400, code, f"{param} {message}", param)
+    return HttpError(400, code, f"{param} {message}", param=param)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def checked_messages(read: Callable[[], Any]) -> tuple[ChatMessage, ...]:
     try:
         return tuple(read())
     except BatutaError as error:
-        raise HttpError(400, "invalid_messages", error.message, "messages") from None
+        raise HttpError(400, "invalid_messages", error.message, param="messages") from None
 
 
 def _integer(value: Any) -> bool:

@@ -93,16 +93,16 @@ def _parsed(
     stream = take(document, "stream", BOOLEAN)
     if not messages:
         model, unload = take_model(document), document.get("keep_alive") in (0, "0")
-        return ParsedRequest(model, (), ready=kind.ready(model, "unload" if unload else "load"))
+        return ParsedRequest(model=model, messages=(), ready=kind.ready(model, "unload" if unload else "load"))
     options = {**given.options, **fields.options, **_format(document), **_think(document), **_tools(document)}
     for name in ("top_k", "seed"):
         if (value := _whole(document, name)) is not None:
             options[name] = value
     return ParsedRequest(
-        take_model(document),
-        messages,
-        limit if limit is not None and limit > 0 else None,
-        stream is not False,
+        model=take_model(document),
+        messages=messages,
+        max_tokens=limit if limit is not None and limit > 0 else None,
+        stream=stream is not False,
         options=options,
         dropped=(*fields.dropped, *(f"options.{name}" for name in given.dropped)),
         native_only=fields.native_only,

@@ -62,16 +62,16 @@ class ChatCompletions:
             raise wrong("max_tokens", "and max_completion_tokens differ; send one of them", "invalid_value")
         stream, usage = _streaming(document)
         return ParsedRequest(
-            model,
-            messages,
-            old_limit if limit is None else limit,
-            stream,
-            usage,
-            fields.options,
-            fields.dropped,
-            (*fields.native_only, *_other_tools(document)),
-            fields.unknown,
-            reach_of(document, "messages"),
+            model=model,
+            messages=messages,
+            max_tokens=old_limit if limit is None else limit,
+            stream=stream,
+            include_usage=usage,
+            options=fields.options,
+            dropped=fields.dropped,
+            native_only=(*fields.native_only, *_other_tools(document)),
+            unknown=fields.unknown,
+            reach=reach_of(document, "messages"),
         )
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
@@ -97,16 +97,16 @@ class Completions:
         messages = checked_messages(lambda: [ChatMessage.user(prompt)])
         stream, usage = _streaming(document)
         return ParsedRequest(
-            model,
-            messages,
-            take_limit(document, "max_tokens"),
-            stream,
-            usage,
-            fields.options,
-            fields.dropped,
-            fields.native_only,
-            fields.unknown,
-            reach_of(document, "prompt"),
+            model=model,
+            messages=messages,
+            max_tokens=take_limit(document, "max_tokens"),
+            stream=stream,
+            include_usage=usage,
+            options=fields.options,
+            dropped=fields.dropped,
+            native_only=fields.native_only,
+            unknown=fields.unknown,
+            reach=reach_of(document, "prompt"),
         )
 
     def reply(self, parsed: ParsedRequest, name: str, created: int) -> Reply:
@@ -225,9 +225,7 @@ class ChatReply(_Reply):
         data = piece.raw.data if isinstance(piece.raw, Event) else b""
         if not self._relays:
             self._relays = True
-            first = json_object(data)
-            known = {name: mended(first[name]) for name in ("id", "created", "model") if name in first}
-            self._set_frame(self._frame | known)
+            data = self._opened(data)
         self._begun.add(piece.index)
         self._finished = self._finished or (piece.finish_reason is not None and piece.index == 0)
         if self._with_usage:
@@ -240,6 +238,19 @@ class ChatReply(_Reply):
                 return b""
             data = encoded(document)
         return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
+
+    def _opened(self, data: bytes) -> bytes:
+        """The first event, with the fields of the frame and the role that it lacks: clients take both from it."""
+        first = mended(json_object(data))
+        frame = self._frame | {"object": self.chunk}
+        lacking = {name: value for name, value in frame.items() if first.get(name) is None}
+        self._set_frame(frame | {name: first[name] for name in frame.keys() - lacking.keys()})
+        choices = first.get("choices") or [{}]
+        delta = choices[0].get("delta")
+        without_role = isinstance(delta, dict) and not delta.get("role")
+        if without_role:
+            delta["role"] = "assistant"
+        return encoded(first | lacking) if lacking or without_role else data
 
     def end(self, summary: Summary) -> bytes:
         self._with_usage = self._with_usage and not self._usage_told

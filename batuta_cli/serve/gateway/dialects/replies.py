@@ -162,7 +162,7 @@ class Calls:
             call["function"]["arguments"] += function.get("arguments") or ""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ReplyChoice:
     """One choice of a response that is not streamed."""
 

@@ -83,18 +83,18 @@ class Responses:
         }
         body = self.body(document)
         return ParsedResponseRequest(
-            model,
-            messages,
-            take_limit(document, "max_output_tokens"),
-            bool(document.get("stream")),
-            True,
-            options,
-            (*fields.dropped, *sorted(dropped)),
-            (*fields.native_only, *sorted({*tools.native_only, *reader.native_only})),
-            fields.unknown,
-            reach_of({**body, "tools": tools.hosted}, "input"),
-            body,
-            ("store",) if document.get("store") else (),
+            model=model,
+            messages=messages,
+            max_tokens=take_limit(document, "max_output_tokens"),
+            stream=bool(document.get("stream")),
+            include_usage=True,
+            options=options,
+            dropped=(*fields.dropped, *sorted(dropped)),
+            native_only=(*fields.native_only, *sorted({*tools.native_only, *reader.native_only})),
+            unknown=fields.unknown,
+            reach=reach_of({**body, "tools": tools.hosted}, "input"),
+            document=body,
+            left_out=("store",) if document.get("store") else (),
             echo=_echo(document, tools),
         )
 
@@ -129,7 +129,7 @@ def _messages(document: Mapping[str, Any], reader: InputReader) -> tuple[ChatMes
         reader.add(given)
         return tuple(reader.messages())
     except InvalidInputError as error:
-        raise HttpError(400, "invalid_messages", f"input: {error.message}", "input") from None
+        raise HttpError(400, "invalid_messages", f"input: {error.message}", param="input") from None
 
 
 def _text(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _TEXTS = FieldType("a list of strings", lambda value: isinstance(value, list) an
 
 
 def _dropped(kind: FieldType, why: str, harmless: Any) -> FieldRow:
-    return FieldRow(Treatment.DROPPED, kind, why, harmless=(harmless,))
+    return FieldRow(Treatment.DROPPED, kind=kind, note=why, harmless=(harmless,))
 
 
 RESPONSE_FIELDS: dict[str, FieldRow] = {

@@ -12,7 +12,7 @@ A field without a row is carried too, with a warning in the log. `treat` applies
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -33,6 +33,7 @@ class FieldRow:
     """The treatment of one field."""
 
     treatment: Treatment
+    _: KW_ONLY
     kind: FieldType
     note: str
     """MAPPED: the field of the gateway's request. REFUSED: the end of the error's sentence, which begins with the
@@ -46,6 +47,8 @@ class FieldRow:
     """DROPPED: it names a user, a device or a conversation. Only the API's provider gets it."""
     harmless: tuple[Any, ...] = ()
     """Values that ask for nothing, as null does: with them the field is ignored."""
+    details: Mapping[str, Any] | None = None
+    """REFUSED: what the client reads by program, see `HttpError.details`."""
 
 
 FieldTable = Mapping[str, FieldRow]
@@ -67,32 +70,32 @@ class TreatedFields:
 
 def option(kind: FieldType, name: str) -> FieldRow:
     """A field that becomes the option `name`, unchanged."""
-    return FieldRow(Treatment.MAPPED, kind, name, copied=True)
+    return FieldRow(Treatment.MAPPED, kind=kind, note=name, copied=True)
 
 
 def mapped(kind: FieldType, target: str) -> FieldRow:
     """A field that the dialect's module converts to `target`."""
-    return FieldRow(Treatment.MAPPED, kind, target)
+    return FieldRow(Treatment.MAPPED, kind=kind, note=target)
 
 
 def carried(kind: FieldType, why: str) -> FieldRow:
     """A field that is sent on unchanged."""
-    return FieldRow(Treatment.CARRIED, kind, why)
+    return FieldRow(Treatment.CARRIED, kind=kind, note=why)
 
 
 def native_only(kind: FieldType, why: str, *harmless: Any) -> FieldRow:
     """A field that only backends with the client's own API have."""
-    return FieldRow(Treatment.CARRIED, kind, why, native_only=True, harmless=harmless)
+    return FieldRow(Treatment.CARRIED, kind=kind, note=why, native_only=True, harmless=harmless)
 
 
 def dropped(kind: FieldType, why: str) -> FieldRow:
     """A field that is left out of a translated request."""
-    return FieldRow(Treatment.DROPPED, kind, why)
+    return FieldRow(Treatment.DROPPED, kind=kind, note=why)
 
 
 def personal(kind: FieldType, why: str) -> FieldRow:
     """A field that only the API's provider gets."""
-    return FieldRow(Treatment.DROPPED, kind, why, personal=True)
+    return FieldRow(Treatment.DROPPED, kind=kind, note=why, personal=True)
 
 
 def personal_fields(table: FieldTable) -> frozenset[str]:
@@ -100,9 +103,9 @@ def personal_fields(table: FieldTable) -> frozenset[str]:
     return frozenset(name for name, row in table.items() if row.personal)
 
 
-def refused(why: str, *harmless: Any) -> FieldRow:
+def refused(why: str, *harmless: Any, details: Mapping[str, Any] | None = None) -> FieldRow:
     """A field that makes the request invalid unless it has one of the values `harmless`."""
-    return FieldRow(Treatment.REFUSED, ANY, why, harmless=harmless)
+    return FieldRow(Treatment.REFUSED, kind=ANY, note=why, harmless=harmless, details=details)
 
 
 def treat(document: Mapping[str, Any], table: FieldTable) -> TreatedFields:
@@ -121,7 +124,9 @@ def treat(document: Mapping[str, Any], table: FieldTable) -> TreatedFields:
         if _is_among(value, row.harmless):
             continue
         if row.treatment is Treatment.REFUSED:
-            raise wrong(name, row.note, "unsupported_field")
+            error = wrong(name, row.note, "unsupported_field")
+            error.details = row.details
+            raise error
         if row.treatment is Treatment.DROPPED:
             names["dropped"].append(name)
         elif row.native_only:

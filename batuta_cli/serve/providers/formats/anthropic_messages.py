@@ -214,7 +214,7 @@ class MessagesReader(EndingReader):
         if calls:
             delta["tool_calls"] = calls
         self._finished = True
-        return Piece(text, finish, self._usage.usage(), delta or None, stop=_string(stop))
+        return Piece(text, finish_reason=finish, usage=self._usage.usage(), delta=delta or None, stop=_string(stop))
 
     def _block(self, block: dict[str, Any], index: int, *, whole: bool) -> Iterator[Piece]:
         self._begun = True

@@ -63,7 +63,7 @@ class CompletionReader(EndingReader):
             if not self._begun:
                 raise BackendError(_NO_CHOICES)
             if not self._complete:
-                yield Piece(self._text.add("", ended=True), "stop")
+                yield Piece(self._text.add("", ended=True), finish_reason="stop")
             self._complete = self._ended = True
             return
         document = json_object(event.data)
@@ -78,7 +78,7 @@ class CompletionReader(EndingReader):
         if not self._begun:
             raise missing(document, _NO_CHOICES)
         if not self._complete:
-            yield Piece(self._text.add("", ended=True), "stop")
+            yield Piece(self._text.add("", ended=True), finish_reason="stop")
             self._complete = True
 
     def _pieces(self, document: dict[str, Any]) -> Iterator[Piece]:
@@ -95,4 +95,4 @@ class CompletionReader(EndingReader):
             raise BackendError("the backend answered with a text that is not text")
         self._complete = self._complete or finish is not None
         text = self._text.add(text or "", ended=finish is not None)
-        yield Piece(text, finish, usage, logprobs=read_logprobs(choice.get("logprobs")))
+        yield Piece(text, finish_reason=finish, usage=usage, logprobs=read_logprobs(choice.get("logprobs")))

@@ -138,11 +138,11 @@ def _faithful(choices: Any, pieces: list[Piece], part: str) -> bool:
         extra = {"reasoning_content": texts.reasoning, "refusal": texts.refusal}
         said = Piece(
             texts.text,
-            choice.get("finish_reason") or None,
-            None,
-            {name: value for name, value in extra.items() if value} or None,
-            choice.get("index", place),
-            choice.get("logprobs") or None,
+            finish_reason=choice.get("finish_reason") or None,
+            usage=None,
+            delta={name: value for name, value in extra.items() if value} or None,
+            index=choice.get("index", place),
+            logprobs=choice.get("logprobs") or None,
         )
         calls = content.get("tool_calls") or []
         if not (said.has_content or said.finish_reason or calls):

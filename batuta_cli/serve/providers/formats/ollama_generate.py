@@ -63,4 +63,4 @@ class OllamaReader(EndingReader):
             return
         self._complete = self._ended = True
         usage = plain(document.get("prompt_eval_count"), document.get("eval_count"))
-        yield Piece(text, "length" if document.get("done_reason") == "length" else "stop", usage)
+        yield Piece(text, finish_reason="length" if document.get("done_reason") == "length" else "stop", usage=usage)

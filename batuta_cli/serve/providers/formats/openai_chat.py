@@ -225,7 +225,9 @@ class _ChoiceReader:
             finish = "tool_calls"
         if not (text or delta or finish or logprobs):
             return None
-        return Piece(text, finish, None, delta or None, self._index, logprobs, stop=stop)
+        return Piece(
+            text, finish_reason=finish, usage=None, delta=delta or None, index=self._index, logprobs=logprobs, stop=stop
+        )
 
 
 def _calls_of(content: dict[str, Any]) -> object:

@@ -51,7 +51,8 @@ def _by_index(data: object) -> dict[int, list[float] | str]:
     found = {}
     for place, entry in enumerate(data if isinstance(data, list) else ()):
         embedding = entry.get("embedding") if isinstance(entry, dict) else None
-        if not isinstance(embedding, list | str) or not embedding:
+        numbers = not isinstance(embedding, list) or set(map(type, embedding)) <= {int, float}
+        if not isinstance(embedding, list | str) or not embedding or not numbers:
             raise BackendError("the backend answered with an entry without an embedding")
         index = entry.get("index")
         found[index if isinstance(index, int) else place] = embedding

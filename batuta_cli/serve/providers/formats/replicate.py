@@ -86,7 +86,7 @@ class PredictionReader(EndingReader):
         usage = plain(metrics.get("input_token_count"), metrics.get("output_token_count"))
         text = _output(document.get("output"))
         self._complete = True
-        yield Piece(text, "stop", usage)
+        yield Piece(text, finish_reason="stop", usage=usage)
 
 
 def _output(output: object) -> str:

@@ -77,6 +77,19 @@ def test_a_flushed_redis_is_noticed_while_the_gateway_runs_and_is_no_fresh_budge
         assert client.dbsize() == 0
 
 
+def test_a_gateway_that_has_only_read_the_budget_notices_too(
+    server: Redis, ledger: RedisLedger, tmp_path: Path
+) -> None:
+    (tmp_path / "idle").mkdir()
+    idle = ledger_of(server, tmp_path / "idle")
+    assert idle.day_status(at(START)).spent == 0
+    ledger.record(at(START), 900, Use())
+    with closing(server.client()) as client:
+        client.flushall()
+    with pytest.raises(LedgerError, match=NO_EPOCH_MATCHES):
+        hold(idle)
+
+
 def test_a_redis_that_was_restarted_empty_is_noticed_by_a_new_process(
     server: Redis, ledger: RedisLedger, tmp_path: Path
 ) -> None:

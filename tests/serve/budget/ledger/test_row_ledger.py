@@ -24,10 +24,12 @@ def example(path: Path) -> Any:
 
 
 def test_the_documented_ledger_keeps_a_budget_across_two_breakers(tmp_path: Path) -> None:
-    first = CostCircuitBreaker(CircuitBreakerConfig("1.00", max_request_cost_usd="1"), example(tmp_path / "ledger"))
+    first = CostCircuitBreaker(
+        CircuitBreakerConfig(daily_budget_usd="1.00", max_request_cost_usd="1"), example(tmp_path / "ledger")
+    )
     with first.reserve("0.75", model="m", backend="B") as reservation:
         second = CostCircuitBreaker(
-            CircuitBreakerConfig("1.00", max_request_cost_usd="1"), example(tmp_path / "ledger")
+            CircuitBreakerConfig(daily_budget_usd="1.00", max_request_cost_usd="1"), example(tmp_path / "ledger")
         )
         with pytest.raises(DailyBudgetExceeded):
             second.reserve("0.26")
@@ -40,7 +42,7 @@ def test_the_documented_ledger_keeps_a_budget_across_two_breakers(tmp_path: Path
 
 
 def test_the_documented_ledger_changes_nothing_when_a_step_fails(tmp_path: Path) -> None:
-    breaker = CostCircuitBreaker(CircuitBreakerConfig("1.00"), example(tmp_path / "ledger"))
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd="1.00"), example(tmp_path / "ledger"))
     breaker.record("0.25")
     before = (tmp_path / "ledger").read_bytes()
 

@@ -44,7 +44,7 @@ class Clock:
 
 
 def breaker(ledger: Ledger, zone: str, clock: Clock) -> CostCircuitBreaker:
-    config = CircuitBreakerConfig("1", max_request_cost_usd="1", timezone=zone)
+    config = CircuitBreakerConfig(daily_budget_usd="1", max_request_cost_usd="1", timezone=zone)
     return CostCircuitBreaker(config, ledger, now=clock, on_alert=lambda alert: None)
 
 

@@ -5,7 +5,7 @@ Run by the interpreter of .venv/clients, which has the clients and nothing of ba
 
 import json
 from importlib import import_module
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 TYPES: dict[str, list[str]] = {
     "chat": ["openai.types.chat.completion_create_params.CompletionCreateParams"],
@@ -37,4 +37,19 @@ def fields(path: str) -> set[str]:
     return {field for member in members for field in getattr(member, "model_fields", None) or get_type_hints(member)}
 
 
-print(json.dumps({name: sorted(set().union(*map(fields, paths))) for name, paths in TYPES.items()}))
+BLOCKS = [
+    "anthropic.types.content_block_param.ContentBlockParam",
+    "anthropic.types.beta.beta_content_block_param.BetaContentBlockParam",
+]
+"""The content blocks of Anthropic's messages."""
+
+
+def block_types(path: str) -> set[str]:
+    module, _, name = path.rpartition(".")
+    blocks = getattr(import_module(module), name).__args__
+    kinds = [get_type_hints(block)["type"] for block in blocks if hasattr(block, "__total__")]
+    return {literal for kind in kinds for part in get_args(kind) for literal in get_args(part) or (part,)}
+
+
+found = {name: sorted(set().union(*map(fields, paths))) for name, paths in TYPES.items()}
+print(json.dumps({"fields": found, "blocks": sorted(set().union(*map(block_types, BLOCKS)))}))

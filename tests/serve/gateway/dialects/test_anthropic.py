@@ -257,6 +257,14 @@ def test_what_is_wrong_is_refused_in_anthropics_shape(tmp_path: Path, name: str)
     assert field in done.error["message"] or field == "messages"
 
 
+def test_a_stored_thread_is_refused_so_that_the_official_client_sends_the_whole_conversation(tmp_path: Path) -> None:
+    """`anthropic` 2 drops the field `thread` when it reads these details; without them its tool runner fails."""
+    response = ask(tmp_path, MESSAGES, message(thread={"type": "create"}))
+    assert (response.status, response.error["type"]) == (400, "invalid_request_error")
+    assert response.error["details"] == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    assert "details" not in ask(tmp_path, MESSAGES, message(max_tokens=0)).error
+
+
 PIECES = st.lists(
     st.builds(Piece, st.text())
     | st.integers(0, 2).map(
@@ -271,7 +279,7 @@ def test_what_is_written_is_what_our_own_reader_of_anthropics_streams_reads(piec
     calls = [p.delta["tool_calls"][0]["index"] for p in pieces if p.delta]
     ordered = sorted(set(calls))
     pieces.sort(key=lambda p: p.delta["tool_calls"][0]["index"] if p.delta else -1)
-    reply = MessageReply(ParsedRequest("m", (), 1), "msg_x")
+    reply = MessageReply(ParsedRequest(model="m", messages=(), max_tokens=1), "msg_x")
     summary = Summary(
         backend="b",
         input_tokens=5,
@@ -292,7 +300,7 @@ def test_what_is_written_is_what_our_own_reader_of_anthropics_streams_reads(piec
 
 
 def test_a_call_that_goes_on_after_it_had_ended_breaks_the_stream() -> None:
-    reply = MessageReply(ParsedRequest("m", (), 1), "msg_x")
+    reply = MessageReply(ParsedRequest(model="m", messages=(), max_tokens=1), "msg_x")
     for index in (0, 1):
         reply.piece(Piece(delta={"tool_calls": [{"index": index, "id": "c", "function": {"name": "f"}}]}))
     with pytest.raises(BackendError):
@@ -310,7 +318,7 @@ def test_reasoning_becomes_a_thinking_block_before_the_text() -> None:
         Piece("Hi"),
         Piece(finish_reason="stop"),
     ]
-    reply = MessageReply(ParsedRequest("m", (), 1), "msg_x")
+    reply = MessageReply(ParsedRequest(model="m", messages=(), max_tokens=1), "msg_x")
     stream = reply.begin() + b"".join(map(reply.piece, pieces)) + reply.end(finished())
     events = [json.loads(line[6:]) for line in stream.decode().split("\n") if line.startswith("data: ")]
     assert [(e["type"], e.get("index")) for e in events[1:-2]] == [
@@ -324,7 +332,9 @@ def test_reasoning_becomes_a_thinking_block_before_the_text() -> None:
     ]
     assert events[1]["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}
     assert [e["delta"]["thinking"] for e in events[2:4]] == ["h", "m"]
-    whole = json.loads(MessageReply(ParsedRequest("m", (), 1), "msg_x").whole(pieces[1:], finished()))
+    whole = json.loads(
+        MessageReply(ParsedRequest(model="m", messages=(), max_tokens=1), "msg_x").whole(pieces[1:], finished())
+    )
     assert whole["content"] == [
         {"type": "thinking", "thinking": "m", "signature": ""},
         {"type": "text", "text": "Hi"},
@@ -335,7 +345,7 @@ def test_reasoning_becomes_a_thinking_block_before_the_text() -> None:
     ("stop", "named"), [("END", ("stop_sequence", "END")), ("eos", ("end_turn", None)), (None, ("end_turn", None))]
 )
 def test_a_stop_sequence_of_the_request_is_named(stop: str | None, named: tuple[str, str | None]) -> None:
-    parsed = ParsedRequest("m", (), 1, options={"stop": ["END", "FIN"]})
+    parsed = ParsedRequest(model="m", messages=(), max_tokens=1, options={"stop": ["END", "FIN"]})
     pieces = [Piece("Hi"), Piece(finish_reason="stop", stop=stop)]
     whole = json.loads(MessageReply(parsed, "msg_x").whole(pieces, finished()))
     assert (whole["stop_reason"], whole["stop_sequence"]) == named

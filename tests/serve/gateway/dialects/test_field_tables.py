@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batuta_cli.serve.gateway.dialects.anthropic import Messages
-from batuta_cli.serve.gateway.dialects.anthropic_fields import COUNT_FIELDS, MESSAGE_FIELDS
+from batuta_cli.serve.gateway.dialects.anthropic_fields import BLOCKS, COUNT_FIELDS, MESSAGE_FIELDS
 from batuta_cli.serve.gateway.dialects.ollama import OllamaChat, OllamaGenerate
 from batuta_cli.serve.gateway.dialects.ollama_fields import CHAT_FIELDS as OLLAMA_CHAT_FIELDS
 from batuta_cli.serve.gateway.dialects.ollama_fields import EMBED_FIELDS, EMBEDDINGS_FIELDS, GENERATE_FIELDS, OPTIONS
@@ -44,12 +44,23 @@ TABLES: dict[str, FieldTable] = {
 
 
 @cache
-def client_fields() -> dict[str, list[str]]:
+def of_clients() -> dict[str, Any]:
     assert CLIENTS.exists(), f"{CLIENTS} is missing; run `make test`"
     script = Path(__file__).with_name("list_client_fields.py")
     done = subprocess.run([CLIENTS, script], capture_output=True, text=True, timeout=120, check=True)
-    found: dict[str, list[str]] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def client_fields() -> dict[str, list[str]]:
+    fields: dict[str, list[str]] = of_clients()["fields"]
+    return fields
+
+
+def test_every_content_block_of_the_official_client_has_a_row() -> None:
+    blocks = of_clients()["blocks"]
+    assert len(blocks) > 20
+    assert [name for name in blocks if name not in BLOCKS] == []
 
 
 @pytest.mark.parametrize("dialect", TABLES)

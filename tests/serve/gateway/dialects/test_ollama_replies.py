@@ -103,7 +103,7 @@ def test_thinking_logprobs_and_a_cut_are_told(tmp_path: Path) -> None:
 
 
 def test_thinking_that_a_server_sends_under_two_names_is_written_once() -> None:
-    reply = OllamaChatReply(ParsedRequest("m", ()))
+    reply = OllamaChatReply(ParsedRequest(model="m", messages=()))
     delta = {"reasoning_content": "hm", "reasoning": "hm"}
     assert reply.piece(Piece(delta=delta)).count(b"hm") == 1
     assert reply.whole([Piece(delta=delta)], ended()).count(b"hm") == 1
@@ -127,7 +127,7 @@ def test_a_refusal_has_its_status_and_an_error_in_words(tmp_path: Path, model: s
 
 
 def test_a_waiting_client_gets_an_object_without_text() -> None:
-    reply = OllamaChatReply(ParsedRequest("m", ()))
+    reply = OllamaChatReply(ParsedRequest(model="m", messages=()))
     line = reply.waiting()
     assert line.endswith(b"\n")
     assert b'"content":""' in line
@@ -135,7 +135,7 @@ def test_a_waiting_client_gets_an_object_without_text() -> None:
 
 
 def test_no_call_is_made_of_broken_arguments_at_the_end() -> None:
-    reply = OllamaChatReply(ParsedRequest("m", ()))
+    reply = OllamaChatReply(ParsedRequest(model="m", messages=()))
     call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "[1]"}}
     assert reply.piece(Piece(delta={"tool_calls": [call]})) == b""
     with pytest.raises(BackendError):

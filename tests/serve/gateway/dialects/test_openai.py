@@ -156,7 +156,7 @@ SUMMARY = Summary(backend="b", input_tokens=1, output_tokens=2, exact=True, cost
 def test_what_is_written_is_what_our_own_reader_of_openai_streams_reads(
     pieces: list[Piece], model: str, usage: bool
 ) -> None:
-    reply = ChatReply(ParsedRequest(model, (), stream=True, include_usage=usage), "chatcmpl-x", 1)
+    reply = ChatReply(ParsedRequest(model=model, messages=(), stream=True, include_usage=usage), "chatcmpl-x", 1)
     data = reply.begin() + b"".join(map(reply.piece, pieces)) + reply.end(SUMMARY)
     reader, scanner = ChatReader(3), EventScanner()
     read = [piece for event in scanner.feed(data) for piece in reader.event(event)]
@@ -170,7 +170,7 @@ def test_what_is_written_is_what_our_own_reader_of_openai_streams_reads(
 
 @given(st.lists(st.text(), max_size=10), st.text(max_size=20))
 def test_the_text_of_completions_is_kept_to_the_character(texts: list[str], model: str) -> None:
-    reply = CompletionReply(ParsedRequest(model, (), include_usage=False), "cmpl-x", 1)
+    reply = CompletionReply(ParsedRequest(model=model, messages=(), include_usage=False), "cmpl-x", 1)
     pieces = [Piece(text) for text in texts]
     lines = (reply.begin() + b"".join(map(reply.piece, pieces)) + reply.end(SUMMARY)).decode().split("\n\n")
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line and "[DONE]" not in line]

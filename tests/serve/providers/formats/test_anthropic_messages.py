@@ -44,7 +44,7 @@ def read(stream: bytes) -> tuple[list[Piece], bool]:
 
 
 def test_a_stream_is_read_to_its_text_its_end_and_its_usage() -> None:
-    assert read(BASIC) == ([Piece("Hello"), Piece("!"), Piece("", "stop", Usage(25, 15))], True)
+    assert read(BASIC) == ([Piece("Hello"), Piece("!"), Piece("", finish_reason="stop", usage=Usage(25, 15))], True)
 
 
 def test_a_stream_without_message_stop_is_not_complete() -> None:
@@ -83,7 +83,10 @@ def test_a_whole_message_is_read() -> None:
     }
     reader = MessagesReader()
     pieces = list(reader.whole(answer))
-    assert (pieces[0], pieces[-1]) == (Piece("Hi"), Piece("", "tool_calls", Usage(25, 7, cached_tokens=20)))
+    assert (pieces[0], pieces[-1]) == (
+        Piece("Hi"),
+        Piece("", finish_reason="tool_calls", usage=Usage(25, 7, cached_tokens=20)),
+    )
     assert reader.complete
 
 

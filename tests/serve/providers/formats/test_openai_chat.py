@@ -87,7 +87,7 @@ def test_a_whole_answer_is_read() -> None:
         "usage": {"prompt_tokens": 12, "completion_tokens": 2},
     }
     reader = ChatReader()
-    assert list(reader.whole(answer)) == [Piece("Hello", "length"), Piece(usage=Usage(12, 2))]
+    assert list(reader.whole(answer)) == [Piece("Hello", finish_reason="length"), Piece(usage=Usage(12, 2))]
     assert reader.complete
 
 
