@@ -12,7 +12,7 @@ _batuta_at() {
             options='-V --version --json -q --quiet -h --help'
             ;;
         'batuta pacha')
-            subcommands='keygen sign verify hash encrypt decrypt inspect keys trust store'
+            subcommands='keygen sign verify run hash encrypt decrypt inspect check keys trust store'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha keygen')
@@ -24,7 +24,7 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha sign')
-            options='--identity --key --passphrase-env -o --output --expires --ignore --follow-symlinks --format --inside --oms-key -f --force --json -q --quiet -h --help'
+            options='--identity --key --passphrase-env -o --output --expires --ignore --follow-symlinks --format --inside --oms-key --cached -f --force --json -q --quiet -h --help'
             case ${2-} in
                 --identity | --expires | --ignore) value='' && return 0 ;;
                 --key | -o | --output | --oms-key | [1-9]*) value='<file>' && return 0 ;;
@@ -33,10 +33,19 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha verify')
-            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --json -q --quiet -h --help'
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --cached --report --json -q --quiet -h --help'
             case ${2-} in
                 --signature | --key | --trust | --ca | --trusted-root | [1-9]*) value='<file>' && return 0 ;;
-                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned) value='' && return 0 ;;
+                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned | --report) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha run')
+            options='--signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --allow-pacha1 --password-env --password-file --allow-kdf-memory --max-memory --allow-swap --json -q --quiet -h --help'
+            case ${2-} in
+                2) value='<program>' && return 0 ;;
+                --signature | --key | --trust | --ca | --trusted-root | --password-file | 1 | [1-9]*) value='<file>' && return 0 ;;
+                --identity | --digest | --name | --require | --issuer | --at | --allow-unsigned | --allow-kdf-memory | --max-memory) value='' && return 0 ;;
+                --password-env) value='<variable>' && return 0 ;;
             esac
             ;;
         'batuta pacha hash')
@@ -67,6 +76,12 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             case ${2-} in
                 1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha check')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                [1-9]*) value='<file>' && return 0 ;;
             esac
             ;;
         'batuta pacha keys')
@@ -159,11 +174,11 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha store')
-            subcommands='add path list verify remove gc'
+            subcommands='add path get list verify remove gc'
             options='--json -q --quiet -h --help'
             ;;
         'batuta pacha store add')
-            options='--name --link -f --force --json -q --quiet -h --help'
+            options='--name --link --follow-symlinks -f --force --json -q --quiet -h --help'
             case ${2-} in
                 --name) value='' && return 0 ;;
                 [1-9]*) value='<file>' && return 0 ;;
@@ -173,6 +188,12 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             case ${2-} in
                 1) value='' && return 0 ;;
+            esac
+            ;;
+        'batuta pacha store get')
+            options='--json -q --quiet -h --help'
+            case ${2-} in
+                1 | 2) value='' && return 0 ;;
             esac
             ;;
         'batuta pacha store list')
@@ -191,13 +212,14 @@ _batuta_at() {
             esac
             ;;
         'batuta pacha store gc')
-            options='-n --dry-run --json -q --quiet -h --help'
+            options='-n --dry-run --damaged --json -q --quiet -h --help'
             ;;
         'batuta serve')
             subcommands='template context backends route chat gateway env launch audit budget keys'
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve template')
+            subcommands='lint diff'
             options='--model --format --template --bos --eos -m --messages --system --user --no-generation-prompt --continue --var --system-fallback --on-injection --date --count --strict --list --detect --json -q --quiet -h --help'
             case ${2-} in
                 --model | --format | --bos | --eos | --system | --user | --var | --date) value='' && return 0 ;;
@@ -206,10 +228,23 @@ _batuta_at() {
                 --on-injection) value='warn error escape strip' && return 0 ;;
             esac
             ;;
-        'batuta serve context')
-            options='--model -m --messages --system --user --strategy --window --reserve --tokenizer --system-fallback --backend --privacy --json -q --quiet -h --help'
+        'batuta serve template lint')
+            options='--ignore --tokenizer --sarif --json -q --quiet -h --help'
             case ${2-} in
-                --model | --system | --user | --window | --reserve | --backend) value='' && return 0 ;;
+                --ignore) value='' && return 0 ;;
+                --tokenizer | 1) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta serve template diff')
+            options='-m --messages --tokenizer --json -q --quiet -h --help'
+            case ${2-} in
+                -m | --messages | --tokenizer | 1 | 2) value='<file>' && return 0 ;;
+            esac
+            ;;
+        'batuta serve context')
+            options='--model -m --messages --system --user --strategy --window --reserve --tokenizer --var --system-fallback --backend --privacy --json -q --quiet -h --help'
+            case ${2-} in
+                --model | --system | --user | --window | --reserve | --var | --backend) value='' && return 0 ;;
                 -m | --messages | --tokenizer) value='<file>' && return 0 ;;
                 --strategy) value='sliding-window middle-out error' && return 0 ;;
                 --system-fallback) value='error merge drop' && return 0 ;;
@@ -404,6 +439,10 @@ _batuta_offer() {  # $1 stands before each of the words
                 compopt -o filenames 2>/dev/null
                 mapfile -t COMPREPLY < <(compgen -P "$1" -f -- "$cur")
             fi
+            ;;
+        '<program>')
+            compopt -o bashdefault -o default 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -c -- "$cur")
             ;;
         '<variable>') mapfile -t COMPREPLY < <(compgen -P "$1" -e -- "$cur") ;;
         *) mapfile -t COMPREPLY < <(compgen -P "$1" -W "$value" -- "$cur") ;;

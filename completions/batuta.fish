@@ -68,10 +68,12 @@ complete -c batuta -n '__batuta_at' -s h -l help -d 'Show this message and exit.
 complete -c batuta -n '__batuta_at pacha' -a keygen -d 'Make a new Ed25519 key pair and trust its public key.'
 complete -c batuta -n '__batuta_at pacha' -a sign -d 'Sign models; the signature is written beside each as PATH.sig.'
 complete -c batuta -n '__batuta_at pacha' -a verify -d 'Verify models: exit 0 only when the content is intact and the signer is trusted.'
+complete -c batuta -n '__batuta_at pacha' -a run -d 'Verify a model in sealed memory, and start a program that reads it there.'
 complete -c batuta -n '__batuta_at pacha' -a hash -d 'Print content addresses (BLAKE3): blake3:<hex>  PATH.'
 complete -c batuta -n '__batuta_at pacha' -a encrypt -d 'Encrypt a file under a password, as PATH.enc.'
 complete -c batuta -n '__batuta_at pacha' -a decrypt -d 'Decrypt a file: the original, or nothing.'
 complete -c batuta -n '__batuta_at pacha' -a inspect -d 'Show what a .sig or .enc file, or another tool\'s OpenSSF bundle, says about itself.'
+complete -c batuta -n '__batuta_at pacha' -a check -d 'Compare the files of model caches with the digests that the caches keep: damage is exit 3. No network.'
 complete -c batuta -n '__batuta_at pacha' -a keys -d 'Manage your own keys.'
 complete -c batuta -n '__batuta_at pacha' -a trust -d 'Manage the keys whose signatures are accepted, and revoked keys.'
 complete -c batuta -n '__batuta_at pacha' -a store -d 'Keep models once, read-only, under the address of their content.'
@@ -99,6 +101,7 @@ complete -c batuta -n '__batuta_in \'pacha sign\'' -l follow-symlinks -d 'Read s
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l format -x -a 'bundle pacha1' -d 'A Sigstore bundle, or the Rust crate\'s format.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l inside -d 'Write the signature of a directory into it, as DIR/model.sig.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l oms-key -r -F -d 'Sign with this ECDSA key for model_signing and other OpenSSF tools, as PATH.oms.sig.'
+complete -c batuta -n '__batuta_in \'pacha sign\'' -l cached -d 'Do not read files that are unchanged, by inode and times, since they were read with this option.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s f -l force -d 'Replace an existing signature.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha sign\'' -s q -l quiet -d 'Print errors only.'
@@ -119,10 +122,38 @@ complete -c batuta -n '__batuta_in \'pacha verify\'' -l issuer -x -d 'The OpenID
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l at -x -d 'Judge certificates and expiry at this time, not now (UTC).'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-unsigned -x -d 'Accept unsigned files of these names, and list them.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l cached -d 'Do not read files that are unchanged, by inode and times, since they were read with this option.'
+complete -c batuta -n '__batuta_in \'pacha verify\'' -l report -x -d 'Print annotations of a GitHub Actions job, and add to its summary.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha verify\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned' -F
+complete -c batuta -n '__batuta_in \'pacha verify\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --report' -F
+
+# batuta pacha run
+complete -c batuta -n '__batuta_in \'pacha run\'' -l signature -r -F -d 'The signature, if it is not PATH.sig; - is stdin.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l key -r -F -d 'Accept this public key instead of the trust store\'s: Ed25519 or ECDSA, a file or TYPE:BASE64. Of several, any is accepted.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l identity -x -d 'The signer that is required. Of several, any is accepted.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l digest -x -d 'The content must have this address or digest.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l name -x -d 'The name it must have been signed under.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l require -x -d 'How many distinct trusted keys must have signed.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l trust -r -F -d 'Accept the keys of this file instead of the trust store\'s: one of trust export, or allowed_signers.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l ca -r -F -d 'Accept certificates that this authority (PEM) issued to --identity, instead of the trust store\'s.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l trusted-root -r -F -d 'Accept keyless Sigstore signatures under this trusted_root.json.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l issuer -x -d 'The OpenID Connect issuer of --identity in a keyless signature.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l at -x -d 'Judge certificates and expiry at this time, not now (UTC).'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-unsigned -x -d 'Accept unsigned files of these names, and list them.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-pacha1 -d 'Accept the Rust crate\'s signatures, which bind the content only.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l password-env -x -a '(set -nx)' -d 'The variable that holds the password.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l password-file -r -F -d 'The file that holds it; one trailing newline (LF or CRLF) is dropped.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-kdf-memory -x -d 'Largest memory that a file may request to derive its key.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l max-memory -x -d 'Largest memory for the model, such as 8G. By default what is available here, at most what the control group has left.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l allow-swap -d 'Start also when the memory cannot be locked and the machine has swap.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha run\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha run\' 1 --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --password-env --password-file --allow-kdf-memory --max-memory' -F
+complete -c batuta -n '__batuta_in \'pacha run\' 2 --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --password-env --password-file --allow-kdf-memory --max-memory' -a '(__fish_complete_command)'
+complete -c batuta -n '__batuta_in \'pacha run\' 1+ --signature --key --identity --digest --name --require --trust --ca --trusted-root --issuer --at --allow-unsigned --password-env --password-file --allow-kdf-memory --max-memory' -F
 
 # batuta pacha hash
 complete -c batuta -n '__batuta_in \'pacha hash\'' -s c -l check -r -F -d 'Check the addresses listed in FILE.'
@@ -162,6 +193,12 @@ complete -c batuta -n '__batuta_in \'pacha inspect\'' -l json -d 'Print one JSON
 complete -c batuta -n '__batuta_in \'pacha inspect\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha inspect\'' -s h -l help -d 'Show this message and exit.'
 complete -c batuta -n '__batuta_in \'pacha inspect\' 1' -F
+
+# batuta pacha check
+complete -c batuta -n '__batuta_in \'pacha check\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha check\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha check\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'pacha check\' 1+' -F
 
 # batuta pacha keys
 complete -c batuta -n '__batuta_at pacha keys' -a list -d 'List your own key pairs, and whether signatures by them are accepted here.'
@@ -276,12 +313,13 @@ complete -c batuta -n '__batuta_in \'pacha trust import\'' -s h -l help -d 'Show
 complete -c batuta -n '__batuta_in \'pacha trust import\' 1' -F
 
 # batuta pacha store
-complete -c batuta -n '__batuta_at pacha store' -a add -d 'Add files, each with its PATH.sig, and print their addresses.'
+complete -c batuta -n '__batuta_at pacha store' -a add -d 'Add files and directories, each with its PATH.sig, and print their addresses.'
 complete -c batuta -n '__batuta_at pacha store' -a path -d 'Print the path of an object.'
+complete -c batuta -n '__batuta_at pacha store' -a get -d 'Copy a file or directory out of the store, with its signature as DEST.sig; every byte is hashed on its way.'
 complete -c batuta -n '__batuta_at pacha store' -a list -d 'List the objects: names, addresses, sizes in bytes, when they were added (a linked file: last changed).'
 complete -c batuta -n '__batuta_at pacha store' -a verify -d 'Hash objects again. A damaged one is moved aside and no longer served: exit 3.'
 complete -c batuta -n '__batuta_at pacha store' -a remove -d 'Remove a name (the object stays until `gc`), or an object without a name.'
-complete -c batuta -n '__batuta_at pacha store' -a gc -d 'Delete objects without a name, their signatures, and leftovers of interrupted `store add`s.'
+complete -c batuta -n '__batuta_at pacha store' -a gc -d 'Delete objects that no name needs, their signatures, and leftovers of interrupted `store add`s.'
 complete -c batuta -n '__batuta_at pacha store' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at pacha store' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at pacha store' -s h -l help -d 'Show this message and exit.'
@@ -289,6 +327,7 @@ complete -c batuta -n '__batuta_at pacha store' -s h -l help -d 'Show this messa
 # batuta pacha store add
 complete -c batuta -n '__batuta_in \'pacha store add\'' -l name -x -d 'What to call it; TAG is latest by default.'
 complete -c batuta -n '__batuta_in \'pacha store add\'' -l link -d 'Make the file itself the object, by a hard link: no second copy, but the file turns read-only, and editing it in place damages the object.'
+complete -c batuta -n '__batuta_in \'pacha store add\'' -l follow-symlinks -d 'Read symbolic links to files inside a model directory.'
 complete -c batuta -n '__batuta_in \'pacha store add\'' -s f -l force -d 'Move the name from another object; replace another signature.'
 complete -c batuta -n '__batuta_in \'pacha store add\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha store add\'' -s q -l quiet -d 'Print errors only.'
@@ -299,6 +338,11 @@ complete -c batuta -n '__batuta_in \'pacha store add\' 1+ --name' -F
 complete -c batuta -n '__batuta_in \'pacha store path\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha store path\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha store path\'' -s h -l help -d 'Show this message and exit.'
+
+# batuta pacha store get
+complete -c batuta -n '__batuta_in \'pacha store get\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'pacha store get\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'pacha store get\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta pacha store list
 complete -c batuta -n '__batuta_in \'pacha store list\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
@@ -318,6 +362,7 @@ complete -c batuta -n '__batuta_in \'pacha store remove\'' -s h -l help -d 'Show
 
 # batuta pacha store gc
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s n -l dry-run -d 'Only print what would be deleted.'
+complete -c batuta -n '__batuta_in \'pacha store gc\'' -l damaged -d 'Delete also the damaged objects set aside.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'pacha store gc\'' -s h -l help -d 'Show this message and exit.'
@@ -339,27 +384,47 @@ complete -c batuta -n '__batuta_at serve' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_at serve' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve template
-complete -c batuta -n '__batuta_in \'serve template\'' -l model -x -d 'The model\'s name, its GGUF file or its folder.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l format -x -d 'The name of a format; --list prints them.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l template -r -F -d 'A Jinja template.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l bos -x -d 'The value of bos_token in --template.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l eos -x -d 'The value of eos_token in --template.'
-complete -c batuta -n '__batuta_in \'serve template\'' -s m -l messages -r -F -d 'The conversation as JSON: a list of {"role", "content"}, or an object with "messages"; - is stdin.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l system -x -d 'The system message; - reads stdin.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l user -x -d 'The user\'s message; - reads stdin.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l no-generation-prompt -d 'Do not append the assistant header (add_generation_prompt=False).'
-complete -c batuta -n '__batuta_in \'serve template\'' -l continue -d 'End inside the assistant\'s last message, so that the model continues it.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l var -x -d 'A variable of the chat template, such as enable_thinking=false; may be repeated.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l system-fallback -x -a 'error merge drop' -d 'The treatment of a system message that the format does not support: merge puts it into the first user message, drop omits it.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l on-injection -x -a 'warn error escape strip' -d 'The action for control tokens in the text of users and tools.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l date -x -d 'The date for templates that write the current date (default: today).'
-complete -c batuta -n '__batuta_in \'serve template\'' -l count -d 'Print the number of tokens of the prompt instead.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l strict -d 'Refuse a format that was found with low confidence (exit 2).'
-complete -c batuta -n '__batuta_in \'serve template\'' -l list -d 'List the named formats.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l detect -d 'Print what is known of --model: format, context window, tokenizer and price, with sources.'
-complete -c batuta -n '__batuta_in \'serve template\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
-complete -c batuta -n '__batuta_in \'serve template\'' -s q -l quiet -d 'Print errors only.'
-complete -c batuta -n '__batuta_in \'serve template\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -a lint -d 'Look for faults of a chat template by rendering conversations with it.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -a diff -d 'Show where the prompts of two chat templates first differ, for each conversation.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l model -x -d 'The model\'s name, its GGUF file or its folder.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l format -x -d 'The name of a format; --list prints them.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l template -r -F -d 'A Jinja template.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l bos -x -d 'The value of bos_token in --template.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l eos -x -d 'The value of eos_token in --template.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -s m -l messages -r -F -d 'The conversation as JSON: a list of {"role", "content"}, or an object with "messages"; - is stdin.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l system -x -d 'The system message; - reads stdin.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l user -x -d 'The user\'s message; - reads stdin.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l no-generation-prompt -d 'Do not append the assistant header (add_generation_prompt=False).'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l continue -d 'End inside the assistant\'s last message, so that the model continues it.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l var -x -d 'A variable of the chat template, such as enable_thinking=false; may be repeated.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l system-fallback -x -a 'error merge drop' -d 'The treatment of a system message that the format does not support: merge puts it into the first user message, drop omits it.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l on-injection -x -a 'warn error escape strip' -d 'The action for control tokens in the text of users and tools.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l date -x -d 'The date for templates that write the current date (default: today).'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l count -d 'Print the number of tokens of the prompt instead.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l strict -d 'Refuse a format that was found with low confidence (exit 2).'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l list -d 'List the named formats.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l detect -d 'Print what is known of --model: format, context window, tokenizer and price, with sources.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve template\' 1 --model --format --template --bos --eos -m --messages --system --user --var --system-fallback --on-injection --date' -s h -l help -d 'Show this message and exit.'
+
+# batuta serve template lint
+complete -c batuta -n '__batuta_in \'serve template lint\'' -l ignore -x -d 'Do not look for this fault; may be repeated.'
+complete -c batuta -n '__batuta_in \'serve template lint\'' -l tokenizer -r -F -d 'Compare prompts by the tokens of this GGUF file, tokenizer.json or folder. Default: the model\'s own.'
+complete -c batuta -n '__batuta_in \'serve template lint\'' -l sarif -d 'Print a SARIF 2.1.0 log for code hosts.'
+complete -c batuta -n '__batuta_in \'serve template lint\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve template lint\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve template lint\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'serve template lint\' 1 --ignore --tokenizer' -F
+
+# batuta serve template diff
+complete -c batuta -n '__batuta_in \'serve template diff\'' -s m -l messages -r -F -d 'One conversation as JSON, a JSON list of conversations, or JSON Lines with one a line; - is stdin. Default: nine conversations of the usual kinds.'
+complete -c batuta -n '__batuta_in \'serve template diff\'' -l tokenizer -r -F -d 'Compare prompts by the tokens of this GGUF file, tokenizer.json or folder. Default: the model\'s own.'
+complete -c batuta -n '__batuta_in \'serve template diff\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
+complete -c batuta -n '__batuta_in \'serve template diff\'' -s q -l quiet -d 'Print errors only.'
+complete -c batuta -n '__batuta_in \'serve template diff\'' -s h -l help -d 'Show this message and exit.'
+complete -c batuta -n '__batuta_in \'serve template diff\' 1 -m --messages --tokenizer' -F
+complete -c batuta -n '__batuta_in \'serve template diff\' 2 -m --messages --tokenizer' -F
 
 # batuta serve context
 complete -c batuta -n '__batuta_in \'serve context\'' -l model -x -d 'The model\'s name, or its GGUF file.'
@@ -370,6 +435,7 @@ complete -c batuta -n '__batuta_in \'serve context\'' -l strategy -x -a 'sliding
 complete -c batuta -n '__batuta_in \'serve context\'' -l window -x -d 'The context window, for prompt and output together.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l reserve -x -d 'The part of the window reserved for the output.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l tokenizer -r -F -d 'Count with this GGUF file, tokenizer.json or model folder.'
+complete -c batuta -n '__batuta_in \'serve context\'' -l var -x -d 'A variable of the chat template, such as enable_thinking=false; may be repeated.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l system-fallback -x -a 'error merge drop' -d 'The treatment of a system message that the format does not support: merge puts it into the first user message, drop omits it.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l backend -x -d 'Let this running llama.cpp or vLLM server count; its window is used where it is smaller.'
 complete -c batuta -n '__batuta_in \'serve context\'' -l privacy -x -a 'sovereign private standard' -d 'The privacy tier of the request to --backend. Default: the config\'s.'

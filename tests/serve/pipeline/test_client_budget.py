@@ -31,7 +31,9 @@ async def outcome(made: Pipeline, client: ClientAccount, number: int) -> str:
 
 def test_each_key_gets_what_its_budget_pays_for_and_no_more(tmp_path: Path) -> None:
     ledger = SqliteLedger(str(tmp_path / "ledger"))
-    breaker = CostCircuitBreaker(CircuitBreakerConfig(10, max_request_cost_usd=1, reservation_wait=60), ledger)
+    breaker = CostCircuitBreaker(
+        CircuitBreakerConfig(daily_budget_usd=10, max_request_cost_usd=1, reservation_wait=60), ledger
+    )
 
     async def run(made: Pipeline) -> dict[str, Counter[str]]:
         async with made:
@@ -55,7 +57,7 @@ def test_each_key_gets_what_its_budget_pays_for_and_no_more(tmp_path: Path) -> N
 
 
 def test_a_key_that_waits_for_its_own_money_does_not_hold_up_others(tmp_path: Path) -> None:
-    breaker = CostCircuitBreaker(CircuitBreakerConfig(10, max_request_cost_usd=1, reservation_wait=60))
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd=10, max_request_cost_usd=1, reservation_wait=60))
     own = breaker.reserve("0.45", client=CI)
 
     async def run(made: Pipeline) -> tuple[str, str]:
@@ -76,7 +78,9 @@ def test_a_key_that_waits_for_its_own_money_does_not_hold_up_others(tmp_path: Pa
 
 @pytest.mark.parametrize(("spent", "status", "code"), [(False, 429, "budget_reserved"), (True, 402, "budget_exceeded")])
 def test_the_refusal_says_that_it_is_the_budget_of_the_key(tmp_path: Path, spent: bool, status: int, code: str) -> None:
-    breaker = CostCircuitBreaker(CircuitBreakerConfig(10, max_request_cost_usd=1, reservation_wait=0.05))
+    breaker = CostCircuitBreaker(
+        CircuitBreakerConfig(daily_budget_usd=10, max_request_cost_usd=1, reservation_wait=0.05)
+    )
     reservation = breaker.reserve("0.45", client=CI)
     if spent:
         reservation.settle("0.45")
@@ -96,7 +100,7 @@ def test_the_refusal_says_that_it_is_the_budget_of_the_key(tmp_path: Path, spent
 
 
 def test_the_budget_of_the_day_limits_every_key(tmp_path: Path) -> None:
-    breaker = CostCircuitBreaker(CircuitBreakerConfig(1, max_request_cost_usd=1))
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd=1, max_request_cost_usd=1))
     breaker.reserve("0.90")
     with pytest.raises(BudgetReservedError) as refused:
         breaker.reserve("0.20", client=LAPTOP)
@@ -105,7 +109,7 @@ def test_the_budget_of_the_day_limits_every_key(tmp_path: Path) -> None:
 
 
 def test_a_key_without_a_budget_is_counted_too() -> None:
-    breaker = CostCircuitBreaker(CircuitBreakerConfig(1, max_request_cost_usd=1))
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd=1, max_request_cost_usd=1))
     breaker.reserve("0.20", client=ClientAccount("free")).settle("0.10")
     found = breaker.status(ClientAccount("free"))
     assert found.client is not None
@@ -114,7 +118,7 @@ def test_a_key_without_a_budget_is_counted_too() -> None:
 
 
 def test_an_attempt_that_costs_more_than_reserved_counts_in_full_for_its_key() -> None:
-    breaker = CostCircuitBreaker(CircuitBreakerConfig(10, max_request_cost_usd=1))
+    breaker = CostCircuitBreaker(CircuitBreakerConfig(daily_budget_usd=10, max_request_cost_usd=1))
     breaker.reserve("0.40", client=CI).settle(Decimal("0.60"))
     with pytest.raises(DailyBudgetExceeded, match="is left of this key's daily"):
         breaker.reserve("0.01", client=CI)
