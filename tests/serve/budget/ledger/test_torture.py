@@ -2,8 +2,8 @@
 
 Judged at every moment, from snapshots that SQLite itself takes, for the day and for each client: spent + reserved ≤
 budget, reserved is the sum of the reservations, spent is the sum of the history. Judged at the end, when the leases
-have run out: whatever a process had reported as settled is spent, to the nano-dollar, and of those that were cut off, each
-counts as one of the outcomes that were possible then.
+have run out: whatever a process had reported as settled is spent, to the nano-dollar, and of those that were cut off,
+each counts as one of the outcomes that were possible then.
 """
 
 import json
