@@ -287,7 +287,7 @@ def test_processes_that_race_with_different_zones_agree_on_one(tmp_path: Path) -
         "import sys, time; sys.path.insert(0, sys.argv[3]); sys.stdin.read()\n"
         "from batuta_cli.errors import LedgerError\n"
         "from batuta_cli.serve.budget.breaker import *\nfrom batuta_cli.serve.budget.ledger import open_ledger\n"
-        "c = CircuitBreakerConfig('1', max_request_cost_usd='1', timezone=sys.argv[2])\n"
+        "c = CircuitBreakerConfig(daily_budget_usd='1', max_request_cost_usd='1', timezone=sys.argv[2])\n"
         "b = CostCircuitBreaker(c, open_ledger('sqlite:///' + sys.argv[1]), now=lambda: 1795694400.0)\n"
         "try: b.reserve('0.6').settle('0.6'); print('spent')\n"
         "except (LedgerError, CostError): print('refused')\n"
