@@ -81,22 +81,19 @@ class ConversationSource:
         """Whether any of the options was given."""
         return any(value is not None for value in (self.messages, self.system, self.user))
 
-    def read(self) -> list[ChatMessage]:
-        """Read the conversation for a backend: known roles, text content, and further fields such as the reasoning.
-
-        Raises `UsageError` if the options conflict or are all missing.
-        """
-        return self.read_body()[0]
-
     def read_body(self) -> tuple[list[ChatMessage], dict[str, Any]]:
-        """Read the conversation as `read` does, and the other fields of the file's JSON object. Raises as `read`."""
+        """Read the conversation for a backend, and the other fields of the file's JSON object.
+
+        The messages have known roles, text content, and further fields such as the reasoning. Raises `UsageError` if
+        the options conflict or are all missing.
+        """
         parsed = self._read(_read_texts)
         return parsed if isinstance(parsed, tuple) else (parsed, {})
 
     def read_template_request(self, variables: Sequence[str] = ()) -> tuple[list[ChatMessage], dict[str, Any]]:
         """Read the messages with all their fields, and the other fields of the JSON object.
 
-        `variables` are values of `--var`; they become part of `chat_template_kwargs`. Raises as `read`.
+        `variables` are values of `--var`; they become part of `chat_template_kwargs`. Raises as `read_body`.
         """
         parsed = self._read(lambda data: read_request(data, complete=True))
         messages, fields = parsed if isinstance(parsed, tuple) else (parsed, {})

@@ -140,13 +140,13 @@ def _sampling(fields: dict[str, Any]) -> dict[str, Any]:
             hint="remove the fields, or send the file to `batuta serve gateway`, which takes the whole request",
         )
     try:
-        options = treat({name: value for name, value in fields.items() if name in known}, CHAT_FIELDS).options
+        treated = treat({name: value for name, value in fields.items() if name in known}, CHAT_FIELDS)
     except HttpError as error:
         raise UsageError(f"the file of messages: {error.message}") from None
     found = [fields[name] for name in limits if name in fields]
     if not all(type(limit) is int and limit == found[0] for limit in found):
         raise UsageError("max_tokens of the file of messages must be a whole number, the same in both of its fields")
-    return {**options, **({"max_tokens": found[0]} if found else {})}
+    return {**treated.options, **({"max_tokens": found[0]} if found else {})}
 
 
 def _request(

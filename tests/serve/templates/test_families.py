@@ -226,7 +226,7 @@ def test_the_variables_of_a_family_mean_what_they_mean_in_the_published_template
         "type": "function",
         "function": {"name": "f", "arguments": {"a": "x", "b": [True, None]}},
     }
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": " Hello? "},
         {"role": "assistant", "content": " Yes. ", "reasoning_content": " They greet. ", "tool_calls": [call]},
