@@ -20,6 +20,7 @@ What it cannot notice: damage of the disk itself, and a change by root who write
 
 import contextlib
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,8 +32,8 @@ from typing import Self
 from blake3 import blake3
 
 from batuta_cli import paths
-from batuta_cli.errors import BatutaError, DamagedStateError, NotFoundError, OutputExistsError
-from batuta_cli.files import StrPath, display, errors_named, read_limited, write_file
+from batuta_cli.errors import BatutaError, DamagedStateError, NotFoundError, OutputExistsError, UnsafeFileError
+from batuta_cli.files import StrPath, display, errors_named, open_regular, read_limited, write_file
 from batuta_cli.pacha.hashing import Resource
 from batuta_cli.pacha.scanning import FileEntry
 
@@ -125,10 +126,13 @@ class DigestCache:
             self._kept.append(record)
             known[entry] = Resource(entry.name, entry.size, record[_IDENTITY.size : _STATED])
         if forged:
-            self.warnings.append(
-                f"{display(self.path)}: {forged:,} entries of the digest cache were not made with this user's key;"
+            what = (
+                "1 entry of the digest cache was not made with this user's key; it is ignored and its file is read"
+                if forged == 1
+                else f"{forged:,} entries of the digest cache were not made with this user's key;"
                 " they are ignored and the files are read"
             )
+            self.warnings.append(f"{display(self.path)}: {what}")
         self.found += len(known)
         return known
 
@@ -156,6 +160,8 @@ class DigestCache:
             self._kept.append(stated + _code(self.key, stated))
         try:
             paths.private_dir(self.path.parent)
+            if os.path.lexists(self.path):
+                os.close(open_regular(self.path, follow_symlinks=False))  # a FIFO would be written to, and block
             write_file(self.path, self.header + b"".join(self._kept), force=True, mode=0o600)
         except BatutaError as error:
             self.warnings.append(f"the digest cache was not written: {error.message}")
@@ -180,12 +186,15 @@ def _own_key() -> bytes:
 
     path = paths.digest_key_file()
     try:
-        secret = read_private_file(path)
-    except NotFoundError:
-        paths.private_dir(path.parent)
-        with contextlib.suppress(OutputExistsError):  # another process was faster
-            write_file(path, os.urandom(_KEY_BYTES), mode=0o600)
-        secret = read_private_file(path)
+        try:
+            secret = read_private_file(path)
+        except NotFoundError:
+            paths.private_dir(path.parent)
+            with contextlib.suppress(OutputExistsError):  # another process was faster
+                write_file(path, os.urandom(_KEY_BYTES), mode=0o600)
+            secret = read_private_file(path)
+    except UnsafeFileError as error:
+        raise UnsafeFileError(error.message, hint=f"chmod 600 {shlex.quote(display(path))}") from None
     if len(secret) != _KEY_BYTES:
         raise DamagedStateError(
             f"{display(path)}: the key of the digest cache is damaged", hint="delete it; all files are read once more"

@@ -115,7 +115,10 @@ def test_an_entry_that_was_made_without_the_key_is_ignored_with_a_warning_and_th
     cache = read(model)
     assert (cache.found, cache.read) == (0, 3)
     assert len(cache.warnings) == 1
-    assert "1 entries of the digest cache were not made with this user's key" in cache.warnings[0]
+    assert (
+        "1 entry of the digest cache was not made with this user's key; it is ignored and its file is read"
+        in cache.warnings[0]
+    )
 
 
 @pytest.mark.usefixtures("later")
@@ -229,8 +232,9 @@ def test_the_key_is_private_and_not_in_the_directory_of_the_cache(model: Path, t
     assert key.stat().st_mode & 0o777 == 0o600
     assert not key.is_relative_to(tmp_path / "cache")
     key.chmod(0o644)
-    with pytest.raises(UnsafeFileError):
+    with pytest.raises(UnsafeFileError) as refused:
         DigestCache.open(model)
+    assert refused.value.hint == f"chmod 600 {key}"  # and not to give it as a private key on stdin
     key.chmod(0o600)
     key.write_bytes(b"short")
     with pytest.raises(DamagedStateError, match="damaged"):
@@ -240,6 +244,14 @@ def test_the_key_is_private_and_not_in_the_directory_of_the_cache(model: Path, t
 @pytest.mark.usefixtures("later")
 def test_a_cache_that_cannot_be_written_is_a_warning(model: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"a file in the place of the directory")
+    assert any("was not written" in warning for warning in read(model).warnings)
+
+
+@pytest.mark.usefixtures("later")
+def test_a_fifo_in_the_place_of_the_entries_is_not_written_to(model: Path, tmp_path: Path) -> None:
+    path = read(model).path
+    path.unlink()
+    os.mkfifo(path)  # without a reader, so that opening it to write would block
     assert any("was not written" in warning for warning in read(model).warnings)
 
 
