@@ -11,11 +11,15 @@ refused where it is not:
 * A file is recorded only when it is the same, change time included, after it was read.
 * A writer that has mapped the file changes the time only at the first write to a page that is clean. All pages are
   therefore written back (sync(2)) before files are read that will be recorded.
+* A file that another user may write is not recorded. That user can exchange its blocks with those of another
+  file, which changes no time: EXT4_IOC_MOVE_EXT (Linux, fs/ext4/move_extent.c), XFS_IOC_SWAPEXT.
 * Only local file systems that keep change times in nanoseconds and for mapped writes are cached; network file systems
   and tmpfs are not.
 * Entries do not outlive a reboot: after a crash a file can have new content and its old times.
 
 What it cannot notice: damage of the disk itself, and a change by root who writes to the block device or sets the clock.
+It does not protect from other programs of this user, which can read the key, and from a program that opened the file
+for writing while it was allowed to.
 """
 
 import contextlib
@@ -150,6 +154,13 @@ class DigestCache:
 
         A failure to write is a warning.
         """
+        shared = [entry for entry in before if entry.others_write]
+        if shared:
+            which, them = ("1 file is", "it") if len(shared) == 1 else (f"{len(shared):,} files are", "them")
+            self.warnings.append(
+                f"{which} read each time, because another user may write to {them}: {display(shared[0].path)}"
+                + (", …" if len(shared) > 1 else "")
+            )
         known = {record[: _IDENTITY.size] for record in self._kept}
         unchanged = set(before) & set(after)
         fresh = [e for e in unchanged if e in digests and _identity(e) not in known and self._is_settled(e)]
@@ -169,7 +180,7 @@ class DigestCache:
     def _is_settled(self, entry: FileEntry) -> bool:
         """Whether a later change of a file would give it another change time."""
         old_enough = entry.changed + GRANULARITY <= self._started
-        return old_enough and entry.changed % _SECOND != 0 and entry.device == self.device
+        return old_enough and entry.changed % _SECOND != 0 and entry.device == self.device and not entry.others_write
 
 
 def _identity(entry: FileEntry) -> bytes:

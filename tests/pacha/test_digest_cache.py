@@ -2,8 +2,10 @@
 
 import mmap
 import os
+import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -160,9 +162,8 @@ def test_a_file_that_changed_within_the_tick_of_the_clock_is_not_recorded(model:
     assert known(model) == set()
 
 
-def _entry(**facts: int) -> FileEntry:
-    values = {"size": 1, "inode": 2, "modified": 3, "device": 4, "changed": 5_000_000_001}
-    return FileEntry("a", "/m/a", **values | facts)
+def _entry(**facts: Any) -> FileEntry:
+    return FileEntry("a", "/m/a", 1, 2, 3, 4, 5_000_000_001)._replace(**facts)
 
 
 def _recorded(cache: DigestCache, before: FileEntry, after: FileEntry) -> bool:
@@ -182,6 +183,7 @@ def _cache(tmp_path: Path) -> DigestCache:
         ({}, {"changed": 5_000_000_002}, False),  # written to, or linked, while it was read
         ({"changed": 5_000_000_000}, {}, False),  # a file system that keeps whole seconds
         ({"device": 5}, {}, False),  # another file system, which was not looked up
+        ({"others_write": True}, {}, False),  # another user can exchange its blocks without a trace
     ],
 )
 def test_only_a_file_whose_every_change_would_show_is_recorded(
@@ -195,6 +197,26 @@ def test_a_file_that_is_as_young_as_the_granularity_is_not_recorded(tmp_path: Pa
     cache._started = entry.changed + GRANULARITY - 1
     cache.record([entry], [entry], {entry: Resource("a", 1, bytes(32))})
     assert cache._kept == []
+
+
+@pytest.mark.usefixtures("later")
+def test_a_file_that_another_user_may_write_is_read_each_time_and_named(model: Path) -> None:
+    (model / "a").chmod(0o664)
+    cache = read(model)
+    assert cache.warnings == [f"1 file is read each time, because another user may write to it: {model / 'a'}"]
+    assert known(model) == {"b", "c"}
+
+
+def test_a_file_of_another_user_is_one_that_another_user_may_write(model: Path) -> None:
+    status = list((model / "a").stat())
+    for mode, owner, others in (
+        (0o644, 0, False),
+        (0o644, os.geteuid(), False),
+        (0o644, 12345, True),
+        (0o646, 0, True),
+    ):
+        status[0], status[4] = stat.S_IFREG | mode, owner
+        assert FileEntry.of("a", "a", os.stat_result(status)).others_write is others
 
 
 @pytest.mark.usefixtures("later")
