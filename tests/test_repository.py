@@ -34,9 +34,13 @@ def _yaml(path: Path) -> Any:
 # Continuous integration, templates.
 
 
-def test_ci_calls_make_test_on_every_supported_python() -> None:
+def test_ci_calls_make_test_and_make_test_agents_on_every_supported_python() -> None:
     (job,) = _yaml(ROOT / ".github/workflows/ci.yml")["jobs"].values()
-    assert any(step.get("run", "").startswith("make test") for step in job["steps"])
+    runs = [step.get("run", "") for step in job["steps"]]
+    local = (ROOT / ".ci/run").read_text()
+    for target in ("make test", "make test-agents"):
+        assert any(run.split(" PYTHON=")[0] == target for run in runs), target
+        assert re.search(rf"^(exec )?{target}$", local, re.MULTILINE), target
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     classified = [c.rpartition(" ")[2] for c in project["classifiers"] if re.search(r":: 3\.\d+$", c)]
     assert job["strategy"]["matrix"]["python"] == classified

@@ -66,6 +66,8 @@ class HttpError(Exception):
     retry_after: float | None = None
     """Seconds for the header `Retry-After`."""
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    details: Mapping[str, Any] | None = None
+    """What Anthropic's clients read by program, such as `error_code`."""
     reported_type: str = ""
     """The error type that a backend reports."""
 
@@ -182,8 +184,10 @@ def openai_error(error: HttpError, request_id: str) -> dict[str, Any]:
 
 def anthropic_error(error: HttpError, request_id: str) -> dict[str, Any]:
     """The body in Anthropic's format, with `code` added."""
-    details = {"type": error.type, "message": error.message, "code": error.code}
-    return {"type": "error", "error": details, "request_id": request_id}
+    body: dict[str, Any] = {"type": error.type, "message": error.message, "code": error.code}
+    if error.details is not None:
+        body["details"] = dict(error.details)
+    return {"type": "error", "error": body, "request_id": request_id}
 
 
 def ollama_error(error: HttpError, request_id: str) -> dict[str, Any]:

@@ -257,6 +257,14 @@ def test_what_is_wrong_is_refused_in_anthropics_shape(tmp_path: Path, name: str)
     assert field in done.error["message"] or field == "messages"
 
 
+def test_a_stored_thread_is_refused_so_that_the_official_client_sends_the_whole_conversation(tmp_path: Path) -> None:
+    """`anthropic` 2 drops the field `thread` when it reads these details; without them its tool runner fails."""
+    response = ask(tmp_path, MESSAGES, message(thread={"type": "create"}))
+    assert (response.status, response.error["type"]) == (400, "invalid_request_error")
+    assert response.error["details"] == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    assert "details" not in ask(tmp_path, MESSAGES, message(max_tokens=0)).error
+
+
 PIECES = st.lists(
     st.builds(Piece, st.text())
     | st.integers(0, 2).map(
