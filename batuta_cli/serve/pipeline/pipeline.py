@@ -100,6 +100,7 @@ class Pipeline:
         breaker = CostCircuitBreaker(CircuitBreakerConfig.from_config(config.budget), self.breaker.ledger)
         pipeline = type(self)(config, breaker=breaker, audit=self.audit, watch=self._watch)
         pipeline.monitor.health = self.monitor.health
+        pipeline.monitor.health.limits = pipeline.failover
         return pipeline
 
     async def __aenter__(self) -> Self:
