@@ -166,13 +166,13 @@ def _ordered(request: PlanRequest, snapshot: Snapshot) -> list[BackendState]:
     rank = _ranks(request.privacy, request.latency, request.throughput, request.cost)
     last = max((rank[state.kind] for state in snapshot.backends if state.kind.is_local and state.is_free), default=0)
 
-    def place(state: BackendState) -> tuple[int, bool, float]:
+    def position(state: BackendState) -> tuple[int, bool, float]:
         # A server of a local kind at a public address costs money, so each free one comes first.
         if state.kind.is_local and not state.is_free:
             return max(rank[state.kind], last), True, state.load
         return rank[state.kind], False, state.load
 
-    return sorted(snapshot.backends, key=place)
+    return sorted(snapshot.backends, key=position)
 
 
 @cache

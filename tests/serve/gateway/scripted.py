@@ -351,7 +351,7 @@ class Pipeline:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    async def start(self, request: ChatRequest) -> Answer:
+    async def start(self, request: ChatRequest, opened: list[Any] | None = None) -> Answer:
         self.requests.append(request)
         if request.model in REFUSALS:
             raise REFUSALS[request.model]
