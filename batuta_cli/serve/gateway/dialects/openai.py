@@ -92,8 +92,10 @@ class Completions:
         prompt = document.get("prompt")
         if isinstance(prompt, list) and len(prompt) == 1:
             prompt = prompt[0]
+        if prompt is None:
+            raise wrong("prompt", "is missing", "missing_field")
         if not isinstance(prompt, str):
-            raise wrong("prompt", "must be one string")
+            raise wrong("prompt", "must be one string; send one request for each prompt")
         messages = checked_messages(lambda: [ChatMessage.user(prompt)])
         stream, usage = _streaming(document)
         return ParsedRequest(
@@ -247,7 +249,9 @@ class ChatReply(_Reply):
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
-        return super().whole(pieces, summary) if raw is None else encoded(raw)
+        if raw is None:
+            return super().whole(pieces, summary)
+        return encoded(raw if raw.get("usage") else raw | {"usage": _usage(summary)})
 
     def begin(self) -> bytes:
         return self._role(0)
