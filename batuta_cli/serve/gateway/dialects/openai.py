@@ -188,8 +188,8 @@ class _Reply(EventStreamReply, ABC):
             last += self._head + b'],"usage":' + orjson.dumps(_usage(summary)) + b"}\n\n"
         return last + DONE
 
-    def broken(self, error: HttpError) -> bytes:
-        return b"data: " + error_body(openai_error, error, "") + b"\n\n"
+    def broken(self, error: HttpError, request_id: str) -> bytes:
+        return b"data: " + error_body(openai_error, error, request_id) + b"\n\n"
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         choices = [
@@ -251,7 +251,9 @@ class ChatReply(_Reply):
         raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
         if raw is None:
             return super().whole(pieces, summary)
-        return encoded(raw if raw.get("usage") else raw | {"usage": _usage(summary)})
+        if isinstance(raw, Mapping) and not raw.get("usage"):
+            raw = {**raw, "usage": _usage(summary)}
+        return encoded(raw)
 
     def begin(self) -> bytes:
         return self._role(0)
