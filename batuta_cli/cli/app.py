@@ -39,7 +39,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # its tracebacks show the values of variables
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Inherited by all commands. Lines over 100 columns are hard to read.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 

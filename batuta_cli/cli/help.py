@@ -16,9 +16,6 @@ from batuta_cli.cli import console
 SHARED = "Options of every command"
 """The heading of `--json`, `--quiet` and `--help`."""
 
-CONTEXT = {"max_content_width": 100}
-"""Settings of the root's context, inherited by all commands. Lines over 100 columns are hard to read."""
-
 
 def write_help(command: Any, context: Any, formatter: Any) -> None:
     """Write the help of a command or group into typer's formatter."""

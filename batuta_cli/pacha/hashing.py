@@ -62,7 +62,8 @@ class PrefixedDigest:
     @property
     def hex(self) -> str:
         """The digest as 64 lower-case hexadecimal digits."""
-        return self.digest.hex()
+        digest: bytes = self.digest
+        return digest.hex()
 
     @classmethod
     def parse(cls, text: str) -> Self:

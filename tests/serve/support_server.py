@@ -103,7 +103,7 @@ p = x.CommonParams()
 p.model.path, p.hostnames, p.port = sys.argv[1], ["127.0.0.1"], int(sys.argv[2])
 p.n_ctx, p.n_parallel, p.cpuparams.n_threads = 4096, 2, 1
 p.endpoint_metrics = p.endpoint_slots = p.use_jinja = True
-p.warmup, p.model_alias = False, {"smollm2-135m"}
+p.warmup, p.model_alias, p.chat_template = False, {"smollm2-135m"}, sys.argv[3]
 server = x.Server(p)
 print(server.listening_address, flush=True)
 threading.Event().wait()
@@ -111,18 +111,21 @@ threading.Event().wait()
 
 
 @contextlib.contextmanager
-def running_llamacpp(model: Path) -> Iterator[str]:
-    """The real llama.cpp with a model, `smollm2-135m`, two slots of 2,048 tokens; yields its base URL."""
-    with llamacpp_process(model) as (_, base_url):
+def running_llamacpp(model: Path, template: str = "") -> Iterator[str]:
+    """The real llama.cpp with a model, `smollm2-135m`, two slots of 2,048 tokens; yields its base URL.
+
+    `template` is used in the place of the model's own.
+    """
+    with llamacpp_process(model, template) as (_, base_url):
         yield base_url
 
 
 @contextlib.contextmanager
-def llamacpp_process(model: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+def llamacpp_process(model: Path, template: str = "") -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """As `running_llamacpp`, with the process, for those who want to kill it."""
     port = free_port()
     with subprocess.Popen(
-        [sys.executable, "-c", _LLAMACPP, str(model), str(port)],
+        [sys.executable, "-c", _LLAMACPP, str(model), str(port), template],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -26,6 +26,7 @@ from batuta_cli.errors import (
     DamagedStateError,
     LedgerError,
     MissingDependencyError,
+    ModelNotAllowedError,
     NoBackendError,
     PrivacyError,
     QueueFullError,
@@ -67,6 +68,8 @@ class HttpError(Exception):
     retry_after: float | None = None
     """Seconds for the header `Retry-After`."""
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    details: Mapping[str, Any] | None = None
+    """What Anthropic's clients read by program, such as `error_code`."""
     reported_type: str = ""
     """The error type that a backend reports."""
 
@@ -103,6 +106,7 @@ RULES: tuple[tuple[type[BatutaError], Rule], ...] = (
     (BudgetReservedError, Rule(429, "budget_reserved", retry_after=1.0)),
     (CostError, Rule(402, "budget_exceeded")),
     (PrivacyError, Rule(403, "privacy")),
+    (ModelNotAllowedError, Rule(403, "model_not_allowed")),
     (QueueFullError, Rule(429, "queue_full", retry_after=_RETRY_AFTER)),
     (NoBackendError, Rule(503, "no_backend", retry_after=_RETRY_AFTER)),
     (ContextOverflowError, Rule(400, "context_length_exceeded")),
@@ -186,8 +190,10 @@ def openai_error(error: HttpError, request_id: str) -> dict[str, Any]:
 
 def anthropic_error(error: HttpError, request_id: str) -> dict[str, Any]:
     """The body in Anthropic's format, with `code` added."""
-    details = {"type": error.type, "message": error.message, "code": error.code}
-    return {"type": "error", "error": details, "request_id": request_id}
+    body: dict[str, Any] = {"type": error.type, "message": error.message, "code": error.code}
+    if error.details is not None:
+        body["details"] = dict(error.details)
+    return {"type": "error", "error": body, "request_id": request_id}
 
 
 def ollama_error(error: HttpError, request_id: str) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def test_a_whole_chat_completion_comes_back_as_it_is(tmp_path: Path) -> None:
     document = {
         "id": "chatcmpl-up",
         "object": "chat.completion",
-        "created": 1,
+        "created": 1_795_000_000,
         "model": "m-2026",
         "choices": [
             {
@@ -174,6 +174,16 @@ def test_a_chat_stream_comes_back_event_by_event_and_usage_is_asked_for(tmp_path
         done = asked(tmp_path, "vllm", one, CHAT, body)
     assert without_comments(done) == b"".join([*OPENAI_STREAM, USAGE_EVENT, DONE])
     assert one.requests[0][2] == body
+
+
+def test_the_first_event_of_a_stream_gets_the_fields_that_it_lacks(tmp_path: Path) -> None:
+    """The official client makes its message of them, and a message without a role is refused in the next request."""
+    events = [b'data: {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": null}], "x": 1}\n\n']
+    with servers(streams([*events, *OPENAI_STREAM[-1:], DONE])) as [one]:
+        first, *_ = asked(tmp_path, "vllm", one, CHAT, OPENAI_BODY | {"stream": True}).events
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "Hi"}
+    assert (first["object"], first["model"], first["x"]) == ("chat.completion.chunk", MODEL, 1)
+    assert first["id"].startswith("chatcmpl-") and type(first["created"]) is int
 
 
 def test_usage_that_the_client_did_not_ask_for_is_asked_for_and_hidden(tmp_path: Path) -> None:
@@ -384,13 +394,13 @@ def test_what_cannot_be_translated_is_not_sent_to_an_older_server_again(tmp_path
 
 def test_an_event_that_has_to_be_mended_is_written_anew_under_the_first_id(tmp_path: Path) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    events = [OPENAI_STREAM[1], openai_delta(tool_calls=[call]), openai_delta("eos"), DONE]
+    events = [*OPENAI_STREAM[:2], openai_delta(tool_calls=[call]), openai_delta("eos"), DONE]
     with servers(streams(events)) as [one]:
         done = asked(tmp_path, "vllm", one, CHAT, OPENAI_BODY | {"stream": True})
     *chunks, end = done.events
     assert end == "[DONE]"
     assert {chunk["id"] for chunk in chunks} == {"chatcmpl-up"}
-    assert chunks[0] == json.loads(OPENAI_STREAM[1][6:])
+    assert chunks[1] == json.loads(OPENAI_STREAM[1][6:])
     assert [c["choices"][0]["finish_reason"] for c in chunks][-1] == "tool_calls"
 
 

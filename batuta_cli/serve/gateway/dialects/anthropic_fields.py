@@ -18,6 +18,9 @@ from batuta_cli.serve.gateway.dialects.treatment import (
 _NAMES_A_USER = "names a user; only Anthropic itself gets it"
 _ACCOUNT = "belongs to an account at Anthropic"
 
+_NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+"""Anthropic's clients (beta `message-threads-2026-08-12`) then send the whole conversation with each request."""
+
 _METADATA = FieldType(
     "an object whose user_id is a string",
     lambda value: OBJECT.holds(value) and isinstance(value.get("user_id") or "", str),
@@ -57,7 +60,9 @@ MESSAGE_FIELDS: dict[str, FieldRow] = {
         {"type": "billing_policy", "bill_to": "self"},
     ),
     "fallbacks": refused("is not supported; the gateway's own configuration names fallback models", []),
-    "thread": refused("is not supported, because batuta keeps no conversations; send all messages"),
+    "thread": refused(
+        "is not supported, because batuta keeps no conversations; send all messages", details=_NO_THREADS
+    ),
 }
 
 _SERVER_TOOL = "a call or a result of a tool that the service runs"

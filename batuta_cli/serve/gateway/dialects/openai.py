@@ -6,7 +6,7 @@ which need their template. Errors are `HttpError`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -227,9 +227,7 @@ class ChatReply(_Reply):
         data = piece.raw.data if isinstance(piece.raw, Event) else b""
         if not self._relays:
             self._relays = True
-            first = json_object(data)
-            known = {name: mended(first[name]) for name in ("id", "created", "model") if name in first}
-            self._set_frame(self._frame | known)
+            data = self._opened(data)
         self._begun.add(piece.index)
         self._finished = self._finished or (piece.finish_reason is not None and piece.index == 0)
         if self._with_usage:
@@ -242,6 +240,19 @@ class ChatReply(_Reply):
                 return b""
             data = encoded(document)
         return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
+
+    def _opened(self, data: bytes) -> bytes:
+        """The first event, with the fields of the frame and the role that it lacks: clients take both from it."""
+        first = mended(json_object(data))
+        frame = self._frame | {"object": self.chunk}
+        lacking = {name: value for name, value in frame.items() if first.get(name) is None}
+        self._set_frame(frame | {name: first[name] for name in frame.keys() - lacking.keys()})
+        choices = first.get("choices") or [{}]
+        delta = choices[0].get("delta")
+        without_role = isinstance(delta, dict) and not delta.get("role")
+        if without_role:
+            delta["role"] = "assistant"
+        return encoded(first | lacking) if lacking or without_role else data
 
     def end(self, summary: Summary) -> bytes:
         self._with_usage = self._with_usage and not self._usage_told

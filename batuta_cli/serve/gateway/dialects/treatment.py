@@ -47,6 +47,8 @@ class FieldRow:
     """DROPPED: it names a user, a device or a conversation. Only the API's provider gets it."""
     harmless: tuple[Any, ...] = ()
     """Values that ask for nothing, as null does: with them the field is ignored."""
+    details: Mapping[str, Any] | None = None
+    """REFUSED: what the client reads by program, see `HttpError.details`."""
 
 
 FieldTable = Mapping[str, FieldRow]
@@ -101,9 +103,9 @@ def personal_fields(table: FieldTable) -> frozenset[str]:
     return frozenset(name for name, row in table.items() if row.personal)
 
 
-def refused(why: str, *harmless: Any) -> FieldRow:
+def refused(why: str, *harmless: Any, details: Mapping[str, Any] | None = None) -> FieldRow:
     """A field that makes the request invalid unless it has one of the values `harmless`."""
-    return FieldRow(Treatment.REFUSED, kind=ANY, note=why, harmless=harmless)
+    return FieldRow(Treatment.REFUSED, kind=ANY, note=why, harmless=harmless, details=details)
 
 
 def treat(document: Mapping[str, Any], table: FieldTable) -> TreatedFields:
@@ -122,7 +124,9 @@ def treat(document: Mapping[str, Any], table: FieldTable) -> TreatedFields:
         if _is_among(value, row.harmless):
             continue
         if row.treatment is Treatment.REFUSED:
-            raise wrong(name, row.note, "unsupported_field")
+            error = wrong(name, row.note, "unsupported_field")
+            error.details = row.details
+            raise error
         if row.treatment is Treatment.DROPPED:
             names["dropped"].append(name)
         elif row.native_only:
