@@ -149,9 +149,9 @@ def refuse_unknown_model(pipeline: "Pipeline", request: ChatRequest) -> Iterator
     try:
         yield
     except (UsageError, NoBackendError) as error:
-        models = pipeline.models(request.client)
+        models = pipeline.models()
         if type(error) in (UsageError, NoBackendError) and models and request.model not in models:
-            raise unknown_model(request.model, models) from None
+            raise unknown_model(request.model, pipeline.models(request.client)) from None
         raise
 
 

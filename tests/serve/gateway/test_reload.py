@@ -13,6 +13,7 @@ from batuta_cli.errors import DailyBudgetExceeded
 from batuta_cli.serve.gateway.reload import reconfigure
 from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.routing.health import AttemptOutcome
+from tests.conftest import Run
 from tests.serve.gateway.live import Control, Live, live, real
 from tests.serve.gateway.support import CHAT, chat
 from tests.serve.support_backend import FaultServer, Script, chat_answer, response
@@ -163,3 +164,16 @@ def test_the_cooldowns_of_a_reload_are_those_of_the_new_configuration(home: Path
     assert fail(after) == 6
     file.write_text("[failover]\ncooldown = 3\nmax_cooldown = 4\n")
     assert fail(reconfigure(lambda: configuration.load(file, {}), after).pipeline) == 4
+
+
+def test_the_queue_of_a_key_is_reloaded(environment: dict[str, str], file: Path, batuta: Run) -> None:
+    key = batuta("serve", "keys", "create", "ci", "--requests-per-minute", "30", code=0).stdout.strip()
+    with live(environment) as gateway:
+
+        def burst() -> list[int]:
+            return [gateway.ask(CHAT, chat(), {"x-api-key": key})[0] for _ in range(33)]
+
+        assert burst().count(429) >= 2
+        file.write_text("[gateway]\nkey_queue = 5\nkey_queue_wait = 60\n")
+        assert reloaded(gateway)["event"] == "reloaded"
+        assert gateway.ask(CHAT, chat(), {"x-api-key": key})[0] == 200  # after up to two seconds
