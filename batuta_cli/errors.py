@@ -16,6 +16,7 @@
         MissingDependencyError      2
         TemplateError               2
         InjectionError              2
+        ModelNotAllowedError        2
       VerificationError             3
       DecryptionError               3
       TemplateFaultsError           3
@@ -246,14 +247,23 @@ class DailyBudgetExceeded(CostError):
 class BudgetReservedError(DailyBudgetExceeded):
     """The request fits the day's unspent money, but running requests have reserved it. Exit 5.
 
-    `retry_after`: seconds after which a retry may succeed.
+    `retry_after`: seconds after which a retry may succeed. `of_client`: the budget is that of the client key.
     """
 
     kind = "budget_reserved"
 
-    def __init__(self, message: str, *, hint: str | None = None, result: Any = None, retry_after: float = 1.0) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        result: Any = None,
+        retry_after: float = 1.0,
+        of_client: bool = False,
+    ) -> None:
         super().__init__(message, hint=hint, result=result)
         self.retry_after = retry_after
+        self.of_client = of_client
 
 
 class UnknownPriceError(CostError):
@@ -273,6 +283,12 @@ class PrivacyError(BatutaError):
 
     exit_code = 6
     kind = "privacy"
+
+
+class ModelNotAllowedError(UsageError):
+    """The client key may not use the model. Exit 2."""
+
+    kind = "model_not_allowed"
 
 
 class NoBackendError(BatutaError):

@@ -334,9 +334,9 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve budget status')
-            options='--ledger --json -q --quiet -h --help'
+            options='--key --ledger --json -q --quiet -h --help'
             case ${2-} in
-                --ledger) value='' && return 0 ;;
+                --key | --ledger) value='' && return 0 ;;
             esac
             ;;
         'batuta serve budget check')
@@ -352,9 +352,10 @@ _batuta_at() {
             esac
             ;;
         'batuta serve budget history')
-            options='--days --csv --ledger --json -q --quiet -h --help'
+            options='--days --by --csv --ledger --json -q --quiet -h --help'
             case ${2-} in
                 --days | --ledger) value='' && return 0 ;;
+                --by) value='model key' && return 0 ;;
             esac
             ;;
         'batuta serve budget set')
@@ -374,13 +375,16 @@ _batuta_at() {
             options='--json -q --quiet -h --help'
             ;;
         'batuta serve keys create')
-            options='--admin --json -q --quiet -h --help'
+            options='--admin --daily-budget --privacy --models --requests-per-minute --concurrent --expires --json -q --quiet -h --help'
             case ${2-} in
-                1) value='' && return 0 ;;
+                --daily-budget | --privacy | --models | --requests-per-minute | --concurrent | --expires | 1) value='' && return 0 ;;
             esac
             ;;
         'batuta serve keys list')
-            options='--json -q --quiet -h --help'
+            options='--ledger --json -q --quiet -h --help'
+            case ${2-} in
+                --ledger) value='' && return 0 ;;
+            esac
             ;;
         'batuta serve keys revoke')
             options='--json -q --quiet -h --help'
@@ -401,20 +405,20 @@ _batuta_at() {
         'batuta config get')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.key_queue gateway.key_queue_wait gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config set')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.key_queue gateway.key_queue_wait gateway.drain_seconds' && return 0 ;;
                 [1-9]*) value='' && return 0 ;;
             esac
             ;;
         'batuta config unset')
             options='--json -q --quiet -h --help'
             case ${2-} in
-                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds' && return 0 ;;
+                1) value='pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.key_queue gateway.key_queue_wait gateway.drain_seconds' && return 0 ;;
             esac
             ;;
         'batuta config init')

@@ -567,7 +567,7 @@ complete -c batuta -n '__batuta_in \'serve audit prove\' 1+ --tier --since --sea
 complete -c batuta -n '__batuta_at serve budget' -a status -d 'Show the spent, reserved and remaining amounts of the day, and when the next day begins.'
 complete -c batuta -n '__batuta_at serve budget' -a check -d 'Check whether a request fits the budget: exit 0, or 5 when the budget refuses or the price is unknown.'
 complete -c batuta -n '__batuta_at serve budget' -a record -d 'Record the cost of a request, as an amount or as tokens. It may exceed the budget; then the next check refuses.'
-complete -c batuta -n '__batuta_at serve budget' -a history -d 'List the spending by day, model and backend, the newest day first. Forgiven spending is included.'
+complete -c batuta -n '__batuta_at serve budget' -a history -d 'List the spending of each day by model and backend, or by client key, the newest day first.'
 complete -c batuta -n '__batuta_at serve budget' -a set -d 'Write the limits to the configuration file: all of them, or none when one is invalid.'
 complete -c batuta -n '__batuta_at serve budget' -a reset -d 'Forgive today\'s spending, so that the whole budget is available again.'
 complete -c batuta -n '__batuta_at serve budget' -l json -d 'Print one JSON document: {ok, command, result, error}.'
@@ -575,6 +575,7 @@ complete -c batuta -n '__batuta_at serve budget' -s q -l quiet -d 'Print errors 
 complete -c batuta -n '__batuta_at serve budget' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve budget status
+complete -c batuta -n '__batuta_in \'serve budget status\'' -l key -x -d 'Show the sums of a client key.'
 complete -c batuta -n '__batuta_in \'serve budget status\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory, redis://host:6379/0, rediss://host:6379/0 or memory:.'
 complete -c batuta -n '__batuta_in \'serve budget status\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve budget status\'' -s q -l quiet -d 'Print errors only.'
@@ -606,6 +607,7 @@ complete -c batuta -n '__batuta_in \'serve budget record\'' -s h -l help -d 'Sho
 
 # batuta serve budget history
 complete -c batuta -n '__batuta_in \'serve budget history\'' -l days -x -d 'Number of days, today included.'
+complete -c batuta -n '__batuta_in \'serve budget history\'' -l by -x -a 'model key' -d 'model: a line for each model and backend. key: a line for each client key.'
 complete -c batuta -n '__batuta_in \'serve budget history\'' -l csv -d 'Print CSV with a line of headings, RFC 4180.'
 complete -c batuta -n '__batuta_in \'serve budget history\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory, redis://host:6379/0, rediss://host:6379/0 or memory:.'
 complete -c batuta -n '__batuta_in \'serve budget history\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
@@ -631,7 +633,7 @@ complete -c batuta -n '__batuta_in \'serve budget reset\'' -s h -l help -d 'Show
 
 # batuta serve keys
 complete -c batuta -n '__batuta_at serve keys' -a create -d 'Create a client key and print it once; only its SHA-256 is stored.'
-complete -c batuta -n '__batuta_at serve keys' -a list -d 'List the client keys, including revoked ones.'
+complete -c batuta -n '__batuta_at serve keys' -a list -d 'List the client keys with their limits and today\'s spending, including revoked and expired keys.'
 complete -c batuta -n '__batuta_at serve keys' -a revoke -d 'Revoke a client key; a running gateway refuses it from the next request on.'
 complete -c batuta -n '__batuta_at serve keys' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_at serve keys' -s q -l quiet -d 'Print errors only.'
@@ -639,11 +641,18 @@ complete -c batuta -n '__batuta_at serve keys' -s h -l help -d 'Show this messag
 
 # batuta serve keys create
 complete -c batuta -n '__batuta_in \'serve keys create\'' -l admin -d 'Also allow /metrics from other machines.'
+complete -c batuta -n '__batuta_in \'serve keys create\'' -l daily-budget -x -d 'What its requests of a day may cost together.'
+complete -c batuta -n '__batuta_in \'serve keys create\'' -l privacy -x -d 'The loosest tier of its requests: sovereign, private, standard.'
+complete -c batuta -n '__batuta_in \'serve keys create\'' -l models -x -d 'Models that it may use, such as \'qwen*\'; may be repeated.'
+complete -c batuta -n '__batuta_in \'serve keys create\'' -l requests-per-minute -x -d 'Requests that it may send in a minute.'
+complete -c batuta -n '__batuta_in \'serve keys create\'' -l concurrent -x -d 'Requests that it may have at a time.'
+complete -c batuta -n '__batuta_in \'serve keys create\'' -l expires -x -d 'Its lifetime, such as 12h, 90d or 4w.'
 complete -c batuta -n '__batuta_in \'serve keys create\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve keys create\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve keys create\'' -s h -l help -d 'Show this message and exit.'
 
 # batuta serve keys list
+complete -c batuta -n '__batuta_in \'serve keys list\'' -l ledger -x -d 'The ledger: sqlite, sqlite:////absolute/path, sqlite:///path/from/the/current/directory, redis://host:6379/0, rediss://host:6379/0 or memory:.'
 complete -c batuta -n '__batuta_in \'serve keys list\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve keys list\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve keys list\'' -s h -l help -d 'Show this message and exit.'
@@ -679,19 +688,19 @@ complete -c batuta -n '__batuta_in \'config show\'' -s h -l help -d 'Show this m
 complete -c batuta -n '__batuta_in \'config get\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config get\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config get\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config get\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.key_queue gateway.key_queue_wait gateway.drain_seconds'
 
 # batuta config set
 complete -c batuta -n '__batuta_in \'config set\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config set\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config set\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config set\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.key_queue gateway.key_queue_wait gateway.drain_seconds'
 
 # batuta config unset
 complete -c batuta -n '__batuta_in \'config unset\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'config unset\'' -s h -l help -d 'Show this message and exit.'
-complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.drain_seconds'
+complete -c batuta -n '__batuta_in \'config unset\' 1' -a 'pacha.allow_pacha1 pacha.default_key budget.daily_budget_usd budget.warning_threshold budget.max_request_cost_usd budget.timezone budget.ledger budget.reservation_wait budget.allow_unbounded_tools budget.unknown_fields budget.durability privacy.tier privacy.local_networks privacy.private_networks router.spillover_threshold router.max_queue_depth router.local_backend router.spillover_backends router.spillover_enabled timeouts.connect timeouts.first_token timeouts.idle timeouts.total failover.max_retries failover.prompted failover.cooldown failover.max_cooldown failover.max_retry_after audit.rotate_bytes audit.rotate_hours audit.keep_bytes audit.keep_days network.proxy redis.username redis.password_env redis.ca_file redis.timeout gateway.host gateway.port gateway.workers gateway.origins gateway.media_hosts gateway.max_body_bytes gateway.max_bodies_bytes gateway.max_connections gateway.client_seconds gateway.key_queue gateway.key_queue_wait gateway.drain_seconds'
 
 # batuta config init
 complete -c batuta -n '__batuta_in \'config init\'' -s f -l force -d 'Replace an existing file.'

@@ -65,6 +65,9 @@ _VARIABLES: tuple[dict[str, Any], ...] = (
 _KEPT = frozenset(("base", "task", "guard"))
 """Reasons of models that are not for chat, although their repositories have a template."""
 
+_BY_TABLE = frozenset(("olmo2", "olmo2-32b", "tulu3", "falcon3"))
+"""Formats that differ in the tokenizer's tokens, which templates do not hold: known_models.toml names their models."""
+
 _NAMES = Path(__file__).resolve().parent.parent / "batuta_cli/serve/templates/published_names.json"
 
 
@@ -178,11 +181,12 @@ def write() -> None:
     for row in rows():
         right = [name for name in formats if same_prompts(name, row.text)]
         names = {name for name in (row.repository, *row.aliases) if not _decided(name, right)}
-        best = next((name for name in right if same_prompts(name, row.text, tools=True)), "")
+        sure = [name for name in right if name not in _BY_TABLE]
+        best = next((name for name in sure if same_prompts(name, row.text, tools=True)), "")
         if best:
             exact.setdefault(best, set()).update(names)
-        elif right:
-            text_only.setdefault(right[0], set()).update(names)
+        elif sure:
+            text_only.setdefault(sure[0], set()).update(names)
         else:
             other |= names
     places = [*exact.values(), *text_only.values(), other]

@@ -1,5 +1,6 @@
 """What the repository offers beside the package: workflows, hooks and examples, each run as far as it can be here."""
 
+import ast
 import configparser
 import http.client
 import json
@@ -65,6 +66,46 @@ def test_the_changelog_has_each_section_and_each_entry_once() -> None:
     lines = [line for line in unreleased.splitlines() if line.startswith(("### ", "- "))]
     assert len(lines) > 30
     assert [line for line in lines if lines.count(line) > 1] == []
+
+
+# Unit tests mirror the modules.
+
+ELSEWHERE = {
+    "pacha/__init__.py": "tests/test_library.py",
+    "serve/__init__.py": "tests/test_library.py",
+}
+"""Modules whose test file has another name: both packages offer names in the same way, and one file tests both."""
+
+
+def _has_behaviour(body: list[ast.stmt]) -> bool:
+    """Whether a function or method is in it that is not a Protocol's."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            return True
+        if isinstance(node, ast.ClassDef):
+            bases = {ast.unparse(base).partition("[")[0] for base in node.bases}
+            if "Protocol" not in bases and _has_behaviour(node.body):
+                return True
+    return False
+
+
+def _test_file(module: Path) -> Path:
+    """`tests/ROOM/test_MODULE.py`; of a package's `__init__.py` the module is the package."""
+    if other := ELSEWHERE.get(str(module)):
+        return ROOT / other
+    name = module.parent.name if module.stem == "__init__" else module.stem
+    return ROOT / "tests" / module.parent / f"test_{name}.py"
+
+
+def test_every_module_with_behaviour_has_a_test_file_of_its_name() -> None:
+    """The commands of `cli/` are tested by what they print, in `tests/cli`."""
+    package = ROOT / "batuta_cli"
+    modules = [path for path in sorted(package.rglob("*.py")) if path.relative_to(package).parts[0] != "cli"]
+    behaving = [path.relative_to(package) for path in modules if _has_behaviour(ast.parse(path.read_text()).body)]
+    assert len(behaving) > 150
+    tests = {module: _test_file(module) for module in behaving}
+    assert [str(module) for module, test in tests.items() if not test.is_file()] == []
+    assert [str(test) for test in tests.values() if not re.search(r"^def test_", test.read_text(), re.M)] == []
 
 
 # pre-commit.

@@ -14,7 +14,6 @@ from batuta_cli.serve.messages import (
     ChatMessage,
     Role,
     check_json,
-    read_input,
     read_messages,
     read_request,
     template_input_of,
@@ -82,17 +81,19 @@ class ConversationSource:
         """Whether any of the options was given."""
         return any(value is not None for value in (self.messages, self.system, self.user))
 
-    def read(self) -> list[ChatMessage]:
-        """Read the conversation for a backend: known roles, text content, and further fields such as the reasoning.
+    def read_body(self) -> tuple[list[ChatMessage], dict[str, Any]]:
+        """Read the conversation for a backend, and the other fields of the file's JSON object.
 
-        Raises `UsageError` if the options conflict or are all missing.
+        The messages have known roles, text content, and further fields such as the reasoning. Raises `UsageError` if
+        the options conflict or are all missing.
         """
-        return self._read(_read_texts)
+        parsed = self._read(_read_texts)
+        return parsed if isinstance(parsed, tuple) else (parsed, {})
 
     def read_template_request(self, variables: Sequence[str] = ()) -> tuple[list[ChatMessage], dict[str, Any]]:
         """Read the messages with all their fields, and the other fields of the JSON object.
 
-        `variables` are values of `--var`; they become part of `chat_template_kwargs`. Raises as `read`.
+        `variables` are values of `--var`; they become part of `chat_template_kwargs`. Raises as `read_body`.
         """
         parsed = self._read(lambda data: read_request(data, complete=True))
         messages, fields = parsed if isinstance(parsed, tuple) else (parsed, {})
@@ -125,9 +126,10 @@ class ConversationSource:
         return [_message(role, option, text) for role, option, text in parts if text is not None]
 
 
-def _read_texts(data: bytes) -> list[ChatMessage]:
+def _read_texts(data: bytes) -> tuple[list[ChatMessage], dict[str, Any]]:
     read_messages(data)  # refuses other content than text
-    return [replace(message, parts=()) for message in read_input(data).messages]
+    messages, fields = read_request(data, complete=True)
+    return [replace(message, parts=()) for message in messages], fields
 
 
 def parse_variables(values: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`batuta serve budget`: shows and changes the daily budget, and checks whether a request fits it."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -10,17 +10,20 @@ from batuta_cli.cli.ledger_option import LedgerOption, load_config, require_file
 from batuta_cli.errors import (
     CostError,
     MissingLedgerError,
+    NotFoundError,
     OperationError,
     OtherLedgerError,
     UnknownPriceError,
     UsageError,
 )
+from batuta_cli.files import display
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
     from batuta_cli.config import Change, Config
-    from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
+    from batuta_cli.serve.budget.breaker import BudgetStatus, ClientStatus, CostCircuitBreaker
+    from batuta_cli.serve.client_account import ClientAccount
 
 group = command_group("budget", "Limit and show the daily spending.")
 
@@ -37,14 +40,23 @@ _Unpriced = Annotated[
 ]
 
 
-@group.command(cls=Command, epilog=examples("batuta serve budget status", "batuta serve budget status --json"))
-def status(ledger: LedgerOption = None) -> console.CommandResult:
+@group.command(
+    cls=Command,
+    epilog=examples(
+        "batuta serve budget status", "batuta serve budget status --json", "batuta serve budget status --key laptop"
+    ),
+)
+def status(
+    key: Annotated[str | None, typer.Option("--key", metavar="NAME", help="Show the sums of a client key.")] = None,
+    ledger: LedgerOption = None,
+) -> console.CommandResult:
     """Show the spent, reserved and remaining amounts of the day, and when the next day begins.
 
     Reserved is the highest cost of the requests that are running. Exit 1 when the ledger cannot be used, so that paid
     requests are refused: it is damaged, missing or not writable, or counts days in another time zone.
     """
-    found = _breaker(_config(ledger)).status()
+    account = _account(key)
+    found = _breaker(_config(ledger)).status(account)
     if found.ahead:
         console.warn(
             f"the ledger's newest day is {found.day}, which is after today by this clock, so paid requests are refused;"
@@ -55,22 +67,66 @@ def status(ledger: LedgerOption = None) -> console.CommandResult:
     return console.CommandResult(found.to_json(), _drawn(found))
 
 
-def _drawn(found: "BudgetStatus") -> str:
-    import datetime as dt
+def _account(key: str | None) -> "ClientAccount":
+    """The limits of a client key that is not revoked, or of the last revoked one of that name."""
+    from batuta_cli.serve.client_account import ANY_CLIENT
 
+    if key is None:
+        return ANY_CLIENT
+    from batuta_cli.serve.gateway import keys
+
+    named = [entry for entry in keys.load() if entry.name == key]
+    if not named:
+        raise NotFoundError(f"no client key is called {display(key)}", hint="batuta serve keys list")
+    entry = next((entry for entry in named if entry.revoked is None), named[-1])
+    return entry.limits.account(entry.name)
+
+
+def _drawn(found: "BudgetStatus") -> str:
     from batuta_cli.serve.money import format_usd
 
+    if found.client is not None:
+        return _drawn_key(found, found.client)
     rows = [
         ("spent", f"${format_usd(found.spent)}"),
         ("reserved", f"${format_usd(found.reserved)}"),
         ("left", f"${format_usd(found.remaining)} of ${format_usd(found.daily_budget)}"),
         ("warning", f"at ${format_usd(found.warn_at)}" + (", reached" if found.warning else "")),
         ("a request", f"${format_usd(found.max_request_cost)} at most"),
-        ("day", f"{found.day} ({found.timezone})"),
+        *_day_rows(found),
     ]
-    wait = int((found.resets_at - dt.datetime.now(dt.UTC)).total_seconds() + 59) // 60
-    rows.append(("resets at", f"{found.resets_at:%Y-%m-%d %H:%M} (in {wait // 60} h {wait % 60} min)"))
     return "\n".join([_bar(found), *(f"{name:<10} {value}" for name, value in rows)])
+
+
+def _day_rows(found: "BudgetStatus") -> list[tuple[str, str]]:
+    import datetime as dt
+
+    wait = int((found.resets_at - dt.datetime.now(dt.UTC)).total_seconds() + 59) // 60
+    return [
+        ("day", f"{found.day} ({found.timezone})"),
+        ("resets at", f"{found.resets_at:%Y-%m-%d %H:%M} (in {wait // 60} h {wait % 60} min)"),
+    ]
+
+
+def _drawn_key(found: "BudgetStatus", key: "ClientStatus") -> str:
+    from dataclasses import replace
+
+    from batuta_cli.serve.money import format_usd
+
+    bars, left = [], "no separate budget"
+    if key.daily_budget is not None and key.remaining is not None:
+        budget = key.daily_budget
+        bars = [_bar(replace(found, spent=key.spent, reserved=key.reserved, daily_budget=budget, warn_at=budget))]
+        left = f"${format_usd(key.remaining)} of ${format_usd(key.daily_budget)}"
+    rows = [
+        ("key", display(key.name)),
+        ("spent", f"${format_usd(key.spent)}"),
+        ("reserved", f"${format_usd(key.reserved)}"),
+        ("left", left),
+        ("all keys", f"${format_usd(found.remaining)} of ${format_usd(found.daily_budget)} left"),
+        *_day_rows(found),
+    ]
+    return "\n".join([*bars, *(f"{name:<10} {value}" for name, value in rows)])
 
 
 def _bar(found: "BudgetStatus") -> str:
@@ -207,6 +263,7 @@ def record(
     epilog=examples(
         "batuta serve budget history",
         "batuta serve budget history --days 7",
+        "batuta serve budget history --by key",
         "batuta serve budget history --csv >spending.csv",
     ),
 )
@@ -214,27 +271,31 @@ def history(
     days: Annotated[
         int, typer.Option("--days", metavar="N", min=1, max=100_000, help="Number of days, today included.")
     ] = 30,
+    by: Annotated[
+        Literal["model", "key"],
+        typer.Option("--by", help="model: a line for each model and backend. key: a line for each client key."),
+    ] = "model",
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a line of headings, RFC 4180.")] = False,
     ledger: LedgerOption = None,
 ) -> console.CommandResult:
-    """List the spending by day, model and backend, the newest day first. Forgiven spending is included."""
+    """List the spending of each day by model and backend, or by client key, the newest day first.
+
+    Forgiven spending is included.
+    """
     from batuta_cli.serve.money import format_usd
 
     entries = _breaker(_config(ledger)).history(days)
-    rows = [
-        (
-            entry.day.isoformat(),
-            entry.model,
-            entry.backend,
-            str(entry.requests),
-            str(entry.input_tokens),
-            str(entry.output_tokens),
-            format_usd(entry.cost),
-        )
-        for entry in entries
-    ]
-    names = ("day", "model", "backend", "requests", "input_tokens", "output_tokens", "cost_usd")
+    groups = {"model": ("model", "backend"), "key": ("client",)}[by]
     numbers = ("requests", "input_tokens", "output_tokens")
+    sums: dict[tuple[str, ...], list[int]] = {}
+    for entry in entries:
+        counts = sums.setdefault((entry.day.isoformat(), *(getattr(entry, name) for name in groups)), [0, 0, 0, 0])
+        for index, name in enumerate((*numbers, "cost")):
+            counts[index] += getattr(entry, name)
+    order = sorted(sorted(sums), key=lambda group: group[0], reverse=True)
+    rows = [(*group, *map(str, sums[group][:3]), format_usd(sums[group][3])) for group in order]
+    labels = {"model": ("model", "backend"), "key": ("key",)}[by]
+    names = ("day", *labels, *numbers, "cost_usd")
     result = {
         "entries": [{n: int(v) if n in numbers else v for n, v in zip(names, row, strict=True)} for row in rows],
         "total_usd": format_usd(sum(entry.cost for entry in entries)),
@@ -244,10 +305,10 @@ def history(
     if not rows:
         console.note("no spending recorded")
         return console.CommandResult(result)
-    sums = [str(sum(getattr(entry, name) for entry in entries)) for name in numbers]
+    totals = [str(sum(getattr(entry, name) for entry in entries)) for name in numbers]
     shown = [tuple(cell or "-" for cell in row) for row in rows]
-    total = ("total", "", "", *sums, str(result["total_usd"]))
-    headings = ("DAY", "MODEL", "BACKEND", "REQUESTS", "INPUT", "OUTPUT", "USD")
+    total = ("total", *("" for _ in labels), *totals, str(result["total_usd"]))
+    headings = ("DAY", *map(str.upper, labels), "REQUESTS", "INPUT", "OUTPUT", "USD")
     return console.CommandResult(result, console.Table(headings, [*shown, total]))
 
 

@@ -69,6 +69,9 @@ def chat(
     queue is not full; `batuta serve route --explain` shows the choice. When a backend fails during the response,
     another one continues the text if it can do so exactly. The last line on stderr names the backend, the tokens and
     the cost.
+
+    A FILE of messages may be an OpenAI request: its sampling fields are sent, an option of the command wins, and
+    fields that this command cannot show, such as tools, are refused.
     """
     import asyncio
 
@@ -80,10 +83,12 @@ def chat(
         raise UsageError(
             "no model is given", hint="add --model NAME; to list the models: batuta serve backends --probe"
         )
+    conversation, fields = _conversation(prompt, system, messages)
+    given = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     request = _request(
         model,
-        _conversation(prompt, system, messages),
-        {"max_tokens": max_tokens, "temperature": temperature, "seed": seed},
+        conversation,
+        _sampling(fields) | {name: value for name, value in given.items() if value is not None},
         stream=not console.settings.json if stream is None else stream,
         privacy=privacy,
         backend=backend,
@@ -91,18 +96,57 @@ def chat(
     return asyncio.run(_run(request, load_config(ledger, overrides)))
 
 
-def _conversation(prompt: list[str] | None, system: str | None, messages: str | None) -> "tuple[ChatMessage, ...]":
+def _conversation(
+    prompt: list[str] | None, system: str | None, messages: str | None
+) -> "tuple[tuple[ChatMessage, ...], dict[str, Any]]":
+    """Return the messages, and the other fields of the file of messages."""
     if messages is not None and prompt:
         raise UsageError("--messages has the whole conversation; a PROMPT cannot be added")
     user = None if messages is not None else " ".join(prompt or ["-"])
     if user == "-" and sys.stdin.isatty():
         raise UsageError("no prompt is given", hint='batuta serve chat "Why is the sky blue?" --model NAME')
-    conversation = tuple(ConversationSource(messages, system, user).read())
+    conversation, fields = ConversationSource(messages, system, user).read_body()
     if messages is None and not conversation[-1].content.strip():
         raise UsageError(
             "the prompt is empty; nothing was sent", hint="check the output of the command before the pipe"
         )
-    return conversation
+    return tuple(conversation), fields
+
+
+_OF_COMMAND = {"model": "--model", "stream": "--stream", "stream_options": "--stream"}
+"""Fields of a file of messages that options of the command set."""
+
+
+def _sampling(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a file of messages that the request takes. Raises `UsageError` for the others."""
+    fields = {name: value for name, value in fields.items() if value is not None}
+    if unused := [name for name in fields if name in _OF_COMMAND]:
+        options = ", ".join(dict.fromkeys(_OF_COMMAND[name] for name in unused))
+        console.warn(f"not used from the file of messages: {', '.join(unused)}; use {options}")
+    fields = {name: value for name, value in fields.items() if name not in _OF_COMMAND}
+    if not fields:
+        return {}
+    from batuta_cli.serve.gateway.dialects.openai_fields import CHAT_FIELDS, SAMPLING, SERVER_FIELDS
+    from batuta_cli.serve.gateway.dialects.treatment import treat
+    from batuta_cli.serve.gateway.http_errors import HttpError
+
+    limits = ("max_completion_tokens", "max_tokens")
+    known = {*SAMPLING, *SERVER_FIELDS, *limits, "response_format", "reasoning_effort", "verbosity"} - {"n"}
+    if refused := [
+        name for name, value in fields.items() if name not in known and value != [] and (name, value) != ("n", 1)
+    ]:
+        raise UsageError(
+            f"serve chat has no place for {', '.join(display(name[:60]) for name in refused)} of the file of messages",
+            hint="remove the fields, or send the file to `batuta serve gateway`, which takes the whole request",
+        )
+    try:
+        treated = treat({name: value for name, value in fields.items() if name in known}, CHAT_FIELDS)
+    except HttpError as error:
+        raise UsageError(f"the file of messages: {error.message}") from None
+    found = [fields[name] for name in limits if name in fields]
+    if not all(type(limit) is int and limit == found[0] for limit in found):
+        raise UsageError("max_tokens of the file of messages must be a whole number, the same in both of its fields")
+    return {**treated.options, **({"max_tokens": found[0]} if found else {})}
 
 
 def _request(
@@ -120,10 +164,10 @@ def _request(
     from batuta_cli.serve.pipeline.request import ChatRequest
     from batuta_cli.serve.tiers import PrivacyTier
 
-    limit = sampling.pop("max_tokens")
+    limit = sampling.pop("max_tokens", None)
     if limit is not None and not 1 <= limit <= 10_000_000:
         raise UsageError("--max-tokens must be a whole number from 1 to 10000000")
-    temperature = sampling["temperature"]
+    temperature = sampling.get("temperature")
     if temperature is not None and not 0 <= temperature <= 2:
         raise UsageError("--temperature must be from 0 to 2")
     return ChatRequest(
@@ -133,7 +177,7 @@ def _request(
         privacy=PrivacyTier.parse(privacy or config.load().privacy.tier),
         max_tokens=limit,
         stream=stream,
-        options={name: value for name, value in sampling.items() if value is not None},
+        options=sampling,
         backend=backend,
     )
 

@@ -56,7 +56,7 @@ def gateway(
     host = host or table.host or "127.0.0.1"
     port = table.port if port is None else port
     entries = keys.load()  # a damaged list is an error on the loopback too
-    if not server.is_loopback(host) and not any(entry.revoked is None for entry in entries):
+    if not server.is_loopback(host) and not any(entry.active(keys.now()) for entry in entries):
         raise UsageError(
             f"{display(host)} can be reached from other machines, and there is no active client key",
             hint="create one first: batuta serve keys create NAME",

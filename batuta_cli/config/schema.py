@@ -309,6 +309,17 @@ class GatewaySection:
         int,
         Key(Integer(1, 3600), "Seconds that a client may take to send a request, or to receive a part of a response."),
     ] = 60
+    key_queue: Annotated[
+        int,
+        Key(
+            Integer(0, 10_000),
+            "Requests of one client key that may wait, in each process, while the key is at its limit of requests a\n"
+            "minute or at a time. 0: they get HTTP 429 at once.",
+        ),
+    ] = 0
+    key_queue_wait: Annotated[
+        float, Key(Seconds(0.1, 600), "Seconds that such a request waits at most; then it gets HTTP 429.")
+    ] = 10.0
     drain_seconds: Annotated[
         int, Key(Integer(0, 3600), "Seconds for responses in progress to finish when the gateway is stopped.")
     ] = 30

@@ -15,7 +15,7 @@ import pytest
 
 from batuta_cli.serve.gateway import keys
 from tests.conftest import Run
-from tests.serve.gateway.live import ROOT, Live, live
+from tests.serve.gateway.live import ROOT, Control, Live, live
 from tests.serve.gateway.support import CHAT, chat
 from tests.serve.support_server import free_port
 
@@ -244,3 +244,14 @@ def test_no_worker_outlives_its_parent(environment: dict[str, str]) -> None:
                 wait_until_gone(worker)
         with pytest.raises(ConnectionRefusedError):
             gateway.ask("/health")
+
+
+def test_the_limits_of_a_key_hold_for_all_workers_together(
+    environment: dict[str, str], batuta: Run, home: Path
+) -> None:
+    limited = batuta("serve", "keys", "create", "ci", "--requests-per-minute", "12", code=0).stdout.strip()
+    with Control() as control, live(environment, "--workers", "3", control=control) as gateway:
+        header = {"x-api-key": limited}
+        statuses = [gateway.ask(CHAT, chat(), header)[0] for _ in range(30)]
+        assert statuses.count(200) in (12, 13)  # one more when five seconds have passed
+        assert set(statuses) == {200, 429}

@@ -75,6 +75,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "gateway.max_connections": st.integers(1, 1_000_000),
     "gateway.client_seconds": st.integers(1, 3600),
     "gateway.drain_seconds": st.integers(0, 3600),
+    "gateway.key_queue": st.integers(0, 10_000),
+    "gateway.key_queue_wait": st.integers(1, 600),
     "gateway.media_hosts": st.lists(st.sampled_from(["images.example.com", "*.example.org"]), max_size=2),
     "budget.allow_unbounded_tools": st.booleans(),
     "budget.unknown_fields": st.sampled_from(["pass", "refuse"]),

@@ -27,7 +27,7 @@ from batuta_cli.serve.providers.formats.anthropic_messages import MessagesReader
 from batuta_cli.serve.providers.formats.openai_chat import ChatReader
 from batuta_cli.serve.providers.sse import Event
 from batuta_cli.serve.usage import CacheWrites, Usage, cache_writes
-from tests.serve.pipeline.test_charges import PRICED
+from tests.serve.pipeline.test_attempt import PRICED
 from tests.serve.support_backend import FaultServer, response
 from tests.serve.support_pipeline import MODEL, ask, backends, pipeline, request
 

@@ -28,7 +28,8 @@ from batuta_cli.serve.budget.budget_day import day_after, time_zone
 from batuta_cli.serve.budget.ledger.base import DayStatus, Ledger, LedgerEntry, Moment, Reset, Rezoned
 from batuta_cli.serve.budget.operations import Alert, BudgetOperations, log_alert
 from batuta_cli.serve.budget.reservation import Reservation
-from batuta_cli.serve.budget.waiting import ReservationQueue
+from batuta_cli.serve.budget.waiting import ReservationQueues
+from batuta_cli.serve.client_account import ANY_CLIENT, ClientAccount
 from batuta_cli.serve.money import Usd, format_usd, to_nano, to_usd
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ __all__ = [
 
 _BUDGET_HINT = """see the spending: batuta serve budget history
 raise the budget: batuta serve budget set --daily-budget USD"""
+
+
+_KEY_HINT = """see the spending of the keys: batuta serve budget history --by key
+a key with a higher budget: batuta serve keys create NAME --daily-budget USD"""
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -122,6 +127,8 @@ class BudgetStatus:
     """The ledger is more than a day ahead of the clock, so that paid requests are refused."""
     next_timezone: str | None = None
     """The time zone from the next day on; None when it stays the same."""
+    client: "ClientStatus | None" = None
+    """The sums of the client for which it was asked."""
 
     @property
     def remaining(self) -> int:
@@ -132,6 +139,23 @@ class BudgetStatus:
     def unspent(self) -> int:
         """The amount that is not spent; running requests may have reserved a part of it."""
         return max(0, self.daily_budget - self.spent)
+
+    @property
+    def unspent_for_client(self) -> int:
+        """The amount of `unspent` that the client may spend."""
+        own = self.client.unspent if self.client is not None else None
+        return self.unspent if own is None else min(self.unspent, own)
+
+    @property
+    def limited_by_client(self) -> bool:
+        """Whether the client may spend less than is left of the day."""
+        return self.unspent_for_client < self.unspent
+
+    @property
+    def remaining_for_client(self) -> int:
+        """The amount of `remaining` that can be reserved for the client."""
+        own = self.client.remaining if self.client is not None else None
+        return self.remaining if own is None else min(self.remaining, own)
 
     @property
     def warning(self) -> bool:
@@ -173,6 +197,37 @@ class BudgetStatus:
             "next_timezone": self.next_timezone,
             "resets_at": f"{self.resets_at.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
             "ledger_ahead": self.ahead,
+        } | ({} if self.client is None else {"key": self.client.to_json()})
+
+
+@dataclass(frozen=True)
+class ClientStatus:
+    """The sums of a client key on a day, in nano-dollars."""
+
+    name: str
+    spent: int
+    reserved: int
+    daily_budget: int | None
+    """None: no separate budget."""
+
+    @property
+    def unspent(self) -> int | None:
+        """The part of its budget that is not spent."""
+        return None if self.daily_budget is None else max(0, self.daily_budget - self.spent)
+
+    @property
+    def remaining(self) -> int | None:
+        """The part of its budget that can still be reserved."""
+        return None if self.daily_budget is None else max(0, self.daily_budget - self.spent - self.reserved)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready: money as decimal strings."""
+        return {
+            "name": self.name,
+            "spent_usd": format_usd(self.spent),
+            "reserved_usd": format_usd(self.reserved),
+            "remaining_usd": None if self.remaining is None else format_usd(self.remaining),
+            "daily_budget_usd": None if self.daily_budget is None else format_usd(self.daily_budget),
         }
 
 
@@ -198,10 +253,10 @@ class CostCircuitBreaker:
             ledger = MemoryLedger()
         self.config = config or CircuitBreakerConfig()
         self.ledger = ledger
-        self.queue = ReservationQueue(self.config.reservation_wait)
+        self.queues = ReservationQueues(self.config.reservation_wait)
         """The requests that wait for reserved money."""
         limits = (self.config.daily_budget, self.config.warn_at)
-        self._operations = BudgetOperations(ledger, self.config.timezone, limits, on_alert, now, self.queue)
+        self._operations = BudgetOperations(ledger, self.config.timezone, limits, on_alert, now, self.queues)
 
     @classmethod
     def with_defaults(cls) -> Self:
@@ -241,17 +296,25 @@ class CostCircuitBreaker:
             raise self._exceeded(cost, day_status, moment)
 
     def reserve(
-        self, estimate: Usd, *, model: str | None = None, backend: str | None = None, dispatched: bool = False
+        self,
+        estimate: Usd,
+        *,
+        model: str | None = None,
+        backend: str | None = None,
+        dispatched: bool = False,
+        client: ClientAccount = ANY_CLIENT,
     ) -> Reservation:
         """Reserve the highest cost of a request until it is settled. Raises the errors of `check`.
+
+        The amount must fit the day's budget and that of `client`, both in one step.
 
         `dispatched`: the request is sent at once, so the reservation is marked in the same step as by
         `Reservation.dispatched`: it is charged in full if it expires without a settlement.
         """
         cost, moment = self._affordable(estimate), self._operations.moment()
-        reservation = self._operations.reserve(cost, moment, model, backend, dispatched=dispatched)
+        reservation = self._operations.reserve(cost, moment, model, backend, dispatched=dispatched, client=client)
         if isinstance(reservation, DayStatus):
-            raise self._exceeded(cost, reservation, moment)
+            raise self._exceeded(cost, reservation, moment, client)
         return reservation
 
     def record(
@@ -273,11 +336,14 @@ class CostCircuitBreaker:
         """Pass an alert to `on_alert`. Raises nothing."""
         self._operations.send_alert(alert)
 
-    def status(self) -> BudgetStatus:
-        """The sums and limits of the current day. Raises `LedgerError`."""
+    def status(self, client: ClientAccount = ANY_CLIENT) -> BudgetStatus:
+        """The sums and limits of the current day, and of `client`. Raises `LedgerError`."""
         moment = self._operations.moment()
-        day_status = self.ledger.day_status(moment)
+        day_status = self.ledger.day_status(moment, client.name)
+        spent, reserved = day_status.client_spent, day_status.client_reserved
+        own = ClientStatus(client.name, spent, reserved, client.daily_budget) if client.name else None
         return BudgetStatus(
+            client=own,
             spent=day_status.spent,
             reserved=day_status.reserved,
             daily_budget=self.config.daily_budget,
@@ -291,7 +357,7 @@ class CostCircuitBreaker:
         )
 
     def history(self, days: int = 30) -> list[LedgerEntry]:
-        """The spending of the last days, today included, by day, model and backend; the newest first.
+        """The spending of the last days, today included, by day, model, backend and client; the newest first.
 
         Raises `UsageError` unless 1 ≤ days ≤ 100,000, and `LedgerError`.
         """
@@ -329,31 +395,40 @@ class CostCircuitBreaker:
             )
         return cost
 
-    def _exceeded(self, cost: int, day_status: DayStatus, moment: Moment) -> DailyBudgetExceeded:
-        left = max(0, self.config.daily_budget - day_status.spent - day_status.reserved)
+    def _exceeded(
+        self, cost: int, day_status: DayStatus, moment: Moment, client: ClientAccount = ANY_CLIENT
+    ) -> DailyBudgetExceeded:
+        """The error for a cost that does not fit: the day's budget, or when it fits that, the client's."""
+        budget, spent, reserved = self.config.daily_budget, day_status.spent, day_status.reserved
+        of_client = client.daily_budget is not None and spent + reserved + cost <= budget
+        if of_client and client.daily_budget is not None:
+            budget, spent, reserved = client.daily_budget, day_status.client_spent, day_status.client_reserved
+        whose, hint = ("this key's daily", _KEY_HINT) if of_client else ("the day's", _BUDGET_HINT)
+        left = max(0, budget - spent - reserved)
         over = self._over(day_status, moment)
         shown = f"{over:%Y-%m-%d %H:%M} {day_status.zone}"
         result = {
             "estimate_usd": format_usd(cost),
             "remaining_usd": format_usd(left),
-            "daily_budget_usd": format_usd(self.config.daily_budget),
+            "daily_budget_usd": format_usd(budget),
             "resets_at": f"{over.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
         }
-        if day_status.spent + cost <= self.config.daily_budget:
-            wait = self._operations.expected_wait()
+        if spent + cost <= budget:
+            wait = self._operations.expected_wait(client.name if of_client else "")
             return BudgetReservedError(
-                f"the request may cost ${format_usd(cost)}, and ${format_usd(left)} is left of the day's"
-                f" ${format_usd(self.config.daily_budget)} (spent ${format_usd(day_status.spent)}; reserved by running"
-                f" requests ${format_usd(day_status.reserved)})",
+                f"the request may cost ${format_usd(cost)}, and ${format_usd(left)} is left of {whose}"
+                f" ${format_usd(budget)} (spent ${format_usd(spent)}; reserved by running requests"
+                f" ${format_usd(reserved)})",
                 hint=f"try again in {math.ceil(wait)} s, when running requests have ended",
                 result=result,
                 retry_after=wait,
+                of_client=of_client,
             )
         return DailyBudgetExceeded(
-            f"the request may cost ${format_usd(cost)}, and ${format_usd(left)} is left of the day's"
-            f" ${format_usd(self.config.daily_budget)} (spent ${format_usd(day_status.spent)}, reserved"
-            f" ${format_usd(day_status.reserved)}); the next day begins at {shown}",
-            hint=_BUDGET_HINT,
+            f"the request may cost ${format_usd(cost)}, and ${format_usd(left)} is left of {whose}"
+            f" ${format_usd(budget)} (spent ${format_usd(spent)}, reserved ${format_usd(reserved)}); the next day"
+            f" begins at {shown}",
+            hint=hint,
             result=result,
         )
 

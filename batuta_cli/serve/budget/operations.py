@@ -17,7 +17,8 @@ from batuta_cli.files import is_control
 from batuta_cli.serve.budget.budget_day import day_after, day_at, time_zone
 from batuta_cli.serve.budget.ledger.base import DayStatus, Ledger, Moment, ReservationRow, Use
 from batuta_cli.serve.budget.reservation import Renewer, Reservation
-from batuta_cli.serve.budget.waiting import ReservationQueue
+from batuta_cli.serve.budget.waiting import ReservationQueues
+from batuta_cli.serve.client_account import ANY_CLIENT, ClientAccount
 from batuta_cli.serve.money import format_usd
 
 _LABEL = 200  # characters of a model's or backend's name, the limit of the configuration
@@ -45,7 +46,7 @@ class BudgetOperations:
         limits: tuple[int, int],
         on_alert: Callable[[Alert], None],
         now: Callable[[], float],
-        queue: ReservationQueue,
+        queues: ReservationQueues,
     ) -> None:
         self._ledger = ledger
         self._zone = zone
@@ -58,7 +59,7 @@ class BudgetOperations:
         """Seconds that a reservation lasts, a moving average; 0 when unknown."""
         self._limit, self._warn_at = limits
         self._on_alert = on_alert
-        self._queue = queue
+        self._queues = queues
         self._now = now
         self._renewer = Renewer(lambda owner: ledger.renew(self.moment(), owner))
 
@@ -72,7 +73,14 @@ class BudgetOperations:
         return Moment(int(now * 1000), day, self._zone)
 
     def reserve(
-        self, cost: int, moment: Moment, model: str | None, backend: str | None, *, dispatched: bool
+        self,
+        cost: int,
+        moment: Moment,
+        model: str | None,
+        backend: str | None,
+        *,
+        dispatched: bool,
+        client: ClientAccount = ANY_CLIENT,
     ) -> Reservation | DayStatus:
         """Reserve an amount; the day's sums when it does not fit. Cost 0 is not written to the ledger."""
         row = ReservationRow(
@@ -82,10 +90,11 @@ class BudgetOperations:
             _label(model, "model"),
             _label(backend, "backend"),
             dispatched,
+            client.name,
         )
         if cost:
             try:
-                accepted, day_status = self._ledger.reserve(moment, row, self._limit)
+                accepted, day_status = self._ledger.reserve(moment, row, self._limit, client.daily_budget)
             except BaseException as error:
                 if not isinstance(error, Exception):  # interrupted, perhaps after the ledger wrote it
                     with contextlib.suppress(Exception):
@@ -101,18 +110,18 @@ class BudgetOperations:
             self._began[row.id] = time.monotonic()
         return Reservation(row, self)
 
-    def expected_wait(self) -> float:
-        """Seconds until a request at the end of the queue may get its turn, from 1 to 60."""
+    def expected_wait(self, client: str = "") -> float:
+        """Seconds until a request at the end of the queue, or of a client's, may get its turn, from 1 to 60."""
         rate = max(1, len(self._began)) / self._duration if self._duration else 1.0
-        return min(max((len(self._queue) + 1) / rate, 1.0), 60.0)
+        return min(max((len(self._queues.of(client)) + 1) / rate, 1.0), 60.0)
 
-    def _end(self, id: str) -> None:
-        self._renewer.remove(id)
-        began = self._began.pop(id, None)
+    def _end(self, row: ReservationRow) -> None:
+        self._renewer.remove(row.id)
+        began = self._began.pop(row.id, None)
         if began is not None:
             lasted = time.monotonic() - began
             self._duration = lasted if not self._duration else 0.9 * self._duration + 0.1 * lasted
-        self._queue.wake()
+        self._queues.wake(row.client)
 
     def dispatch(self, row: ReservationRow) -> bool:
         """Mark a reservation as dispatched. False when it has expired."""
@@ -124,11 +133,11 @@ class BudgetOperations:
 
     def settle(self, row: ReservationRow, cost: int, tokens: tuple[int, int], *, requests: int, unsure: bool) -> None:
         """Charge the cost in nano-dollars; `unsure` when an earlier, interrupted attempt may have charged it."""
-        use = Use(row.model, row.backend, *map(_number_of_tokens, tokens))
+        use = Use(row.model, row.backend, *_checked(tokens), row.client)
         day_status: DayStatus | None = None
         if row.amount:
             settled = self._ledger.settle(self.moment(), row.id, cost, use, requests=requests)
-            self._end(row.id)
+            self._end(row)
             day_status = settled.day_status if settled else None
         if day_status is None and cost and not unsure:
             # Reserved at cost 0, or unknown to a ledger that was replaced. The money is spent in any case.
@@ -153,7 +162,7 @@ class BudgetOperations:
 
     def record(self, cost: int, model: str | None, backend: str | None, tokens: tuple[int, int]) -> None:
         """Add a cost without a reservation."""
-        use = Use(_label(model, "model"), _label(backend, "backend"), *map(_number_of_tokens, tokens))
+        use = Use(_label(model, "model"), _label(backend, "backend"), *_checked(tokens))
         self._warn_if_due(self._ledger.record(self.moment(), cost, use))
 
     def _warn_if_due(self, day_status: DayStatus) -> None:
@@ -188,6 +197,10 @@ def _label(text: str | None, what: str) -> str:
     if unsafe or len(text) > _LABEL:
         raise UsageError(f"the {what} must be one line of at most {_LABEL} characters")
     return text
+
+
+def _checked(tokens: tuple[int, int]) -> tuple[int, int]:
+    return _number_of_tokens(tokens[0]), _number_of_tokens(tokens[1])
 
 
 def _number_of_tokens(count: int) -> int:

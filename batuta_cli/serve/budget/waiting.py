@@ -4,10 +4,13 @@ A request that would fit the day's unspent money, were it not reserved, waits un
 this process wait in their order of arrival, so that small requests do not overtake a large one for ever. After
 `patience` seconds a request is refused with `BudgetReservedError`.
 
+Money of a client key that its own running requests have reserved is waited for in a queue of the key, so that its
+requests do not hold up others.
+
 A reservation of this process that ends wakes the first request of the queue. To notice reservations of other processes,
 the first request also tries again every `_POLL` seconds.
 
-    place = breaker.queue.place()
+    place = breaker.queues.of("").place()
     try:
         while True:
             try:
@@ -71,6 +74,25 @@ class ReservationQueue:
                 return
             del self._places[place]
         self.wake()
+
+
+class ReservationQueues:
+    """The queue of the day's budget, and one for each client key that has a budget."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._queues = {"": ReservationQueue(patience)}
+
+    def of(self, client: str) -> ReservationQueue:
+        """The queue of a client; of the day's budget for an empty name."""
+        queue = self._queues.get(client)
+        return queue if queue is not None else self._queues.setdefault(client, ReservationQueue(self._patience))
+
+    def wake(self, client: str) -> None:
+        """Let the first requests try again. Called when a reservation of a client has ended."""
+        self._queues[""].wake()
+        if client and client in self._queues:
+            self._queues[client].wake()
 
 
 class Place:

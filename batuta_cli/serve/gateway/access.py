@@ -3,6 +3,7 @@
 * While no client key has been created, only the loopback is served, and only under a loopback `Host`. A web page whose
   domain was made to resolve to 127.0.0.1 (DNS rebinding) still sends its own domain as `Host`. A request that a proxy
   forwarded does not count as coming from the loopback.
+* An expired key is refused like a revoked one, but in words that say so.
 * Once there are client keys, every request needs one, from the loopback too: a proxy on this machine also connects
   from the loopback.
 * A request with an `Origin` comes from a web page. The origin must be listed in `[gateway] origins`, because the page
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 
 from batuta_cli.errors import BatutaError, UsageError
 from batuta_cli.serve.gateway.http_errors import HttpError
-from batuta_cli.serve.gateway.keys import ClientKey, ClientKeys
+from batuta_cli.serve.gateway.key_limits import NO_LIMITS, KeyLimits
+from batuta_cli.serve.gateway.keys import ClientKey, ClientKeys, now
 from batuta_cli.serve.tiers import PrivacyTier
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -30,6 +32,13 @@ _FORWARDED = frozenset(
 _SINGLE = frozenset(
     (b"host", b"origin", b"authorization", b"x-api-key", b"api-key", b"x-batuta-privacy", b"content-type")
 )
+_READABLE = b", ".join(
+    (
+        b"x-request-id", b"x-batuta-backend", b"x-batuta-tier", b"x-batuta-cost", b"retry-after",
+        b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests",
+    )
+)  # fmt: skip
+"""Response headers that a page of a listed origin may read."""
 _JSON = re.compile(rb"application/json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -52,6 +61,10 @@ class Client:
     """Name of the client key; empty when no key is required."""
     admin: bool = True
     """Whether it may read `/metrics`: it comes from the loopback, or has an admin key."""
+    limits: KeyLimits = NO_LIMITS
+    """The limits of its key."""
+    key_id: str = ""
+    """The SHA-256 of its key; empty when no key is required."""
 
 
 class AccessCheck:
@@ -82,7 +95,7 @@ class AccessCheck:
         near = _is_loopback(peer) and _FORWARDED.isdisjoint(headers)
         if required:
             key = self._key(headers)
-            return Client(key.name, key.admin or near)
+            return Client(key.name, key.admin or near, key.limits, key.sha256)
         if not near:
             raise HttpError(401, "missing_key", "a client key is required beyond the loopback")
         if not _LOOPBACK_HOST.fullmatch(headers.get(b"host", b"")):
@@ -98,6 +111,8 @@ class AccessCheck:
         entry = self._keys.find(key.strip())
         if entry is None:
             raise HttpError(401, "invalid_api_key", "the client key is unknown or revoked")
+        if entry.limits.expired(now()):
+            raise HttpError(401, "expired_key", f"the client key expired at {entry.limits.expires:%Y-%m-%d %H:%M} UTC")
         return entry
 
     def cors(self, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
@@ -107,7 +122,7 @@ class AccessCheck:
             return []
         return [
             (b"access-control-allow-origin", origin),
-            (b"access-control-expose-headers", b"x-request-id, x-batuta-backend, x-batuta-tier, x-batuta-cost"),
+            (b"access-control-expose-headers", _READABLE),
             (b"vary", b"origin"),
         ]
 
@@ -133,8 +148,12 @@ def check_json(headers: Mapping[bytes, bytes]) -> None:
         raise HttpError(415, "content_type", "the content type must be application/json")
 
 
-def tier_for(headers: Mapping[bytes, bytes], default: PrivacyTier) -> PrivacyTier:
-    """The tier of a request: `X-Batuta-Privacy`, which must not be looser than the default, or the default."""
+def tier_for(headers: Mapping[bytes, bytes], configured: PrivacyTier, limits: KeyLimits) -> PrivacyTier:
+    """The tier of a request: `X-Batuta-Privacy`, or the stricter one of the configured tier and that of the key.
+
+    Raises `HttpError` when the header is looser than these two.
+    """
+    default = limits.tier(configured)
     value = headers.get(b"x-batuta-privacy")
     if value is None:
         return default
@@ -146,5 +165,6 @@ def tier_for(headers: Mapping[bytes, bytes], default: PrivacyTier) -> PrivacyTie
             400, "invalid_value", f"X-Batuta-Privacy must be one of {tiers}", param="X-Batuta-Privacy"
         ) from None
     if not default.admits(tier):
-        raise HttpError(403, "privacy", f"X-Batuta-Privacy must not be looser than the configured tier, {default}")
+        whose = "the configured tier" if default is configured else "the tier of this key"
+        raise HttpError(403, "privacy", f"X-Batuta-Privacy must not be looser than {whose}, {default}")
     return tier

@@ -99,6 +99,7 @@ class Gateway:
         state = self._state
         state.draining = True
         state.log.write("info", "draining", open_requests=len(state.open_requests))
+        state.throttle.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await state.idle.wait()
@@ -215,10 +216,15 @@ class Gateway:
             return
         client = state.access.admit(scope.get("client"), connection.headers)
         connection.client, connection.admin = client.name, client.admin
+        connection.limits, connection.account = client.limits, client.limits.account(client.name)
         found = find_route(path)
         if found is None:
             raise HttpError(404, "not_found", "there is no such route")
         connection.route, connection.path_rest, route = found
         if route.methods:
             check_method(method, route.methods)
-        await route.serve(state, connection)
+        if not route.counted:
+            await route.serve(state, connection)
+            return
+        async with state.throttle.admitted(client, connection):
+            await route.serve(state, connection)

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from batuta_cli.serve.client_account import ANY_CLIENT, ClientAccount
 from batuta_cli.serve.deadline import Deadline
 from batuta_cli.serve.gateway.dialects.replies import Reply
 from batuta_cli.serve.gateway.http_errors import HttpError
+from batuta_cli.serve.gateway.key_limits import NO_LIMITS, KeyLimits
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -98,6 +100,10 @@ class Connection:
         self.status = 0
         self.client = ""
         """Name of the client key, empty without one."""
+        self.limits: KeyLimits = NO_LIMITS
+        """The limits of the client key."""
+        self.account: ClientAccount = ANY_CLIENT
+        """The client, as the pipeline judges it."""
         self.admin = False
         """The client may read `/metrics`."""
         self.model: str | None = None
@@ -116,6 +122,7 @@ class Connection:
         self._limits = limits
         self._bodies = bodies
         self._body_size = 0
+        self._body: bytes | None = None
         self._watcher: DisconnectWatcher | None = None
         self._write_start = 0.0
         """When the pending write of a stream began; 0 when no write is pending."""
@@ -136,8 +143,15 @@ class Connection:
         """Since the request began."""
         return time.perf_counter() - self._start_time
 
+    async def receive_body(self) -> None:
+        """Read the body, for a later `body`. Raises as `body`."""
+        self._body = await self.body()
+
     async def body(self) -> bytes:
         """The whole body. Raises `HttpError` if it is too large or slow, `ClientLeftError` if the client leaves."""
+        if self._body is not None:
+            body, self._body = self._body, None
+            return body
         limit = self._limits.body_bytes
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length[:20]) > limit:

@@ -46,10 +46,10 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
     if state.draining:
         close = {b"connection": b"close"}
         raise HttpError(503, "shutting_down", "the gateway is shutting down", retry_after=1, headers=close)
-    tier = tier_for(connection.headers, state.settings.privacy)
+    tier = tier_for(connection.headers, state.settings.privacy, connection.limits)
     parsed = await read(dialect, await connection.body(), connection.headers)
     if parsed.ready is not None:
-        models = state.require_pipeline().models()
+        models = state.require_pipeline().models(connection.account)
         if parsed.model not in models:
             raise unknown_model(parsed.model, models)
         await connection.respond(200, orjson.dumps(parsed.ready))
@@ -112,6 +112,7 @@ def chat_request(state: GatewayState, connection: Connection, parsed: ParsedRequ
         fetches=not may_fetch(parsed.reach.urls, state.settings.media_hosts),
         unknown_fields=parsed.unknown,
         dropped=parsed.dropped,
+        client=connection.account,
     )
 
 
@@ -145,7 +146,7 @@ def refuse_unknown_model(pipeline: "Pipeline", request: ChatRequest) -> Iterator
     try:
         yield
     except (UsageError, NoBackendError) as error:
-        models = pipeline.models()
+        models = pipeline.models(request.client)
         if type(error) in (UsageError, NoBackendError) and models and request.model not in models:
             raise unknown_model(request.model, models) from None
         raise

@@ -66,7 +66,7 @@ async def show_metrics(state: GatewayState, connection: Connection) -> None:
 
 async def list_models(state: GatewayState, connection: Connection) -> None:
     """`/v1/models`, with the fields of OpenAI's list and of Anthropic's."""
-    models = [_model(name) for name in state.require_pipeline().models()]
+    models = [_model(name) for name in state.require_pipeline().models(connection.account)]
     ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {"first_id": None, "last_id": None}
     await connection.respond(200, orjson.dumps({"object": "list", "data": models, "has_more": False, **ends}))
 
@@ -74,7 +74,7 @@ async def list_models(state: GatewayState, connection: Connection) -> None:
 async def show_model(state: GatewayState, connection: Connection) -> None:
     """`/v1/models/NAME`."""
     name = connection.path_rest
-    models = state.require_pipeline().models()
+    models = state.require_pipeline().models(connection.account)
     if name not in models:
         raise unknown_model(name, models)
     await connection.respond(200, orjson.dumps(_model(name)))

@@ -1,4 +1,5 @@
-"""The gateway's client keys: `btk_` and 32 random bytes in base64url. Only the SHA-256 of a key is stored.
+"""The gateway's client keys: `btk_` and 32 random bytes in base64url. Only the SHA-256 of a key is stored, with the
+limits of the key (`key_limits.py`).
 
     key, entry = create("ci")     # the key itself is stored nowhere
     ClientKeys().find(key)        # the entry
@@ -26,7 +27,7 @@ import shlex
 import stat
 import tomllib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from batuta_cli.errors import (
     UsageError,
 )
 from batuta_cli.files import display, errors_named, locked, read_limited, write_file
+from batuta_cli.serve.gateway.key_limits import LIMIT_FIELDS, NO_LIMITS, KeyLimits
 
 PREFIX = "btk_"
 _LIMIT = 16 * 1024 * 1024
@@ -58,6 +60,7 @@ class ClientKey:
     revoked: dt.datetime | None = None
     admin: bool = False
     """It may also read `/metrics` from beyond the loopback."""
+    limits: KeyLimits = NO_LIMITS
 
     def __post_init__(self) -> None:
         if not self.name.strip() or len(self.name) > _LONGEST_NAME or not self.name.isprintable():
@@ -65,15 +68,21 @@ class ClientKey:
         if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
             raise InvalidInputError("sha256 is not 64 hexadecimal digits")
 
+    def active(self, now: dt.datetime) -> bool:
+        """Whether the gateway accepts it at that time."""
+        return self.revoked is None and not self.limits.expired(now)
 
-def create(name: str, path: Path | None = None, *, admin: bool = False) -> tuple[str, ClientKey]:
+
+def create(
+    name: str, path: Path | None = None, *, admin: bool = False, limits: KeyLimits = NO_LIMITS
+) -> tuple[str, ClientKey]:
     """Create a key, and the list if it is missing. Returns the key and its entry.
 
-    Raises `UsageError` when an active key has that name, `OperationError` when the list cannot be written, and the
-    errors of `load`.
+    Raises `UsageError` when a key of that name is not revoked, `OperationError` when the list cannot be written, and
+    the errors of `load`.
     """
     key = PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
-    entry = ClientKey(name, _digest(key.encode()).hex(), _now(), admin=admin)
+    entry = ClientKey(name, _digest(key.encode()).hex(), now(), admin=admin, limits=limits)
 
     def add(entries: tuple[ClientKey, ...]) -> tuple[ClientKey, ...]:
         if any(e.name == name and e.revoked is None for e in entries):
@@ -95,7 +104,7 @@ def revoke(name: str, path: Path | None = None) -> ClientKey:
     revoked: list[ClientKey] = []
 
     def end(entries: tuple[ClientKey, ...]) -> tuple[ClientKey, ...]:
-        revoked.extend(replace(e, revoked=_now()) for e in entries if e.name == name and e.revoked is None)
+        revoked.extend(replace(e, revoked=now()) for e in entries if e.name == name and e.revoked is None)
         if not revoked:
             raise NotFoundError(f"no active key is called {display(name)}", hint="batuta serve keys list")
         return tuple(revoked[0] if e.sha256 == revoked[0].sha256 else e for e in entries)
@@ -177,7 +186,7 @@ def _read(path: Path) -> tuple[ClientKey, ...] | None:
         if set(document) - {"key"}:
             raise ValueError("it has an unknown table")
         return tuple(_entry(e) for e in document.get("key", []))
-    except (ValueError, TypeError, AttributeError, RecursionError, InvalidInputError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, UsageError) as error:
         raise DamagedStateError(
             f"{display(path)}: the list of client keys is damaged: {display(error)}",
             hint="restore the file from a backup, or remove it and create new keys: batuta serve keys create NAME",
@@ -185,8 +194,8 @@ def _read(path: Path) -> tuple[ClientKey, ...] | None:
 
 
 def _entry(entry: dict[str, Any]) -> ClientKey:
-    if set(entry) - {"name", "sha256", "created", "revoked", "admin"}:  # a newer version may have written a limit
-        raise ValueError("a key has an unknown field")
+    if set(entry) - {"name", "sha256", "created", "revoked", "admin"} - LIMIT_FIELDS:
+        raise ValueError("a key has an unknown field")  # a newer version may have written another limit
     times = [entry.get("created"), *([entry["revoked"]] if "revoked" in entry else [])]
     if not isinstance(entry.get("name"), str) or not isinstance(entry.get("sha256"), str):
         raise TypeError("a key has no name or no sha256")
@@ -194,7 +203,14 @@ def _entry(entry: dict[str, Any]) -> ClientKey:
         raise TypeError("the field admin of a key is not true or false")
     if not all(isinstance(t, dt.datetime) and t.tzinfo for t in times):
         raise TypeError("a key's time is not a date and time with a time zone")
-    return ClientKey(**entry)
+    own = {name: value for name, value in entry.items() if name not in LIMIT_FIELDS}
+    return ClientKey(**own, limits=KeyLimits.from_toml(entry))
+
+
+def _row(key: ClientKey) -> dict[str, Any]:
+    fields = {"name": key.name, "sha256": key.sha256, "created": key.created, "revoked": key.revoked}
+    own = {name: value for name, value in fields.items() if value is not None}
+    return own | ({"admin": True} if key.admin else {}) | key.limits.to_toml()
 
 
 def _update(
@@ -207,7 +223,7 @@ def _update(
     paths.private_dir(path.parent)
     with locked(path.with_suffix(".lock")):
         entries = change((_read(path) or ()) if new else load(path))
-        rows = [{k: v for k, v in asdict(e).items() if v is not None and v is not False} for e in entries]
+        rows = [_row(e) for e in entries]
         _mark(path)
         write_file(path, (_FIRST_LINE + tomli_w.dumps({"key": rows})).encode(), force=True, mode=0o600)
 
@@ -216,7 +232,8 @@ def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _now() -> dt.datetime:
+def now() -> dt.datetime:
+    """The current time in UTC, to the second."""
     return dt.datetime.now(dt.UTC).replace(microsecond=0)
 
 

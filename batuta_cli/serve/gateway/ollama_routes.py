@@ -44,7 +44,7 @@ async def list_tags(state: GatewayState, connection: Connection) -> None:
     pipeline = state.require_pipeline()
     models = [
         {"name": name, "model": name, "digest": "", "details": _NO_DETAILS, **pipeline.model_facts(name).details}
-        for name in pipeline.models()
+        for name in pipeline.models(connection.account)
     ]
     await connection.respond(200, orjson.dumps({"models": models}))
 
@@ -67,7 +67,7 @@ async def show(state: GatewayState, connection: Connection) -> None:
     name = take(document, "name", TEXT)  # the older name of the field
     model = take_model({"model": name, **document} if name else document)
     pipeline = state.require_pipeline()
-    models = pipeline.models()
+    models = pipeline.models(connection.account)
     if model not in models:
         raise unknown_model(model, models)
     facts = pipeline.model_facts(model)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from batuta_cli.serve.gateway.connection import ConnectionLimits
+from batuta_cli.serve.gateway.key_throttle import KeyQueueSettings
 from batuta_cli.serve.gateway.state import GatewaySettings
 from batuta_cli.serve.tiers import PrivacyTier
 
@@ -42,7 +43,8 @@ def settings_of(config: "Config") -> GatewaySettings:
         all_bodies_bytes=table.max_bodies_bytes,
         client_seconds=table.client_seconds,
     )
-    return GatewaySettings(PrivacyTier(config.privacy.tier), table.origins, limits, table.media_hosts)
+    queue = KeyQueueSettings(table.key_queue, table.key_queue_wait)
+    return GatewaySettings(PrivacyTier(config.privacy.tier), table.origins, limits, table.media_hosts, queue)
 
 
 def reconfigure(load: "Callable[[], Config]", pipeline: "Pipeline") -> Reconfigured:

@@ -33,6 +33,8 @@ class Route:
     serve: Serve
     error: ErrorFormat | None = None
     """None: by the request's headers."""
+    counted: bool = False
+    """Its requests count against the limits of the client key: those a minute, and those at a time."""
 
 
 _DIALECTS: dict[str, Dialect] = {
@@ -54,10 +56,11 @@ _GET = ("GET", "HEAD")
 _OLLAMA = "/api/"
 _ROUTES: dict[str, Route] = {
     **{
-        path: Route(("POST",), partial(generate, dialect=dialect), dialect.error) for path, dialect in _DIALECTS.items()
+        path: Route(("POST",), partial(generate, dialect=dialect), dialect.error, counted=True)
+        for path, dialect in _DIALECTS.items()
     },
     **{
-        path: Route(("POST",), partial(count_tokens, dialect=dialect), dialect.error)
+        path: Route(("POST",), partial(count_tokens, dialect=dialect), dialect.error, counted=True)
         for path, dialect in _COUNTS.items()
     },
     "/": Route(_GET, ollama_routes.greet),

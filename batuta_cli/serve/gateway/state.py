@@ -1,18 +1,22 @@
 """What all routes of one gateway process share: settings, access check, metrics, log, the pipeline, open requests."""
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from batuta_cli.errors import BatutaError
 from batuta_cli.faults import as_typed
-from batuta_cli.serve.gateway import logs, metrics
+from batuta_cli.serve.gateway import METRICS_DIRECTORY, logs, metrics
 from batuta_cli.serve.gateway.access import AccessCheck
 from batuta_cli.serve.gateway.connection import BodyMemory, Connection, ConnectionLimits
 from batuta_cli.serve.gateway.http_errors import HttpError
+from batuta_cli.serve.gateway.key_counts import FileCounts, MemoryCounts
+from batuta_cli.serve.gateway.key_throttle import KeyQueueSettings, KeyThrottle
 from batuta_cli.serve.tiers import PrivacyTier
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ class GatewaySettings:
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     media_hosts: tuple[str, ...] = ()
     """Hosts from which backends in the user's own networks may fetch what a message names by a URL."""
+    key_queue: KeyQueueSettings = field(default_factory=KeyQueueSettings)
 
 
 class GatewayState:
@@ -42,6 +47,9 @@ class GatewayState:
         self.log = log
         self.metrics = metrics.Metrics()
         self.bodies = BodyMemory(settings.limits.largest_sum)
+        workers = os.environ.get(METRICS_DIRECTORY)
+        self.throttle = KeyThrottle(FileCounts(Path(workers)) if workers else MemoryCounts())
+        self.throttle.queue = settings.key_queue
         self.pipeline: Pipeline | None = None
         """None until it is open, and again after it is closed."""
         self._storage_checked = -_STORAGE_SECONDS
@@ -92,6 +100,7 @@ class GatewayState:
         self.settings = settings
         self.access.origins = settings.origins
         self.bodies.limit = settings.limits.largest_sum
+        self.throttle.queue = settings.key_queue
 
     async def storage_error(self) -> Exception | None:
         """The error of the ledger or the audit log if one of them cannot be written.

@@ -14,7 +14,7 @@ async def count_tokens(state: GatewayState, connection: Connection, dialect: Cou
     """Serve one request. Raises `HttpError` and the errors of the pipeline."""
     check_json(connection.headers)
     state.require_pipeline()
-    tier = tier_for(connection.headers, state.settings.privacy)
+    tier = tier_for(connection.headers, state.settings.privacy, connection.limits)
     parsed = await read(dialect, await connection.body(), connection.headers)
     request = chat_request(state, connection, parsed, tier)
     with state.open_request(connection) as pipeline:

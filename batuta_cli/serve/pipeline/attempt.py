@@ -22,6 +22,7 @@ from batuta_cli.errors import OperationError
 from batuta_cli.serve.budget.breaker import CostCircuitBreaker, Reservation
 from batuta_cli.serve.budget.operations import Alert
 from batuta_cli.serve.budget.waiting import Place
+from batuta_cli.serve.client_account import ClientAccount
 from batuta_cli.serve.money import format_usd, to_usd
 from batuta_cli.serve.pipeline.planner import Target
 from batuta_cli.serve.pipeline.request import AttemptReport
@@ -51,6 +52,7 @@ class Attempt:
         timeouts: Timeouts,
         count: Callable[[str], TokenCount],
         place: Place,
+        client: ClientAccount,
     ) -> None:
         """`count`: the tokens of a text, an upper estimate where the tokenizer is not known. `place`: the request's in
         the queue for reserved money."""
@@ -65,6 +67,7 @@ class Attempt:
         self._breaker = breaker
         self._timeouts = timeouts
         self._place = place
+        self._client = client
         self._count = cache(count)  # each text is counted once
         self._call = call
         self._request_id = request_id
@@ -133,7 +136,9 @@ class Attempt:
         breaker, name = self._breaker, self.target.backend.name
 
         def reserve() -> Reservation:
-            return breaker.reserve(to_usd(bound), model=self._call.model, backend=name, dispatched=True)
+            return breaker.reserve(
+                to_usd(bound), model=self._call.model, backend=name, dispatched=True, client=self._client
+            )
 
         work = _thread(reserve)
         try:

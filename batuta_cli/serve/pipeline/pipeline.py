@@ -21,6 +21,7 @@ from batuta_cli.config import load as load_config
 from batuta_cli.errors import BatutaError, UsageError
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CircuitBreakerConfig, CostCircuitBreaker
+from batuta_cli.serve.client_account import ANY_CLIENT, ClientAccount
 from batuta_cli.serve.pipeline.planner import Planner
 from batuta_cli.serve.pipeline.request import ChatRequest, Completion
 from batuta_cli.serve.pipeline.response import Response
@@ -115,10 +116,11 @@ class Pipeline:
         """Send a request; returns with the first piece of its response.
 
         An alias is replaced by its model; where the model cannot be reached, its fallbacks are tried. Raises
-        `PrivacyError`, `CostError`, `NoBackendError`, `ContextOverflowError`, `BackendError`, `AuditError`,
-        `LedgerError`, and `UsageError` for a backend that is not configured.
+        `ModelNotAllowedError`, `PrivacyError`, `CostError`, `NoBackendError`, `ContextOverflowError`, `BackendError`,
+        `AuditError`, `LedgerError`, and `UsageError` for a backend that is not configured.
         """
         resolved = await self._resolved(request)
+        resolved.client.require(resolved.model)
         response = await self._answered(resolved)
         response.alias = request.model if resolved.model != request.model else ""
         return response
@@ -130,7 +132,7 @@ class Pipeline:
         except BatutaError as error:
             if request.inputs or not may_fall_back(error):  # vectors of another model mean something else
                 raise
-            for model in self.names.fallbacks(request.model):
+            for model in filter(request.client.may_use, self.names.fallbacks(request.model)):
                 with contextlib.suppress(BatutaError):  # the client gets the error of the model that it named
                     response = await self._open(replace(request, model=model))
                     response.fallback = model
@@ -180,7 +182,7 @@ class Pipeline:
         request = await self._resolved(request)
         planned = (await self.planner.targets(request, frozenset()))[0]
         if planned.backend is None and not request.inputs and may_fall_back(self.planner.error(request, planned)):
-            for model in self.names.fallbacks(request.model):
+            for model in filter(request.client.may_use, self.names.fallbacks(request.model)):
                 other = (await self.planner.targets(replace(request, model=model), frozenset()))[0]
                 if other.backend is not None:
                     return other
@@ -188,11 +190,17 @@ class Pipeline:
 
     async def count(self, request: ChatRequest) -> TokenCount:
         """The input tokens of a request, which is not sent. Raises as `start`."""
+        request = await self._resolved(request)
+        request.client.require(request.model)
         return await self.planner.count(request)
 
-    def models(self) -> list[str]:
-        """The models that are configured for the backends, or that the backends list, and aliases of these."""
-        return self.names.listed(self.monitor.models())
+    def models(self, client: ClientAccount = ANY_CLIENT) -> list[str]:
+        """The models that are configured for the backends, or that the backends list, and aliases of these.
+
+        Only those that `client` may use.
+        """
+        known = self.monitor.models()
+        return [name for name in self.names.listed(known) if client.may_use(self.names.resolve(name, known))]
 
     def model_facts(self, model: str) -> ServedModel:
         """What is known of a model, or of the model of an alias, at the backends that have it."""

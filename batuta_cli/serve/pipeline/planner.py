@@ -15,6 +15,7 @@ from batuta_cli.errors import BatutaError, PrivacyError
 from batuta_cli.files import display
 from batuta_cli.serve.backends import Backend
 from batuta_cli.serve.budget.breaker import BudgetStatus, CostCircuitBreaker
+from batuta_cli.serve.client_account import ANY_CLIENT, ClientAccount
 from batuta_cli.serve.messages import template_input_of
 from batuta_cli.serve.models.pricing import FREE, TokenPricing
 from batuta_cli.serve.models.windows import LARGEST_RESERVE
@@ -96,7 +97,7 @@ class Planner:
         if chosen is None or planned.warnings or _state(snapshot, chosen).price is not FREE:
             counted, longest = await _in_thread(lambda: self._counts(request))
             plan_request = replace(plan_request, input_tokens=counted, longest_input=longest)
-            snapshot = self._monitor.snapshot(plan_request, await self.budget(), without)
+            snapshot = self._monitor.snapshot(plan_request, await self.budget(request.client), without)
             planned = plan(plan_request, snapshot)
             if planned.warnings:  # only an estimate exceeds the window
                 snapshot = await self._counted_by_servers(request, planned, snapshot)
@@ -134,16 +135,16 @@ class Planner:
             planned,
             retry_after=wait,
             max_request_cost=self._breaker.config.max_request_cost,
-            known_models=self._monitor.models(),
+            known_models=[name for name in self._monitor.models() if request.client.may_use(name)],
         )
 
     def retry_after(self, request: ChatRequest, backends: Collection[str]) -> int | None:
         """Whole seconds until one of these backends is expected to take the request; None without backends."""
         return self._monitor.retry_after(backends, request.model) if backends else None
 
-    async def budget(self) -> BudgetStatus:
-        """The state of the budget. Raises `LedgerError`."""
-        return await _in_thread(self._breaker.status)
+    async def budget(self, client: ClientAccount = ANY_CLIENT) -> BudgetStatus:
+        """The state of the budget, and of that of `client`. Raises `LedgerError`."""
+        return await _in_thread(lambda: self._breaker.status(client))
 
     def counter(self, model: str) -> Callable[[str], TokenCount]:
         """A function that counts the tokens of a text for a model; an upper estimate where its tokenizer is unknown."""

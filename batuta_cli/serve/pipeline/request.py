@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batuta_cli.errors import UsageError
+from batuta_cli.serve.client_account import ANY_CLIENT, ClientAccount
 from batuta_cli.serve.messages import ChatMessage, EmbeddingText
 from batuta_cli.serve.providers.wire import NativeRequest
 from batuta_cli.serve.routing.demands import NO_REACH, Reach
@@ -53,6 +54,8 @@ class ChatRequest:
     """Fields of `options` that no table of the client's API has."""
     dropped: tuple[str, ...] = ()
     """Fields of `native` that the other fields of this request leave out."""
+    client: ClientAccount = ANY_CLIENT
+    """For whom it is made."""
     request_id: str = field(default_factory=_generate_id)
     """Unique among the requests in flight; in the audit log."""
 
@@ -76,6 +79,7 @@ class ChatRequest:
             fetches: bool = False,
             unknown_fields: tuple[str, ...] = (),
             dropped: tuple[str, ...] = (),
+            client: ClientAccount = ...,
             request_id: str = ...,
         ) -> None: ...
 

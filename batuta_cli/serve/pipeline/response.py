@@ -98,7 +98,8 @@ class Response:
         self._prompted = False
         self._translated: set[str] = set()
         """Backends whose server does not have the route of the client's API after all."""
-        self._place = breaker.queue.place()
+        self._place = breaker.queues.of("").place()
+        self._waits_for_client = False
         self._pieces = self._stream()
         self._first: list[Piece] = []
 
@@ -175,6 +176,10 @@ class Response:
             except BudgetReservedError as error:  # another backend is tried, then this one again after a wait
                 reserved.add(self.backend)
                 first_error = first_error or error
+                if error.of_client and not self._waits_for_client:  # once: so that the waits are bounded
+                    self._waits_for_client = True
+                    self._place.leave()
+                    self._place = self._breaker.queues.of(request.client.name).place()
             except (BackendError, SpliceError, CostError, PrivacyError) as error:
                 if isinstance(error, BackendError) and step.call.lacks_route(error, step.target.backend.profile):
                     self._translated.add(self.backend)
@@ -198,6 +203,7 @@ class Response:
             timeouts=self._timeouts,
             count=self._count,
             place=self._place,
+            client=self.request.client,
         )
 
     def _may_fail_over(self, error: BatutaError) -> bool:
@@ -299,7 +305,7 @@ class Response:
 
     async def _budget_left(self) -> int | None:
         try:
-            return (await self._planner.budget()).remaining
+            return (await self._planner.budget(self.request.client)).remaining_for_client
         except (LedgerError, RuntimeError):  # the response is complete and charged; no thread can be started
             return None
 

@@ -108,6 +108,8 @@ class Snapshot:
     """Empty: in the order that the selector recommends, then the others."""
     budget_remaining: int | None = None
     """The unspent part of the day's budget; None: not known."""
+    budget_owner: str = "the day"
+    """Whose budget it is: the day's, or that of the client key when less is left of it."""
     max_request_cost: int | None = None
     allow_unbounded_tools: bool = False
     refuse_unknown_fields: bool = False
@@ -291,7 +293,7 @@ def _budget(request: PlanRequest, state: BackendState, snapshot: Snapshot) -> Ga
         return gate(False, f"${format_usd(cost)}, above the limit of ${format_usd(most)} a request", cost)
     if left is None:
         return gate(True, f"${format_usd(cost)} at most", cost)
-    return gate(cost <= left, f"${format_usd(cost)} of ${format_usd(left)} left of the day", cost)
+    return gate(cost <= left, f"${format_usd(cost)} of ${format_usd(left)} left of {snapshot.budget_owner}", cost)
 
 
 def most_input(request: PlanRequest, state: BackendState) -> int | None:

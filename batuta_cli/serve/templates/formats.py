@@ -38,6 +38,13 @@ class TemplateFormat(NameEnum):
     EXAONE = "EXAONE"
     GRANITE = "Granite"
     NEMOTRON = "Nemotron"
+    APERTUS = "Apertus"
+    TULU = "Tulu"
+    FALCON = "Falcon"
+    HUNYUAN = "Hunyuan"
+    LLAMA4 = "Llama4"
+    SEED_OSS = "SeedOss"
+    ERNIE = "ERNIE"
 
 
 class SystemPlace(StrEnum):

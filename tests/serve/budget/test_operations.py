@@ -10,7 +10,7 @@ from batuta_cli.serve.budget.ledger.base import DayStatus, Moment, Settled, Use
 from batuta_cli.serve.budget.ledger.memory import MemoryLedger
 from batuta_cli.serve.budget.operations import Alert, BudgetOperations, log_alert
 from batuta_cli.serve.budget.reservation import Reservation
-from batuta_cli.serve.budget.waiting import ReservationQueue
+from batuta_cli.serve.budget.waiting import ReservationQueues
 
 NOON = dt.datetime(2028, 2, 28, 12, tzinfo=dt.UTC).timestamp()
 
@@ -24,7 +24,7 @@ def operations(
     on_alert: Callable[[Alert], None] | None = None,
 ) -> BudgetOperations:
     received = on_alert or (alerts if alerts is not None else []).append
-    return BudgetOperations(ledger or MemoryLedger(), zone, (1000, 800), received, now, ReservationQueue(1.0))
+    return BudgetOperations(ledger or MemoryLedger(), zone, (1000, 800), received, now, ReservationQueues(1.0))
 
 
 def reserved(budget: BudgetOperations, cost: int, *, dispatched: bool = False) -> Reservation:

@@ -18,7 +18,7 @@ def breaker(budget: str, wait: float, path: Path | None = None) -> CostCircuitBr
 
 
 async def reserved(made: CostCircuitBreaker, amount: str) -> Reservation:
-    place = made.queue.place()
+    place = made.queues.of("").place()
     try:
         while True:
             try:
@@ -50,7 +50,7 @@ def test_200_clients_of_one_process_are_served_until_the_money_is_spent(tmp_path
     # 0.016 * 52 + 0.16 fits into 1.00, and 0.016 * 53 + 0.16 does not.
     assert sorted(outcomes) == ["daily_budget_exceeded"] * 147 + ["served"] * 53
     assert made.status().spent_usd == Decimal("0.848") and made.status().reserved == 0
-    assert len(made.queue) == 0
+    assert len(made.queues.of("")) == 0
 
 
 def test_money_that_only_reservations_take_is_refused_after_the_wait_with_the_time_to_try_again() -> None:
@@ -83,10 +83,10 @@ def test_requests_are_served_in_their_order_and_a_small_one_does_not_overtake_a_
             reservation.settle("0.01")
 
         large = asyncio.create_task(client("large", "0.80"))
-        while len(made.queue) < 1:
+        while len(made.queues.of("")) < 1:
             await asyncio.sleep(0.001)
         small = asyncio.create_task(client("small", "0.02"))
-        while len(made.queue) < 2:
+        while len(made.queues.of("")) < 2:
             await asyncio.sleep(0.001)
         first.settle("0.01")
         await asyncio.gather(large, small)
@@ -101,17 +101,17 @@ def test_a_client_that_leaves_lets_the_next_one_try() -> None:
     async def run() -> None:
         held = made.reserve("0.50")
         large = asyncio.create_task(reserved(made, "0.80"))
-        while len(made.queue) < 1:
+        while len(made.queues.of("")) < 1:
             await asyncio.sleep(0.001)
         small = asyncio.create_task(reserved(made, "0.50"))
-        while len(made.queue) < 2:
+        while len(made.queues.of("")) < 2:
             await asyncio.sleep(0.001)
         large.cancel()
         (await small).release()
         held.release()
 
     asyncio.run(run())
-    assert made.status().reserved == 0 and len(made.queue) == 0
+    assert made.status().reserved == 0 and len(made.queues.of("")) == 0
 
 
 def test_money_that_another_process_reserved_is_noticed_when_it_is_free(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_money_that_another_process_reserved_is_noticed_when_it_is_free(tmp_path
 
     async def run() -> None:
         waiting = asyncio.create_task(reserved(made, "0.50"))
-        while len(made.queue) < 1:
+        while len(made.queues.of("")) < 1:
             await asyncio.sleep(0.001)
         await asyncio.to_thread(held.release)
         (await waiting).release()

@@ -23,6 +23,7 @@ from typing import Any, Self
 from batuta_cli import errors
 from batuta_cli.serve.backends.wire_formats import Need
 from batuta_cli.serve.budget.breaker import BudgetStatus
+from batuta_cli.serve.client_account import ANY_CLIENT, ClientAccount
 from batuta_cli.serve.pipeline.request import AttemptReport, ChatRequest, Summary
 from batuta_cli.serve.providers.wire import BackendError, Piece, Usage
 from batuta_cli.serve.tokens.tokenizer import TokenCount
@@ -353,6 +354,7 @@ class Pipeline:
 
     async def start(self, request: ChatRequest) -> Answer:
         self.requests.append(request)
+        request.client.require(request.model)
         if request.model in REFUSALS:
             raise REFUSALS[request.model]
         if request.model == "panic-in-thread":
@@ -376,8 +378,8 @@ class Pipeline:
         words = sum(len(message.content.split()) for message in request.messages)
         return TokenCount(words, request.model == "tools", "words")
 
-    def models(self) -> list[str]:
-        return list(self.known)
+    def models(self, client: ClientAccount = ANY_CLIENT) -> list[str]:
+        return list(filter(client.may_use, self.known))
 
     def model_facts(self, model: str) -> Facts:
         told = {"size": 98_362_432, "digest": "00" * 32, "details": {"family": "llama"}} if model == "tools" else {}

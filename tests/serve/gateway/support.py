@@ -87,8 +87,12 @@ class Asking:
         method: str | None = None,
         headers: Mapping[str, str] | Sequence[tuple[str, str]] = MappingProxyType({}),
         client: tuple[str, int] | None = LOCAL,
+        leaves: asyncio.Event | None = None,
     ) -> Response:
-        """One request. Headers that are a mapping are added to the usual ones; a list of them is sent as it is."""
+        """One request. Headers that are a mapping are added to the usual ones; a list of them is sent as it is.
+
+        The client leaves when `leaves` is set.
+        """
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         if isinstance(headers, Mapping):
             usual = {"host": "127.0.0.1:8484"} | ({} if body is None else {"content-type": "application/json"})
@@ -100,12 +104,13 @@ class Asking:
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers],
             "client": client,
         }
-        response, given, never = Response(), False, asyncio.Event()
+        response, given, left = Response(), False, leaves or asyncio.Event()
 
         async def receive() -> dict[str, Any]:
             nonlocal given
             if given:
-                await never.wait()
+                await left.wait()
+                return {"type": "http.disconnect"}
             given = True
             return {"type": "http.request", "body": data, "more_body": False}
 

@@ -82,22 +82,6 @@ def test_a_real_server_answers_a_panic_and_goes_on(environment: dict[str, str]) 
         assert gateway.ask(CHAT, chat())[0] == 200
 
 
-def test_a_panic_while_the_gauges_are_read_hides_no_other_metric(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def panics(self: Pipeline) -> None:
-        raise PanicException(SECRET)
-
-    monkeypatch.setattr(Pipeline, "gauges", panics)
-
-    async def scenario(asking: Asking) -> None:
-        done = await asking.ask("/metrics")
-        assert (done.status, b'batuta_faults_total{kind="native_panic"} 1.0' in done.body) == (200, True)
-        assert asking.log[0]["event"] == "gauges"
-
-    run(tmp_path, scenario)
-
-
 def test_a_panic_at_the_start_is_a_start_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def panics(self: Pipeline) -> None:
         raise PanicException(SECRET)
@@ -141,19 +125,6 @@ def test_the_backends_are_looked_at_again_after_a_panic(tmp_path: Path, monkeypa
 
     asyncio.run(main())
     assert looks >= 2
-
-
-def test_a_cancelled_request_is_no_fault(tmp_path: Path) -> None:
-    async def scenario(asking: Asking) -> None:
-        asked = asyncio.create_task(asking.ask(CHAT, chat("hang")))
-        while not asking.pipeline.requests:
-            await asyncio.sleep(0)
-        asked.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asked
-        assert b"batuta_faults_total{" not in (await asking.ask("/metrics")).body
-
-    run(tmp_path, scenario)
 
 
 CONFIG = """

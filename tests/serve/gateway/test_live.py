@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ from tests.serve.gateway.live import Control, Live, everything, live
 from tests.serve.gateway.support import CHAT, MESSAGES, chat, message
 
 HEAD = b"POST " + CHAT.encode() + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-STREAM = chat("gated", stream=True)
 
 
 @pytest.fixture
@@ -159,63 +157,6 @@ def test_a_broken_stream_is_no_good_end_to_any_http_client(environment: dict[str
             response.read()
         assert b"half of" in caught.value.partial
         assert b"error" in caught.value.partial.rpartition(b"data: ")[2]
-
-
-def test_sigterm_lets_what_is_under_way_finish_and_takes_nothing_new(
-    environment: dict[str, str], control: Control
-) -> None:
-    with live(environment, control=control) as gateway:
-        response = gateway.stream(CHAT, STREAM)
-        with control.answer() as line:
-            assert line.hear() == "waiting gated"
-            gateway.send(signal.SIGTERM)
-            gateway.await_line("draining")
-            status, _, ready = gateway.ask("/ready")
-            assert (status, json.loads(ready)["reason"]) == (503, "shutting down")
-            assert gateway.ask("/health")[0] == 200
-            status, headers, refused = gateway.ask(CHAT, chat())
-            assert (status, json.loads(refused)["error"]["code"]) == (503, "shutting_down")
-            assert (headers["retry-after"], headers["connection"]) == ("1", "close")
-            line.go_on()
-            text = response.read().decode()
-        assert "ended" in text
-        assert "data: [DONE]" in text
-        assert gateway.end() == 0
-
-
-@pytest.mark.parametrize("how", ["limit", "second signal"])
-def test_what_does_not_finish_in_time_ends_with_an_error_event(
-    environment: dict[str, str], control: Control, how: str
-) -> None:
-    env = {"BATUTA_GATEWAY_DRAIN_SECONDS": "0" if how == "limit" else "3600"}
-    with live(environment, control=control, env=env) as gateway:
-        response = gateway.stream(CHAT, STREAM)
-        with control.answer() as line:
-            assert line.hear() == "waiting gated"
-            gateway.send(signal.SIGTERM)
-            gateway.await_line("draining")
-            if how == "second signal":
-                gateway.send(signal.SIGTERM)
-            with pytest.raises(http.client.IncompleteRead) as caught:
-                response.read()
-            assert line.hear().startswith("freed gated")
-        last = json.loads(caught.value.partial.rpartition(b"data: ")[2])
-        assert last["error"]["code"] == "shutting_down"
-        assert gateway.end() == 0
-
-
-def test_an_answer_that_had_not_begun_is_refused_when_the_time_is_up(
-    environment: dict[str, str], control: Control
-) -> None:
-    with live(environment, control=control, env={"BATUTA_GATEWAY_DRAIN_SECONDS": "0"}) as gateway:
-        connection = gateway.connect()
-        connection.request("POST", CHAT, json.dumps(chat("hang")), {"content-type": "application/json"})
-        with control.answer() as line:
-            assert line.hear() == "waiting hang"
-            gateway.send(signal.SIGTERM)
-            response = connection.getresponse()
-            assert (response.status, json.loads(response.read())["error"]["code"]) == (503, "shutting_down")
-        assert gateway.end() == 0
 
 
 def test_keys_hold_on_a_running_gateway(environment: dict[str, str], home: Path) -> None:

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from batuta_cli import config as configuration
 from batuta_cli.errors import DailyBudgetExceeded
 from batuta_cli.serve.gateway.reload import reconfigure
 from batuta_cli.serve.pipeline.pipeline import Pipeline
-from tests.serve.gateway.live import PATIENCE, ROOT, Control, Live, live, real
+from tests.serve.gateway.live import Control, Live, live, real
 from tests.serve.gateway.support import CHAT, chat
 from tests.serve.support_backend import FaultServer, Script, chat_answer, response
 
@@ -98,36 +96,6 @@ def test_all_workers_reload_and_so_does_one_that_is_started_later(environment: d
         assert {tier(gateway) for _ in range(20)} == {"private"}
         gateway.send(signal.SIGTERM)
         assert gateway.end() == 0
-
-
-WITH_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-m", "tests.serve.gateway.scripted", "serve", "gateway", "--port", "0"])
-"""
-
-
-def test_a_closed_terminal_ends_the_gateway(environment: dict[str, str]) -> None:
-    master, terminal = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", WITH_TERMINAL],
-        cwd=ROOT,
-        env=environment,
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-    )
-    os.close(terminal)
-    try:
-        with open(master, "rb", buffering=0) as output:
-            text = b""
-            while b"listening" not in text:
-                text += output.read(65536)
-        assert process.wait(PATIENCE) == 0
-    finally:
-        process.kill()
-        process.wait()
 
 
 def models_of(*names: str) -> Any:

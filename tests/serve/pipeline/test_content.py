@@ -6,7 +6,6 @@ import pytest
 
 from batuta_cli.serve.backends.wire_formats import ClientApi, Need
 from batuta_cli.serve.messages import ChatMessage, Role
-from batuta_cli.serve.pipeline import input_count
 from batuta_cli.serve.pipeline.content import cache_writes_of, demands_of, needs_of
 from batuta_cli.serve.providers.wire import NativeRequest
 from batuta_cli.serve.routing.demands import Reach
@@ -39,31 +38,6 @@ def test_each_kind_of_content_has_its_need_and_its_bound(part: Any, need: Need, 
     demands = demands_of(of(part))
     assert needs_of(of(part)) == {need}
     assert (demands.images, demands.windows) == (images, windows)
-
-
-def test_the_data_of_an_image_is_not_counted_as_text() -> None:
-    assert input_count.bound(of(IMAGE)).tokens == input_count.bound(of()).tokens
-    assert not input_count.count(of(IMAGE), {}).exact
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"messages": [ChatMessage(Role.ASSISTANT, "Hi", fields={"reasoning_content": "word " * 500})]},
-        {"messages": [ChatMessage(Role.USER, "Hi", parts=({"type": "of_next_year", "x": "word " * 500},))]},
-        {"options": {"chat_template_kwargs": {"x": "word " * 500}}},
-        {"options": {"prediction": {"content": "word " * 500}}},
-        {"options": {"of_next_year": "word " * 500}, "unknown_fields": ("of_next_year",)},
-        {
-            "native": NativeRequest(api=ClientApi.OLLAMA_GENERATE, document={"context": list(range(600))}),
-            "native_only": ("context",),
-        },
-    ],
-)
-def test_what_may_become_part_of_the_prompt_counts(more: dict[str, Any]) -> None:
-    for found in (input_count.bound(request(**more)), input_count.count(request(**more), {})):
-        assert found.tokens > 500
-        assert not found.exact
 
 
 def native(**document: Any) -> NativeRequest:

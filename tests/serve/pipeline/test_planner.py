@@ -1,18 +1,20 @@
-"""The prompt of a raw completion has the whole input of the template, and what the template does not read is logged."""
+"""Where a request may be sent, and the prompt of a raw completion, which has the whole input of its template."""
 
 import asyncio
 import logging
+import socket
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batuta_cli.config import ModelSection
-from batuta_cli.errors import InvalidInputError
-from batuta_cli.serve.messages import parse_messages
+from batuta_cli.config import ModelSection, Privacy
+from batuta_cli.errors import InvalidInputError, PrivacyError
+from batuta_cli.serve.messages import ChatMessage, parse_messages
 from batuta_cli.serve.pipeline.request import ChatRequest
 from batuta_cli.serve.tiers import PrivacyTier
-from tests.serve.support_pipeline import MODEL, backends, pipeline
+from tests.serve.support_pipeline import MODEL, backends, pipeline, request
 
 TOOL = {"type": "function", "function": {"name": "weather"}}
 
@@ -55,3 +57,24 @@ def test_what_the_template_does_not_read_is_logged(tmp_path: Path, caplog: pytes
 def test_malformed_template_input_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="chat_template_kwargs must be an object"):
         rendered(tmp_path, "chatml", {"chat_template_kwargs": [1]})
+
+
+@pytest.mark.parametrize("text", ["Say it.", "word " * 100_000], ids=["short", "long, so that the server would count"])
+def test_what_is_free_because_it_should_be_near_is_not_sent_anywhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    near = Privacy(tier="standard", local_networks=(ip_network("10.0.0.0/8"),))
+    made = pipeline(tmp_path, backends(gpu=("vllm", "http://gpu.example:9/v1")), privacy=near)
+
+    async def resolve(*_: Any, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 9))]
+
+    async def run() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+        async with made:
+            with pytest.raises(PrivacyError, match=r"private does not admit 192\.0\.2\.1:9"):
+                await made.start(request(privacy=PrivacyTier.STANDARD, messages=(ChatMessage.user(text),)))
+
+    asyncio.run(run())
+    decisions = [line for file in tmp_path.rglob("*.jsonl") for line in file.read_text().splitlines()]
+    assert decisions and all('"decision":"refused"' in line for line in decisions)

@@ -10,8 +10,8 @@ import pytest
 
 from batuta_cli.config import Config
 from batuta_cli.errors import UsageError
-from batuta_cli.serve import BackendSelector, ChatMessage, ChatRequest, Pipeline, PrivacyTier
-from tests.serve.support_backend import chat_answer, chat_stream, response, stream_head
+from batuta_cli.serve import BackendSelector, Pipeline, PrivacyTier
+from tests.serve.support_backend import chat_answer, response
 from tests.serve.support_pipeline import backends, pipeline, request, servers
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "python.md"
@@ -50,37 +50,6 @@ def test_complete_inside_an_event_loop_says_what_to_use_there(tmp_path: Path) ->
     with pytest.raises(UsageError, match="inside an event loop") as caught:
         asyncio.run(run())
     assert "start" in str(caught.value.hint)
-
-
-def test_text_of_a_stream_is_the_rest_of_the_first_choice(tmp_path: Path) -> None:
-    async def run(url: str) -> tuple[str, str | None]:
-        async with pipeline(tmp_path, backends(box=("vllm", url))) as made:
-            answer = await made.start(request())
-            return await answer.text(), answer.finish_reason
-
-    with servers(lambda *_: [stream_head(), chat_stream(["Ray", "leigh", "."])]) as (server,):
-        assert asyncio.run(run(server.base_url)) == ("Rayleigh.", "stop")
-
-
-def test_a_request_reads_names_of_tiers_and_generates_ids_that_differ() -> None:
-    hello = [ChatMessage.user("Hello")]
-    first = ChatRequest(model="m", messages=hello, privacy="Sovereign")
-    second = ChatRequest(model="m", messages=hello, privacy=PrivacyTier.SOVEREIGN)
-    assert first.privacy is PrivacyTier.SOVEREIGN
-    assert first.messages == tuple(hello)
-    assert first.request_id != second.request_id
-
-
-def test_a_request_without_a_tier_messages_or_room_for_a_response_is_refused() -> None:
-    hello = [ChatMessage.user("Hello")]
-    with pytest.raises(TypeError, match="privacy"):
-        ChatRequest(model="m", messages=hello)  # type: ignore[call-arg]
-    with pytest.raises(UsageError, match="unknown privacy tier sovreign, did you mean sovereign"):
-        ChatRequest(model="m", messages=hello, privacy="sovreign")
-    with pytest.raises(UsageError, match="messages must not be empty"):
-        ChatRequest(model="m", messages=[], privacy="private")
-    with pytest.raises(UsageError, match="max_tokens must be at least 1"):
-        ChatRequest(model="m", messages=hello, privacy="private", max_tokens=0)
 
 
 def test_a_pipeline_without_an_argument_reads_the_configuration_of_the_user(

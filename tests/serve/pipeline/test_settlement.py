@@ -30,7 +30,7 @@ from batuta_cli.serve.pipeline.settlement import LONGEST_TOKEN, Transcript, leas
 from batuta_cli.serve.providers.wire import Piece
 from batuta_cli.serve.tokens.ranks import encoding
 from batuta_cli.serve.tokens.tokenizer import TokenCount
-from tests.serve.pipeline.test_charges import A_TOKEN, BOUND, PRICED, delta
+from tests.serve.pipeline.test_attempt import A_TOKEN, BOUND, PRICED, delta
 from tests.serve.support_backend import (
     FaultServer,
     Script,

@@ -11,8 +11,9 @@ import pytest
 
 from batuta_cli.config import BackendSection as Table
 from batuta_cli.config import Config, ModelSection, Privacy
-from batuta_cli.errors import BatutaError, CostError, NoBackendError, PrivacyError
+from batuta_cli.errors import BatutaError, CostError, ModelNotAllowedError, NoBackendError, PrivacyError
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
+from batuta_cli.serve.client_account import ClientAccount
 from batuta_cli.serve.pipeline.pipeline import Pipeline
 from batuta_cli.serve.pipeline.response import Response
 from batuta_cli.serve.privacy.audit import AuditLog
@@ -168,3 +169,32 @@ def test_an_unknown_model_gets_the_nearest_name(tmp_path: Path) -> None:
     found, _, _ = asked(tmp_path, {"smollm2-135m": OK}, Config(), "smolm2-135m")
     assert isinstance(found, NoBackendError)
     assert str(found.hint).startswith("did you mean smollm2-135m?")
+
+
+SMALL_ONLY = ClientAccount("ci", ("small*",))
+
+
+def test_a_clients_models_are_judged_on_the_model_of_an_alias(tmp_path: Path) -> None:
+    config = Config(aliases={"fast": "small", "small-alias": "big"})
+    answers = {"small": OK, "big": OK}
+    found, sent, made = asked(tmp_path, answers, config, "fast", client=SMALL_ONLY)
+    assert isinstance(found, Response) and sent == ["small"]
+    assert made.models(SMALL_ONLY) == ["fast", "small"]
+    refused_one, sent, _ = asked(tmp_path, answers, config, "small-alias", client=SMALL_ONLY)
+    assert isinstance(refused_one, ModelNotAllowedError) and sent == []
+
+
+def test_a_fallback_that_the_client_may_not_use_does_not_answer(tmp_path: Path) -> None:
+    config = Config(fallbacks={"small": ("big", "small-2")})
+    answers = {"small": refused("503 Busy"), "big": OK, "small-2": OK}
+    found, sent, _ = asked(tmp_path, answers, config, "small", client=SMALL_ONLY)
+    assert isinstance(found, Response)
+    assert (sent, found.fallback) == (["small", "small-2"], "small-2")
+
+
+def test_no_model_is_suggested_that_the_client_may_not_use(tmp_path: Path) -> None:
+    found, _, _ = asked(
+        tmp_path, {"small-big": OK, "big": OK}, Config(), "small-bi", client=ClientAccount("c", ("small-bi",))
+    )
+    assert isinstance(found, NoBackendError)
+    assert "small-big" not in f"{found.message} {found.hint}"

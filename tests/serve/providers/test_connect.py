@@ -2,16 +2,12 @@
 
 import asyncio
 import contextlib
-import json
-import socket
 import ssl
 import subprocess
 import sys
-from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -22,11 +18,18 @@ from batuta_cli.serve.privacy.audit_verification import verify_log
 from batuta_cli.serve.privacy.gate import Networks
 from batuta_cli.serve.providers.connect import GatedSession
 from batuta_cli.serve.tiers import PrivacyTier
+from tests.serve.providers.support_connect import (
+    PRIVATE,
+    SOVEREIGN,
+    STANDARD,
+    Resolver,
+    decisions,
+    get,
+    no_connection,
+)
 from tests.serve.support_server import FakeServer, Reply, serving
 
-SOVEREIGN, PRIVATE, STANDARD = PrivacyTier.SOVEREIGN, PrivacyTier.PRIVATE, PrivacyTier.STANDARD
 OK: dict[str, Reply] = {"/": (200, {}, b"hello")}
-NOWHERE = Networks()
 OFFICE = Networks((ip_network("127.0.0.0/8"), ip_network("10.1.0.0/16")))
 
 
@@ -39,63 +42,6 @@ def server() -> Iterator[FakeServer]:
 @pytest.fixture
 def log(tmp_path: Path) -> AuditLog:
     return AuditLog(tmp_path / "audit")
-
-
-def get(
-    tier: PrivacyTier,
-    log: AuditLog,
-    *urls: str,
-    networks: Networks = NOWHERE,
-    proxy: str = "",
-) -> list[tuple[int, bytes]]:
-    """Get each URL in one session."""
-
-    async def ask() -> list[tuple[int, bytes]]:
-        answers = []
-        async with GatedSession(tier, log, networks, proxy=proxy) as session:
-            for url in urls:
-                async with session.request("GET", url, backend="box", request_id="r1") as response:
-                    answers.append((response.status, await response.read()))
-        return answers
-
-    return asyncio.run(ask())
-
-
-def decisions(log: AuditLog) -> list[dict[str, Any]]:
-    files = sorted(log.directory.iterdir()) if log.directory.exists() else []
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
-def no_connection(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Let no connection be opened; returns where those that were begun would have gone."""
-    begun: list[object] = []
-
-    async def sock_connect(self: object, sock: object, address: object) -> None:
-        begun.append(address)
-        raise ConnectionRefusedError
-
-    monkeypatch.setattr(BaseSelectorEventLoop, "sock_connect", sock_connect)
-    return begun
-
-
-class Resolver:
-    """Stands in for the system's resolver: writes down each question, gives the prepared answers in turn."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
-        self.asked: list[str] = []
-        self._answers = list(answers)
-        monkeypatch.setattr(socket, "getaddrinfo", self)
-
-    def __call__(self, host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
-        self.asked.append(host if isinstance(host, str) else host.decode())
-        if not self._answers:
-            raise socket.gaierror(socket.EAI_NONAME, "not known")
-        return [self._info(address, port) for address in self._answers.pop(0)]
-
-    def _info(self, address: str, port: int) -> Any:
-        if ":" in address:
-            return socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0)
-        return socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)
 
 
 def test_the_loopback_is_reached_under_every_tier(server: FakeServer, log: AuditLog) -> None:
@@ -119,37 +65,6 @@ def test_a_decision_is_in_the_log_before_anything_is_sent(log: AuditLog) -> None
     assert "open connection" in two["reason"]
     assert server.connections == 1
     assert verify_log([log.directory]).ok
-
-
-@pytest.mark.parametrize("tier", [SOVEREIGN, PRIVATE])
-def test_a_host_name_is_not_even_asked_of_a_resolver(
-    tier: PrivacyTier, log: AuditLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resolver = Resolver(monkeypatch, ["127.0.0.1"])
-    with pytest.raises(PrivacyError, match=r"does not admit api\.groq\.com") as caught:
-        get(tier, log, "https://api.groq.com/openai/v1/models")
-    assert caught.value.exit_code == 6
-    assert resolver.asked == []
-    (refused,) = decisions(log)
-    assert (refused["decision"], refused["address"]) == ("refused", "api.groq.com")
-
-
-def test_under_standard_a_host_name_is_resolved(
-    server: FakeServer, log: AuditLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resolver = Resolver(monkeypatch, ["127.0.0.1"])
-    assert get(STANDARD, log, f"http://llm.example:{server.port}/") == [(200, b"hello")]
-    assert resolver.asked == ["llm.example"]
-
-
-@pytest.mark.parametrize("name", ["localhost", "LOCALHOST", "localhost."])
-def test_localhost_needs_no_resolver(
-    name: str, server: FakeServer, log: AuditLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resolver = Resolver(monkeypatch, ["203.0.113.7"])
-    for tier in PrivacyTier:
-        assert get(tier, log, f"http://{name}:{server.port}/") == [(200, b"hello")]
-    assert resolver.asked == []
 
 
 ODD = [
@@ -197,52 +112,6 @@ def test_declared_networks_are_tried_by_the_tiers_they_were_declared_for(
     assert len(begun) == 3
 
 
-def test_a_name_that_moves_to_another_address_is_refused(
-    server: FakeServer, log: AuditLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resolver = Resolver(monkeypatch, ["127.0.0.1"], ["203.0.113.7"], ["127.0.0.1"])
-    url = f"http://llm.office.example:{server.port}/"
-    assert get(SOVEREIGN, log, url, networks=OFFICE) == [(200, b"hello")]
-    with pytest.raises(PrivacyError, match=r"203\.0\.113\.7"):
-        get(SOVEREIGN, log, url, networks=OFFICE)
-    assert resolver.asked == ["llm.office.example"] * 2
-    assert server.connections == 1
-
-
-def test_an_answer_of_the_resolver_counts_for_one_connection(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    resolver = Resolver(monkeypatch, ["127.0.0.1"], ["203.0.113.7"])
-    with serving({"/": (200, {"Connection": "close"}, b"")}) as server:
-        url = f"http://llm.office.example:{server.port}/"
-        with pytest.raises(PrivacyError):
-            get(SOVEREIGN, log, url, url, networks=OFFICE)
-        assert (len(server.seen), len(resolver.asked)) == (1, 2)
-
-
-def test_of_a_names_addresses_only_the_admitted_ones_are_tried(
-    server: FakeServer, log: AuditLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Resolver(monkeypatch, ["203.0.113.7", "2001:db8::7", "127.0.0.1"])
-    assert get(SOVEREIGN, log, f"http://llm.office.example:{server.port}/", networks=OFFICE) == [(200, b"hello")]
-    assert [d["address"] for d in decisions(log)] == [f"127.0.0.1:{server.port}"]
-
-
-def test_the_resolver_alone_is_not_trusted_the_address_handed_to_connect_is_judged(
-    server: FakeServer, log: AuditLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As if the answer had changed between the question and the connection."""
-
-    async def resolve(self: object, host: str, port: int = 0, family: int = 0) -> list[Any]:
-        address = {"hostname": host, "host": "203.0.113.7", "port": port, "family": 2, "proto": 0, "flags": 0}
-        return [address, address | {"host": "203.0.113.8"}]
-
-    monkeypatch.setattr("batuta_cli.serve.providers.connector._Resolver.resolve", resolve)
-    opened = no_connection(monkeypatch)
-    for host in ("localhost", "llm.office.example"):
-        with pytest.raises(PrivacyError, match=r"203\.0\.113"):
-            get(SOVEREIGN, log, f"http://{host}:{server.port}/", networks=OFFICE)
-    assert opened == []
-
-
 def test_redirects_are_not_followed(log: AuditLog) -> None:
     with serving(OK) as other:
         for status in (301, 302, 303, 307, 308):
@@ -276,17 +145,6 @@ def test_only_a_standard_request_takes_the_configured_proxy(
             assert get(tier, log, f"{server.url}/", proxy=proxy.url) == [(200, b"hello")]
         assert len(proxy.seen) == 1
     assert decisions(log)[0]["address"] == f"127.0.0.1:{proxy.port}"
-
-
-def test_connections_are_kept_apart_by_tier(server: FakeServer, log: AuditLog) -> None:
-    async def ask() -> None:
-        async with GatedSession(STANDARD, log) as open_one, GatedSession(SOVEREIGN, log) as strict:
-            for session in (open_one, strict, open_one, strict):
-                async with session.request("GET", f"{server.url}/", backend="box") as response:
-                    await response.read()
-
-    asyncio.run(ask())
-    assert (server.connections, len(server.seen)) == (2, 4)
 
 
 def test_a_request_that_may_have_been_worked_on_is_not_sent_again_and_again(log: AuditLog) -> None:
@@ -338,23 +196,6 @@ def test_without_a_log_nothing_sovereign_or_private_is_sent(server: FakeServer, 
     assert server.connections == 0
     assert get(STANDARD, log, f"{server.url}/") == [(200, b"hello")]
     assert log.lost == 1
-
-
-def test_an_open_connection_is_not_used_when_the_log_fails(server: FakeServer, tmp_path: Path) -> None:
-    async def ask(log: AuditLog) -> None:
-        async with GatedSession(SOVEREIGN, log) as session:
-            async with session.request("GET", f"{server.url}/", backend="box") as response:
-                await response.read()
-            (file,) = log.directory.iterdir()
-            file.unlink()
-            log.directory.rmdir()
-            log.directory.write_text("")
-            with pytest.raises(AuditError):
-                async with session.request("GET", f"{server.url}/", backend="box"):
-                    pass
-
-    asyncio.run(ask(AuditLog(tmp_path / "audit")))
-    assert len(server.seen) == 1
 
 
 WRONG = [

@@ -10,7 +10,6 @@ from batuta_cli.serve.backends.wire_formats import ClientApi
 from batuta_cli.serve.models.pricing import FREE, TokenPricing
 from batuta_cli.serve.money import to_nano
 from batuta_cli.serve.routing.demands import Demands
-from batuta_cli.serve.routing.errors import routing_error
 from batuta_cli.serve.routing.gates import BackendState, GateName, GateResult, Need, PlanRequest, Snapshot
 from batuta_cli.serve.routing.planning import plan
 from batuta_cli.serve.tiers import PrivacyTier
@@ -129,10 +128,3 @@ def test_a_url_goes_only_to_a_public_service() -> None:
     for state in (LLAMA, azure, away):
         assert not gate(GateName.TIER, state, fetches=True).passed
     assert gate(GateName.TIER, CLAUDE, fetches=True).passed
-
-
-def test_a_request_that_every_backend_lacks_something_for_is_the_clients_error() -> None:
-    request = PlanRequest(privacy=PrivacyTier.STANDARD, model="m", needs=frozenset({Need.FILES}))
-    error = routing_error(plan(request, Snapshot(backends=(LLAMA, GROQ))), retry_after=None, max_request_cost=1)
-    assert (error.exit_code, error.kind) == (2, "invalid_input")
-    assert error.message == ("no backend can take the request: llama: its API has no files; groq: its API has no files")

@@ -62,23 +62,6 @@ def test_the_numbers_of_messages_are_the_callers_also_after_a_system_message_is_
         ChatTemplateEngine("gemma").apply([SYSTEM, USER, USER], system_fallback="drop")
 
 
-def test_only_the_assistants_last_words_can_be_continued() -> None:
-    engine = ChatTemplateEngine("chatml")
-    with pytest.raises(TemplateError, match="message 1: only an assistant's message can be continued"):
-        engine.apply([USER], continue_final_message=True)
-    with pytest.raises(TemplateError, match="message 2: tool calls cannot be continued"):
-        ChatTemplateEngine("qwen3").apply([USER, CALL], continue_final_message=True)
-
-
-@pytest.mark.parametrize("name", [name for name in named_formats() if name != "raw"])
-def test_a_continued_prompt_is_a_beginning_of_the_whole_one(name: str) -> None:
-    engine, day = ChatTemplateEngine(name), dt.date(2026, 1, 2)
-    whole = engine.apply([USER, ANSWER], add_generation_prompt=False, date=day)
-    begun = engine.apply([USER, ANSWER], continue_final_message=True, date=day)
-    assert begun.endswith("Ho") and whole.startswith(begun)
-    assert len(whole) > len(begun) or name.startswith("glm")  # GLM does not mark the end of a response
-
-
 def test_a_given_date_is_the_one_that_stands_in_the_prompt() -> None:
     day = dt.date(2031, 2, 3)
     assert "Today Date: 03 Feb 2031\n" in ChatTemplateEngine("llama3.1").apply([USER], date=day)

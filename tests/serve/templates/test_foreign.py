@@ -2,10 +2,6 @@
 
 import datetime as dt
 import json
-import os
-import selectors
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +124,6 @@ def test_the_template_inside_a_real_model_renders_as_with_jinja2(gguf: Path) -> 
     engine.close()
 
 
-def test_the_blocks_that_mark_answers_for_training_mean_nothing_here() -> None:
-    source = "{% for m in messages %} {% generation -%} {{ m.content }}! {%- endgeneration %} {% endfor %}"
-    assert ChatTemplateEngine.from_template(source).apply(HELLO) == " Hello! "
-
-
 def test_a_template_is_told_as_by_transformers_that_there_are_no_tools() -> None:
     source = "{{ tools is none and documents is none and tools is defined }} {{ messages[0].content }}"
     assert ChatTemplateEngine.from_template(source).apply(HELLO) == "True Hello"
@@ -213,64 +204,6 @@ def test_the_developers_role_is_the_systems_unless_the_template_knows_it() -> No
     assert ChatTemplateEngine.from_template(source + "{# developer #}").apply(messages).startswith("developer user ")
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "{{ raise_exception('no: ' + messages[0].content) }}",
-        "{{ messages[0].content }}{{ raise_exception(messages[0].content) if 'RIV' in messages[0].content }}",
-        "{{ messages[0].content | int }}",
-        "{{ messages[0].content[0] + 1 }}",
-        "{{ messages[0][messages[0].content].x }}",
-        "{{ messages[0].content | no_such_filter }}",
-        "{% include messages[0].content %}",
-        "{{ messages[0].content() }}",
-        "{{ {}[messages[0].content].y }}",
-    ],
-)
-def test_no_error_quotes_a_message(source: str) -> None:
-    with pytest.raises(TemplateError) as failure:
-        ChatTemplateEngine.from_template(source).apply([ChatMessage.user("PRIVATE")])
-    assert "PRIVATE" not in f"{failure.value} {failure.value.hint}"
-
-
-def test_what_a_template_says_itself_is_shown_without_control_characters() -> None:
-    source = "{{ raise_exception('No tools\x1b[2J here') }}"
-    with pytest.raises(TemplateError, match=r"refuses this message: No tools\\x1b\[2J here"):
-        ChatTemplateEngine.from_template(source).apply(HELLO)
-
-
-@pytest.mark.parametrize("change", ["messages.append(messages[0])", "messages[0].update({})", "messages.pop()"])
-def test_a_template_cannot_change_the_messages_as_in_transformers(change: str) -> None:
-    source = f"{{% set _ = {change} %}}{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}"
-    messages = list(HELLO)
-    with pytest.raises(TemplateError, match="access to internals"):
-        ChatTemplateEngine.from_template(source).apply(messages)
-    assert messages == HELLO
-
-
-def test_filters_that_jinja2_loads_late_work_in_the_worker() -> None:
-    source = "{{ messages | pprint | length > 9 }} {{ 'a b' | wordwrap(1) }} {{ lipsum(1) | length > 9 }}"
-    source += "{{ messages[0].content | urlize }}{{ strftime_now('%A') | length > 3 }}{{ 'é' ~ '\\u00e9' }}"
-    prompt = ChatTemplateEngine.from_template(source).apply(HELLO)
-    assert prompt == "True a\nb TrueHelloTrueéé"
-
-
-def test_a_continued_message_ends_the_prompt_also_where_it_is_repeated_or_trimmed() -> None:
-    trims = "{% for m in messages %}<{{ m.content | trim }}>{% endfor %}"
-    for content, expected in (
-        ("yes ", "<yes><yes"),
-        ("yes", "<yes><yes"),
-        ("", "<><"),
-        (" \n", "<><"),
-        (" a", "<a><a"),
-    ):
-        messages = [ChatMessage.user(content), ChatMessage.assistant(content)]
-        assert ChatTemplateEngine.from_template(trims).apply(messages, continue_final_message=True) == expected
-    keeps = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
-    messages = [ChatMessage.user("yes \n"), ChatMessage.assistant("yes \n")]
-    assert ChatTemplateEngine.from_template(keeps).apply(messages, continue_final_message=True) == "<yes \n><yes \n"
-
-
 def test_a_template_may_want_something_of_the_texts() -> None:
     source = (
         "{% for m in messages %}{{ raise_exception('no question') if '?' not in m.content }}{{ m.content }}{% endfor %}"
@@ -280,92 +213,7 @@ def test_a_template_may_want_something_of_the_texts() -> None:
         ChatTemplateEngine.from_template(source).apply(HELLO)
 
 
-def test_an_interrupted_request_leaves_no_answer_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = ChatTemplateEngine.from_template("{{ messages[0].content }}")
-    engine.apply(HELLO)
-    real = selectors.DefaultSelector.select
-
-    def interrupted(self: Any, timeout: float | None = None) -> Any:
-        ready = real(self, timeout)
-        if [key for key, _ in ready if key.events & selectors.EVENT_READ]:
-            raise KeyboardInterrupt
-        return ready
-
-    with monkeypatch.context() as patched:
-        patched.setattr(selectors.DefaultSelector, "select", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            engine.apply([ChatMessage.user("first")])
-    assert engine.apply([ChatMessage.user("second")]) == "second"
-    engine.close()
-
-
 @pytest.mark.parametrize(("text", "bos"), [("\ud800", ""), ("{{ messages[0].content }}", "\ud800")])
 def test_a_template_that_is_not_unicode_text_is_an_error(text: str, bos: str) -> None:
     with pytest.raises(TemplateError, match="lone surrogate"):
         ChatTemplateEngine.from_template(text, bos)
-
-
-@pytest.fixture
-def children() -> Iterator[list[int]]:
-    """The process ids of this process's children, when asked."""
-
-    class Children(list[int]):
-        def __iter__(self) -> Iterator[int]:
-            path = Path("/proc/self/task")
-            for task in path.iterdir():
-                yield from map(int, (task / "children").read_text().split())
-
-    yield Children()
-
-
-def test_the_worker_stays_for_the_next_prompt_and_ends_with_the_engine(children: list[int]) -> None:
-    before = set(children)
-    engine = ChatTemplateEngine.from_template("{{ messages[0].content }}")
-    engine.apply(HELLO)
-    (worker,) = set(children) - before
-    engine.apply([ChatMessage.user("again")])
-    assert set(children) - before == {worker}
-    os.kill(worker, signal.SIGKILL)
-    os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
-    assert engine.apply(HELLO) == "Hello"
-    engine.close()
-    assert not set(children) - before
-    assert engine.apply(HELLO) == "Hello"
-    del engine
-    assert not set(children) - before
-
-
-@pytest.mark.parametrize(
-    "expression",
-    [
-        "none is iterable",
-        "'s' is sequence",
-        "1.0 | tojson",
-        "{'x': 1.0, 'y': 1e16, 'z': 1e-7, 'n': 10**20} | tojson",
-        "1e16",
-        "missing | trim",
-        "'<&>' | e",
-        "range(3)",
-        "'\\x1c a'.strip()",
-        "'a b c'.rsplit(' ', 1)",
-        "'a=b'.partition('=')",
-        "'prefix'.removeprefix('pre')",
-        "'7'.zfill(3)",
-        "'x'.center(5)",
-        "'%s and %d' % ('a', 1)",
-        "range is callable",
-        "'a b c' | wordcount",
-        "'a long text of words' | truncate(9)",
-        "'abc'.format_map({}) == 'abc'",
-    ],
-)
-def test_an_expression_gives_what_jinja2_gives(expression: str) -> None:
-    source = "{{ " + expression + " }}{{ messages[0].content }}"
-    expected = reference(source).render(messages=plain(HELLO), missing=None)
-    source = source.replace("missing", "none")
-    assert ChatTemplateEngine.from_template(source).apply(HELLO) == expected
-
-
-def test_a_condition_on_absent_tools_is_as_in_jinja2() -> None:
-    source = "{% if tools is iterable and tools | length > 0 %}T{% endif %}{{ messages[0].content }}"
-    assert ChatTemplateEngine.from_template(source).apply(HELLO) == "Hello"

@@ -1,22 +1,16 @@
 """A template is a stranger's code: whatever it does ends in an error, soon, and this process lives."""
 
 import contextlib
-import datetime as dt
-import os
-import re
 import resource
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from batuta_cli.errors import TemplateError
 from batuta_cli.serve.messages import ChatMessage
-from batuta_cli.serve.templates import isolation
 from batuta_cli.serve.templates.engine import ChatTemplateEngine
-from batuta_cli.serve.templates.isolation import Allowance, Isolated
 
 HELLO = [ChatMessage.user("Hello")]
 
@@ -81,61 +75,9 @@ def test_a_hostile_template_is_an_error_within_two_seconds_and_the_next_one_rend
     assert ChatTemplateEngine.from_template("{{ messages[0].content }}").apply(HELLO) == "Hello"
 
 
-def test_a_worker_has_neither_environment_nor_files_nor_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("API_KEY", "secret")
-    before = set(children())
-    isolated = Isolated("{{ messages }}")
-    isolated.render({"messages": 1}, now=dt.datetime.now(), allowance=Allowance.of(1, 1))
-    (worker,) = set(children()) - before
-    assert b"secret" not in Path(f"/proc/{worker}/environ").read_bytes()
-    assert {Path(f"/proc/{worker}/fd/{fd}").exists() for fd in (0, 1, 2)} == {True}
-    assert sorted(os.listdir(f"/proc/{worker}/fd")) == ["0", "1", "2"]
-    limits = Path(f"/proc/{worker}/limits").read_text()
-    assert re.search(r"Max open files +0 +0 ", limits)
-    isolated.close()
-
-
-def test_at_most_four_workers_run_and_the_one_idle_longest_makes_room() -> None:
-    before = set(children())
-    engines = [ChatTemplateEngine.from_template(f"{number}{{{{ messages[0].content }}}}") for number in range(6)]
-    assert [engine.apply(HELLO) for engine in engines] == [f"{number}Hello" for number in range(6)]
-    first = set(children()) - before
-    assert len(first) == isolation.MAX_WORKERS == 4
-    assert engines[5].apply(HELLO) == "5Hello" and set(children()) - before == first
-    assert engines[0].apply(HELLO) == "0Hello" and len(set(children()) - before) == 4
-    for engine in engines:
-        engine.close()
-    assert set(children()) <= before  # idle workers of earlier tests made room
-
-
-def test_more_threads_than_workers_all_get_their_prompts() -> None:
-    engines = [ChatTemplateEngine.from_template(f"{number}{{{{ messages[0].content }}}}") for number in range(8)]
-    with ThreadPoolExecutor(8) as threads:
-        prompts = list(threads.map(lambda engine: engine.apply(HELLO), engines * 5))
-    assert prompts == [f"{number}Hello" for number in range(8)] * 5
-    for engine in engines:
-        engine.close()
-
-
 def _processor_seconds() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
-
-
-def children() -> list[int]:
-    """The process ids of the children of this process."""
-    tasks = Path("/proc/self/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-
-
-def test_a_template_that_ended_its_worker_does_not_end_the_next_use_of_the_engine() -> None:
-    engine = ChatTemplateEngine.from_template(
-        "{% if messages | length == 1 %}{{ '{:>99999999999}'.format('x') }}{% endif %}"
-        "{% for m in messages %}{{ m.content }}{% endfor %}"
-    )
-    with pytest.raises(TemplateError, match="too much memory"):
-        engine.apply(HELLO)
-    assert engine.apply([*HELLO, ChatMessage.assistant(" you")]) == "Hello you"
 
 
 @pytest.mark.parametrize(
@@ -189,16 +131,6 @@ def test_templates_of_strangers_are_never_rendered_in_this_process(monkeypatch: 
     assert ChatTemplateEngine.from_template("{{ messages[0].content }}").apply(HELLO) == "Hello"
     with pytest.raises(RenderedHere):
         ChatTemplateEngine("chatml").apply(HELLO)
-
-
-def test_a_template_is_rendered_in_the_sandbox_unless_it_is_one_of_this_package() -> None:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    from batuta_cli.serve.templates.render import Renderer, RenderError, environment
-
-    assert type(environment()) is ImmutableSandboxedEnvironment
-    with pytest.raises(RenderError, match="internals of Python"):
-        Renderer("{{ ''.__class__.__mro__ }}").render({}, now=dt.datetime(2026, 11, 23))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`lint` names the faults that a template has, and no others."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,10 @@ ORBIT = {
 }
 
 
+CALLED_BY_NINE = replace(CALLED, tool_calls=(replace(CALLED.tool_calls[0], id="orbit0001"),))
+"""For a template that refuses other ids than those of nine characters."""
+
+
 def _prompt(name: str, messages: list[ChatMessage], **options: Any) -> str | None:
     try:
         return ChatTemplateEngine(name).apply(messages, **options)
@@ -171,7 +176,7 @@ def _expected(name: str) -> set[str]:
     with_tools = _prompt(name, [USER], tools=[ORBIT])
     if with_tools is None or "orbit" not in with_tools:
         found.add("tools-unsupported")
-    elif _prompt(name, [USER, CALLED]) is None:
+    elif _prompt(name, [USER, CALLED]) is None and _prompt(name, [USER, CALLED_BY_NINE]) is None:
         found.add("calls-unsupported")
     pairs: list[tuple[list[ChatMessage], list[ChatMessage], dict[str, Any]]] = [
         ([USER], [USER, REPLY, THEN], {}),

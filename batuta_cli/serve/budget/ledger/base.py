@@ -9,6 +9,9 @@ next day on. A caller with another zone is refused, because its days would begin
 A ledger stores three sums a day: *spent*, *forgiven* (the part of it that a reset no longer counts) and *reserved*. At
 every moment, reserved is the sum of the day's reservations, and spent is the sum of the day's history.
 
+Reservations and costs may name a *client*, the name of a client key of the gateway. The same three sums are stored for
+each client, and `reserve` keeps two limits in one step: the day's and the client's.
+
 A ledger of your own stores rows and provides transactions; `RowLedger` applies the rules. This one keeps all rows in
 one pickled file, for any number of processes:
 
@@ -73,15 +76,18 @@ class ReservationRow(NamedTuple):
     backend: str = ""
     dispatched: bool = False
     """Whether sending its request has begun; see `Ledger.dispatch`."""
+    client: str = ""
+    """The name of the client key; empty without one."""
 
 
 class Use(NamedTuple):
-    """The model, backend and tokens of a paid request."""
+    """The model, backend, tokens and client of a paid request."""
 
     model: str = ""
     backend: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
+    client: str = ""
 
 
 class DayStatus(NamedTuple):
@@ -98,6 +104,10 @@ class DayStatus(NamedTuple):
     """The time zone in which the ledger counts days now."""
     next_zone: str | None = None
     """The time zone from the next day on; None when it stays the same."""
+    client_spent: int = 0
+    """The part of `spent` of the client that the step names; 0 without one."""
+    client_reserved: int = 0
+    """The part of `reserved` of that client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +134,7 @@ class Settled(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """A line of the history: one day, model and backend."""
+    """A line of the history: one day, model, backend and client."""
 
     day: date
     model: str
@@ -133,6 +143,7 @@ class LedgerEntry:
     input_tokens: int
     output_tokens: int
     cost: int
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +163,20 @@ class Ledger(Protocol):
     Every method raises `LedgerError` when the ledger cannot be used, and has then changed nothing.
     """
 
-    def day_status(self, moment: Moment) -> DayStatus:
-        """The sums of the current day: the later of the clock's day and the ledger's newest day. Changes no
-        sums.
+    def day_status(self, moment: Moment, client: str = "") -> DayStatus:
+        """The sums of the current day, and those of `client`. Changes no sums.
+
+        The current day is the later of the clock's day and the ledger's newest day.
 
         Raises `LedgerError` also when the ledger cannot be written, or counts days in another time zone.
         """
 
-    def reserve(self, moment: Moment, row: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
+    def reserve(
+        self, moment: Moment, row: ReservationRow, limit: int, client_limit: int | None = None
+    ) -> tuple[bool, DayStatus]:
         """Add a reservation if spent + reserved + amount ≤ limit. Returns whether it was added, and the day's sums.
+
+        With `client_limit` the sums of the row's client must fit it too; else nothing is added to either.
 
         Raises `LedgerError` also when the ledger is more than a day ahead of the clock, or counts days in another
         time zone.

@@ -10,7 +10,15 @@ from typing import TypeVar
 
 from batuta_cli.serve.budget.ledger.base import LedgerEntry
 from batuta_cli.serve.budget.ledger.row_ledger import RowLedger
-from batuta_cli.serve.budget.ledger.rules import Counts, Day, LedgerRows, StoredReservation, Tombstone, Zoning
+from batuta_cli.serve.budget.ledger.stored_rows import (
+    ClientDay,
+    Counts,
+    Day,
+    LedgerRows,
+    StoredReservation,
+    Tombstone,
+    Zoning,
+)
 
 T = TypeVar("T")
 
@@ -44,7 +52,8 @@ class MemoryRows:
         self.days: dict[date, Day] = {}
         self.reservations: dict[str, StoredReservation] = {}
         self.tombstones: dict[str, Tombstone] = {}
-        self.lines: dict[tuple[date, str, str], Counts] = {}
+        self.lines: dict[tuple[date, str, str, str], Counts] = {}
+        self.clients: dict[tuple[date, str], ClientDay] = {}
         self.zone: Zoning | None = None
 
     def zoning(self) -> Zoning | None:
@@ -61,6 +70,15 @@ class MemoryRows:
 
     def put_day(self, row: Day) -> None:
         self.days[row.day] = row
+
+    def client_day(self, day: date, client: str) -> ClientDay | None:
+        return self.clients.get((day, client))
+
+    def put_client_day(self, row: ClientDay) -> None:
+        self.clients[row.day, row.client] = row
+
+    def client_days(self, day: date) -> list[ClientDay]:
+        return [row for row in self.clients.values() if row.day == day]
 
     def reservation(self, id: str) -> StoredReservation | None:
         return self.reservations.get(id)
@@ -91,13 +109,15 @@ class MemoryRows:
     def drop_tombstones_before(self, time: int) -> None:
         self.tombstones = {id: row for id, row in self.tombstones.items() if row.at >= time}
 
-    def add_history(self, day: date, model: str, backend: str, counts: Counts) -> None:
-        before = self.lines.get((day, model, backend), Counts(0, 0, 0, 0))
-        self.lines[day, model, backend] = Counts(*(one + other for one, other in zip(before, counts, strict=True)))
+    def add_history(self, day: date, model: str, backend: str, counts: Counts, client: str = "") -> None:
+        before = self.lines.get((day, model, backend, client), Counts(0, 0, 0, 0))
+        self.lines[day, model, backend, client] = Counts(
+            *(one + other for one, other in zip(before, counts, strict=True))
+        )
 
     def history(self, since: date) -> list[LedgerEntry]:
-        entries = [LedgerEntry(*key, *counts) for key, counts in self.lines.items() if key[0] >= since]
-        return sorted(sorted(entries, key=lambda e: (e.model, e.backend)), key=lambda e: e.day, reverse=True)
+        entries = [LedgerEntry(*key[:3], *counts, key[3]) for key, counts in self.lines.items() if key[0] >= since]
+        return sorted(sorted(entries, key=lambda e: (e.model, e.backend, e.client)), key=lambda e: e.day, reverse=True)
 
     def days_after(self, day: date) -> list[Day]:
         return [row for row in self.days.values() if row.day > day]
@@ -110,7 +130,8 @@ class MemoryRows:
             if tombstone.day == day:
                 self.tombstones[tombstone.id] = tombstone._replace(day=to)
         for key in [key for key in self.lines if key[0] == day]:
-            self.add_history(to, key[1], key[2], self.lines.pop(key))
+            self.add_history(to, key[1], key[2], self.lines.pop(key), key[3])
+        self.clients = {key: row for key, row in self.clients.items() if row.day != day}
         del self.days[day]
 
     def forgive(self, day: date, latest: int) -> None:

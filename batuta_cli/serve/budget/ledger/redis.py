@@ -131,13 +131,19 @@ class RedisLedger:
         self._calendars: dict[str, list[tuple[int, int, int]]] = {}
         self._redis: redis.Redis | None = None
 
-    def day_status(self, moment: Moment) -> DayStatus:
+    def day_status(self, moment: Moment, client: str = "") -> DayStatus:
         """See `Ledger`."""
-        return self._status(self._step("status", moment))
+        return self._status(self._step("status", moment, client=client))
 
-    def reserve(self, moment: Moment, row: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
+    def reserve(
+        self, moment: Moment, row: ReservationRow, limit: int, client_limit: int | None = None
+    ) -> tuple[bool, DayStatus]:
         """See `Ledger`."""
-        fields = row._asdict() | {"amount": _amount(row.amount), "limit": str(min(limit, GREATEST_IN_REDIS))}
+        fields = row._asdict() | {
+            "amount": _amount(row.amount),
+            "limit": str(min(limit, GREATEST_IN_REDIS)),
+            "client_limit": None if client_limit is None else str(min(client_limit, GREATEST_IN_REDIS)),
+        }
         try:
             accepted, *status = self._step("reserve", moment, **fields)
         except _LostResponseError:
@@ -192,10 +198,12 @@ class RedisLedger:
         """See `Ledger`."""
         [rows] = self._step("history", None, since=since.toordinal())
         entries = []
-        for day, names, *counts in rows:
-            model, backend = names.decode().split("\0")
-            entries.append(LedgerEntry(date.fromordinal(int(day)), model, backend, *map(int, counts)))
-        return sorted(sorted(entries, key=lambda e: (e.model, e.backend)), key=lambda e: e.day, reverse=True)
+        for ordinal, names, *counts in rows:
+            model, backend, *clients = names.decode().split("\0")
+            requests, tokens_in, tokens_out, cost = map(int, counts)
+            day = date.fromordinal(int(ordinal))
+            entries.append(LedgerEntry(day, model, backend, requests, tokens_in, tokens_out, cost, *clients))
+        return sorted(sorted(entries, key=lambda e: (e.model, e.backend, e.client)), key=lambda e: e.day, reverse=True)
 
     def reset(self, moment: Moment) -> Reset:
         """See `Ledger`. Accepts the rows in Redis, so that a lost or replaced ledger can be used again."""
@@ -290,11 +298,21 @@ class RedisLedger:
             self._calendars[zone] = days
 
     def _status(self, values: list[Any]) -> DayStatus:
-        day, spent, reserved, warned, is_ahead, zone, following = values
+        day, spent, reserved, warned, is_ahead, zone, following, client_spent, client_reserved = values
         zone, following = zone.decode(), following.decode() or None
         with self._lock:
             self._known.zones = (zone, following) if following else (zone,)
-        return DayStatus(_date(day), int(spent), int(reserved), bool(warned), bool(is_ahead), zone, following)
+        return DayStatus(
+            _date(day),
+            int(spent),
+            int(reserved),
+            bool(warned),
+            bool(is_ahead),
+            zone,
+            following,
+            int(client_spent),
+            int(client_reserved),
+        )
 
     def _refusal(self, kind: str, values: list[str], zone: str) -> LedgerError:
         """The error for a step that the script refused; `zone` is the caller's."""

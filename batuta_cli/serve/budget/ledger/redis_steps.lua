@@ -60,11 +60,30 @@ local function newest()
   return found and find_day(tonumber(found))
 end
 
--- A reservation is {day, amount, expires, owner, dispatched, model, backend}.
+-- The sums of the clients on a day: the name of a client key to {spent, forgiven, reserved}.
+local function clients_key(day) return prefix .. ':clients:' .. text(day) end
+local function find_client(day, client)
+  local packed = client ~= '' and redis.call('HGET', clients_key(day), client)
+  local sums = packed and cmsgpack.unpack(packed) or { 0, 0, 0 }
+  return { spent = sums[1], forgiven = sums[2], reserved = sums[3] }
+end
+local function put_client(day, client, sums)
+  redis.call('HSET', clients_key(day), client, cmsgpack.pack({ sums.spent, sums.forgiven, sums.reserved }))
+end
+local function change_client(day, client, spent, forgiven, reserved)
+  local sums = find_client(day, client)
+  if client ~= '' then
+    sums.spent, sums.forgiven, sums.reserved = sums.spent + spent, sums.forgiven + forgiven, sums.reserved + reserved
+    put_client(day, client, sums)
+  end
+  return sums
+end
+
+-- A reservation is {day, amount, expires, owner, dispatched, model, backend, client}.
 local function unpack_reservation(id, packed)
   local row = cmsgpack.unpack(packed)
   return { id = id, day = row[1], amount = row[2], expires = row[3], owner = row[4], dispatched = row[5],
-    model = row[6], backend = row[7] }
+    model = row[6], backend = row[7], client = row[8] or '' }
 end
 local function find_reservation(id)
   local packed = redis.call('HGET', RESERVATIONS, id)
@@ -73,7 +92,8 @@ end
 local function owner_key(owner) return prefix .. ':owner:' .. owner end
 local function put_reservation(row)
   redis.call('HSET', RESERVATIONS, row.id,
-    cmsgpack.pack({ row.day, row.amount, row.expires, row.owner, row.dispatched, row.model, row.backend }))
+    cmsgpack.pack({ row.day, row.amount, row.expires, row.owner, row.dispatched, row.model, row.backend,
+      row.client }))
   redis.call('ZADD', EXPIRY, row.expires, row.id)
   redis.call('SADD', owner_key(row.owner), row.id)
 end
@@ -90,16 +110,17 @@ local function expired()
   return rows
 end
 
--- A tombstone is {day, amount, charged, forgiven, model, backend}.
+-- A tombstone is {day, amount, charged, forgiven, model, backend, client}.
 local function find_tombstone(id)
   local packed = redis.call('HGET', TOMBSTONES, id)
   if not packed then return nil end
   local row = cmsgpack.unpack(packed)
-  return { id = id, day = row[1], amount = row[2], charged = row[3], forgiven = row[4], model = row[5], backend = row[6] }
+  return { id = id, day = row[1], amount = row[2], charged = row[3], forgiven = row[4], model = row[5], backend = row[6],
+    client = row[7] or '' }
 end
 local function put_tombstone(row)
   redis.call('HSET', TOMBSTONES, row.id,
-    cmsgpack.pack({ row.day, row.amount, row.charged, row.forgiven, row.model, row.backend }))
+    cmsgpack.pack({ row.day, row.amount, row.charged, row.forgiven, row.model, row.backend, row.client }))
 end
 local function drop_tombstone(id)
   redis.call('HDEL', TOMBSTONES, id)
@@ -111,14 +132,17 @@ local function all_tombstones()
   return rows
 end
 
--- The history of a day: "model NUL backend" to {requests, input tokens, output tokens, cost}.
+-- The history of a day: "model NUL backend", with "NUL client" behind it where there is one, to {requests, input tokens, output tokens, cost}.
 local function history_key(day) return prefix .. ':history:' .. text(day) end
-local function add_history(day, model, backend, counts)
-  local key, field = history_key(day), model .. SEPARATOR .. backend
+local function add_line(day, field, counts)
+  local key = history_key(day)
   local packed = redis.call('HGET', key, field)
   local row = packed and cmsgpack.unpack(packed) or { 0, 0, 0, 0 }
   for i = 1, 4 do row[i] = row[i] + counts[i] end
   redis.call('HSET', key, field, cmsgpack.pack(row))
+end
+local function add_history(day, model, backend, client, counts)
+  add_line(day, model .. SEPARATOR .. backend .. (client ~= '' and SEPARATOR .. client or ''), counts)
 end
 
 -- The ledger's calendar
@@ -151,9 +175,9 @@ local function current(now)
   return last and last.day >= day and last or row_of(day)
 end
 local function is_ahead(row, now) return row.day > now.day + 1 end
-local function status(row, now)
+local function status(row, now, sums)
   return text(row.day), text(row.spent - row.forgiven), text(row.reserved), row.warned and 1 or 0,
-    is_ahead(row, now) and 1 or 0, now.zone, now.next or ''
+    is_ahead(row, now) and 1 or 0, now.zone, now.next or '', text(sums.spent - sums.forgiven), text(sums.reserved)
 end
 
 local function expire(row, stored)
@@ -166,12 +190,13 @@ local function sweep()
   for _, stored in ipairs(rows) do
     local charged = stored.dispatched and stored.amount or 0
     local day = expire(row_of(stored.day), stored)
-    if stored.dispatched then add_history(stored.day, stored.model, stored.backend, { 1, 0, 0, charged }) end
+    if stored.dispatched then add_history(stored.day, stored.model, stored.backend, stored.client, { 1, 0, 0, charged }) end
     put_tombstone({ id = stored.id, day = stored.day, amount = stored.amount, charged = charged, forgiven = false,
-      model = stored.model, backend = stored.backend })
+      model = stored.model, backend = stored.backend, client = stored.client })
     redis.call('ZADD', TOMBSTONE_TIMES, text(time), stored.id)
     drop_reservation(stored)
     put_day(day)
+    change_client(stored.day, stored.client, charged, 0, -stored.amount)
   end
   if #rows > 0 then
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', TOMBSTONE_TIMES, '-inf', '(' .. text(time - args.remembered))) do
@@ -185,22 +210,24 @@ local function settle(id, cost, tokens_in, tokens_out, requests)
   if stored then
     local row = row_of(stored.day)
     row.spent, row.reserved = sum(row.spent, cost), row.reserved - stored.amount
-    add_history(stored.day, stored.model, stored.backend, { requests, tokens_in, tokens_out, cost })
+    add_history(stored.day, stored.model, stored.backend, stored.client, { requests, tokens_in, tokens_out, cost })
     drop_reservation(stored)
     put_day(row)
-    return row, stored.amount, false
+    return row, stored.amount, false, change_client(stored.day, stored.client, cost, 0, -stored.amount)
   end
   local tombstone = find_tombstone(id)
   if not tombstone then return nil end
   local row = row_of(tombstone.day)
   local change = cost - tombstone.charged
   row.spent = sum(row.spent, change)
-  if tombstone.forgiven then row.forgiven = row.forgiven + math.min(change, 0) end
+  local pardon = tombstone.forgiven and math.min(change, 0) or 0
+  row.forgiven = row.forgiven + pardon
   if tombstone.charged > 0 then requests = requests - 1 end
-  add_history(tombstone.day, tombstone.model, tombstone.backend, { requests, tokens_in, tokens_out, change })
+  add_history(tombstone.day, tombstone.model, tombstone.backend, tombstone.client,
+    { requests, tokens_in, tokens_out, change })
   drop_tombstone(id)
   put_day(row)
-  return row, tombstone.amount, true
+  return row, tombstone.amount, true, change_client(tombstone.day, tombstone.client, change, pardon, 0)
 end
 
 -- Steps: each returns the values of its answer. Those of READS change no sums.
@@ -212,10 +239,17 @@ function steps.status()
   local now = calendar_now()
   require_zone(now)
   local row = current(now)
+  local sums = find_client(row.day, args.client)
   for _, stored in ipairs(expired()) do
-    if stored.day == row.day then row = expire(row, stored) end
+    if stored.day == row.day then
+      row = expire(row, stored)
+      if stored.client == args.client then
+        sums.spent = sums.spent + (stored.dispatched and stored.amount or 0)
+        sums.reserved = sums.reserved - stored.amount
+      end
+    end
   end
-  return { status(row, now) }
+  return { status(row, now, sums) }
 end
 
 function steps.reserve()
@@ -223,17 +257,21 @@ function steps.reserve()
   require_zone(now)
   local row = current(now)
   if is_ahead(row, now) then refuse('ahead', text(row.day), text(now.day)) end
-  if find_reservation(args.id) then return { 1, status(row, now) } end -- the answer to the first request was lost
+  if find_reservation(args.id) then return { 1, status(row, now, find_client(row.day, args.client)) } end -- the answer to the first request was lost
   keep_zone(now)
   sweep()
   row = current(now)
-  local amount, limit = tonumber(args.amount), tonumber(args.limit)
-  if row.spent - row.forgiven + row.reserved + amount > limit then return { 0, status(row, now) } end
+  local amount, limit, client_limit = tonumber(args.amount), tonumber(args.limit), given(args.client_limit)
+  local sums = find_client(row.day, args.client)
+  local fits_client = not client_limit or sums.spent - sums.forgiven + sums.reserved + amount <= tonumber(client_limit)
+  if row.spent - row.forgiven + row.reserved + amount > limit or not fits_client then
+    return { 0, status(row, now, sums) }
+  end
   row.reserved = sum(row.reserved, amount)
   put_reservation({ id = args.id, day = row.day, amount = amount, expires = time + args.lease, owner = args.owner,
-    dispatched = args.dispatched, model = args.model, backend = args.backend })
+    dispatched = args.dispatched, model = args.model, backend = args.backend, client = args.client })
   put_day(row)
-  return { 1, status(row, now) }
+  return { 1, status(row, now, change_client(row.day, args.client, 0, 0, amount)) }
 end
 
 function steps.dispatch()
@@ -255,9 +293,9 @@ end
 
 function steps.settle()
   local now = calendar_now()
-  local row, amount, late = settle(args.id, tonumber(args.cost), args.input_tokens, args.output_tokens, args.requests)
+  local row, amount, late, sums = settle(args.id, tonumber(args.cost), args.input_tokens, args.output_tokens, args.requests)
   if not row then return { 0 } end
-  return { 1, text(amount), late and 1 or 0, status(row, now) }
+  return { 1, text(amount), late and 1 or 0, status(row, now, sums) }
 end
 
 function steps.record()
@@ -265,9 +303,10 @@ function steps.record()
   local row = current(now)
   row.spent = sum(row.spent, tonumber(args.cost))
   keep_zone(now)
-  add_history(row.day, args.model, args.backend, { 1, args.input_tokens, args.output_tokens, tonumber(args.cost) })
+  local counts = { 1, args.input_tokens, args.output_tokens, tonumber(args.cost) }
+  add_history(row.day, args.model, args.backend, args.client, counts)
   put_day(row)
-  return { status(row, now) }
+  return { status(row, now, change_client(row.day, args.client, tonumber(args.cost), 0, 0)) }
 end
 
 function steps.warn()
@@ -305,11 +344,13 @@ local function move(from, to)
     end
   end
   local fields = redis.call('HGETALL', history_key(from))
-  for i = 1, #fields, 2 do
-    local at = string.find(fields[i], SEPARATOR, 1, true)
-    add_history(to, string.sub(fields[i], 1, at - 1), string.sub(fields[i], at + 1), cmsgpack.unpack(fields[i + 1]))
-  end
+  for i = 1, #fields, 2 do add_line(to, fields[i], cmsgpack.unpack(fields[i + 1])) end
   redis.call('DEL', history_key(from))
+  for _, client in ipairs(redis.call('HKEYS', clients_key(from))) do
+    local sums = find_client(from, client)
+    change_client(to, client, sums.spent, 0, sums.reserved)
+  end
+  redis.call('DEL', clients_key(from))
   redis.call('HDEL', SUMS, text(from))
   redis.call('ZREM', DAYS, text(from))
 end
@@ -327,6 +368,11 @@ function steps.reset()
     forgiven = forgiven + later.spent - later.forgiven
   end
   for _, day in ipairs(moved) do move(tonumber(day), now.day) end
+  for _, client in ipairs(redis.call('HKEYS', clients_key(now.day))) do
+    local sums = find_client(now.day, client)
+    sums.forgiven = sums.spent
+    put_client(now.day, client, sums)
+  end
   for _, tombstone in ipairs(all_tombstones()) do
     if tombstone.day == now.day then
       tombstone.forgiven = true

@@ -20,7 +20,7 @@ from batuta_cli.serve.budget.ledger.base import (
     Settled,
     Use,
 )
-from batuta_cli.serve.budget.ledger.rules import LedgerRows
+from batuta_cli.serve.budget.ledger.stored_rows import LedgerRows
 
 T = TypeVar("T")
 
@@ -39,13 +39,15 @@ class RowLedger(ABC):
         When `body` or the storage fails, nothing has changed. Raises `LedgerError`, and what `body` raises.
         """
 
-    def day_status(self, moment: Moment) -> DayStatus:
+    def day_status(self, moment: Moment, client: str = "") -> DayStatus:
         """See `Ledger`."""
-        return self.read(lambda rows: rules.day_status(rows, moment))
+        return self.read(lambda rows: rules.day_status(rows, moment, client))
 
-    def reserve(self, moment: Moment, row: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
+    def reserve(
+        self, moment: Moment, row: ReservationRow, limit: int, client_limit: int | None = None
+    ) -> tuple[bool, DayStatus]:
         """See `Ledger`."""
-        return self.write(lambda rows: rules.reserve(rows, moment, row, limit))
+        return self.write(lambda rows: rules.reserve(rows, moment, row, limit, client_limit))
 
     def dispatch(self, moment: Moment, id: str) -> bool:
         """See `Ledger`."""

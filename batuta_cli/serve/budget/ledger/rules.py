@@ -9,12 +9,14 @@ everything that can fail before it writes the first row.
 3. A reservation that is not renewed expires. Its amount is spent in full if its request was dispatched, else nothing
    is. A tombstone row stays, so that a late settlement corrects the sums once.
 4. Every change to a reservation counts on the day on which it was made.
-5. Days are counted in the ledger's time zone. A change of the zone takes effect when the current day has ended in the
+5. A client (the name of a client key) has its own sums of a day. Each change of the day's sums that is made for a
+   client is made in its sums too, in the same transaction, so a client's sums are never above the day's.
+6. Days are counted in the ledger's time zone. A change of the zone takes effect when the current day has ended in the
    old zone. Afterwards no day before that one is current.
 """
 
 from datetime import date, timedelta
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from batuta_cli.errors import LedgerError, UsageError
 from batuta_cli.serve.budget.budget_day import day_at, time_zone
@@ -23,7 +25,6 @@ from batuta_cli.serve.budget.ledger.base import (
     LEASE,
     REMEMBERED,
     DayStatus,
-    LedgerEntry,
     Moment,
     ReservationRow,
     Reset,
@@ -31,97 +32,18 @@ from batuta_cli.serve.budget.ledger.base import (
     Settled,
     Use,
 )
+from batuta_cli.serve.budget.ledger.stored_rows import (
+    ClientDay,
+    Counts,
+    Day,
+    LedgerRows,
+    StoredReservation,
+    Tombstone,
+    Zoning,
+)
 
 REPAIR = "batuta serve budget reset --yes"
 REZONE = "batuta serve budget set --timezone"
-
-
-class Day(NamedTuple):
-    """The sums of a day."""
-
-    day: date
-    spent: int = 0
-    forgiven: int = 0
-    reserved: int = 0
-    warned: bool = False
-
-
-class StoredReservation(NamedTuple):
-    """A reservation as the ledger stores it."""
-
-    id: str
-    day: date
-    amount: int
-    expires: int
-    owner: str
-    dispatched: bool
-    model: str
-    backend: str
-
-
-class Tombstone(NamedTuple):
-    """The remains of an expired reservation."""
-
-    id: str
-    day: date
-    amount: int
-    charged: int
-    """The part of the day's spending that the expiry added: its amount, or 0."""
-    forgiven: bool
-    """A reset has forgiven the charge."""
-    at: int
-    model: str
-    backend: str
-
-
-class Zoning(NamedTuple):
-    """The time zone in which days are counted, and a pending change of it."""
-
-    zone: str
-    next: str | None = None
-    """The zone that replaces `zone` when the day `after` has ended."""
-    after: date | None = None
-    """The day of the last change. The current day is never before it."""
-
-
-class Counts(NamedTuple):
-    """Numbers to add to a line of the history."""
-
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    cost: int
-
-
-class LedgerRows(Protocol):
-    """The rows of a ledger, read and written within one transaction."""
-
-    def zoning(self) -> Zoning | None: ...
-    def put_zoning(self, row: Zoning) -> None: ...
-    def newest(self) -> Day | None: ...
-    def day(self, day: date) -> Day | None: ...
-    def put_day(self, row: Day) -> None: ...
-    def reservation(self, id: str) -> StoredReservation | None: ...
-    def put_reservation(self, row: StoredReservation) -> None: ...
-    def drop_reservation(self, id: str) -> None: ...
-    def renew(self, owner: str, expires: int) -> None:
-        """Let the reservations of `owner` expire at `expires`."""
-
-    def expired(self, time: int) -> list[StoredReservation]: ...
-    def tombstone(self, id: str) -> Tombstone | None: ...
-    def put_tombstone(self, row: Tombstone) -> None: ...
-    def drop_tombstone(self, id: str) -> None: ...
-    def drop_tombstones_before(self, time: int) -> None: ...
-    def add_history(self, day: date, model: str, backend: str, counts: Counts) -> None: ...
-    def history(self, since: date) -> list[LedgerEntry]:
-        """The history from `since` on, the newest day first, then by model and backend."""
-
-    def days_after(self, day: date) -> list[Day]: ...
-    def move(self, day: date, to: date) -> None:
-        """Move reservations, tombstones and history of `day` to the day `to`, and delete the sums of `day`."""
-
-    def forgive(self, day: date, latest: int) -> None:
-        """Mark the day's tombstones as forgiven, and let every reservation expire at `latest` or earlier."""
 
 
 class _Now(NamedTuple):
@@ -137,19 +59,28 @@ class _Now(NamedTuple):
     """Whether the ledger has stored its zone."""
 
 
-def day_status(rows: LedgerRows, moment: Moment) -> DayStatus:
+def day_status(rows: LedgerRows, moment: Moment, client: str = "") -> DayStatus:
     """The status of the current day, with expired reservations counted as expired."""
     now = _now(rows, moment)
     _require_zone(now, moment)
     row = _current(rows, now)
+    sums = _client_row(rows, row.day, client)
     for stored in rows.expired(now.time):
         if stored.day == row.day:
             row = _expire(row, stored)
-    return _status(row, now)
+            if stored.client == client:
+                charged = stored.amount if stored.dispatched else 0
+                sums = sums.changed(spent=charged, reserved=-stored.amount)
+    return _status(row, now, sums)
 
 
-def reserve(rows: LedgerRows, moment: Moment, reservation: ReservationRow, limit: int) -> tuple[bool, DayStatus]:
-    """Add a reservation if it fits. Raises `LedgerError` when the ledger is ahead or has another time zone."""
+def reserve(
+    rows: LedgerRows, moment: Moment, reservation: ReservationRow, limit: int, client_limit: int | None = None
+) -> tuple[bool, DayStatus]:
+    """Add a reservation if it fits both limits.
+
+    Raises `LedgerError` when the ledger is ahead or has another time zone.
+    """
     now = _now(rows, moment)
     _require_zone(now, moment)
     row = _current(rows, now)
@@ -158,8 +89,10 @@ def reserve(rows: LedgerRows, moment: Moment, reservation: ReservationRow, limit
     _keep_zone(rows, now)
     if sweep(rows, now.time):
         row = _current(rows, now)
-    if row.spent - row.forgiven + row.reserved + reservation.amount > limit:
-        return False, _status(row, now)
+    sums, amount = _client_row(rows, row.day, reservation.client), reservation.amount
+    fits_client = client_limit is None or sums.spent - sums.forgiven + sums.reserved + amount <= client_limit
+    if row.spent - row.forgiven + row.reserved + amount > limit or not fits_client:
+        return False, _status(row, now, sums)
     row = Day(row.day, row.spent, row.forgiven, _sum(row.reserved, reservation.amount), row.warned)
     expires = now.time + LEASE
     rows.put_reservation(
@@ -172,10 +105,12 @@ def reserve(rows: LedgerRows, moment: Moment, reservation: ReservationRow, limit
             reservation.dispatched,
             reservation.model,
             reservation.backend,
+            reservation.client,
         )
     )
     rows.put_day(row)
-    return True, _status(row, now)
+    sums = _change_client(rows, row.day, reservation.client, reserved=amount)
+    return True, _status(row, now, sums)
 
 
 def dispatch(rows: LedgerRows, moment: Moment, id: str) -> bool:
@@ -195,10 +130,11 @@ def settle(rows: LedgerRows, moment: Moment, id: str, cost: int, use: Use, reque
         row = _row(rows, stored.day)
         row = Day(row.day, _sum(row.spent, cost), row.forgiven, row.reserved - stored.amount, row.warned)
         counts = Counts(requests, use.input_tokens, use.output_tokens, cost)
-        rows.add_history(stored.day, stored.model, stored.backend, counts)
+        rows.add_history(stored.day, stored.model, stored.backend, counts, stored.client)
         rows.drop_reservation(id)
         rows.put_day(row)
-        return Settled(_status(row, now), stored.amount, late=False)
+        sums = _change_client(rows, stored.day, stored.client, spent=cost, reserved=-stored.amount)
+        return Settled(_status(row, now, sums), stored.amount, late=False)
     tombstone = rows.tombstone(id)
     if tombstone is None:
         return None
@@ -208,10 +144,11 @@ def settle(rows: LedgerRows, moment: Moment, id: str, cost: int, use: Use, reque
     pardon = min(change, 0) if tombstone.forgiven else 0
     row = row._replace(spent=_sum(row.spent, change), forgiven=row.forgiven + pardon)
     counts = Counts(requests - (tombstone.charged > 0), use.input_tokens, use.output_tokens, change)
-    rows.add_history(tombstone.day, tombstone.model, tombstone.backend, counts)
+    rows.add_history(tombstone.day, tombstone.model, tombstone.backend, counts, tombstone.client)
     rows.drop_tombstone(id)
     rows.put_day(row)
-    return Settled(_status(row, now), tombstone.amount, late=True)
+    sums = _change_client(rows, tombstone.day, tombstone.client, spent=change, forgiven=pardon)
+    return Settled(_status(row, now, sums), tombstone.amount, late=True)
 
 
 def record(rows: LedgerRows, moment: Moment, cost: int, use: Use) -> DayStatus:
@@ -220,9 +157,10 @@ def record(rows: LedgerRows, moment: Moment, cost: int, use: Use) -> DayStatus:
     row = _current(rows, now)
     row = row._replace(spent=_sum(row.spent, cost))
     _keep_zone(rows, now)
-    rows.add_history(row.day, use.model, use.backend, Counts(1, use.input_tokens, use.output_tokens, cost))
+    counts = Counts(1, use.input_tokens, use.output_tokens, cost)
+    rows.add_history(row.day, use.model, use.backend, counts, use.client)
     rows.put_day(row)
-    return _status(row, now)
+    return _status(row, now, _change_client(rows, row.day, use.client, spent=cost))
 
 
 def warn_once(rows: LedgerRows, day: date) -> bool:
@@ -245,7 +183,12 @@ def reset(rows: LedgerRows, moment: Moment) -> Reset:
         row = row._replace(spent=_sum(row.spent, later.spent), reserved=_sum(row.reserved, later.reserved))
         forgiven += later.spent - later.forgiven
     for later in moved:
+        clients = rows.client_days(later.day)
         rows.move(later.day, now.day)
+        for sums in clients:
+            _change_client(rows, now.day, sums.client, spent=sums.spent, reserved=sums.reserved)
+    for sums in rows.client_days(now.day):
+        rows.put_client_day(sums._replace(forgiven=sums.spent))
     rows.forgive(now.day, now.time + LEASE)
     rows.put_day(row._replace(forgiven=row.spent, warned=False))
     rows.put_zoning(Zoning(now.zone, now.next, None if now.earliest is None else min(now.earliest, now.day)))
@@ -273,11 +216,12 @@ def sweep(rows: LedgerRows, time: int) -> bool:
         row = _expire(_row(rows, stored.day), stored)
         charged = stored.amount if stored.dispatched else 0
         if stored.dispatched:
-            rows.add_history(stored.day, stored.model, stored.backend, Counts(1, 0, 0, charged))
-        left = Tombstone(stored.id, stored.day, stored.amount, charged, False, time, stored.model, stored.backend)
-        rows.put_tombstone(left)
+            rows.add_history(stored.day, stored.model, stored.backend, Counts(1, 0, 0, charged), stored.client)
+        names = (stored.model, stored.backend, stored.client)
+        rows.put_tombstone(Tombstone(stored.id, stored.day, stored.amount, charged, False, time, *names))
         rows.drop_reservation(stored.id)
         rows.put_day(row)
+        _change_client(rows, stored.day, stored.client, spent=charged, reserved=-stored.amount)
     if expired:
         rows.drop_tombstones_before(time - REMEMBERED)
     return bool(expired)
@@ -345,7 +289,21 @@ def _row(rows: LedgerRows, day: date) -> Day:
     return rows.day(day) or Day(day)
 
 
-def _status(row: Day, now: _Now) -> DayStatus:
+def _client_row(rows: LedgerRows, day: date, client: str) -> ClientDay:
+    return (rows.client_day(day, client) if client else None) or ClientDay(day, client)
+
+
+def _change_client(
+    rows: LedgerRows, day: date, client: str, *, spent: int = 0, forgiven: int = 0, reserved: int = 0
+) -> ClientDay:
+    """Add to the sums of a client; nothing is written without a client. No sum overflows before the day's does."""
+    sums = _client_row(rows, day, client).changed(spent, forgiven, reserved)
+    if client:
+        rows.put_client_day(sums)
+    return sums if client else ClientDay(day, "")
+
+
+def _status(row: Day, now: _Now, sums: ClientDay) -> DayStatus:
     return DayStatus(
         row.day,
         row.spent - row.forgiven,
@@ -354,6 +312,8 @@ def _status(row: Day, now: _Now) -> DayStatus:
         ahead=_is_ahead(row, now),
         zone=now.zone,
         next_zone=now.next,
+        client_spent=sums.spent - sums.forgiven,
+        client_reserved=sums.reserved,
     )
 
 

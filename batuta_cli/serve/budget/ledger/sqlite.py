@@ -28,8 +28,8 @@ from batuta_cli.serve.budget.ledger.file_lock import file_lock
 from batuta_cli.serve.budget.ledger.group_writer import GroupWriter, Operation, Take
 from batuta_cli.serve.budget.ledger.memory import MemoryRows
 from batuta_cli.serve.budget.ledger.row_ledger import RowLedger
-from batuta_cli.serve.budget.ledger.rules import LedgerRows
 from batuta_cli.serve.budget.ledger.sqlite_rows import SqliteRows
+from batuta_cli.serve.budget.ledger.stored_rows import LedgerRows
 
 if TYPE_CHECKING:
     from batuta_cli.serve.budget.ledger import LedgerOptions

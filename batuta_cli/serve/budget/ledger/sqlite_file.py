@@ -21,8 +21,9 @@ from batuta_cli.serve.budget.ledger.sqlite_place import not_writable
 APPLICATION_ID = 0x4254424C
 """SQLite's application id in the header of the file: BTBL, batuta's budget ledger."""
 
-VERSION = 2
-"""The version of the tables below. Version 1 had no table `zone`."""
+VERSION = 3
+"""The version of the tables below. Version 1 had no table `zone`; versions 1 and 2 had no clients: no table
+`client_day`, and no column `client`."""
 
 
 def _whole(name: str, rule: str) -> str:
@@ -33,6 +34,8 @@ def _whole(name: str, rule: str) -> str:
 def _table(name: str, *columns: str) -> str:
     return f"CREATE TABLE {name} ({', '.join(columns)}) WITHOUT ROWID"
 
+
+_CLIENT = "client TEXT NOT NULL DEFAULT ''"
 
 _TABLES = {
     "day": _table(
@@ -53,6 +56,7 @@ _TABLES = {
         _whole("dispatched", "IN (0, 1)"),
         "model TEXT NOT NULL",
         "backend TEXT NOT NULL",
+        _CLIENT,
     ),
     "tombstone": _table(
         "tombstone",
@@ -64,26 +68,57 @@ _TABLES = {
         _whole("at", "IS NOT NULL"),
         "model TEXT NOT NULL",
         "backend TEXT NOT NULL",
+        _CLIENT,
     ),
     "history": _table(
         "history",
         "day TEXT NOT NULL",
         "model TEXT NOT NULL",
         "backend TEXT NOT NULL",
+        # Beside the other columns of the key: SQLite 3.40 reports a later one as damage (PRAGMA integrity_check).
+        _CLIENT,
         _whole("requests", ">= 0"),
         _whole("input_tokens", ">= 0"),
         _whole("output_tokens", ">= 0"),
         _whole("cost", ">= 0"),
-        "PRIMARY KEY (day, model, backend)",
+        "PRIMARY KEY (day, model, backend, client)",
+    ),
+    "zone": _table("zone", "id INTEGER PRIMARY KEY CHECK (id = 1)", "name TEXT NOT NULL", "next TEXT", "after TEXT"),
+    "client_day": _table(
+        "client_day",
+        "day TEXT NOT NULL",
+        "client TEXT NOT NULL CHECK (client <> '')",
+        _whole("spent", ">= 0"),
+        _whole("forgiven", "BETWEEN 0 AND spent"),
+        _whole("reserved", ">= 0"),
+        "PRIMARY KEY (day, client)",
     ),
 }
-_ZONE = _table("zone", "id INTEGER PRIMARY KEY CHECK (id = 1)", "name TEXT NOT NULL", "next TEXT", "after TEXT")
+_SINCE = {"zone": 2, "client_day": 3}
+"""The versions in which later tables were added."""
+
+_TO_VERSION_3 = (
+    f"ALTER TABLE hold ADD COLUMN {_CLIENT}",
+    f"ALTER TABLE tombstone ADD COLUMN {_CLIENT}",
+    "ALTER TABLE history RENAME TO history_2",
+    _TABLES["history"],
+    "INSERT INTO history SELECT day, model, backend, '', requests, input_tokens, output_tokens, cost FROM history_2",
+    "DROP TABLE history_2",
+    _TABLES["client_day"],
+)
+_UPGRADES: tuple[tuple[int, tuple[str, ...]], ...] = ((2, (_TABLES["zone"],)), (3, _TO_VERSION_3))
 
 _UNBALANCED = """SELECT 1 FROM day WHERE
     reserved <> (SELECT COALESCE(SUM(amount), 0) FROM hold WHERE hold.day = day.day)
     OR spent <> (SELECT COALESCE(SUM(cost), 0) FROM history WHERE history.day = day.day)
     UNION ALL SELECT 1 FROM hold WHERE day NOT IN (SELECT day FROM day)
     UNION ALL SELECT 1 FROM history WHERE day NOT IN (SELECT day FROM day) LIMIT 1"""
+_UNBALANCED_CLIENTS = """SELECT 1 FROM client_day AS c WHERE
+    reserved <> (SELECT COALESCE(SUM(amount), 0) FROM hold WHERE hold.day = c.day AND hold.client = c.client)
+    OR spent <> (SELECT COALESCE(SUM(cost), 0) FROM history WHERE history.day = c.day AND history.client = c.client)
+    UNION ALL SELECT 1 FROM hold WHERE client <> '' AND (day, client) NOT IN (SELECT day, client FROM client_day)
+    UNION ALL SELECT 1 FROM history WHERE client <> '' AND (day, client) NOT IN (SELECT day, client FROM client_day)
+    LIMIT 1"""
 
 
 def exists(path: str) -> bool:
@@ -119,7 +154,6 @@ def make(path: str) -> None:
                 "PRAGMA journal_mode = WAL",
                 "BEGIN",
                 *_TABLES.values(),
-                _ZONE,
                 f"PRAGMA application_id = {APPLICATION_ID}",
                 f"PRAGMA user_version = {VERSION}",
                 "COMMIT",
@@ -131,14 +165,17 @@ def make(path: str) -> None:
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Add the table `zone` to a ledger of version 1. Raises `sqlite3.Error`."""
-    if has_zone(connection.execute):
+    """Bring a ledger of an earlier version to this one, in one transaction. Raises `sqlite3.Error`."""
+    if version_of(connection.execute) >= VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not has_zone(connection.execute):
-            connection.execute(_ZONE)
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+        found = version_of(connection.execute)
+        for version, statements in _UPGRADES:
+            if found < version:
+                for statement in statements:
+                    connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {max(found, VERSION)}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -146,9 +183,14 @@ def upgrade(connection: sqlite3.Connection) -> None:
         raise
 
 
-def has_zone(execute: Callable[..., sqlite3.Cursor]) -> bool:
-    """Whether the ledger has the table `zone`."""
-    return int(execute("PRAGMA user_version").fetchone()[0]) >= VERSION
+def version_of(execute: Callable[..., sqlite3.Cursor]) -> int:
+    """The version of the ledger's tables."""
+    return int(execute("PRAGMA user_version").fetchone()[0])
+
+
+def has_table(execute: Callable[..., sqlite3.Cursor], table: str) -> bool:
+    """Whether the ledger's version has a table."""
+    return version_of(execute) >= _SINCE.get(table, 1)
 
 
 def connect(path: str, patience: float, durability: str) -> sqlite3.Connection:
@@ -233,12 +275,13 @@ def _check(connection: sqlite3.Connection, path: str) -> None:
             f"{name}: was written by a newer batuta (ledger version {version}; this batuta reads up to {VERSION})",
             hint="pip install --upgrade batuta-cli",
         )
-    if version not in (1, VERSION) or not tables.issuperset({*_TABLES, "zone"} if version == VERSION else _TABLES):
+    if version < 1 or not tables.issuperset(name for name in _TABLES if _SINCE.get(name, 1) <= version):
         raise damaged(path, "tables are missing")
     # Takes a millisecond for a year of history. Without it a page of zeros would pass for an empty table.
     if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
         raise damaged(path, "SQLite's integrity check failed")
-    if connection.execute(_UNBALANCED).fetchone() is not None:
+    checks = [_UNBALANCED, *([_UNBALANCED_CLIENTS] if version >= _SINCE["client_day"] else [])]
+    if any(connection.execute(check).fetchone() is not None for check in checks):
         raise damaged(path, "its sums differ from its rows")
     connection.execute("COMMIT")
 

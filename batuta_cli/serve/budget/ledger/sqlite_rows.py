@@ -13,10 +13,10 @@ from typing import Any
 
 from batuta_cli.serve.budget.ledger import sqlite_file
 from batuta_cli.serve.budget.ledger.base import LedgerEntry
-from batuta_cli.serve.budget.ledger.rules import Counts, Day, StoredReservation, Tombstone, Zoning
+from batuta_cli.serve.budget.ledger.stored_rows import ClientDay, Counts, Day, StoredReservation, Tombstone, Zoning
 
 _ROWS_A_STATEMENT = 100
-"""Of 8 values each: SQLite before 3.32 takes 999 values in a statement (https://www.sqlite.org/limits.html)."""
+"""Of 9 values each: SQLite before 3.32 takes 999 values in a statement (https://www.sqlite.org/limits.html)."""
 
 _NEVER = 1 << 62
 """A time after all others, in milliseconds."""
@@ -53,7 +53,9 @@ class SqliteRows:
         self._dropped: dict[str, None] = {}
         self._expiry: int | None = None
         """A time before which no reservation expires; None when unknown."""
-        self._history: dict[tuple[date, str, str], list[int]] = {}
+        self._history: dict[tuple[date, str, str, str], list[int]] = {}
+        self._clients: dict[tuple[date, str], ClientDay] = {}
+        self._changed_clients: set[tuple[date, str]] = set()
 
     def zoning(self) -> Zoning | None:
         if not self._zoning_known:
@@ -64,7 +66,7 @@ class SqliteRows:
         try:
             found = self._execute("SELECT name, next, after FROM zone").fetchone()
         except sqlite3.OperationalError:
-            if sqlite_file.has_zone(self._execute):
+            if sqlite_file.has_table(self._execute, "zone"):
                 raise
             return None
         if found is None:
@@ -101,6 +103,33 @@ class SqliteRows:
         self._changed_days.add(row.day)
         if self._newest_known and (self._newest is None or row.day >= self._newest.day):
             self._newest = row
+
+    def client_day(self, day: date, client: str) -> ClientDay | None:
+        found = self._clients.get((day, client))
+        if found is None:
+            rows = self._read_clients(" AND client = ?", (day.isoformat(), client))
+            found = next(iter(rows), None)
+            if found is not None:
+                self._clients[day, client] = found
+        return found
+
+    def put_client_day(self, row: ClientDay) -> None:
+        self.changes += 1
+        self._clients[row.day, row.client] = row
+        self._changed_clients.add((row.day, row.client))
+
+    def client_days(self, day: date) -> list[ClientDay]:
+        self.flush()
+        return self._read_clients("", (day.isoformat(),))
+
+    def _read_clients(self, condition: str, values: tuple[str, ...]) -> list[ClientDay]:
+        try:
+            rows = self._execute(f"SELECT * FROM client_day WHERE day = ?{condition}", values).fetchall()  # noqa: S608
+        except sqlite3.OperationalError:
+            if sqlite_file.has_table(self._execute, "client_day"):
+                raise
+            return []
+        return [ClientDay(date.fromisoformat(day), *rest) for day, *rest in rows]
 
     def reservation(self, id: str) -> StoredReservation | None:
         found = self._reservations.get(id)
@@ -147,7 +176,7 @@ class SqliteRows:
     def put_tombstone(self, row: Tombstone) -> None:
         self.changes += 1
         values = (row.id, row.day.isoformat(), *row[2:])
-        self._execute("INSERT INTO tombstone VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        self._execute("INSERT INTO tombstone VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def drop_tombstone(self, id: str) -> None:
         self.changes += 1
@@ -157,11 +186,11 @@ class SqliteRows:
         self.changes += 1
         self._execute("DELETE FROM tombstone WHERE at < ?", (time,))
 
-    def add_history(self, day: date, model: str, backend: str, counts: Counts) -> None:
+    def add_history(self, day: date, model: str, backend: str, counts: Counts, client: str = "") -> None:
         self.changes += 1
-        sums = self._history.get((day, model, backend))
+        sums = self._history.get((day, model, backend, client))
         if sums is None:
-            self._history[day, model, backend] = list(counts)
+            self._history[day, model, backend, client] = list(counts)
             return
         requests, input_tokens, output_tokens, cost = counts
         sums[0] += requests
@@ -171,10 +200,9 @@ class SqliteRows:
 
     def history(self, since: date) -> list[LedgerEntry]:
         self.flush()
-        rows = self._execute(
-            "SELECT * FROM history WHERE day >= ? ORDER BY day DESC, model, backend", (since.isoformat(),)
-        )
-        return [LedgerEntry(date.fromisoformat(day), *rest) for day, *rest in rows]
+        rows = self._execute("SELECT * FROM history WHERE day >= ?", (since.isoformat(),))
+        entries = [_entry(row) for row in rows]
+        return sorted(sorted(entries, key=lambda e: (e.model, e.backend, e.client)), key=lambda e: e.day, reverse=True)
 
     def days_after(self, day: date) -> list[Day]:
         self.flush()
@@ -185,9 +213,12 @@ class SqliteRows:
         both = (to.isoformat(), day.isoformat())
         self._change("UPDATE hold SET day = ? WHERE day = ?", both)
         self._change("UPDATE tombstone SET day = ? WHERE day = ?", both)
-        for _, model, backend, *counts in self._execute("SELECT * FROM history WHERE day = ?", both[1:]).fetchall():
-            self.add_history(to, model, backend, Counts(*counts))
+        for _, model, backend, client, *counts in self._execute(
+            "SELECT * FROM history WHERE day = ?", both[1:]
+        ).fetchall():
+            self.add_history(to, model, backend, Counts(*counts), client)
         self._change("DELETE FROM history WHERE day = ?", both[1:])
+        self._change("DELETE FROM client_day WHERE day = ?", both[1:])
         self._change("DELETE FROM day WHERE day = ?", both[1:])
 
     def forgive(self, day: date, latest: int) -> None:
@@ -209,6 +240,13 @@ class SqliteRows:
                 row = self._days[day]
                 self._execute("INSERT OR REPLACE INTO day VALUES (?, ?, ?, ?, ?)", (day.isoformat(), *row[1:]))
             self._changed_days.clear()
+        if self._changed_clients:
+            for key in self._changed_clients:
+                sums = self._clients[key]
+                self._execute(
+                    "INSERT OR REPLACE INTO client_day VALUES (?, ?, ?, ?, ?)", (key[0].isoformat(), *sums[1:])
+                )
+            self._changed_clients.clear()
         if self._dropped:
             for ids in _parts(list(self._dropped)):
                 self._execute(_delete(len(ids)), ids)
@@ -222,16 +260,16 @@ class SqliteRows:
                 self._execute(_insert(len(ids)), values)
             self._put.clear()
         if self._history:
-            for (day, model, backend), sums in self._history.items():
-                key = (day.isoformat(), model, backend)
-                if self._execute(_ADD_HISTORY, (*sums, *key)).rowcount == 0:
-                    self._execute("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?)", (*key, *sums))
+            for (day, model, backend, client), counts in self._history.items():
+                names = (day.isoformat(), model, backend)
+                if self._execute(_ADD_HISTORY, (*counts, *names, client)).rowcount == 0:
+                    self._execute("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*names, client, *counts))
             self._history.clear()
 
 
 _ADD_HISTORY = (
     "UPDATE history SET requests = requests + ?, input_tokens = input_tokens + ?,"
-    " output_tokens = output_tokens + ?, cost = cost + ? WHERE day = ? AND model = ? AND backend = ?"
+    " output_tokens = output_tokens + ?, cost = cost + ? WHERE day = ? AND model = ? AND backend = ? AND client = ?"
 )
 
 
@@ -242,7 +280,10 @@ def _parts(ids: list[str]) -> list[list[str]]:
 @cache
 def _insert(count: int) -> str:
     return ", ".join(
-        ["INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *["(?, ?, ?, ?, ?, ?, ?, ?)"] * (count - 1)]
+        [
+            "INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *["(?, ?, ?, ?, ?, ?, ?, ?, ?)"] * (count - 1),
+        ]
     )
 
 
@@ -258,6 +299,12 @@ def _day(row: Any) -> Day | None:
     return Day(date.fromisoformat(day), spent, forgiven, reserved, bool(warned))
 
 
+def _entry(row: Any) -> LedgerEntry:
+    day, model, backend, *clients, requests, input_tokens, output_tokens, cost = row
+    counts = (requests, input_tokens, output_tokens, cost)
+    return LedgerEntry(date.fromisoformat(day), model, backend, *counts, *clients)  # no client before version 3
+
+
 def _stored(row: Any) -> StoredReservation:
-    id, day, amount, expires, owner, dispatched, model, backend = row
-    return StoredReservation(id, date.fromisoformat(day), amount, expires, owner, bool(dispatched), model, backend)
+    id, day, amount, expires, owner, dispatched, *names = row
+    return StoredReservation(id, date.fromisoformat(day), amount, expires, owner, bool(dispatched), *names)

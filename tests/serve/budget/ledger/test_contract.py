@@ -27,6 +27,7 @@ from tests.serve.budget.ledger.support import START, at
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
+CLIENTS = ("", "ci", "laptop")
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
@@ -209,6 +210,43 @@ def test_a_sum_that_no_integer_holds_is_refused_and_changes_nothing(ledger: Ledg
     assert (line.requests, line.cost) == (1, most - 9)
 
 
+def held_for(ledger: Ledger, client: str, amount: int, id: str, *, limit: int = 1000, most: int | None = 100) -> bool:
+    return ledger.reserve(at(START), ReservationRow(id, amount, "me", "m", "B", client=client), limit, most)[0]
+
+
+def test_a_clients_limit_and_the_days_are_kept_in_one_step(ledger: Ledger) -> None:
+    assert held_for(ledger, "ci", 60, "a")
+    assert not held_for(ledger, "ci", 41, "b")  # above the client's
+    assert held_for(ledger, "ci", 40, "c")
+    assert held_for(ledger, "laptop", 100, "d")
+    assert not held_for(ledger, "other", 50, "e", limit=249)  # above the day's
+    for client, reserved in (("ci", 100), ("laptop", 100), ("other", 0)):
+        found = ledger.day_status(at(START), client)
+        assert (found.reserved, found.client_reserved, found.client_spent) == (200, reserved, 0)
+
+
+def test_a_settlement_counts_for_its_client_on_the_day_of_the_reservation(ledger: Ledger) -> None:
+    held_for(ledger, "ci", 60, "a")
+    tomorrow = at(START + LEASE // 2)
+    ledger.settle(tomorrow, "a", 90, Use("m", "B", 3, 4))
+    found = ledger.day_status(at(START), "ci")
+    assert (found.client_spent, found.client_reserved) == (90, 0)
+    (line,) = ledger.history(dt.date.min)
+    assert (line.client, line.cost, line.requests, line.input_tokens) == ("ci", 90, 1, 3)
+    assert not held_for(ledger, "ci", 11, "b")
+    assert held_for(ledger, "ci", 10, "c")
+
+
+def test_a_clients_spending_is_forgiven_by_a_reset_and_begins_again_the_next_day(ledger: Ledger) -> None:
+    ledger.record(at(START), 100, Use(client="ci"))
+    ledger.record(at(START + DAY), 7, Use(client="ci"))
+    assert ledger.day_status(at(START + DAY), "ci").client_spent == 7
+    ledger.reset(at(START + DAY))
+    found = ledger.day_status(at(START + DAY), "ci")
+    assert (found.spent, found.client_spent) == (0, 0)
+    assert sum(line.cost for line in ledger.history(dt.date.min) if line.client == "ci") == 107
+
+
 def test_reading_makes_no_file(tmp_path: Path) -> None:
     ledger = open_ledger(f"sqlite:///{tmp_path}/new/ledger")
     assert ledger.day_status(at(START)).spent == 0
@@ -232,6 +270,8 @@ class Model:
     days: set[dt.date] = field(default_factory=set)
     charges: dict[str, tuple[dt.date, int, bool]] = field(default_factory=dict)
     """By id of the request: day, cost, and whether it counts against the budget."""
+    clients: dict[str, str] = field(default_factory=dict)
+    """By id of the request: for whom it is."""
     holds: dict[str, Reserved] = field(default_factory=dict)
     tombstones: dict[str, tuple[dt.date, int]] = field(default_factory=dict)
 
@@ -251,15 +291,21 @@ class Model:
         if expired:
             self.tombstones = {i: t for i, t in self.tombstones.items() if t[1] >= now.time - REMEMBERED}
 
-    def spent(self, day: dt.date) -> int:
-        return sum(cost for d, cost, counts in self.charges.values() if d == day and counts)
+    def of_client(self, id: str, client: str | None) -> bool:
+        return client is None or self.clients.get(id.removesuffix("+"), "") == client
 
-    def seen(self, now: Moment) -> tuple[dt.date, int, int]:
-        """What `day_status` shows, expired reservations as if they were swept."""
+    def spent(self, day: dt.date, client: str | None) -> int:
+        return sum(
+            cost for id, (d, cost, counts) in self.charges.items() if d == day and counts and self.of_client(id, client)
+        )
+
+    def seen(self, now: Moment, client: str | None = None) -> tuple[dt.date, int, int]:
+        """What `day_status` shows of all or of a client, expired reservations as if they were swept."""
         swept = replace(self, holds=dict(self.holds), charges=dict(self.charges), tombstones=dict(self.tombstones))
         swept.sweep(now)
         day = self.today(now)
-        return day, swept.spent(day), sum(h.amount for h in swept.holds.values() if h.day == day)
+        holds = {id: held for id, held in swept.holds.items() if held.day == day and self.of_client(id, client)}
+        return day, swept.spent(day, client), sum(held.amount for held in holds.values())
 
 
 class Agreement(RuleBasedStateMachine):
@@ -308,26 +354,40 @@ class Agreement(RuleBasedStateMachine):
     def the_clock_moves(self, step: int) -> None:
         self.time += step
 
-    @rule(target=ids, amount=st.integers(1, 60), limit=st.sampled_from([60, 100]), owner=st.sampled_from("ab"))
-    def reserve(self, amount: int, limit: int, owner: str) -> str:
+    @rule(
+        target=ids,
+        amount=st.integers(1, 60),
+        limit=st.sampled_from([60, 100]),
+        owner=st.sampled_from("ab"),
+        client=st.sampled_from(CLIENTS),
+        client_limit=st.sampled_from([None, 0, 30, 70]),
+    )
+    def reserve(self, amount: int, limit: int, owner: str, client: str, client_limit: int | None) -> str:
         self.count += 1
         id = f"r{self.count}"
-        held = ReservationRow(id, amount, owner, f"model-{amount % 2}", "B")
+        client_limit = client_limit if client else None
+        held = ReservationRow(id, amount, owner, f"model-{amount % 2}", "B", client=client)
         if self.model.ahead(self.now):
             for ledger in self.ledgers:
                 with pytest.raises(LedgerError, match="newest day"):
-                    ledger.reserve(self.now, held, limit)
+                    ledger.reserve(self.now, held, limit, client_limit)
             return id
         self.model.sweep(self.now)
         day, spent, reserved = self.model.seen(self.now)
-        fits = spent + reserved + amount <= limit
+        _, client_spent, client_reserved = self.model.seen(self.now, client)
+        fits_client = client_limit is None or client_spent + client_reserved + amount <= client_limit
+        fits = spent + reserved + amount <= limit and fits_client
+        self.model.clients[id] = client
         if fits:
             self.model.holds[id] = Reserved(day, amount, self.time + LEASE, owner)
             self.model.days.add(day)
         for ledger in self.ledgers:
-            accepted, day_status = ledger.reserve(self.now, held, limit)
+            accepted, day_status = ledger.reserve(self.now, held, limit, client_limit)
             assert accepted == fits
             assert day_status.spent + day_status.reserved <= limit or not fits
+            if client:
+                now_reserved = client_reserved + (amount if fits else 0)
+                assert (day_status.client_spent, day_status.client_reserved) == (client_spent, now_reserved)
         return id
 
     @rule(id=ids)
@@ -364,14 +424,15 @@ class Agreement(RuleBasedStateMachine):
             assert (settled is not None) == known
             assert settled is None or settled.late == (held is None)
 
-    @rule(cost=st.integers(0, 30))
-    def record(self, cost: int) -> None:
+    @rule(cost=st.integers(0, 30), client=st.sampled_from(CLIENTS))
+    def record(self, cost: int, client: str) -> None:
         self.count += 1
+        self.model.clients[f"c{self.count}"] = client
         day = self.model.today(self.now)
         self.model.days.add(day)
         self.model.charges[f"c{self.count}"] = (day, cost, True)
         for ledger in self.ledgers:
-            ledger.record(self.now, cost, Use("model-0", "B", 1, 2))
+            ledger.record(self.now, cost, Use("model-0", "B", 1, 2, client))
 
     @rule()
     def reset(self) -> None:
@@ -404,6 +465,10 @@ class Agreement(RuleBasedStateMachine):
             day_status = ledger.day_status(self.now)
             assert (day_status.day, day_status.spent, day_status.reserved) == self.model.seen(self.now)
             assert day_status.ahead == self.model.ahead(self.now)
+            for client in filter(None, CLIENTS):
+                found = ledger.day_status(self.now, client)
+                assert (found.client_spent, found.client_reserved) == self.model.seen(self.now, client)[1:]
+                assert found[:7] == day_status[:7]
         histories = [ledger.history(dt.date.min) for ledger in self.ledgers]
         assert histories[0] == histories[1] == histories[2]
         totals: dict[dt.date, int] = {}
@@ -413,6 +478,9 @@ class Agreement(RuleBasedStateMachine):
         for entry in self.memory.history(dt.date.min):
             shown[entry.day] = shown.get(entry.day, 0) + entry.cost
         assert {d: c for d, c in shown.items() if c} == {d: c for d, c in totals.items() if c}
+        for client in CLIENTS:
+            paid = sum(cost for id, (_, cost, _) in self.model.charges.items() if self.model.of_client(id, client))
+            assert paid == sum(entry.cost for entry in self.memory.history(dt.date.min) if entry.client == client)
 
 
 Agreement.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -14,8 +14,8 @@ import pytest
 from batuta_cli.errors import LedgerError
 from batuta_cli.serve.budget.ledger.base import Moment, ReservationRow, Use
 from batuta_cli.serve.budget.ledger.file_lock import file_lock
-from batuta_cli.serve.budget.ledger.rules import LedgerRows
 from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
+from batuta_cli.serve.budget.ledger.stored_rows import LedgerRows
 from tests.serve.budget.ledger.support import START, at, rows
 
 

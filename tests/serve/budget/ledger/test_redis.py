@@ -4,14 +4,12 @@ That it keeps the rules of the other ledgers is tested in test_contract.py.
 """
 
 import datetime as dt
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -140,17 +138,6 @@ def test_a_second_host_that_never_saw_the_ledger_joins_it(server: Redis, ledger:
     other = ledger_of(server, tmp_path / "b")
     assert other.day_status(at(START)).spent == 900
     assert not other.reserve(at(START), ReservationRow("r", 101, "b"), 1000)[0]
-
-
-def test_a_damaged_memory_of_the_ledger_is_an_error_and_not_a_new_ledger(
-    server: Redis, ledger: RedisLedger, tmp_path: Path
-) -> None:
-    ledger.record(at(START), 900, Use())
-    [file] = tmp_path.glob("redis-*.recorded")
-    for damage in (b"", b"{}", b"[1]", b'{"epoch": "x", "counter": "y"}', b"\xff"):
-        file.write_bytes(damage)
-        with pytest.raises(LedgerError, match="damaged"):
-            ledger_of(server, tmp_path)
 
 
 # --- a server that cannot be used
@@ -408,11 +395,3 @@ def test_a_url_that_names_no_server_is_refused(url: str) -> None:
     with pytest.raises(BatutaError) as caught:
         open_ledger(url)
     assert caught.value.exit_code == 2
-
-
-def test_what_is_remembered_is_for_its_owner_alone(server: Redis, ledger: RedisLedger, tmp_path: Path) -> None:
-    ledger.record(at(START), 1, Use())
-    [file] = tmp_path.glob("redis-*.recorded")
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert set(json.loads(file.read_bytes())) == {"epoch", "counter"}
-    assert time.time() - file.stat().st_mtime < 3600

@@ -12,7 +12,7 @@ from batuta_cli.errors import LedgerError
 from batuta_cli.serve.budget.ledger import rules
 from batuta_cli.serve.budget.ledger.base import GREATEST, LEASE, REMEMBERED, Moment, ReservationRow, Use
 from batuta_cli.serve.budget.ledger.memory import MemoryRows
-from batuta_cli.serve.budget.ledger.rules import Day, Zoning
+from batuta_cli.serve.budget.ledger.stored_rows import Day, Zoning
 from tests.serve.budget.ledger.support import START, at
 
 TODAY = at(START).day

@@ -13,7 +13,7 @@ import pytest
 from batuta_cli.errors import LedgerError
 from batuta_cli.serve.budget.ledger import Moment, ReservationRow, Use
 from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
-from tests.serve.budget.ledger.support import change
+from tests.serve.budget.ledger.support import become_version_2, change, rows
 
 NOW = Moment(1_700_000_000_000, dt.date(2023, 11, 14))
 
@@ -33,8 +33,8 @@ def ledger(path: Path) -> Iterator[SqliteLedger]:
 @pytest.fixture
 def kept(ledger: SqliteLedger, path: Path) -> Path:
     """A ledger in which 7 are spent and 5 reserved, and nobody has it open."""
-    ledger.record(NOW, 7, Use("m", "B"))
-    ledger.reserve(NOW, ReservationRow("r", 5, "me"), 100)
+    ledger.record(NOW, 7, Use("m", "B", client="ci"))
+    ledger.reserve(NOW, ReservationRow("r", 5, "me", client="ci"), 100, 12)
     ledger.close()
     return path
 
@@ -116,13 +116,13 @@ def test_the_database_of_another_program_is_refused_and_left_as_it_is(ledger: Sq
 
 
 def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(ledger: SqliteLedger, kept: Path) -> None:
-    change(kept, "PRAGMA user_version = 3")
+    change(kept, "PRAGMA user_version = 4")
     before = kept.read_bytes()
     refuses_everything(ledger, "newer batuta")
     assert kept.read_bytes() == before
 
 
-@pytest.mark.parametrize("table", ["day", "hold", "tombstone", "history"])
+@pytest.mark.parametrize("table", ["day", "hold", "tombstone", "history", "zone", "client_day"])
 def test_a_ledger_without_one_of_its_tables_is_refused(ledger: SqliteLedger, kept: Path, table: str) -> None:
     change(kept, f"DROP TABLE {table}")
     refuses_everything(ledger, "tables are missing")
@@ -136,7 +136,10 @@ def test_a_ledger_without_one_of_its_tables_is_refused(ledger: SqliteLedger, kep
         "DELETE FROM hold",
         "DELETE FROM day",
         "UPDATE history SET cost = 6",
-        "INSERT INTO history VALUES ('2023-11-13', 'm', 'B', 1, 0, 0, 9)",
+        "UPDATE client_day SET reserved = 4",
+        "UPDATE client_day SET spent = 6",
+        "DELETE FROM client_day",
+        "INSERT INTO history VALUES ('2023-11-13', 'm', 'B', '', 1, 0, 0, 9)",
     ],
 )
 def test_a_ledger_whose_sums_are_not_those_of_its_rows_is_refused(
@@ -218,3 +221,48 @@ def test_on_a_full_disk_nothing_is_written_and_the_error_says_so(ledger: SqliteL
     spent = ledger.day_status(NOW).spent
     assert spent == sum(entry.cost for entry in ledger.history(dt.date.min)) < 1007
     assert ledger.settle(NOW, "r", 4, Use()) is not None
+
+
+def test_a_ledger_of_version_2_is_read_as_it_is_and_upgraded_by_the_first_write(
+    ledger: SqliteLedger, kept: Path
+) -> None:
+    ledger.reserve(at_later(0), ReservationRow("gone", 3, "me", "m", "B", dispatched=True), 100)
+    ledger.day_status(NOW)
+    ledger.close()
+    become_version_2(kept)
+    before = kept.read_bytes()
+    found = ledger.day_status(NOW, "ci")
+    assert (found.spent, found.reserved, found.client_spent, found.client_reserved) == (7, 8, 0, 0)
+    assert [(line.model, line.cost, line.client) for line in ledger.history(dt.date.min)] == [("m", 7, "")]
+    ledger.close()
+    assert kept.read_bytes() == before
+    assert ledger.reserve(NOW, ReservationRow("x", 4, "me", client="ci"), 100, 4)[0]
+    assert not ledger.reserve(NOW, ReservationRow("y", 1, "me", client="ci"), 100, 4)[0]
+    settled = ledger.settle(NOW, "r", 6, Use())  # reserved by the version that knew no clients
+    assert settled is not None
+    late = ledger.day_status(at_later(61_000))  # the other one expires
+    assert (late.spent, late.reserved) == (16, 0)
+    ledger.record(at_later(61_000), 1, Use("m", "B", client="ci"))
+    assert ledger.settle(at_later(61_000), "gone", 2, Use()) is not None
+    ledger.close()
+    assert rows(kept, "PRAGMA user_version") == [(3,)]
+    assert rows(kept, "PRAGMA integrity_check") == [("ok",)]
+    found = ledger.day_status(at_later(61_000), "ci")
+    assert (found.spent, found.client_spent, found.client_reserved) == (16, 1, 0)
+
+
+def test_an_upgrade_that_fails_leaves_the_old_ledger(ledger: SqliteLedger, kept: Path) -> None:
+    become_version_2(kept)
+    change(kept, "CREATE TABLE client_day (x)")
+    with pytest.raises(LedgerError):
+        ledger.record(NOW, 1, Use())
+    ledger.close()
+    change(kept, "DROP TABLE client_day")
+    assert rows(kept, "PRAGMA user_version") == [(2,)]
+    assert rows(kept, "SELECT cost FROM history") == [(7,)]
+    ledger.record(NOW, 1, Use())
+    assert ledger.day_status(NOW).spent == 8
+
+
+def at_later(milliseconds: int) -> Moment:
+    return NOW._replace(time=NOW.time + milliseconds)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from batuta_cli.serve.budget.ledger import sqlite_file
 from batuta_cli.serve.budget.ledger.memory import MemoryRows
-from batuta_cli.serve.budget.ledger.rules import Counts, Day, LedgerRows, StoredReservation, Tombstone, Zoning
 from batuta_cli.serve.budget.ledger.sqlite_rows import SqliteRows
+from batuta_cli.serve.budget.ledger.stored_rows import Counts, Day, LedgerRows, StoredReservation, Tombstone, Zoning
 from tests.serve.budget.ledger.support import START, at
 
 TODAY, TOMORROW = at(START).day, at(START + 24 * 3_600_000).day
@@ -99,7 +99,7 @@ def test_a_transaction_that_was_rolled_back_leaves_nothing_behind(connection: sq
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=30))
 def test_many_changes_to_a_few_reservations_end_like_those_in_memory(changes: list[tuple[int, bool]]) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        for statement in (*sqlite_file._TABLES.values(), sqlite_file._ZONE):
+        for statement in sqlite_file._TABLES.values():
             connection.execute(statement)
         rows, expected = SqliteRows(connection), MemoryRows()
         connection.execute("BEGIN")

@@ -1,9 +1,9 @@
 """Processes that reserve, dispatch, settle and release, killed with `kill -9` at random, while somebody watches.
 
-Judged at every moment, from snapshots that SQLite itself takes: spent + reserved ≤ budget, reserved is the sum of the
-reservations, spent is the sum of the history. Judged at the end, when the leases have run out: whatever a process had
-reported as settled is spent, to the nano-dollar, and of those that were cut off, each counts as one of the outcomes
-that were possible then.
+Judged at every moment, from snapshots that SQLite itself takes, for the day and for each client: spent + reserved ≤
+budget, reserved is the sum of the reservations, spent is the sum of the history. Judged at the end, when the leases
+have run out: whatever a process had reported as settled is spent, to the nano-dollar, and of those that were cut off,
+each counts as one of the outcomes that were possible then.
 """
 
 import json
@@ -33,12 +33,14 @@ import json, os, random, sys
 from batuta_cli.errors import DailyBudgetExceeded
 from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBreaker
 from batuta_cli.serve.budget.ledger import open_ledger
+from batuta_cli.serve.client_account import ANY_CLIENT, ClientAccount
 from batuta_cli.serve.money import to_nano
 
 url, journal, seed, budget = sys.argv[1:]
 chance = random.Random(int(seed))
 config = CircuitBreakerConfig(daily_budget_usd=budget)
 breaker = CostCircuitBreaker(config, open_ledger(url), on_alert=lambda alert: None)
+clients = (ANY_CLIENT, ClientAccount("small", daily_budget=to_nano(budget) // 3), ClientAccount("free"))
 log = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 def say(**what):
@@ -47,7 +49,7 @@ def say(**what):
 while True:
     amount = f"0.{chance.randrange(1, 10**6):06d}"
     try:
-        reservation = breaker.reserve(amount, model=f"m{chance.randrange(3)}")
+        reservation = breaker.reserve(amount, model=f"m{chance.randrange(3)}", client=chance.choice(clients))
     except DailyBudgetExceeded:
         say(step="refused")
         continue
@@ -67,14 +69,17 @@ while True:
 """
 
 
-def snapshot(path: Path) -> tuple[list[Any], list[Any], list[Any]]:
-    """All sums in one read transaction."""
+def snapshot(path: Path) -> tuple[list[Any], ...]:
+    """All sums in one read transaction: days, reservations and history; and the same by client."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as connection:
         connection.execute("BEGIN")
         return (
             connection.execute("SELECT day, spent, reserved FROM day").fetchall(),
             connection.execute("SELECT day, SUM(amount) FROM hold GROUP BY day").fetchall(),
             connection.execute("SELECT day, SUM(cost) FROM history GROUP BY day").fetchall(),
+            connection.execute("SELECT client, spent, reserved FROM client_day").fetchall(),
+            connection.execute("SELECT client, SUM(amount) FROM hold GROUP BY client").fetchall(),
+            connection.execute("SELECT client, SUM(cost) FROM history GROUP BY client").fetchall(),
         )
 
 
@@ -97,7 +102,11 @@ def test_killed_processes_lose_nothing_and_the_budget_holds_at_every_moment(tmp_
     next_kill = time.monotonic() + 0.5
     try:
         while time.monotonic() < end:
-            days, holds, history = snapshot(path)
+            days, holds, history, clients, client_holds, client_history = snapshot(path)
+            for client, spent, reserved in clients:
+                assert spent + reserved <= (limit // 3 if client == "small" else limit)
+                assert reserved == dict(client_holds).get(client, 0)
+                assert spent == dict(client_history).get(client, 0)
             for day, spent, reserved in days:
                 assert spent + reserved <= limit
                 assert reserved == dict(holds).get(day, 0)
@@ -118,6 +127,7 @@ def test_killed_processes_lose_nothing_and_the_budget_holds_at_every_moment(tmp_
             worker.kill()
             worker.wait()
     assert snapshots > 20 and killed > 3
+    assert {client for client, _, _ in clients} == {"small", "free"}
 
     later = CostCircuitBreaker(config, open_ledger(f"sqlite:///{path}"), now=lambda: time.time() + LEASE / 1000)
     status = later.status()

@@ -20,7 +20,7 @@ from batuta_cli.serve.budget.breaker import CircuitBreakerConfig, CostCircuitBre
 from batuta_cli.serve.budget.ledger import Ledger, Moment, ReservationRow, Use, open_ledger
 from batuta_cli.serve.budget.ledger.memory import MemoryLedger
 from batuta_cli.serve.budget.ledger.sqlite import SqliteLedger
-from tests.serve.budget.ledger.support import change, rows
+from tests.serve.budget.ledger.support import become_version_2, change, rows
 
 EAST = "Pacific/Kiritimati"  # UTC+14
 WEST = "Etc/GMT+12"  # UTC-12
@@ -246,6 +246,7 @@ def accepted(ledger: Ledger, time: float, zone: str) -> bool:
 
 def first_version(path: Path) -> None:
     """Turn a ledger into one of the first version, which kept no zone."""
+    become_version_2(path)
     change(path, "DROP TABLE zone", "PRAGMA user_version = 1")
 
 
@@ -286,7 +287,7 @@ def test_processes_that_race_with_different_zones_agree_on_one(tmp_path: Path) -
         "import sys, time; sys.path.insert(0, sys.argv[3]); sys.stdin.read()\n"
         "from batuta_cli.errors import LedgerError\n"
         "from batuta_cli.serve.budget.breaker import *\nfrom batuta_cli.serve.budget.ledger import open_ledger\n"
-        "c = CircuitBreakerConfig('1', max_request_cost_usd='1', timezone=sys.argv[2])\n"
+        "c = CircuitBreakerConfig(daily_budget_usd='1', max_request_cost_usd='1', timezone=sys.argv[2])\n"
         "b = CostCircuitBreaker(c, open_ledger('sqlite:///' + sys.argv[1]), now=lambda: 1795694400.0)\n"
         "try: b.reserve('0.6').settle('0.6'); print('spent')\n"
         "except (LedgerError, CostError): print('refused')\n"

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from batuta_cli.config import ModelSection
 from batuta_cli.errors import NotFoundError, UsageError
-from batuta_cli.serve.templates import known_models
 from batuta_cli.serve.templates.detection import Detection, detect_format
 from batuta_cli.serve.templates.formats import TemplateFormat, named_formats
 
@@ -240,35 +239,3 @@ def test_text_that_can_only_be_a_path_is_not_taken_for_a_name(tmp_path: Path) ->
     ):
         with pytest.raises(NotFoundError, match="no such file"):
             detect_format(path)
-
-
-@pytest.mark.parametrize("pattern", known_models.patterns(), ids=lambda p: p.examples[0])
-def test_a_pattern_decides_its_examples(pattern: known_models.Pattern) -> None:
-    found = [known_models.known(name) for name in pattern.examples]
-    assert all(f and (f[0].format, f[0].reason) == (pattern.known.format, pattern.known.reason) for f in found)
-    assert any(f and f[0] is pattern.known for f in found)
-
-
-def names_in_the_table() -> list[str]:
-    table = tomllib.loads((Path(known_models.__file__).parent / "known_models.toml").read_text(encoding="utf-8"))
-    return [name for row in table["models"] for name in row["names"]]
-
-
-def test_no_name_stands_twice_in_the_table() -> None:
-    written = [re.sub(r"[-_.\s]", "", name).casefold() for name in names_in_the_table()]
-    assert len(written) == len(set(written))
-
-
-def test_a_name_of_absurd_length_is_nobodys() -> None:
-    assert answer("zephyr-7b-beta" + "-GGUF" * 30) == "zephyr"
-    assert answer("zephyr-7b-beta" + "-GGUF" * 40) == "unknown"
-
-
-def test_every_row_of_the_tables_is_whole_and_every_known_name_finds_it() -> None:
-    found = [known_models.known(name) for name in names_in_the_table()]
-    assert len(found) > 500
-    assert all(row and row[1] == "table" for row in found)
-    for known in {row[0] for row in found if row} | {pattern.known for pattern in known_models.patterns()}:
-        assert (known.format in named_formats()) != (known.reason is not None)
-        assert known.reason is None or all(known_models.reason(known.reason))
-    assert all(pattern.known.confidence != "high" for pattern in known_models.patterns())

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batuta_cli.errors import TemplateError, UsageError
+from batuta_cli.errors import TemplateError
 from batuta_cli.serve.messages import ChatMessage, parse_messages
 from batuta_cli.serve.templates.detection import detect_format
 from batuta_cli.serve.templates.engine import ChatTemplateEngine
-from batuta_cli.serve.templates.formats import NamedFormat, SystemPlace, TemplateFormat, named_format, named_formats
+from batuta_cli.serve.templates.formats import NamedFormat, SystemPlace, named_format, named_formats
 from batuta_cli.serve.templates.render import Renderer
 from batuta_cli.serve.templates.template_input import as_own_context, numbered
 from tests.serve.templates.conversations import TEXT, conversations
@@ -65,16 +65,6 @@ def test_the_prompt_is_the_references(name: str, case: dict[str, Any]) -> None:
         assert dropped == case["prompt_with_system_fallback_drop"]
 
 
-@pytest.mark.parametrize("case", PROMPTS["continue_final_message"]["cases"], ids=lambda c: f"{c['format']}-{c['case']}")
-def test_a_continued_message_ends_the_prompt_as_in_transformers(case: dict[str, Any]) -> None:
-    messages = parse_messages(case["messages"])
-    for generate in (True, False):
-        prompt = ChatTemplateEngine(case["format"]).apply(
-            messages, continue_final_message=True, add_generation_prompt=generate
-        )
-        assert prompt == case["prompt"]
-
-
 def test_the_names_are_those_of_the_references() -> None:
     assert set(PROMPTS["formats"]) == set(REFERENCES)
     assert set(named_formats()) == set(REFERENCES) | set(PUBLISHED)
@@ -120,41 +110,3 @@ def test_mistral_joins_neighbouring_messages_of_one_role(format: NamedFormat) ->
         assert engine.apply(messages) == reference(messages, True)
 
     check()
-
-
-@pytest.mark.parametrize("format", named_formats().values(), ids=lambda f: f.name)
-def test_the_end_of_an_answer_and_the_tokens_of_a_prompt_are_in_the_table(format: NamedFormat) -> None:
-    """Whatever a template adds to the texts and looks like a token is one that is looked for in the texts."""
-    import re
-
-    prompt = ChatTemplateEngine(format.name).apply([ChatMessage.user("a"), ChatMessage.assistant("b")])
-    known = set(format.control_tokens)
-    assert set(re.findall(r"<\|\w+\|>|<｜[^｜]+｜>|\[/?INST\]|</?s>|<bos>|<\w+_of_turn>", prompt)) <= known
-    assert all(stop in known or stop in format.marks for stop in format.stop)
-
-
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("mistral", "mistral-v3"),
-        ("Mistral_V3-Tekken", "mistral-v3-tekken"),
-        ("LLAMA 3.1", "llama3.1"),
-        ("GptOss", "gpt-oss"),
-        ("DeepSeek", "deepseek-r1"),
-        (TemplateFormat.CHATML, "chatml"),
-    ],
-)
-def test_a_format_may_be_named_in_any_case_or_by_its_family(typed: str, meant: str) -> None:
-    assert named_format(typed).name == meant
-
-
-@pytest.mark.parametrize("family", TemplateFormat)
-def test_every_family_has_one_format_that_its_plain_name_means(family: TemplateFormat) -> None:
-    assert [f.plain for f in named_formats().values() if f.family is family].count(True) == 1
-    assert ChatTemplateEngine(family).format is family
-
-
-def test_an_unknown_format_is_named_with_its_nearest_and_all_others() -> None:
-    with pytest.raises(UsageError, match="unknown format lama3, did you mean llama3") as failure:
-        ChatTemplateEngine("lama3")
-    assert all(name in str(failure.value.hint) for name in named_formats())
