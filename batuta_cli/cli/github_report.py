@@ -67,6 +67,10 @@ class GithubReport:
         console.emit("\n".join(lines), always=True)
         self.rows.append((path, f"failed (exit {error.exit_code})", _with_hint(error)))
 
+    def failed_before(self, error: BatutaError) -> None:
+        """Print an error that concerns no model, such as a key file that does not exist."""
+        console.emit(f"::error title={_TITLE}::{_escaped(_with_hint(error), _IN_DATA)}", always=True)
+
     def write_summary(self) -> None:
         """Append the table to the job's summary, if this is a job. Raises `OperationError`."""
         file = os.environ.get("GITHUB_STEP_SUMMARY")

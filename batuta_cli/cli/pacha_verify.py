@@ -62,22 +62,27 @@ def verify(
         reporting = GithubReport.of(report)
     if signature and len(paths) > 1:
         raise UsageError("--signature takes one PATH", hint="verify them one by one")
-    checks = Checks.of(
-        paths,
-        signature=signature,
-        key=key,
-        identity=identity,
-        digest=digest,
-        name=name,
-        require=require,
-        trust_file=trust_file,
-        ca=ca,
-        trusted_root=trusted_root,
-        issuer=issuer,
-        at=at,
-        allow_unsigned=allow_unsigned,
-        allow_pacha1=allow_pacha1,
-    )
+    try:
+        checks = Checks.of(
+            paths,
+            signature=signature,
+            key=key,
+            identity=identity,
+            digest=digest,
+            name=name,
+            require=require,
+            trust_file=trust_file,
+            ca=ca,
+            trusted_root=trusted_root,
+            issuer=issuer,
+            at=at,
+            allow_unsigned=allow_unsigned,
+            allow_pacha1=allow_pacha1,
+        )
+    except BatutaError as error:
+        if reporting is not None:
+            reporting.failed_before(error)
+        raise
     policy = checks.policy
     if cached and policy is None:
         raise UsageError("--cached is for signatures, and --digest alone reads the content", hint="leave it out")

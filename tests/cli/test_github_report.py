@@ -115,6 +115,12 @@ def test_a_name_cannot_write_into_the_table(batuta: Run, work: Path, home: Path)
     assert not set("<`[@") & set(row.replace("<br>", ""))
 
 
+def test_an_error_before_any_model_is_an_annotation_too(batuta: Run, work: Path, home: Path) -> None:
+    signed_model(work, own_key(home))
+    done = batuta("pacha", "verify", "model", "--report", "github", "--key", "no%0Akey", code=1)
+    assert done.stdout == "::error title=batuta pacha verify::no%250Akey: no such file or directory\n"
+
+
 def test_a_hint_is_the_second_line_of_the_annotation(batuta: Run, work: Path, home: Path) -> None:
     signed_model(work, own_key(home))
     forget_trust(home)
