@@ -18,6 +18,7 @@ TINY = {
     "hash": [],
     "sign": ["--files", "3", "--file-size", "4K"],
     "verify": ["--files", "3", "--file-size", "4K"],
+    "cached": ["--files", "3", "--file-size", "4K"],
     "encrypt": [],
     "decrypt": [],
     "startup": [],

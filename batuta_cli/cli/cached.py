@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batuta_cli.cli import console
+from batuta_cli.errors import DamagedStateError, OperationError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
@@ -20,10 +21,20 @@ Cached = Annotated[
 
 
 def open_cache(path: str, model: str) -> "DigestCache | None":
-    """The digest cache for `model`, which the user called `path`; a warning and None where it cannot be used."""
+    """The digest cache for `model`, which the user called `path`; a warning and None where it cannot be used.
+
+    Raises:
+        UnsafeFileError, DamagedStateError: the key of the cache is readable by others, or damaged.
+    """
     from batuta_cli.pacha.digest_cache import DigestCache, file_system
 
-    cache = DigestCache.open(model)
+    try:
+        cache = DigestCache.open(model)
+    except DamagedStateError:
+        raise
+    except OperationError as error:  # such as a home directory that cannot be written
+        console.warn(f"{display(path)}: --cached is not used: {error.message}")
+        return None
     if cache is None:
         kind = file_system(model) or "an unknown file system"
         console.warn(f"{display(path)}: --cached is not used on {kind}, which does not show every change of a file")

@@ -196,7 +196,7 @@ def _print_json(result: Any, error: BatutaError | None) -> None:
         "result": result if error is None else settings.withheld_from_results.redact_all(result),
         "error": None if error is None else describe(error),
     }
-    print(json.dumps(document, indent=2))
+    print(_for_job_log(json.dumps(document, indent=2), "##\\u005b"))
 
 
 def describe(error: BatutaError) -> dict[str, Any]:
@@ -232,7 +232,16 @@ def _escape_lines(text: str) -> str:
 
 def _to_stderr(text: str) -> None:
     with contextlib.suppress(BrokenPipeError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+        print(_for_job_log(text, "##\\x5b"), file=sys.stderr, flush=True)
+
+
+def _for_job_log(text: str, replacement: str) -> str:
+    """`text` as a log of GitHub Actions may have it, where `##[command]` in the name of a file would be executed.
+
+    The runner looks for it anywhere in a line of stdout and stderr:
+    https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
+    """
+    return text.replace("##[", replacement) if os.environ.get("GITHUB_ACTIONS") == "true" else text
 
 
 def _forget_stdout() -> None:

@@ -39,7 +39,7 @@ def for_each(
             try:
                 done = work(path)
             except BatutaError as error:
-                named = _naming(path, error)
+                named = naming(path, error)
                 failures.append(named)
                 results.append({"path": path, "ok": False, "error": console.describe(named)} | _details(error))
                 if several:
@@ -66,7 +66,7 @@ def _total(paths: list[str], size: Callable[[str], console.WorkSize | None] | No
     return console.WorkSize(sum(one.bytes for one in known), sum(one.files for one in known))
 
 
-def _naming(path: str, error: BatutaError) -> BatutaError:
+def naming(path: str, error: BatutaError) -> BatutaError:
     """The error with the path in front, unless its message begins with the path or with a file beside or inside it."""
     shown = display(path)
     if error.message.startswith(shown) and (shown.endswith("/") or error.message[len(shown) :][:1] in ":./"):

@@ -9,10 +9,11 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli import verify_options as options
 from batuta_cli.cli.command import Command, examples
+from batuta_cli.cli.many import naming
 from batuta_cli.cli.models import total_size, warn_of_pointers
 from batuta_cli.cli.pacha_encrypt import MODEL_KEY, PasswordEnv, PasswordFile, read_password
 from batuta_cli.cli.verify_options import Checks, existing_signature, load_all, verified_text
-from batuta_cli.errors import UsageError, VerificationError
+from batuta_cli.errors import BatutaError, UsageError, VerificationError
 from batuta_cli.files import display
 
 if TYPE_CHECKING:
@@ -123,9 +124,10 @@ def run(
     keep_signals_from_threads()
     try:
         sealed = _sealed(model, checks, sealing)
-    except VerificationError:
-        warn_of_pointers(model, model, follow_symlinks=True)
-        raise
+    except BatutaError as error:
+        if isinstance(error, VerificationError):
+            warn_of_pointers(model, model, follow_symlinks=True)
+        raise naming(model, error) from None
     if "." in sealed.files:
         _warn_of_single_shard(model, sealed.name)
     passwords = {MODEL_KEY, password_env}
@@ -144,14 +146,15 @@ def _size(text: str) -> int:
 def _sealed(path: str, checks: Checks, sealing: "SealingOptions") -> "SealedModel":
     """The model, verified in sealed memory. Says who signed it."""
     from batuta_cli.pacha.locate import inside_model, locate
-    from batuta_cli.pacha.sealed.content import is_encrypted_file, signatures_beside
+    from batuta_cli.pacha.sealed.content import is_encrypted_file, plaintext_name, signatures_beside
     from batuta_cli.pacha.sealed.verified import seal_verified
 
     found = locate(path)
     encrypted = is_encrypted_file(found.path)
     files, policy, signatures = checks.signatures, checks.policy, list["ModelSignature"]()
     if policy is not None:
-        files = files or [existing_signature(path, found.path, signatures_beside(found, encrypted))]
+        signed = plaintext_name(path, encrypted)
+        files = files or [existing_signature(path, found.path, signatures_beside(found, encrypted), signed)]
         signatures, policy = load_all(files, policy)
     size = total_size(found.path)
     work = size and console.WorkSize(2 * size.bytes, size.files)  # each file is copied, then hashed

@@ -8,7 +8,7 @@ import typer
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, command_group, examples
 from batuta_cli.cli.many import Done, for_each
-from batuta_cli.cli.models import FollowSymlinks, warn_of_pointers
+from batuta_cli.cli.models import FollowSymlinks, shell_path, warn_of_pointers
 from batuta_cli.errors import BatutaError, DamagedStateError, UsageError, VerificationError
 from batuta_cli.files import display
 
@@ -142,6 +142,11 @@ def get(
     """Copy a file or directory out of the store, with its signature as DEST.sig; every byte is hashed on its way."""
     from batuta_cli.pacha.store import Store, parse_reference, retrieve
 
+    if destination == "-":
+        raise UsageError(
+            "a model of the store is not written to stdout, because it is verified as a whole first",
+            hint=f"name a file, or read the object itself: batuta pacha store path {shell_path(reference)}",
+        )
     got = retrieve(Store.default(), parse_reference(reference), destination, progress=console.progress)
     result = {
         "path": got.path,

@@ -217,9 +217,13 @@ def revoke(
         if not (key == "-" or is_inline(key) or os.path.exists(key)):
             raise
         public = _public_key(key)
-    revocation = trust.Revocation(public, trust.now(), reason)
-    revocation = trust.update(lambda current: current.with_revocation(revocation)).revocation_of(public) or revocation
-    return console.CommandResult(_revocation(revocation), f"revoked the key {public.key_id}")
+    wanted = trust.Revocation(public, trust.now(), reason)
+    revocation = trust.update(lambda current: current.with_revocation(wanted)).revocation_of(public) or wanted
+    text = f"revoked the key {public.key_id}"
+    if revocation is not wanted:
+        because = f": {display(revocation.reason)}" if revocation.reason else ""
+        text = f"the key {public.key_id} was already revoked on {revocation.at:%Y-%m-%d}{because}"
+    return console.CommandResult(_revocation(revocation), text)
 
 
 def _revocation(revocation: Any) -> dict[str, Any]:

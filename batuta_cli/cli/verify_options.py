@@ -224,8 +224,16 @@ def load_all(files: list[str], policy: "Policy") -> tuple[list["ModelSignature"]
     return signatures, replace(policy, allow_pacha1=config.load().pacha.allow_pacha1)
 
 
-def existing_signature(path: str, located: str, signatures: Sequence[str]) -> str:
-    """The first signature of a model that there is. Raises `VerificationError` without one, `NotFoundError`."""
+def existing_signature(path: str, located: str, signatures: Sequence[str], signed: str | None = None) -> str:
+    """The first signature of a model that there is.
+
+    Args:
+        signed: the path of what is signed, when it is not `path`: the plaintext of an encrypted model.
+
+    Raises:
+        VerificationError: there is no signature.
+        NotFoundError, OperationError: the model cannot be examined.
+    """
     from batuta_cli.files import errors_named
 
     with errors_named(path):
@@ -235,7 +243,7 @@ def existing_signature(path: str, located: str, signatures: Sequence[str]) -> st
         raise VerificationError(
             f"{display(path)}: there is no signature, {display(signatures[0])} does not exist",
             hint=f"get it from the model's publisher, or name it with --signature FILE; if the model is your own:\n"
-            f"  batuta pacha sign {shell_path(path)}",
+            f"  batuta pacha sign {shell_path(signed or path)}",
         )
     return signature
 

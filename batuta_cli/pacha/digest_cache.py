@@ -11,15 +11,20 @@ refused where it is not:
 * A file is recorded only when it is the same, change time included, after it was read.
 * A writer that has mapped the file changes the time only at the first write to a page that is clean. All pages are
   therefore written back (sync(2)) before files are read that will be recorded.
+* A file that another user may write is not recorded. That user can exchange its blocks with those of another
+  file, which changes no time: EXT4_IOC_MOVE_EXT (Linux, fs/ext4/move_extent.c), XFS_IOC_SWAPEXT.
 * Only local file systems that keep change times in nanoseconds and for mapped writes are cached; network file systems
   and tmpfs are not.
 * Entries do not outlive a reboot: after a crash a file can have new content and its old times.
 
 What it cannot notice: damage of the disk itself, and a change by root who writes to the block device or sets the clock.
+It does not protect from other programs of this user, which can read the key, and from a program that opened the file
+for writing while it was allowed to.
 """
 
 import contextlib
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,8 +36,8 @@ from typing import Self
 from blake3 import blake3
 
 from batuta_cli import paths
-from batuta_cli.errors import BatutaError, DamagedStateError, NotFoundError, OutputExistsError
-from batuta_cli.files import StrPath, display, errors_named, read_limited, write_file
+from batuta_cli.errors import BatutaError, DamagedStateError, NotFoundError, OutputExistsError, UnsafeFileError
+from batuta_cli.files import StrPath, display, errors_named, open_regular, read_limited, write_file
 from batuta_cli.pacha.hashing import Resource
 from batuta_cli.pacha.scanning import FileEntry
 
@@ -125,10 +130,13 @@ class DigestCache:
             self._kept.append(record)
             known[entry] = Resource(entry.name, entry.size, record[_IDENTITY.size : _STATED])
         if forged:
-            self.warnings.append(
-                f"{display(self.path)}: {forged:,} entries of the digest cache were not made with this user's key;"
+            what = (
+                "1 entry of the digest cache was not made with this user's key; it is ignored and its file is read"
+                if forged == 1
+                else f"{forged:,} entries of the digest cache were not made with this user's key;"
                 " they are ignored and the files are read"
             )
+            self.warnings.append(f"{display(self.path)}: {what}")
         self.found += len(known)
         return known
 
@@ -146,6 +154,13 @@ class DigestCache:
 
         A failure to write is a warning.
         """
+        shared = [entry for entry in before if entry.others_write]
+        if shared:
+            which, them = ("1 file is", "it") if len(shared) == 1 else (f"{len(shared):,} files are", "them")
+            self.warnings.append(
+                f"{which} read each time, because another user may write to {them}: {display(shared[0].path)}"
+                + (", …" if len(shared) > 1 else "")
+            )
         known = {record[: _IDENTITY.size] for record in self._kept}
         unchanged = set(before) & set(after)
         fresh = [e for e in unchanged if e in digests and _identity(e) not in known and self._is_settled(e)]
@@ -156,6 +171,8 @@ class DigestCache:
             self._kept.append(stated + _code(self.key, stated))
         try:
             paths.private_dir(self.path.parent)
+            if os.path.lexists(self.path):
+                os.close(open_regular(self.path, follow_symlinks=False))  # a FIFO would be written to, and block
             write_file(self.path, self.header + b"".join(self._kept), force=True, mode=0o600)
         except BatutaError as error:
             self.warnings.append(f"the digest cache was not written: {error.message}")
@@ -163,7 +180,7 @@ class DigestCache:
     def _is_settled(self, entry: FileEntry) -> bool:
         """Whether a later change of a file would give it another change time."""
         old_enough = entry.changed + GRANULARITY <= self._started
-        return old_enough and entry.changed % _SECOND != 0 and entry.device == self.device
+        return old_enough and entry.changed % _SECOND != 0 and entry.device == self.device and not entry.others_write
 
 
 def _identity(entry: FileEntry) -> bytes:
@@ -180,12 +197,15 @@ def _own_key() -> bytes:
 
     path = paths.digest_key_file()
     try:
-        secret = read_private_file(path)
-    except NotFoundError:
-        paths.private_dir(path.parent)
-        with contextlib.suppress(OutputExistsError):  # another process was faster
-            write_file(path, os.urandom(_KEY_BYTES), mode=0o600)
-        secret = read_private_file(path)
+        try:
+            secret = read_private_file(path)
+        except NotFoundError:
+            paths.private_dir(path.parent)
+            with contextlib.suppress(OutputExistsError):  # another process was faster
+                write_file(path, os.urandom(_KEY_BYTES), mode=0o600)
+            secret = read_private_file(path)
+    except UnsafeFileError as error:
+        raise UnsafeFileError(error.message, hint=f"chmod 600 {shlex.quote(display(path))}") from None
     if len(secret) != _KEY_BYTES:
         raise DamagedStateError(
             f"{display(path)}: the key of the digest cache is damaged", hint="delete it; all files are read once more"

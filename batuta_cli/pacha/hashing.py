@@ -57,13 +57,12 @@ class PrefixedDigest:
     hint: ClassVar[str]
 
     def __str__(self) -> str:
-        return self.prefix + self.hex
+        return f"{self.prefix}{self.hex}"
 
     @property
     def hex(self) -> str:
         """The digest as 64 lower-case hexadecimal digits."""
-        digest: bytes = self.digest
-        return digest.hex()
+        return self.digest.hex()
 
     @classmethod
     def parse(cls, text: str) -> Self:

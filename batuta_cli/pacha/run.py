@@ -77,6 +77,8 @@ def find_program(arguments: Sequence[str]) -> Program:
     path = shutil.which(name)
     if path is not None:
         return Program(os.path.abspath(path), tuple(arguments))
+    if "/" in name and os.path.isdir(name):
+        raise ProgramNotStartedError(f"{display(name)}: is a directory")
     if "/" in name and os.path.lexists(name):
         raise ProgramNotStartedError(f"{display(name)}: cannot be executed", hint=f"chmod +x {display(name)}")
     where = "no such file" if "/" in name else "no such program in PATH"

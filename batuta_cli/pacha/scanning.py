@@ -25,11 +25,15 @@ class FileEntry(NamedTuple):
     device: int
     changed: int
     """When the inode changed (`st_ctime`), in nanoseconds."""
+    others_write: bool = False
+    """Another user than root and this one may write it. An access control list shows in the mode: acl(5)."""
 
     @classmethod
     def of(cls, name: str, path: str, status: os.stat_result) -> Self:
         """The entry for a file whose `stat` is known."""
-        return cls(name, path, status.st_size, status.st_ino, status.st_mtime_ns, status.st_dev, status.st_ctime_ns)
+        others = status.st_mode & 0o022 != 0 or status.st_uid not in (0, os.geteuid())
+        facts = (status.st_size, status.st_ino, status.st_mtime_ns, status.st_dev, status.st_ctime_ns)
+        return cls(name, path, *facts, others)
 
     def is_same(self, status: os.stat_result) -> bool:
         """Whether a later `stat` shows the same file with no change of its content."""

@@ -79,6 +79,14 @@ def test_a_file_system_that_hides_changes_is_told_and_everything_is_read(batuta:
         shared.unlink()
 
 
+def test_without_a_place_for_its_key_everything_is_read_with_a_warning(batuta: Run, home: Path, model: Path) -> None:
+    (home / "file").write_text("in the place of a directory")
+    where = {"XDG_STATE_HOME": str(home / "file/state")}
+    done = batuta("pacha", "verify", "model", "--cached", "--json", env=where, code=0)
+    assert "warning: model: --cached is not used: " in done.stderr
+    assert result(done)[0]["cached"] is None
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -3,6 +3,7 @@
 The escapes are those of the runner: https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -82,6 +83,27 @@ def test_a_name_cannot_begin_another_command(batuta: Run, work: Path, home: Path
     done = batuta("pacha", "verify", "--report", "github", "--", name, code=3)
     assert [(kind, file) for kind, file, _ in annotations(done.stdout)] == [("error", name)]
     assert not [line for line in done.stderr.splitlines() if line.lstrip().startswith("::")]
+
+
+@pytest.mark.parametrize("options", [["--report", "github"], [], ["--json"]])
+def test_no_output_of_a_job_has_a_command_of_the_runners_older_syntax(
+    batuta: Run, work: Path, home: Path, options: list[str]
+) -> None:
+    # The runner finds ##[command] anywhere in a line of either stream, unless the line is a ::command::.
+    model = work / "nemo"
+    model.mkdir()
+    (model / "weights").write_text("weights")
+    sign_path(model, own_key(home)).save(work / "nemo.sig")
+    name = "##[stop-commands]token"
+    (model / name).write_text("added")
+    done = batuta("pacha", "verify", "nemo", *options, env={"GITHUB_ACTIONS": "true"}, code=3)
+    lines = (done.stdout + done.stderr).splitlines()
+    assert not [line for line in lines if "##[" in line and not COMMAND.fullmatch(line)]
+    assert "stop-commands]token" in done.stdout + done.stderr
+    if "--json" in options:
+        assert json.loads(done.stdout)["result"][0]["added"] == [name]
+    outside = batuta("pacha", "verify", "nemo", *options, env={"GITHUB_ACTIONS": ""}, code=3)
+    assert "##[stop-commands]" in outside.stdout + outside.stderr
 
 
 def test_a_name_cannot_write_into_the_table(batuta: Run, work: Path, home: Path) -> None:

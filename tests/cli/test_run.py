@@ -271,12 +271,25 @@ def test_a_changed_model_starts_nothing(batuta: Run, work: Path, model: Path) ->
 
 def test_an_unknown_signer_starts_nothing(batuta: Run, work: Path, home: Path, model: Path) -> None:
     forget_trust(home)
-    assert "batuta pacha trust add" in starts_nothing(batuta, work, model, code=4)
+    error = starts_nothing(batuta, work, model, code=4)
+    assert f"error: {model}: signed by the unknown key" in error
+    assert "batuta pacha trust add" in error
 
 
 def test_a_missing_signature_starts_nothing(batuta: Run, work: Path, model: Path) -> None:
     (work / "model.gguf.sig").unlink()
-    assert "there is no signature" in starts_nothing(batuta, work, model, code=3)
+    error = starts_nothing(batuta, work, model, code=3)
+    assert "there is no signature" in error
+    assert error.endswith(f"\n  batuta pacha sign {model}\n")
+
+
+def test_without_a_signature_the_hint_for_an_encrypted_model_is_to_sign_its_plaintext(
+    batuta: Run, work: Path, model: Path
+) -> None:
+    (work / "model.gguf.sig").unlink()
+    error = starts_nothing(batuta, work, encrypted(work, model, 1), code=3)
+    assert "model.gguf.sig does not exist" in error
+    assert error.endswith(f"\n  batuta pacha sign {model}\n")  # not its ciphertext, which `run` would refuse
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -342,6 +355,7 @@ def test_the_digest_of_a_directory_covers_the_files_that_its_signature_leaves_ou
 def test_more_memory_than_allowed_starts_nothing(batuta: Run, work: Path, model: Path, key: SigningKey) -> None:
     error = starts_nothing(batuta, work, model, "--max-memory", "7999", code=1)
     assert "needs 8,000 bytes of memory, more than --max-memory (7,999 bytes)" in error
+    assert error.endswith("hint: raise --max-memory\n")  # nothing else would help
     batuta("pacha", "run", model, "--max-memory", "8000", "--", "true", "{}", code=0)
     file = encrypted(work, model, 2)
     key_in = {"MODEL_KEY": PASSWORD}
@@ -384,6 +398,7 @@ def test_a_program_that_does_not_exist_is_127_and_one_that_cannot_be_executed_12
         ("./no-such-program", 127, "no such file"),
         ("./plain", 126, "cannot be executed"),
         ("./text", 126, "exec format error"),
+        ("/tmp", 126, "error: /tmp: is a directory\n"),
     ):
         done = batuta("pacha", "run", own, "--", program, "{}", code=status)
         assert words in done.stderr

@@ -145,6 +145,18 @@ def test_a_directory_comes_back_as_it_was_with_its_signature(batuta: Run, direct
     assert answer(batuta("pacha", "store", "get", address, "again", "--json", code=0))["result"]["files"] == 3
 
 
+def test_what_is_in_the_store_is_not_written_to_stdout_or_to_a_file_called_dash(
+    batuta: Run, work: Path, model: Path
+) -> None:
+    batuta("pacha", "store", "add", model, "--name", "tiny:1b", code=0)
+    done = batuta("pacha", "store", "get", "tiny:1b", "-", code=2)
+    assert done.stdout == ""
+    assert "batuta pacha store path tiny:1b" in done.stderr
+    assert not (work / "-").exists()
+    batuta("pacha", "store", "get", "tiny:1b", "./-", code=0)
+    assert (work / "-").read_bytes() == b"a model"
+
+
 def test_a_directory_has_no_single_path_and_the_hint_says_how_to_get_it(batuta: Run, directory: Path) -> None:
     for command in (("store", "path", "tiny:1b"), ("verify", "tiny:1b")):
         assert "hint: batuta pacha store get tiny:1b DEST" in batuta("pacha", *command, code=2).stderr

@@ -121,6 +121,8 @@ def test_a_key_that_was_never_trusted_can_be_revoked_by_file_inline_or_stdin(
 def test_revoking_again_keeps_the_first_date_and_reason_and_says_so(batuta: Run, home: Path, bob: SigningKey) -> None:
     batuta("pacha", "trust", "revoke", "bob.pub", "--reason", "stolen", code=0)
     before = trust_file(home).read_bytes()
+    told = batuta("pacha", "trust", "revoke", "bob.pub", "--reason", "other", code=0).stdout
+    assert f"the key {bob.verifying_key.key_id} was already revoked on {trust.now():%Y-%m-%d}: stolen" in told
     again = result(batuta("pacha", "trust", "revoke", "bob.pub", "--reason", "other", "--json", code=0))
     assert again["reason"] == "stolen"
     assert again["at"].endswith("Z")

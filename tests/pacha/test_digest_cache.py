@@ -2,8 +2,10 @@
 
 import mmap
 import os
+import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -115,7 +117,10 @@ def test_an_entry_that_was_made_without_the_key_is_ignored_with_a_warning_and_th
     cache = read(model)
     assert (cache.found, cache.read) == (0, 3)
     assert len(cache.warnings) == 1
-    assert "1 entries of the digest cache were not made with this user's key" in cache.warnings[0]
+    assert (
+        "1 entry of the digest cache was not made with this user's key; it is ignored and its file is read"
+        in cache.warnings[0]
+    )
 
 
 @pytest.mark.usefixtures("later")
@@ -157,9 +162,8 @@ def test_a_file_that_changed_within_the_tick_of_the_clock_is_not_recorded(model:
     assert known(model) == set()
 
 
-def _entry(**facts: int) -> FileEntry:
-    values = {"size": 1, "inode": 2, "modified": 3, "device": 4, "changed": 5_000_000_001}
-    return FileEntry("a", "/m/a", **values | facts)
+def _entry(**facts: Any) -> FileEntry:
+    return FileEntry("a", "/m/a", 1, 2, 3, 4, 5_000_000_001)._replace(**facts)
 
 
 def _recorded(cache: DigestCache, before: FileEntry, after: FileEntry) -> bool:
@@ -179,6 +183,7 @@ def _cache(tmp_path: Path) -> DigestCache:
         ({}, {"changed": 5_000_000_002}, False),  # written to, or linked, while it was read
         ({"changed": 5_000_000_000}, {}, False),  # a file system that keeps whole seconds
         ({"device": 5}, {}, False),  # another file system, which was not looked up
+        ({"others_write": True}, {}, False),  # another user can exchange its blocks without a trace
     ],
 )
 def test_only_a_file_whose_every_change_would_show_is_recorded(
@@ -192,6 +197,26 @@ def test_a_file_that_is_as_young_as_the_granularity_is_not_recorded(tmp_path: Pa
     cache._started = entry.changed + GRANULARITY - 1
     cache.record([entry], [entry], {entry: Resource("a", 1, bytes(32))})
     assert cache._kept == []
+
+
+@pytest.mark.usefixtures("later")
+def test_a_file_that_another_user_may_write_is_read_each_time_and_named(model: Path) -> None:
+    (model / "a").chmod(0o664)
+    cache = read(model)
+    assert cache.warnings == [f"1 file is read each time, because another user may write to it: {model / 'a'}"]
+    assert known(model) == {"b", "c"}
+
+
+def test_a_file_of_another_user_is_one_that_another_user_may_write(model: Path) -> None:
+    status = list((model / "a").stat())
+    for mode, owner, others in (
+        (0o644, 0, False),
+        (0o644, os.geteuid(), False),
+        (0o644, 12345, True),
+        (0o646, 0, True),
+    ):
+        status[0], status[4] = stat.S_IFREG | mode, owner
+        assert FileEntry.of("a", "a", os.stat_result(status)).others_write is others
 
 
 @pytest.mark.usefixtures("later")
@@ -229,8 +254,9 @@ def test_the_key_is_private_and_not_in_the_directory_of_the_cache(model: Path, t
     assert key.stat().st_mode & 0o777 == 0o600
     assert not key.is_relative_to(tmp_path / "cache")
     key.chmod(0o644)
-    with pytest.raises(UnsafeFileError):
+    with pytest.raises(UnsafeFileError) as refused:
         DigestCache.open(model)
+    assert refused.value.hint == f"chmod 600 {key}"  # and not to give it as a private key on stdin
     key.chmod(0o600)
     key.write_bytes(b"short")
     with pytest.raises(DamagedStateError, match="damaged"):
@@ -240,6 +266,14 @@ def test_the_key_is_private_and_not_in_the_directory_of_the_cache(model: Path, t
 @pytest.mark.usefixtures("later")
 def test_a_cache_that_cannot_be_written_is_a_warning(model: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"a file in the place of the directory")
+    assert any("was not written" in warning for warning in read(model).warnings)
+
+
+@pytest.mark.usefixtures("later")
+def test_a_fifo_in_the_place_of_the_entries_is_not_written_to(model: Path, tmp_path: Path) -> None:
+    path = read(model).path
+    path.unlink()
+    os.mkfifo(path)  # without a reader, so that opening it to write would block
     assert any("was not written" in warning for warning in read(model).warnings)
 
 

@@ -153,7 +153,7 @@ class _Repository:
         for entry in entries:
             expected = by_etag(entry.name)
             if expected is not None:
-                repair = Repair(("rm", "-f", entry.path), advice="no revision uses it; delete it")
+                repair = Repair(("rm", "-f", entry.path), advice="no revision that can be read uses it; delete it")
                 found.append(CachedFile(entry.path, (FileUse(f"blobs/{entry.name}"),), expected, repair))
             elif entry.name.endswith(".incomplete"):
                 self.incomplete.append(left_over(entry.path, f"a part of a download of {self._id}"))

@@ -66,7 +66,7 @@ def locate_cache(text: str, environment: Mapping[str, str]) -> CacheAt:
             cache = _default(layout, environment)
             if cache is None:
                 tried = " or ".join(map(display, roots))
-                raise NotFoundError(f"there is no {layout.TITLE} in {tried}", hint="name its directory: PATH")
+                raise NotFoundError(f"no {layout.TITLE} in {tried}", hint="name its directory: PATH")
             return cache
     with errors_named(text):
         os.stat(text)

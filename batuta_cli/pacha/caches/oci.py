@@ -65,7 +65,7 @@ def scan(root: str, environment: Mapping[str, str]) -> CacheContents:
     models = [layout.model(descriptor) for descriptor in document["manifests"]]
     unused, unverifiable = layout.unused({file.path for model in models for file in model.files})
     if unused:
-        models.append(CachedModel("blobs that no image uses", tuple(unused)))
+        models.append(CachedModel("blobs that no manifest names", tuple(unused)))
     return CacheContents(tuple(models), (), tuple(unverifiable), tuple(layout.absent))
 
 
@@ -162,7 +162,7 @@ class _Layout:
                 if digest is None:
                     others.append(left_over(entry.path, "its name is not a digest"))
                 elif entry.path not in used:
-                    repair = Repair(("rm", "-f", entry.path), advice="no image uses it; delete it")
+                    repair = Repair(("rm", "-f", entry.path), advice="no manifest that can be read names it; delete it")
                     use = (FileUse(f"blobs/{folder.name}/{entry.name}"),)
                     named.append(CachedFile(entry.path, use, ExpectedDigest(*digest), repair))
         return named, others

@@ -70,10 +70,10 @@ def scan(root: str, environment: Mapping[str, str]) -> CacheContents:
         elif digest is None:
             unverifiable.append(left_over(path, "its name is not a digest"))
         elif path not in used:
-            repair = Repair(("rm", "-f", path), advice="no model uses it; delete it")
+            repair = Repair(("rm", "-f", path), advice="no manifest that can be read names it; delete it")
             unused.append(CachedFile(path, (FileUse(f"blobs/{name}"),), ExpectedDigest(*digest), repair))
     if unused:
-        models.append(CachedModel("blobs that no model uses", tuple(unused)))
+        models.append(CachedModel("blobs that no manifest names", tuple(unused)))
     return CacheContents(tuple(models), tuple(incomplete), tuple(unverifiable))
 
 

@@ -269,8 +269,9 @@ class _Room:
         raise OperationError(
             f"{display(self.label)}: needs {_mebibytes(self.needed)} of memory, more than {where}"
             f" ({_mebibytes(self.limit)})",
-            hint="free memory, raise the container's memory limit"
-            + (", or raise --max-memory" if self.given else "; --max-memory SIZE overrides the measured limit"),
+            hint="raise --max-memory"
+            if self.given
+            else "free memory, raise the container's memory limit; --max-memory SIZE overrides the measured limit",
         )
 
 

@@ -196,7 +196,7 @@ class Gateway:
                 self._state.metrics.broken()
                 connection.log_fields["broken"] = True
                 # The message is left incomplete: the server then closes the connection, which clients see as an error.
-                await connection.last_part(connection.reply.broken(http_error))
+                await connection.last_part(connection.reply.broken(http_error, connection.shown_id))
             else:
                 body = error_body(error_format(connection), http_error, connection.shown_id)
                 await connection.respond(http_error.status, body, headers=http_error.all_headers)

@@ -61,11 +61,12 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
     connection.model = OTHER
     with state.open_request(connection) as pipeline:
         response, backend = None, ""
+        opened: list[Response] = []
         try:
             async with connection.watch_client():
                 if parsed.stream:
                     connection.expect_stream([(b"x-batuta-tier", str(tier).encode())])
-                response = await ask_for(parsed, request, lambda request: _start(pipeline, request))
+                response = await ask_for(parsed, request, lambda request: _start(pipeline, request, opened))
                 backend = response.backend
                 state.metrics.in_flight(1, backend)
                 connection.model = parsed.model
@@ -83,13 +84,15 @@ async def generate(state: GatewayState, connection: Connection, dialect: Dialect
                 else:
                     await _write_whole(state, connection, response, reply)
         finally:
-            if response is None and parsed.model in pipeline.models():
-                connection.model = parsed.model
-            if response is not None:
-                try:
+            try:
+                if response is not None:
                     await response.aclose()
-                finally:  # also when the ledger fails at the end
+                elif parsed.model in pipeline.models():
+                    connection.model = parsed.model
+            finally:  # also when the ledger fails at the end
+                if response is not None:
                     state.metrics.in_flight(-1, backend)
+                _record_lost(state, connection, opened)
 
 
 def chat_request(state: GatewayState, connection: Connection, parsed: ParsedRequest, tier: PrivacyTier) -> ChatRequest:
@@ -135,9 +138,9 @@ async def ask_for(parsed: ParsedRequest, request: ChatRequest, ask: Callable[[Ch
         return await ask(other)
 
 
-async def _start(pipeline: "Pipeline", request: ChatRequest) -> "Response":
+async def _start(pipeline: "Pipeline", request: ChatRequest, opened: "list[Response]") -> "Response":
     with refuse_unknown_model(pipeline, request):
-        return await pipeline.start(request)
+        return await pipeline.start(request, opened)
 
 
 @contextmanager
@@ -146,9 +149,9 @@ def refuse_unknown_model(pipeline: "Pipeline", request: ChatRequest) -> Iterator
     try:
         yield
     except (UsageError, NoBackendError) as error:
-        models = pipeline.models(request.client)
+        models = pipeline.models()
         if type(error) in (UsageError, NoBackendError) and models and request.model not in models:
-            raise unknown_model(request.model, models) from None
+            raise unknown_model(request.model, pipeline.models(request.client)) from None
         raise
 
 
@@ -190,6 +193,22 @@ def _record_summary(state: GatewayState, connection: Connection, response: "Resp
         "attempts": len(summary.attempts),
     }
     return summary
+
+
+def _record_lost(state: GatewayState, connection: Connection, opened: "list[Response]") -> None:
+    """Record what was charged for a request whose response was not completed."""
+    if "cost_usd" in connection.log_fields:
+        return
+    # A response has the attempts that it replaces, so that each response's own ones are taken.
+    charged = [report for each in opened for report in each.attempts[len(each.replaced) :] if report.cost]
+    if not charged:
+        return
+    state.metrics.charged(charged, connection.model or OTHER, connection.client)
+    connection.log_fields |= {
+        "backend": charged[-1].backend,
+        "cost_usd": format_usd(sum(report.cost for report in charged)),
+        "attempts": len(charged),
+    }
 
 
 def _headers(response: "Response") -> HeaderList:

@@ -10,6 +10,7 @@ configuration name files of the operator: they go to the log, and the client get
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -150,10 +151,13 @@ def _backend(error: BackendError) -> HttpError:
     status = error.status if error.status and 400 <= error.status < 500 else 502
     if status in _OWN_ACCOUNT:
         status = 502
+    lacking = error.status == HTTPStatus.NOT_IMPLEMENTED  # a retry there changes nothing (RFC 9110, section 15.6.2)
+    if lacking:
+        status = 400
     retry_after = error.retry_after
     if status == 429:
         retry_after = retry_after or _RETRY_AFTER
-    elif not error.retryable:
+    elif lacking or not error.retryable:
         retry_after = None
     fallback = "backend_error" if status == 502 else _CODES.get(status, "refused_by_backend")
     # The backend's own words alone, because clients recognise some of them, such as "maximum context length".

@@ -6,6 +6,7 @@ last call of `refresh`.
 """
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import prometheus_client as prometheus
@@ -15,7 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from batuta_cli.serve.gateway import METRICS_DIRECTORY
 from batuta_cli.serve.gateway.process_metrics import WorkerProcesses, worker_pids
 from batuta_cli.serve.money import NANO
-from batuta_cli.serve.pipeline.request import Summary
+from batuta_cli.serve.pipeline.request import AttemptReport, Summary
 
 if TYPE_CHECKING:
     from batuta_cli.serve.pipeline.pipeline import Gauges
@@ -170,14 +171,20 @@ class Metrics:
         pair = self._pair(model, key)
         self._model_tokens(*pair, "input").inc(summary.input_tokens)
         self._model_tokens(*pair, "output").inc(summary.output_tokens)
-        self._model_cost(*pair).inc(sum(attempt.cost for attempt in summary.attempts) / NANO)
+        self.charged(summary.attempts, model, key)
         self._tokens(summary.backend, "input").inc(summary.input_tokens)
         self._tokens(summary.backend, "output").inc(summary.output_tokens)
         for attempt in summary.attempts:
-            if attempt.cost:
-                self._cost(attempt.backend).inc(attempt.cost / NANO)
             if attempt.failed is not None:
                 self._failovers(attempt.backend).inc()
+
+    def charged(self, attempts: Iterable[AttemptReport], model: str, key: str) -> None:
+        """Count what attempts cost, also those of a response that was not completed."""
+        model_cost = self._model_cost(*self._pair(model, key))
+        for attempt in attempts:
+            model_cost.inc(attempt.cost / NANO)
+            if attempt.cost:
+                self._cost(attempt.backend).inc(attempt.cost / NANO)
 
     def broken(self) -> None:
         """Count a stream that ended with an error event."""

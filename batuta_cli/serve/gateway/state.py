@@ -86,8 +86,6 @@ class GatewayState:
             self.request_ended.set()
             if not self.open_requests:
                 self.idle.set()
-        self.request_ended = asyncio.Event()
-        """Set at the end of each request; cleared by those who wait for it."""
 
     async def wait_until_unused(self, pipeline: "Pipeline") -> None:
         """Wait until no open request uses `pipeline`."""

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import cache
+from http import HTTPStatus
 from typing import TypeVar
 
 from batuta_cli.errors import OperationError
@@ -226,7 +227,7 @@ def _outcome(error: BackendError) -> AttemptOutcome:
     """What an error shows about the backend, its model and the request."""
     if not error.reached:
         return AttemptOutcome.FAILED
-    if not error.retryable:
+    if not error.retryable or error.status == HTTPStatus.NOT_IMPLEMENTED:
         return AttemptOutcome.REQUEST_REFUSED
     return AttemptOutcome.BROKEN if error.status is None else AttemptOutcome.MODEL_FAILED
 

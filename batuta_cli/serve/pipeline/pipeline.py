@@ -101,6 +101,7 @@ class Pipeline:
         breaker = CostCircuitBreaker(CircuitBreakerConfig.from_config(config.budget), self.breaker.ledger)
         pipeline = type(self)(config, breaker=breaker, audit=self.audit, watch=self._watch)
         pipeline.monitor.health = self.monitor.health
+        pipeline.monitor.health.limits = pipeline.failover
         return pipeline
 
     async def __aenter__(self) -> Self:
@@ -112,30 +113,32 @@ class Pipeline:
     async def __aexit__(self, *_: object) -> None:
         await self.monitor.close()
 
-    async def start(self, request: ChatRequest) -> Response:
+    async def start(self, request: ChatRequest, opened: list[Response] | None = None) -> Response:
         """Send a request; returns with the first piece of its response.
 
-        An alias is replaced by its model; where the model cannot be reached, its fallbacks are tried. Raises
+        An alias is replaced by its model; where the model cannot be reached, its fallbacks are tried. `opened` gets
+        each response that was begun, also one that failed: its `attempts` say what was charged. Raises
         `ModelNotAllowedError`, `PrivacyError`, `CostError`, `NoBackendError`, `ContextOverflowError`, `BackendError`,
         `AuditError`, `LedgerError`, and `UsageError` for a backend that is not configured.
         """
         resolved = await self._resolved(request)
         resolved.client.require(resolved.model)
-        response = await self._answered(resolved)
+        response = await self._answered(resolved, [] if opened is None else opened)
         response.alias = request.model if resolved.model != request.model else ""
         return response
 
-    async def _answered(self, request: ChatRequest) -> Response:
+    async def _answered(self, request: ChatRequest, opened: list[Response]) -> Response:
         """The response of the request's model, or of a fallback. Vectors of another model would mean something else."""
         try:
-            return await self._open(request)
+            return await self._open(request, opened)
         except BatutaError as error:
             if request.inputs or not may_fall_back(error):  # vectors of another model mean something else
                 raise
             for model in filter(request.client.may_use, self.names.fallbacks(request.model)):
                 with contextlib.suppress(BatutaError):  # the client gets the error of the model that it named
-                    response = await self._open(replace(request, model=model))
+                    response = await self._open(replace(request, model=model), opened)
                     response.fallback = model
+                    response.replaced = tuple(report for other in opened[:-1] for report in other.attempts)
                     return response
             raise
 
@@ -146,8 +149,9 @@ class Pipeline:
         await self.monitor.probe_unlisted(request.privacy)
         return replace(request, model=self.names.resolve(request.model, self.monitor.models()))
 
-    async def _open(self, request: ChatRequest) -> Response:
+    async def _open(self, request: ChatRequest, opened: list[Response]) -> Response:
         response = Response(request, self.planner, self.monitor, self.breaker, self.failover, self.timeouts)
+        opened.append(response)
         try:
             await response.open()
         except BaseException:

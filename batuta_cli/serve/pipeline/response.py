@@ -22,7 +22,7 @@ from batuta_cli.serve.pipeline.failover import FailoverState, Obstacle, Takeover
 from batuta_cli.serve.pipeline.planner import Planner, Target
 from batuta_cli.serve.pipeline.relay import Relay
 from batuta_cli.serve.pipeline.renaming import renamed
-from batuta_cli.serve.pipeline.request import ChatRequest, Summary
+from batuta_cli.serve.pipeline.request import AttemptReport, ChatRequest, Summary
 from batuta_cli.serve.pipeline.splice import Echo, Splice, SpliceError, remaining_tokens
 from batuta_cli.serve.providers.client import Timeouts
 from batuta_cli.serve.providers.content_parts import REASONING_NAMES
@@ -93,6 +93,8 @@ class Response:
         self._failover = FailoverState(
             request.request_id, "", failover, tier=request.privacy, obstacles=_request_obstacles(request)
         )
+        self.replaced: tuple[AttemptReport, ...] = ()
+        """The attempts at the models in whose place this one answers."""
         self._attempts: list[Attempt] = []
         self._failures: list[str | None] = []
         self._prompted = False
@@ -150,6 +152,8 @@ class Response:
                 yield [Piece(finish_reason="length")]
                 break
             attempt = self._attempt(step)
+            self._attempts.append(attempt)
+            self._failures.append(None)
             self.backend = step.target.backend.name
             self.max_tokens = step.target.max_tokens
             self.dropped = _dropped(request, step)
@@ -170,10 +174,9 @@ class Response:
                 if last := relay.finish():
                     self.finish_reason = relay.ends.get(0)
                     yield last
-                self._attempts.append(attempt)
-                self._failures.append(None)
                 break
             except BudgetReservedError as error:  # another backend is tried, then this one again after a wait
+                self._forget_attempt()
                 reserved.add(self.backend)
                 first_error = first_error or error
                 if error.of_client and not self._waits_for_client:  # once: so that the waits are bounded
@@ -182,16 +185,27 @@ class Response:
                     self._place = self._breaker.queues.of(request.client.name).place()
             except (BackendError, SpliceError, CostError, PrivacyError) as error:
                 if isinstance(error, BackendError) and step.call.lacks_route(error, step.target.backend.profile):
+                    self._forget_attempt()
                     self._translated.add(self.backend)
                     tried.discard(self.backend)
                     first_error = first_error or (error if request.native_only else None)
                     continue
-                self._attempts.append(attempt)
-                self._failures.append(error.kind)
+                self._failures[-1] = error.kind
                 first_error = first_error or error
                 if not self._may_fail_over(error):
                     raise self._final_error(first_error, {*tried, *self.plan.suitable}) from None
         yield [Piece(usage=await self._sum_up())]
+
+    @property
+    def attempts(self) -> tuple[AttemptReport, ...]:
+        """All attempts so far, with what each one cost; also of a response that failed or was closed before its end."""
+        own = zip(self._attempts, self._failures, strict=True)
+        return (*self.replaced, *(attempt.report(failed) for attempt, failed in own))
+
+    def _forget_attempt(self) -> None:
+        """Nothing was sent, or the server does not have the route: it does not count as an attempt."""
+        self._attempts.pop()
+        self._failures.pop()
 
     def _attempt(self, step: _Step) -> Attempt:
         return Attempt(
@@ -312,8 +326,8 @@ class Response:
     async def _sum_up(self) -> Usage:
         """Set the summary; returns the usage."""
         usage = self._usage()
-        cost = sum(attempt.cost for attempt in self._attempts)
-        reports = zip(self._attempts, self._failures, strict=True)
+        attempts = self.attempts
+        cost = sum(attempt.cost for attempt in attempts)
         self.summary = Summary(
             backend=self.backend,
             input_tokens=usage.input_tokens,
@@ -321,7 +335,7 @@ class Response:
             exact=all(attempt.usage is not None and attempt.accepted for attempt in self._attempts),
             cost=cost,
             budget_left=await self._budget_left() if cost else None,
-            attempts=tuple(attempt.report(failed) for attempt, failed in reports),
+            attempts=attempts,
             prompted=self._prompted,
             fallback=self.fallback,
             usage=usage,

@@ -87,6 +87,11 @@ class BackendState:
     """The server's own count of the request's prompt; None: it was not asked."""
 
     @property
+    def is_free(self) -> bool:
+        """Whether the request costs nothing there."""
+        return self.price is not None and self.price.is_free
+
+    @property
     def load(self) -> float:
         """Requests for each slot of a local backend; equal local backends are used in this order."""
         return (self.depth or 0) / (self.slots or 1) if self.kind.is_local else 0.0

@@ -31,11 +31,11 @@ class AttemptOutcome(NameEnum):
     FAILED = "failed"
     """The backend cannot be reached."""
     MODEL_FAILED = "model_failed"
-    """The backend answered that it cannot serve the model now: HTTP 401, 403, 404, 429 or 5xx."""
+    """The backend answered that it cannot serve the model now: HTTP 401, 403, 404, 429 or 5xx, but not 501."""
     BROKEN = "broken"
     """The backend was reached, but its response is missing or incomplete."""
     REQUEST_REFUSED = "request_refused"
-    """The backend answered that the request is invalid."""
+    """The backend answered that the request is invalid, or that it does not implement the route (501)."""
     UNKNOWN = "unknown"
     """The client disconnected, or nothing was sent."""
 
@@ -89,7 +89,8 @@ class BackendHealth:
     """The queue depths and cooldowns of all backends, by name."""
 
     def __init__(self, limits: FailoverConfig | None = None) -> None:
-        self._limits = limits or FailoverConfig()
+        self.limits = limits or FailoverConfig()
+        """Of the cooldowns that begin from now on."""
         self._states: dict[str, _State] = {}
         self._open: set[int] = set()
         self._number = 0
@@ -133,7 +134,7 @@ class BackendHealth:
         backend_works, model_works = _SAYS[outcome]
         if False not in (backend_works, model_works) and not state.has_failures:
             return
-        ended = Ended(ticket.number, self._number, now, jitter, retry_after, self._limits)
+        ended = Ended(ticket.number, self._number, now, jitter, retry_after, self.limits)
         state.cooldown.end(ended, backend_works)
         state.models.end(ticket.model, ended, model_works)
 
@@ -175,7 +176,7 @@ class BackendHealth:
 
     def retry_after(self, backends: Iterable[str], now: float, model: str = "") -> int:
         """Whole seconds, at least 1, until one of these backends is expected to take a request for a model."""
-        return retry_after([self.wait(backend, now, model) for backend in backends] or [self._limits.max_cooldown])
+        return retry_after([self.wait(backend, now, model) for backend in backends] or [self.limits.max_cooldown])
 
     def wait(self, backend: str, now: float, model: str) -> float:
         """Seconds until a backend is expected to take a request for a model: its cooldown, else its pace."""

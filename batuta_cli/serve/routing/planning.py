@@ -7,7 +7,7 @@ and `serve route --explain` prints it, so the two cannot differ.
 A plan never names a backend that a gate refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -110,7 +110,7 @@ def plan(request: PlanRequest, snapshot: Snapshot) -> Plan:
         snapshot = replace(snapshot, limits=replace(snapshot.limits, spillover_enabled=True))
     states = {state.name: state for state in _ordered(request, snapshot)}
     found = {name: judged(request, state, snapshot) for name, state in states.items()}
-    local = _local(list(found.values()), snapshot)
+    local = _local(list(found.values()), states, snapshot)
     if snapshot.spillover_backends and not request.backend:
         found = {n: c for n, c in found.items() if n == local or n in snapshot.spillover_backends}
     measured = local or (next(iter(found), None) if request.backend else None)
@@ -164,7 +164,15 @@ def _ordered(request: PlanRequest, snapshot: Snapshot) -> list[BackendState]:
         # Backends that are not named there can only be the local one.
         return sorted(snapshot.backends, key=lambda state: place.get(state.name, -1))
     rank = _ranks(request.privacy, request.latency, request.throughput, request.cost)
-    return sorted(snapshot.backends, key=lambda state: (rank[state.kind], state.load))
+    last = max((rank[state.kind] for state in snapshot.backends if state.kind.is_local and state.is_free), default=0)
+
+    def position(state: BackendState) -> tuple[int, bool, float]:
+        # A server of a local kind at a public address costs money, so each free one comes first.
+        if state.kind.is_local and not state.is_free:
+            return max(rank[state.kind], last), True, state.load
+        return rank[state.kind], False, state.load
+
+    return sorted(snapshot.backends, key=position)
 
 
 @cache
@@ -181,12 +189,16 @@ def _ranks(
     return unlisted | {kind: place for place, kind in enumerate(chosen)}
 
 
-def _local(found: Sequence[Candidate], snapshot: Snapshot) -> str | None:
-    """The local backend: the one that the configuration names, or the first local one that can take the request."""
+def _local(found: Sequence[Candidate], states: Mapping[str, BackendState], snapshot: Snapshot) -> str | None:
+    """The local backend: the one that the configuration names, or the first local one that can take the request.
+
+    One that costs money is the local backend only where no free one can take the request.
+    """
     if snapshot.local_backend:
         return next((c.backend for c in found if c.backend == snapshot.local_backend), None)
     local = [c for c in found if c.kind.is_local]
     serving = [c for c in local if c.passes(GateName.TIER, *_CAN_SERVE)]
+    serving = [c for c in serving if states[c.backend].is_free] or serving
     healthy = [c for c in serving if c.passes(GateName.COOLDOWN)]
     return next((c.backend for c in healthy or serving or local), None)
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from batuta_cli.errors import InvalidInputError
+from batuta_cli.errors import InvalidInputError, OperationError
+from batuta_cli.pacha.caches import huggingface
 from batuta_cli.pacha.caches.checker import check_cache
 from batuta_cli.pacha.caches.huggingface import default_roots, parse_tree, root_at, scan
+from batuta_cli.pacha.caches.trees import entries_of
 from tests.pacha.caches.support_layouts import REVISION, hf_file, sha256, statuses
 
 
@@ -70,6 +72,23 @@ def test_a_blob_that_no_revision_uses_is_checked_too_because_a_download_would_us
     unused = tmp_path / "models--acme--tiny/blobs" / sha256(b"unused")
     unused.write_bytes(b"UNUSED")
     assert statuses(scan(str(tmp_path), {})) == {"a.bin": "intact", f"blobs/{unused.name}": "damaged"}
+
+
+def test_a_blob_is_not_called_unused_when_a_revision_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = hf_file(tmp_path, "a.bin", b"a")
+    blob.write_bytes(b"b")
+
+    def refuse(directory: str) -> list[os.DirEntry[str]]:
+        if os.path.basename(directory) == "snapshots":
+            raise OperationError("permission denied")
+        return entries_of(directory)
+
+    monkeypatch.setattr(huggingface, "entries_of", refuse)
+    (finding,) = check_cache(scan(str(tmp_path), {}))
+    assert [str(file.status) for file in finding.files] == ["unreadable", "damaged"]
+    assert finding.files[1].file.repair.advice == "no revision that can be read uses it; delete it"
 
 
 def test_one_blob_of_two_revisions_is_one_finding_with_both_names(tmp_path: Path) -> None:

@@ -352,7 +352,7 @@ class Pipeline:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    async def start(self, request: ChatRequest) -> Answer:
+    async def start(self, request: ChatRequest, opened: list[Any] | None = None) -> Answer:
         self.requests.append(request)
         request.client.require(request.model)
         if request.model in REFUSALS:

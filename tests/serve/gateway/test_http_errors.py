@@ -86,7 +86,10 @@ def test_the_official_clients_do_not_repeat_what_money_and_privacy_refuse() -> N
         assert http_error_for(kind("x")).status in (400, 402, 403)
 
 
+OTHER_STATUSES = {errors.ConfigError: 500, errors.MissingDependencyError: 500, errors.ModelNotAllowedError: 403}
+
+
 def test_a_new_error_of_a_user_is_never_called_internal() -> None:
     for kind in errors.UsageError.__subclasses__():
-        expected = 500 if kind in (errors.ConfigError, errors.MissingDependencyError) else 400
+        expected = OTHER_STATUSES.get(kind, 400)
         assert http_error_for(kind("x")).status == expected

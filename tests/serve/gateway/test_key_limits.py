@@ -161,3 +161,8 @@ def test_another_model_is_403_whether_or_not_it_exists(tmp_path: Path, model: st
     assert "this key may not use this model" in done.error["message"]
     assert ask(tmp_path, CHAT, chat("tools"), headers=header).status == 200
     assert ask(tmp_path, CHAT, chat("missing-1"), headers=header).status == 404
+
+
+def test_a_name_that_no_backend_has_is_not_corrected_to_a_model_that_the_key_may_not_use(tmp_path: Path) -> None:
+    done = ask(tmp_path, CHAT, chat("tool"), headers=made(tmp_path, models=("tool",)))
+    assert done.status == 404 and "tools" not in done.body.decode()

@@ -156,6 +156,18 @@ def test_a_whole_chat_completion_comes_back_as_it_is(tmp_path: Path) -> None:
         assert asked(tmp_path, "vllm", one, CHAT, OPENAI_BODY).json == document
 
 
+@pytest.mark.parametrize("usage", [{}, {"usage": None}])
+def test_a_whole_response_without_usage_gets_the_counts_and_is_not_changed_otherwise(
+    tmp_path: Path, usage: dict[str, Any]
+) -> None:
+    document = {"id": "c", "object": "chat.completion", "created": 1, "model": "m-2026", "beside": 1, **HI}
+    with servers(answers(document | usage)) as [one]:
+        found = asked(tmp_path, "vllm", one, CHAT, OPENAI_BODY).json
+    counts = found.pop("usage")
+    assert found == document
+    assert counts["total_tokens"] == counts["prompt_tokens"] + counts["completion_tokens"] > 1
+
+
 def test_a_chat_stream_comes_back_event_by_event_and_usage_is_asked_for(tmp_path: Path) -> None:
     body = OPENAI_BODY | {"stream": True, "stream_options": {"include_usage": True, "of_next_year": 1}}
     with servers(streams([*OPENAI_STREAM, USAGE_EVENT, DONE])) as [one]:

@@ -12,6 +12,8 @@ from batuta_cli import config as configuration
 from batuta_cli.errors import DailyBudgetExceeded
 from batuta_cli.serve.gateway.reload import reconfigure
 from batuta_cli.serve.pipeline.pipeline import Pipeline
+from batuta_cli.serve.routing.health import AttemptOutcome
+from tests.conftest import Run
 from tests.serve.gateway.live import Control, Live, live, real
 from tests.serve.gateway.support import CHAT, chat
 from tests.serve.support_backend import FaultServer, Script, chat_answer, response
@@ -141,3 +143,37 @@ def test_what_was_spent_counts_after_a_reload_under_the_new_limits_and_the_old_l
     with pytest.raises(DailyBudgetExceeded):
         changed.pipeline.breaker.check("1.01")
     before.breaker.check("6")
+
+
+def test_the_cooldowns_of_a_reload_are_those_of_the_new_configuration(home: Path) -> None:
+    """The failures are kept: the second one in a row is waited for twice as long."""
+    file = home / "config.toml"
+    file.write_text("[failover]\ncooldown = 100\nmax_cooldown = 1000\n")
+    before = Pipeline(configuration.load(file, {}))
+
+    def fail(pipeline: Pipeline) -> float:
+        health = pipeline.monitor.health
+        health.finish(health.start("one", 0.0), AttemptOutcome.FAILED, 0.0)
+        found = health.cooling("one", 0.0)
+        assert found is not None
+        return found.seconds
+
+    assert fail(before) == 100
+    file.write_text("[failover]\ncooldown = 3\nmax_cooldown = 1000\n")
+    after = reconfigure(lambda: configuration.load(file, {}), before).pipeline
+    assert fail(after) == 6
+    file.write_text("[failover]\ncooldown = 3\nmax_cooldown = 4\n")
+    assert fail(reconfigure(lambda: configuration.load(file, {}), after).pipeline) == 4
+
+
+def test_the_queue_of_a_key_is_reloaded(environment: dict[str, str], file: Path, batuta: Run) -> None:
+    key = batuta("serve", "keys", "create", "ci", "--requests-per-minute", "30", code=0).stdout.strip()
+    with live(environment) as gateway:
+
+        def burst() -> list[int]:
+            return [gateway.ask(CHAT, chat(), {"x-api-key": key})[0] for _ in range(33)]
+
+        assert burst().count(429) >= 2
+        file.write_text("[gateway]\nkey_queue = 5\nkey_queue_wait = 60\n")
+        assert reloaded(gateway)["event"] == "reloaded"
+        assert gateway.ask(CHAT, chat(), {"x-api-key": key})[0] == 200  # after up to two seconds

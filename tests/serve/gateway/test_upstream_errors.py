@@ -59,6 +59,7 @@ def test_a_context_overflow_keeps_status_message_code_type_and_field(server: Ups
         (401, b'{"error": {"message": "Invalid key"}}', (502, "the backend answered with HTTP 401: Invalid key")),
         (403, b'{"error": {"message": "No access"}}', (502, "the backend answered with HTTP 403: No access")),
         (500, b"CUDA out of memory", (502, "the backend answered with HTTP 500: CUDA out of memory")),
+        (501, b'{"error": {"message": "No such feature"}}', (400, "No such feature")),
         (503, b"<html>busy</html>", (502, "the backend answered with HTTP 503")),
     ],
 )
@@ -68,6 +69,19 @@ def test_each_status_is_kept_or_is_the_gateways(
     for path, asked in ((CHAT, chat(MODEL)), (MESSAGES, message(MODEL))):
         done = server.ask(path, asked, response(body, status=f"{status} X"))
         assert (done.status, done.error["message"]) == wanted
+
+
+@pytest.mark.parametrize(("status", "cools"), [(500, True), (501, False)])
+def test_a_route_that_a_backend_does_not_implement_keeps_nothing_else_from_it(
+    server: Upstream, status: int, cools: bool
+) -> None:
+    """Such as embeddings at a llama.cpp that runs a chat model: its chat goes on."""
+    body = b'{"error": {"code": 501, "message": "This server does not support embeddings", "type": "not_supported"}}'
+    asked = {"model": MODEL, "input": "The sky"}
+    done = server.ask("/v1/embeddings", asked, response(body, status=f"{status} X"))
+    health = server.pipeline.monitor.health
+    assert (health.cooling("one", health.latest, MODEL) is not None) is cools
+    assert ("retry-after" in done.headers) is cools
 
 
 def test_no_key_and_no_message_is_repeated_to_the_client_or_the_log(server: Upstream) -> None:

@@ -198,3 +198,16 @@ def test_no_model_is_suggested_that_the_client_may_not_use(tmp_path: Path) -> No
     )
     assert isinstance(found, NoBackendError)
     assert "small-big" not in f"{found.message} {found.hint}"
+
+
+def test_tokens_are_counted_for_the_models_of_the_client_only(tmp_path: Path) -> None:
+    config = Config(aliases={"fast": "small", "slow": "big"})
+    _, _, made = asked(tmp_path, {"small": OK, "big": OK}, config, "small", client=SMALL_ONLY)
+
+    async def count(model: str) -> int:
+        async with made:
+            return (await made.count(request(model=model, client=SMALL_ONLY, privacy=PrivacyTier.STANDARD))).tokens
+
+    assert asyncio.run(count("fast")) > 0
+    with pytest.raises(ModelNotAllowedError):
+        asyncio.run(count("slow"))

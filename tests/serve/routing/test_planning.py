@@ -92,6 +92,27 @@ def test_the_load_orders_neither_hosted_backends_nor_those_of_the_configuration(
     assert found.backend == busy.name
 
 
+def test_a_server_of_a_local_kind_that_costs_money_comes_after_the_free_ones() -> None:
+    """Such as a vLLM or a server without profile at a public address, while the user's own server is a little busy."""
+    rented = replace(LLAMA, name="rented", tier=STANDARD, price=DEAR)
+    busy = replace(VLLM, depth=3)
+    found = plan(asked(), Snapshot(backends=(rented, busy, GROQ)))
+    assert (found.decision, found.backend, found.fallbacks) == ("local", "vllm", ("rented", "groq"))
+    found = plan(asked(), Snapshot(backends=(rented, replace(busy, cooldown=1.0))))
+    assert (found.decision, found.backend, found.reason) == ("spillover", "rented", "local_unavailable")
+    without = Limits(spillover_enabled=False)
+    found = plan(asked(), Snapshot(backends=(rented, replace(busy, cooldown=1.0)), limits=without))
+    assert found.decision == "reject"
+    found = plan(asked(), Snapshot(backends=(rented,), limits=without))
+    assert (found.decision, found.backend) == ("local", "rented")
+
+
+def test_of_free_backends_each_takes_over_before_one_of_a_local_kind_that_costs_money() -> None:
+    rented = replace(LLAMA, name="rented", tier=STANDARD, price=DEAR)
+    found = plan(asked(), Snapshot(backends=(rented, replace(VLLM, depth=3), replace(LLAMA, depth=4))))
+    assert (found.backend, found.fallbacks) == ("vllm", ("llama", "rented"))
+
+
 def test_the_first_local_backend_that_can_serve_is_the_local_one() -> None:
     assert plan(asked(), Snapshot(backends=(replace(LLAMA, models=("x",)), VLLM))).decision == "local"
     resting = plan(asked(), Snapshot(backends=(replace(LLAMA, cooldown=3.0), VLLM)))
@@ -167,7 +188,11 @@ def test_json_has_the_documented_keys() -> None:
 
 
 NAMES = ("a", "b", "c", "d", "e")
-PRICES = st.none() | st.just(FREE) | st.builds(TokenPricing, st.integers(0, 10**9), st.integers(1, 10**9))
+PRICES = (
+    st.none()
+    | st.just(FREE)
+    | st.builds(TokenPricing, input_per_million=st.integers(0, 10**9), output_per_million=st.integers(1, 10**9))
+)
 STATES = st.builds(
     BackendState,
     name=st.just(""),

@@ -144,8 +144,8 @@ class MessageReply(EventStreamReply):
         last = _event("message_delta", delta=delta, usage=_usage(summary))
         return self._stop() + last + _event("message_stop")
 
-    def broken(self, error: HttpError) -> bytes:
-        return b"event: error\ndata: " + error_body(anthropic_error, error, "") + b"\n\n"
+    def broken(self, error: HttpError, request_id: str) -> bytes:
+        return b"event: error\ndata: " + error_body(anthropic_error, error, request_id) + b"\n\n"
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         raw = next((piece.raw for piece in pieces if piece.raw is not None), None)

@@ -100,9 +100,9 @@ def take_model(document: Mapping[str, Any]) -> str:
 
 def take_limit(document: Mapping[str, Any], name: str) -> int | None:
     """A field with a number of tokens. Raises `HttpError`."""
-    value = take(document, name, INTEGER)
+    value = take(document, name, LIMIT)
     if value is not None and not 1 <= value <= MOST_TOKENS:
-        raise wrong(name, f"must be from 1 to {MOST_TOKENS}", "invalid_value")
+        raise wrong(name, f"must be {LIMIT.description}", "invalid_value")
     return None if value is None else int(value)
 
 
@@ -159,6 +159,7 @@ def _tool(value: Any) -> bool:
 TEXT = FieldType("a string", lambda v: isinstance(v, str))
 BOOLEAN = FieldType("true or false", lambda v: isinstance(v, bool))
 INTEGER = FieldType("a whole number", _integer)
+LIMIT = FieldType(f"a whole number from 1 to {MOST_TOKENS:,}", _integer)
 NUMBER = FieldType("a number", lambda v: _integer(v) or isinstance(v, float))
 OBJECT = FieldType(f"an object of at most {_DEEPEST} levels", _object)
 STOP = FieldType(

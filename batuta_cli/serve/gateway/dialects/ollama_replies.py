@@ -106,8 +106,8 @@ class OllamaReply(ABC):
         """The last object has it."""
         return b""
 
-    def broken(self, error: HttpError) -> bytes:
-        return error_body(ollama_error, error, "") + b"\n"
+    def broken(self, error: HttpError, request_id: str) -> bytes:
+        return error_body(ollama_error, error, request_id) + b"\n"
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         raw = next((piece.raw for piece in pieces if piece.raw is not None), None)

@@ -6,7 +6,7 @@ which need their template. Errors are `HttpError`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -92,8 +92,10 @@ class Completions:
         prompt = document.get("prompt")
         if isinstance(prompt, list) and len(prompt) == 1:
             prompt = prompt[0]
+        if prompt is None:
+            raise wrong("prompt", "is missing", "missing_field")
         if not isinstance(prompt, str):
-            raise wrong("prompt", "must be one string")
+            raise wrong("prompt", "must be one string; send one request for each prompt")
         messages = checked_messages(lambda: [ChatMessage.user(prompt)])
         stream, usage = _streaming(document)
         return ParsedRequest(
@@ -186,8 +188,8 @@ class _Reply(EventStreamReply, ABC):
             last += self._head + b'],"usage":' + orjson.dumps(_usage(summary)) + b"}\n\n"
         return last + DONE
 
-    def broken(self, error: HttpError) -> bytes:
-        return b"data: " + error_body(openai_error, error, "") + b"\n\n"
+    def broken(self, error: HttpError, request_id: str) -> bytes:
+        return b"data: " + error_body(openai_error, error, request_id) + b"\n\n"
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         choices = [
@@ -258,7 +260,11 @@ class ChatReply(_Reply):
 
     def whole(self, pieces: Sequence[Piece], summary: Summary) -> bytes:
         raw = next((piece.raw for piece in pieces if piece.raw is not None), None)
-        return super().whole(pieces, summary) if raw is None else encoded(raw)
+        if raw is None:
+            return super().whole(pieces, summary)
+        if isinstance(raw, Mapping) and not raw.get("usage"):
+            raw = {**raw, "usage": _usage(summary)}
+        return encoded(raw)
 
     def begin(self) -> bytes:
         return self._role(0)

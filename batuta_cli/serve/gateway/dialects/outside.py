@@ -80,14 +80,15 @@ class _Found:
 def reach_of(document: Mapping[str, Any], *content: str) -> Reach:
     """What a request reaches; `content`: its fields with messages. Raises `HttpError` for a URL of a refused form.
 
-    A field counts unless its value is null, false or empty.
+    A field counts unless its value is null, false or empty. An empty object asks for a hosted tool with its defaults,
+    as `web_search_options` does at OpenAI (https://developers.openai.com/api/docs/guides/tools-web-search).
     """
     found = _Found()
     for name in content:
         _search(document.get(name), found, 0)
     for url in found.urls:
         _check_url(url)
-    hosted = [name for name in HOSTED_FIELDS if document.get(name)]
+    hosted = [name for name in HOSTED_FIELDS if document.get(name) or document.get(name) == {}]
     unbounded = list(hosted)
     uses = cost = 0
     for tool in _hosted_tools(document):

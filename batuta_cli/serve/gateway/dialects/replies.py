@@ -49,7 +49,7 @@ class Reply(WholeReply, Protocol):
     def receipt(self, summary: Summary) -> bytes:
         """The cost of a stream, after `end`; empty where `end` has it."""
 
-    def broken(self, error: HttpError) -> bytes:
+    def broken(self, error: HttpError, request_id: str) -> bytes:
         """The error event of a stream that cannot be completed."""
 
 

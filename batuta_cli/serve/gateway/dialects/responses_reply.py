@@ -150,7 +150,7 @@ class ResponseReply(EventStreamReply):
         self._final = self._response(status, reason=reason, usage=to_responses(summary.tokens))
         return events + self._numbers.event(f"response.{status}", response=self._final)
 
-    def broken(self, error: HttpError) -> bytes:
+    def broken(self, error: HttpError, request_id: str) -> bytes:
         """The failure. Items that are not complete get no end, so that no client runs half a call."""
         code = _OVERFLOW if error.code == _OVERFLOW else _ERROR_CODES.get(error.status, "server_error")
         response = self._response("failed", error={"code": code, "message": error.message})

@@ -93,9 +93,10 @@ def test_arguments_that_are_no_json_are_an_error_not_a_call_without_any(tmp_path
 
 
 def test_a_stream_that_breaks_ends_in_anthropics_error_event(tmp_path: Path) -> None:
-    done = ask(tmp_path, MESSAGES, message("break", stream=True))
+    done = ask(tmp_path, MESSAGES, message("break", stream=True), headers={"x-request-id": "of-the-client"})
     assert done.events[-1]["type"] == "error"
     assert done.events[-1]["error"]["type"] == "api_error"
+    assert done.events[-1]["request_id"] == "of-the-client"
     assert "message_stop" not in done.body.decode()
     assert "message_delta" not in done.body.decode()
     assert not done.complete

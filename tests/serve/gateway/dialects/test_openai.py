@@ -132,6 +132,25 @@ def test_a_stream_that_breaks_ends_in_an_error_event_and_is_cut_off(tmp_path: Pa
     assert "half" not in whole.body.decode()
 
 
+@pytest.mark.parametrize(
+    ("prompt", "code", "message"),
+    [
+        ({}, "missing_field", "prompt is missing"),
+        ({"prompt": ["a", "b"]}, "invalid_type", "prompt must be one string; send one request for each prompt"),
+        ({"prompt": [1, 2]}, "invalid_type", "prompt must be one string; send one request for each prompt"),
+    ],
+)
+def test_a_prompt_that_is_not_one_text_is_refused(tmp_path: Path, prompt: Any, code: str, message: str) -> None:
+    done = ask(tmp_path, COMPLETIONS, {"model": "echo", **prompt})
+    assert (done.status, done.error["code"], done.error["message"]) == (400, code, message)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10_000_001, 10**30, "5", 1.5, True])
+def test_an_output_limit_that_is_refused_is_told_the_range(tmp_path: Path, limit: Any) -> None:
+    body = json.dumps(chat(max_tokens=limit)).encode()
+    assert ask(tmp_path, CHAT, body).error["message"] == "max_tokens must be a whole number from 1 to 10,000,000"
+
+
 def test_completions_take_a_prompt_as_one_user_message(tmp_path: Path) -> None:
     for prompt in ("Once upon", ["Once upon"]):
         body = ask(tmp_path, COMPLETIONS, {"model": "echo", "prompt": prompt}).json

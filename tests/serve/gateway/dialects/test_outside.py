@@ -171,6 +171,7 @@ CARRIES_OUT: dict[str, tuple[str, dict[str, Any]]] = {
         {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file", "file_id": "f"}}]}]},
     ),
     "web search of chat": (CHAT, {"web_search_options": {"search_context_size": "low"}}),
+    "web search of chat with its defaults": (CHAT, {"web_search_options": {}}),
     "store": (CHAT, {"store": True}),
     "plugins": (CHAT, {"plugins": [{"id": "web"}]}),
     "a file's id in chat": (
@@ -205,13 +206,27 @@ def test_under_standard_the_service_that_has_it_gets_it_as_it_came(tmp_path: Pat
         assert one.requests[0][2] == body
 
 
-@pytest.mark.parametrize("what", ["web search of anthropic", "mcp servers", "container", "web search of chat"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "web search of anthropic",
+        "mcp servers",
+        "container",
+        "web search of chat",
+        "web search of chat with its defaults",
+    ],
+)
 def test_a_backend_without_hosted_tools_is_not_given_them(tmp_path: Path, what: str) -> None:
     path, change = CARRIES_OUT[what]
     with servers(answers(HI)) as [one]:
         done = asked(tmp_path, "vllm", one, path, chat_of(text()) | change)
     assert (done.status, one.requests) == (400, [])
     assert "its API has no hosted tools" in done.error["message"]
+
+
+@pytest.mark.parametrize("nothing", [None, False, [], ""])
+def test_a_field_without_a_value_asks_for_no_hosted_tool(nothing: Any) -> None:
+    assert reach_of({"web_search_options": nothing, "mcp_servers": nothing, "store": nothing}) == reach_of({})
 
 
 def test_tools_that_the_client_runs_are_no_hosted_tools() -> None:

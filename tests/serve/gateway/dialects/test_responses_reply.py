@@ -209,7 +209,7 @@ def test_half_a_call_is_never_completed(tmp_path: Path) -> None:
     ],
 )
 def test_a_failed_response_has_a_code_that_clients_know(error: HttpError, code: str) -> None:
-    assert f'"code":"{code}"'.encode() in _reply().broken(error)
+    assert f'"code":"{code}"'.encode() in _reply().broken(error, "an-id")
 
 
 def test_a_call_without_a_name_is_an_error_of_the_backend() -> None:
