@@ -65,7 +65,7 @@ _VARIABLES: tuple[dict[str, Any], ...] = (
 _KEPT = frozenset(("base", "task", "guard"))
 """Reasons of models that are not for chat, although their repositories have a template."""
 
-_BY_TABLE = frozenset(("olmo2", "olmo2-32b", "tulu3", "falcon3"))
+_BY_TABLE = frozenset(("olmo2", "olmo2-32b", "falcon3"))
 """Formats that differ in the tokenizer's tokens, which templates do not hold: known_models.toml names their models."""
 
 _NAMES = Path(__file__).resolve().parent.parent / "batuta_cli/serve/templates/published_names.json"

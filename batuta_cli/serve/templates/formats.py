@@ -39,7 +39,7 @@ class TemplateFormat(NameEnum):
     GRANITE = "Granite"
     NEMOTRON = "Nemotron"
     APERTUS = "Apertus"
-    TULU = "Tulu"
+    OLMO2 = "Olmo2"
     FALCON = "Falcon"
     HUNYUAN = "Hunyuan"
     LLAMA4 = "Llama4"

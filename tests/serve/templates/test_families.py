@@ -69,7 +69,6 @@ PUBLISHED = {
     "mistral-small-3.2": "Mistral-Small-3.2-24B-Instruct-2506",
     "olmo2": "allenai-OLMoE-1B-7B-0125-Instruct",
     "olmo2-32b": "allenai-Llama-3.1-Tulu-3-8B-SFT",
-    "tulu3": "allenai-Llama-3.1-Tulu-3-8B-SFT",
     "falcon3": "tiiuae-Falcon3-7B-Instruct",
     "hunyuan": "tencent-Hunyuan-0.5B-Pretrain",
     "hunyuan-a13b": "tencent-Hunyuan-A13B-Instruct",
@@ -88,7 +87,7 @@ SMALL_3 = "mistralai-Mistral-Small-24B-Instruct-2501"
 LOSES_CALLS = {
     "smollm3", "exaone3.5", "glm4-0414", "olmo3-think", "olmo3-think-sft", "olmo3-32b-think", "phi4-reasoning", "lfm2",
     "granite3.0", "granite3.3", "lfm2.5", "falcon3",
-    "mistral-small-3", "olmo2", "olmo2-32b", "tulu3", "hunyuan-a13b", "yi1.5", "ernie4.5",
+    "mistral-small-3", "olmo2", "olmo2-32b", "hunyuan-a13b", "yi1.5", "ernie4.5",
 }  # fmt: skip
 """The published template leaves tool calls out; the format refuses them."""
 

@@ -67,8 +67,8 @@ AMBIGUOUS = {
     "gemma", "phi3", "phi4-reasoning",  # alone they take a system message; it is the table of formats that refuses it
     "kimi-k2.5",  # differs from K2.6 only in a variable
     "lfm2", "lfm2.5",  # differ from ChatML only in BOS, with tools, and with thoughts
-    "olmo2", "olmo2-32b",  # differ from Tulu 3 only in their tokens
-    "falcon3",  # differs from Tulu 3 only in its token and with tools
+    "olmo2", "olmo2-32b",  # differ from one another only in their tokens
+    "falcon3",  # differs from OLMo 2 only in its token and with tools
     "olmo3-instruct",  # differs from olmo3-instruct-sft only with an empty list of tools
 }  # fmt: skip
 
