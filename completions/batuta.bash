@@ -287,7 +287,7 @@ _batuta_at() {
             case ${2-} in
                 --model | --url | 1) value='' && return 0 ;;
                 --key-env) value='<variable>' && return 0 ;;
-                --shell) value='sh fish powershell' && return 0 ;;
+                --shell) value='sh bash zsh fish powershell' && return 0 ;;
             esac
             ;;
         'batuta serve launch')

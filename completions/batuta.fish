@@ -503,7 +503,7 @@ complete -c batuta -n '__batuta_in \'serve gateway\'' -s h -l help -d 'Show this
 complete -c batuta -n '__batuta_in \'serve env\'' -l model -x -d 'The model; by default the only one in the configuration.'
 complete -c batuta -n '__batuta_in \'serve env\'' -l url -x -d 'The gateway\'s address; by default that of the configuration.'
 complete -c batuta -n '__batuta_in \'serve env\'' -l key-env -x -a '(set -nx)' -d 'The variable with the client key [BATUTA_CLIENT_KEY, if set].'
-complete -c batuta -n '__batuta_in \'serve env\'' -l shell -x -a 'sh fish powershell' -d 'The shell; by default that of $SHELL.'
+complete -c batuta -n '__batuta_in \'serve env\'' -l shell -x -a 'sh bash zsh fish powershell' -d 'The shell; by default that of $SHELL.'
 complete -c batuta -n '__batuta_in \'serve env\'' -l json -d 'Print one JSON document: {ok, command, result, error}.'
 complete -c batuta -n '__batuta_in \'serve env\'' -s q -l quiet -d 'Print errors only.'
 complete -c batuta -n '__batuta_in \'serve env\'' -s h -l help -d 'Show this message and exit.'

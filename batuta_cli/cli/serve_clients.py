@@ -72,6 +72,7 @@ _SHELLS = {
         "$env:{}",
     ),
 }
+_SHELLS |= {name: _SHELLS["sh"] for name in ("bash", "zsh")}
 
 
 @commands.command(
@@ -89,7 +90,7 @@ def env(
     url: Url = None,
     key_env: KeyVariable = None,
     shell: Annotated[
-        str | None, typer.Option(metavar="sh|fish|powershell", help="The shell; by default that of $SHELL.")
+        str | None, typer.Option(metavar="sh|bash|zsh|fish|powershell", help="The shell; by default that of $SHELL.")
     ] = None,
 ) -> console.CommandResult:
     """Print the variables and options that point a client at the gateway, as commands of a shell.

@@ -99,6 +99,11 @@ def test_a_shell_that_evaluates_the_commands_has_the_settings(
 
 @needs("fish")
 def test_fish_reads_its_own_form(batuta: Run, programs: Path, environment: dict[str, str]) -> None:
+    commands = [
+        batuta("serve", "env", "codex", "--model", "m", "--shell", name, code=0).stdout
+        for name in ("sh", "bash", "zsh")
+    ]
+    assert commands[0] == commands[1] == commands[2]
     printed = batuta("serve", "env", "codex", "--model", "m", "--shell", "fish", code=0).stdout
     inherited = {**environment, **unpacked.libraries("fish"), "PATH": f"{programs}:{environment['PATH']}"}
     done = subprocess.run(
