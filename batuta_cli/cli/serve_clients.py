@@ -72,7 +72,7 @@ _SHELLS = {
         "$env:{}",
     ),
 }
-_SHELLS |= {name: _SHELLS["sh"] for name in ("bash", "zsh")}
+_SHELLS |= dict.fromkeys(("bash", "zsh"), _SHELLS["sh"])
 
 
 @commands.command(
