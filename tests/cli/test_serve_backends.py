@@ -168,9 +168,13 @@ def test_a_log_that_cannot_be_written_stops_a_strict_probe_and_warns_about_a_sta
 def test_a_misspelt_tier_or_backend_is_wrong_usage_that_suggests_the_nearest(batuta: Run, home: Path) -> None:
     done = batuta("serve", "backends", "--privacy", "soverein", code=2)
     assert "did you mean sovereign" in done.stderr
+    configure(home, "[backends.box]\nprofile = 'olama'\nbase_url = 'http://127.0.0.1:1/v1'\n")
+    assert "did you mean Ollama" in batuta("serve", "backends", code=2).stderr
+
+
+def test_a_backend_without_a_profile_is_any_server_with_openai_s_api(batuta: Run, home: Path) -> None:
     configure(home, "[backends.box]\nbase_url = 'http://127.0.0.1:1/v1'\n")
-    done = batuta("serve", "backends", code=2)
-    assert "batuta config set backends.box.profile" in done.stderr
+    assert "box (Generic)" in batuta("serve", "backends", code=0).stdout
 
 
 def test_a_variable_that_is_no_address_is_named(batuta: Run) -> None:

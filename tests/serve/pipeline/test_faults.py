@@ -304,11 +304,11 @@ def test_a_ledger_that_cannot_be_read_afterwards_does_not_spoil_the_answer(
     breaker = CostCircuitBreaker(CircuitBreakerConfig())
     status, asked = breaker.status, []
 
-    def once() -> Any:
+    def once(*arguments: Any) -> Any:
         asked.append(1)
         if len(asked) > 1:
             raise LedgerError("the ledger is gone")
-        return status()
+        return status(*arguments)
 
     monkeypatch.setattr(breaker, "status", once)
     with servers(lambda *_: [stream_head(), chat_stream(["Hi"])]) as [one]:
