@@ -82,7 +82,7 @@ def verify(
     result = _described(report) | {"missing_heads": list(report.lost_heads), "sealed_by": list(signers)}
     if not report.ok:
         return console.CommandResult(result, "", log_error(report))
-    text = f"{_count(report)}: every chain is unbroken"
+    text = f"{count_in_words(report)}: every chain is unbroken"
     if report.pruned:
         text += f", {report.pruned} older file{'s' * (report.pruned != 1)} pruned"
     if heads:
@@ -168,6 +168,7 @@ def log_error(report: "LogReport") -> DamagedStateError:
     return DamagedStateError("the audit log is damaged\n" + "\n".join(problems))
 
 
-def _count(report: "LogReport") -> str:
+def count_in_words(report: "LogReport") -> str:
+    """The numbers of decisions and files of a log."""
     files, records = len(report.files), report.records
     return f"{records} decision{'s' * (records != 1)} in {files} file{'s' * (files != 1)}"

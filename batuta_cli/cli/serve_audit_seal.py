@@ -12,7 +12,7 @@ import typer
 
 from batuta_cli.cli import console
 from batuta_cli.cli.command import Command, examples
-from batuta_cli.cli.serve_audit import Paths, log_error, places
+from batuta_cli.cli.serve_audit import Paths, count_in_words, log_error, places
 from batuta_cli.errors import InvalidInputError, PrivacyError, UsageError
 from batuta_cli.files import display
 
@@ -84,8 +84,7 @@ def seal(
     if output == "-":
         return console.CommandResult(result | {"seal": data.decode()}, raw=data)
     write_file(output, data, force=force)
-    count = f"{report.records:,} decisions in {len(report.files):,} files"
-    return console.CommandResult(result | {"output": output}, f"sealed {count}: {display(output)}")
+    return console.CommandResult(result | {"output": output}, f"sealed {count_in_words(report)}: {display(output)}")
 
 
 def _signing_key(identity: str | None, key: str | None, passphrase_env: str | None) -> Any:

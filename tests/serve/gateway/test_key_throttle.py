@@ -59,6 +59,12 @@ async def until(condition: Any) -> None:
         await asyncio.sleep(0.001)
 
 
+async def queued(asking: Asking, count: int) -> None:
+    """Wait until so many requests wait in the queues of the keys."""
+    lines = asking.gateway._state.throttle._lines
+    await until(lambda: sum(len(line.waiting) for line in lines.values()) == count)
+
+
 def test_one_more_at_a_time_gets_429_until_a_client_leaves(tmp_path: Path) -> None:
     async def scenario(asking: Asking) -> None:
         header, leaves = made(tmp_path, concurrent=1), asyncio.Event()
@@ -81,7 +87,7 @@ def test_a_configured_queue_lets_requests_wait_in_order(tmp_path: Path) -> None:
         first = asyncio.create_task(asking.ask(CHAT, chat("hang"), headers=header, leaves=leaves))
         await until(lambda: asking.pipeline.requests)
         waiting = [asyncio.create_task(asking.ask(CHAT, chat(text=text), headers=header)) for text in ("a", "b")]
-        await asyncio.sleep(0.05)
+        await queued(asking, 2)
         assert (await asking.ask(CHAT, chat(text="c"), headers=header)).status == 429  # the queue is full
         assert len(asking.pipeline.requests) == 1
         leaves.set()
@@ -99,7 +105,7 @@ def test_a_client_that_leaves_the_queue_frees_its_place(tmp_path: Path) -> None:
         await until(lambda: asking.pipeline.requests)
         gone = asyncio.create_task(asking.ask(CHAT, chat(text="gone"), headers=header, leaves=leaves))
         last = asyncio.create_task(asking.ask(CHAT, chat(text="last"), headers=header))
-        await asyncio.sleep(0.05)
+        await queued(asking, 2)
         leaves.set()
         await gone
         ends.set()
@@ -148,7 +154,7 @@ def test_a_shutdown_ends_the_wait(tmp_path: Path) -> None:
         first = asyncio.create_task(asking.ask(CHAT, chat("hang"), headers=header, leaves=leaves))
         await until(lambda: asking.pipeline.requests)
         waits = asyncio.create_task(asking.ask(CHAT, chat(), headers=header))
-        await asyncio.sleep(0.05)
+        await queued(asking, 1)
         drained = asyncio.create_task(asking.gateway.drain(30))
         done = await waits
         assert (done.status, done.error["code"]) == (503, "shutting_down")
