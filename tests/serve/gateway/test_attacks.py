@@ -44,12 +44,12 @@ def post(model: str, text: str = "hello", extra: bytes = b"") -> bytes:
     return HEAD + extra + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def until_served(gateway: Live) -> None:
+def until_served(gateway: Live, path: str = "/health", request: Any = None) -> None:
     """Ask until the answer is 200. Only a refusal for too many connections may come before it."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         try:
-            status, headers, body = gateway.ask("/health")
+            status, headers, body = gateway.ask(path, request)
         except (ConnectionResetError, http.client.RemoteDisconnected):
             continue
         if status == 200:
@@ -67,8 +67,9 @@ def test_2000_idle_connections_do_not_keep_others_out(
         for _ in range(IDLE):
             with contextlib.suppress(OSError):  # reset by the gateway
                 gateway.raw(sent)
+        # Idle connections that the kernel has queued may still be accepted after the first answer.
         until_served(gateway)
-        assert gateway.ask(CHAT, chat())[0] == 200
+        until_served(gateway, CHAT, chat())
 
 
 def test_a_connection_over_the_limit_is_answered_429_while_all_others_are_busy(
