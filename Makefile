@@ -32,6 +32,7 @@ help: ## List the targets
 	@$(PIP) install --only-binary :all: xllamacpp==2026.10.11549 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@scripts/debian-tools $(TOOLS) b3sum openssl redis-server
 	@scripts/debian-tools $(TOOLS) zsh fish shellcheck strace mkfs.xfs=xfsprogs skopeo umoci || echo "tests that need these are skipped" >&2
+	@scripts/debian-tools $(TOOLS) chromium-headless-shell promtool=prometheus faketime || echo "tests that need these are skipped" >&2
 	@touch $@
 
 # OpenSSF's model_signing and its fork, which tests and benchmarks run beside batuta; in separate environments, because

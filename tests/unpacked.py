@@ -11,7 +11,8 @@ def libraries(program: str) -> dict[str, str]:
     """The environment variables with which an unpacked program finds its libraries; empty for an installed one."""
     if not _is_unpacked(program):
         return {}
-    return {"LD_LIBRARY_PATH": os.pathsep.join(map(str, DEBIAN.glob("usr/lib/*-linux-*")))}
+    folders = [*DEBIAN.glob("usr/lib/*-linux-*"), *DEBIAN.glob("usr/lib/*-linux-*/pulseaudio")]
+    return {"LD_LIBRARY_PATH": os.pathsep.join(map(str, folders))}
 
 
 def zshenv() -> str:
